@@ -1,0 +1,60 @@
+"""Every failure the gate reports on purpose: one root class, and each class carries its exit code."""
+
+from typing import ClassVar, Final
+
+PASS: Final = 0
+INTERNAL_ERROR: Final = 1
+BAD_INPUT: Final = 2
+BLOCK: Final = 10
+INCONCLUSIVE: Final = 11
+INTERRUPTED: Final = 130
+
+
+class GateError(Exception):
+    """A failure with a one-line message: what was found, what was expected, what to do next.
+
+    `str(error)` is the line shown to the user; `exit_code` is what the process ends with.
+    """
+
+    exit_code: ClassVar[int] = INTERNAL_ERROR
+
+    def __init__(self, found: str, *, expected: str = "", do: str = "") -> None:
+        self.found, self.expected, self.do = found, expected, do
+        parts = [found, f"expected {expected}" if expected else "", do]
+        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
+
+
+class ConfigError(GateError):
+    """A policy, waiver file or option that cannot be used."""
+
+    exit_code = BAD_INPUT
+
+
+class ProbeSetError(GateError):
+    """A probe set that fails validation, or a probe image that cannot be used."""
+
+    exit_code = BAD_INPUT
+
+
+class ModelError(GateError):
+    """A checkpoint that is unsafe, incomplete or of an unknown kind."""
+
+    exit_code = BAD_INPUT
+
+
+class RunFolderError(GateError):
+    """A run folder that is locked, not writable, or belongs to other inputs."""
+
+    exit_code = BAD_INPUT
+
+
+class MeasurementError(GateError):
+    """A measurement that could not be finished: the run is inconclusive."""
+
+    exit_code = INCONCLUSIVE
+
+
+class PublishError(GateError):
+    """A finished run that could not be sent or written where it should go."""
+
+    exit_code = INCONCLUSIVE

@@ -1,0 +1,38 @@
+"""Confidence intervals of a proportion."""
+
+from math import sqrt
+from statistics import NormalDist
+
+from invmm_gate.records import Interval, ReplicationShare
+
+
+def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval, both ends in [0, 1]; [0, 1] for no trials. Source: Wilson, JASA 22 (1927)."""
+    if trials == 0:
+        return Interval(low=0.0, high=1.0, confidence=confidence, method="wilson")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, spread = hits / trials, z * z / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return Interval(
+        low=0.0 if hits == 0 else max(0.0, centre - half),
+        high=1.0 if hits == trials else min(1.0, centre + half),
+        confidence=confidence,
+        method="wilson",
+    )
+
+
+def clopper_pearson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """The exact interval of Clopper and Pearson: it covers at least as often as it says. Biometrika 26 (1934)."""
+    # scipy.special takes a tenth of a second to import, and only sampling needs it.
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(betaincinv(hits, trials - hits + 1, tail))
+    high = 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 1 - tail))
+    return Interval(low=low, high=high, confidence=confidence, method="clopper_pearson")
+
+
+def replication_share(hits: int, trials: int) -> ReplicationShare:
+    """A share with its 95 % Wilson interval."""
+    return ReplicationShare(hits=hits, trials=trials, interval=wilson(hits, trials))

@@ -1,0 +1,131 @@
+"""The seams: what a model family, a copy metric and a tracker must offer. All tensors are float32 unless said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from invmm_gate.records import RunData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseLevel:
+    """x_t = alpha * x_0 + sigma * eps, for each row; `time` is what the network is told."""
+
+    alpha: Float[Tensor, " row"]
+    sigma: Float[Tensor, " row"]
+    time: Float[Tensor, " row"] | Int[Tensor, " row"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a conditional network is given beside x_t: named tensors, all with the row first."""
+
+    tensors: Mapping[str, Tensor]
+
+
+class Schedule(Protocol):
+    """Where x_t lies between data and noise, one notation for all families."""
+
+    @property
+    def timesteps(self) -> int:
+        """Number of training timesteps T; indices run from 0 (almost data) to T - 1 (almost noise)."""
+        ...
+
+    def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
+        """The noise level of each training timestep."""
+        ...
+
+    def grid(self, steps: int) -> tuple[NoiseLevel, ...]:
+        """`steps` sampling levels, noisiest first, each with one row; the sampler ends at alpha = 1, sigma = 0."""
+        ...
+
+
+class DiffusionModel(Protocol):
+    """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channel, height, width) of x_0: pixels for pixel-space models."""
+        ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the model makes."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode(
+        self, images: Float[Tensor, "row 3 image_height image_width"]
+    ) -> Float[Tensor, "row channel height width"]:
+        """x_0 of images in [-1, 1]."""
+        ...
+
+    def decode(
+        self, x_0: Float[Tensor, "row channel height width"]
+    ) -> Float[Tensor, "row 3 image_height image_width"]:
+        """Images in [-1, 1], clamped."""
+        ...
+
+    def estimate_x_0(
+        self,
+        x_t: Float[Tensor, "row channel height width"],
+        level: NoiseLevel,
+        *,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat, differentiable in x_t; float32 whatever the network's dtype."""
+        ...
+
+
+class CopyMetric(Protocol):
+    """How alike a sample and an image are, and from where on the sample is a copy."""
+
+    @property
+    def name(self) -> str:
+        """Names the transform too, e.g. `sscd_disc_large@320` or `pixel_rmse`."""
+        ...
+
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def higher_is_copy(self) -> bool: ...
+
+    def embed(
+        self, images: Float[Tensor, "row 3 height width"]
+    ) -> Float[Tensor, "row feature"]:
+        """Features of images in [-1, 1]; the metric owns its transform."""
+        ...
+
+    def compare(
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "row feature"]
+    ) -> Float[Tensor, " row"]:
+        """The metric's value for each pair of rows."""
+        ...
+
+    def is_copy(self, values: Float[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        """Whether each value lies on the copy side of the threshold, the threshold included."""
+        ...
+
+    def unfit_for(self, height: int, width: int) -> str | None:
+        """Why the metric should not be used at this resolution; None if it may."""
+        ...
+
+
+class Tracker(Protocol):
+    """Where a finished run is logged."""
+
+    def publish(self, run: RunData, folder: Path) -> str:
+        """Send the run; returns where it can be seen. Raises PublishError."""
+        ...

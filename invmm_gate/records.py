@@ -1,0 +1,316 @@
+"""The frozen records that pass between the stages. Nothing here imports torch.
+
+Files hold these records as JSON; `runs/folder.py` is the only reader and writer. JSON has no infinity:
+a probe that was not inverted has `outcome="not_inverted"` and `invmm=None`.
+"""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Group = Literal["sensitive", "duplicated", "control", "canary"]
+GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
+
+Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
+Decision = Literal["pass", "block", "inconclusive"]
+ConfirmationStatus = Literal["confirmed", "refuted", "undecided"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One image under test."""
+
+    id: str
+    """Unique in the set; letters, digits, dot, dash and underscore, so it can name a file."""
+    path: str
+    """Image file, relative to the probe set's folder."""
+    sha256: str
+    group: Group
+    line: int
+    """Line of the manifest, from 1 (the header); row index + 2 for a parquet manifest."""
+    category: str = ""
+    caption: str = ""
+    cluster: str = ""
+    """Probes with one cluster name show the same picture."""
+    source: str = ""
+    licence: str = ""
+    added_on: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSet:
+    """A validated manifest and where it lies."""
+
+    folder: str
+    probes: tuple[Probe, ...]
+    digest: str
+    """sha256 over the manifest's content, which names every image's sha256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A two-sided confidence interval of a proportion, both ends in [0, 1]."""
+
+    low: float
+    high: float
+    confidence: float
+    method: Literal["wilson", "clopper_pearson"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicationShare:
+    """How many of a batch of samples replicate the probe. High = memorized."""
+
+    hits: int
+    trials: int
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """The state of one inversion at a test."""
+
+    step: int
+    denoising_error: float
+    """Smoothed control loss, the mean over the loss window."""
+    normality: float
+    """KL(q || N(0, I)) per latent dimension, in nats."""
+    weight: float
+    """lambda, the weight of the normality."""
+    best_value: float | None
+    """Copy-metric value of the closest sample drawn at this test; None where no sample was drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One inversion of one probe with one seed."""
+
+    seed: int
+    outcome: Outcome
+    invmm: float | None
+    """InvMM in nats per latent dimension, >= 0; low = memorized. Only for `inverted`."""
+    invmm_above: float | None
+    """A bound that the score exceeds. Only for `above_threshold`."""
+    steps: int
+    evaluations: int
+    """Network forwards on one sample that this trial needed (a training step counts forward and backward as two)."""
+    mirrored: bool
+    """Whether the mirrored image was the target that this trial describes."""
+    guidance_scale: float | None
+    """The guidance scale at which the probe was inverted."""
+    share: ReplicationShare | None
+    """Share of a full test batch that replicates the probe, drawn from the last distribution."""
+    confirmation: ReplicationShare | None
+    """Share of an independent batch drawn after success, where the profile asks for one."""
+    curve: tuple[CurvePoint, ...]
+    reason: str = ""
+    """Why the outcome is `error`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """All that was measured of one probe: a line of measurements.jsonl."""
+
+    probe: str
+    group: Group
+    category: str
+    outcome: Outcome
+    """Over the trials: `error` if any is, else that of the (lower) median trial."""
+    invmm: float | None
+    """Lower median over the seeds, a trial that was not inverted counting as +inf; low = memorized."""
+    invmm_above: float | None
+    invmm_spread: tuple[float, float] | None
+    """Smallest and largest finite score over the seeds."""
+    share: ReplicationShare | None
+    """Replicating samples, added up over the trials."""
+    steps: int
+    evaluations: int
+    guidance_scale: float | None
+    trials: tuple[Trial, ...]
+    reason: str = ""
+
+    @property
+    def rank(self) -> tuple[int, float, float]:
+        """Sort key, most memorized first: the score, then the share of replicating samples; errors last."""
+        replicating = self.share.hits / self.share.trials if self.share and self.share.trials else 0.0
+        if self.outcome == "inverted" and self.invmm is not None:
+            return (0, self.invmm, -replicating)
+        return (2 if self.outcome == "error" else 1, 0.0, -replicating)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What an input that a user could give brought about for one probe: a line of confirmations.jsonl."""
+
+    probe: str
+    method: str
+    """`plain_sampling`, or for text models the way the prompt was found."""
+    status: ConfirmationStatus
+    """`refuted` means within the budget, never "safe"."""
+    hits: int
+    trials: int
+    interval: Interval
+    evaluations: int
+    closest: float | None
+    """Copy-metric value of the closest sample."""
+    prompt: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    guidance_scale: float | None = None
+    copies: tuple[str, ...] = ()
+    """Image files of generated copies, relative to the run folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCheck:
+    """One check of the gate itself or of the model's usefulness, made before the probes are measured."""
+
+    name: str
+    passed: bool
+    detail: str
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelManifest:
+    """What a checkpoint is made of, found out without importing torch."""
+
+    path: str
+    name: str
+    pipeline: str
+    """Diffusers class name, e.g. `DDPMPipeline`, or `UNet2DModel`."""
+    files: tuple[ModelFile, ...]
+    digest: str
+    """sha256 over sorted lines `path NUL size NUL sha256 LF`."""
+    pickles: tuple[str, ...] = ()
+    """Pickle files that will be read because --allow-pickle was given."""
+    weights: Literal["ema", "raw"] = "raw"
+    """Which of the checkpoint's weights are scored: EMA weights where it holds them."""
+    scheduler: str = ""
+    """Diffusers class name of the scheduler; its configuration is one of `files`."""
+    prediction_type: str = ""
+    """What the network predicts: epsilon, v_prediction or sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRecord:
+    """The copy metric that a run used."""
+
+    name: str
+    """Names the transform too, e.g. `sscd_disc_large@320` or `pixel_rmse`."""
+    threshold: float
+    higher_is_copy: bool
+    digest: str = ""
+    """sha256 of the metric's own weights, where it has any."""
+    unfit: str = ""
+    """Why the metric should not be trusted at this resolution; empty if it may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
+
+    schema_version: int
+    run_id: str
+    fingerprint: str
+    """sha256 of `inputs` as canonical JSON."""
+    created_at: str
+    """UTC, ISO 8601."""
+    model: ModelManifest
+    probe_set: ProbeSet
+    metric: MetricRecord
+    inputs: dict[str, object]
+    """Digests, settings, seeds, row count, versions, device: all that decides a score."""
+    context: dict[str, object] = field(default_factory=dict)
+    """Facts for the reader that decide nothing: command line, host kind, reductions of the row count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """An owned, expiring exception for a probe, a rule, or a rule on a probe."""
+
+    reason: str
+    owner: str
+    expires: datetime.date
+    probe: str | None = None
+    rule: str | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One breach of one rule."""
+
+    rule: str
+    effect: Literal["block", "inconclusive"]
+    probe: str | None
+    message: str
+    """One sentence with the figures."""
+    value: float | None = None
+    limit: float | None = None
+    waiver: Waiver | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaiverState:
+    waiver: Waiver
+    state: Literal["used", "unused", "expired", "unknown_probe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """verdict.json."""
+
+    schema_version: int
+    decision: Decision
+    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    waivers: tuple[WaiverState, ...]
+    policy: str
+    policy_digest: str
+    model_digest: str
+    probe_set_digest: str
+    fingerprint: str
+    judged_on: datetime.date
+    counts: dict[str, int]
+    """Probes per outcome, controls, confirmations."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 10 block, 11 inconclusive."""
+        return {"pass": 0, "block": 10, "inconclusive": 11}[self.decision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunData:
+    """All records of a run folder: what `judge`, the report and the tracker work on."""
+
+    run: RunRecord
+    self_checks: tuple[SelfCheck, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    confirmations: tuple[Confirmation, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
+    verdict: Verdict | None = None
+
+    @property
+    def private_texts(self) -> tuple[str, ...]:
+        """Captions, sources and paths of the probes, and prompts that were found, longest first.
+
+        None of them may leave the run folder unasked. Texts too short to tell from ordinary words (under 8
+        characters), or contained in a public name, are not listed: the fields that hold them are never sent.
+        """
+        probes = self.run.probe_set.probes
+        public = [name for probe in probes for name in (probe.id, probe.category, probe.cluster)]
+        texts = {text for probe in probes for text in (probe.caption, probe.source, probe.path)}
+        texts |= {item.prompt for item in self.confirmations if item.prompt}
+        known = "\n".join((*public, self.run.model.name, self.run.metric.name))
+        private = (text for text in texts if len(text) >= 8 and text not in known)
+        return tuple(sorted(private, key=lambda text: (-len(text), text)))
