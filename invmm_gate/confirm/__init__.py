@@ -1,0 +1,1 @@
+"""Confirmation of a flagged probe by inputs that a user could give."""

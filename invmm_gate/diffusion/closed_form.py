@@ -1,0 +1,66 @@
+"""A denoiser that knows its images exactly: the optimal posterior mean over a finite, weighted set.
+
+Its memorization is known without training, so it is the self-check's positive control and the tests' fixture.
+"""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.prediction import per_row
+from invmm_gate.protocols import Condition, NoiseLevel, Schedule
+
+
+@final
+class MixtureDenoiser:
+    """E[x_0 | x_t] for x_0 drawn from `images` with probabilities `weights`; a pixel-space `DiffusionModel`."""
+
+    family = "pixel"
+
+    def __init__(
+        self,
+        images: Float[Tensor, "image channel height width"],
+        weights: Float[Tensor, " image"],
+        schedule: Schedule,
+    ) -> None:
+        self.schedule = schedule
+        self.device = images.device
+        self._images = images.float()
+        self._log_weights = (weights / weights.sum()).log().to(images.device)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape of one image."""
+        channel, height, width = self._images.shape[1:]
+        return (channel, height, width)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.latent_shape[1:]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pixels are the latent."""
+        return images
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Pixels are the latent; clamped to [-1, 1]."""
+        return x_0.clamp(-1, 1)
+
+    def estimate_x_0(
+        self,
+        x_t: Float[Tensor, "row channel height width"],
+        level: NoiseLevel,
+        *,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Float[Tensor, "row channel height width"]:
+        """Posterior mean: images weighted by w_k * N(x_t; alpha x_k, sigma^2 I)."""
+        del condition, guidance_scale
+        known = self._images.flatten(1)
+        alpha, sigma = per_row(level.alpha).flatten(1), per_row(level.sigma).flatten(1)
+        distances = (x_t.flatten(1)[:, None] - alpha[:, None] * known[None]).square().sum(dim=2)
+        posterior = (self._log_weights - distances / (2 * sigma.square())).softmax(dim=1)
+        return torch.einsum("rk,kd->rd", posterior, known).view_as(x_t)

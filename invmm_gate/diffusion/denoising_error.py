@@ -1,0 +1,26 @@
+"""How far x_0_hat is from x_0."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from invmm_gate.diffusion.prediction import Rows, per_row
+from invmm_gate.protocols import Condition, DiffusionModel
+
+
+def denoising_error(
+    model: DiffusionModel,
+    x_0: Rows,
+    eps: Rows,
+    timestep: Int[Tensor, " row"],
+    *,
+    condition: Condition | None = None,
+    guidance_scale: float = 1.0,
+) -> Float[Tensor, " row"]:
+    """Mean squared x_0_hat - x_0 of each row, differentiable in `eps`; low = well denoised.
+
+    Source: arXiv:2405.05846v3, Eq. 12; a mean over elements where the text has a sum, as the code has it (MEASURES D4).
+    """
+    level = model.schedule.at(timestep)
+    x_t = per_row(level.alpha) * x_0 + per_row(level.sigma) * eps
+    x_0_hat = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=guidance_scale)
+    return (x_0_hat - x_0).square().flatten(1).mean(dim=1)

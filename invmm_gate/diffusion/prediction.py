@@ -1,0 +1,66 @@
+"""From what a network predicts to x_0_hat, and guidance. Pure functions of tensors with the row first."""
+
+from collections.abc import Callable
+from typing import Final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.errors import ModelError
+from invmm_gate.protocols import NoiseLevel
+
+Rows = Float[Tensor, "row channel height width"]
+
+
+def per_row(values: Float[Tensor, " row"]) -> Float[Tensor, "row 1 1 1"]:
+    """One coefficient a row, shaped to multiply latents."""
+    return values[:, None, None, None]
+
+
+def x_0_from_epsilon(eps_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
+    """x_0_hat = (x_t - sigma * eps_hat) / alpha. Source: arXiv:2405.05846v3, Eq. 6 solved for x_0."""
+    return (x_t - per_row(level.sigma) * eps_hat) / per_row(level.alpha)
+
+
+def x_0_from_v(v_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
+    """x_0_hat = alpha * x_t - sigma * v_hat, for v = alpha * eps - sigma * x_0.
+
+    Source: arXiv:2202.00512, appendix D.
+    """
+    return per_row(level.alpha) * x_t - per_row(level.sigma) * v_hat
+
+
+def x_0_from_sample(x_0_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
+    """The network predicts x_0 itself."""
+    del x_t, level
+    return x_0_hat
+
+
+def x_0_from_velocity(velocity_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
+    """x_0_hat = x_t - sigma * velocity_hat, for velocity = eps - x_0 (flow matching, MEASURES D16)."""
+    return x_t - per_row(level.sigma) * velocity_hat
+
+
+_ESTIMATES: Final[dict[str, Callable[[Rows, Rows, NoiseLevel], Rows]]] = {
+    "epsilon": x_0_from_epsilon,
+    "v_prediction": x_0_from_v,
+    "sample": x_0_from_sample,
+    "velocity": x_0_from_velocity,
+}
+PREDICTION_TYPES: Final = tuple(_ESTIMATES)
+
+
+def x_0_from(prediction_type: str, output: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
+    """x_0_hat in float32 of a network's output, whatever its dtype. Raises ModelError for an unknown type."""
+    if prediction_type not in _ESTIMATES:
+        raise ModelError(
+            f"prediction type {prediction_type!r} is not known",
+            expected="one of " + ", ".join(PREDICTION_TYPES),
+            do="correct the scheduler's configuration",
+        )
+    return _ESTIMATES[prediction_type](output.float(), x_t.float(), level)
+
+
+def guided(unconditional: Rows, conditional: Rows, guidance_scale: float) -> Rows:
+    """Classifier-free guidance; 1 is the conditional estimate. Linear, so it may be taken on x_0_hat as well."""
+    return unconditional + guidance_scale * (conditional - unconditional)

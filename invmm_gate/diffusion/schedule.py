@@ -1,0 +1,74 @@
+"""Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from invmm_gate.protocols import NoiseLevel
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class VariancePreserving:
+    """alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t): DDPM, LDM, Stable Diffusion 1, 2 and XL.
+
+    The sampling grid is evenly spaced and ends at T - 1 (diffusers: `timestep_spacing="trailing"`,
+    `set_alpha_to_one=True`), as the authors' samplers have it (MEASURES D19).
+    """
+
+    alpha_bar: Float[Tensor, " timestep"]
+
+    @property
+    def timesteps(self) -> int:
+        """Number of training timesteps."""
+        return self.alpha_bar.shape[0]
+
+    def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
+        """The level of each timestep, in float32; the roots are taken in float64."""
+        alpha_bar = self.alpha_bar.double()[timestep]
+        return NoiseLevel(alpha=alpha_bar.sqrt().float(), sigma=(1 - alpha_bar).sqrt().float(), time=timestep)
+
+    def grid(self, steps: int) -> tuple[NoiseLevel, ...]:
+        """`steps` levels, noisiest first, e.g. 999, 979, .., 19 for 50 of 1000."""
+        spacing = self.timesteps / steps
+        indices = [round(self.timesteps - index * spacing) - 1 for index in range(steps)]
+        device = self.alpha_bar.device
+        return tuple(self.at(torch.tensor([index], device=device)) for index in indices)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FlowMatching:
+    """alpha = 1 - s, sigma = s with s shifted towards noise: Stable Diffusion 3 (MEASURES D16).
+
+    s = shift * u / (1 + (shift - 1) * u) for u = 1/T, .., 1; the network is told T * s.
+    """
+
+    shift: float = 3.0
+    timesteps: int = 1000
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
+        """The level of each training timestep, u = (timestep + 1) / T."""
+        return self._level((timestep.double() + 1) / self.timesteps)
+
+    def grid(self, steps: int) -> tuple[NoiseLevel, ...]:
+        """`steps` Euler levels, noisiest first, u evenly spaced from the level of u = 1 to that of u = 1/T.
+
+        As diffusers' FlowMatchEulerDiscreteScheduler: its end points are already shifted, then shifted again.
+        """
+        first, last = self._shifted(torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)).tolist()
+        u = torch.linspace(first, last, steps, dtype=torch.float64, device=self.device)
+        return tuple(self._level(value[None]) for value in u)
+
+    def _shifted(self, u: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        return self.shift * u / (1 + (self.shift - 1) * u)
+
+    def _level(self, u: Float[Tensor, " row"]) -> NoiseLevel:
+        sigma = self._shifted(u)
+        return NoiseLevel(
+            alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float()
+        )

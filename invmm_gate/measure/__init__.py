@@ -1,0 +1,1 @@
+"""InvMM: the noise distribution, its adaptive weight, the sensitivity test and the inversion loop."""

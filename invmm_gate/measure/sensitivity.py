@@ -1,0 +1,172 @@
+"""The sensitivity test: does every noise drawn from q regenerate the probe?
+
+Sequential and exact: a probe's noises are fixed beforehand and tried in order; a guidance scale is dropped at its
+first miss and a probe passes at the first scale whose noises all replicate it. The decision is that of the full test
+(MEASURES E2, E3), for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind
+a miss is thrown away, so neither decision nor record depends on batch mates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.sampling import sample
+from invmm_gate.measure.noise_distribution import noise_from
+from invmm_gate.protocols import CopyMetric, DiffusionModel
+
+_COPIES_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TestCase:
+    """One probe under test."""
+
+    mu: Float[Tensor, "channel height width"]
+    log_var: Float[Tensor, "channel height width"]
+    standard: Float[Tensor, "sample channel height width"]
+    """Standard normal draws from the probe's own stream."""
+    reference: Float[Tensor, "1 feature"]
+    """The metric's features of the target image."""
+    full: bool
+    """Draw every sample even after a miss, to learn the share that replicates."""
+
+    __test__ = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TestResult:
+    """What a test found. `passed` means: every sample replicates the probe at one guidance scale."""
+
+    passed: bool
+    guidance_scale: float | None
+    """The scale that passed."""
+    hits: int
+    """Replicating samples at the best scale; over all of them only after a full test."""
+    best_value: float
+    """Copy-metric value of the closest sample tried; NaN where not `finite`."""
+    samples: int
+    """Samples that the decision needed, over all scales."""
+    finite: bool
+    """False where the network gave NaN or infinity."""
+    copies: tuple[Float[Tensor, "3 image_height image_width"], ...]
+    """Up to four replicating samples, in [-1, 1]."""
+
+    __test__ = False
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One probe at one guidance scale: the values of its samples so far, in the order of its noises."""
+
+    case: int
+    scale: float
+    values: list[float] = field(default_factory=list)
+    copies: list[Tensor] = field(default_factory=list)
+
+
+def run_tests(
+    model: DiffusionModel,
+    metric: CopyMetric,
+    cases: Sequence[TestCase],
+    *,
+    rows: int,
+    sampler_steps: int,
+    guidance_scales: Sequence[float] = (1.0,),
+) -> tuple[TestResult, ...]:
+    """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases."""
+    lanes = [_Lane(index, scale) for scale in guidance_scales for index in range(len(cases))]
+    while waiting := _next_batch(lanes, cases, metric, rows):
+        scale = waiting[0][0].scale
+        _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps, scale=scale)
+    return tuple(_result(index, case, lanes, metric) for index, case in enumerate(cases))
+
+
+def _next_batch(
+    lanes: Sequence[_Lane], cases: Sequence[TestCase], metric: CopyMetric, rows: int
+) -> list[tuple[_Lane, int]]:
+    """The next noises to try, all of one scale: one of each open lane, then further ones while rows are left."""
+    won = {lane.case for lane in lanes if _complete(lane, cases) and not _missed(lane, metric)}
+    open_lanes = [lane for lane in lanes if _is_open(lane, cases, metric, won)]
+    if not open_lanes:
+        return []
+    same_scale = [lane for lane in open_lanes if lane.scale == open_lanes[0].scale]
+    batch: list[tuple[_Lane, int]] = []
+    for ahead in range(max(len(case.standard) for case in cases)):
+        for lane in same_scale:
+            noise = len(lane.values) + ahead
+            if noise < len(cases[lane.case].standard) and len(batch) < rows:
+                batch.append((lane, noise))
+    return batch
+
+
+def _is_open(lane: _Lane, cases: Sequence[TestCase], metric: CopyMetric, won: set[int]) -> bool:
+    if _complete(lane, cases):
+        return False
+    if cases[lane.case].full:
+        return True
+    return lane.case not in won and not _missed(lane, metric)
+
+
+def _complete(lane: _Lane, cases: Sequence[TestCase]) -> bool:
+    return len(lane.values) >= len(cases[lane.case].standard)
+
+
+def _missed(lane: _Lane, metric: CopyMetric) -> bool:
+    return not bool(metric.is_copy(torch.tensor(lane.values)).all())
+
+
+def _try(
+    model: DiffusionModel,
+    metric: CopyMetric,
+    cases: Sequence[TestCase],
+    batch: Sequence[tuple[_Lane, int]],
+    *,
+    rows: int,
+    sampler_steps: int,
+    scale: float,
+) -> None:
+    """Sample a batch, padded to `rows` with inert rows, and note each value in its lane."""
+    noises = torch.stack([_noise(cases[lane.case], index) for lane, index in batch])
+    padding = noises.new_zeros(rows - len(batch), *noises.shape[1:])
+    x_0 = sample(model, torch.cat([noises, padding]), steps=sampler_steps, guidance_scale=scale)
+    images = model.decode(x_0)
+    features = metric.embed(images)
+    references = torch.cat([cases[lane.case].reference for lane, _ in batch])
+    values = metric.compare(features[: len(batch)], references)
+    values = values.masked_fill(~x_0[: len(batch)].isfinite().flatten(1).all(dim=1), float("nan")).cpu()
+    for row, ((lane, _), value, is_copy) in enumerate(
+        zip(batch, values.tolist(), metric.is_copy(values).tolist(), strict=True)
+    ):
+        if _missed(lane, metric) and not cases[lane.case].full:
+            continue
+        lane.values.append(value)
+        if is_copy and len(lane.copies) < _COPIES_KEPT:
+            lane.copies.append(images[row].cpu())
+
+
+def _noise(case: TestCase, index: int) -> Tensor:
+    standard = case.standard[None, index : index + 1].to(case.mu.device)
+    return noise_from(case.mu[None], case.log_var[None], standard)[0, 0]
+
+
+def _result(index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetric) -> TestResult:
+    own = [lane for lane in lanes if lane.case == index]
+    tried = [value for lane in own for value in lane.values]
+    best = max(own, key=lambda lane: _hits(lane, metric))
+    passed = _hits(best, metric) == len(case.standard)
+    return TestResult(
+        passed=passed,
+        guidance_scale=best.scale if passed else None,
+        hits=_hits(best, metric),
+        best_value=(max if metric.higher_is_copy else min)(tried),
+        samples=len(tried),
+        finite=all(value == value for value in tried),
+        copies=tuple(best.copies),
+    )
+
+
+def _hits(lane: _Lane, metric: CopyMetric) -> int:
+    return int(metric.is_copy(torch.tensor(lane.values)).sum())

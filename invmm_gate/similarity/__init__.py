@@ -1,0 +1,1 @@
+"""Copy metrics and their calibration."""

@@ -1,0 +1,98 @@
+"""SSCD copy detection from a TorchScript file (arXiv:2202.10261). The metric owns its transform."""
+
+import os
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.similarity.embedding import EncoderCosine
+
+ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
+_MEAN: Final = (0.485, 0.456, 0.406)
+_DEVIATION: Final = (0.229, 0.224, 0.225)
+_SMALLEST_SIDE: Final = 64
+"""At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (MEASURES D23)."""
+
+
+def sscd_metric(
+    *,
+    name: str,
+    threshold: float,
+    size: int,
+    path: Path | None = None,
+    expected_sha256: str = "",
+    device: str | torch.device = "cpu",
+) -> tuple[EncoderCosine, str]:
+    """SSCD at `size` x `size` pixels as a cosine metric (high = copy), and its file's sha256.
+
+    The file comes from `path` or the environment variable INVMM_GATE_SSCD. Distance <= 1 in the paper is cosine >= 0.5
+    (MEASURES D7). Raises ConfigError if the file is missing, is not TorchScript, or has another sha256.
+    """
+    content = _read(_located(path))
+    digest = sha256(content).hexdigest()
+    if expected_sha256 and digest != expected_sha256:
+        raise ConfigError(
+            f"SSCD file {_located(path)} has sha256 {digest}",
+            expected=expected_sha256,
+            do="fetch the file again or correct the policy's sha256",
+        )
+    network = _load(content, device, _located(path))
+    metric = EncoderCosine(
+        lambda images: network(transformed(images.to(device), size)),
+        name=f"{name}@{size}",
+        threshold=threshold,
+        smallest_side=_SMALLEST_SIDE,
+    )
+    return metric, digest
+
+
+def transformed(images: Float[Tensor, "row 3 height width"], size: int) -> Float[Tensor, "row 3 size size"]:
+    """Images in [-1, 1] as SSCD wants them: an exact square, antialiased bilinear, ImageNet mean and deviation."""
+    unit = (images.clamp(-1, 1) + 1) / 2
+    square = torch.nn.functional.interpolate(
+        unit, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    mean = torch.tensor(_MEAN, device=images.device)[:, None, None]
+    deviation = torch.tensor(_DEVIATION, device=images.device)[:, None, None]
+    return (square - mean) / deviation
+
+
+def _located(path: Path | None) -> Path:
+    named = path or os.environ.get(ENVIRONMENT_VARIABLE)
+    if not named:
+        raise ConfigError(
+            "the policy's copy metric is SSCD, and no SSCD file is named",
+            expected="the TorchScript file of SSCD",
+            do=f"give --sscd FILE or set {ENVIRONMENT_VARIABLE}",
+        )
+    return Path(named)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"SSCD file {path} cannot be read: {error.strerror}",
+            expected="a TorchScript file",
+            do=f"correct --sscd or {ENVIRONMENT_VARIABLE}",
+        ) from error
+
+
+def _load(content: bytes, device: str | torch.device, path: Path) -> torch.jit.ScriptModule:
+    try:
+        network: torch.jit.ScriptModule = torch.jit.load(BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"SSCD file {path} is not TorchScript: {reason}",
+            expected="the .torchscript.pt file that SSCD's authors publish",
+            do="fetch that file",
+        ) from error
+    return network.eval()
