@@ -1,0 +1,115 @@
+"""Whether enough was measured, by a gate that works, as the policy asked. Every finding here leaves the run open."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.policy.evidence import names, undecided
+from invmm_gate.policy.numbers import is_number
+from invmm_gate.policy.schema import Policy
+from invmm_gate.records import Finding, Measurement, RunData, RunRecord, SelfCheck
+
+COVERAGE: Final = "coverage"
+SELF_CHECK: Final = "self_check"
+METRIC: Final = "metric"
+SETTINGS: Final = "settings"
+
+REQUIRED_SELF_CHECKS: Final = ("positive_control", "utility_floor")
+"""The gate must see a memorizing model as one, and the model under test must be able to denoise."""
+
+
+def self_check_findings(checks: tuple[SelfCheck, ...]) -> Iterator[Finding]:
+    """Self-checks that failed or are missing."""
+    present = {check.name for check in checks}
+    for name in REQUIRED_SELF_CHECKS:
+        if name not in present:
+            yield undecided(SELF_CHECK, f"the self-check {name} is missing")
+    for check in checks:
+        numbers = all(value is None or is_number(value) for value in (check.value, check.limit))
+        if check.passed is not True or not numbers:
+            yield undecided(SELF_CHECK, f"the self-check {check.name} failed: {check.detail}")
+
+
+def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Measurement]) -> Iterator[Finding]:
+    """Probes that are missing or broke, and too few probes or controls. Copies of an image count once."""
+    probes = data.run.probe_set.probes
+    present = {record.probe for record in data.measurements}
+    missing = [probe.id for probe in probes if probe.id not in present]
+    if missing:
+        yield undecided(COVERAGE, f"{len(missing)} of {len(probes)} probes were not measured: {names(missing)}")
+    broken = _tolerated_errors(data, policy)
+    for record in data.measurements:
+        if record.outcome == "error" and record.probe not in broken:
+            yield undecided(COVERAGE, f"{record.probe} broke: {record.reason or 'no reason given'}", record.probe)
+    images = {probe.sha256 for probe in probes if probe.group != "control" and probe.id in measured}
+    controls = {probe.sha256 for probe in probes if probe.group == "control" and probe.id in measured}
+    for kind, count, least in (
+        ("probes", len(images), policy.coverage.min_probes),
+        ("controls", len(controls), policy.coverage.min_controls),
+    ):
+        if count < least:
+            yield undecided(COVERAGE, f"{count} {kind} were measured, the policy asks for at least {least}")
+
+
+def _tolerated_errors(data: RunData, policy: Policy) -> dict[str, str]:
+    """Controls in error with their reasons, if the policy allows that many; a probe that is no control never."""
+    controls = {probe.id for probe in data.run.probe_set.probes if probe.group == "control"}
+    errors = {
+        record.probe: record.reason
+        for record in data.measurements
+        if record.outcome == "error" and record.probe in controls
+    }
+    return errors if len(errors) <= policy.coverage.max_errors else {}
+
+
+def tolerated_error_notes(data: RunData, policy: Policy) -> tuple[str, ...]:
+    """One sentence for each control that broke and is allowed for."""
+    return tuple(
+        f"the control {probe} broke ({reason or 'no reason given'}) and counts against the model"
+        for probe, reason in _tolerated_errors(data, policy).items()
+    )
+
+
+def run_findings(run: RunRecord, policy: Policy) -> Iterator[Finding]:
+    """Whether the run used a copy metric and settings that this policy asks for."""
+    metric = run.metric
+    if metric.unfit:
+        yield undecided(METRIC, f"the copy metric {metric.name} is unfit: {metric.unfit}")
+    fitting = [
+        choice
+        for choice in policy.metric
+        if choice.name in (metric.name, metric.name.split("@")[0])
+        and choice.threshold == metric.threshold
+        and choice.sha256 in (None, metric.digest)
+    ]
+    if not fitting:
+        yield undecided(METRIC, f"the run used {metric.name} at {metric.threshold:g}, which the policy does not list")
+    difference = settings_difference(run, policy)
+    if difference:
+        yield undecided(SETTINGS, difference)
+
+
+def settings_difference(run: RunRecord, policy: Policy) -> str:
+    """How the run's settings depart from the policy's; empty if they agree.
+
+    `stop_above` may differ: a stopped probe carries its own bound, which the rules compare.
+    """
+    try:
+        asked = _plain(dataclasses.asdict(policy.resolve_settings(str(run.inputs.get("family")))))
+        given = _plain(run.inputs.get("settings"))
+    except (ConfigError, TypeError, ValueError) as error:
+        return f"the run's settings cannot be compared with the policy's: {error}"
+    different = [name for name in asked if name != "stop_above" and given.get(name) != asked[name]]
+    if different:
+        return f"the run was measured with other settings than the policy's: {names(different)}"
+    return ""
+
+
+def _plain(settings: object) -> dict[str, object]:
+    """As JSON stores it, so that records from memory and from files compare. Raises TypeError if it is no mapping."""
+    if not isinstance(settings, Mapping):
+        raise TypeError("the run does not say which they were")
+    plain: dict[str, object] = json.loads(json.dumps(dict(settings), allow_nan=False))
+    return plain

@@ -1,0 +1,77 @@
+"""What the rules look at: the records of a run, without those that cannot be trusted."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from invmm_gate.policy.conformal import Key
+from invmm_gate.policy.schema import PlainSampling, Selection
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe
+
+INFINITE_KEY: Key = (float("inf"), float("inf"))
+"""Ranks behind every key that an image can have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The probes with their sound measurements and confirmations."""
+
+    probes: tuple[Probe, ...]
+    measured: Mapping[str, Measurement]
+    """By probe id: only probes with exactly one sound measurement that is no error."""
+    confirmations: tuple[Confirmation, ...]
+    must_confirm: frozenset[str] = frozenset()
+    """Probes that the policy wants confirmed."""
+    plan: PlainSampling | None = None
+    baseline: Mapping[str, Measurement] | None = None
+    """Measurements of the last approved run by probe id, no errors; None if no run was given."""
+
+    def selected(self, choice: Selection) -> tuple[tuple[Probe, Measurement], ...]:
+        """The measured probes that a rule looks at, in the probe set's order."""
+        return tuple(
+            (probe, self.measured[probe.id])
+            for probe in self.probes
+            if is_selected(probe, choice) and probe.id in self.measured
+        )
+
+
+def is_selected(probe: Probe, choice: Selection) -> bool:
+    """Whether a rule looks at this probe; no categories = all."""
+    return probe.group in choice.groups and (not choice.categories or probe.category in choice.categories)
+
+
+def key_of(measurement: Measurement) -> Key:
+    """How memorized a probe looks, smallest first: score (+inf without one), then minus the replicating share."""
+    score = float("inf") if measurement.invmm is None else measurement.invmm
+    share = 0.0 if measurement.share is None else measurement.share.hits / measurement.share.trials
+    return (score, -share)
+
+
+def control_keys(evidence: Evidence) -> tuple[Key, ...]:
+    """One key for each control image. A copy of a control counts once, with its least memorized key.
+
+    A control that could not be measured ranks behind every probe, so that breaking a control never helps.
+    """
+    keys: dict[str, Key] = {}
+    for probe in evidence.probes:
+        if probe.group == "control":
+            found = evidence.measured.get(probe.id)
+            key = INFINITE_KEY if found is None else key_of(found)
+            keys[probe.sha256] = max(key, keys.get(probe.sha256, key))
+    return tuple(keys.values())
+
+
+def block(rule: str, probe: str, message: str, *, value: float | None = None, limit: float | None = None) -> Finding:
+    """A finding that stops the release unless it is waived."""
+    return Finding(rule=rule, effect="block", probe=probe, message=message, value=value, limit=limit)
+
+
+def undecided(rule: str, message: str, probe: str | None = None) -> Finding:
+    """A finding that leaves the run without a verdict; it cannot be waived."""
+    return Finding(rule=rule, effect="inconclusive", probe=probe, message=message)
+
+
+def names(ids: Iterable[str], *, most: int = 5) -> str:
+    """A short list of names for a sentence."""
+    known = sorted(ids)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more

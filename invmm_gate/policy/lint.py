@@ -1,0 +1,110 @@
+"""What is lawful in a policy but does not do what its author thinks."""
+
+from collections.abc import Iterator
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.intervals import clopper_pearson
+from invmm_gate.policy.conformal import fewest_outliers
+from invmm_gate.policy.numbers import GUARD_BAND
+from invmm_gate.policy.schema import (
+    BelowControlsConfig,
+    ConfirmedConfig,
+    InvmmBelowConfig,
+    Policy,
+    RegressionConfig,
+    RuleConfig,
+)
+from invmm_gate.settings import PROFILES
+
+
+def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:
+    """One sentence for each rule that cannot fire and each setting that weakens the gate; empty if there is none.
+
+    `controls` and `probes` are the counts of a probe set (probes without controls); without them the policy's own
+    minimum is assumed.
+    """
+    return (
+        *(text for rule in policy.rules for text in _rule_notes(rule, policy, controls, probes)),
+        *_metric_notes(policy),
+        *_settings_notes(policy),
+        *_coverage_notes(policy, controls, probes),
+    )
+
+
+def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
+    if isinstance(rule, InvmmBelowConfig) and rule.threshold <= 0:
+        yield "invmm_below: a threshold of 0 blocks only a score of exactly 0"
+    elif isinstance(rule, ConfirmedConfig):
+        yield from _rate_notes(rule, policy)
+    elif isinstance(rule, BelowControlsConfig):
+        yield from _control_notes(rule, policy, controls, probes)
+    elif isinstance(rule, RegressionConfig) and rule.margin <= GUARD_BAND:
+        yield f"regression: a margin of {rule.margin:g} lies within the measure's tolerance; unchanged scores may block"
+
+
+def _rate_notes(rule: ConfirmedConfig, policy: Policy) -> Iterator[str]:
+    plan = policy.confirm.plain_sampling
+    if plan is not None:
+        best = clopper_pearson(plan.trials, plan.trials, confidence=plan.confidence).low
+        if best <= rule.rate_limit:
+            yield (
+                f"confirmed: plain sampling cannot fire: {plan.trials} hits of {plan.trials} have a lower bound of "
+                f"{best:.4g}, not above the rate limit {rule.rate_limit:g}"
+            )
+
+
+def _control_notes(
+    rule: BelowControlsConfig, policy: Policy, controls: int | None, probes: int | None
+) -> Iterator[str]:
+    least = policy.coverage.min_controls
+    if controls is not None and fewest_outliers(1, controls, rule.fdr) is None:
+        yield _cannot_fire(rule, controls, "in the probe set")
+    if fewest_outliers(1, least, rule.fdr) is None:
+        yield _cannot_fire(rule, least, "in coverage.min_controls")
+    count = least if controls is None else controls
+    fewest = None if probes is None else fewest_outliers(probes, count, rule.fdr)
+    if fewest is not None and fewest > 1:
+        yield (
+            f"below_controls: with {count} controls and {probes} probes it fires only if at least {fewest} probes "
+            "look more memorized than every control; add controls to see fewer"
+        )
+
+
+def _cannot_fire(rule: BelowControlsConfig, controls: int, where: str) -> str:
+    return (
+        f"below_controls: cannot fire with {controls} controls ({where}): the smallest p-value is 1/{controls + 1}, "
+        f"above the FDR {rule.fdr:g}"
+    )
+
+
+def _metric_notes(policy: Policy) -> Iterator[str]:
+    reach: float = 0
+    for place, choice in enumerate(policy.metric, start=1):
+        limit = float("inf") if choice.up_to is None else choice.up_to
+        if limit <= reach:
+            yield f"metric: entry {place} ({choice.name}) is never used: an entry before it covers its sizes"
+        reach = max(reach, limit)
+    if reach < float("inf"):
+        yield f"metric: images larger than {reach:g} pixels have no metric"
+
+
+def _settings_notes(policy: Policy) -> Iterator[str]:
+    for family, profile in PROFILES[policy.measure.profile].items():
+        try:
+            settings = policy.resolve_settings(family)
+        except ConfigError as error:
+            yield f"family {family}: {error}"
+            continue
+        if settings.steps < profile.steps:
+            yield f"family {family}: {settings.steps} steps are fewer than the profile's {profile.steps}"
+
+
+def _coverage_notes(policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
+    if policy.confirm.plain_sampling is not None and not any(isinstance(r, ConfirmedConfig) for r in policy.rules):
+        yield "confirm: probes are confirmed, but no rule 'confirmed' judges the outcome"
+    for kind, count, least in (
+        ("controls", controls, policy.coverage.min_controls),
+        ("probes", probes, policy.coverage.min_probes),
+    ):
+        if count is not None and count < least:
+            yield f"coverage: the probe set has {count} {kind}, the policy asks for at least {least}"

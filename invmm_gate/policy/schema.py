@@ -1,0 +1,204 @@
+"""Policy files -> frozen Policy. Unknown keys, wrong types and rules that could never be decided are refused."""
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.policy.numbers import Digest, Name, Number, Whole, guarded
+from invmm_gate.policy.overrides import NotNegative, Samples, SettingsOverrides, check
+from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.policy.strict_model import StrictModel, nearest, parse
+from invmm_gate.policy.yaml_lines import load_document
+from invmm_gate.records import Group
+from invmm_gate.settings import PROFILES, Family, InversionSettings
+
+JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
+"""The groups that a rule looks at unless it names others: all but the controls."""
+
+Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class MeasureChoice(StrictModel):
+    """The profile of the measure and what the policy changes in it."""
+
+    profile: Annotated[str, Field(strict=True)] = "gate"
+    settings: SettingsOverrides = SettingsOverrides()
+
+    @field_validator("profile")
+    @classmethod
+    def _known_profile(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"unknown profile {profile!r}; {nearest(profile, PROFILES)}")
+        return profile
+
+
+class MetricChoice(StrictModel):
+    """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
+
+    name: Name
+    threshold: Annotated[Number, Field(gt=0)]
+    up_to: Annotated[Whole, Field(ge=1)] | None = None
+    sha256: Digest | None = None
+
+
+class PlainSampling(StrictModel):
+    """Confirmation by plain sampling: `trials` samples from N(0, I) for each probe."""
+
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)]
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    probes: Literal["all", "flagged"] = "all"
+    """`all`: every probe that is no control; `flagged`: those that another rule found."""
+
+
+class ConfirmChoice(StrictModel):
+    """How probes are confirmed."""
+
+    plain_sampling: PlainSampling | None = None
+
+
+class Selection(StrictModel):
+    """Which probes a rule looks at; no categories = all."""
+
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = JUDGED_GROUPS
+    categories: tuple[Text, ...] = ()
+
+
+class InvmmBelowConfig(Selection):
+    """Blocks a probe whose score is at or below `threshold`, in nats per latent dimension."""
+
+    rule: Literal["invmm_below"]
+    threshold: NotNegative
+
+
+class ConfirmedConfig(StrictModel):
+    """Blocks a probe that an input was found to replicate, or that plain sampling replicates above `rate_limit`."""
+
+    rule: Literal["confirmed"]
+    rate_limit: Share = 0.0
+
+
+class BelowControlsConfig(Selection):
+    """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
+
+    rule: Literal["below_controls"]
+    fdr: Annotated[Number, Field(gt=0, lt=1)]
+
+    @field_validator("groups")
+    @classmethod
+    def _no_controls(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        if "control" in groups:
+            raise ValueError("below_controls cannot judge the group 'control' against itself")
+        return groups
+
+
+class RegressionConfig(Selection):
+    """Blocks a probe whose score fell by more than `margin` (nats per dimension) against the baseline run."""
+
+    rule: Literal["regression"]
+    margin: Annotated[Number, Field(gt=0)]
+
+
+RuleConfig = Annotated[
+    InvmmBelowConfig | ConfirmedConfig | BelowControlsConfig | RegressionConfig, Field(discriminator="rule")
+]
+
+
+class Coverage(StrictModel):
+    """How much must have been measured for a verdict to stand."""
+
+    min_probes: Samples = 1
+    min_controls: Annotated[Whole, Field(ge=0, le=10_000)] = 16
+    max_errors: Annotated[Whole, Field(ge=0, le=10_000)] = 0
+    """Controls that may be in error. A probe in error always makes the run inconclusive."""
+
+
+class Policy(StrictModel):
+    """What is allowed. Made by `load_policy`."""
+
+    name: Name
+    version: Annotated[Whole, Field(ge=1)]
+    measure: MeasureChoice = MeasureChoice()
+    metric: Annotated[tuple[MetricChoice, ...], Field(min_length=1)]
+    confirm: ConfirmChoice = ConfirmChoice()
+    rules: Annotated[tuple[RuleConfig, ...], Field(min_length=1)]
+    coverage: Coverage = Coverage()
+
+    @model_validator(mode="after")
+    def _decidable(self) -> "Policy":
+        if any(isinstance(rule, ConfirmedConfig) for rule in self.rules) and self.confirm.plain_sampling is None:
+            raise ValueError("the rule 'confirmed' needs confirm.plain_sampling, which is not given")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the parsed policy as canonical JSON: spelling, comments and key order do not matter."""
+        return hashlib.sha256(canonical(self).encode()).hexdigest()
+
+    def score_threshold(self) -> float | None:
+        """The largest threshold of the rules `invmm_below`; None without such a rule."""
+        return max((rule.threshold for rule in self.rules if isinstance(rule, InvmmBelowConfig)), default=None)
+
+    def resolve_settings(self, family: str) -> InversionSettings:
+        """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
+
+        Under profile `gate`, a probe is stopped above the largest threshold of `invmm_below` and its guard band
+        unless the policy sets `stop_above` itself.
+        """
+        profile: dict[Family, InversionSettings] = PROFILES[self.measure.profile]
+        defaults = next((settings for key, settings in profile.items() if key == family), None)
+        if defaults is None:
+            raise ConfigError(
+                f"profile {self.measure.profile!r} has no model family {family!r}", do=nearest(family, profile)
+            )
+        changes: dict[str, Any] = self.measure.settings.given()
+        threshold = self.score_threshold()
+        lowest_stop = None if threshold is None else guarded(threshold)
+        if self.measure.profile == "gate" and lowest_stop is not None:
+            changes = {"stop_above": lowest_stop} | changes
+        settings = replace(defaults, **changes)
+        check(settings, lowest_stop=lowest_stop)
+        return settings
+
+    def metric_for(self, height: int, width: int) -> MetricChoice:
+        """The first metric whose `up_to` reaches the larger side of the image. Raises ConfigError if none does."""
+        side = max(height, width)
+        for choice in self.metric:
+            if choice.up_to is None or side <= choice.up_to:
+                return choice
+        raise ConfigError(
+            f"policy {self.name}: no metric for images of {height} x {width} pixels",
+            do="add a metric entry without up_to",
+        )
+
+
+_POLICY: Final = TypeAdapter(Policy)
+
+
+def canonical(policy: Policy) -> str:
+    """The parsed policy as JSON with sorted keys; overrides that are not given are left out."""
+    data = policy.model_dump(mode="json") | {
+        "measure": {"profile": policy.measure.profile, "settings": policy.measure.settings.given()}
+    }
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def load_policy(name_or_path: str) -> Policy:
+    """A shipped policy by name, or a policy file by path. Raises ConfigError with FILE:LINE and the key."""
+    shipped = shipped_policies()
+    path = shipped.get(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        plain = path.suffix not in (".yaml", ".yml") and path.name == name_or_path
+        if plain and not path.is_file():
+            raise ConfigError(
+                f"no policy named {name_or_path!r}", do=f"{nearest(name_or_path, shipped)} Or give a path."
+            )
+    return parse(_POLICY, load_document(path))

@@ -1,0 +1,189 @@
+"""`judge`: records and policy in, verdict out. Pure, and closed: what is not shown to be fine does not pass."""
+
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from invmm_gate.policy.coverage import (
+    SELF_CHECK,
+    coverage_findings,
+    run_findings,
+    self_check_findings,
+    tolerated_error_notes,
+)
+from invmm_gate.policy.evidence import Evidence, names, undecided
+from invmm_gate.policy.rules import rule_for
+from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
+from invmm_gate.policy.waivers import apply_waivers, waiver_states
+from invmm_gate.records import Decision, Finding, Measurement, RunData, Verdict, Waiver, WaiverState
+
+VERDICT_SCHEMA_VERSION: Final = 1
+_MOST_REASONS: Final = 10
+
+
+def judge(
+    data: RunData,
+    policy: Policy,
+    waivers: Sequence[Waiver],
+    *,
+    today: datetime.date,
+    baseline: Sequence[Measurement] | None = None,
+) -> Verdict:
+    """Pass, block or inconclusive. Same records, policy, waivers and day in, same verdict out.
+
+    Inconclusive if a self-check failed or is missing, whatever else; else block if any block finding is not waived;
+    else inconclusive if anything could not be decided; else pass.
+    """
+    evidence = gather(data, policy, baseline=baseline)
+    found = (
+        *self_check_findings(data.self_checks),
+        *record_findings(data),
+        *_baseline_findings(baseline),
+        *_date_findings(data),
+        *run_findings(data.run, policy),
+        *coverage_findings(data, policy, evidence.measured),
+        *_rule_findings(policy, evidence),
+    )
+    day = max(today, _run_day(data) or today)
+    findings = apply_waivers(found, waivers, day)
+    probes = [probe.id for probe in data.run.probe_set.probes]
+    states = waiver_states(findings, waivers, probes, day)
+    decision = decide(findings)
+    notes = (*tolerated_error_notes(data, policy), *_waiver_notes(states))
+    return Verdict(
+        schema_version=VERDICT_SCHEMA_VERSION,
+        decision=decision,
+        reasons=(*_reasons(decision, findings), *notes),
+        findings=findings,
+        waivers=states,
+        policy=policy.name,
+        policy_digest=policy.digest,
+        model_digest=data.run.model.digest,
+        probe_set_digest=data.run.probe_set.digest,
+        fingerprint=data.run.fingerprint,
+        judged_on=today,
+        counts=_counts(data, findings),
+    )
+
+
+def decide(findings: Sequence[Finding]) -> Decision:
+    """The decision that a list of findings leads to."""
+    if any(finding.rule == SELF_CHECK for finding in findings):
+        return "inconclusive"
+    if any(finding.effect == "block" and finding.waiver is None for finding in findings):
+        return "block"
+    if any(finding.effect != "block" for finding in findings):
+        return "inconclusive"
+    return "pass"
+
+
+def gather(data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | None = None) -> Evidence:
+    """The records that can be trusted, with the probes that the policy wants confirmed."""
+    probes = data.run.probe_set.probes
+    evidence = Evidence(
+        probes=probes,
+        measured=sound_measurements(data.measurements, probes),
+        confirmations=sound_confirmations(data),
+        plan=policy.confirm.plain_sampling,
+        baseline=None if baseline is None else sound_measurements(baseline),
+    )
+    return replace(evidence, must_confirm=_must_confirm(policy, evidence))
+
+
+def probes_to_confirm(
+    data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | None = None
+) -> tuple[str, ...]:
+    """Ids of the probes that the policy wants confirmed, in the probe set's order."""
+    wanted = gather(data, policy, baseline=baseline).must_confirm
+    return tuple(probe.id for probe in data.run.probe_set.probes if probe.id in wanted)
+
+
+def _must_confirm(policy: Policy, evidence: Evidence) -> frozenset[str]:
+    plan = policy.confirm.plain_sampling
+    if plan is None:
+        return frozenset()
+    if plan.probes == "all":
+        return frozenset(probe.id for probe in evidence.probes if probe.group != "control")
+    flagged = (
+        finding.probe
+        for config in policy.rules
+        if not isinstance(config, ConfirmedConfig)
+        for finding in rule_for(config).findings(evidence)
+    )
+    return frozenset(probe for probe in flagged if probe is not None)
+
+
+def _rule_findings(policy: Policy, evidence: Evidence) -> tuple[Finding, ...]:
+    return tuple(finding for config in policy.rules for finding in rule_for(config).findings(evidence))
+
+
+def _baseline_findings(baseline: Sequence[Measurement] | None) -> tuple[Finding, ...]:
+    if baseline is None:
+        return ()
+    sound = sound_measurements(baseline)
+    broken = {record.probe for record in baseline if record.probe not in sound and record.outcome != "error"}
+    return (undecided(RECORDS, f"the baseline has invalid records for {names(broken)}"),) if broken else ()
+
+
+def _run_day(data: RunData) -> datetime.date | None:
+    try:
+        return datetime.datetime.fromisoformat(data.run.created_at).date()
+    except (TypeError, ValueError):
+        return None
+
+
+def _date_findings(data: RunData) -> tuple[Finding, ...]:
+    if _run_day(data) is None:
+        return (undecided(RECORDS, f"the run's date {data.run.created_at!r} cannot be read"),)
+    return ()
+
+
+def _reasons(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+    if decision == "pass":
+        waived = f" that is not waived ({len(findings)} waived)" if findings else ""
+        return (f"every probe was measured and no rule found a breach{waived}",)
+    open_questions = [finding.message for finding in findings if finding.effect == "inconclusive"]
+    blocks = [finding.message for finding in findings if finding.effect == "block" and finding.waiver is None]
+    ordered = blocks + open_questions if decision == "block" else open_questions + blocks
+    more = [f"and {len(ordered) - _MOST_REASONS} more findings"] if len(ordered) > _MOST_REASONS else []
+    return (*ordered[:_MOST_REASONS], *more)
+
+
+def _waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
+    texts = {
+        "expired": "expired on {waiver.expires} and does nothing",
+        "unused": "covers no finding",
+        "unknown_probe": "names a probe that the probe set does not have",
+    }
+    return tuple(
+        f"the waiver of {state.waiver.owner} for {state.waiver.probe or state.waiver.rule} "
+        + texts[state.state].format(waiver=state.waiver)
+        for state in states
+        if state.state != "used"
+    )
+
+
+def _counts(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
+    probes = data.run.probe_set.probes
+    outcomes = Counter(record.outcome for record in data.measurements)
+    statuses = Counter(record.status for record in data.confirmations)
+    controls = sum(probe.group == "control" for probe in probes)
+    return {
+        "probes": len(probes) - controls,
+        "controls": controls,
+        "inverted": outcomes["inverted"],
+        "not_inverted": outcomes["not_inverted"],
+        "above_threshold": outcomes["above_threshold"],
+        "error": outcomes["error"],
+        "missing": len({probe.id for probe in probes} - {record.probe for record in data.measurements}),
+        "confirmations": len(data.confirmations),
+        "confirmed": statuses["confirmed"],
+        "refuted": statuses["refuted"],
+        "undecided": statuses["undecided"],
+        "blocking": sum(finding.effect == "block" and finding.waiver is None for finding in findings),
+        "waived": sum(finding.waiver is not None for finding in findings),
+        "inconclusive": sum(finding.effect == "inconclusive" for finding in findings),
+    }

@@ -1,0 +1,108 @@
+"""Waivers: owned, expiring exceptions. They never remove a finding, and never cover what could not be decided."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+
+from invmm_gate.policy.rules import RULES
+from invmm_gate.policy.strict_model import StrictModel, nearest, parse
+from invmm_gate.policy.yaml_lines import load_document
+from invmm_gate.records import Finding, Waiver, WaiverState
+
+Sentence = Annotated[str, Field(strict=True, min_length=1, max_length=1000, pattern=r"\S")]
+
+
+def _as_date(value: object) -> object:
+    # fromisoformat also reads 20260131 and 2026-W05-6; a date in a waiver has one spelling.
+    if not isinstance(value, str) or len(value) != 10 or "W" in value:
+        raise ValueError(f"found {str(value)[:40]!r}, expected a date YYYY-MM-DD")
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"found {value!r}, expected a date YYYY-MM-DD that exists") from error
+
+
+class _WaiverEntry(StrictModel):
+    probe: Sentence | None = None
+    rule: Sentence | None = None
+    reason: Sentence
+    owner: Sentence
+    expires: Annotated[datetime.date, BeforeValidator(_as_date)]
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, rule: str | None) -> str | None:
+        if rule is not None and rule not in RULES:
+            raise ValueError(f"{rule!r} is no rule that can be waived; {nearest(rule, RULES)}")
+        return rule
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if self.probe is None and self.rule is None:
+            raise ValueError("a waiver must name a probe, a rule, or both")
+        return self
+
+
+_WAIVERS: Final = TypeAdapter(tuple[_WaiverEntry, ...])
+
+
+def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
+    """Read waivers.yaml: a list of {probe and/or rule, reason, owner, expires}. Raises ConfigError with FILE:LINE."""
+    document = load_document(Path(path))
+    entries = parse(_WAIVERS, document)
+    return tuple(
+        Waiver(
+            reason=entry.reason,
+            owner=entry.owner,
+            expires=entry.expires,
+            probe=entry.probe,
+            rule=entry.rule,
+            line=document.line((index,)),
+        )
+        for index, entry in enumerate(entries)
+    )
+
+
+def is_valid(waiver: Waiver, today: datetime.date) -> bool:
+    """Valid through the day `expires` itself, and only if it names something, a reason and an owner."""
+    named = waiver.probe is not None or waiver.rule is not None
+    return named and bool(waiver.reason.strip()) and bool(waiver.owner.strip()) and today <= waiver.expires
+
+
+def covers(waiver: Waiver, finding: Finding) -> bool:
+    """Whether a waiver speaks of this finding: only a block by a rule can be waived."""
+    return (
+        finding.effect == "block"
+        and finding.rule in RULES
+        and (waiver.probe is None or waiver.probe == finding.probe)
+        and (waiver.rule is None or waiver.rule == finding.rule)
+    )
+
+
+def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
+    """The same findings, each with the first valid waiver that covers it."""
+    valid = [waiver for waiver in waivers if is_valid(waiver, today)]
+    return tuple(
+        replace(finding, waiver=next((waiver for waiver in valid if covers(waiver, finding)), None))
+        for finding in findings
+    )
+
+
+def waiver_states(
+    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], today: datetime.date
+) -> tuple[WaiverState, ...]:
+    """What became of each waiver, in the order given."""
+    return tuple(_state(waiver, findings, probes, today) for waiver in waivers)
+
+
+def _state(waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], today: datetime.date) -> WaiverState:
+    if not is_valid(waiver, today):
+        return WaiverState(waiver=waiver, state="expired")
+    if waiver.probe is not None and waiver.probe not in probes:
+        return WaiverState(waiver=waiver, state="unknown_probe")
+    used = any(covers(waiver, finding) for finding in findings)
+    return WaiverState(waiver=waiver, state="used" if used else "unused")

@@ -1,0 +1,195 @@
+"""A run that passes every shipped policy, and ways to spoil it."""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from invmm_gate.intervals import clopper_pearson, replication_share
+from invmm_gate.policy.schema import Policy, load_policy
+from invmm_gate.records import (
+    Confirmation,
+    CurvePoint,
+    Measurement,
+    MetricRecord,
+    ModelFile,
+    ModelManifest,
+    Probe,
+    ProbeSet,
+    RunData,
+    RunRecord,
+    SelfCheck,
+    Trial,
+    Waiver,
+)
+
+TODAY = datetime.date(2026, 3, 1)
+STRICT = load_policy("strict")
+STANDARD = load_policy("standard")
+PERMISSIVE = load_policy("permissive")
+
+SENSITIVE = ("p1", "p2", "p3")
+CONTROLS = tuple(f"c{number:02}" for number in range(20))
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def probe(name: str, *, group: str = "sensitive", category: str = "", image: str = "") -> Probe:
+    return Probe(
+        id=name,
+        path=f"{name}.png",
+        sha256=digest(image or name),
+        group=group,
+        line=2,
+        category=category,  # type: ignore[arg-type]
+    )
+
+
+def trial(outcome: str, **changes: Any) -> Trial:
+    point = CurvePoint(step=50, denoising_error=0.02, normality=0.08, weight=0.5, best_value=None)
+    base = Trial(
+        seed=0,
+        outcome=outcome,  # type: ignore[arg-type]
+        invmm=None,
+        invmm_above=None,
+        steps=400,
+        evaluations=10_000,
+        mirrored=False,
+        guidance_scale=None,
+        share=replication_share(0, 8),
+        confirmation=None,
+        curve=(point,),
+    )
+    return replace(base, **changes)
+
+
+def measured(target: Probe, score: float | None = None, *, hits: int = 0, **changes: Any) -> Measurement:
+    """Inverted at `score`, or not inverted with `hits` of 8 samples that replicate."""
+    outcome = "not_inverted" if score is None else "inverted"
+    share = replication_share(8 if score is not None else hits, 8)
+    base = Measurement(
+        probe=target.id,
+        group=target.group,
+        category=target.category,
+        outcome=outcome,  # type: ignore[arg-type]
+        invmm=score,
+        invmm_above=None,
+        invmm_spread=None if score is None else (score, score),
+        share=share,
+        steps=400,
+        evaluations=10_000,
+        guidance_scale=None,
+        trials=(trial(outcome, invmm=score, share=share),),
+    )
+    return replace(base, **changes)
+
+
+def stopped(target: Probe, bound: float, **changes: Any) -> Measurement:
+    trials = (trial("above_threshold", invmm_above=bound),)
+    return measured(target, outcome="above_threshold", invmm_above=bound, trials=trials, **changes)
+
+
+def broken(target: Probe) -> Measurement:
+    return measured(target, outcome="error", share=None, trials=(), reason="NaN from the network")
+
+
+def sampled(name: str, hits: int = 0, trials: int = 512, **changes: Any) -> Confirmation:
+    base = Confirmation(
+        probe=name,
+        method="plain_sampling",
+        status="confirmed" if hits else "refuted",
+        hits=hits,
+        trials=trials,
+        interval=clopper_pearson(hits, trials),
+        evaluations=trials * 50,
+        closest=0.2,
+    )
+    return replace(base, **changes)
+
+
+def metric_of(policy: Policy) -> MetricRecord:
+    choice = policy.metric_for(16, 16)
+    return MetricRecord(name=choice.name, threshold=choice.threshold, higher_is_copy=False)
+
+
+def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
+    files = (ModelFile(path="model.safetensors", size=10, sha256=digest("weights")),)
+    return RunRecord(
+        schema_version=1,
+        run_id="r1",
+        fingerprint=digest("fingerprint"),
+        created_at="2026-02-28T12:00:00+00:00",
+        model=ModelManifest(path="m", name="m", pipeline="DDPMPipeline", files=files, digest=digest("model")),
+        probe_set=ProbeSet(folder="probes", probes=probes, digest=digest("probes")),
+        metric=metric_of(policy),
+        inputs={"family": "pixel", "settings": dataclasses.asdict(policy.resolve_settings("pixel"))},
+    )
+
+
+CHECKS = (
+    SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
+    SelfCheck(name="utility_floor", passed=True, detail="denoises the controls", value=0.02, limit=0.1),
+)
+
+
+@functools.cache
+def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunData:
+    """Three probes and the controls: nothing inverted, nothing sampled."""
+    groups = dict(zip(SENSITIVE, ("sensitive", "duplicated", "canary"), strict=True))
+    probes = tuple(probe(name, group=groups[name], category="faces") for name in SENSITIVE) + tuple(
+        probe(name, group="control") for name in CONTROLS[:controls]
+    )
+    return RunData(
+        run=run_of(probes, policy),
+        self_checks=CHECKS,
+        measurements=tuple(measured(each) for each in probes),
+        confirmations=tuple(sampled(name) for name in SENSITIVE),
+    )
+
+
+def target(data: RunData, name: str) -> Probe:
+    return next(each for each in data.run.probe_set.probes if each.id == name)
+
+
+def with_measurement(data: RunData, *records: Measurement) -> RunData:
+    """The run with these measurements in place of those of the same probes."""
+    new = {record.probe: record for record in records}
+    return replace(data, measurements=tuple(new.get(record.probe, record) for record in data.measurements))
+
+
+def with_score(data: RunData, name: str, score: float | None, *, hits: int = 0) -> RunData:
+    return with_measurement(data, measured(target(data, name), score, hits=hits))
+
+
+def with_confirmation(data: RunData, *records: Confirmation) -> RunData:
+    new = {record.probe: record for record in records}
+    kept = tuple(new.pop(record.probe, record) for record in data.confirmations)
+    return replace(data, confirmations=(*kept, *new.values()))
+
+
+def without(data: RunData, *names: str) -> RunData:
+    """The run without the measurements of these probes."""
+    return replace(data, measurements=tuple(record for record in data.measurements if record.probe not in names))
+
+
+def with_probes(data: RunData, *changed: Probe) -> RunData:
+    """The run with these probes in place of, or after, those of the probe set."""
+    new = {each.id: each for each in changed}
+    kept = tuple(new.pop(each.id, each) for each in data.run.probe_set.probes)
+    probes = replace(data.run.probe_set, probes=(*kept, *new.values()))
+    return replace(data, run=replace(data.run, probe_set=probes))
+
+
+def waiver(**changes: Any) -> Waiver:
+    base = Waiver(reason="agreed", owner="ann", expires=datetime.date(2026, 12, 31), line=3)
+    return replace(base, **changes)
+
+
+def policy_with(policy: Policy = STRICT, **changes: Any) -> Policy:
+    """A policy with other top-level entries, validated anew."""
+    data = policy.model_dump(exclude_unset=True) | changes
+    return Policy.model_validate(data)

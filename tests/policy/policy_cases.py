@@ -1,0 +1,929 @@
+"""Cases of the verdict, each a function of the modules under test: run on the real ones and on every mutant."""
+
+import datetime
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from policy_builders import (
+    CHECKS,
+    CONTROLS,
+    PERMISSIVE,
+    STANDARD,
+    STRICT,
+    TODAY,
+    broken,
+    clean_run,
+    measured,
+    policy_with,
+    probe,
+    sampled,
+    stopped,
+    target,
+    trial,
+    waiver,
+    with_confirmation,
+    with_measurement,
+    with_probes,
+    with_score,
+    without,
+)
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.intervals import clopper_pearson, replication_share
+from invmm_gate.records import GROUPS, Interval, RunData, Verdict
+
+Case = Callable[[SimpleNamespace], None]
+CASES: dict[str, Case] = {}
+
+
+def case(function: Case) -> Case:
+    CASES[function.__name__] = function
+    return function
+
+
+def judged(gate: SimpleNamespace, data: RunData, policy: Any = STRICT, *waivers: Any, **extra: Any) -> Verdict:
+    verdict: Verdict = gate.verdict.judge(data, policy, waivers, **({"today": TODAY} | extra))
+    return verdict
+
+
+def expect(verdict: Verdict, decision: str, *findings: tuple[str, str | None]) -> None:
+    """The decision and exactly these (rule, probe) findings."""
+    assert verdict.decision == decision, (verdict.decision, verdict.reasons)
+    assert [(found.rule, found.probe) for found in verdict.findings] == list(findings), verdict.findings
+
+
+def only(*rules: dict[str, Any], **changes: Any) -> Any:
+    return policy_with(STRICT, rules=list(rules), **changes)
+
+
+BELOW = {"rule": "invmm_below", "threshold": 0.05}
+CONFIRMED = {"rule": "confirmed", "rate_limit": 0.0}
+CONTROLLED = {"rule": "below_controls", "fdr": 0.1}
+REGRESSION = {"rule": "regression", "margin": 0.01}
+COVERAGE = {"min_probes": 1, "min_controls": 16, "max_errors": 0}
+
+
+@case
+def clean_run_passes(gate: SimpleNamespace) -> None:
+    for policy in (STRICT, STANDARD, PERMISSIVE):
+        verdict = judged(gate, clean_run(), policy)
+        expect(verdict, "pass")
+        assert verdict.reasons == ("every probe was measured and no rule found a breach",)
+        assert (verdict.policy, verdict.policy_digest) == (policy.name, policy.digest)
+        assert verdict.judged_on == TODAY
+    assert verdict.counts == {
+        "probes": 3,
+        "controls": 20,
+        "inverted": 0,
+        "not_inverted": 23,
+        "above_threshold": 0,
+        "error": 0,
+        "missing": 0,
+        "confirmations": 3,
+        "confirmed": 0,
+        "refuted": 3,
+        "undecided": 0,
+        "blocking": 0,
+        "waived": 0,
+        "inconclusive": 0,
+    }
+
+
+@case
+def counts_tell_what_happened(gate: SimpleNamespace) -> None:
+    data = with_score(with_score(clean_run(), "p1", 0.01), "c00", 0.4)
+    data = with_measurement(data, stopped(target(data, "p2"), 0.06), broken(target(data, "p3")))
+    data = with_confirmation(without(data, "c01"), sampled("p1", 9), sampled("p2", status="undecided"))
+    verdict = judged(gate, data, only(BELOW, CONFIRMED), waiver(probe="p1", rule="confirmed"))
+    wanted = {
+        "inverted": 2,
+        "not_inverted": 18,
+        "above_threshold": 1,
+        "error": 1,
+        "missing": 1,
+        "confirmed": 1,
+        "refuted": 1,
+        "undecided": 1,
+        "blocking": 1,
+        "waived": 1,
+        "inconclusive": 3,
+        "confirmations": 3,
+        "controls": 20,
+        "probes": 3,
+    }
+    assert verdict.counts == wanted, verdict.counts
+
+
+# --- invmm_below
+
+
+@case
+def score_at_or_below_the_threshold_blocks(gate: SimpleNamespace) -> None:
+    for score in (0.0, 0.01, 0.05, 0.05 * (1 + 0.99e-4)):
+        verdict = judged(gate, with_score(clean_run(), "p1", score), only(BELOW))
+        expect(verdict, "block", ("invmm_below", "p1"))
+        assert (verdict.findings[0].value, verdict.findings[0].limit) == (score, 0.05)
+
+
+@case
+def thresholds_and_their_guard_bands_are_included(gate: SimpleNamespace) -> None:
+    for score, threshold in ((0.0, 0.0), (0.05 * (1 + 1e-4), 0.05)):
+        policy = only(BELOW | {"threshold": threshold})
+        expect(judged(gate, with_score(clean_run(), "p1", score), policy), "block", ("invmm_below", "p1"))
+        data = clean_run()
+        before = [measured(target(data, "p1"), 0.5)]
+        falls = only(REGRESSION | {"margin": 0.5 - threshold})
+        score = (0.5 - (0.5 - threshold)) * (1 + 1e-4)
+        expect(judged(gate, with_score(data, "p1", score), falls, baseline=before), "block", ("regression", "p1"))
+
+
+@case
+def score_above_the_guard_band_passes(gate: SimpleNamespace) -> None:
+    for score in (0.05 * (1 + 1.01e-4), 0.06, 3.0):
+        expect(judged(gate, with_score(clean_run(), "p1", score), only(BELOW)), "pass")
+
+
+@case
+def stopped_probe_passes_only_if_its_bound_decides(gate: SimpleNamespace) -> None:
+    guarded = 0.05 * (1 + 1e-4)
+    for bound, decision in ((guarded, "pass"), (0.2, "pass"), (0.05, "inconclusive"), (0.0, "inconclusive")):
+        data = clean_run()
+        verdict = judged(gate, with_measurement(data, stopped(target(data, "p1"), bound)), only(BELOW))
+        expect(verdict, decision, *([("invmm_below", "p1")] if decision != "pass" else []))
+
+
+@case
+def rules_look_at_their_groups_and_categories(gate: SimpleNamespace) -> None:
+    data = with_score(with_score(clean_run(), "p1", 0.01), "c00", 0.01)
+    expect(judged(gate, data, only(BELOW | {"groups": ["duplicated"]})), "pass")
+    expect(judged(gate, data, only(BELOW | {"groups": ["sensitive"]})), "block", ("invmm_below", "p1"))
+    expect(judged(gate, data, only(BELOW | {"groups": ["control"]})), "block", ("invmm_below", "c00"))
+    expect(judged(gate, data, only(BELOW | {"categories": ["faces"]})), "block", ("invmm_below", "p1"))
+    other = with_probes(data, probe("p2", group="duplicated", category="flowers"))
+    other = with_measurement(other, measured(target(other, "p2")))
+    expect(judged(gate, other, only(BELOW | {"categories": ["flowers"]})), "pass")
+
+
+@case
+def rule_that_looks_at_nothing_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = with_probes(clean_run(), probe("p3", group="sensitive"))
+    data = with_measurement(data, measured(target(data, "p3")))
+    for rule in (BELOW, CONTROLLED, REGRESSION):
+        name = (rule["rule"], None)
+        empty = {"groups": ["canary"]}
+        expect(judged(gate, data, only(rule | empty), baseline=[]), "inconclusive", name)
+        expect(judged(gate, data, only(rule | {"categories": ["faces", "nofaces"]}), baseline=[]), "inconclusive", name)
+        expect(judged(gate, data, only(rule | {"categories": ["faces"]}), baseline=[]), "pass")
+
+
+# --- confirmed
+
+
+@case
+def one_replicating_sample_blocks_under_a_limit_of_zero(gate: SimpleNamespace) -> None:
+    for hits, trials, status in (
+        (1, 512, "confirmed"),
+        (1, 512, "refuted"),
+        (1, 512, "undecided"),
+        (512, 512, "confirmed"),
+        (1, 1, "confirmed"),
+    ):
+        data = with_confirmation(clean_run(), sampled("p1", hits, trials, status=status))
+        verdict = judged(gate, data, only(CONFIRMED))
+        expect(verdict, "block", ("confirmed", "p1"))
+        assert (verdict.findings[0].value, verdict.findings[0].limit) == (hits / trials, 0.0)
+
+
+@case
+def rate_whose_lower_bound_exceeds_the_limit_blocks(gate: SimpleNamespace) -> None:
+    policy = only({"rule": "confirmed", "rate_limit": 0.005})
+    lows = {hits: clopper_pearson(hits, 512).low for hits in range(20)}
+    for hits, low in lows.items():
+        verdict = judged(gate, with_confirmation(clean_run(), sampled("p1", hits)), policy)
+        expect(verdict, "block" if low > 0.005 else "pass", *([("confirmed", "p1")] if low > 0.005 else []))
+    level = lows[7]
+    data = with_confirmation(clean_run(), sampled("p1", 7))
+    expect(judged(gate, data, only({"rule": "confirmed", "rate_limit": level})), "pass")
+
+
+@case
+def recorded_interval_never_makes_the_rate_more_lenient(gate: SimpleNamespace) -> None:
+    policy = only({"rule": "confirmed", "rate_limit": 0.005})
+    wide = Interval(low=0.0, high=1.0, confidence=0.999999, method="clopper_pearson")
+    narrow = Interval(low=0.0051, high=0.2, confidence=0.5, method="wilson")
+    blocked = [sampled("p1", 12, interval=wide), sampled("p1", 6, interval=narrow)]
+    for record in blocked:
+        expect(judged(gate, with_confirmation(clean_run(), record), policy), "block", ("confirmed", "p1"))
+
+
+@case
+def prompt_that_replicates_blocks(gate: SimpleNamespace) -> None:
+    for hits, status in ((0, "undecided"), (3, "confirmed"), (3, "refuted"), (0, "refuted")):
+        data = clean_run()
+        extra = sampled("p1", hits, 8, method="gcg", status=status, interval=clopper_pearson(hits, 8))
+        verdict = judged(gate, replace(data, confirmations=(*data.confirmations, extra)), only(CONFIRMED))
+        if hits:
+            expect(verdict, "block", ("confirmed", "p1"))
+            assert verdict.findings[0].value == hits / 8
+        elif status == "undecided":
+            expect(verdict, "inconclusive", ("confirmed", "p1"))
+        else:
+            expect(verdict, "pass")
+
+
+@case
+def prompt_search_does_not_stand_for_sampling(gate: SimpleNamespace) -> None:
+    data = with_confirmation(clean_run(), sampled("p1", method="gcg"))
+    expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
+
+
+@case
+def rule_itself_does_not_rely_on_checked_records(gate: SimpleNamespace) -> None:
+    rule = gate.rules.rule_for(STRICT.rules[1])
+    record = sampled("p1", 0, 8, method="gcg", status="confirmed")
+    evidence = gate.evidence.Evidence(
+        probes=(), measured={}, confirmations=(record,), plan=STRICT.confirm.plain_sampling
+    )
+    assert [(found.effect, found.probe) for found in rule.findings(evidence)] == [("block", "p1")]
+    (found,) = rule.findings(replace(evidence, plan=None))
+    assert found.effect == "inconclusive"
+
+
+@case
+def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    data = replace(data, confirmations=data.confirmations[1:])
+    expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
+    assert gate.verdict.probes_to_confirm(data, STRICT) == ("p1", "p2", "p3")
+
+
+@case
+def undecided_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = with_confirmation(clean_run(), sampled("p2", status="undecided"))
+    expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p2"))
+
+
+@case
+def too_few_samples_are_inconclusive_unless_the_question_is_answered(gate: SimpleNamespace) -> None:
+    def decision(hits: int, trials: int, limit: float) -> str:
+        data = with_confirmation(clean_run(), sampled("p1", hits, trials, status="refuted"))
+        return judged(gate, data, only({"rule": "confirmed", "rate_limit": limit})).decision
+
+    assert decision(0, 511, 0.0) == "inconclusive"
+    assert decision(0, 512, 0.0) == "pass"
+    assert decision(0, 1000, 0.0) == "pass"
+    assert decision(0, 508, 0.005) == "pass"  # four more hits could not exceed it
+    assert decision(0, 400, 0.005) == "inconclusive"
+    assert decision(0, 200, 0.02) == "pass"  # the whole interval lies below the limit
+    assert decision(0, 100, 0.02) == "inconclusive"
+    assert decision(0, 200, clopper_pearson(0, 200).high) == "pass"
+    assert decision(5, 511, clopper_pearson(6, 512).low) == "pass"
+    assert decision(5, 511, clopper_pearson(6, 512).low * 0.99) == "inconclusive"
+    assert decision(5, 400, clopper_pearson(8, 512).low) == "inconclusive"
+
+
+@case
+def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleNamespace) -> None:
+    plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
+    policy = only(BELOW, CONFIRMED, confirm=plan)
+    data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
+    assert gate.verdict.probes_to_confirm(data, policy) == ("p2",)
+    expect(judged(gate, data, policy), "block", ("invmm_below", "p2"), ("confirmed", "p2"))
+    nothing = with_score(data, "p2", 1.0)
+    assert gate.verdict.probes_to_confirm(nothing, policy) == ()
+    expect(judged(gate, nothing, policy), "pass")
+    no_plan = only(BELOW, confirm={})
+    assert gate.verdict.probes_to_confirm(data, no_plan) == ()
+    blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
+    assert gate.verdict.probes_to_confirm(data, blind) == ()
+
+
+# --- below_controls
+
+
+@case
+def outliers_against_the_controls_block(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.4)
+    data = with_score(data, "p2", None, hits=1)
+    verdict = judged(gate, data, only(CONTROLLED))
+    expect(verdict, "block", ("below_controls", "p1"), ("below_controls", "p2"))
+    # p = 1/21 for both of three probes, so both are flagged at 1/21 * 3 / 2
+    assert abs(verdict.findings[0].value - 1 / 14) < 1e-12
+    assert verdict.findings[0].limit == 0.1
+
+
+@case
+def ties_with_controls_count_against_the_finding(gate: SimpleNamespace) -> None:
+    single = CONTROLLED | {"groups": ["sensitive"]}
+    data = with_score(clean_run(), "p1", 0.4)
+    expect(judged(gate, data, only(single)), "block", ("below_controls", "p1"))
+    expect(judged(gate, with_score(data, "c00", 0.5), only(single)), "block", ("below_controls", "p1"))
+    expect(judged(gate, with_score(data, "c00", 0.4), only(single)), "block", ("below_controls", "p1"))
+    tied = with_score(with_score(data, "c00", 0.4), "c01", 0.4)
+    expect(judged(gate, tied, only(single)), "pass")
+    expect(judged(gate, with_score(tied, "c01", 0.41), only(single)), "block", ("below_controls", "p1"))
+
+
+@case
+def fdr_is_met_exactly(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(controls=19), "p1", 0.4)
+    for fdr, decision in ((0.05, "block"), (0.049, "inconclusive")):
+        policy = only(CONTROLLED | {"fdr": fdr, "groups": ["sensitive"]})
+        expect(judged(gate, data, policy), decision, ("below_controls", "p1" if decision == "block" else None))
+
+
+@case
+def share_of_replicating_samples_ranks_probes_without_a_score(gate: SimpleNamespace) -> None:
+    single = only(CONTROLLED | {"groups": ["sensitive"]})
+    for hits, controls_hits, decision in ((0, 0, "pass"), (1, 0, "block"), (1, 1, "pass"), (2, 1, "block")):
+        data = with_score(clean_run(), "p1", None, hits=hits)
+        for name in CONTROLS:
+            data = with_score(data, name, None, hits=controls_hits)
+        expect(judged(gate, data, single), decision, *([("below_controls", "p1")] if decision == "block" else []))
+
+
+@case
+def probe_without_score_or_share_is_never_an_outlier(gate: SimpleNamespace) -> None:
+    policy = only(CONTROLLED, coverage=COVERAGE | {"min_controls": 0, "max_errors": 20})
+    data = clean_run()
+    data = with_measurement(data, *(broken(target(data, name)) for name in CONTROLS))
+    expect(judged(gate, data, policy), "pass")
+    expect(judged(gate, with_score(data, "p1", None, hits=8), policy), "pass")
+    expect(
+        judged(
+            gate,
+            with_score(data, "p1", None, hits=8),
+            only(CONTROLLED | {"groups": ["sensitive"]}, coverage=COVERAGE | {"min_controls": 0, "max_errors": 20}),
+        ),
+        "block",
+        ("below_controls", "p1"),
+    )
+
+
+@case
+def broken_control_never_helps(gate: SimpleNamespace) -> None:
+    policy = only(CONTROLLED | {"fdr": 0.05, "groups": ["sensitive"]}, coverage=COVERAGE | {"max_errors": 1})
+    data = with_score(clean_run(controls=19), "p1", 0.4)
+    data = with_measurement(data, broken(target(data, "c00")))
+    verdict = judged(gate, data, policy)
+    expect(verdict, "block", ("below_controls", "p1"))
+    assert "the control c00 broke (NaN from the network) and counts against the model" in verdict.reasons
+
+
+@case
+def copies_of_a_control_count_once(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    same = with_probes(data, *(probe(name, group="control", image="one") for name in CONTROLS))
+    policy = only(CONTROLLED, coverage=COVERAGE | {"min_controls": 0})
+    expect(judged(gate, same, policy), "inconclusive", ("below_controls", None))
+    expect(judged(gate, same, only(BELOW)), "inconclusive", ("coverage", None))
+    twins = with_probes(
+        data, *(probe(name, group="control", image=f"i{place // 2}") for place, name in enumerate(CONTROLS))
+    )
+    twins = with_score(with_score(twins, "p1", 0.4), "c00", 0.3)
+    wide = only(CONTROLLED | {"groups": ["sensitive"]}, coverage=COVERAGE | {"min_controls": 10})
+    expect(judged(gate, twins, wide), "block", ("below_controls", "p1"))
+
+
+@case
+def probe_without_share_leaves_the_comparison_open(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    data = with_measurement(data, measured(target(data, "p1"), share=None))
+    expect(judged(gate, data, only(CONTROLLED)), "inconclusive", ("below_controls", "p1"))
+    scored = with_measurement(data, measured(target(data, "p1"), 5.0, share=None))
+    for name in CONTROLS:
+        scored = with_score(scored, name, 0.1)
+    expect(judged(gate, scored, only(CONTROLLED)), "pass")
+    low = with_measurement(data, measured(target(data, "p1"), 0.4, share=None))
+    expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "block", ("below_controls", "p1"))
+
+
+# --- regression
+
+
+@case
+def fallen_score_blocks(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    before = [measured(target(data, name), 0.5) for name in ("p1", "p2", "p3")]
+    verdicts = {
+        0.4: "block",
+        0.49: "block",
+        0.49 * (1 + 0.9e-4): "block",
+        0.4902: "pass",
+        0.5: "pass",
+        0.7: "pass",
+        None: "pass",
+    }
+    for score, decision in verdicts.items():
+        verdict = judged(gate, with_score(data, "p1", score), only(REGRESSION), baseline=before)
+        expect(verdict, decision, *([("regression", "p1")] if decision == "block" else []))
+    low = [measured(target(data, "p1"), 0.005)]
+    expect(judged(gate, with_score(data, "p1", 0.004), only(REGRESSION), baseline=low), "pass")
+
+
+@case
+def newly_inverted_probe_blocks(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    befores = (
+        [measured(target(data, "p1"))],
+        [],
+        [broken(target(data, "p1"))],
+        [stopped(target(data, "p1"), 0.2)],
+    )
+    for before in befores:
+        verdict = judged(gate, with_score(data, "p1", 3.0), only(REGRESSION), baseline=before)
+        expect(verdict, "block", ("regression", "p1"))
+        expect(judged(gate, data, only(REGRESSION), baseline=before), "pass")
+
+
+@case
+def stopped_probe_is_compared_by_its_bound(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    before = [measured(target(data, "p1"), 0.5)]
+    for bound, decision in ((0.6, "pass"), (0.4, "inconclusive"), (0.49, "inconclusive"), (0.49 * (1 + 1e-4), "pass")):
+        verdict = judged(
+            gate, with_measurement(data, stopped(target(data, "p1"), bound)), only(REGRESSION), baseline=before
+        )
+        expect(verdict, decision, *([("regression", "p1")] if decision != "pass" else []))
+
+
+@case
+def missing_or_bad_baseline_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    verdict = judged(gate, data, only(REGRESSION))
+    expect(verdict, "inconclusive", ("regression", None))
+    assert "--baseline RUN" in verdict.reasons[0]
+    for bad in ([measured(target(data, "p1"), float("nan"))], [measured(target(data, "p1"))] * 2):
+        expect(judged(gate, data, only(REGRESSION), baseline=bad), "inconclusive", ("records", None))
+    expect(judged(gate, data, only(BELOW), baseline=[]), "pass")
+
+
+# --- coverage, self-checks, metric, settings
+
+
+@case
+def missing_measurement_is_inconclusive(gate: SimpleNamespace) -> None:
+    for name in ("p1", "c19"):
+        expect(judged(gate, without(clean_run(), name), only(BELOW)), "inconclusive", ("coverage", None))
+    all_three = only(BELOW, coverage=COVERAGE | {"min_probes": 3})
+    expect(judged(gate, without(clean_run(), "p1"), all_three), "inconclusive", ("coverage", None), ("coverage", None))
+    loose = only(BELOW, coverage={"min_controls": 0})
+    five = judged(gate, without(clean_run(), *CONTROLS[:5]), loose).findings[0].message
+    assert five == "5 of 23 probes were not measured: c00, c01, c02, c03, c04"
+    seven = judged(gate, without(clean_run(), *CONTROLS[:7]), loose).findings[0].message
+    assert seven == "7 of 23 probes were not measured: c00, c01, c02, c03, c04 and 2 more"
+
+
+@case
+def error_of_a_probe_is_inconclusive_whatever_the_policy_allows(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    data = with_measurement(data, broken(target(data, "p1")))
+    for allowed in (0, 5):
+        verdict = judged(gate, data, only(BELOW, coverage=COVERAGE | {"max_errors": allowed}))
+        expect(verdict, "inconclusive", ("coverage", "p1"))
+        assert "NaN from the network" in verdict.findings[0].message
+
+
+@case
+def errors_of_controls_are_allowed_up_to_max_errors(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    data = with_measurement(data, broken(target(data, "c00")), replace(broken(target(data, "c01")), reason=""))
+    verdict = judged(gate, data, only(BELOW))
+    expect(verdict, "inconclusive", ("coverage", "c00"), ("coverage", "c01"))
+    assert "no reason given" in verdict.findings[1].message
+    expect(
+        judged(gate, data, only(BELOW, coverage=COVERAGE | {"max_errors": 1})),
+        "inconclusive",
+        ("coverage", "c00"),
+        ("coverage", "c01"),
+    )
+    verdict = judged(gate, data, only(BELOW, coverage=COVERAGE | {"max_errors": 2}))
+    expect(verdict, "pass")
+    assert len(verdict.reasons) == 3
+    assert "(no reason given)" in verdict.reasons[2]
+    few = only(BELOW, coverage={"min_controls": 19, "max_errors": 2})
+    expect(judged(gate, data, few), "inconclusive", ("coverage", None))
+
+
+@case
+def too_few_probes_or_controls_are_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    for changes, decision in (
+        ({"min_probes": 3}, "pass"),
+        ({"min_probes": 4}, "inconclusive"),
+        ({"min_controls": 20}, "pass"),
+        ({"min_controls": 21}, "inconclusive"),
+    ):
+        verdict = judged(gate, data, only(BELOW, coverage=COVERAGE | changes))
+        expect(verdict, decision, *([("coverage", None)] if decision != "pass" else []))
+
+
+@case
+def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
+    blocked = with_score(clean_run(), "p1", 0.01)
+    failed = replace(CHECKS[0], passed=False, detail="the memorizing model did not invert")
+    for checks in ((), CHECKS[:1], CHECKS[1:], (failed, CHECKS[1]), (*CHECKS, replace(failed, name="extra"))):
+        verdict = judged(gate, replace(blocked, self_checks=checks), only(BELOW))
+        assert verdict.decision == "inconclusive"
+        assert "self-check" in verdict.reasons[0]
+        assert verdict.findings[-1].effect == "block"
+        assert any("scores" in reason for reason in verdict.reasons)
+    for spoiled in (
+        replace(CHECKS[0], value=float("nan")),
+        replace(CHECKS[0], limit=float("inf")),
+        replace(CHECKS[0], passed=1),
+    ):
+        verdict = judged(gate, replace(clean_run(), self_checks=(spoiled, CHECKS[1])), only(BELOW))
+        expect(verdict, "inconclusive", ("self_check", None))
+    bare = tuple(replace(check, value=None, limit=None) for check in CHECKS)
+    expect(judged(gate, replace(clean_run(), self_checks=bare), only(BELOW)), "pass")
+
+
+@case
+def metric_that_is_unfit_or_not_asked_for_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    for change in ({"unfit": "too small"}, {"name": "other"}, {"threshold": 0.2}, {"threshold": 0.5}):
+        spoiled = replace(data, run=replace(data.run, metric=replace(data.run.metric, **change)))
+        expect(judged(gate, spoiled, only(BELOW)), "inconclusive", ("metric", None))
+    pinned = {"name": "m@16", "threshold": 0.3, "sha256": "a" * 64}
+    for name, digest, decision in (
+        ("m@16", "a" * 64, "pass"),
+        ("m@16", "b" * 64, "inconclusive"),
+        ("m", "a" * 64, "inconclusive"),
+    ):
+        record = replace(data.run.metric, name=name, threshold=0.3, digest=digest)
+        verdict = judged(gate, replace(data, run=replace(data.run, metric=record)), only(BELOW, metric=[pinned]))
+        assert verdict.decision == decision
+    loose = {"name": "m", "threshold": 0.3}
+    record = replace(data.run.metric, name="m@16", threshold=0.3, digest="b" * 64)
+    expect(judged(gate, replace(data, run=replace(data.run, metric=record)), only(BELOW, metric=[loose])), "pass")
+
+
+@case
+def run_with_other_settings_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    settings = data.run.inputs["settings"]
+    for inputs, decision in (
+        ({"family": "pixel", "settings": settings | {"stop_above": 0.7}}, "pass"),
+        ({"family": "pixel", "settings": settings | {"guidance_scales": [1.0]}}, "pass"),
+        ({"family": "pixel", "settings": settings | {"steps": 50}}, "inconclusive"),
+        ({"family": "latent", "settings": settings}, "inconclusive"),
+        ({"family": "other", "settings": settings}, "inconclusive"),
+        ({"family": "pixel"}, "inconclusive"),
+        ({"settings": settings}, "inconclusive"),
+        ({"family": "pixel", "settings": settings | {"steps": float("nan")}}, "inconclusive"),
+    ):
+        verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), only(BELOW))
+        expect(verdict, decision, *([("settings", None)] if decision != "pass" else []))
+
+
+# --- records that cannot be trusted
+
+
+@case
+def invalid_measurements_are_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    p1 = target(data, "p1")
+    nan, inf = float("nan"), float("inf")
+    wrong = replication_share(0, 8)
+    point = trial("not_inverted").curve[0]
+    bad_trials = [
+        trial("error"),
+        trial("inverted"),
+        trial("inverted", invmm=-1.0),
+        trial("not_inverted", share=replace(wrong, hits=9)),
+        trial("not_inverted", confirmation=replace(wrong, trials=0)),
+        *(
+            trial("not_inverted", curve=(replace(point, **{name: nan}),))
+            for name in ("denoising_error", "normality", "weight")
+        ),
+    ]
+    interval = wrong.interval
+    for spoiled in (
+        measured(p1, nan),
+        measured(p1, inf),
+        measured(p1, -inf),
+        measured(p1, -0.01),
+        measured(p1, True),
+        measured(p1, "0.3"),
+        measured(p1, outcome="inverted"),
+        measured(p1, outcome="unheard_of"),
+        measured(p1, invmm=0.3),
+        measured(p1, 0.3, invmm_above=0.1),
+        measured(p1, outcome="above_threshold"),
+        stopped(p1, nan),
+        stopped(p1, -0.1),
+        measured(p1, 0.3, outcome="above_threshold", invmm_above=0.1),
+        measured(p1, 0.3, invmm_spread=(0.4, 0.3)),
+        measured(p1, 0.3, invmm_spread=(nan, 0.3)),
+        measured(p1, 0.3, invmm_spread=(-0.1, 0.3)),
+        measured(p1, share=replace(wrong, hits=9)),
+        measured(p1, share=replace(wrong, hits=-1)),
+        measured(p1, share=replace(wrong, trials=0)),
+        measured(p1, share=replace(wrong, hits=True)),
+        measured(p1, share=replace(wrong, trials=8.0)),
+        measured(p1, share=replace(wrong, interval=replace(interval, low=nan))),
+        measured(p1, share=replace(wrong, interval=replace(interval, high=1.1))),
+        measured(p1, share=replace(wrong, interval=replace(interval, low=-0.1))),
+        measured(p1, share=replace(wrong, interval=replace(interval, confidence=nan))),
+        measured(p1, share=replace(wrong, hits=5)),
+        measured(p1, share=replace(wrong, hits=0, interval=replace(interval, low=0.1))),
+        measured(p1, group="control"),
+        measured(p1, category="other"),
+        *(measured(p1, trials=(trial("not_inverted"), bad)) for bad in bad_trials),
+    ):
+        verdict = judged(gate, with_measurement(data, spoiled), only(BELOW))
+        assert verdict.decision == "inconclusive", spoiled
+        assert {(found.rule, found.probe) for found in verdict.findings} == {("records", "p1")}, spoiled
+
+
+@case
+def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
+    for changes in (
+        {"hits": 600},
+        {"hits": -1},
+        {"trials": 0},
+        {"status": "fine"},
+        {"status": "confirmed"},
+        {"closest": float("nan")},
+        {"interval": Interval(low=0.2, high=0.4, confidence=0.95, method="wilson")},
+        {"interval": Interval(low=0.0, high=float("nan"), confidence=0.95, method="wilson")},
+    ):
+        data = with_confirmation(clean_run(), sampled("p1", **changes))
+        expect(judged(gate, data, only(BELOW)), "inconclusive", ("records", "p1"))
+        expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("records", "p1"), ("confirmed", "p1"))
+    expect(judged(gate, with_confirmation(clean_run(), sampled("p1", closest=None)), only(CONFIRMED)), "pass")
+
+
+@case
+def unexpected_and_repeated_records_are_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    records = ("records", None)
+    extra = (*data.measurements, measured(probe("ghost"), 0.01))
+    expect(judged(gate, replace(data, measurements=extra), only(BELOW)), "inconclusive", records)
+    twice = (*data.measurements, measured(target(data, "p1")))
+    expect(judged(gate, replace(data, measurements=twice), only(BELOW)), "inconclusive", records)
+    ghost = (*data.confirmations, sampled("ghost", 9))
+    expect(judged(gate, replace(data, confirmations=ghost), only(CONFIRMED)), "inconclusive", records)
+    again = (*data.confirmations, sampled("p1", 9))
+    expect(judged(gate, replace(data, confirmations=again), only(CONFIRMED)), "block", records, ("confirmed", "p1"))
+    listed = replace(data.run.probe_set, probes=(*data.run.probe_set.probes, target(data, "p1")))
+    repeated = replace(data, run=replace(data.run, probe_set=listed))
+    expect(judged(gate, repeated, only(CONFIRMED)), "inconclusive", records)
+
+
+@case
+def empty_probe_set_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    empty = replace(data.run.probe_set, probes=())
+    spoiled = replace(data, run=replace(data.run, probe_set=empty), measurements=(), confirmations=())
+    verdict = judged(gate, spoiled, only(CONFIRMED, coverage={"min_controls": 0}))
+    expect(verdict, "inconclusive", ("records", None), ("coverage", None))
+
+
+@case
+def image_that_is_probe_and_control_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = with_probes(clean_run(), probe("c00", group="control", image="p1"))
+    expect(judged(gate, data, only(BELOW)), "inconclusive", ("records", "p1"))
+    twins = with_probes(clean_run(), probe("p2", group="duplicated", category="faces", image="p1"))
+    expect(judged(gate, twins, only(BELOW)), "pass")
+
+
+@case
+def run_without_a_date_is_inconclusive(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    for text in ("", "yesterday", None):
+        spoiled = replace(data, run=replace(data.run, created_at=text))
+        expect(judged(gate, spoiled, only(BELOW)), "inconclusive", ("records", None))
+
+
+@case
+def block_stands_before_open_questions(gate: SimpleNamespace) -> None:
+    data = with_measurement(with_score(clean_run(), "p1", 0.01), broken(target(clean_run(), "p2")))
+    verdict = judged(gate, data, only(BELOW))
+    expect(verdict, "block", ("coverage", "p2"), ("invmm_below", "p1"))
+    assert "scores 0.01" in verdict.reasons[0]
+    assert "p2 broke" in verdict.reasons[1]
+    assert (verdict.counts["blocking"], verdict.counts["waived"], verdict.counts["inconclusive"]) == (1, 0, 1)
+    waived = judged(gate, with_score(data, "p3", 0.02), only(BELOW), waiver(probe="p1"))
+    assert (waived.counts["blocking"], waived.counts["waived"]) == (1, 1)
+    assert ["p3" in waived.reasons[0], "p2 broke" in waived.reasons[1], len(waived.reasons)] == [True, True, 2]
+
+
+@case
+def long_lists_of_reasons_are_cut(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    for count, last in ((10, "c09 (control) scores 0.01, at or below 0.05"), (12, "and 2 more findings")):
+        for name in CONTROLS[:count]:
+            data = with_score(data, name, 0.01)
+        verdict = judged(gate, data, only(BELOW | {"groups": list(GROUPS)}))
+        assert len(verdict.findings) == count
+        assert verdict.reasons[-1] == last
+        assert len(verdict.reasons) == min(count, 11)
+
+
+# --- waivers
+
+
+@case
+def waived_block_passes_and_stays_in_the_verdict(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    for fits in ({"probe": "p1"}, {"rule": "invmm_below"}, {"probe": "p1", "rule": "invmm_below"}):
+        verdict = judged(gate, data, only(BELOW), waiver(**fits))
+        expect(verdict, "pass", ("invmm_below", "p1"))
+        assert verdict.findings[0].waiver == waiver(**fits)
+        assert [state.state for state in verdict.waivers] == ["used"]
+        assert verdict.reasons == ("every probe was measured and no rule found a breach that is not waived (1 waived)",)
+
+
+@case
+def waiver_for_something_else_does_not_help(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    for other, state in (
+        ({"probe": "p2"}, "unused"),
+        ({"rule": "confirmed"}, "unused"),
+        ({"probe": "p1", "rule": "confirmed"}, "unused"),
+        ({"probe": "p2", "rule": "invmm_below"}, "unused"),
+        ({"probe": "ghost"}, "unknown_probe"),
+        ({}, "expired"),
+        ({"probe": "p1", "reason": " "}, "expired"),
+        ({"probe": "p1", "owner": ""}, "expired"),
+    ):
+        verdict = judged(gate, data, only(BELOW), waiver(**other))
+        expect(verdict, "block", ("invmm_below", "p1"))
+        assert [each.state for each in verdict.waivers] == [state], other
+        assert verdict.findings[0].waiver is None
+        assert len(verdict.reasons) == 2
+
+
+@case
+def waiver_counts_through_its_last_day(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    day = datetime.timedelta(days=1)
+    verdict = judged(gate, data, only(BELOW), waiver(probe="p1", expires=TODAY))
+    expect(verdict, "pass", ("invmm_below", "p1"))
+    verdict = judged(gate, data, only(BELOW), waiver(probe="p1", expires=TODAY - day))
+    expect(verdict, "block", ("invmm_below", "p1"))
+    assert verdict.waivers[0].state == "expired"
+    assert verdict.reasons[-1] == "the waiver of ann for p1 expired on 2026-02-28 and does nothing"
+
+
+@case
+def clock_set_back_does_not_revive_a_waiver(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)  # the run is of 2026-02-28
+    old = waiver(probe="p1", expires=datetime.date(2026, 2, 27))
+    past = datetime.date(2026, 1, 1)
+    verdict = judged(gate, data, only(BELOW), old, today=past)
+    expect(verdict, "block", ("invmm_below", "p1"))
+    assert verdict.judged_on == past
+    undated = replace(data, run=replace(data.run, created_at=""))
+    assert judged(gate, undated, only(BELOW), old, today=past).findings[-1].waiver == old
+
+
+@case
+def open_questions_cannot_be_waived(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    cases = (
+        (with_measurement(data, broken(target(data, "p1"))), waiver(probe="p1")),
+        (with_measurement(data, stopped(target(data, "p1"), 0.01)), waiver(probe="p1", rule="invmm_below")),
+        (replace(data, self_checks=()), waiver(rule="self_check")),
+        (without(data, "p1"), waiver(rule="coverage")),
+    )
+    for spoiled, exception in cases:
+        verdict = judged(gate, spoiled, only(BELOW), exception)
+        assert verdict.decision == "inconclusive"
+        assert all(found.waiver is None for found in verdict.findings)
+        assert verdict.waivers[0].state == "unused"
+        assert verdict.reasons[-1] == f"the waiver of ann for {exception.probe or exception.rule} covers no finding"
+
+
+@case
+def first_waiver_that_covers_a_finding_is_shown(gate: SimpleNamespace) -> None:
+    data = with_score(with_score(clean_run(), "p1", 0.01), "p2", 0.02)
+    late = waiver(probe="p1", expires=datetime.date(2020, 1, 1))
+    first, second = waiver(probe="p1", line=5), waiver(rule="invmm_below", line=9)
+    verdict = judged(gate, data, only(BELOW), late, first, second)
+    expect(verdict, "pass", ("invmm_below", "p1"), ("invmm_below", "p2"))
+    assert [found.waiver for found in verdict.findings] == [first, second]
+    assert [state.state for state in verdict.waivers] == ["expired", "used", "used"]
+
+
+@case
+def only_blocks_by_rules_can_be_waived(gate: SimpleNamespace) -> None:
+    finding = judged(gate, with_score(clean_run(), "p1", 0.01), only(BELOW)).findings[0]
+    covers = gate.waivers.covers
+    assert covers(waiver(probe="p1"), finding)
+    assert not covers(waiver(probe="p1"), replace(finding, rule="coverage"))
+    assert not covers(waiver(probe="p1"), replace(finding, effect="inconclusive"))
+    assert not covers(waiver(probe="p1"), replace(finding, probe=None))
+
+
+@case
+def decision_follows_from_the_findings(gate: SimpleNamespace) -> None:
+    finding = judged(gate, with_score(clean_run(), "p1", 0.01), only(BELOW)).findings[0]
+    waived, unknown = replace(finding, waiver=waiver(probe="p1")), replace(finding, effect="unheard_of")
+    question = replace(finding, effect="inconclusive", rule="coverage")
+    check = replace(question, rule="self_check")
+    decide = gate.verdict.decide
+    assert decide([]) == "pass"
+    assert decide([waived]) == "pass"
+    assert decide([waived, question]) == decide([question]) == decide([unknown]) == "inconclusive"
+    assert decide([waived, finding]) == decide([question, finding]) == "block"
+    assert decide([finding, check]) == decide([check]) == "inconclusive"
+
+
+# --- conformal
+
+
+@case
+def p_values_and_adjustment_are_exact(gate: SimpleNamespace) -> None:
+    controls = [(0.5, 0.0), (1.0, 0.0), (1.0, -0.5)]
+    keys = [(0.4, 0.0), (0.5, 0.0), (0.5, 1.0), (1.0, -0.5), (1.0, 0.0), (2.0, 0.0)]
+    wanted = [Fraction(part, 4) for part in (1, 2, 2, 3, 4, 4)]
+    assert list(gate.conformal.p_values(keys, controls)) == wanted
+    adjusted = gate.conformal.benjamini_hochberg([Fraction(1, 10), Fraction(1, 100), Fraction(1, 20), Fraction(9, 10)])
+    assert list(adjusted) == [Fraction(2, 15), Fraction(1, 25), Fraction(1, 10), Fraction(9, 10)]
+    assert gate.conformal.benjamini_hochberg([]) == ()
+    assert gate.conformal.exact(0.1) == Fraction(1, 10)
+    fewest = gate.conformal.fewest_outliers
+    assert fewest(1, 9, 0.1) == 1
+    assert fewest(1, 8, 0.1) is None
+    assert fewest(100, 16, 0.1) == 59
+    assert fewest(10, 99, 0.1) == 1
+    assert fewest(20, 99, 0.1) == 2
+    assert fewest(5, 0, 0.1) is None
+
+
+# --- waiver files
+
+GOOD_WAIVERS = """\
+- probe: p1
+  reason: licensed picture
+  owner: ann
+  expires: 2026-12-31
+- rule: confirmed
+  probe: p2
+  reason: "public domain"
+  owner: bob
+  expires: "2027-01-01"
+"""
+
+
+def load_text(gate: SimpleNamespace, text: str) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "waivers.yaml"
+        path.write_text(text)
+        return gate.waivers.load_waivers(path)
+
+
+def refused(gate: SimpleNamespace, text: str) -> str:
+    try:
+        load_text(gate, text)
+    except ConfigError as error:
+        return str(error)
+    raise AssertionError(f"accepted: {text}")
+
+
+@case
+def waiver_file_is_read_with_its_lines(gate: SimpleNamespace) -> None:
+    first, second = load_text(gate, GOOD_WAIVERS)
+    assert (first.probe, first.rule, first.owner, first.reason, first.line) == (
+        "p1",
+        None,
+        "ann",
+        "licensed picture",
+        1,
+    )
+    assert (first.expires, second.expires) == (datetime.date(2026, 12, 31), datetime.date(2027, 1, 1))
+    assert (second.probe, second.rule, second.line) == ("p2", "confirmed", 5)
+    assert load_text(gate, "[]") == ()
+    assert load_text(gate, GOOD_WAIVERS.replace("- probe: p1", "- rule: regression"))[0].probe is None
+
+
+@case
+def waiver_file_with_a_mistake_is_refused_with_its_line(gate: SimpleNamespace) -> None:
+    for old, new, line, words in (
+        ("  owner: ann\n", "", 1, "[0].owner: this key is missing"),
+        ("  reason: licensed picture\n", "", 1, "[0].reason: this key is missing"),
+        ("  expires: 2026-12-31\n", "", 1, "[0].expires: this key is missing"),
+        ("- probe: p1\n  reason", "- reason", 1, "must name a probe, a rule, or both"),
+        ("owner: ann", "owner: '  '", 3, "[0].owner"),
+        ("owner: ann", "ownr: ann", 3, "did you mean 'owner'?"),
+        ("2026-12-31", "2026-02-30", 4, "a date YYYY-MM-DD that exists"),
+        ("2026-12-31", "20261231", 4, "expected a date YYYY-MM-DD"),
+        ("2026-12-31", "'20261231'", 4, "expected a date YYYY-MM-DD"),
+        ("2026-12-31", "2026-W05-6", 4, "expected a date YYYY-MM-DD"),
+        ("2026-12-31", "2026-12-31T10:00:00", 4, "expected a date YYYY-MM-DD"),
+        ("2026-12-31", "never", 4, "expected a date YYYY-MM-DD"),
+        ("rule: confirmed", "rule: confirmd", 5, "did you mean 'confirmed'?"),
+        ("rule: confirmed", "rule: coverage", 5, "is no rule that can be waived"),
+    ):
+        assert old in GOOD_WAIVERS
+        message = refused(gate, GOOD_WAIVERS.replace(old, new))
+        assert f"waivers.yaml:{line}: " in message, message
+        assert words in message, message

@@ -1,0 +1,297 @@
+"""Policy files: what is read, and the line a user gets for what is refused."""
+
+import contextlib
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from policy_builders import PERMISSIVE, STANDARD, STRICT
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.policy.overrides import SettingsOverrides
+from invmm_gate.policy.schema import Policy, load_policy
+from invmm_gate.policy.shipped import policies_folder, shipped_policies
+from invmm_gate.policy.yaml_lines import load_document
+from invmm_gate.settings import PROFILES, InversionSettings
+
+TEXT = (policies_folder() / "strict.yaml").read_text()
+
+
+def write(folder: Path, text: str | bytes) -> str:
+    path = folder / "mine.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def edited(folder: Path, old: str, new: str) -> Policy:
+    assert old in TEXT
+    return load_policy(write(folder, TEXT.replace(old, new, 1)))
+
+
+def refusal(folder: Path, old: str, new: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        edited(folder, old, new)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def line_of(text: str, word: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), start=1) if word in line)
+
+
+def test_three_policies_ship() -> None:
+    assert sorted(shipped_policies()) == ["permissive", "standard", "strict"]
+    assert [policy.name for policy in (STRICT, STANDARD, PERMISSIVE)] == ["strict", "standard", "permissive"]
+
+
+def test_policy_is_found_by_path_and_name_alike(tmp_path: Path) -> None:
+    assert load_policy(write(tmp_path, TEXT)) == load_policy("strict")
+
+
+def test_file_in_the_working_folder_does_not_shadow_a_shipped_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strict").write_text(TEXT.replace("threshold: 0.05", "threshold: 0.0001"))
+    (tmp_path / "own").write_text(TEXT.replace("name: strict", "name: own"))
+    monkeypatch.chdir(tmp_path)
+    assert load_policy("strict") == STRICT
+    assert load_policy("own").name == "own"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("threshold: 0.05", "treshold: 0.05", "rules[0].treshold: unknown key 'treshold'; did you mean 'threshold'?"),
+        ("threshold: 0.05", "threshold: .nan", "value '.nan' is not accepted"),
+        ("threshold: 0.05", "threshold: .inf", "value '.inf' is not accepted"),
+        ("threshold: 0.05", "threshold: 1.0e+999", "is not accepted"),
+        ("threshold: 0.05", "threshold: 1e999", "rules[0].threshold: "),
+        ("threshold: 0.05", "threshold: -0.1", "rules[0].threshold: Input should be greater than or equal to 0"),
+        ("threshold: 0.05", "threshold: true", "rules[0].threshold: Input should be a valid number"),
+        ("threshold: 0.05", "threshold: '0.05'", "rules[0].threshold: Input should be a valid number"),
+        ("threshold: 0.05", "threshold: 010", "value '010' is not accepted"),
+        ("threshold: 0.05", "threshold: 1:30", "value '1:30' is not accepted"),
+        ("threshold: 0.05", "threshold: 0.05\n    threshold: 0.0", "key 'threshold' is given twice"),
+        ("rate_limit: 0.0", "rate_limit: 1", "rules[1].rate_limit: Input should be less than 1"),
+        ("rate_limit: 0.0", "groups: [sensitive]", "rules[1].groups: unknown key 'groups'"),
+        ("fdr: 0.1", "fdr: 1", "rules[2].fdr: Input should be less than 1"),
+        ("fdr: 0.1", "fdr: 0", "rules[2].fdr: Input should be greater than 0"),
+        ("    fdr: 0.1\n", "", "rules[2].fdr: this key is missing"),
+        ("rule: confirmed", "rule: confirmd", "unknown rule 'confirmd'; did you mean 'confirmed'?"),
+        ("- rule: confirmed", "- rulee: confirmed", "every rule needs the key 'rule'"),
+        ("settings: {}", "settings: {stepz: 3}", "measure.settings.stepz: unknown key 'stepz'; did you mean 'steps'?"),
+        ("settings: {}", "settings: {steps: 400.0}", "measure.settings.steps: Input should be a valid integer"),
+        ("settings: {}", "settings: {mirror: 1}", "measure.settings.mirror: "),
+        ("settings: {}", "settings: {steps: null}", "measure.settings.steps: "),
+        ("settings: {}", "settings: {guidance_scales: []}", "measure.settings.guidance_scales: "),
+        ("profile: gate", "profile: gat", "measure.profile: unknown profile 'gat'; did you mean 'gate'?"),
+        ("probes: all", "probes: some", "confirm.plain_sampling.probes: unknown value 'some'"),
+        ("trials: 512, ", "", "confirm.plain_sampling.trials: this key is missing"),
+        ("min_controls: 16", "min_controls: many", "coverage.min_controls: Input should be a valid integer"),
+        ("coverage:", "coverege:", "did you mean 'coverage'?"),
+        ("version: 1", "version: 1.5", "version: Input should be a valid integer"),
+        ("version: 1", "version: &v 1", "anchors and aliases are not accepted"),
+        ("version: 1", "version: !!python/name:os.system 1", "value '1' is not accepted"),
+        ("version: 1", "<<: {version: 1}", "key '<<' is not plain text"),
+        ("version: 1", "1: 1", "key '1' is not plain text"),
+        ("version: 1", "version: [1", "correct the YAML"),
+        ("version: 1", "version: 1\n---\na: 1", "but found another document"),
+        ("name: strict", "name: 'a b'", "name: String should match pattern"),
+        ("up_to: 64", "up_to: 0", "metric[0].up_to: "),
+        ("threshold: 0.1", "threshold: 0", "metric[0].threshold: Input should be greater than 0"),
+    ],
+)
+def test_mistake_is_refused_with_its_key(tmp_path: Path, old: str, new: str, words: str) -> None:
+    message = refusal(tmp_path, old, new)
+    assert words in message
+    assert message.startswith(f"{tmp_path}/mine.yaml:")
+
+
+def test_mistake_is_refused_with_its_line(tmp_path: Path) -> None:
+    for old, new in (
+        ("threshold: 0.05", "treshold: 0.05"),
+        ("rate_limit: 0.0", "rate_limit: 2"),
+        ("probes: all", "probes: x"),
+    ):
+        line = line_of(TEXT.replace(old, new, 1), new)
+        assert refusal(tmp_path, old, new).startswith(f"{tmp_path}/mine.yaml:{line}: ")
+
+
+def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
+    rules = TEXT[TEXT.index("rules:") : TEXT.index("coverage:")]
+    assert "rules: " in refusal(tmp_path, rules, "rules: []\n")
+    assert "rules: this key is missing" in refusal(tmp_path, rules, "")
+    plan = next(line for line in TEXT.splitlines() if "plain_sampling" in line)
+    assert "the rule 'confirmed' needs confirm.plain_sampling" in refusal(tmp_path, plan, "  {}")
+    assert "'control' against itself" in refusal(
+        tmp_path, "fdr: 0.1\n    groups: [sensitive", "fdr: 0.1\n    groups: [control"
+    )
+    assert "at least 1 item" in refusal(tmp_path, "groups: [sensitive, duplicated, canary]", "groups: []")
+    regression = "rule: regression\n    margin: 0\n    groups"
+    assert "greater than 0" in refusal(
+        tmp_path,
+        "rule: invmm_below         # blocks at or below the threshold\n    threshold: 0.05\n    groups",
+        regression,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"# only a comment\n", "the file is empty"),
+        (b"- a\n", "valid dictionary"),
+        (b"text", "valid dictionary"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a: \x00", "special characters"),
+        (b"a: " + b"[" * 500, "nested deeper than 20"),
+        (b"#" * 1_000_001, "larger than"),
+        (b"a: &a [x]\nb: [*a, *a]\n", "anchors and aliases"),
+        (b"? [a]\n: 1\n", "is not plain text"),
+        (b"a: !!set {x}\n", "not accepted"),
+    ],
+)
+def test_file_that_is_no_policy_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_policy(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("strct", "did you mean 'strict'"),
+        ("zzz", "expected one of permissive, standard, strict"),
+        ("no/such.yaml", "no such file"),
+        ("x\0.yaml", "no such file"),
+    ],
+)
+def test_unknown_policy_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_policy(name)
+
+
+def test_unreadable_policy_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_policy(f"{tmp_path}/")
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_give_a_document_or_a_config_error(tmp_path: Path, content: bytes) -> None:
+    path = Path(write(tmp_path, content))
+    with contextlib.suppress(ConfigError):
+        load_document(path)
+
+
+letters = st.text(st.characters(codec="ascii", categories=("L",)), min_size=1)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | letters
+)
+plain = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(letters, inner, max_size=3), max_leaves=8
+)
+
+
+@given(plain)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_plain_data_is_read_as_yaml_reads_it(tmp_path: Path, data: object) -> None:
+    if data is None:
+        return
+    text = yaml.safe_dump(data, default_flow_style=False)
+    assert load_document(Path(write(tmp_path, text))).data == yaml.safe_load(text) == data
+
+
+def test_line_of_every_key_is_kept(tmp_path: Path) -> None:
+    document = load_document(Path(write(tmp_path, "a: 1\nb:\n  - c: 2\n    d: 3\n  - e\n")))
+    found = [
+        document.line(path) for path in (("a",), ("b",), ("b", 0, "c"), ("b", 0, "d"), ("b", 1), ("b", 0, "x"), ())
+    ]
+    assert found == [1, 2, 3, 4, 5, 3, 1]
+
+
+def test_exponent_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    assert edited(tmp_path, "threshold: 0.05", "threshold: 5e-2") == STRICT
+    assert (
+        edited(tmp_path, "settings: {}", "settings: {weight_step: 1e-3}").resolve_settings("pixel").weight_step == 1e-3
+    )
+
+
+def test_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
+    spelled = edited(tmp_path, "threshold: 0.05", "threshold: 5.0e-2  # the same")
+    assert spelled.digest == STRICT.digest
+    assert len({STRICT.digest, STANDARD.digest, PERMISSIVE.digest}) == 3
+    others = {
+        edited(tmp_path, old, new).digest
+        for old, new in (
+            ("threshold: 0.05", "threshold: 0.051"),
+            ("settings: {}", "settings: {seeds: 1}"),
+            ("trials: 512", "trials: 513"),
+            ("fdr: 0.1", "fdr: 0.2"),
+            ("min_controls: 16", "min_controls: 17"),
+            ("profile: gate", "profile: paper"),
+        )
+    }
+    assert len(others | {STRICT.digest}) == 7
+
+
+def test_policy_cannot_be_changed_after_loading() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        STRICT.name = "other"  # type: ignore[misc]
+
+
+def test_overrides_are_the_fields_of_the_settings() -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(InversionSettings)}
+    assert set(SettingsOverrides.model_fields) == set(fields)
+    for profile in PROFILES.values():
+        for resolved in profile.values():
+            plain_settings = dataclasses.asdict(resolved)
+            assert SettingsOverrides.model_validate(plain_settings).given() == plain_settings
+
+
+def test_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
+    resolved = STRICT.resolve_settings("pixel")
+    assert resolved.stop_above == 0.05 * (1 + 1e-4)
+    assert dataclasses.replace(resolved, stop_above=None) == PROFILES["gate"]["pixel"]
+    own = edited(tmp_path, "settings: {}", "settings: {stop_above: 0.2, steps: 100}").resolve_settings("pixel")
+    assert (own.stop_above, own.steps) == (0.2, 100)
+    never = edited(tmp_path, "settings: {}", "settings: {stop_above: null}").resolve_settings("pixel")
+    assert never.stop_above is None
+    assert (
+        edited(tmp_path, "profile: gate", "profile: reference").resolve_settings("latent")
+        == PROFILES["reference"]["latent"]
+    )
+
+
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="steps 420 is not a multiple of test_every 50"):
+        edited(tmp_path, "settings: {}", "settings: {steps: 420}").resolve_settings("pixel")
+    with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
+        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05}").resolve_settings("pixel")
+    with pytest.raises(ConfigError, match="did you mean 'pixel'"):
+        STRICT.resolve_settings("pixels")
+
+
+def test_metric_depends_on_the_larger_side(tmp_path: Path) -> None:
+    assert STRICT.metric_for(64, 16).name == "pixel_rmse"
+    assert STRICT.metric_for(16, 65).name == "sscd_disc_large"
+    small = edited(tmp_path, "  - {name: sscd_disc_large, threshold: 0.5}\n", "")
+    with pytest.raises(ConfigError, match="no metric for images of 128 x 64 pixels"):
+        small.metric_for(128, 64)
+
+
+def test_policy_and_verdict_import_neither_torch_nor_scipy() -> None:
+    code = (
+        "import sys; from invmm_gate.policy import verdict, lint, waivers, schema; schema.load_policy('strict'); "
+        "print([m for m in ('torch', 'diffusers', 'mlflow', 'scipy', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,60 @@
+"""Lint names what a lawful policy does not do."""
+
+from typing import Any
+
+import pytest
+from policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
+
+from invmm_gate.policy.lint import lint
+from invmm_gate.policy.schema import Policy
+
+BELOW = {"rule": "invmm_below", "threshold": 0.05}
+
+
+@pytest.mark.parametrize("policy", [STRICT, STANDARD, PERMISSIVE])
+def test_shipped_policies_are_clean(policy: Policy) -> None:
+    assert lint(policy) == ()
+    assert lint(policy, controls=32, probes=3) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts", "words"),
+    [
+        ({"rules": [BELOW | {"threshold": 0}], "confirm": {}}, {}, "a threshold of 0 blocks only a score of exactly 0"),
+        (
+            {"rules": [{"rule": "below_controls", "fdr": 0.05}], "confirm": {}},
+            {},
+            "cannot fire with 16 controls (in coverage.min_controls): the smallest p-value is 1/17,",
+        ),
+        ({}, {"controls": 8}, "cannot fire with 8 controls (in the probe set): the smallest p-value is 1/9"),
+        ({}, {"controls": 8}, "coverage: the probe set has 8 controls, the policy asks for at least 16"),
+        ({}, {"probes": 0}, "coverage: the probe set has 0 probes"),
+        ({}, {"controls": 19, "probes": 10}, "with 19 controls and 10 probes it fires only if at least 5 probes"),
+        ({"rules": [BELOW]}, {}, "no rule 'confirmed' judges the outcome"),
+        (
+            {"rules": [{"rule": "confirmed", "rate_limit": 0.7}], "confirm": {"plain_sampling": {"trials": 10}}},
+            {},
+            "10 hits of 10 have a lower bound of 0.6915",
+        ),
+        ({"rules": [{"rule": "regression", "margin": 1e-5}], "confirm": {}}, {}, "within the measure's tolerance"),
+        ({"metric": [{"name": "a", "threshold": 1}, {"name": "b", "threshold": 1}]}, {}, "entry 2 (b) is never used"),
+        ({"metric": [{"name": "a", "threshold": 1, "up_to": 64}]}, {}, "images larger than 64 pixels have no metric"),
+        ({"measure": {"settings": {"steps": 50}}}, {}, "family pixel: 50 steps are fewer than the profile's "),
+        (
+            {"measure": {"settings": {"test_every": 7}}},
+            {},
+            "family latent: measure.settings: steps 1000 is not a multiple of test_every 7",
+        ),
+    ],
+)
+def test_weakness_is_named(changes: dict[str, Any], counts: dict[str, int], words: str) -> None:
+    notes = lint(policy_with(STRICT, **changes), **counts)
+    assert any(words in note for note in notes), notes
+
+
+def test_rule_that_can_fire_is_not_named() -> None:
+    assert lint(STRICT, controls=29, probes=1) == ()
+    fine = policy_with(
+        STRICT, rules=[{"rule": "confirmed", "rate_limit": 0.69}], confirm={"plain_sampling": {"trials": 10}}
+    )
+    assert lint(fine) == ()
