@@ -1,0 +1,1 @@
+"""Probe sets: manifest, images, checks. No torch."""

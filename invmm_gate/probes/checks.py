@@ -1,0 +1,116 @@
+"""Validate a probe set before anything is loaded onto a device: every problem, with its line. No torch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.fields import collisions
+from invmm_gate.probes.manifest import Manifest, probe_set_digest, read_rows, to_probes
+from invmm_gate.probes.suite import Check, CheckResult, probe_set_checks, run_suite
+from invmm_gate.probes.table import Record, build_table
+from invmm_gate.records import ProbeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a probe set."""
+
+    line: int
+    """Line of the manifest; 0 where the set as a whole is meant."""
+    probe: str
+    """Id of the probe; empty where it has none."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """The outcome of one check."""
+
+    name: str
+    success: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """All that the checks found."""
+
+    manifest: str
+    """The manifest's path, as it stands in messages."""
+    probe_set: ProbeSet | None
+    """None as soon as there is a problem."""
+    problems: tuple[Problem, ...]
+    """By line; those of the whole set last."""
+    expectations: tuple[Expectation, ...]
+
+    def lines(self) -> tuple[str, ...]:
+        """One `manifest:LINE: message` for each problem."""
+        return tuple(
+            f"{self.manifest}:{problem.line}: {problem.message}"
+            if problem.line
+            else f"{self.manifest}: {problem.message}"
+            for problem in self.problems
+        )
+
+
+def validate_probe_set(folder: Path, *, min_controls: int = 0, captions_required: bool = False) -> ProbeSet:
+    """The probe set, if every check passes.
+
+    Raises ProbeSetError with the first problem and the number of further ones; ConfigError without the extra `checks`.
+    """
+    report = check_probe_set(folder, min_controls=min_controls, captions_required=captions_required)
+    if report.probe_set is None:
+        first, *others = report.lines()
+        more = f" (and {len(others)} more; run `invmm-gate probes validate {folder}` for the list)" if others else ""
+        raise ProbeSetError(first + more)
+    return report.probe_set
+
+
+def check_probe_set(
+    folder: Path,
+    *,
+    min_controls: int = 0,
+    captions_required: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ValidationReport:
+    """Every problem of a probe set. `progress` is told (probes read, probes in all).
+
+    Raises ProbeSetError only where the manifest cannot be read as a table; ConfigError without the extra `checks`.
+    """
+    manifest = read_rows(folder)
+    table = build_table(manifest, progress=progress)
+    checks = probe_set_checks(min_controls=min_controls, captions_required=captions_required)
+    results = run_suite(table, checks)
+    problems = [problem for result in results for problem in _problems(manifest, table, result)]
+    return ValidationReport(
+        manifest=manifest.place(),
+        probe_set=None if problems else _probe_set(manifest),
+        problems=tuple(sorted(problems, key=lambda problem: problem.line or float("inf"))),
+        expectations=tuple(Expectation(name=result.check.name, success=result.success) for result in results),
+    )
+
+
+def _probe_set(manifest: Manifest) -> ProbeSet:
+    probes = to_probes(manifest.rows)
+    return ProbeSet(folder=str(manifest.folder), probes=probes, digest=probe_set_digest(probes))
+
+
+def _problems(manifest: Manifest, table: Sequence[Record], result: CheckResult) -> Iterator[Problem]:
+    if result.success:
+        return
+    if not result.rows:
+        yield Problem(line=0, probe="", message=result.check.describe({"observed": result.observed}))
+    repeats = _repeats(table, result.check)
+    for index in result.rows:
+        first = repeats.get(index)
+        if result.check.unique and first is None:
+            continue  # the first of its kind: the later ones are the problem
+        record = table[index] if first is None else {**table[index], "first_line": manifest.rows[first].line}
+        row = manifest.rows[index]
+        yield Problem(line=row.line, probe=row.values["id"], message=result.check.describe(record))
+
+
+def _repeats(table: Sequence[Record], check: Check) -> dict[int, int]:
+    if not check.unique:
+        return {}
+    return collisions([None if row[check.unique] is None else str(row[check.unique]) for row in table])

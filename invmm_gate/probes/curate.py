@@ -1,0 +1,151 @@
+"""Start a probe set and add images to it: all of them or none."""
+
+import datetime
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.fields import name_key
+from invmm_gate.probes.files import folder_lock, read_regular_file, write_atomically
+from invmm_gate.probes.images import FILE_LIMIT, SUFFIXES, check_sha256, decode_named
+from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
+from invmm_gate.records import Group, Probe
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """An image to be copied into the set."""
+
+    source: Path
+    probe: Probe
+
+
+def init_probe_set(folder: Path) -> None:
+    """Create the folder, its images/ and a manifest.csv with the header alone.
+
+    Raises ProbeSetError for a folder whose manifest already lists probes; nothing is overwritten.
+    """
+    try:
+        (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProbeSetError(
+            f"{str(folder / IMAGES)!r} cannot be created ({error.strerror})", expected="a folder to write to"
+        ) from error
+    with folder_lock(folder):
+        if any((folder / name).exists() for name in (CSV_NAME, PARQUET_NAME)):
+            manifest = read_rows(folder)
+            if manifest.rows:
+                raise ProbeSetError(
+                    f"{manifest.place()} already lists {len(manifest.rows)} probes",
+                    expected="a folder without a probe set",
+                    do=f"add to it with `invmm-gate probes add {folder} IMAGE... --group GROUP`",
+                )
+        write_manifest(folder, ())
+
+
+def add_probes(
+    folder: Path,
+    images: Sequence[Path],
+    *,
+    group: Group,
+    category: str = "",
+    caption: str = "",
+    cluster: str = "",
+    source: str = "",
+    licence: str = "",
+    added_on: datetime.date,
+) -> tuple[Probe, ...]:
+    """Copy images into the set, byte for byte, and list them in its manifest.
+
+    The id is the file's name, made safe and unique. Raises ProbeSetError, with the set unchanged, for an image that
+    cannot be a probe or that the set already holds.
+    """
+    with folder_lock(folder):
+        present = read_manifest(folder)
+        template = Probe(
+            id="",
+            path="",
+            sha256="",
+            group=group,
+            line=0,
+            category=category,
+            caption=caption,
+            cluster=cluster,
+            source=source,
+            licence=licence,
+            added_on=added_on.isoformat(),
+        )
+        _copy_all(folder, _plan(folder, images, present=present, template=template), present)
+        return read_manifest(folder)[len(present) :]
+
+
+def _plan(folder: Path, images: Sequence[Path], *, present: Iterable[Probe], template: Probe) -> list[_Copy]:
+    """Look at every image before anything is written."""
+    known = {probe.sha256: f"as probe {probe.id!r}" for probe in present}
+    taken = {name_key(probe.id) for probe in present} | _stems(folder / IMAGES)
+    copies = []
+    for image in images:
+        data = _read_source(image)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in known:
+            raise ProbeSetError(
+                f"{str(image)!r} is already in the probe set, {known[sha256]}",
+                expected="each image once",
+                do="leave it out; nothing was added",
+            )
+        _, kind = decode_named(data, name=str(image))
+        identifier = unique_id(image.stem, taken)
+        taken.add(name_key(identifier))
+        known[sha256] = f"as {str(image)!r} of this call"
+        probe = replace(template, id=identifier, path=f"{IMAGES}/{identifier}{SUFFIXES[kind]}", sha256=sha256)
+        copies.append(_Copy(source=image, probe=probe))
+    return copies
+
+
+def _read_source(image: Path) -> bytes:
+    """Links in the user's own folders are followed here: what they lead to is copied, and its bytes are checked."""
+    try:
+        return read_regular_file(image.resolve(), limit=FILE_LIMIT)
+    except (ProbeSetError, OSError, RuntimeError, ValueError) as error:
+        raise ProbeSetError(f"{str(image)!r} cannot be added: {error}") from error
+
+
+def _stems(folder: Path) -> set[str]:
+    return {name_key(path.stem) for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def unique_id(stem: str, taken: set[str]) -> str:
+    """A probe id made of a file name: accents and odd characters dropped, `-2`, `-3` appended until it is free."""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:100].rstrip("._-") or "probe"
+    number, candidate = 1, base
+    while name_key(candidate) in taken:
+        number += 1
+        candidate = f"{base}-{number}"
+    return candidate
+
+
+def _copy_all(folder: Path, copies: Sequence[_Copy], present: Sequence[Probe]) -> None:
+    """Copy, then replace the manifest, which is what makes the images part of the set."""
+    written: list[Path] = []
+    try:
+        (folder / IMAGES).mkdir(exist_ok=True)
+        for copy in copies:
+            data = _read_source(copy.source)
+            check_sha256(data, copy.probe.sha256, name=str(copy.source))
+            written.append(folder / copy.probe.path)
+            write_atomically(written[-1], data)
+        write_manifest(folder, [*present, *(copy.probe for copy in copies)])
+    except OSError as error:
+        raise ProbeSetError(f"{str(folder / IMAGES)!r} cannot be written ({error.strerror})") from error
+    finally:  # after an error or an interruption, what the manifest does not list was not added
+        listed = {probe.path for probe in read_manifest(folder)}
+        for path in written:
+            if path.relative_to(folder).as_posix() not in listed:
+                path.unlink(missing_ok=True)

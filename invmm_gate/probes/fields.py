@@ -1,0 +1,124 @@
+"""What each field of the manifest must look like. Each check returns "" or says what is wrong, in one line."""
+
+import datetime
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
+
+from invmm_gate.records import GROUPS
+
+COLUMNS: Final = (
+    "id",
+    "path",
+    "sha256",
+    "group",
+    "category",
+    "caption",
+    "cluster",
+    "source",
+    "licence",
+    "added_on",
+)
+REQUIRED: Final = ("id", "path", "sha256", "group")
+"""Columns that may not be empty."""
+UNIQUE: Final = ("id", "path")
+"""Columns whose values differ by more than case and Unicode form: they name files."""
+ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+SHA256_PATTERN: Final = r"[0-9a-f]{64}"
+
+
+def text_problem(values: Mapping[str, str]) -> str:
+    """NUL, or text that is not Unicode (from a file name in another encoding), in any field."""
+    for column, value in values.items():
+        if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+            return f"{column} {value!r} holds a NUL or text that is not Unicode; expected plain UTF-8 text"
+    return ""
+
+
+def required_problem(column: str) -> str:
+    return f"{column} is empty; expected a value in each of {', '.join(REQUIRED)}"
+
+
+def id_problem(value: str) -> str:
+    if re.fullmatch(ID_PATTERN, value):
+        return ""
+    return (
+        f"id {value!r} cannot name a file; expected 1 to 128 letters, digits, dots, dashes or underscores, "
+        "the first a letter or digit"
+    )
+
+
+def sha256_problem(value: str) -> str:
+    if re.fullmatch(SHA256_PATTERN, value):
+        return ""
+    return f"sha256 {value!r} is not a sha256; expected 64 lower-case hexadecimal digits, as `sha256sum` prints them"
+
+
+def group_problem(value: str) -> str:
+    return "" if value in GROUPS else f"group {value!r} is unknown; expected one of {', '.join(GROUPS)}"
+
+
+def date_problem(value: str) -> str:
+    try:
+        # The length rules out 20250131 and 2025-W05-5, which fromisoformat also reads.
+        if value == "" or (len(value) == 10 and datetime.date.fromisoformat(value).isoformat() == value):
+            return ""
+    except ValueError:
+        return f"added_on {value!r} is not a date; expected YYYY-MM-DD or nothing"
+    return f"added_on {value!r} is not written as a date; expected YYYY-MM-DD or nothing"
+
+
+def path_text_problem(value: str) -> str:
+    """Whether the text alone can name a file inside the folder: relative, with /, without . and .. parts."""
+    expected = "expected a path inside the probe set's folder, such as images/cat.png"
+    if value.startswith("/") or PureWindowsPath(value).drive:
+        return f"path {value!r} is absolute; {expected}"
+    if ".." in PurePosixPath(value).parts:
+        return f"path {value!r} leads upwards; {expected}"
+    if "\\" in value or str(PurePosixPath(value)) != value:
+        return f"path {value!r} is not in its plain form; {expected}"
+    return ""
+
+
+def path_problem(folder: Path, value: str) -> str:
+    """`path_text_problem`, and no part of the path below the folder is a symbolic link."""
+    found = path_text_problem(value)
+    if found:
+        return found
+    step = folder
+    for part in PurePosixPath(value).parts:
+        step = step / part
+        if _is_link(step):
+            return (
+                f"path {value!r} goes through a symbolic link; expected a file in the folder itself; copy the file "
+                "(under DVC: `dvc config cache.type reflink,copy`, then `dvc checkout --relink`)"
+            )
+    return ""
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False  # a part that cannot be looked at (name too long, no right) is reported when the file is opened
+
+
+def repeated_problem(column: str, value: str, first_line: int) -> str:
+    return f"{column} {value!r} is also on line {first_line}; expected each {column} once, whatever its case"
+
+
+def name_key(value: str) -> str:
+    """Equal for names that a file system may take for one: other case, other Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
+
+
+def collisions(keys: Sequence[str | None]) -> dict[int, int]:
+    """Index of each key that came before -> index of its first occurrence. None never collides."""
+    first: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for index, key in enumerate(keys):
+        if key is not None and first.setdefault(key, index) != index:
+            found[index] = first[key]
+    return found

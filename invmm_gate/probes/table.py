@@ -1,0 +1,87 @@
+"""The manifest as a table with computed columns: what the files on disk really are."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes import fields
+from invmm_gate.probes.files import read_regular_file
+from invmm_gate.probes.images import FILE_LIMIT, decode_image
+from invmm_gate.probes.manifest import Manifest, Row
+
+Record = dict[str, object]
+"""One row of the table: None where a field is empty or an earlier check already failed."""
+
+COMPUTED: Final = (
+    "id_key",
+    "path_key",
+    "is_control",
+    "text_problem",
+    "date_problem",
+    "path_problem",
+    "file_problem",
+    "sha256_actual",
+    "image_problem",
+    "width",
+    "height",
+    "one_colour",
+    "pixels",
+)
+TABLE_COLUMNS: Final = (*fields.COLUMNS, *COMPUTED)
+
+
+def build_table(manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> list[Record]:
+    """One record a row, in order; every image is read and decoded once, one at a time.
+
+    `progress` is told (rows done, rows in all).
+    """
+    records: list[Record] = []
+    for row in manifest.rows:
+        records.append(_record(manifest.folder, row))
+        if progress is not None:
+            progress(len(records), len(manifest.rows))
+    return records
+
+
+def _record(folder: Path, row: Row) -> Record:
+    values = row.values
+    record: Record = dict.fromkeys(TABLE_COLUMNS)
+    record |= {column: value for column, value in values.items() if value.strip()}
+    record |= {f"{column}_key": fields.name_key(values[column]) for column in fields.UNIQUE if values[column]}
+    record["is_control"] = int(values["group"] == "control")
+    record["text_problem"] = fields.text_problem(values) or None
+    record["date_problem"] = fields.date_problem(values["added_on"]) or None
+    if values["path"] and record["text_problem"] is None:
+        record["path_problem"] = fields.path_problem(folder, values["path"]) or None
+        if record["path_problem"] is None:
+            record |= _file_columns(folder, values)
+    return record
+
+
+def _file_columns(folder: Path, values: dict[str, str]) -> Record:
+    try:
+        data = read_regular_file(folder / values["path"], limit=FILE_LIMIT)
+    except ProbeSetError as error:
+        return {"file_problem": str(error)}
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != values["sha256"]:  # not the image that was added: what it shows does not matter
+        return {"sha256_actual": actual}
+    try:
+        image = decode_image(data, name=values["path"])
+    except ProbeSetError as error:
+        return {"sha256_actual": actual, "image_problem": str(error)}
+    return {
+        "sha256_actual": actual,
+        "width": image.width,
+        "height": image.height,
+        "one_colour": all(low == high for low, high in _extrema(image)),
+        "pixels": hashlib.sha256(f"{image.width}x{image.height};".encode() + image.tobytes()).hexdigest(),
+    }
+
+
+def _extrema(image: Image.Image) -> list[tuple[float, float]]:
+    return [band.getextrema() for band in image.split()]  # type: ignore[misc]

@@ -1,0 +1,233 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.curate import add_probes, init_probe_set, unique_id
+from invmm_gate.probes.fields import id_problem
+from invmm_gate.probes.manifest import read_manifest
+from tests.probes.conftest import TODAY, encoded, noise
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    init_probe_set(tmp_path / "probes")
+    return tmp_path / "probes"
+
+
+def picture(tmp_path: Path, name: str, seed: int, kind: str = "PNG") -> Path:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(encoded(noise(seed), kind))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_probe_set_is_an_empty_manifest_and_a_folder_for_images(folder: Path) -> None:
+    assert read_manifest(folder) == ()
+    assert (folder / "images").is_dir()
+    init_probe_set(folder)
+    assert contents(folder).keys() == {"manifest.csv"}
+
+
+def test_a_probe_set_in_use_is_not_started_anew(folder: Path, tmp_path: Path) -> None:
+    add_probes(folder, [picture(tmp_path, "a.png", 1)], group="control", added_on=TODAY)
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=r"already lists 1 probes; .*probes add"):
+        init_probe_set(folder)
+    assert contents(folder) == before
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProbeSetError, match="cannot be created"):
+        init_probe_set(tmp_path / "file")
+
+
+def test_added_images_are_listed_copied_and_valid(folder: Path, tmp_path: Path) -> None:
+    images = [
+        picture(tmp_path, "Été à Paris.png", 1),
+        picture(tmp_path, "x/cat.jpeg", 2, "JPEG"),
+        picture(tmp_path, "y/CAT.png", 3, "WEBP"),
+        picture(tmp_path, "猫.png", 4),
+    ]
+    added = add_probes(
+        folder,
+        images,
+        group="duplicated",
+        category="people",
+        caption='a "cat", two\nlines',
+        cluster="c",
+        source="shoot 7",
+        licence="CC0-1.0",
+        added_on=TODAY,
+    )
+    assert [(probe.id, probe.path) for probe in added] == [
+        ("Ete-a-Paris", "images/Ete-a-Paris.png"),
+        ("cat", "images/cat.jpg"),
+        ("CAT-2", "images/CAT-2.webp"),
+        ("probe", "images/probe.png"),
+    ]
+    for probe, image in zip(added, images, strict=True):
+        assert (folder / probe.path).read_bytes() == image.read_bytes()
+        assert (probe.group, probe.category, probe.cluster, probe.added_on) == (
+            "duplicated",
+            "people",
+            "c",
+            "2026-11-21",
+        )
+        assert (probe.caption, probe.source, probe.licence) == ('a "cat", two\nlines', "shoot 7", "CC0-1.0")
+    more = add_probes(folder, [picture(tmp_path, "z/cat.png", 5)], group="control", added_on=TODAY)
+    assert [probe.id for probe in more] == ["cat-3"]
+    assert validate_probe_set(folder, min_controls=1, captions_required=False).probes == (*added, *more)
+
+
+def test_the_same_image_twice_is_refused_with_the_probe_that_holds_it(folder: Path, tmp_path: Path) -> None:
+    first = picture(tmp_path, "a.png", 1)
+    add_probes(folder, [first], group="control", added_on=TODAY)
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=r"b.png' is already in the probe set, as probe 'a'"):
+        add_probes(folder, [picture(tmp_path, "b.png", 1)], group="control", added_on=TODAY)
+    with pytest.raises(ProbeSetError, match=r"d.png' is already in the probe set, as '.*c.png' of this call"):
+        add_probes(
+            folder, [picture(tmp_path, "c.png", 2), picture(tmp_path, "d.png", 2)], group="control", added_on=TODAY
+        )
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"group": "controls"}, "group 'controls' is unknown"),
+        ({"group": "control", "caption": "a\0b"}, "NUL"),
+        ({"group": "control", "caption": "caf\udce9"}, "not Unicode"),
+    ],
+)
+def test_details_that_cannot_be_written_leave_the_set_unchanged(
+    folder: Path, tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=said):
+        add_probes(folder, [picture(tmp_path, "a.png", 1)], added_on=TODAY, **options)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("bad", ["text.png", "gone.png", "short.png"])
+def test_one_bad_image_and_none_is_added(folder: Path, tmp_path: Path, bad: str) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "short.png").write_bytes(encoded(noise(3, width=64, height=64))[:900])
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=bad):
+        add_probes(folder, [picture(tmp_path, "a.png", 1), tmp_path / bad], group="control", added_on=TODAY)
+    assert contents(folder) == before
+
+
+def test_a_full_disk_while_copying_leaves_the_set_unchanged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(tmp_path, f"{number}.png", number) for number in range(3)]
+    before, replaced, real = contents(folder), [], os.replace
+
+    def full_at_the_third(source: Path, target: Path) -> None:
+        replaced.append(target)
+        if len(replaced) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full_at_the_third)
+    with pytest.raises(ProbeSetError, match=r"cannot be written \(No space left on device\)"):
+        add_probes(folder, images, group="control", added_on=TODAY)
+    assert contents(folder) == before
+
+
+def test_an_interruption_while_copying_leaves_the_set_unchanged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(tmp_path, f"{number}.png", number) for number in range(3)]
+    before, synced, real = contents(folder), [], os.fsync
+
+    def interrupted_at_the_fifth(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 5:
+            raise KeyboardInterrupt
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupted_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        add_probes(folder, images, group="control", added_on=TODAY)
+    assert contents(folder) == before
+
+
+def test_an_error_after_the_manifest_was_replaced_keeps_the_images_that_it_lists(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, real = [], os.fsync
+
+    def fails_at_the_last(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 4:  # image, its folder, manifest, its folder
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_at_the_last)
+    with pytest.raises(ProbeSetError, match="Input/output error"):
+        add_probes(folder, [picture(tmp_path, "a.png", 1)], group="control", added_on=TODAY)
+    assert [probe.id for probe in validate_probe_set(folder).probes] == ["a"]
+
+
+def test_adding_to_a_folder_that_is_no_probe_set_says_how_to_start(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ProbeSetError, match="probes init"):
+            add_probes(folder, [], group="control", added_on=TODAY)
+
+
+def test_images_added_at_the_same_time_are_all_listed(folder: Path, tmp_path: Path) -> None:
+    images = [picture(tmp_path, f"{number}/cat.png", number) for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda image: add_probes(folder, [image], group="control", added_on=TODAY), images))
+    assert len(validate_probe_set(folder).probes) == 12
+
+
+def test_a_kill_at_any_moment_leaves_a_valid_set(folder: Path, tmp_path: Path) -> None:
+    images = [str(picture(tmp_path, f"{number}.png", number)) for number in range(40)]
+    code = """
+import datetime, sys
+from pathlib import Path
+from invmm_gate.probes.curate import add_probes
+print("ready", flush=True)
+for image in sys.argv[2:]:
+    add_probes(Path(sys.argv[1]), [Path(image)], group="control", added_on=datetime.date(2026, 11, 21))
+"""
+    for number, delay in enumerate((0.003, 0.011, 0.019, 0.031)):
+        command = [sys.executable, "-c", code, str(folder), *images[number * 10 : number * 10 + 10]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        for probe in read_manifest(folder):
+            assert (folder / probe.path).is_file()
+    add_probes(folder, [picture(tmp_path, "last.png", 99)], group="control", added_on=TODAY)
+    assert validate_probe_set(folder).probes[-1].id == "last"
+
+
+@given(stem=st.text(max_size=200), taken=st.integers(0, 3))
+def test_any_file_name_becomes_a_free_and_usable_id(stem: str, taken: int) -> None:
+    used: set[str] = set()
+    for _ in range(taken + 1):
+        identifier = unique_id(stem, used)
+        assert id_problem(identifier) == ""
+        assert identifier.casefold() not in used
+        used.add(identifier.casefold())

@@ -1,0 +1,273 @@
+import os
+import posixpath
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.fields import COLUMNS, path_text_problem
+from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
+from invmm_gate.records import GROUPS, Probe
+from tests.probes.conftest import edit
+
+HEADER = ",".join(COLUMNS)
+SHA = "ab" * 32
+
+
+def folder_with(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
+    (tmp_path / "manifest.csv").write_bytes("\n".join([header, *rows, ""]).encode())
+    return tmp_path
+
+
+def row(**changes: str) -> str:
+    values = {"id": "a", "path": "images/a.png", "sha256": SHA, "group": "control"} | changes
+    return ",".join(values.get(column, "") for column in COLUMNS)
+
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+probes = st.lists(
+    st.builds(
+        Probe,
+        id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
+        path=st.integers(0, 10**9).map(lambda number: f"images/{number}.png"),
+        sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
+        group=st.sampled_from(GROUPS),
+        line=st.just(0),
+        category=text,
+        caption=text,
+        cluster=text,
+        source=text,
+        licence=text,
+        added_on=st.sampled_from(["", "2026-02-28"]),
+    ),
+    max_size=5,
+    unique_by=(lambda probe: probe.id.casefold(), lambda probe: probe.path),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(probes=probes)
+def test_what_is_written_is_read_back_whatever_the_captions_hold(
+    tmp_path_factory: pytest.TempPathFactory, probes: list[Probe]
+) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    write_manifest(folder, probes)
+    assert [replace(probe, line=0) for probe in read_manifest(folder)] == probes
+    assert [path.name for path in folder.iterdir()] == ["manifest.csv"]
+
+
+@settings(deadline=None)
+@given(probes=probes, seed=st.integers(0, 9))
+def test_the_digest_ignores_order_and_lines_but_no_content(probes: list[Probe], seed: int) -> None:
+    digest = probe_set_digest(probes)
+    shuffled = [replace(probe, line=number) for number, probe in enumerate(probes)]
+    random.Random(seed).shuffle(shuffled)
+    assert probe_set_digest(shuffled) == digest
+    for index, probe in enumerate(probes):
+        for column in COLUMNS:
+            changed = [*probes[:index], replace(probe, **{column: getattr(probe, column) + "x"}), *probes[index + 1 :]]
+            assert probe_set_digest(changed) != digest
+
+
+def test_the_digest_does_not_change_between_releases() -> None:
+    probe = Probe(id="a", path="images/a.png", sha256=SHA, group="control", line=2)
+    assert probe_set_digest([probe]) == "0e057ecb46a093404f490cd98078a4d2b9967debd2c30680f0f13c1ae98b37fa"
+
+
+def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    text = "\r\n".join([HEADER, "", row(caption='"two,\r\nlines"'), row(id="b", path="images/b.png"), ""])
+    (tmp_path / "manifest.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    first, second = read_manifest(tmp_path)
+    assert (first.line, first.caption) == (3, "two,\r\nlines")
+    assert second.line == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"id": ""}, "id is empty"),
+        ({"id": "../a"}, "cannot name a file"),
+        ({"id": ".a"}, "cannot name a file"),
+        ({"id": "a" * 129}, "cannot name a file"),
+        ({"id": "a\x1b[2J"}, r"'a\\x1b[2J' cannot name a file"),
+        ({"id": "é"}, "cannot name a file"),
+        ({"path": "/etc/passwd"}, "is absolute"),
+        ({"path": "C:/a.png"}, "is absolute"),
+        ({"path": "../a.png"}, "leads upwards"),
+        ({"path": "images/../../a.png"}, "leads upwards"),
+        ({"path": r"images\a.png"}, "plain form"),
+        ({"path": "./a.png"}, "plain form"),
+        ({"path": "images//a.png"}, "plain form"),
+        ({"path": "images/a\0.png"}, "NUL"),
+        ({"sha256": SHA[:-1]}, "is not a sha256"),
+        ({"sha256": SHA.upper()}, "64 lower-case"),
+        ({"group": "controls"}, "expected one of sensitive, duplicated, control, canary"),
+        ({"added_on": "21.11.2026"}, "YYYY-MM-DD"),
+        ({"added_on": "2026-02-30"}, "YYYY-MM-DD"),
+        ({"added_on": "20260221"}, "YYYY-MM-DD"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_line(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    folder = folder_with(tmp_path, row(id="ok", path="images/ok.png"), row(**changes))
+    with pytest.raises(ProbeSetError) as caught:
+        read_manifest(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}/manifest.csv:3: ")
+    assert said.replace("\\\\", "\\") in message
+    assert "\n" not in message
+    assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "said"),
+    [
+        ([row(id="Cat", path="images/1.png"), row(id="cat", path="images/2.png")], 3, "id 'cat' is also on line 2"),
+        ([row(id="1"), row(id="2", path="images/A.png")], 3, "path 'images/A.png' is also on line 2"),
+        ([row(id="1", path="é.png"), row(id="2", path="e\u0301.png")], 3, "is also on line 2"),
+        ([row(), "b,images/b.png"], 3, "2 fields; expected 10"),
+        ([row(), row() + ","], 3, "11 fields; expected 10"),
+        ([row(caption='"open')], 2, "cannot be read as CSV"),
+    ],
+)
+def test_rows_that_clash_or_break_are_named_with_their_line(
+    tmp_path: Path, rows: list[str], line: int, said: str
+) -> None:
+    folder = folder_with(tmp_path, *rows)
+    with pytest.raises(ProbeSetError) as caught:
+        read_manifest(folder)
+    assert str(caught.value).startswith(f"{folder}/manifest.csv:{line}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (HEADER.replace(",licence", ""), "lacks 'licence'"),
+        (HEADER + ",consent", "has the unknown 'consent'"),
+        (HEADER + ",id", "repeats 'id'"),
+        (HEADER.replace(",", ";"), "lacks 'id', 'path'"),
+    ],
+)
+def test_wrong_columns_are_named(tmp_path: Path, header: str, said: str) -> None:
+    with pytest.raises(ProbeSetError, match=r"manifest.csv:1: ") as caught:
+        read_manifest(folder_with(tmp_path, header=header))
+    assert said in str(caught.value)
+    assert HEADER.replace(",", ", ") in str(caught.value)
+
+
+def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes(f"{HEADER}\n{row()}\n".encode() + b"b,caf\xe9\n")
+    with pytest.raises(ProbeSetError, match=r"manifest.csv:3: byte 0xe9 is not UTF-8"):
+        read_manifest(tmp_path)
+
+
+def test_an_empty_or_missing_manifest_says_how_to_start(tmp_path: Path) -> None:
+    with pytest.raises(ProbeSetError, match=r"no manifest; .*probes init"):
+        read_manifest(tmp_path)
+    with pytest.raises(ProbeSetError, match=r"is not a folder; create one with .*probes init"):
+        read_manifest(tmp_path / "absent")
+    (tmp_path / "manifest.csv").write_bytes(b"")
+    with pytest.raises(ProbeSetError, match="is empty"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_that_is_a_link_or_a_pipe_is_refused(tmp_path: Path, probe_folder: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.csv").symlink_to(probe_folder / "manifest.csv")
+    with pytest.raises(ProbeSetError, match="is a symbolic link"):
+        read_manifest(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / "manifest.csv")
+    with pytest.raises(ProbeSetError, match="pipe"):
+        read_manifest(tmp_path / "b")
+
+
+@pytest.mark.parametrize("linked", ["images", "images/p1.png"])
+def test_a_path_through_a_symbolic_link_is_refused(probe_folder: Path, linked: str) -> None:
+    target = probe_folder / linked
+    moved = target.rename(probe_folder.parent / "moved")
+    target.symlink_to(moved)
+    with pytest.raises(ProbeSetError, match=r"manifest.csv:[23]: path 'images/p[01].png' goes through a symbolic link"):
+        read_manifest(probe_folder)
+
+
+@given(st.text(st.sampled_from("ab./\\:~"), max_size=12))
+def test_no_accepted_path_leaves_the_folder(value: str) -> None:
+    if not path_text_problem(value):
+        resolved = posixpath.normpath(posixpath.join("/set", value))
+        assert resolved == "/set" or resolved.startswith("/set/")
+
+
+def test_parquet_says_the_same_as_csv(probe_folder: Path) -> None:
+    from_csv = read_manifest(probe_folder)
+    columns = {column: [getattr(probe, column) or None for probe in from_csv] for column in COLUMNS}
+    columns["added_on"] = pa.array(columns["added_on"]).cast(pa.date32())
+    pq.write_table(pa.table(columns), probe_folder / "manifest.parquet")
+    with pytest.raises(ProbeSetError, match=r"holds manifest.csv and manifest.parquet; expected either"):
+        read_manifest(probe_folder)
+    (probe_folder / "manifest.csv").unlink()
+    assert read_manifest(probe_folder) == from_csv
+    with pytest.raises(ProbeSetError, match=r"the only manifest that this tool writes"):
+        write_manifest(probe_folder, from_csv)
+
+
+def test_a_parquet_manifest_with_a_number_or_damage_is_refused(tmp_path: Path) -> None:
+    table = pa.table({column: [1] if column == "caption" else ["x"] for column in COLUMNS})
+    pq.write_table(table, tmp_path / "manifest.parquet")
+    with pytest.raises(ProbeSetError, match=r"manifest.parquet:2: a cell holds int"):
+        read_manifest(tmp_path)
+    whole = (tmp_path / "manifest.parquet").read_bytes()
+    for damaged in (b"", whole[:100], whole[:-20] + bytes(20), bytes(100)):
+        (tmp_path / "manifest.parquet").write_bytes(damaged)
+        with pytest.raises(ProbeSetError, match="cannot be read as Parquet"):
+            read_manifest(tmp_path)
+
+
+def test_a_parquet_bomb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    long = pa.array(["a" * 2000]).take(pa.array([0] * 150_000, pa.int32()))
+    pq.write_table(pa.table({"id": long}), path, use_dictionary=False, compression="zstd")
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(ProbeSetError, match=r"unpacks to 3\d\d MB in 150000 rows; expected at most 256 MB"):
+        read_manifest(tmp_path)
+    pq.write_table(pa.table({"id": pa.array(["a"]).take(pa.array([0] * 200_001, pa.int32()))}), path)
+    with pytest.raises(ProbeSetError, match=r"in 200001 rows; expected at most .* in 200000 rows"):
+        read_manifest(tmp_path)
+
+
+def test_a_probe_that_could_not_be_read_back_is_not_written(probe_folder: Path) -> None:
+    before = (probe_folder / "manifest.csv").read_bytes()
+    probe, *others = read_manifest(probe_folder)
+    for bad in (
+        [replace(probe, id="a b")],
+        [replace(probe, caption="\udce9")],
+        [replace(probe, path="../a.png")],
+        [probe, replace(probe, path="images/z.png", id=probe.id.upper())],
+    ):
+        with pytest.raises(ProbeSetError, match="cannot be written"):
+            write_manifest(probe_folder, [*bad, *others])
+        assert (probe_folder / "manifest.csv").read_bytes() == before
+
+
+def test_an_edited_manifest_has_another_digest(probe_folder: Path) -> None:
+    before = probe_set_digest(read_manifest(probe_folder))
+    edit(probe_folder, "picture 3", "picture three")
+    assert probe_set_digest(read_manifest(probe_folder)) != before
+
+
+def test_reading_a_manifest_imports_no_numerics() -> None:
+    code = (
+        "import sys, invmm_gate.probes.manifest; "
+        "print([name for name in ('numpy', 'PIL', 'pandas', 'great_expectations', 'torch', 'pyarrow') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
