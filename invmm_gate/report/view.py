@@ -1,0 +1,211 @@
+"""What a report says, in order and in words: records in, plain values for a template out."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck
+from invmm_gate.report import texts
+from invmm_gate.report.charts import Panel, panels
+from invmm_gate.report.images import Picture, PictureBook, ReportImages
+from invmm_gate.report.strip import Strip, strip
+
+DETAILED: Final = 200
+"""Probes that get a section of their own; the table lists them all."""
+OPENED: Final = 3
+"""Sections of probes with a finding that are unfolded from the start."""
+
+BANNERS: Final[dict[str, tuple[str, str]]] = {
+    "pass": ("PASS", "No breach of the policy counts against this checkpoint."),
+    "block": ("BLOCK", "The policy is broken. Do not release this checkpoint as it is."),
+    "inconclusive": ("INCONCLUSIVE", "The evidence does not suffice for a verdict. Treat it as not passed."),
+    "not_judged": ("NOT JUDGED", "Probes were measured, but no policy has been applied. Treat it as not passed."),
+}
+OUTCOMES: Final[dict[str, str]] = {
+    "inverted": "inverted",
+    "above_threshold": "above threshold",
+    "not_inverted": "not inverted",
+    "error": "error",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeView:
+    """All that the report says of one probe."""
+
+    number: int
+    item: Measurement
+    outcome: str
+    seconds: float | None
+    confirmations: tuple[Confirmation, ...]
+    cluster: str
+    flagged: bool
+    """An unwaived finding names the probe."""
+    waived: bool
+    detailed: bool
+    opened: bool
+    private: Probe | None
+    """The manifest's entry with caption, path and source: only in a revealed report."""
+    panels: tuple[Panel, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportView:
+    decision: str
+    title: str
+    headline: str
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    """(label, figure) of the row beneath the banner."""
+    findings: tuple[Finding, ...]
+    checks: tuple[SelfCheck, ...]
+    probes: tuple[ProbeView, ...]
+    overview: Strip | None
+    settings: tuple[tuple[str, str], ...]
+    context: tuple[tuple[str, str], ...]
+    profile: str
+    reveal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaner:
+    """Takes private texts out of free text; the second line of defence after not passing the fields on."""
+
+    private: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The text with every private string replaced by `[redacted]`."""
+        for secret in self.private:
+            if secret in text:
+                text = text.replace(secret, "[redacted]")
+        return text
+
+
+def cleaner(data: RunData, *, reveal: bool) -> Cleaner:
+    """Cleans nothing in a revealed report."""
+    return Cleaner(() if reveal else data.private_texts)
+
+
+def ranked(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Most memorized first; ties by probe id."""
+    return sorted(measurements, key=lambda item: (item.rank, item.probe))
+
+
+def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | None) -> ReportView:
+    """The whole report. `limit` is the policy's InvMM threshold for the overview, where the caller knows it."""
+    clean = cleaner(data, reveal=reveal)
+    findings = cleaned_findings(data, clean)
+    flagged = frozenset(item.probe for item in findings if item.probe and not item.waiver)
+    decision = data.verdict.decision if data.verdict else "not_judged"
+    settings = tuple((clean(name), clean(value)) for name, value in texts.flattened(data.run.inputs))
+    return ReportView(
+        decision=decision,
+        title=BANNERS[decision][0],
+        headline=BANNERS[decision][1],
+        reasons=tuple(map(clean, data.verdict.reasons)) if data.verdict else (),
+        warnings=warnings(data),
+        facts=facts(data),
+        findings=findings,
+        checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),
+        probes=_probes(data, findings, clean, PictureBook(images, reveal)),
+        overview=strip(data.measurements, flagged=flagged, limit=limit if limit is not None else _limit(findings)),
+        settings=settings,
+        context=tuple((clean(name), clean(value)) for name, value in texts.flattened(data.run.context)),
+        profile=next((value for name, value in settings if name.rpartition(".")[2] == "profile"), ""),
+        reveal=reveal,
+    )
+
+
+def cleaned_findings(data: RunData, clean: Cleaner) -> tuple[Finding, ...]:
+    """Findings that count first, blocking ones before the rest, most memorized first; then the waived ones."""
+    order = {item.probe: number for number, item in enumerate(ranked(data.measurements))}
+
+    def key(finding: Finding) -> tuple[bool, bool, int, str, str]:
+        place = order.get(finding.probe, len(order)) if finding.probe else -1
+        return (finding.waiver is not None, finding.effect != "block", place, finding.rule, finding.probe or "")
+
+    found = data.verdict.findings if data.verdict else ()
+    return tuple(replace(item, message=clean(item.message)) for item in sorted(found, key=key))
+
+
+def warnings(data: RunData) -> tuple[str, ...]:
+    """What a reader must know before trusting the figures."""
+    found = []
+    if data.run.model.pickles:
+        names = ", ".join(data.run.model.pickles)
+        found.append(f"Pickle files were read because --allow-pickle was given: {names}. A pickle can run any code.")
+    if data.run.metric.unfit:
+        found.append(f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}.")
+    failed = [check.name for check in data.self_checks if not check.passed]
+    if failed:
+        found.append(f"Failed self checks: {', '.join(failed)}. Scores of this run cannot be relied on.")
+    missing = len(data.run.probe_set.probes) - len(data.measurements)
+    if missing > 0:
+        found.append(f"{texts.count(missing)} probes of the set have not been measured.")
+    if data.verdict and data.verdict.fingerprint != data.run.fingerprint:
+        found.append("The verdict was made on other inputs than this run's: the fingerprints differ.")
+    return tuple(found)
+
+
+def facts(data: RunData) -> tuple[tuple[str, str], ...]:
+    """Counts of the run, always from the measurements themselves."""
+    outcomes = Counter(item.outcome for item in data.measurements)
+    scores = [item.invmm for item in data.measurements if item.invmm is not None]
+    controls = [item for item in data.measurements if item.group == "control"]
+    confirmed = {item.probe for item in data.confirmations if item.status == "confirmed"}
+    total, measured = len(data.run.probe_set.probes), len(data.measurements)
+    return (
+        ("probes measured", texts.count(measured) if measured == total else texts.hits(measured, total)),
+        ("inverted", texts.count(outcomes["inverted"])),
+        ("lowest InvMM", texts.score(min(scores, default=None))),
+        ("not inverted", texts.count(outcomes["not_inverted"])),
+        ("above threshold", texts.count(outcomes["above_threshold"])),
+        ("confirmed", texts.count(len(confirmed))),
+        ("errors", texts.count(outcomes["error"])),
+        ("controls inverted", texts.hits(sum(item.outcome == "inverted" for item in controls), len(controls))),
+    )
+
+
+def _limit(findings: Sequence[Finding]) -> float | None:
+    """The threshold that `invmm_below` findings name, where they agree on one."""
+    limits = {item.limit for item in findings if item.rule == "invmm_below" and item.limit is not None}
+    return limits.pop() if len(limits) == 1 else None
+
+
+def _probes(data: RunData, findings: Sequence[Finding], clean: Cleaner, book: PictureBook) -> tuple[ProbeView, ...]:
+    entries = {probe.id: probe for probe in data.run.probe_set.probes}
+    flagged = {item.probe for item in findings if item.probe and not item.waiver}
+    waived = {item.probe for item in findings if item.probe and item.waiver}
+    opened = [item.probe for item in ranked(data.measurements) if item.probe in flagged][:OPENED]
+    views = []
+    for number, item in enumerate(ranked(data.measurements), 1):
+        entry = entries.get(item.probe)
+        base = ProbeView(
+            number=number,
+            item=_cleaned(item, clean),
+            outcome=OUTCOMES[item.outcome],
+            seconds=data.seconds.get(item.probe),
+            confirmations=tuple(found for found in data.confirmations if found.probe == item.probe),
+            cluster=entry.cluster if entry else "",
+            flagged=item.probe in flagged,
+            waived=item.probe in waived,
+            detailed=number <= DETAILED or item.probe in flagged,
+            opened=item.probe in opened,
+            private=entry if book.reveal else None,
+        )
+        views.append(_with_evidence(base, data, book) if base.detailed else base)
+    return tuple(views)
+
+
+def _with_evidence(base: ProbeView, data: RunData, book: PictureBook) -> ProbeView:
+    metric = data.run.metric
+    drawn = panels(base.item.trials, metric=metric.name, threshold=metric.threshold)
+    return replace(base, panels=drawn, pictures=book.of(base.item.probe))
+
+
+def _cleaned(item: Measurement, clean: Cleaner) -> Measurement:
+    trials = tuple(replace(trial, reason=clean(trial.reason)) for trial in item.trials)
+    return replace(item, reason=clean(item.reason), trials=trials)

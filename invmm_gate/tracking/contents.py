@@ -1,0 +1,209 @@
+"""What is logged of a run: plain values, with nothing private in them. No MLflow here."""
+
+import hashlib
+import html
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.errors import PublishError
+from invmm_gate.records import Measurement, RunData
+from invmm_gate.tracking.names import TAG_LIMIT, finite, flattened, safe_name, unique_names
+
+CHILD_RUNS: Final = 24
+"""Probes that get a child run with their curves. Each costs three requests and a row in every list of runs; the
+table probes.json holds all probes, however many."""
+
+_UPLOADED: Final = ("verdict.json", "measurements.jsonl", "summary.md", "report.html")
+_REDACTED_REPORT: Final = '<meta name="invmm-gate-redacted" content="yes">'
+_IMAGE: Final = 'src="data:'
+_COLUMNS: Final = (
+    "probe", "group", "category", "outcome", "invmm", "invmm_above",
+    "hits", "trials", "steps", "evaluations", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeContents:
+    """One child run."""
+
+    name: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    curves: tuple[tuple[str, float, int], ...]
+    """(metric, value, step)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContents:
+    """The parent run and its children."""
+
+    key: str
+    """Equal for equal inputs, results and verdict: what is published once."""
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    files: dict[str, str]
+    probes: tuple[ProbeContents, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Finds private texts, as they are, as JSON writes them and as HTML writes them."""
+
+    private: tuple[str, ...]
+
+    def passes(self, text: str) -> bool:
+        """Whether the text holds no caption, source, path or prompt."""
+        return not any(form in text for secret in self.private for form in _forms(secret))
+
+
+def _forms(text: str) -> frozenset[str]:
+    return frozenset((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text)))
+
+
+def contents(data: RunData, folder: Path, *, child_runs: int = CHILD_RUNS) -> RunContents:
+    """Everything to log. Raises PublishError where a file of the run folder cannot be read."""
+    guard = Guard(data.private_texts)
+    files, withheld = _files(data, folder, guard)
+    ranked = sorted(data.measurements, key=lambda item: (item.rank, item.probe))
+    params = {name: value for name, value in flattened(data.run.inputs) if guard.passes(value)}
+    tags = _tags(data) | ({"invmm.withheld": ", ".join(withheld)} if withheld else {})
+    return RunContents(
+        key=_key(data),
+        name=safe_name(f"{data.run.model.name} {data.run.run_id}"),
+        tags={name: value[:TAG_LIMIT] for name, value in tags.items() if guard.passes(value)},
+        params=unique_names(params),
+        metrics=_metrics(data),
+        files=files,
+        probes=tuple(_probe(item, data) for item in ranked[:child_runs]),
+    )
+
+
+def _key(data: RunData) -> str:
+    results = [[asdict(item) for item in data.measurements], [asdict(item) for item in data.confirmations]]
+    verdict = asdict(data.verdict) if data.verdict else None
+    text = json.dumps([data.run.fingerprint, verdict, results], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _tags(data: RunData) -> dict[str, str]:
+    run, verdict = data.run, data.verdict
+    return {
+        "invmm.verdict": verdict.decision if verdict else "not_judged",
+        "invmm.reasons": " | ".join(verdict.reasons) if verdict else "",
+        "invmm.fingerprint": run.fingerprint,
+        "invmm.run_id": run.run_id,
+        "invmm.model": run.model.name,
+        "invmm.model_digest": run.model.digest,
+        "invmm.policy": verdict.policy if verdict else "",
+        "invmm.policy_digest": verdict.policy_digest if verdict else "",
+        "invmm.probe_set_digest": run.probe_set.digest,
+        "invmm.copy_metric": run.metric.name,
+        "invmm.self_checks": "passed" if all(check.passed for check in data.self_checks) else "failed",
+    }
+
+
+def _metrics(data: RunData) -> dict[str, float]:
+    outcomes = Counter(item.outcome for item in data.measurements)
+    findings = data.verdict.findings if data.verdict else ()
+    shares = [item.share.hits / item.share.trials for item in data.measurements if item.share and item.share.trials]
+    confirmed = {item.probe for item in data.confirmations if item.status == "confirmed"}
+    return finite(
+        {
+            "probes": len(data.run.probe_set.probes),
+            "measured": len(data.measurements),
+            **{outcome: outcomes[outcome] for outcome in ("inverted", "not_inverted", "above_threshold", "error")},
+            "controls": sum(item.group == "control" for item in data.measurements),
+            "confirmed": len(confirmed),
+            "invmm_min": min((item.invmm for item in data.measurements if item.invmm is not None), default=None),
+            "replication_share_max": max(shares, default=None),
+            "findings": sum(item.waiver is None for item in findings),
+            "findings_waived": sum(item.waiver is not None for item in findings),
+            "evaluations": sum(item.evaluations for item in data.measurements),
+            "confirmation_evaluations": sum(item.evaluations for item in data.confirmations),
+            "seconds": sum(data.seconds.values()),
+        }
+    )
+
+
+def _probe(item: Measurement, data: RunData) -> ProbeContents:
+    rates = [found.hits / found.trials for found in data.confirmations if found.probe == item.probe and found.trials]
+    share = item.share
+    return ProbeContents(
+        name=item.probe,
+        tags={"invmm.probe": item.probe, "invmm.group": item.group, "invmm.outcome": item.outcome}
+        | ({"invmm.category": item.category[:TAG_LIMIT]} if item.category else {}),
+        metrics=finite(
+            {
+                "invmm": item.invmm,
+                "invmm_above": item.invmm_above,
+                "replication_share": share.hits / share.trials if share and share.trials else None,
+                "confirmation_rate": max(rates, default=None),
+                "steps": item.steps,
+                "evaluations": item.evaluations,
+                "seconds": data.seconds.get(item.probe),
+            }
+        ),
+        curves=tuple(_curves(item)),
+    )
+
+
+def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
+    for trial in item.trials:
+        for point in trial.curve:
+            values = {
+                "denoising_error": point.denoising_error,
+                "normality": point.normality,
+                "weight": point.weight,
+                "closest_sample": point.best_value,
+            }
+            for name, value in finite(values).items():
+                yield f"seed {trial.seed}/{name}", value, point.step
+
+
+def _files(data: RunData, folder: Path, guard: Guard) -> tuple[dict[str, str], list[str]]:
+    """The files to upload, and the names of those held back because they hold something private."""
+    found = {name: text for name in _UPLOADED if (text := _read(folder / name)) is not None}
+    found["confirmations.jsonl"] = "".join(_confirmations(data))
+    found["probes.json"] = _table(data)
+    allowed = {name: text for name, text in found.items() if text and _may_leave(name, text, guard)}
+    return allowed, sorted(name for name, text in found.items() if text and name not in allowed)
+
+
+def _may_leave(name: str, text: str, guard: Guard) -> bool:
+    redacted = name != "report.html" or (_REDACTED_REPORT in text and _IMAGE not in text)
+    return redacted and guard.passes(text)
+
+
+def _read(path: Path) -> str | None:
+    """The text of a regular file; None where there is none. A link could point at anything, so it is not followed."""
+    try:
+        return None if path.is_symlink() or not path.is_file() else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishError(
+            f"cannot read {path}", expected="a text file of the run", do="write it again: report"
+        ) from error
+
+
+def _confirmations(data: RunData) -> Sequence[str]:
+    """The confirmations without prompts: a prompt that brings a private image about is as private as the image."""
+    public = (replace(item, prompt=None, token_ids=None, copies=()) for item in data.confirmations)
+    return [json.dumps(asdict(item), sort_keys=True) + "\n" for item in public]
+
+
+def _table(data: RunData) -> str:
+    """All probes as the table format that MLflow shows: columns and rows."""
+    rows = [
+        (
+            item.probe, item.group, item.category, item.outcome, item.invmm, item.invmm_above,
+            item.share.hits if item.share else None, item.share.trials if item.share else None,
+            item.steps, item.evaluations, data.seconds.get(item.probe),
+        )
+        for item in data.measurements
+    ]  # fmt: skip
+    return json.dumps({"columns": _COLUMNS, "data": rows}, indent=None, sort_keys=True)
