@@ -1,0 +1,51 @@
+"""The command line. Parses, calls the gate, prints, exits; no decisions. Only `main` exits the process."""
+
+import os
+import signal
+import sys
+
+from invmm_gate.errors import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, GateError
+
+
+def main() -> None:
+    """Entry point of `invmm-gate`; ends the process with an exit code of DESIGN 4."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code. Every failure is one line on stderr."""
+    os.umask(0o077)  # probes and copies of them are private
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS"):
+        os.environ.setdefault(name, "true")
+    from click.exceptions import Abort, ClickException, Exit
+
+    from invmm_gate.cli.commands import app
+
+    try:
+        return _exit_code(app(args=arguments, prog_name="invmm-gate", standalone_mode=False))
+    except Exit as finished:
+        return finished.exit_code
+    except GateError as error:
+        return _failed(f"error: {error}", error.exit_code)
+    except ClickException as error:
+        return _failed(f"error: {error.format_message()}; see `invmm-gate --help`", BAD_INPUT)
+    except (KeyboardInterrupt, Abort):
+        return _failed("interrupted: what was finished is kept; give the same command to go on", INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("INVMM_GATE_DEBUG"):
+            raise
+        line = " ".join(str(error).split())[:300]
+        text = f"internal error: {type(error).__name__}: {line}; set INVMM_GATE_DEBUG=1 to see where, and report it"
+        return _failed(text, INTERNAL_ERROR)
+
+
+def _exit_code(result: object) -> int:
+    return result if isinstance(result, int) else 0
+
+
+def _failed(line: str, exit_code: int) -> int:
+    from invmm_gate.cli.show import printable
+
+    print(printable(line), file=sys.stderr)
+    return exit_code

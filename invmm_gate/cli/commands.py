@@ -1,0 +1,218 @@
+"""The commands that run the gate. Heavy packages are imported by the stages, not here."""
+
+import datetime
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invmm_gate.cli import metric, policy, probes
+
+app = typer.Typer(
+    name="invmm-gate",
+    help="Release gate for diffusion models: blocks a checkpoint that can be made to reproduce its training images.\n\n"
+    "Exit codes: 0 pass, 10 block, 11 inconclusive, 2 bad input, 1 internal error, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(probes.app, name="probes")
+app.add_typer(policy.app, name="policy")
+app.add_typer(metric.app, name="metric")
+
+Model = Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
+PolicyOption = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
+Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder. Default: reports/<model>-<run id>.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights; the report shows it.")]
+Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
+Baseline = Annotated[Path | None, typer.Option(help="Run folder of the last approved run, for rule `regression`.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show probe images and copies in the report.")]
+TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` wrote.")]
+
+
+@app.command(epilog="Example: invmm-gate check --model runs/ckpt --policy strict")
+def check(
+    *,
+    model: Model,
+    policy: PolicyOption,
+    probes: Probes = Path("probes"),
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    rows: Rows = None,
+    allow_pickle: AllowPickle = False,
+    sscd: Sscd = None,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
+    reveal: Reveal = False,
+    tracking_uri: TrackingUri = None,
+    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
+    from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict
+    from invmm_gate.gate.check import Finish
+    from invmm_gate.gate.check import check as run_check
+    from invmm_gate.gate.inputs import Options
+
+    options = Options(
+        model=model,
+        policy=policy,
+        probes=probes,
+        out=out,
+        seed=seed,
+        device=device,
+        rows=rows,
+        allow_pickle=allow_pickle,
+        sscd=sscd,
+        command=_command(),
+    )
+    finish = Finish(waivers=waivers, baseline=baseline, reveal=reveal, track=track, tracking_uri=tracking_uri)
+    result = run_check(options, finish, TerminalProgress(quiet=quiet or json), today=_today())
+    if json:
+        as_json(_summary(result.folder, result.verdict) | {"published": result.published})
+    else:
+        show_verdict(result.verdict, folder=str(result.folder), published=result.published)
+    return result.verdict.exit_code
+
+
+@app.command(epilog="Example: invmm-gate measure --model runs/ckpt --probes probes --out reports/first")
+def measure(
+    *,
+    model: Model,
+    probes: Probes = Path("probes"),
+    out: Out = None,
+    policy: PolicyOption = "strict",
+    seed: Seed = 0,
+    device: Device = "auto",
+    rows: Rows = None,
+    allow_pickle: AllowPickle = False,
+    sscd: Sscd = None,
+    quiet: Quiet = False,
+) -> int:
+    """Measure every probe under a policy's settings, without a verdict."""
+    from invmm_gate.cli.show import TerminalProgress
+    from invmm_gate.gate.check import measure as run_measure
+    from invmm_gate.gate.inputs import Options
+
+    options = Options(
+        model=model,
+        policy=policy,
+        probes=probes,
+        out=out,
+        seed=seed,
+        device=device,
+        rows=rows,
+        allow_pickle=allow_pickle,
+        sscd=sscd,
+        command=_command(),
+    )
+    folder = run_measure(options, TerminalProgress(quiet=quiet))
+    typer.echo(f"measured: {folder}; next: invmm-gate confirm {folder}")
+    return 0
+
+
+@app.command(epilog="Example: invmm-gate confirm reports/first")
+def confirm(run: Run, *, quiet: Quiet = False, sscd: Sscd = None) -> int:
+    """Look for inputs that a user could give and that reproduce a probe, in a run that was measured."""
+    from invmm_gate.cli.show import TerminalProgress
+    from invmm_gate.gate.check import confirm as run_confirm
+
+    run_confirm(run, TerminalProgress(quiet=quiet), sscd=sscd)
+    typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
+    return 0
+
+
+@app.command(epilog="Example: invmm-gate judge reports/first --policy strict")
+def judge(
+    run: Run,
+    *,
+    policy: PolicyOption,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
+    json: Json = False,
+) -> int:
+    """Hold a run's records against a policy. Needs no model and no torch."""
+    from invmm_gate.cli.show import as_json, show_verdict
+    from invmm_gate.gate import finishing
+    from invmm_gate.policy.schema import load_policy
+    from invmm_gate.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    rules = load_policy(policy)
+    with folder.existing_locked():
+        verdict = finishing.judge(folder, rules, waivers=waivers, baseline=baseline, today=_today())
+        finishing.report(folder)
+    if json:
+        as_json(_summary(run, verdict))
+    else:
+        show_verdict(verdict, folder=str(run))
+    return verdict.exit_code
+
+
+@app.command(epilog="Example: invmm-gate report reports/first --reveal")
+def report(run: Run, *, reveal: Reveal = False) -> int:
+    """Render the report again from the records. Needs no model and no torch."""
+    from invmm_gate.gate import finishing
+    from invmm_gate.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    with folder.existing_locked():
+        for path in finishing.report(folder, reveal=reveal):
+            typer.echo(str(path))
+    return 0
+
+
+@app.command(epilog="Example: invmm-gate publish reports/first --tracking-uri http://127.0.0.1:5000")
+def publish(run: Run, *, tracking_uri: TrackingUri = None) -> int:
+    """Log a finished run to MLflow, also one that could not be sent before."""
+    from invmm_gate.gate import finishing
+    from invmm_gate.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    with folder.existing_locked():
+        typer.echo(f"logged: {finishing.publish(folder, tracking_uri)}")
+    return 0
+
+
+@app.command(epilog="Example: invmm-gate version")
+def version() -> int:
+    """Print the version."""
+    from invmm_gate import __version__
+
+    typer.echo(f"invmm-gate {__version__}")
+    return 0
+
+
+def _command() -> str:
+    return " ".join(["invmm-gate", *sys.argv[1:]])
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+def _summary(folder: Path, verdict: object) -> dict[str, object]:
+    from invmm_gate.records import Verdict
+
+    if not isinstance(verdict, Verdict):
+        raise TypeError("a verdict was expected")
+    return {
+        "decision": verdict.decision,
+        "exit_code": verdict.exit_code,
+        "reasons": list(verdict.reasons),
+        "counts": verdict.counts,
+        "run": str(folder),
+        "report": str(folder / "report.html"),
+    }

@@ -1,0 +1,50 @@
+"""`invmm-gate policy`: look at a policy. Never imports torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invmm_gate.errors import BAD_INPUT, PASS
+
+app = typer.Typer(help="Look at a policy.", no_args_is_help=True, rich_markup_mode=None)
+Named = Annotated[str, typer.Argument(help="strict, standard, permissive, or a policy file.")]
+
+
+@app.command(epilog="Example: invmm-gate policy show strict")
+def show(policy: Named) -> int:
+    """Print a policy as it is understood, with its digest."""
+    import yaml
+
+    from invmm_gate.policy.schema import load_policy
+
+    parsed = load_policy(policy)
+    typer.echo(f"# digest {parsed.digest}")
+    typer.echo(yaml.safe_dump(parsed.model_dump(mode="json", exclude_unset=True), sort_keys=False), nl=False)
+    return PASS
+
+
+@app.command(epilog="Example: invmm-gate policy lint strict --probes probes")
+def lint(
+    policy: Named,
+    *,
+    probes: Annotated[Path | None, typer.Option(help="Probe set that the policy will judge.")] = None,
+) -> int:
+    """Say what in a policy cannot work, for instance a rule that can never fire with the controls at hand."""
+    from invmm_gate.policy.lint import lint as notes_on
+    from invmm_gate.policy.schema import load_policy
+
+    parsed = load_policy(policy)
+    controls, others = None, None
+    if probes is not None:
+        from invmm_gate.probes.manifest import read_manifest
+
+        manifest = read_manifest(probes)
+        controls = sum(probe.group == "control" for probe in manifest)
+        others = len(manifest) - controls
+    notes = notes_on(parsed, controls=controls, probes=others)
+    for note in notes:
+        typer.echo(f"{policy}: {note}")
+    if not notes:
+        typer.echo(f"{policy}: no remarks")
+    return BAD_INPUT if notes else PASS

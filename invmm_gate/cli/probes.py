@@ -1,0 +1,78 @@
+"""`invmm-gate probes`: build and check a probe set. Never imports torch."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invmm_gate.errors import BAD_INPUT, PASS
+
+app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
+Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
+
+
+@app.command(epilog="Example: invmm-gate probes init probes")
+def init(folder: Folder) -> int:
+    """Create an empty probe set."""
+    from invmm_gate.probes.curate import init_probe_set
+
+    init_probe_set(folder)
+    typer.echo(f"created {folder}; next: invmm-gate probes add {folder} IMAGE... --group GROUP")
+    return PASS
+
+
+@app.command(epilog="Example: invmm-gate probes add probes scans/*.png --group sensitive --category medical")
+def add(
+    folder: Folder,
+    images: Annotated[list[Path], typer.Argument(help="Image files; they are copied into the probe set.")],
+    *,
+    group: Annotated[str, typer.Option(help="sensitive, duplicated, control or canary.")],
+    category: Annotated[str, typer.Option(help="Category that rules can select.")] = "",
+    caption: Annotated[str, typer.Option(help="Caption, for text-to-image models.")] = "",
+    cluster: Annotated[str, typer.Option(help="Name shared by probes that show the same picture.")] = "",
+    source: Annotated[str, typer.Option(help="Where the images come from.")] = "",
+    licence: Annotated[str, typer.Option(help="Consent or licence.")] = "",
+) -> int:
+    """Add images to a probe set, all or none."""
+    from invmm_gate.errors import ConfigError
+    from invmm_gate.probes.curate import add_probes
+    from invmm_gate.records import GROUPS
+
+    known = next((name for name in GROUPS if name == group), None)
+    if known is None:
+        raise ConfigError(f"--group {group!r}", expected="one of " + ", ".join(GROUPS))
+    added = add_probes(
+        folder,
+        images,
+        group=known,
+        category=category,
+        caption=caption,
+        cluster=cluster,
+        source=source,
+        licence=licence,
+        added_on=datetime.datetime.now(datetime.UTC).date(),
+    )
+    typer.echo(f"added {len(added)} probes to {folder}: {', '.join(probe.id for probe in added)}")
+    return PASS
+
+
+@app.command(epilog="Example: invmm-gate probes validate probes")
+def validate(
+    folder: Folder,
+    *,
+    min_controls: Annotated[int, typer.Option(help="Controls that must be there.", min=0)] = 0,
+    captions: Annotated[bool, typer.Option("--captions", help="Every probe must have a caption.")] = False,
+) -> int:
+    """Check manifest, files and hashes; every problem with its line."""
+    from invmm_gate.cli.show import printable
+    from invmm_gate.probes.checks import check_probe_set
+
+    result = check_probe_set(folder, min_controls=min_controls, captions_required=captions)
+    for line in result.lines():
+        typer.echo(printable(line), err=True)
+    if result.probe_set is None:
+        typer.echo(f"{len(result.problems)} problems in {folder}", err=True)
+        return BAD_INPUT
+    typer.echo(f"{folder}: {len(result.probe_set.probes)} probes, digest {result.probe_set.digest}")
+    return PASS

@@ -1,0 +1,92 @@
+"""What the commands print: a progress bar on a terminal, plain lines elsewhere, JSON where it is asked for."""
+
+import json
+import sys
+from typing import final
+
+from invmm_gate.records import Verdict
+
+_SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
+_COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}
+_MOST_FINDINGS = 12
+
+
+def printable(text: str) -> str:
+    """Text with control characters spelled out, so that no file name or caption can drive the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+
+
+@final
+class TerminalProgress:
+    """A bar with the time left on stderr; off a terminal only the notes."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def begin(self, stage: str, total: int, done: int = 0) -> None:
+        """Show a bar for the stage."""
+        self._bars.start()
+        self._task = self._bars.add_task(stage, total=total, completed=done)
+
+    def advance(self, parts: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.advance(self._task, parts)
+
+    def end(self) -> None:
+        """Fill the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._bars.tasks[-1].total or 0)
+        self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        if not self._quiet:
+            self._console.print(printable(text), style="dim", markup=False, soft_wrap=True)
+
+
+def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
+    """The verdict with its findings, and where the evidence lies."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    counts = verdict.counts
+    measured = counts["probes"] + counts["controls"] - counts["missing"]
+    console.print(
+        Text.assemble(
+            (_SIGNS[verdict.decision], _COLOURS[verdict.decision]),
+            f"  policy {printable(verdict.policy)}: {measured} of {counts['probes'] + counts['controls']} probes measured,"
+            f" {counts['inverted']} inverted, {counts['confirmed']} confirmed by sampling",
+        )
+    )
+    for finding in verdict.findings[:_MOST_FINDINGS]:
+        mark = "waived" if finding.waiver else finding.effect
+        console.print(f"  [{mark}] {finding.rule}: {printable(finding.message)}", markup=False)
+    if len(verdict.findings) > _MOST_FINDINGS:
+        console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
+    if not verdict.findings:
+        console.print("  no findings")
+    console.print(f"  report: {folder}/report.html", markup=False)
+    if published:
+        console.print(f"  logged: {published}", markup=False)
+
+
+def as_json(value: dict[str, object]) -> None:
+    """One JSON object on stdout."""
+    json.dump(value, sys.stdout, allow_nan=False, indent=2, default=str)
+    sys.stdout.write("\n")

@@ -1,0 +1,32 @@
+"""`metric calibrate`: a metric's threshold from the controls of a probe set."""
+
+from pathlib import Path
+
+import torch
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.images import load_pixels
+from invmm_gate.protocols import CopyMetric
+from invmm_gate.similarity.calibrate import Calibration, calibrate
+from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import sscd_metric
+
+
+def calibrate_on_controls(folder: Path, *, metric: str, size: int, rate: float, sscd: Path | None) -> Calibration:
+    """Calibrate on the controls, which must not be copies of one another. Raises GateError."""
+    if not 0 < rate < 1:
+        raise ConfigError(f"--rate {rate:g}", expected="a share between 0 and 1")
+    probe_set = validate_probe_set(folder, min_controls=2)
+    controls = [probe for probe in probe_set.probes if probe.group == "control"]
+    pixels = [torch.from_numpy(load_pixels(probe_set, probe, height=size, width=size)) for probe in controls]
+    images = torch.stack(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return calibrate(_metric(metric, size, sscd), images, false_match_rate=rate)
+
+
+def _metric(name: str, size: int, sscd: Path | None) -> CopyMetric:
+    if name == "pixel_rmse":
+        return PixelRmse()
+    if name.startswith("sscd"):
+        return sscd_metric(name=name, threshold=0.5, size=size, path=sscd)[0]
+    raise ConfigError(f"--metric {name!r}", expected="pixel_rmse or a name that begins with sscd")

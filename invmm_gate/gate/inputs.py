@@ -1,0 +1,49 @@
+"""What a run is asked to do, checked before torch is imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
+from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.records import ModelManifest, ProbeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The choices of a `check` or `measure` command."""
+
+    model: Path
+    policy: str
+    probes: Path = Path("probes")
+    out: Path | None = None
+    """Run folder; by default `reports/<model name>-<run id>`, where equal inputs have an equal run id."""
+    seed: int = 0
+    device: str = "auto"
+    """`auto` is CUDA where there is one."""
+    rows: int | None = None
+    """Noised images in one optimisation step; part of the run's identity, as it moves the last bits of a score."""
+    allow_pickle: bool = False
+    sscd: Path | None = None
+    command: str = ""
+    """The command line, for the reader of run.json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Validated inputs of a run."""
+
+    options: Options
+    policy: Policy
+    probe_set: ProbeSet
+    model: ModelManifest
+
+
+def prepare(options: Options) -> Inputs:
+    """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError."""
+    policy = load_policy(options.policy)
+    model = inspect_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    needs_controls = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
+    least = max(policy.coverage.min_controls, 1 if needs_controls else 0)
+    probe_set = validate_probe_set(options.probes, min_controls=least)
+    return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)

@@ -1,0 +1,210 @@
+"""A loaded model with the metric and settings of a run: the only place where adapters are built."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+# Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+from torch import Tensor
+
+from invmm_gate import __version__
+from invmm_gate.errors import ConfigError
+from invmm_gate.gate.inputs import Inputs
+from invmm_gate.models.load import load_model
+from invmm_gate.policy.schema import MetricChoice
+from invmm_gate.probes.images import load_pixels
+from invmm_gate.protocols import CopyMetric, DiffusionModel
+from invmm_gate.records import MetricRecord, Probe, RunRecord
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.settings import InversionSettings
+from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
+from invmm_gate.similarity.sscd import sscd_metric
+
+RUN_SCHEMA_VERSION: Final = 1
+_DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
+_LARGEST_SSCD_SIDE: Final = 320
+_LIBRARIES: Final = ("torch", "diffusers", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Session:
+    """Everything that `measure` and `confirm` work with."""
+
+    inputs: Inputs
+    model: DiffusionModel
+    metric: CopyMetric
+    settings: InversionSettings
+    record: RunRecord
+    slots: int
+    """Tasks in the batch at once."""
+
+    def image(self, probe: str) -> Tensor:
+        """The probe's image, (3, image_height, image_width) in [-1, 1]. Raises ProbeSetError."""
+        return _image(self.inputs, next(p for p in self.inputs.probe_set.probes if p.id == probe), self.model)
+
+
+def open_session(inputs: Inputs) -> Session:
+    """Load the model and make ready to measure. Raises GateError."""
+    device = _device(inputs.options.device)
+    model = load_model(inputs.model, device=device)
+    settings = inputs.policy.resolve_settings(model.family)
+    for probe in inputs.probe_set.probes:
+        _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
+    metric, metric_record = _metric(inputs, model, device)
+    slots = _slots(inputs.options.rows or _DEFAULT_ROWS[torch.device(device).type], settings)
+    decisive = _decisive(inputs, model, settings, metric_record, rows=slots * settings.batch_size)
+    identity = fingerprint(decisive)
+    record = RunRecord(
+        schema_version=RUN_SCHEMA_VERSION,
+        run_id=identity[:12],
+        fingerprint=identity,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=inputs.model,
+        probe_set=inputs.probe_set,
+        metric=metric_record,
+        inputs=decisive,
+        context={"command": inputs.options.command, "policy": inputs.options.policy, "device": device},
+    )
+    return Session(inputs=inputs, model=model, metric=metric, settings=settings, record=record, slots=slots)
+
+
+def halved(session: Session) -> Session:
+    """The session with half the rows, after running out of memory. Raises ConfigError where there is nothing to halve.
+
+    The measurements that are finished stand; run.json says that the row count fell.
+    """
+    if session.slots == 1:
+        raise ConfigError(
+            f"out of memory with {session.settings.batch_size} rows, the smallest batch",
+            expected="memory for one probe",
+            do="use a larger device, or a smaller measure.settings.batch_size in the policy",
+        )
+    return replace(session, slots=session.slots // 2)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch raised for want of memory: CUDA has a class for it, the CPU allocator only a message."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _image(inputs: Inputs, probe: Probe, model: DiffusionModel) -> Tensor:
+    height, width = model.image_size
+    pixels = load_pixels(inputs.probe_set, probe, height=height, width=width)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(name).type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+    return name
+
+
+def _slots(rows: int, settings: InversionSettings) -> int:
+    if rows < settings.batch_size:
+        raise ConfigError(
+            f"--rows {rows} is below the batch of one probe",
+            expected=f"at least {settings.batch_size}",
+            do="give more rows, or a smaller measure.settings.batch_size in the policy",
+        )
+    return rows // settings.batch_size
+
+
+def _metric(inputs: Inputs, model: DiffusionModel, device: str) -> tuple[CopyMetric, MetricRecord]:
+    choice = inputs.policy.metric_for(*model.image_size)
+    build = next((build for prefix, build in _METRICS.items() if choice.name.startswith(prefix)), None)
+    if build is None:
+        raise ConfigError(
+            f"unknown metric {choice.name!r}",
+            expected="a name that begins with one of " + ", ".join(_METRICS),
+            do="correct the policy's metric",
+        )
+    metric, digest = build(inputs, model, choice, device)
+    record = MetricRecord(
+        name=metric.name,
+        threshold=metric.threshold,
+        higher_is_copy=metric.higher_is_copy,
+        digest=digest,
+        unfit=metric.unfit_for(*model.image_size) or "",
+    )
+    return metric, record
+
+
+def _pixel_rmse(_: Inputs, __: DiffusionModel, choice: MetricChoice, ___: str) -> tuple[CopyMetric, str]:
+    return PixelRmse(choice.threshold), ""
+
+
+def _neighbours(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, _: str) -> tuple[CopyMetric, str]:
+    controls = [_image(inputs, probe, model) for probe in inputs.probe_set.probes if probe.group == "control"]
+    if not controls:
+        raise ConfigError(
+            "metric pixel_l2_neighbours compares with the controls, and there are none",
+            expected="probes of group control",
+            do="add some with `invmm-gate probes add DIR IMAGE... --group control`",
+        )
+    return NeighbourNormalisedL2(torch.stack(controls).to(model.device), threshold=choice.threshold), ""
+
+
+def _sscd(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, device: str) -> tuple[CopyMetric, str]:
+    return sscd_metric(
+        name=choice.name,
+        threshold=choice.threshold,
+        size=min(_LARGEST_SSCD_SIDE, max(model.image_size)),
+        path=inputs.options.sscd,
+        expected_sha256=choice.sha256 or "",
+        device=device,
+    )
+
+
+_Builder = Callable[[Inputs, DiffusionModel, MetricChoice, str], tuple[CopyMetric, str]]
+_METRICS: Final[dict[str, _Builder]] = {
+    "pixel_rmse": _pixel_rmse,
+    "pixel_l2_neighbours": _neighbours,
+    "sscd": _sscd,
+}
+
+
+def _decisive(
+    inputs: Inputs, model: DiffusionModel, settings: InversionSettings, metric: MetricRecord, *, rows: int
+) -> dict[str, object]:
+    """All that decides a score or a verdict, and so the run's identity."""
+    cuda = model.device.type == "cuda"
+    return {
+        "model": inputs.model.digest,
+        "pipeline": inputs.model.pipeline,
+        "weights": inputs.model.weights,
+        "pickles": list(inputs.model.pickles),
+        "family": model.family,
+        "probe_set": inputs.probe_set.digest,
+        "policy": inputs.policy.digest,
+        "profile": inputs.policy.measure.profile,
+        "settings": _plain(asdict(settings)),
+        "metric": asdict(metric),
+        "seed": inputs.options.seed,
+        "rows": rows,
+        "device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
+        "threads": 0 if cuda else torch.get_num_threads(),
+        "versions": {"invmm-gate": __version__} | {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, object]:
+    """As JSON stores it: tuples become lists, so that a fingerprint can be taken again from the file."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,78 @@
+"""Files that are either there as a whole or not at all."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from invmm_gate.errors import MeasurementError, RunFolderError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write through a temporary file, fsync and rename, so a crash leaves the old file or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one whole line and flush it to the disk."""
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The file's complete lines; a last line that a crash cut off is not one."""
+    if not path.exists():
+        return []
+    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its newline, before appending to the file again."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        write_whole(path, data[: data.rfind(b"\n") + 1])
+
+
+def explained(error: OSError, path: Path) -> MeasurementError | RunFolderError:
+    """A full disk leaves the run unfinished (11); any other refusal is a bad run folder (2)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MeasurementError(
+            f"the disk is full: {path} could not be written",
+            expected="free space for the run folder",
+            do="free some and give the same command again; what was measured is kept",
+        )
+    return RunFolderError(
+        f"{path} cannot be written: {error.strerror or error}",
+        expected="a run folder that can be written",
+        do="give another --out",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

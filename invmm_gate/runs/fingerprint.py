@@ -1,0 +1,10 @@
+"""What makes two runs the same run."""
+
+from hashlib import sha256
+
+from invmm_gate.runs.jsonio import canonical
+
+
+def fingerprint(inputs: dict[str, object]) -> str:
+    """sha256 of the inputs as canonical JSON."""
+    return sha256(canonical(inputs).encode()).hexdigest()

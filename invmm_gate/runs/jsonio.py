@@ -1,0 +1,48 @@
+"""Records as JSON and back. No NaN, no infinity, no unknown field."""
+
+import dataclasses
+import datetime
+import json
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from invmm_gate.errors import RunFolderError
+
+Record = TypeVar("Record")
+
+
+def to_json(record: object, *, indent: int | None = None) -> str:
+    """One record as JSON with its fields in their order. Raises ValueError on NaN or infinity."""
+    return json.dumps(
+        dataclasses.asdict(record),  # type: ignore[call-overload]
+        allow_nan=False,
+        ensure_ascii=False,
+        indent=indent,
+        default=_plain,
+    )
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, which is what digests are taken of."""
+    return json.dumps(value, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def from_json(kind: type[Record], text: str | bytes, *, where: str) -> Record:
+    """A record of this kind. Raises RunFolderError that names `where`."""
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise RunFolderError(
+            f"{where} cannot be read: {field}: {first['msg']}",
+            expected=f"a {kind.__name__} as this version writes it",
+            do="restore the file, or start again with another --out",
+        ) from error
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in a record")
