@@ -1,0 +1,1 @@
+"""Checkpoints: their inspection, their digest and the adapters. One module per family."""

@@ -1,0 +1,168 @@
+"""The files of a checkpoint: walked without following a link, opened only if regular, read only if unchanged."""
+
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+from invmm_gate.errors import ModelError
+from invmm_gate.records import ModelFile
+
+MAX_FILES: Final = 10_000
+MAX_DEPTH: Final = 8
+MAX_JSON_BYTES: Final = 10_000_000
+
+Result = TypeVar("Result")
+
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_NO_BLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO would make a plain open wait for a writer
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """The files of an inspected checkpoint, by their path relative to `root`."""
+
+    root: Path
+    files: Mapping[str, ModelFile]
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.files
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes, read once. Raises ModelError unless they have the sha256 that was inspected."""
+        with open_regular(self.root, path) as stream:
+            data = stream.read()
+        if hashlib.sha256(data).hexdigest() != self.files[path].sha256:
+            raise changed(path)
+        return data
+
+    def peek(self, path: str, reader: Callable[[BufferedReader], Result]) -> Result:
+        """What `reader` makes of the open file; for headers, whose bytes are checked again when they are loaded."""
+        with open_regular(self.root, path) as stream:
+            return reader(stream)
+
+
+def changed(path: str) -> ModelError:
+    """The error for a file that is not the one that was inspected."""
+    return ModelError(
+        f"{path!r} changed since the checkpoint was inspected",
+        expected="the same bytes for the whole run",
+        do="let the writer of the checkpoint finish, then run again",
+    )
+
+
+def list_files(root: Path) -> tuple[str, ...]:
+    """Posix paths of all files below `root`, sorted. Raises ModelError for a link, a device or an unsafe name."""
+    found: list[str] = []
+    _walk(root, "", found)
+    return tuple(sorted(found))
+
+
+def _walk(root: Path, prefix: str, found: list[str]) -> None:
+    if prefix.count("/") > MAX_DEPTH:
+        raise ModelError(f"folder {prefix!r} lies too deep", expected=f"at most {MAX_DEPTH} levels")
+    try:
+        with os.scandir(root / prefix) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        _refuse_collisions(prefix, [entry.name for entry in entries])
+        for entry in entries:
+            _visit(root, prefix, entry, found)
+    except OSError as error:
+        raise unreadable(prefix or str(root), error) from error
+
+
+def _visit(root: Path, prefix: str, entry: os.DirEntry[str], found: list[str]) -> None:
+    path = prefix + entry.name
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if stat.S_ISDIR(mode):
+        _walk(root, path + "/", found)
+        return
+    _refuse_unless_regular(path, mode)
+    found.append(path)
+    if len(found) > MAX_FILES:
+        raise ModelError(f"more than {MAX_FILES} files below {str(root)!r}", expected="one checkpoint's files")
+
+
+def _refuse_unless_regular(path: str, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise _symlink(path)
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"{path!r} is a pipe, socket or device", expected="regular files only", do="remove it")
+
+
+def _symlink(path: str) -> ModelError:
+    return ModelError(
+        f"{path!r} is a symbolic link",
+        expected="regular files only",
+        do="copy the checkpoint with its links resolved (cp -rL SOURCE TARGET) and check the copy",
+    )
+
+
+def _refuse_collisions(prefix: str, names: list[str]) -> None:
+    """Names that a case-insensitive or normalising file system would take for one another."""
+    seen: dict[str, str] = {}
+    for name in names:
+        refuse_unsafe_name(prefix + name)
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            raise ModelError(
+                f"{prefix + seen[key]!r} and {prefix + name!r} differ only in case or in Unicode form",
+                expected="names that every file system keeps apart",
+                do="rename or remove one of them",
+            )
+        seen[key] = name
+
+
+def refuse_unsafe_name(path: str) -> None:
+    """Control, format and undecodable characters and backslashes; Unicode category C covers the first three."""
+    if "\\" in path or any(unicodedata.category(character)[0] == "C" for character in path):
+        raise ModelError(
+            f"file name {path!a} holds a control character or a backslash", expected="plain names", do="rename it"
+        )
+
+
+def open_regular(root: Path, path: str) -> BufferedReader:
+    """Open without following a link; raises ModelError unless it is a regular file."""
+    try:
+        descriptor = os.open(root / path, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK)
+        _refuse_open_special(descriptor, path)
+        return os.fdopen(descriptor, "rb")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _symlink(path) from error
+        raise unreadable(path, error) from error
+
+
+def _refuse_open_special(descriptor: int, path: str) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        _refuse_unless_regular(path, mode)
+
+
+def hash_file(root: Path, path: str) -> tuple[ModelFile, bytes]:
+    """Size and sha256 of a file, with its first 512 bytes."""
+    with open_regular(root, path) as stream:
+        head = stream.read(512)
+        stream.seek(0)
+        try:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        return ModelFile(path=path, size=stream.tell(), sha256=sha256), head
+
+
+def unreadable(path: str, error: OSError) -> ModelError:
+    """The error for a file or folder that the operating system does not let us read."""
+    return ModelError(
+        f"{path!r} cannot be read: {error.strerror or error}",
+        expected="a readable checkpoint",
+        do="check the path and its permissions",
+    )

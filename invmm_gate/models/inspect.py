@@ -1,0 +1,130 @@
+"""Find out what a checkpoint is, and refuse an unsafe one, before torch is imported."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.errors import ModelError
+from invmm_gate.models.allowed import WEIGHT_PICKLES, magic, refuse_content, refuse_name, refused_pickle
+from invmm_gate.models.digest import digest_of
+from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refuse_unsafe_name, unreadable
+from invmm_gate.models.fit import check_fit
+from invmm_gate.models.layout import Layout, read_layout
+from invmm_gate.models.weight_files import header_of, read_json
+from invmm_gate.records import ModelFile, ModelManifest
+
+_VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.")
+_ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
+
+
+def inspect_checkpoint(path: Path, *, allow_pickle: bool = False) -> ModelManifest:
+    """The manifest of a folder that diffusers saved, or of a single `.safetensors` file.
+
+    `allow_pickle` lets in the `.bin` or `.ckpt` weights of a network, and nothing else; the manifest lists them.
+    Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
+    """
+    root, paths, single = _locate(path)
+    for name in paths:
+        refuse_name(name, allow_pickle=allow_pickle)
+    files = _hashed(root, paths)
+    layout = read_layout(files, single=single)
+    _refuse_unscored(files, layout)
+    check_fit(files, layout)
+    return ModelManifest(
+        path=str(path),
+        name=path.resolve().name if single is None else path.stem,
+        pipeline=layout.pipeline,
+        files=tuple(files.files.values()),
+        digest=digest_of(files.files.values()),
+        pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
+        weights="ema" if layout.ema else "raw",
+        scheduler=layout.scheduler.scheduler,
+        prediction_type=layout.scheduler.prediction_type,
+    )
+
+
+def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
+    """The inspected files and their layout, read again with every byte checked against the manifest."""
+    root, _, single = _locate(Path(manifest.path))
+    files = CheckpointFiles(root, {file.path: file for file in manifest.files})
+    return files, read_layout(files, single=single)
+
+
+def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
+    """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
+    root, paths, _ = _locate(Path(manifest.path))
+    now = {path: hash_file(root, path)[0] for path in paths}
+    before = {file.path: file for file in manifest.files}
+    return tuple(sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path)))
+
+
+def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
+    """The folder, its files, and the weights file where `path` is one. A link given as the path itself is followed."""
+    if _is_folder(path):
+        root = path.resolve()
+        return root, list_files(root), None
+    if path.suffix not in (".safetensors", *WEIGHT_PICKLES):
+        refuse_name(path.name, allow_pickle=False)
+        raise ModelError(f"{str(path)!r} is no weights file", expected="a checkpoint's folder or .safetensors file")
+    refuse_unsafe_name(path.name)
+    siblings = (f"{path.stem}.config.json", f"{path.stem}.scheduler_config.json")
+    present = [name for name in siblings if os.path.lexists(path.parent / name)]
+    return path.parent.resolve(), tuple(sorted((path.name, *present))), path.name
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{str(path)!r} does not exist", expected="a checkpoint's folder or .safetensors file"
+        ) from error
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    except ValueError as error:
+        raise ModelError(f"{str(path)!a} is no path: {error}", expected="a checkpoint's folder") from error
+
+
+def _hashed(root: Path, paths: tuple[str, ...]) -> CheckpointFiles:
+    found: dict[str, ModelFile] = {}
+    for path in paths:
+        found[path], head = hash_file(root, path)
+        files = CheckpointFiles(root, found)
+        if path.endswith(".safetensors"):
+            _check_safetensors(files, path, head)
+        elif not path.endswith(WEIGHT_PICKLES):
+            refuse_content(path, head)
+        if path.endswith(".json"):
+            read_json(files, path)
+    return CheckpointFiles(root, found)
+
+
+def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
+    """A sound file is never taken for a pickle: a header of 640 bytes begins with a pickle's first two bytes."""
+    try:
+        header_of(files, path)
+    except ModelError as error:
+        kind = magic(head)
+        raise (refused_pickle(path, f"{kind} under a .safetensors name") if kind else error) from error
+
+
+def _refuse_unscored(files: CheckpointFiles, layout: Layout) -> None:
+    """Whatever else could be loaded in place of, or on top of, the weights that are scored."""
+    for path in files.files:
+        name = "." + path.rsplit("/", 1)[-1].lower()
+        weights = path.lower().endswith((".safetensors", *WEIGHT_PICKLES)) and path not in layout.claimed
+        if name.endswith("adapter_config.json") or (weights and any(word in name for word in _ADAPTERS)):
+            raise _unscored(path, "belongs to an adapter, which would not be scored")
+        if weights and any(variant in name for variant in _VARIANTS):
+            raise _unscored(path, "is a variant that would not be scored")
+        if weights:
+            raise _unscored(path, "holds weights that would not be scored")
+
+
+def _unscored(path: str, what: str) -> ModelError:
+    return ModelError(
+        f"{path!r} {what}",
+        expected="exactly the weights that will be released",
+        do="remove it, or check it as a checkpoint of its own",
+    )

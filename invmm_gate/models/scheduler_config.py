@@ -1,0 +1,74 @@
+"""The scheduler's configuration: the noise schedule and prediction type that the network was trained with.
+
+How the scheduler samples (spacing, solver order, clipping) is accepted and not used: the gate has one sampler
+(MEASURES D19). Whatever would change the process itself must keep the variance-preserving meaning.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from invmm_gate.errors import ModelError
+from invmm_gate.models.configs import StrictConfig, class_name, validated
+
+Beta = Annotated[float, Field(gt=0, lt=1)]
+
+SCHEDULERS: Final[tuple[str, ...]] = (
+    "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "PNDMScheduler",
+    "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+)  # fmt: skip
+
+SAMPLER_KEYS: Final = frozenset({
+    "variance_type", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio",
+    "sample_max_value", "timestep_spacing", "steps_offset", "set_alpha_to_one", "skip_prk_steps",
+    "interpolation_type", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
+    "sigma_min", "sigma_max", "final_sigmas_type", "solver_order", "algorithm_type", "solver_type",
+    "lower_order_final", "euler_at_final", "lambda_min_clipped", "predict_x0", "disable_corrector", "flow_shift",
+    "time_shift_type", "shift_terminal", "tensor_format",
+})  # fmt: skip
+"""Known to diffusers, without effect on what the network was trained to predict."""
+
+
+class SchedulerConfig(StrictConfig):
+    """alpha_bar and prediction type; defaults are those of diffusers' DDPMScheduler."""
+
+    scheduler: str
+    num_train_timesteps: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
+    trained_betas: (
+        Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(max_length=10_000, strict=False)] | None
+    ) = None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    use_flow_sigmas: Literal[False] = False
+    use_dynamic_shifting: Literal[False] = False
+    timestep_type: Literal["discrete"] = "discrete"
+    timestep_values: None = None
+    solver_p: None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SchedulerConfig":
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(f"{len(self.trained_betas)} trained_betas for {self.num_train_timesteps} timesteps")
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
+        if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
+            raise ValueError(f"{self.scheduler} has no sigmoid schedule")
+        return self
+
+
+def scheduler_config(content: Mapping[str, object], name: str) -> SchedulerConfig:
+    """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""
+    kind = class_name(content, name=name, allowed=SCHEDULERS)
+    for key in sorted(content.keys() & SAMPLER_KEYS):
+        if isinstance(content[key], dict):
+            raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
+    if "scheduler" in content:
+        raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
+    core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
+    return validated(SchedulerConfig, {**core, "scheduler": kind}, name)

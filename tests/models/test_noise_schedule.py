@@ -1,0 +1,88 @@
+"""alpha_bar number for number as diffusers has it, and configurations with diffusers' own defaults."""
+
+import inspect
+import json
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invmm_gate.errors import ModelError
+from invmm_gate.models.configs import NETWORKS, KLConfig, UNetConfig, VQConfig, network_config
+from invmm_gate.models.noise_schedule import alpha_bar_of
+from invmm_gate.models.scheduler_config import SCHEDULERS, scheduler_config
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"num_train_timesteps": 50, "beta_end": 0.2},
+    {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195},
+    {"beta_schedule": "squaredcos_cap_v2"},
+    {"beta_schedule": "sigmoid"},
+    {"num_train_timesteps": 4, "trained_betas": [0.1, 0.2, 0.3, 0.4]},
+    {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    {"rescale_betas_zero_snr": True, "prediction_type": "sample", "beta_schedule": "scaled_linear"},
+]
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # diffusers' own, with numpy 2
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
+    tried = 0
+    for changes in SETTINGS:
+        try:
+            scheduler = getattr(diffusers, name)(**changes)
+        except (NotImplementedError, TypeError):
+            continue
+        content = json.loads(scheduler.to_json_string())
+        if changes.keys() - content.keys():
+            continue  # a setting that this scheduler does not have
+        config = scheduler_config(content, "scheduler_config.json")
+        theirs = scheduler.alphas_cumprod.clone()
+        if theirs[-1] == 2**-24:  # these samplers' stand-in for the 0 of training
+            theirs[-1] = 0
+        assert torch.equal(alpha_bar_of(config), theirs), changes
+        tried += 1
+    assert tried >= 5
+
+
+@pytest.mark.parametrize(
+    ("config", "network", "own"),
+    [
+        (UNetConfig, "UNet2DModel", set()),
+        (VQConfig, "VQModel", {"scaling_factor"}),  # MEASURES D18
+        (KLConfig, "AutoencoderKL", set()),
+    ],
+)
+def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own: set[str]) -> None:
+    parameters = inspect.signature(getattr(diffusers, network).__init__).parameters
+    theirs = {key: value.default for key, value in parameters.items() if key != "self"}
+    ours = {key: field.default for key, field in config.model_fields.items()}
+    assert {key: ours[key] for key in ours.keys() - own} == {key: theirs[key] for key in theirs.keys() - own}
+    assert ours.keys() == theirs.keys()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from([*NETWORKS, *SCHEDULERS]), st.data())
+def test_any_value_under_any_key_is_a_configuration_or_a_clear_error(kind: str, data: st.DataObject) -> None:
+    keys = sorted(UNetConfig.model_fields | VQConfig.model_fields | {"beta_end": 0, "trained_betas": 0, "x": 0})
+    content = {"_class_name": kind, **data.draw(st.dictionaries(st.sampled_from(keys), values, max_size=3))}
+    message = ""
+    try:
+        if kind in NETWORKS:
+            network_config(content, name="config.json", allowed=(kind,))
+        else:
+            scheduler_config(content, "config.json")
+    except ModelError as error:
+        message = str(error)
+    assert message == "" or "config.json" in message
+    assert message.isprintable()
