@@ -71,9 +71,7 @@ class DiffusionModel(Protocol):
         """x_0 of images in [-1, 1]."""
         ...
 
-    def decode(
-        self, x_0: Float[Tensor, "row channel height width"]
-    ) -> Float[Tensor, "row 3 image_height image_width"]:
+    def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped."""
         ...
 
@@ -102,9 +100,7 @@ class CopyMetric(Protocol):
     @property
     def higher_is_copy(self) -> bool: ...
 
-    def embed(
-        self, images: Float[Tensor, "row 3 height width"]
-    ) -> Float[Tensor, "row feature"]:
+    def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """Features of images in [-1, 1]; the metric owns its transform."""
         ...
 

@@ -60,9 +60,7 @@ class InversionSettings:
 
 _REFERENCE: Final[dict[Family, InversionSettings]] = {
     "pixel": InversionSettings(steps=2000, batch_size=32, sampler_steps=200),
-    "latent": InversionSettings(
-        steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"
-    ),
+    "latent": InversionSettings(steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"),
 }
 
 PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {

@@ -1,6 +1,6 @@
 """Writes the demo's probe set: the planted images, images that the models saw once, and images that they never saw.
 
-    python examples/demo/probe_set.py probes
+python examples/demo/probe_set.py probes
 """
 
 import argparse

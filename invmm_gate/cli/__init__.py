@@ -18,19 +18,20 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS"):
         os.environ.setdefault(name, "true")
-    from click.exceptions import Abort, ClickException, Exit
+    import typer
 
     from invmm_gate.cli.commands import app
 
     try:
         return _exit_code(app(args=arguments, prog_name="invmm-gate", standalone_mode=False))
-    except Exit as finished:
+    except typer.Exit as finished:
         return finished.exit_code
     except GateError as error:
         return _failed(f"error: {error}", error.exit_code)
-    except ClickException as error:
-        return _failed(f"error: {error.format_message()}; see `invmm-gate --help`", BAD_INPUT)
-    except (KeyboardInterrupt, Abort):
+    except typer.TyperException as error:
+        message = error.format_message()
+        return _failed(message if message.startswith("Usage:") else _usage_error(message), BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted: what was finished is kept; give the same command to go on", INTERRUPTED)
     except Exception as error:
         if os.environ.get("INVMM_GATE_DEBUG"):
@@ -38,6 +39,10 @@ def run(arguments: list[str]) -> int:
         line = " ".join(str(error).split())[:300]
         text = f"internal error: {type(error).__name__}: {line}; set INVMM_GATE_DEBUG=1 to see where, and report it"
         return _failed(text, INTERNAL_ERROR)
+
+
+def _usage_error(message: str) -> str:
+    return f"error: {message.rstrip('.')}; see `invmm-gate --help`"
 
 
 def _exit_code(result: object) -> int:

@@ -69,6 +69,4 @@ class FlowMatching:
 
     def _level(self, u: Float[Tensor, " row"]) -> NoiseLevel:
         sigma = self._shifted(u)
-        return NoiseLevel(
-            alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float()
-        )
+        return NoiseLevel(alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float())

@@ -39,9 +39,7 @@ def check(options: Options, finish: Finish, progress: Progress, *, today: dateti
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
     inputs = prepare(options)
     with _measured(inputs, progress, confirmed=True) as folder:
-        verdict = finishing.judge(
-            folder, inputs.policy, waivers=finish.waivers, baseline=finish.baseline, today=today
-        )
+        verdict = finishing.judge(folder, inputs.policy, waivers=finish.waivers, baseline=finish.baseline, today=today)
         finishing.report(folder, reveal=finish.reveal)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)

@@ -56,4 +56,3 @@ def publish(folder: RunFolder, tracking_uri: str | None) -> str:
     from invmm_gate.tracking.mlflow_log import MlflowTracker
 
     return MlflowTracker(tracking_uri).publish(folder.data(), folder.path)
-

@@ -173,9 +173,7 @@ class Inverter:
         timestep = torch.zeros(len(self._slots), batch, dtype=torch.int64)
         for slot in active:
             standard[slot.index] = torch.randn(batch, *shape, generator=slot.noise_stream)
-            timestep[slot.index] = torch.randint(
-                self._model.schedule.timesteps, (batch,), generator=slot.noise_stream
-            )
+            timestep[slot.index] = torch.randint(self._model.schedule.timesteps, (batch,), generator=slot.noise_stream)
         return standard.to(self._model.device), timestep.to(self._model.device)
 
     def _retire(self, slots: Sequence[_Slot]) -> Iterator[Inversion]:

@@ -45,9 +45,7 @@ def positive_control(
     patterns = _patterns(image_size, stream(root_seed, POSITIVE_CONTROL)).to(device)
     weights = torch.full((_PATTERNS,), (1 - _PLANTED_WEIGHT) / (_PATTERNS - 1))
     weights[0] = _PLANTED_WEIGHT
-    short = replace(
-        settings, steps=_TESTS * settings.test_every, stop_above=None, mirror=False, guidance_scales=(1.0,)
-    )
+    short = replace(settings, steps=_TESTS * settings.test_every, stop_above=None, mirror=False, guidance_scales=(1.0,))
     inverter = Inverter(
         MixtureDenoiser(patterns, weights, schedule),
         metric,

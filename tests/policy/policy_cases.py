@@ -9,7 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from policy_builders import (
+from invmm_gate.errors import ConfigError
+from invmm_gate.intervals import clopper_pearson, replication_share
+from invmm_gate.records import GROUPS, Interval, RunData, Verdict
+from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
     PERMISSIVE,
@@ -32,10 +35,6 @@ from policy_builders import (
     with_score,
     without,
 )
-
-from invmm_gate.errors import ConfigError
-from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.records import GROUPS, Interval, RunData, Verdict
 
 Case = Callable[[SimpleNamespace], None]
 CASES: dict[str, Case] = {}

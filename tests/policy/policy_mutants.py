@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 
-import policy_cases
+from tests.policy import policy_cases
 
 MODULES = ("conformal", "evidence", "rules", "soundness", "coverage", "waivers", "verdict")
 """In the order in which they import one another."""

@@ -10,7 +10,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from policy_builders import PERMISSIVE, STANDARD, STRICT
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.policy.overrides import SettingsOverrides
@@ -18,6 +17,7 @@ from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.shipped import policies_folder, shipped_policies
 from invmm_gate.policy.yaml_lines import load_document
 from invmm_gate.settings import PROFILES, InversionSettings
+from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT
 
 TEXT = (policies_folder() / "strict.yaml").read_text()
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 from invmm_gate.policy.lint import lint
 from invmm_gate.policy.schema import Policy
+from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 BELOW = {"rule": "invmm_below", "threshold": 0.05}
 

@@ -2,9 +2,9 @@
 
 from types import CodeType
 
-import policy_cases
-import policy_mutants
 import pytest
+
+from tests.policy import policy_cases, policy_mutants
 
 KILLED_AT_LEAST = 0.9
 

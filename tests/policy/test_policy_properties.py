@@ -5,7 +5,11 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_builders import (
+
+from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.verdict import decide, judge, probes_to_confirm
+from invmm_gate.records import Finding, RunData
+from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
     PERMISSIVE,
@@ -24,10 +28,6 @@ from policy_builders import (
     with_score,
     without,
 )
-
-from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import decide, judge, probes_to_confirm
-from invmm_gate.records import Finding, RunData
 
 POLICIES = (STRICT, STANDARD, PERMISSIVE)
 BADNESS = {"pass": 0, "inconclusive": 1, "block": 2}

@@ -6,14 +6,14 @@ import json
 from types import SimpleNamespace
 
 import jsonschema
-import policy_cases
 import pytest
-from policy_builders import STRICT, TODAY, broken, clean_run, target, waiver, with_measurement, with_score
 
 from invmm_gate.policy import conformal, evidence, rules, verdict, waivers
 from invmm_gate.policy.shipped import verdict_schema
 from invmm_gate.policy.verdict import judge
 from invmm_gate.records import Finding, Verdict, Waiver, WaiverState
+from tests.policy import policy_cases
+from tests.policy.policy_builders import STRICT, TODAY, broken, clean_run, target, waiver, with_measurement, with_score
 
 GATE = SimpleNamespace(verdict=verdict, waivers=waivers, conformal=conformal, rules=rules, evidence=evidence)
 

@@ -15,7 +15,7 @@ from invmm_gate.report import to_html
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.report.to_html import render_html
-from report.conftest import CAPTION, FINDINGS, FOLDER, MEASUREMENTS, SOURCE, WAIVER, finding, png, trial, verdict
+from tests.report.conftest import CAPTION, FINDINGS, FOLDER, MEASUREMENTS, SOURCE, WAIVER, finding, png, trial, verdict
 
 HOSTILE = (
     "<script>alert(1)</script>",

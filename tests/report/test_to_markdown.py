@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.report.to_markdown import SIZE_LIMIT, inert, render_summary
-from report.conftest import CAPTION, MEASUREMENTS, SOURCE, finding, verdict
-from report.test_to_html import HOSTILE, poisoned
+from tests.report.conftest import CAPTION, MEASUREMENTS, SOURCE, finding, verdict
+from tests.report.test_to_html import HOSTILE, poisoned
 
 OURS = re.compile(r"</?code>|<br>|&#\d+;")
 

@@ -15,7 +15,7 @@ from invmm_gate.report.images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.tracking import mlflow_log
 from invmm_gate.tracking.mlflow_log import MlflowTracker
-from tracking.conftest import CAPTION, IMAGE, PROMPT, SOURCE, fill, make_data
+from tests.tracking.conftest import CAPTION, IMAGE, PROMPT, SOURCE, fill, make_data
 
 
 def parents(client, experiment="invmm-gate"):
