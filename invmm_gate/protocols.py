@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,7 @@ class Condition:
     tensors: Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Where x_t lies between data and noise, one notation for all families."""
 
@@ -45,6 +46,7 @@ class Schedule(Protocol):
         ...
 
 
+@runtime_checkable
 class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
 
@@ -87,6 +89,7 @@ class DiffusionModel(Protocol):
         ...
 
 
+@runtime_checkable
 class CopyMetric(Protocol):
     """How alike a sample and an image are, and from where on the sample is a copy."""
 
@@ -105,9 +108,9 @@ class CopyMetric(Protocol):
         ...
 
     def compare(
-        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "row feature"]
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
     ) -> Float[Tensor, " row"]:
-        """The metric's value for each pair of rows."""
+        """The metric's value for each pair of rows, or for each row and one reference."""
         ...
 
     def is_copy(self, values: Float[Tensor, " row"]) -> Bool[Tensor, " row"]:

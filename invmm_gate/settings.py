@@ -29,7 +29,7 @@ class InversionSettings:
     plateau_sign: Literal["improvement", "paper"] = "improvement"
     """`improvement` halves when previous - now < xi (the code); `paper` when now - previous < xi (Algorithm 1)."""
     control_loss: Literal["denoise", "total"] = "denoise"
-    """What the plateau test watches: the denoising error alone, or with the weighted normality (the LDM and SD code)."""
+    """What the plateau test watches: the denoising error, or with the weighted normality (the LDM and SD code)."""
     loss_window: int = 100
     """Steps over which the watched loss is averaged; 1 = the current value (Algorithm 1)."""
     initial_weight: float = 1.0
@@ -49,7 +49,7 @@ class InversionSettings:
     seeds: int = 1
     """Inversions per probe; the score is their lower median."""
     stop_above: float | None = None
-    """Stop a probe whose normality exceeds `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
+    """Stop a probe with a normality over `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
     stop_margin: float = 0.5
     stop_tests: int = 2
     stop_after: int = 100
@@ -70,7 +70,7 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         for family, settings in _REFERENCE.items()
     },
     "gate": {
-        "pixel": InversionSettings(steps=300, batch_size=8, test_at_start=True),
+        "pixel": InversionSettings(steps=400, batch_size=4, test_at_start=True),
         "latent": InversionSettings(steps=1000, batch_size=8, weight_step=5e-4, test_at_start=True),
     },
 }

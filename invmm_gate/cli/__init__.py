@@ -3,13 +3,21 @@
 import os
 import signal
 import sys
+from typing import Final
 
 from invmm_gate.errors import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, GateError
+
+_INTERRUPTED: Final = "interrupted: what was finished is kept; give the same command to go on"
 
 
 def main() -> None:
     """Entry point of `invmm-gate`; ends the process with an exit code of DESIGN 4."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        exit_code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while `run` itself was being imported
+        exit_code = _failed(_INTERRUPTED, INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not turn the exit code into a traceback
+    sys.exit(exit_code)
 
 
 def run(arguments: list[str]) -> int:
@@ -32,7 +40,7 @@ def run(arguments: list[str]) -> int:
         message = error.format_message()
         return _failed(message if message.startswith("Usage:") else _usage_error(message), BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted: what was finished is kept; give the same command to go on", INTERRUPTED)
+        return _failed(_INTERRUPTED, INTERRUPTED)
     except Exception as error:
         if os.environ.get("INVMM_GATE_DEBUG"):
             raise

@@ -79,7 +79,8 @@ def check(
         command=_command(),
     )
     finish = Finish(waivers=waivers, baseline=baseline, reveal=reveal, track=track, tracking_uri=tracking_uri)
-    result = run_check(options, finish, TerminalProgress(quiet=quiet or json), today=_today())
+    with TerminalProgress(quiet=quiet or json) as progress:
+        result = run_check(options, finish, progress, today=_today())
     if json:
         as_json(_summary(result.folder, result.verdict) | {"published": result.published})
     else:
@@ -118,7 +119,8 @@ def measure(
         sscd=sscd,
         command=_command(),
     )
-    folder = run_measure(options, TerminalProgress(quiet=quiet))
+    with TerminalProgress(quiet=quiet) as progress:
+        folder = run_measure(options, progress)
     typer.echo(f"measured: {folder}; next: invmm-gate confirm {folder}")
     return 0
 
@@ -129,7 +131,8 @@ def confirm(run: Run, *, quiet: Quiet = False, sscd: Sscd = None) -> int:
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.gate.check import confirm as run_confirm
 
-    run_confirm(run, TerminalProgress(quiet=quiet), sscd=sscd)
+    with TerminalProgress(quiet=quiet) as progress:
+        run_confirm(run, progress, sscd=sscd)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 
@@ -150,9 +153,9 @@ def judge(
     from invmm_gate.runs.folder import RunFolder
 
     folder = RunFolder(run)
-    rules = load_policy(policy)
+    rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline)
     with folder.existing_locked():
-        verdict = finishing.judge(folder, rules, waivers=waivers, baseline=baseline, today=_today())
+        verdict = finishing.judge(folder, rules, beside, today=_today())
         finishing.report(folder)
     if json:
         as_json(_summary(run, verdict))

@@ -72,7 +72,7 @@ def validate(
     for line in result.lines():
         typer.echo(printable(line), err=True)
     if result.probe_set is None:
-        typer.echo(f"{len(result.problems)} problems in {folder}", err=True)
+        typer.echo(f"error: {len(result.problems)} problems in {printable(str(folder))}", err=True)
         return BAD_INPUT
     typer.echo(f"{folder}: {len(result.probe_set.probes)} probes, digest {result.probe_set.digest}")
     return PASS

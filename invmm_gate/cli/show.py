@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import final
+from typing import Self, final
 
 from invmm_gate.records import Verdict
 
@@ -18,7 +18,10 @@ def printable(text: str) -> str:
 
 @final
 class TerminalProgress:
-    """A bar with the time left on stderr; off a terminal only the notes."""
+    """A bar with the time left on stderr; off a terminal only the notes.
+
+    Used in a `with` block: however the stages end, the terminal gets its cursor back.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         from rich.console import Console
@@ -37,10 +40,20 @@ class TerminalProgress:
         )
         self._task: TaskID | None = None
 
+    def __enter__(self) -> Self:
+        """Nothing is drawn before a stage begins."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last bar as it stands, on a line of its own."""
+        self._bars.stop()
+
     def begin(self, stage: str, total: int, done: int = 0) -> None:
-        """Show a bar for the stage."""
-        self._bars.start()
+        """Show a bar for the stage; that of the stage before is on the screen already."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
         self._task = self._bars.add_task(stage, total=total, completed=done)
+        self._bars.start()
 
     def advance(self, parts: int) -> None:
         """Move the bar."""
@@ -66,11 +79,11 @@ def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     counts = verdict.counts
-    measured = counts["probes"] + counts["controls"] - counts["missing"]
+    total = counts["probes"] + counts["controls"]
     console.print(
         Text.assemble(
             (_SIGNS[verdict.decision], _COLOURS[verdict.decision]),
-            f"  policy {printable(verdict.policy)}: {measured} of {counts['probes'] + counts['controls']} probes measured,"
+            f"  policy {printable(verdict.policy)}: {total - counts['missing']} of {total} probes measured,"
             f" {counts['inverted']} inverted, {counts['confirmed']} confirmed by sampling",
         )
     )
@@ -81,9 +94,9 @@ def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
         console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
     if not verdict.findings:
         console.print("  no findings")
-    console.print(f"  report: {folder}/report.html", markup=False)
+    console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
-        console.print(f"  logged: {published}", markup=False)
+        console.print(f"  logged: {printable(published)}", markup=False)
 
 
 def as_json(value: dict[str, object]) -> None:

@@ -104,14 +104,12 @@ def _sample_batch(
     """Sample `rows` images (a fixed number, whatever is needed) and count the first `size` against each open probe."""
     noise = torch.randn(plan.rows, *model.latent_shape, generator=generator).to(model.device)
     x_0 = sample(model, noise, steps=plan.sampler_steps)[:size]
-    if not bool(x_0.isfinite().all()):
-        raise MeasurementError(
-            "plain sampling gave NaN or infinity", expected="finite samples", do="check the checkpoint's weights"
-        )
+    _refuse_non_finite(x_0, "plain sampling", do="check the checkpoint's weights")
     images = model.decode(x_0)
     features = metric.embed(images)
     for probe, count in counts.items():
         values = torch.stack([metric.compare(features, reference) for reference in references[probe]])
+        _refuse_non_finite(values, f"the copy metric {metric.name}", do=f"check it on the image of probe {probe}")
         nearest = (values.amax(dim=0) if metric.higher_is_copy else values.amin(dim=0)).cpu()
         hit = metric.is_copy(nearest)
         best = float(nearest.max() if metric.higher_is_copy else nearest.min())
@@ -119,6 +117,12 @@ def _sample_batch(
         count.closest = best if count.closest is None else (max if metric.higher_is_copy else min)(best, count.closest)
         room = _COPIES_KEPT - len(count.copies)
         count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
+
+
+def _refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
+    """NaN is no copy to any metric, so it would pass for "not memorized"."""
+    if not bool(values.isfinite().all()):
+        raise MeasurementError(f"{source} gave NaN or infinity", expected="finite values", do=do)
 
 
 def _answer(probe: str, count: _Count, trials: int, plan: SamplingPlan, confidence: float) -> Confirmation:

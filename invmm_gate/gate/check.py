@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.errors import ConfigError, PublishError
+from invmm_gate.errors import GateError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
@@ -37,9 +37,10 @@ class Checked:
 
 def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
-    inputs = prepare(options)
-    with _measured(inputs, progress, confirmed=True) as folder:
-        verdict = finishing.judge(folder, inputs.policy, waivers=finish.waivers, baseline=finish.baseline, today=today)
+    beside = finishing.circumstances(finish.waivers, finish.baseline)
+    inputs = _prepared(options)
+    with _measured(inputs, progress, beside) as folder:
+        verdict = finishing.judge(folder, inputs.policy, beside, today=today)
         finishing.report(folder, reveal=finish.reveal)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)
@@ -47,14 +48,14 @@ def check(options: Options, finish: Finish, progress: Progress, *, today: dateti
 
 def measure(options: Options, progress: Progress) -> Path:
     """Self-check and measure, without confirming or judging; the run folder."""
-    with _measured(prepare(options), progress, confirmed=False) as folder:
+    with _measured(_prepared(options), progress, None) as folder:
         return folder.path
 
 
 def confirm(run: Path, progress: Progress, *, sscd: Path | None = None) -> None:
     """Confirm the probes of a measured run. Model and probe set must be as they were measured."""
     folder = RunFolder(run)
-    with _measured(prepare(_options_of(folder, sscd)), progress, confirmed=True):
+    with _measured(_prepared(_options_of(folder, sscd)), progress, finishing.Circumstances()):
         return
 
 
@@ -76,23 +77,34 @@ def _options_of(folder: RunFolder, sscd: Path | None) -> Options:
     )
 
 
+def _prepared(options: Options) -> Inputs:
+    """The validated inputs. A folder that is in use is refused first, as all the rest takes seconds."""
+    if options.out is not None:
+        RunFolder(options.out).refuse_if_in_use()
+    return prepare(options)
+
+
 @contextmanager
-def _measured(inputs: Inputs, progress: Progress, *, confirmed: bool) -> Iterator[RunFolder]:
-    """The locked run folder after the stages on the device. Torch is imported here, after all inputs were checked."""
+def _measured(inputs: Inputs, progress: Progress, beside: finishing.Circumstances | None) -> Iterator[RunFolder]:
+    """The locked run folder after the stages on the device; `beside` is None where nothing is to be confirmed.
+
+    Torch is imported here, after all inputs were checked.
+    """
     from invmm_gate.gate import measuring
-    from invmm_gate.gate.session import open_session
+    from invmm_gate.gate.session import memory_explained, open_session
 
     progress.note(f"loading {inputs.model.pipeline} from {inputs.options.model}")
-    session = open_session(inputs)
+    with memory_explained():
+        session = open_session(inputs)
     folder = RunFolder(inputs.options.out or Path("reports") / f"{inputs.model.name}-{session.record.run_id}")
-    with folder.locked():
+    with folder.locked(), memory_explained():
         folder.begin(session.record)
-        folder.forget_verdict()  # a verdict of an earlier state must not outlive what is measured now
+        folder.forget(*finishing.OUTPUTS)  # a verdict of an earlier state must not outlive what is measured now
         _say_what_is_there(folder, progress)
         if measuring.self_check(session, folder, progress):
-            measuring.measure(session, folder, progress)
-            if confirmed:
-                measuring.confirm(session, folder, progress)
+            session = measuring.measure(session, folder, progress)
+            if beside is not None:
+                measuring.confirm(session, folder, progress, baseline=beside.baseline)
         measuring.model_unchanged(session, folder)
         yield folder
 
@@ -104,11 +116,8 @@ def _say_what_is_there(folder: RunFolder, progress: Progress) -> None:
 
 
 def _publish(folder: RunFolder, finish: Finish, progress: Progress) -> str:
-    from invmm_gate.tracking.spool import spool
-
     try:
         return finishing.publish(folder, finish.tracking_uri)
-    except (PublishError, ConfigError) as error:
-        spool(folder.path, uri=finish.tracking_uri, error=str(error))
+    except GateError as error:
         progress.note(f"not published: {error}")
         return ""

@@ -1,9 +1,11 @@
 """The stages after the device: judge, report, publish. They read the run folder and never import torch."""
 
 import datetime
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from invmm_gate.errors import GateError
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import judge as decide
 from invmm_gate.policy.waivers import load_waivers
@@ -12,19 +14,33 @@ from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.folder import RunFolder
 
+OUTPUTS: Final = ("verdict.json", *(form.file for form in FORMATS.values()))
+"""The files that say how a run was judged."""
 
-def judge(
-    folder: RunFolder,
-    policy: Policy,
-    *,
-    waivers: Path | None = None,
-    baseline: Path | None = None,
-    today: datetime.date,
-) -> Verdict:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What `judge` weighs beside the records and the policy."""
+
+    waivers: tuple[Waiver, ...] = ()
+    baseline: tuple[Measurement, ...] | None = None
+    """The last approved run's measurements; None if no run was named."""
+
+
+def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
+    """Read both files. Before anything is measured: a slip in them must not cost hours. Raises GateError."""
+    listed = load_waivers(waivers) if waivers else ()
+    return Circumstances(waivers=listed, baseline=_measurements_of(RunFolder(baseline)) if baseline else None)
+
+
+def _measurements_of(run: RunFolder) -> tuple[Measurement, ...]:
+    run.run()  # a mistyped folder is an error, not a baseline without measurements
+    return run.measurements()
+
+
+def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
     """Hold the records against the policy and write verdict.json."""
-    listed: Sequence[Waiver] = load_waivers(waivers) if waivers else ()
-    earlier: Sequence[Measurement] | None = RunFolder(baseline).measurements() if baseline else None
-    verdict = decide(folder.data(), policy, listed, today=today, baseline=earlier)
+    verdict = decide(folder.data(), policy, beside.waivers, today=today, baseline=beside.baseline)
     folder.write_verdict(verdict)
     return verdict
 
@@ -33,9 +49,13 @@ def report(folder: RunFolder, *, reveal: bool = False) -> tuple[Path, ...]:
     """Render every format from the records; the files written."""
     data = folder.data()
     images = _images(folder, data) if reveal else ReportImages()
-    for form in FORMATS.values():
-        folder.write(form.file, form.render(data, images, reveal))
-    return tuple(folder.path / form.file for form in FORMATS.values())
+    for name, text in _rendered(data, images, reveal=reveal).items():
+        folder.write(name, text)
+    return tuple(folder.path / name for name in OUTPUTS if name != "verdict.json")
+
+
+def _rendered(data: RunData, images: ReportImages, *, reveal: bool) -> dict[str, str]:
+    return {form.file: form.render(data, images, reveal) for form in FORMATS.values()}
 
 
 def _images(folder: RunFolder, data: RunData) -> ReportImages:
@@ -52,7 +72,23 @@ def _images(folder: RunFolder, data: RunData) -> ReportImages:
 
 
 def publish(folder: RunFolder, tracking_uri: str | None) -> str:
-    """Log the run to MLflow; where it can be seen. Raises PublishError; the verdict stands all the same."""
-    from invmm_gate.tracking.mlflow_log import MlflowTracker
+    """Log the run to MLflow; where it can be seen. Raises PublishError; the verdict stands all the same.
 
-    return MlflowTracker(tracking_uri).publish(folder.data(), folder.path)
+    publish.json says `pending` before the first request and `published` after the last one. Without `tracking_uri`, a
+    pending run goes where it was to go. Reports are rendered anew, without pictures, whatever `--reveal` wrote into the
+    folder: no pixel of a probe or of a copy of it is ever sent.
+    """
+    from invmm_gate.tracking.mlflow_log import MlflowTracker
+    from invmm_gate.tracking.spool import mark_published, read, spool
+
+    before = read(folder.path)
+    uri = tracking_uri or (before.uri if before else "") or None
+    spool(folder.path, uri=uri)
+    data = folder.data()
+    try:
+        place = MlflowTracker(uri).publish(data, folder.path, rendered=_rendered(data, ReportImages(), reveal=False))
+    except GateError as error:
+        spool(folder.path, uri=uri, error=str(error))
+        raise
+    mark_published(folder.path, uri=uri, place=place)
+    return place

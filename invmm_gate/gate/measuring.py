@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from typing import Final
@@ -13,7 +14,8 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from invmm_gate.confirm.plain_sampling import Confirmed, SamplingPlan, confirm_by_sampling
+from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
+from invmm_gate.errors import MeasurementError
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session, halved, is_out_of_memory
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
@@ -23,7 +25,7 @@ from invmm_gate.measure.streams import stream
 from invmm_gate.models.inspect import changed_files
 from invmm_gate.policy.schema import ConfirmedConfig
 from invmm_gate.policy.verdict import probes_to_confirm
-from invmm_gate.records import Probe, SelfCheck
+from invmm_gate.records import Measurement, Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 MODEL_UNCHANGED: Final = "model_unchanged"
@@ -33,8 +35,9 @@ _UTILITY_CONTROLS: Final = 16
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     """Check the gate and the model before the probes; whether both passed."""
     done = {check.name for check in folder.self_checks()}
-    progress.begin("self-check", total=2, done=len(done))
-    for name, check in (("positive_control", _positive_control), ("utility_floor", _utility_floor)):
+    checks = {"positive_control": _positive_control, "utility_floor": _utility_floor}
+    progress.begin("self-check", total=len(checks), done=len(done & set(checks)))
+    for name, check in checks.items():
         if name not in done:
             folder.append(check(session))
             progress.advance(1)
@@ -47,9 +50,9 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
-    if MODEL_UNCHANGED in {check.name for check in folder.self_checks()}:
-        return
     changed = changed_files(session.inputs.model)
+    if not changed and MODEL_UNCHANGED in {check.name for check in folder.self_checks()}:
+        return
     detail = f"changed during the run: {', '.join(changed[:10])}" if changed else "the files are as they were inspected"
     folder.append(SelfCheck(name=MODEL_UNCHANGED, passed=not changed, detail=detail))
 
@@ -72,23 +75,41 @@ def _utility_floor(session: Session) -> SelfCheck:
     return utility_floor(session.model, images, root_seed=session.inputs.options.seed)
 
 
-def measure(session: Session, folder: RunFolder, progress: Progress) -> None:
-    """Measure every probe that has no measurement yet; out of memory restarts those in flight with half the rows."""
+def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
+    """Measure every probe that has no measurement yet; out of memory restarts those in flight with half the rows.
+
+    The session that `confirm` goes on with: it knows how many rows fit.
+    """
     probes = session.inputs.probe_set.probes
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
-        try:
-            _measure(session, folder, waiting, progress)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            session = halved(session)
-            torch.cuda.empty_cache()
-            rows = session.slots * session.settings.batch_size
-            progress.note(f"out of memory: the probes in flight start again with {rows} rows")
-            _record_reduction(folder, rows)
+        if not _fits(partial(_measure, session, folder, waiting, progress)):
+            session = _reduced(session, folder, progress)
     folder.in_probe_order()
     progress.end()
+    return session
+
+
+def _fits(work: Callable[[], None]) -> bool:
+    """Do the work; False if memory ran out. By then its tensors are free: nothing holds the exception any more."""
+    try:
+        work()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _reduced(session: Session, folder: RunFolder, progress: Progress) -> Session:
+    """The session with half the rows, said and recorded. Raises MeasurementError where they cannot be halved."""
+    session = halved(session)
+    torch.cuda.empty_cache()
+    rows = session.slots * session.settings.batch_size
+    progress.note(f"out of memory: the probes in flight start again with {rows} rows")
+    run = folder.run()
+    folder.note(replace(run, context=run.context | {"reduced_rows": [*_list(run.context.get("reduced_rows")), rows]}))
+    return session
 
 
 def _waiting(session: Session, folder: RunFolder) -> list[Probe]:
@@ -159,43 +180,62 @@ def to_png(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _record_reduction(folder: RunFolder, rows: int) -> None:
-    run = folder.run()
-    reductions = [*_list(run.context.get("reduced_rows")), rows]
-    folder.note(replace(run, context=run.context | {"reduced_rows": reductions}))
-
-
 def _list(value: object) -> list[object]:
     return list(value) if isinstance(value, list) else []
 
 
-def confirm(session: Session, folder: RunFolder, progress: Progress) -> None:
-    """Plain sampling for the probes that the policy wants confirmed and that have no confirmation yet."""
+def confirm(
+    session: Session, folder: RunFolder, progress: Progress, *, baseline: Sequence[Measurement] | None = None
+) -> None:
+    """Plain sampling for the probes that the policy wants confirmed and that have no confirmation yet.
+
+    Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
+    """
     sampling = session.inputs.policy.confirm.plain_sampling
-    done = {confirmation.probe for confirmation in folder.confirmations()}
-    wanted = [probe for probe in probes_to_confirm(folder.data(), session.inputs.policy) if probe not in done]
-    if sampling is None or not wanted:
+    if sampling is None:
         return
     limits = [rule.rate_limit for rule in session.inputs.policy.rules if isinstance(rule, ConfirmedConfig)]
-    plan = SamplingPlan(
-        trials=sampling.trials,
-        sampler_steps=sampling.sampler_steps,
-        rate_limit=min(limits, default=0.0),
-        confidence=sampling.confidence,
-        rows=max(session.slots * session.settings.batch_size // 2, 1),
-    )
-    progress.begin("confirm", total=plan.trials)
-    references = {probe: tuple(_references(session, probe)) for probe in wanted}
+    while wanted := _unconfirmed(session, folder, baseline):
+        plan = SamplingPlan(
+            trials=sampling.trials,
+            sampler_steps=sampling.sampler_steps,
+            rate_limit=min(limits, default=0.0),
+            confidence=sampling.confidence,
+            rows=max(session.slots * session.settings.batch_size // 2, 1),
+        )
+        progress.begin("confirm", total=plan.trials)
+        if _fits(partial(_confirm, session, folder, wanted, plan, progress)):
+            break
+        session = _reduced(session, folder, progress)
+    folder.in_probe_order()
+    progress.end()
+
+
+def _unconfirmed(session: Session, folder: RunFolder, baseline: Sequence[Measurement] | None) -> list[str]:
+    done = {confirmation.probe for confirmation in folder.confirmations()}
+    wanted = probes_to_confirm(folder.data(), session.inputs.policy, baseline=baseline)
+    return [probe for probe in wanted if probe not in done]
+
+
+def _confirm(session: Session, folder: RunFolder, probes: list[str], plan: SamplingPlan, progress: Progress) -> None:
+    references = {probe: tuple(_references(session, probe)) for probe in probes}
     generator = stream(session.inputs.options.seed, "plain_sampling")
-    for event in confirm_by_sampling(session.model, session.metric, references, plan, generator=generator):
+    events = confirm_by_sampling(session.model, session.metric, references, plan, generator=generator)
+    for event in _while_finite(events, progress):
         if isinstance(event, Confirmed):
             record = event.confirmation
             copies = _store_copies(folder, record.probe, "sampled", event.copies)
             folder.append(replace(record, copies=copies))
         else:
             progress.advance(event.samples)
-    folder.in_probe_order()
-    progress.end()
+
+
+def _while_finite(events: Iterator[Confirmed | Sampled], progress: Progress) -> Iterator[Confirmed | Sampled]:
+    """The events of the sampler alone: an error in storing them is not caught here."""
+    try:
+        yield from events
+    except MeasurementError as error:
+        progress.note(f"not confirmed: {error}")
 
 
 def _references(session: Session, probe: str) -> Iterator[Tensor]:

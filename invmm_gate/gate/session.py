@@ -1,10 +1,14 @@
 """A loaded model with the metric and settings of a run: the only place where adapters are built."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 # Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invmm_gate import __version__
-from invmm_gate.errors import ConfigError
+from invmm_gate.errors import ConfigError, MeasurementError
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.models.load import load_model
 from invmm_gate.policy.schema import MetricChoice
@@ -57,7 +61,7 @@ def open_session(inputs: Inputs) -> Session:
     for probe in inputs.probe_set.probes:
         _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
     metric, metric_record = _metric(inputs, model, device)
-    slots = _slots(inputs.options.rows or _DEFAULT_ROWS[torch.device(device).type], settings)
+    slots = _slots(inputs.options.rows or _DEFAULT_ROWS[model.device.type], settings)
     decisive = _decisive(inputs, model, settings, metric_record, rows=slots * settings.batch_size)
     identity = fingerprint(decisive)
     record = RunRecord(
@@ -75,17 +79,30 @@ def open_session(inputs: Inputs) -> Session:
 
 
 def halved(session: Session) -> Session:
-    """The session with half the rows, after running out of memory. Raises ConfigError where there is nothing to halve.
+    """The session with half the rows, after running out of memory. Raises MeasurementError where that is impossible.
 
     The measurements that are finished stand; run.json says that the row count fell.
     """
     if session.slots == 1:
-        raise ConfigError(
+        raise MeasurementError(
             f"out of memory with {session.settings.batch_size} rows, the smallest batch",
             expected="memory for one probe",
             do="use a larger device, or a smaller measure.settings.batch_size in the policy",
         )
     return replace(session, slots=session.slots // 2)
+
+
+@contextmanager
+def memory_explained() -> Iterator[None]:
+    """Out of memory where fewer rows would not help, as in loading the model, is a MeasurementError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MeasurementError(
+            f"out of memory: {str(error).splitlines()[0][:200]}", do="use a larger device, or fewer --rows"
+        ) from error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -102,7 +119,9 @@ def _image(inputs: Inputs, probe: Probe, model: DiffusionModel) -> Tensor:
 def _device(name: str) -> str:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(name).type == "cuda":
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"--device {name!r}", expected="auto, cpu, cuda or cuda:N")
+    if name != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
@@ -194,6 +213,7 @@ def _decisive(
         "rows": rows,
         "device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
         "threads": 0 if cuda else torch.get_num_threads(),
+        "code": _code_digest(),
         "versions": {"invmm-gate": __version__} | {name: _version(name) for name in _LIBRARIES},
     }
 
@@ -201,6 +221,14 @@ def _decisive(
 def _plain(settings: dict[str, Any]) -> dict[str, object]:
     """As JSON stores it: tuples become lists, so that a fingerprint can be taken again from the file."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def _code_digest() -> str:
+    """sha256 over the package's own source: records of other code do not mix, whatever its version says."""
+    digest = sha256()
+    for entry in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(entry.read_bytes())
+    return digest.hexdigest()
 
 
 def _version(name: str) -> str:

@@ -9,6 +9,7 @@ the number of rows never changes, so a score does not depend on batch mates (THR
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -183,8 +184,7 @@ class Inverter:
         results = self._test(cases)
         for slot, point, case, result in zip(slots, points, cases, results, strict=True):
             slot.evaluations += self._sampling_cost(result)
-            slot.curve += (replace(point, best_value=result.best_value if result.finite else None),)
-            trial = self._conclude(slot, case, result)
+            trial = self._conclude(slot, case, result) if _note(slot, point, result) else self._broken(slot, result)
             if trial is not None:
                 self._slots[slot.index] = None
                 yield Inversion(task=slot.task, trial=trial, mu=case.mu, log_var=case.log_var, copies=result.copies)
@@ -241,13 +241,14 @@ class Inverter:
     def _sampling_cost(self, result: TestResult) -> int:
         return result.samples * self._settings.sampler_steps
 
+    def _broken(self, slot: _Slot, result: TestResult) -> Trial:
+        reason = f"NaN or infinity from the network or the copy metric by step {slot.step}"
+        return self._trial(slot, "error", result, reason=reason)
+
     def _conclude(self, slot: _Slot, case: TestCase, result: TestResult) -> Trial | None:
         """The finished trial, or None if the task goes on."""
-        level = float(normality(case.mu[None], case.log_var[None]))
-        if not (result.finite and level < float("inf") and slot.curve[-1].denoising_error < float("inf")):
-            return self._trial(slot, "error", result, reason=f"NaN or infinity from the network by step {slot.step}")
         if result.passed:
-            return self._confirmed_trial(slot, case, result, level)
+            return self._confirmed_trial(slot, case, result, slot.curve[-1].normality)
         if slot.tests_above >= self._settings.stop_tests:
             return self._trial(slot, "above_threshold", result, invmm_above=self._settings.stop_above)
         return self._trial(slot, "not_inverted", result) if self._must_end(slot) else None
@@ -261,6 +262,8 @@ class Inverter:
         standard = torch.randn(count, *self._model.latent_shape, generator=generator)
         (second,) = self._test([replace(case, standard=standard, full=True)])
         slot.evaluations += self._sampling_cost(second)
+        if not second.finite:
+            return self._broken(slot, second)
         batch = replication_share(second.hits, count)
         if second.passed:
             return replace(self._trial(slot, "inverted", result, invmm=level), confirmation=batch)
@@ -290,3 +293,11 @@ class Inverter:
             curve=slot.curve,
             reason=reason,
         )
+
+
+def _note(slot: _Slot, point: CurvePoint, result: TestResult) -> bool:
+    """Add the point to the curve; whether all of it is finite. JSON has no NaN and no infinity."""
+    if not all(isfinite(value) for value in (point.denoising_error, point.normality, point.weight)):
+        return False
+    slot.curve += (replace(point, best_value=result.best_value if result.finite else None),)
+    return result.finite

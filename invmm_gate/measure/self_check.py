@@ -85,10 +85,12 @@ def utility_floor(
 
     Median over the images of error / linear error where signal and noise are equally strong; low = useful.
     """
-    ratios = torch.stack([_ratio(model, image, stream(root_seed, UTILITY_FLOOR)) for image in images])
-    value = float(ratios.median()) if bool(ratios.isfinite().all()) else None
+    both = torch.stack([_errors(model, image, stream(root_seed, UTILITY_FLOOR)) for image in images])
+    textured = both[both[:, 1] > 0]  # an image of one colour is known without the model
+    value = float((textured[:, 0] / textured[:, 1]).median()) if len(textured) else None
+    value = value if bool(both.isfinite().all()) else None
     passed = value is not None and value < UTILITY_LIMIT
-    shown = f"{value:.2f}" if value is not None else "NaN or infinity"
+    shown = f"{value:.2f}" if value is not None else ("NaN or infinity" if len(textured) else "undefined: one colour")
     return SelfCheck(
         name=UTILITY_FLOOR,
         passed=passed,
@@ -101,7 +103,10 @@ def utility_floor(
     )
 
 
-def _ratio(model: DiffusionModel, image: Tensor, generator: torch.Generator) -> Tensor:
+def _errors(
+    model: DiffusionModel, image: Float[Tensor, "3 image_height image_width"], generator: torch.Generator
+) -> Float[Tensor, " 2"]:
+    """The model's denoising error and that of the best linear denoiser."""
     x_0 = model.encode(image[None].to(model.device))
     timestep = _equal_signal_and_noise(model.schedule, model.device)
     eps = torch.randn(_NOISES, *model.latent_shape, generator=generator).to(model.device)
@@ -111,7 +116,7 @@ def _ratio(model: DiffusionModel, image: Tensor, generator: torch.Generator) -> 
     signal = level.alpha.square() * (x_0 - x_0.mean(dim=(2, 3), keepdim=True)).square().mean()
     noise = level.sigma.square()
     linear = signal / level.alpha.square() * noise / (signal + noise)
-    return (errors.mean() / linear.squeeze()).cpu()
+    return torch.stack([errors.mean(), linear.squeeze()]).cpu()
 
 
 def _equal_signal_and_noise(schedule: Schedule, device: torch.device) -> Tensor:

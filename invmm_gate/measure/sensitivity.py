@@ -8,6 +8,7 @@ a miss is thrown away, so neither decision nor record depends on batch mates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite, nan
 
 import torch
 from jaxtyping import Float
@@ -50,7 +51,7 @@ class TestResult:
     samples: int
     """Samples that the decision needed, over all scales."""
     finite: bool
-    """False where the network gave NaN or infinity."""
+    """False where the network or the metric gave NaN or infinity."""
     copies: tuple[Float[Tensor, "3 image_height image_width"], ...]
     """Up to four replicating samples, in [-1, 1]."""
 
@@ -155,15 +156,16 @@ def _noise(case: TestCase, index: int) -> Tensor:
 def _result(index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetric) -> TestResult:
     own = [lane for lane in lanes if lane.case == index]
     tried = [value for lane in own for value in lane.values]
+    finite = all(isfinite(value) for value in tried)
     best = max(own, key=lambda lane: _hits(lane, metric))
     passed = _hits(best, metric) == len(case.standard)
     return TestResult(
         passed=passed,
         guidance_scale=best.scale if passed else None,
         hits=_hits(best, metric),
-        best_value=(max if metric.higher_is_copy else min)(tried),
+        best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,
         samples=len(tried),
-        finite=all(value == value for value in tried),
+        finite=finite,
         copies=tuple(best.copies),
     )
 

@@ -4,8 +4,11 @@ import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from invmm_gate.errors import MeasurementError, RunFolderError
+
+_TEMPORARY: Final = ".tmp"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -13,7 +16,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -39,11 +42,9 @@ def append_line(path: Path, line: str) -> None:
         raise explained(error, path) from error
 
 
-def whole_lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[bytes]:
     """The file's complete lines; a last line that a crash cut off is not one."""
-    if not path.exists():
-        return []
-    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def drop_torn_line(path: Path) -> None:
@@ -52,7 +53,13 @@ def drop_torn_line(path: Path) -> None:
         return
     data = path.read_bytes()
     if data and not data.endswith(b"\n"):
-        write_whole(path, data[: data.rfind(b"\n") + 1])
+        os.truncate(path, data.rfind(b"\n") + 1)  # needs no room, unlike a new file: the disk may still be full
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote. Only for the holder of the folder."""
+    for leftover in folder.rglob(f".*{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
 
 
 def explained(error: OSError, path: Path) -> MeasurementError | RunFolderError:

@@ -1,6 +1,5 @@
 """The run folder of DESIGN 4: the only reader and writer of its records."""
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -13,16 +12,35 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
-from invmm_gate.runs.files import append_line, drop_torn_line, explained, whole_lines, write_whole
+from invmm_gate.runs.files import (
+    append_line,
+    drop_torn_line,
+    explained,
+    remove_leftovers,
+    whole_lines,
+    write_whole,
+)
+from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.jsonio import from_json, to_json
 
 MEASUREMENTS: Final = "measurements.jsonl"
 CONFIRMATIONS: Final = "confirmations.jsonl"
 SELF_CHECKS: Final = "self_checks.jsonl"
 TIMINGS: Final = "timings.jsonl"
+_RECORDS: Final = (MEASUREMENTS, CONFIRMATIONS, SELF_CHECKS, TIMINGS)
 _LOCK: Final = ".lock"
 _HOLDER: Final = ".lock-holder"
-Record = TypeVar("Record", Measurement, Confirmation, SelfCheck)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timing:
+    """A line of timings.jsonl."""
+
+    probe: str
+    seconds: float
+
+
+Record = TypeVar("Record", Measurement, Confirmation, SelfCheck, _Timing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +65,17 @@ class RunFolder:
         except OSError as error:
             raise explained(error, self.path) from error
         try:
+            remove_leftovers(self.path)
             write_whole(self.path / _HOLDER, f"process {os.getpid()} on {socket.gethostname()}")
             yield
         finally:
             lock.release()
+
+    def refuse_if_in_use(self) -> None:
+        """Raise RunFolderError if another process holds the folder; found before minutes go into loading."""
+        if (self.path / _LOCK).exists():
+            with self.locked():
+                return
 
     @contextmanager
     def existing_locked(self) -> Iterator[None]:
@@ -63,19 +88,30 @@ class RunFolder:
         """Write run.json, or return the one that is there. Raises RunFolderError if it is of other inputs."""
         path = self.path / "run.json"
         if not path.exists():
+            self._refuse_orphans()
             write_whole(path, to_json(run, indent=2) + "\n")
             return run
         found = self.run()
-        if found.fingerprint != run.fingerprint:
+        if found.fingerprint != run.fingerprint or fingerprint(found.inputs) != found.fingerprint:
             changed = [key for key in sorted(run.inputs | found.inputs) if run.inputs.get(key) != found.inputs.get(key)]
             raise RunFolderError(
-                f"{self.path} holds a run with another {', '.join(changed)}",
+                f"{self.path} holds a run with another {', '.join(changed) or 'fingerprint than its inputs give'}",
                 expected="the same inputs as when it began",
                 do="give another --out",
             )
-        for name in (MEASUREMENTS, CONFIRMATIONS, SELF_CHECKS, TIMINGS):
+        for name in _RECORDS:
             drop_torn_line(self.path / name)
         return found
+
+    def _refuse_orphans(self) -> None:
+        """Records without their run.json could be of any inputs. A crash cannot leave them: run.json comes first."""
+        orphans = [name for name in _RECORDS if (self.path / name).exists()]
+        if orphans:
+            raise RunFolderError(
+                f"{self.path} holds {', '.join(orphans)} without run.json",
+                expected="the folder of one run, or an empty one",
+                do="restore run.json, or give another --out",
+            )
 
     def note(self, run: RunRecord) -> None:
         """Replace run.json, to add to its context."""
@@ -92,7 +128,7 @@ class RunFolder:
 
     def note_seconds(self, probe: str, seconds: float) -> None:
         """Wall time of a probe; kept apart from its measurement, which is byte-identical when repeated."""
-        append_line(self.path / TIMINGS, json.dumps({"probe": probe, "seconds": round(seconds, 3)}))
+        append_line(self.path / TIMINGS, to_json(_Timing(probe=probe, seconds=round(seconds, 3))))
 
     def in_probe_order(self) -> None:
         """Rewrite measurements and confirmations in the probe set's order, so that equal runs give equal files."""
@@ -117,13 +153,12 @@ class RunFolder:
     def data(self) -> RunData:
         """Everything that was recorded. Raises RunFolderError if the folder holds no run."""
         verdict = self.path / "verdict.json"
-        timings = [json.loads(line) for line in whole_lines(self.path / TIMINGS)]
         return RunData(
             run=self.run(),
             self_checks=self.self_checks(),
             measurements=self.measurements(),
             confirmations=self.confirmations(),
-            seconds={timing["probe"]: timing["seconds"] for timing in timings},
+            seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
             verdict=from_json(Verdict, verdict.read_bytes(), where=str(verdict)) if verdict.exists() else None,
         )
 
@@ -135,9 +170,10 @@ class RunFolder:
         """Any other file of the run, such as the report or a generated copy."""
         write_whole(self.path / name, content)
 
-    def forget_verdict(self) -> None:
-        """Remove a verdict that further measuring has made out of date."""
-        (self.path / "verdict.json").unlink(missing_ok=True)
+    def forget(self, *names: str) -> None:
+        """Remove files that further measuring has made out of date, such as a verdict and its reports."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def _records(self, kind: type[Record], name: str) -> tuple[Record, ...]:
         lines = whole_lines(self.path / name)

@@ -34,7 +34,12 @@ def calibrate(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Calibration:
-    """Calibrate on all pairs of `images`. Raises ConfigError when they are too few for the rate."""
+    """Calibrate on all pairs of `images`, of which at most the stated share passes.
+
+    Raises ConfigError for a rate outside (0, 1), too few pairs for the rate, or a metric that gives NaN.
+    """
+    if not 0 < false_match_rate < 1:
+        raise ConfigError(f"false-match rate {false_match_rate:g}", expected="a share between 0 and 1")
     pairs = len(images) * (len(images) - 1) // 2
     if pairs * false_match_rate < 1:
         raise ConfigError(
@@ -42,15 +47,16 @@ def calibrate(
             expected=f"at least {1 / false_match_rate:.0f} pairs for a false-match rate of {false_match_rate:g}",
             do="give more images, or a higher --rate",
         )
-    values = _pairwise(metric, images)
+    sign = -1.0 if metric.higher_is_copy else 1.0
+    values = sign * _pairwise(metric, images)
     random = np.random.default_rng(seed)
-    tail = 1 - false_match_rate if metric.higher_is_copy else false_match_rate
-    drawn = [_quantile(values, random.integers(0, len(images), len(images)), tail) for _ in range(resamples)]
+    draws = (random.integers(0, len(images), len(images)) for _ in range(resamples))
+    drawn = [sign * _passed_by(values, draw, false_match_rate) for draw in draws if np.ptp(draw)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Calibration(
         metric=metric.name,
         false_match_rate=false_match_rate,
-        threshold=_quantile(values, np.arange(len(images)), tail),
+        threshold=sign * _passed_by(values, np.arange(len(images)), false_match_rate),
         low=float(low),
         high=float(high),
         images=len(images),
@@ -62,12 +68,20 @@ def _pairwise(metric: CopyMetric, images: Tensor) -> NDArray[np.float64]:
     """Metric values of all ordered pairs, (row, row)."""
     features = metric.embed(images)
     rows = [metric.compare(features, features[index : index + 1]) for index in range(len(images))]
-    return torch.stack(rows).double().cpu().numpy()
+    values: NDArray[np.float64] = torch.stack(rows).double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ConfigError(
+            f"the copy metric {metric.name} gives NaN or infinity", expected="finite values", do="check its file"
+        )
+    return values
 
 
-def _quantile(values: NDArray[np.float64], chosen: NDArray[np.int64], tail: float) -> float:
-    """Quantile over pairs of different images among the chosen ones; an image drawn twice is no pair with itself."""
+def _passed_by(values: NDArray[np.float64], chosen: NDArray[np.int64], rate: float) -> float:
+    """The largest value that at most a share `rate` of the pairs (but at least one) reaches; low = copy.
+
+    Pairs are of different images among the chosen ones; an image drawn twice is no pair with itself.
+    """
     different = chosen[:, None] != chosen[None]
-    upper = np.triu(different, k=1)
-    picked = values[np.ix_(chosen, chosen)][upper]
-    return float(np.quantile(picked, tail, method="lower" if tail < 0.5 else "higher"))
+    picked = values[np.ix_(chosen, chosen)][np.triu(different, k=1)]
+    passing = max(int(len(picked) * rate + 1e-9), 1)  # 100 * 0.29 is 28.999999999999996
+    return float(np.partition(picked, passing - 1)[passing - 1])

@@ -30,7 +30,7 @@ class EncoderCosine:
         return torch.nn.functional.normalize(features, dim=1)
 
     def compare(
-        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "row feature"]
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
     ) -> Float[Tensor, " row"]:
         """Cosine of each pair of rows, in [-1, 1]."""
         return (features * reference).sum(dim=1)

@@ -6,8 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from invmm_gate.errors import ConfigError
+
 _LARGEST_SIDE = 64
 """Above this a shift of a few pixels, which no reader would notice, already passes any pixel threshold."""
+
+_FEWEST_REFERENCES = 2
+"""With one reference, the probe itself, a copy's distance is 1 / scale times that to its neighbours, however small."""
 
 
 def _unfit(height: int, width: int) -> str | None:
@@ -35,7 +40,7 @@ class PixelRmse:
         return _unit_pixels(images)
 
     def compare(
-        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "row feature"]
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
     ) -> Float[Tensor, " row"]:
         """Distance of each pair of rows, in [0, 1]."""
         return (features - reference).square().mean(dim=1).sqrt()
@@ -56,6 +61,7 @@ class NeighbourNormalisedL2:
     A plain sky is close to every plain sky: the distance to the neighbours says what "close" means for this sample.
     Source: arXiv:2301.13188, section 5.1 (Carlini et al.), with scale 0.5 and 50 neighbours; near-duplicates among the
     references would hide copies, so references closer to one another than `duplicate_rmse` count once (MEASURES 3.6).
+    Raises ConfigError for references of which no two differ.
     """
 
     higher_is_copy = False
@@ -72,6 +78,12 @@ class NeighbourNormalisedL2:
         self.threshold = threshold
         self._scale = scale
         pixels = _without_duplicates(_unit_pixels(references), duplicate_rmse)
+        if len(pixels) < _FEWEST_REFERENCES:
+            raise ConfigError(
+                f"{len(references)} reference images, of which {len(pixels)} differ",
+                expected=f"at least {_FEWEST_REFERENCES} that differ, or nothing can ever count as a copy",
+                do="give more reference images, or use pixel_rmse",
+            )
         self._references = pixels
         self._neighbours = min(neighbours, len(pixels))
         self.name = f"pixel_l2_over_{self._neighbours}_neighbours"
@@ -81,7 +93,7 @@ class NeighbourNormalisedL2:
         return _unit_pixels(images)
 
     def compare(
-        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "row feature"]
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
     ) -> Float[Tensor, " row"]:
         """Normalised distance of each pair of rows, >= 0; 0 = equal."""
         distances = torch.cdist(features, self._references.to(features.device))

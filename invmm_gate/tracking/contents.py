@@ -4,9 +4,10 @@ import hashlib
 import html
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from invmm_gate.errors import PublishError
@@ -66,10 +67,19 @@ def _forms(text: str) -> frozenset[str]:
     return frozenset((text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text)))
 
 
-def contents(data: RunData, folder: Path, *, child_runs: int = CHILD_RUNS) -> RunContents:
-    """Everything to log. Raises PublishError where a file of the run folder cannot be read."""
+def contents(
+    data: RunData,
+    folder: Path,
+    *,
+    child_runs: int = CHILD_RUNS,
+    rendered: Mapping[str, str] = MappingProxyType({}),
+) -> RunContents:
+    """Everything to log; `rendered` files stand in for the folder's own.
+
+    Raises PublishError where a file of the run folder cannot be read.
+    """
     guard = Guard(data.private_texts)
-    files, withheld = _files(data, folder, guard)
+    files, withheld = _files(data, folder, guard, rendered)
     ranked = sorted(data.measurements, key=lambda item: (item.rank, item.probe))
     params = {name: value for name, value in flattened(data.run.inputs) if guard.passes(value)}
     tags = _tags(data) | ({"invmm.withheld": ", ".join(withheld)} if withheld else {})
@@ -166,9 +176,10 @@ def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
                 yield f"seed {trial.seed}/{name}", value, point.step
 
 
-def _files(data: RunData, folder: Path, guard: Guard) -> tuple[dict[str, str], list[str]]:
+def _files(data: RunData, folder: Path, guard: Guard, rendered: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The files to upload, and the names of those held back because they hold something private."""
-    found = {name: text for name in _UPLOADED if (text := _read(folder / name)) is not None}
+    stored = (name for name in _UPLOADED if name not in rendered)
+    found = dict(rendered) | {name: text for name in stored if (text := _read(folder / name)) is not None}
     found["confirmations.jsonl"] = "".join(_confirmations(data))
     found["probes.json"] = _table(data)
     allowed = {name: text for name, text in found.items() if text and _may_leave(name, text, guard)}

@@ -9,8 +9,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
@@ -38,12 +39,13 @@ class MlflowTracker:
     def __init__(self, tracking_uri: str | None = None, experiment: str = "invmm-gate") -> None:
         self._uri, self._experiment = _absolute(tracking_uri or DEFAULT_URI), experiment
 
-    def publish(self, run: RunData, folder: Path) -> str:
+    def publish(self, run: RunData, folder: Path, *, rendered: Mapping[str, str] = MappingProxyType({})) -> str:
         """Sends the run, once: equal inputs, results and verdict are found again, and a half-sent run is replaced.
 
-        Returns where it can be seen. Raises PublishError within about 10 s where the server is down.
+        `rendered` files are sent in place of the folder's own of that name: the report without pictures, where the
+        folder's shows them. Returns where it can be seen. Raises PublishError within about 10 s if the server is down.
         """
-        sent = contents(run, folder)
+        sent = contents(run, folder, rendered=rendered)
         _require_reachable(self._uri)
         try:
             mlflow = _mlflow()

@@ -81,7 +81,7 @@ def _write(folder: Path, state: PublishState) -> None:
     """Through a temporary file, so that a crash leaves the old marker or the new one."""
     target = folder / MARKER
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{MARKER}.")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{MARKER}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(asdict(state), file, indent=2, sort_keys=True)

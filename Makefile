@@ -1,0 +1,33 @@
+# Each target sets up its own virtual environment; nothing else is needed than python3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint types contracts wheel-test coverage clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/python examples/demo/run.py
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(INSTALLED)
+	$(VENV)/bin/mypy
+
+contracts: $(INSTALLED)
+	$(VENV)/bin/lint-imports
+
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet,tracking,dev]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) runs probes reports/ckpt-* reports/clean-*

@@ -1,0 +1,5 @@
+"""`python -m invmm_gate`."""
+
+from invmm_gate.cli import main
+
+main()
