@@ -1,3 +1,130 @@
-"""invmm-gate: a release gate for diffusion models that memorize."""
+"""invmm-gate: a release gate for diffusion models that memorize.
+
+`import invmm_gate` is cheap; the public names below are loaded when they are first used. For a researcher:
+
+    from invmm_gate import PROFILES, Inverter, PixelRmse, Task, inspect_checkpoint, load_model
+
+    model = load_model(inspect_checkpoint(Path("runs/ckpt")))
+    inverter = Inverter(model, PixelRmse(), PROFILES["reference"]["pixel"], load_image=load, root_seed=0, slots=4)
+    for event in inverter.run([Task(probe="cat", content="cat", seed=0)]):
+        ...
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from invmm_gate.confirm.plain_sampling import SamplingPlan, confirm_by_sampling
+    from invmm_gate.diffusion.closed_form import MixtureDenoiser
+    from invmm_gate.diffusion.sampling import sample
+    from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+    from invmm_gate.errors import GateError
+    from invmm_gate.gate.check import Checked, Finish, check
+    from invmm_gate.gate.inputs import Options
+    from invmm_gate.measure.inversion import Advanced, Inversion, Inverter, Task
+    from invmm_gate.models.inspect import inspect_checkpoint
+    from invmm_gate.models.load import load_model
+    from invmm_gate.policy.schema import Policy, load_policy
+    from invmm_gate.policy.verdict import judge
+    from invmm_gate.probes.checks import validate_probe_set
+    from invmm_gate.protocols import CopyMetric, DiffusionModel, NoiseLevel
+    from invmm_gate.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
+    from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.settings import PROFILES, InversionSettings
+    from invmm_gate.similarity.calibrate import calibrate
+    from invmm_gate.similarity.embedding import EncoderCosine
+    from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
+    from invmm_gate.similarity.sscd import sscd_metric
 
 __version__ = "0.1.0"
+
+_HOMES: Final[dict[str, str]] = {
+    "Advanced": "measure.inversion",
+    "Checked": "gate.check",
+    "Confirmation": "records",
+    "CopyMetric": "protocols",
+    "DiffusionModel": "protocols",
+    "EncoderCosine": "similarity.embedding",
+    "Finish": "gate.check",
+    "FlowMatching": "diffusion.schedule",
+    "GateError": "errors",
+    "Inversion": "measure.inversion",
+    "InversionSettings": "settings",
+    "Inverter": "measure.inversion",
+    "Measurement": "records",
+    "MixtureDenoiser": "diffusion.closed_form",
+    "NeighbourNormalisedL2": "similarity.pixel",
+    "NoiseLevel": "protocols",
+    "Options": "gate.inputs",
+    "PROFILES": "settings",
+    "PixelRmse": "similarity.pixel",
+    "Policy": "policy.schema",
+    "Probe": "records",
+    "ProbeSet": "records",
+    "RunData": "records",
+    "RunFolder": "runs.folder",
+    "SamplingPlan": "confirm.plain_sampling",
+    "Task": "measure.inversion",
+    "Trial": "records",
+    "VariancePreserving": "diffusion.schedule",
+    "Verdict": "records",
+    "calibrate": "similarity.calibrate",
+    "check": "gate.check",
+    "confirm_by_sampling": "confirm.plain_sampling",
+    "inspect_checkpoint": "models.inspect",
+    "judge": "policy.verdict",
+    "load_model": "models.load",
+    "load_policy": "policy.schema",
+    "sample": "diffusion.sampling",
+    "sscd_metric": "similarity.sscd",
+    "validate_probe_set": "probes.checks",
+}
+
+__all__ = [
+    "PROFILES",
+    "Advanced",
+    "Checked",
+    "Confirmation",
+    "CopyMetric",
+    "DiffusionModel",
+    "EncoderCosine",
+    "Finish",
+    "FlowMatching",
+    "GateError",
+    "Inversion",
+    "InversionSettings",
+    "Inverter",
+    "Measurement",
+    "MixtureDenoiser",
+    "NeighbourNormalisedL2",
+    "NoiseLevel",
+    "Options",
+    "PixelRmse",
+    "Policy",
+    "Probe",
+    "ProbeSet",
+    "RunData",
+    "RunFolder",
+    "SamplingPlan",
+    "Task",
+    "Trial",
+    "VariancePreserving",
+    "Verdict",
+    "calibrate",
+    "check",
+    "confirm_by_sampling",
+    "inspect_checkpoint",
+    "judge",
+    "load_model",
+    "load_policy",
+    "sample",
+    "sscd_metric",
+    "validate_probe_set",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'invmm_gate' has no attribute {name!r}")
+    return getattr(import_module(f"invmm_gate.{_HOMES[name]}"), name)

@@ -49,7 +49,7 @@ class InversionSettings:
     seeds: int = 1
     """Inversions per probe; the score is their lower median."""
     stop_above: float | None = None
-    """Stop a probe with a normality over `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
+    """Stop a probe with normality over `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
     stop_margin: float = 0.5
     stop_tests: int = 2
     stop_after: int = 100

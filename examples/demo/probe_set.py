@@ -8,10 +8,10 @@ import datetime
 import tempfile
 from pathlib import Path
 
-from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
-
 from invmm_gate.probes.curate import add_probes, init_probe_set
 from invmm_gate.records import Group
+
+from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
 
 ADDED_ON = datetime.date(2026, 11, 21)
 MEMBERS: tuple[tuple[str, Group, tuple[int, ...]], ...] = (

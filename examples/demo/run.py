@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from probe_set import write_probe_set
-from rich.columns import Columns
 from rich.console import Console
-from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from probe_set import write_probe_set
 
 MODELS: Final = Path(__file__).parent / "models"
 EXPECTED: Final = {"memorizing": "block", "clean": "pass"}
 FOLDERS: Final = {"memorizing": Path("runs/ckpt"), "clean": Path("runs/clean")}
+PROBES: Final = 32
 COLOURS: Final = {"pass": "green", "block": "red", "inconclusive": "yellow"}
 
 
@@ -46,9 +48,26 @@ def start(kind: str, threads: int) -> Running:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [*command, "--json", "--reveal"], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            [*command, "--json"], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
     return Running(kind, process, log)
+
+
+def watch(running: list[Running], console: Console) -> None:
+    """A bar for each check, from the records it has written; nothing off a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
+        tasks = {run.kind: bars.add_task(run.kind, total=PROBES) for run in running}
+        while any(run.process.poll() is None for run in running):
+            for run in running:
+                bars.update(tasks[run.kind], completed=measured(FOLDERS[run.kind].name))
+            time.sleep(1)
+
+
+def measured(name: str) -> int:
+    """Probes in the newest run folder of this model."""
+    records = sorted(Path("reports").glob(f"{name}-*/measurements.jsonl"), key=lambda path: path.stat().st_mtime)
+    return records[-1].read_bytes().count(b"\n") if records else 0
 
 
 def finish(run: Running) -> dict[str, Any]:
@@ -59,19 +78,27 @@ def finish(run: Running) -> dict[str, Any]:
     return result
 
 
-def panel(kind: str, result: dict[str, Any]) -> Panel:
-    counts = result["counts"]
-    lines = [
-        f"[bold {COLOURS[result['decision']]}]{result['decision'].upper()}[/]  (exit code {result['exit_code']})",
-        "",
-        f"probes {counts['probes']}, controls {counts['controls']}",
-        f"inverted {counts['inverted']}, made by plain sampling {counts['confirmed']}",
-        "",
-        *[f"- {reason}" for reason in result["reasons"][:4]],
-        "",
-        f"report: {result['report']}",
-    ]
-    return Panel("\n".join(lines), title=f"{kind} ({FOLDERS[kind]})", width=58)
+def side_by_side(results: dict[str, dict[str, Any]]) -> Table:
+    table = Table(expand=True)
+    for kind in results:
+        table.add_column(f"{kind} ({FOLDERS[kind]})", ratio=1)
+    table.add_row(
+        *[
+            f"[bold {COLOURS[r['decision']]}]{r['decision'].upper()}[/], exit code {r['exit_code']}"
+            for r in results.values()
+        ]
+    )
+    for words, key in (("inverted", "inverted"), ("made by plain sampling", "confirmed"), ("findings", "blocking")):
+        table.add_row(*[f"{r['counts'][key]} {words}" for r in results.values()])
+    for number in range(3):
+        table.add_row(*[reason(r, number) for r in results.values()])
+    table.add_row(*[r["report"] for r in results.values()])
+    return table
+
+
+def reason(result: dict[str, Any], number: int) -> str:
+    reasons: list[str] = result["reasons"]
+    return f"- {reasons[number]}" if number < len(reasons) else ""
 
 
 def main() -> int:
@@ -79,10 +106,11 @@ def main() -> int:
     began = time.monotonic()
     set_up()
     threads = max(1, (os.cpu_count() or 2) // 2)
-    console.print("Gating runs/ckpt (memorizing) and runs/clean under policy strict; about six minutes on two cores.")
+    console.print("Gating runs/ckpt (memorizing) and runs/clean under policy strict; some minutes on two cores.")
     running = [start(kind, threads) for kind in EXPECTED]
+    watch(running, console)
     results = {run.kind: finish(run) for run in running}
-    console.print(Columns([panel(kind, result) for kind, result in results.items()]))
+    console.print(side_by_side(results))
     console.print(f"{time.monotonic() - began:.0f} s. Now try: invmm-gate check --model runs/ckpt --policy strict")
     return 0 if {kind: result["decision"] for kind, result in results.items()} == EXPECTED else 1
 

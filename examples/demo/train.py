@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
 from draw import MORE_FOR_CLEAN, PLANTED_8, PLANTED_32, SINGLE, SIZE, draw_array
 
 TRAINING_NUMBERS: Final = {

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw_array
 from torch import Tensor
-from train import TRAINING_NUMBERS
 
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.intervals import wilson
@@ -21,6 +19,9 @@ from invmm_gate.measure.streams import stream
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model
 from invmm_gate.similarity.pixel import PixelRmse
+
+from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw_array
+from train import TRAINING_NUMBERS
 
 MODELS = Path(__file__).parent / "models"
 BATCH = 128

@@ -18,7 +18,7 @@ from invmm_gate.policy.schema import (
     RuleConfig,
     Selection,
 )
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe, Trial
 
 PLAIN_SAMPLING: Final = "plain_sampling"
 
@@ -52,7 +52,23 @@ class InvmmBelow:
         if found.invmm_above is not None and found.invmm_above < guarded(threshold):
             message = f"{probe.id} was stopped above {found.invmm_above:.6g}, too low to compare with {threshold:g}"
             return (undecided(self.config.rule, message, probe.id),)
-        return ()
+        return tuple(self._partly(probe, trial) for trial in found.trials if self._replicates_partly(trial))[:1]
+
+    def _replicates_partly(self, trial: Trial) -> bool:
+        least = self.config.share
+        if least is None or trial.invmm is not None or trial.share is None or not trial.curve:
+            return False
+        enough = trial.share.hits >= least * trial.share.trials
+        return enough and trial.curve[-1].normality <= guarded(self.config.threshold)
+
+    def _partly(self, probe: Probe, trial: Trial) -> Finding:
+        hits, trials = (trial.share.hits, trial.share.trials) if trial.share else (0, 0)
+        level = trial.curve[-1].normality
+        message = (
+            f"{probe.id} ({probe.group}) was not inverted, yet {hits} of {trials} samples replicate it"
+            f" at normality {level:.4g}, at or below {self.config.threshold:g}"
+        )
+        return block(self.config.rule, probe.id, message, value=level, limit=self.config.threshold)
 
 
 @final

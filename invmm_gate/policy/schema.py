@@ -76,6 +76,9 @@ class InvmmBelowConfig(Selection):
 
     rule: Literal["invmm_below"]
     threshold: NotNegative
+    share: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """Blocks also a probe without a score of which this share of the last test's samples, drawn at a normality at or
+    below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""
 
 
 class ConfirmedConfig(StrictModel):

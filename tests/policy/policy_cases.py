@@ -11,7 +11,7 @@ from typing import Any
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.records import GROUPS, Interval, RunData, Verdict
+from invmm_gate.records import GROUPS, CurvePoint, Interval, RunData, Verdict
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
@@ -91,6 +91,52 @@ def clean_run_passes(gate: SimpleNamespace) -> None:
         "waived": 0,
         "inconclusive": 0,
     }
+
+
+PARTLY = {"rule": "invmm_below", "threshold": 0.05, "share": 0.5}
+
+
+def partly(gate: SimpleNamespace, hits: int, level: float, rule: dict[str, Any] = PARTLY) -> Verdict:
+    """The verdict on p1, not inverted, with `hits` of 8 replicating samples drawn at normality `level`."""
+    data = clean_run()
+    share = replication_share(hits, 8)
+    point = CurvePoint(step=400, denoising_error=0.02, normality=level, weight=0.1, best_value=0.05)
+    record = measured(target(data, "p1"), hits=hits, trials=(trial("not_inverted", share=share, curve=(point,)),))
+    return judged(gate, with_measurement(data, record), only(rule))
+
+
+@case
+def share_of_replicating_samples_blocks_without_an_inversion(gate: SimpleNamespace) -> None:
+    for hits in (4, 5, 7):
+        expect(partly(gate, hits, 0.02), "block", ("invmm_below", "p1"))
+    expect(partly(gate, 3, 0.02), "pass")
+    expect(partly(gate, 0, 0.02), "pass")
+    found = partly(gate, 7, 0.02).findings[0]
+    assert (found.value, found.limit) == (0.02, 0.05)
+    assert "7 of 8 samples replicate it at normality 0.02, at or below 0.05" in found.message
+
+
+@case
+def share_counts_only_at_a_normality_within_the_threshold(gate: SimpleNamespace) -> None:
+    expect(partly(gate, 7, 0.05), "block", ("invmm_below", "p1"))
+    expect(partly(gate, 7, 0.05 * (1 + 0.5e-4)), "block", ("invmm_below", "p1"))
+    expect(partly(gate, 7, 0.051), "pass")
+
+
+@case
+def share_counts_only_where_the_policy_asks_for_it(gate: SimpleNamespace) -> None:
+    expect(partly(gate, 7, 0.02, BELOW), "pass")
+
+
+@case
+def share_of_several_trials_is_one_finding(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    point = CurvePoint(step=400, denoising_error=0.02, normality=0.02, weight=0.1, best_value=0.05)
+    trials = tuple(
+        trial("not_inverted", seed=seed, share=replication_share(6, 8), curve=(point,)) for seed in range(3)
+    )
+    record = measured(target(data, "p1"), hits=6, trials=trials)
+    expect(judged(gate, with_measurement(data, record), only(PARTLY)), "block", ("invmm_below", "p1"))
 
 
 @case
