@@ -136,7 +136,7 @@ def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
     assert "greater than 0" in refusal(
         tmp_path,
         "rule: invmm_below         # blocks at or below the threshold\n    threshold: 0.05\n    groups",
-        regression,
+        added,
     )
 
 
