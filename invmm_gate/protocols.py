@@ -68,9 +68,9 @@ class DiffusionModel(Protocol):
     def device(self) -> torch.device: ...
 
     def encode(
-        self, images: Float[Tensor, "row 3 image_height image_width"]
+        self, images: Float[Tensor, "row 3 image_height image_width"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "row channel height width"]:
-        """x_0 of images in [-1, 1]."""
+        """x_0 of images in [-1, 1]; with a generator, a draw from the autoencoder's posterior where it has one."""
         ...
 
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:

@@ -41,8 +41,9 @@ class MixtureDenoiser:
         """(height, width)."""
         return self.latent_shape[1:]
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Pixels are the latent."""
+        del generator
         return images
 
     def decode(self, x_0: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ class Inverter:
     def _enter(self, index: int, task: Task) -> _Slot:
         image = self._load_image(task.probe).to(self._model.device)[None]
         image = image.flip(-1) if task.mirrored else image
-        self._x_0[index] = self._model.encode(image)[0]
+        drawn = self._stream(task, "posterior") if self._settings.posterior == "sample" else None
+        self._x_0[index] = self._model.encode(image, generator=drawn)[0]
         self._adam.reset(index)
         slot = _Slot(
             index=index,

@@ -65,7 +65,12 @@ class _Lane:
     case: int
     scale: float
     values: list[float] = field(default_factory=list)
+    hits: int = 0
     copies: list[Tensor] = field(default_factory=list)
+
+    @property
+    def missed(self) -> bool:
+        return self.hits < len(self.values)
 
 
 def run_tests(
@@ -79,18 +84,16 @@ def run_tests(
 ) -> tuple[TestResult, ...]:
     """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases."""
     lanes = [_Lane(index, scale) for scale in guidance_scales for index in range(len(cases))]
-    while waiting := _next_batch(lanes, cases, metric, rows):
+    while waiting := _next_batch(lanes, cases, rows):
         scale = waiting[0][0].scale
         _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps, scale=scale)
     return tuple(_result(index, case, lanes, metric) for index, case in enumerate(cases))
 
 
-def _next_batch(
-    lanes: Sequence[_Lane], cases: Sequence[TestCase], metric: CopyMetric, rows: int
-) -> list[tuple[_Lane, int]]:
+def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) -> list[tuple[_Lane, int]]:
     """The next noises to try, all of one scale: one of each open lane, then further ones while rows are left."""
-    won = {lane.case for lane in lanes if _complete(lane, cases) and not _missed(lane, metric)}
-    open_lanes = [lane for lane in lanes if _is_open(lane, cases, metric, won)]
+    won = {lane.case for lane in lanes if _complete(lane, cases) and not lane.missed}
+    open_lanes = [lane for lane in lanes if _is_open(lane, cases, won)]
     if not open_lanes:
         return []
     same_scale = [lane for lane in open_lanes if lane.scale == open_lanes[0].scale]
@@ -103,20 +106,16 @@ def _next_batch(
     return batch
 
 
-def _is_open(lane: _Lane, cases: Sequence[TestCase], metric: CopyMetric, won: set[int]) -> bool:
+def _is_open(lane: _Lane, cases: Sequence[TestCase], won: set[int]) -> bool:
     if _complete(lane, cases):
         return False
     if cases[lane.case].full:
         return True
-    return lane.case not in won and not _missed(lane, metric)
+    return lane.case not in won and not lane.missed
 
 
 def _complete(lane: _Lane, cases: Sequence[TestCase]) -> bool:
     return len(lane.values) >= len(cases[lane.case].standard)
-
-
-def _missed(lane: _Lane, metric: CopyMetric) -> bool:
-    return not bool(metric.is_copy(torch.tensor(lane.values)).all())
 
 
 def _try(
@@ -141,9 +140,10 @@ def _try(
     for row, ((lane, _), value, is_copy) in enumerate(
         zip(batch, values.tolist(), metric.is_copy(values).tolist(), strict=True)
     ):
-        if _missed(lane, metric) and not cases[lane.case].full:
+        if lane.missed and not cases[lane.case].full:
             continue
         lane.values.append(value)
+        lane.hits += is_copy
         if is_copy and len(lane.copies) < _COPIES_KEPT:
             lane.copies.append(images[row].cpu())
 
@@ -157,18 +157,14 @@ def _result(index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetr
     own = [lane for lane in lanes if lane.case == index]
     tried = [value for lane in own for value in lane.values]
     finite = all(isfinite(value) for value in tried)
-    best = max(own, key=lambda lane: _hits(lane, metric))
-    passed = _hits(best, metric) == len(case.standard)
+    best = max(own, key=lambda lane: lane.hits)
+    passed = best.hits == len(case.standard)
     return TestResult(
         passed=passed,
         guidance_scale=best.scale if passed else None,
-        hits=_hits(best, metric),
+        hits=best.hits,
         best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,
         samples=len(tried),
         finite=finite,
         copies=tuple(best.copies),
     )
-
-
-def _hits(lane: _Lane, metric: CopyMetric) -> int:
-    return int(metric.is_copy(torch.tensor(lane.values)).sum())

@@ -37,9 +37,10 @@ class PixelModel:
         return self.latent_shape[1:]
 
     def encode(
-        self, images: Float[Tensor, "row 3 image_height image_width"]
+        self, images: Float[Tensor, "row 3 image_height image_width"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "row channel height width"]:
         """The images themselves; for a grey model their luma, which leaves a grey image as it is."""
+        del generator  # pixels have no posterior
         refuse_other_size(images, self.image_size)
         images = images.to(self.device, torch.float32)
         if self.latent_shape[0] == 3:

@@ -28,7 +28,7 @@ class SmoothNetwork:
     def network(self, x_t: Tensor, time: Tensor) -> Tensor:
         return torch.tanh(x_t * (0.5 + time.view(-1, 1, 1, 1) / 2000)) + 0.1 * x_t.roll(1, -1)
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return images
 
     def decode(self, x_0: Tensor) -> Tensor:

@@ -1,0 +1,45 @@
+"""The measure on real latent models saved by diffusers: VQ and KL autoencoders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, LDMPipeline
+
+from invmm_gate.measure.inversion import Inversion, Inverter, Task
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.load import load_model
+from invmm_gate.records import Trial
+from invmm_gate.settings import InversionSettings
+from invmm_gate.similarity.pixel import PixelRmse
+from tests.models.conftest import tiny_kl, tiny_unet, tiny_vq
+
+SHORT = InversionSettings(steps=4, batch_size=2, test_every=2, sampler_steps=3, test_samples=2, control_loss="total")
+
+
+def measured(folder: Path, settings: InversionSettings) -> Trial:
+    model = load_model(inspect_checkpoint(folder))
+    image = torch.rand(3, *model.image_size, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    inverter = Inverter(model, PixelRmse(), settings, load_image=lambda _: image, root_seed=0, slots=2)
+    (done,) = [event for event in inverter.run([Task(probe="a", content="a", seed=0)]) if isinstance(event, Inversion)]
+    assert done.mu.shape == model.latent_shape
+    return done.trial
+
+
+@pytest.mark.parametrize("coder", ["vq", "kl"])
+def test_latent_models_are_measured_in_their_latent_space(tmp_path: Path, coder: str) -> None:
+    autoencoder, channels = (tiny_vq(), 3) if coder == "vq" else (tiny_kl(), 4)
+    unet = tiny_unet(in_channels=channels, out_channels=channels)
+    LDMPipeline(autoencoder, unet, DDIMScheduler()).save_pretrained(tmp_path)
+    trial = measured(tmp_path, SHORT)
+    assert (trial.outcome, trial.steps, [point.step for point in trial.curve]) == ("not_inverted", 4, [2, 4])
+    assert trial == measured(tmp_path, SHORT)
+
+
+def test_the_target_is_the_mode_or_a_draw_of_the_posterior_as_the_settings_say(tmp_path: Path) -> None:
+    unet = tiny_unet(in_channels=4, out_channels=4)
+    LDMPipeline(tiny_kl(), unet, DDIMScheduler()).save_pretrained(tmp_path)
+    mode, drawn = measured(tmp_path, SHORT), measured(tmp_path, replace(SHORT, posterior="sample"))
+    assert mode.curve[0].denoising_error != drawn.curve[0].denoising_error
+    assert drawn == measured(tmp_path, replace(SHORT, posterior="sample"))
