@@ -18,6 +18,7 @@ from statistics import median
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "examples/demo/models"
+CHECKPOINTS = ("memorizing", "clean")
 KINDS = ("planted_32", "planted_8", "single", "never_seen")
 
 
@@ -61,32 +62,46 @@ def verdict_row(kind: str, seed: int, folder: Path) -> str:
     )
 
 
+def run_all(seeds: int, out: Path) -> None:
+    """Check both checkpoints with each seed; what an earlier call finished is not measured again."""
+    if not (out / "probes").exists():
+        subprocess.run([sys.executable, ROOT / "examples/demo/probe_set.py", out / "probes"], check=True, cwd=ROOT)
+    for seed in range(seeds):
+        for process in [check(kind, seed, out) for kind in CHECKPOINTS]:
+            process.wait()
+
+
+def print_verdicts(seeds: int, out: Path) -> None:
+    print("| checkpoint | seed | verdict | inverted | made by plain sampling | planted that rank below every control |")
+    print("|---|---|---|---|---|---|")
+    for kind in CHECKPOINTS:
+        for seed in range(seeds):
+            print(verdict_row(kind, seed, out / f"{kind}-{seed}"))
+
+
+def print_scores(seeds: int, out: Path) -> None:
+    by_kind: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for kind in CHECKPOINTS:
+        for seed in range(seeds):
+            for measurement in records(out / f"{kind}-{seed}", "measurements.jsonl"):
+                by_kind[kind, measurement["category"]].append(measurement)
+    print("\n| checkpoint | probes | inverted, over all seeds |\n|---|---|---|")
+    for kind in CHECKPOINTS:
+        for category in KINDS:
+            print(f"| {kind} | {category} | {describe(by_kind[kind, category])} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tables-only", action="store_true", help="print the tables of runs that are there")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if not (options.out / "probes").exists():
-        subprocess.run(
-            [sys.executable, ROOT / "examples/demo/probe_set.py", options.out / "probes"], check=True, cwd=ROOT
-        )
-    for seed in range(options.seeds):
-        for process in [check(kind, seed, options.out) for kind in ("memorizing", "clean")]:
-            process.wait()
-    print("| checkpoint | seed | verdict | inverted | made by plain sampling | planted that rank below every control |")
-    print("|---|---|---|---|---|---|")
-    by_kind: dict[tuple[str, str], list[dict]] = defaultdict(list)
-    for kind in ("memorizing", "clean"):
-        for seed in range(options.seeds):
-            folder = options.out / f"{kind}-{seed}"
-            print(verdict_row(kind, seed, folder))
-            for measurement in records(folder, "measurements.jsonl"):
-                by_kind[kind, measurement["category"]].append(measurement)
-    print("\n| checkpoint | probes | inverted, over all seeds |\n|---|---|---|")
-    for kind in ("memorizing", "clean"):
-        for category in KINDS:
-            print(f"| {kind} | {category} | {describe(by_kind[kind, category])} |")
+    if not options.tables_only:
+        run_all(options.seeds, options.out)
+    print_verdicts(options.seeds, options.out)
+    print_scores(options.seeds, options.out)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ def run(arguments: list[str]) -> int:
     from invmm_gate.cli.commands import app
 
     try:
-        return _exit_code(app(args=arguments, prog_name="invmm-gate", standalone_mode=False))
-    except typer.Exit as finished:
-        return finished.exit_code
+        exit_code = app(args=arguments, prog_name="invmm-gate", standalone_mode=False)
+        if exit_code == INTERRUPTED:  # typer makes a returned 130 of Ctrl-C
+            raise KeyboardInterrupt
+        return exit_code if isinstance(exit_code, int) else 0
     except GateError as error:
         return _failed(f"error: {error}", error.exit_code)
     except typer.TyperException as error:
@@ -51,10 +52,6 @@ def run(arguments: list[str]) -> int:
 
 def _usage_error(message: str) -> str:
     return f"error: {message.rstrip('.')}; see `invmm-gate --help`"
-
-
-def _exit_code(result: object) -> int:
-    return result if isinstance(result, int) else 0
 
 
 def _failed(line: str, exit_code: int) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from invmm_gate.cli import metric, policy, probes
+from invmm_gate.records import Verdict
 
 app = typer.Typer(
     name="invmm-gate",
@@ -206,11 +207,7 @@ def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
-def _summary(folder: Path, verdict: object) -> dict[str, object]:
-    from invmm_gate.records import Verdict
-
-    if not isinstance(verdict, Verdict):
-        raise TypeError("a verdict was expected")
+def _summary(folder: Path, verdict: Verdict) -> dict[str, object]:
     return {
         "decision": verdict.decision,
         "exit_code": verdict.exit_code,

@@ -86,7 +86,7 @@ class NeighbourNormalisedL2:
             )
         self._references = pixels
         self._neighbours = min(neighbours, len(pixels))
-        self.name = f"pixel_l2_over_{self._neighbours}_neighbours"
+        self.name = f"pixel_l2_neighbours@{self._neighbours}"
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """Pixels on [0, 1]."""

@@ -1,6 +1,7 @@
 """SSCD copy detection from a TorchScript file (arXiv:2202.10261). The metric owns its transform."""
 
 import os
+import warnings
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -87,7 +88,10 @@ def _read(path: Path) -> bytes:
 
 def _load(content: bytes, device: str | torch.device, path: Path) -> torch.jit.ScriptModule:
     try:
-        network: torch.jit.ScriptModule = torch.jit.load(BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # torch deprecates TorchScript, which is all that SSCD's authors publish.
+            warnings.filterwarnings("ignore", r"`torch\.jit\.load`", DeprecationWarning)
+            network: torch.jit.ScriptModule = torch.jit.load(BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

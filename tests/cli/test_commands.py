@@ -1,0 +1,161 @@
+"""The small commands as a user meets them, from an empty folder to a verdict."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from invmm_gate import __version__
+from invmm_gate import cli as command_line
+from tests.gate.world import CAPTION, PLANTED, World, add_picture, call, draw, policy_with, torchscript
+
+COMMANDS = ("check", "measure", "judge", "confirm", "report", "publish", "probes", "policy", "metric", "version")
+
+
+def test_help_names_every_command_and_every_exit_code():
+    called = call("--help")
+    assert called.code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", called.out, re.MULTILINE), command
+    assert "0 pass, 10 block, 11 inconclusive, 2 bad input, 1 internal error, 130 interrupted" in " ".join(
+        called.out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*((name,) for name in COMMANDS), ("probes", "init"), ("probes", "add"), ("probes", "validate"),
+     ("policy", "show"), ("policy", "lint"), ("metric", "calibrate")],
+)  # fmt: skip
+def test_every_command_explains_itself(command):
+    called = call(*command, "--help")
+    assert called.code == 0
+    assert "Usage: invmm-gate " + " ".join(command) in called.out
+    if command not in {("probes",), ("policy",), ("metric",)}:
+        assert "Example: invmm-gate " + " ".join(command) in called.out
+
+
+def test_version_is_printed():
+    assert call("version").out == f"invmm-gate {__version__}\n"
+
+
+def test_from_an_empty_folder_to_a_verdict(tmp_path):
+    world = World(tmp_path / "own")
+    world.folder.mkdir()
+    created = call("probes", "init", world.probes)
+    assert created.code == 0
+    assert created.out == f"created {world.probes}; next: invmm-gate probes add {world.probes} IMAGE... --group GROUP\n"
+    for group, numbers in (("duplicated", PLANTED), ("control", (100_000, 100_001))):
+        images = [world.folder / f"Picture {number}.png" for number in numbers]
+        for number, image in zip(numbers, images, strict=True):
+            draw(number).save(image)
+        given = ("--group", group, "--category", "drawn", "--caption", CAPTION, "--source", "own", "--licence", "CC0")
+        added = call("probes", "add", world.probes, *images, *given)
+        assert added.code == 0
+        assert added.out.startswith(f"added 2 probes to {world.probes}: Picture-{numbers[0]}, Picture-{numbers[1]}")
+    validated = call("probes", "validate", world.probes, "--min-controls", 2, "--captions")
+    assert validated.code == 0
+    assert re.fullmatch(rf"{world.probes}: 4 probes, digest [0-9a-f]{{64}}\n", validated.out)
+    assert world.check().code == 10
+
+
+def test_a_probe_set_with_problems_is_refused_with_a_line_for_each_of_them(world):
+    (world.probes / "images" / "p1.png").unlink()
+    draw(5).save(world.probes / "images" / "p16.png")
+    called = call("probes", "validate", world.probes, "--min-controls", 9)
+    assert called.code == 2
+    assert called.out == ""
+    lines = called.err.splitlines()
+    assert [line.partition(": ")[0] for line in lines[:2]] == [f"{world.manifest}:2", f"{world.manifest}:4"]
+    assert "control" in lines[2]
+    assert lines[-1] == f"error: {len(lines) - 1} problems in {world.probes}"
+
+
+def test_adding_the_same_image_twice_adds_nothing(world):
+    before = world.manifest.read_bytes()
+    called = call("probes", "add", world.probes, world.probes / "images" / "p1.png", "--group", "control")
+    assert called.code == 2
+    assert "already in the probe set, as probe 'p1'" in called.error
+    assert world.manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["strict", "standard", "permissive"])
+def test_a_shipped_policy_is_shown_as_a_policy_file_with_the_same_digest(name, tmp_path):
+    shown = call("policy", "show", name)
+    assert shown.code == 0
+    digest, _, text = shown.out.partition("\n")
+    assert yaml.safe_load(text)["name"] == name
+    (tmp_path / "copy.yaml").write_text(text)
+    assert call("policy", "show", tmp_path / "copy.yaml").out.partition("\n")[0] == digest
+    assert call("policy", "lint", name).code == 0
+
+
+def test_lint_says_which_rule_can_never_fire_with_the_controls_at_hand(world):
+    rules = [{"rule": "below_controls", "fdr": 0.1}]
+    policy = world.policy(policy_with(rules=rules), "few")
+    called = call("policy", "lint", policy, "--probes", world.probes)
+    assert called.code == 2
+    assert "below_controls" in called.out
+    assert "2 controls" in called.out
+
+
+def test_a_metric_is_calibrated_on_the_controls(world):
+    add_picture(world, 100_002, "control")
+    arguments = ("metric", "calibrate", world.probes, "--size", 16, "--rate", 0.5)
+    called = call(*arguments)
+    assert called.code == 0
+    assert re.match(r"pixel_rmse: threshold 0\.\d{4} \(95 % interval ", called.out)
+    result = json.loads(call(*arguments, "--json").out)
+    assert (result["metric"], result["images"], result["pairs"]) == ("pixel_rmse", 3, 3)
+    assert 0 < result["threshold"] < 1
+
+
+def test_sscd_is_calibrated_from_its_file(world):
+    add_picture(world, 100_002, "control")
+    sscd = torchscript(world.folder / "sscd.torchscript.pt")
+    arguments = ("metric", "calibrate", world.probes, "--size", 16, "--rate", 0.5, "--metric", "sscd_tiny")
+    called = call(*arguments, "--sscd", sscd, "--json")
+    assert called.code == 0
+    assert json.loads(called.out)["metric"] == "sscd_tiny@16"
+    assert "'psnr'" in call(*arguments[:-1], "psnr").error
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["version"], 0), (["chekc"], 2)])
+def test_the_process_ends_with_the_commands_exit_code(monkeypatch, arguments, code, capsys):
+    monkeypatch.setattr(sys, "argv", ["invmm-gate", *arguments])
+    monkeypatch.setattr(command_line.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == code
+    capsys.readouterr()
+
+
+def test_a_ctrl_c_while_the_program_is_still_loading_is_one_line_too(monkeypatch, capsys):
+    def pressed(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run", pressed)
+    monkeypatch.setattr(command_line.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: what was finished is kept; give the same command to go on\n"
+
+
+def test_more_findings_than_fit_on_a_screen_are_counted(finished):
+    path = finished.run / "run.json"
+    run = json.loads(path.read_text())
+    run["probe_set"]["probes"] += [run["probe_set"]["probes"][0] | {"id": f"missing-{n}"} for n in range(20)]
+    path.write_text(json.dumps(run))
+    policy = policy_with(rules=[{"rule": "confirmed", "rate_limit": 0.0}])
+    called = call("judge", finished.run, "--policy", finished.policy(policy, "many"))
+    assert called.code == 11
+    assert re.search(r"and \d+ more findings in the report", called.out)
+
+
+def test_waivers_in_the_working_folder_are_not_used_unasked(finished):
+    Path("waivers.yaml").write_text("- {rule: invmm_below, reason: known, owner: Ada, expires: 2030-01-01}\n")
+    assert call("judge", finished.run, "--policy", finished.policy()).code == 10

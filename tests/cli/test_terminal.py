@@ -1,0 +1,132 @@
+"""On a terminal there is a bar with the time left; anywhere else only plain lines."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from invmm_gate.cli.show import TerminalProgress, printable
+from tests.gate.world import ROOT, World, call, policy_with
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
+
+
+def test_off_a_terminal_there_are_no_control_codes_no_bars_and_no_chatter_of_libraries(pristine, tmp_path):
+    world = pristine.copy(tmp_path / "world")
+    arguments = [str(argument) for argument in world.arguments() if argument != "--no-track"]
+    done = subprocess.run(
+        [sys.executable, "-m", "invmm_gate", *arguments],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 10, done.stderr
+    assert done.stderr == f"loading DDPMPipeline from {world.model}\n"
+    assert done.stdout.startswith("BLOCK  policy small: 5 of 5 probes measured")
+    assert "  logged: sqlite:///" in done.stdout
+    assert not CONTROL.search(done.stdout + done.stderr)
+    assert max(len(line) for line in done.stdout.splitlines()) > 80, "lines are not cut to a width that nobody has"
+
+
+@pytest.mark.parametrize("command", ["check", "measure"])
+def test_quiet_says_nothing_on_the_way(finished, command):
+    arguments = [command, *finished.arguments()[1:], "--quiet"]
+    if command == "measure":
+        arguments.remove("--no-track")
+    assert call(*arguments).err == ""
+
+
+class Terminal:
+    """A process on a pseudo-terminal, and all that it wrote there."""
+
+    def __init__(self, world: World) -> None:
+        controller, terminal = pty.openpty()
+        arguments = [str(argument) for argument in world.arguments(policy=world.folder / "small.yaml")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "invmm_gate", *arguments],
+            env=ENVIRONMENT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=lambda: _take(terminal),
+        )
+        os.close(terminal)
+        self.controller, self.text = controller, ""
+
+    def read(self, seconds: float) -> bool:
+        """Whether there may be more."""
+        ready, _, _ = select.select([self.controller], [], [], seconds)
+        try:
+            self.text += os.read(self.controller, 65_536).decode() if ready else ""
+        except OSError:  # the other end is closed
+            return False
+        return True
+
+    def read_until(self, pattern: str, seconds: float = 120) -> None:
+        until = time.monotonic() + seconds
+        while not re.search(pattern, self.text) and time.monotonic() < until and self.read(0.2):
+            pass
+        assert re.search(pattern, self.text), self.text[-2000:]
+
+    def read_to_the_end(self) -> int:
+        while self.read(30):
+            pass
+        return self.process.wait(timeout=30)
+
+
+def _take(terminal: int) -> None:
+    """Make it the controlling terminal, so that Ctrl-C reaches the process as it does a user's."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(pristine, tmp_path):
+    world = pristine.copy(tmp_path / "world")
+    world.policy(policy_with(settings={"steps": 200}))
+    terminal = Terminal(world)
+    try:
+        terminal.read_until(r"measure[^\n]*━")
+        terminal.read_until(r"measure[^\n]*\d\d:\d\d[^\n]*left")
+        os.write(terminal.controller, b"\x03")
+        assert terminal.read_to_the_end() == 130
+    finally:
+        terminal.process.send_signal(signal.SIGKILL)
+        terminal.process.wait()
+        os.close(terminal.controller)
+    assert terminal.text.rindex(SHOW_CURSOR) > terminal.text.rindex(HIDE_CURSOR), "the cursor comes back"
+    lines = plain(terminal.text).replace("\r\n", "\n").replace("\r", "\n").splitlines()
+    assert lines[-1] == "interrupted: what was finished is kept; give the same command to go on"
+    assert "Traceback" not in terminal.text
+    assert plain(terminal.text).count("loading DDPMPipeline") == 1
+
+
+def test_each_stage_has_one_bar(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with TerminalProgress() as progress:
+        for stage in ("self-check", "measure"):
+            progress.begin(stage, total=10)
+            progress.advance(4)
+            progress.end()
+        assert [task.description for task in progress._bars.tasks] == ["measure"]
+        assert progress._bars.tasks[0].completed == 10
+
+
+def test_control_characters_are_spelled_out_and_lines_stay():
+    assert printable("a\x1b[2J\x07b\nc\x9b") == "a\\x1b[2J\\x07b\nc\\x9b"

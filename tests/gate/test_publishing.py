@@ -1,0 +1,103 @@
+"""MLflow logs what was decided and never decides: the verdict and its exit code stand whatever becomes of it."""
+
+import json
+import re
+import socket
+import sqlite3
+
+import pytest
+
+from invmm_gate.tracking.spool import read
+from tests.gate.world import CAPTION, SOURCE, World, call
+
+
+@pytest.fixture(scope="module")
+def dead_server() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://user:secret@127.0.0.1:{sock.getsockname()[1]}"
+
+
+def check_tracked(world: World, *extra: object):
+    return call(*(argument for argument in world.arguments() if argument != "--no-track"), *extra)
+
+
+def rows(database, query: str) -> list[tuple]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_dead_server_changes_neither_verdict_nor_exit_code_and_the_run_is_sent_later(finished, dead_server, tmp_path):
+    verdict = (finished.run / "verdict.json").read_bytes()
+    called = check_tracked(finished, "--tracking-uri", dead_server)
+    assert called.code == 10
+    assert "not published: no answer from MLflow at http://127.0.0.1" in called.err
+    assert "the verdict stands" in called.err
+    assert (finished.run / "verdict.json").read_bytes() == verdict
+    state = read(finished.run)
+    assert (state.state, state.attempts) == ("pending", 1)
+    assert "no answer" in state.last_error
+    assert "secret" not in (finished.run / "publish.json").read_text() + called.err
+
+    again = call("publish", finished.run)
+    assert again.code == 11, "without another address it goes where it was to go"
+    assert "127.0.0.1" in again.error
+    assert read(finished.run).attempts == 2
+
+    database = f"sqlite:///{tmp_path}/local.db"
+    sent = call("publish", finished.run, "--tracking-uri", database)
+    assert sent.code == 0, sent.err
+    assert sent.out.startswith(f"logged: {database} (experiment invmm-gate, run ")
+    assert sent.err == ""
+    state = read(finished.run)
+    assert (state.state, state.attempts, state.uri) == ("published", 0, database)
+    assert state.place in sent.out
+    assert rows(tmp_path / "local.db", "select value from tags where key = 'invmm.verdict'") == [("block",)]
+
+
+def test_a_tracked_check_logs_to_a_database_in_the_working_folder_and_says_where(finished, tmp_path):
+    called = check_tracked(finished, "--json")
+    assert called.code == 10
+    assert called.err == ""
+    assert json.loads(called.out)["published"].startswith(f"sqlite:///{tmp_path}/mlflow.db")
+    assert read(finished.run).state == "published"
+    probes = rows(tmp_path / "mlflow.db", "select value from tags where key = 'invmm.probe' order by value")
+    assert probes == [("p1",), ("p100000",), ("p100001",), ("p16",), ("p2",)]
+    check_tracked(finished)
+    assert len(rows(tmp_path / "mlflow.db", "select * from tags where key = 'invmm.key'")) == 1, "sent once"
+
+
+def test_no_track_sends_nothing_and_marks_nothing(checked, tmp_path):
+    assert not (checked[0].run / "publish.json").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tmp_path):
+    called = check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
+    assert called.code == 10
+    assert "data:image/png" in (finished.run / "report.html").read_text()
+    sent = {path.name: path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
+    assert {"report.html", "summary.md", "verdict.json", "measurements.jsonl"} <= set(sent)
+    assert "data:image" not in sent["report.html"].read_text()
+    assert "BLOCK" in sent["report.html"].read_text().upper()
+    assert rows(tmp_path / "local.db", "select * from tags where key = 'invmm.withheld'") == []
+
+
+def test_private_texts_and_pixels_appear_nowhere_on_the_trackers_disk(finished, tmp_path):
+    check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
+    stored = [tmp_path / "local.db", *(path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file())]
+    pictures = [path.read_bytes() for path in (finished.run / "copies").iterdir()]
+    for path in stored:
+        content = path.read_bytes()
+        assert CAPTION.encode() not in content
+        assert SOURCE.encode() not in content
+        assert not any(picture in content for picture in pictures)
+        assert not re.search(rb"data:image/(png|jpeg)", content)
+
+
+def test_a_broken_marker_is_said_and_the_verdict_stands(finished):
+    (finished.run / "publish.json").write_text("{}")
+    called = check_tracked(finished)
+    assert called.code == 10
+    assert "publish.json is not a publish record" in called.err

@@ -1,0 +1,237 @@
+"""What each option of the inversion does to the outcome, and what a broken network does: an error, never a score."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.intervals import wilson
+from invmm_gate.measure.inversion import Advanced, Inversion, Inverter, Task
+from invmm_gate.records import ReplicationShare
+from invmm_gate.runs.jsonio import to_json
+from invmm_gate.similarity.embedding import EncoderCosine
+from invmm_gate.similarity.pixel import PixelRmse
+from tests.measure.bench import QUICK, Guided, NanNear, NanWhenSampling, measure
+
+ABSENT = 32
+
+
+@pytest.fixture(scope="module")
+def model(mixture: Callable[..., MixtureDenoiser]) -> MixtureDenoiser:
+    return mixture(64, 8, 8)
+
+
+def test_an_inverted_probe_passes_an_independent_batch_before_it_gets_a_score(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    certain = replace(QUICK, confirmation_samples=29, test_samples=1)
+    run = measure(model, known_images, [0, 1, 3], settings=certain)
+    lucky = measure(model, known_images, [0, 1, 3], settings=replace(certain, confirmation_samples=0))
+    for number in (0, 1, 3):
+        (trial,) = run.measurements[number].trials
+        assert trial.outcome == "inverted"
+        assert trial.confirmation == ReplicationShare(hits=29, trials=29, interval=wilson(29, 29))
+        assert trial.confirmation.interval.low > 0.88
+        assert trial.steps >= lucky.measurements[number].steps
+    # One sample replicates by luck long before 29 do.
+    assert run.measurements[3].steps > lucky.measurements[3].steps
+    assert lucky.measurements[3].trials[0].confirmation is None
+
+
+def test_a_lucky_test_that_the_independent_batch_does_not_bear_out_is_no_inversion(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    settings = replace(QUICK, test_samples=1, confirmation_samples=50, steps=10, learning_rate=0.02)
+    (trial,) = measure(model, known_images, [0], settings=settings).measurements[0].trials
+    assert (trial.outcome, trial.invmm) == ("not_inverted", None)
+    assert trial.share is not None
+    assert (trial.share.hits, trial.share.trials) == (1, 1)
+    assert trial.confirmation is not None
+    assert 25 < trial.confirmation.hits < 50
+    assert trial.confirmation.interval == wilson(trial.confirmation.hits, 50)
+    sampled = (1 + 50) * settings.sampler_steps
+    assert trial.evaluations == 2 * settings.batch_size * settings.steps + sampled
+
+
+def test_a_mirrored_copy_is_found_where_the_profile_looks_for_it(known_images: Tensor, model: MixtureDenoiser) -> None:
+    flipped = known_images.flip(-1)
+    plain = measure(model, flipped, [0]).measurements[0]
+    both = measure(model, flipped, [0], settings=replace(QUICK, mirror=True)).measurements[0]
+    assert plain.outcome == "not_inverted"
+    assert both.outcome == "inverted"
+    assert [(trial.mirrored, trial.outcome) for trial in both.trials] == [(False, "not_inverted"), (True, "inverted")]
+    assert both.invmm == both.trials[1].invmm
+    assert both.share is not None
+    assert both.share.trials == 8  # of the mirrored target only, which is the more memorized one
+
+
+def test_of_several_seeds_the_lower_median_counts_and_the_spread_is_told(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    for seeds in (3, 4):
+        measurement = measure(model, known_images, [1], settings=replace(QUICK, seeds=seeds)).measurements[1]
+        scores = [trial.invmm for trial in measurement.trials if trial.invmm is not None]
+        assert len(set(scores)) == seeds
+        assert measurement.invmm == sorted(scores)[1]
+        assert measurement.invmm_spread == (min(scores), max(scores))
+        assert measurement.share is not None
+        assert measurement.share.trials == 8 * seeds
+        assert measurement.evaluations == sum(trial.evaluations for trial in measurement.trials)
+        assert [trial.seed for trial in measurement.trials] == list(range(seeds))
+
+
+def test_a_probe_far_above_the_bound_is_stopped_early_and_its_share_is_still_measured(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    settings = replace(QUICK, stop_above=0.02, stop_after=20, stop_tests=2)
+    measurement = measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT]
+    assert measurement.outcome == "above_threshold"
+    assert (measurement.invmm, measurement.invmm_above) == (None, 0.02)
+    assert measurement.share is not None
+    assert (measurement.share.hits, measurement.share.trials) == (0, 8)
+    curve = measurement.trials[0].curve
+    assert curve[-1].step < QUICK.steps
+    above = [point.step for point in curve if point.step >= 20 and point.normality > 0.02 * 1.5]
+    assert above == [curve[-2].step, curve[-1].step]
+
+
+def test_the_stop_waits_for_the_step_and_the_margin_that_are_set(model: MixtureDenoiser, known_images: Tensor) -> None:
+    settings = replace(QUICK, stop_above=0.001, stop_after=70, stop_tests=1, stop_margin=0.5)
+    stopped = measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT]
+    assert (stopped.outcome, stopped.steps) == ("above_threshold", 70)
+    wide = measure(model, known_images, [ABSENT], settings=replace(settings, stop_margin=1e6)).measurements[ABSENT]
+    assert (wide.outcome, wide.steps) == ("not_inverted", QUICK.steps)
+
+
+def test_the_stop_changes_no_bit_of_a_probe_below_the_bound(model: MixtureDenoiser, known_images: Tensor) -> None:
+    settings = replace(QUICK, stop_above=0.2, stop_after=10)
+    assert measure(model, known_images, [0, 1], settings=settings).measurements == (
+        measure(model, known_images, [0, 1]).measurements
+    )
+
+
+def test_the_watched_loss_can_be_the_total(model: MixtureDenoiser, known_images: Tensor) -> None:
+    each_step = replace(QUICK, test_every=1, loss_window=1, steps=5, weight_rule="fixed", initial_weight=2.0)
+    numbers = [ABSENT]
+    denoise = measure(model, known_images, numbers, settings=each_step).measurements[ABSENT].trials[0].curve
+    with_total = replace(each_step, control_loss="total")
+    total = measure(model, known_images, numbers, settings=with_total).measurements[ABSENT].trials[0].curve
+    before = [0.0, *(point.normality for point in denoise)]
+    for alone, both, normality in zip(denoise, total, before, strict=False):
+        assert both.denoising_error == pytest.approx(alone.denoising_error + 2.0 * normality, rel=1e-5)
+        assert both.normality == alone.normality
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_lambda_can_be_fixed_for_an_ablation(model: MixtureDenoiser, known_images: Tensor, weight: float) -> None:
+    settings = replace(QUICK, weight_rule="fixed", initial_weight=weight)
+    run = measure(model, known_images, [0, ABSENT], settings=settings)
+    for measurement in run.measurements.values():
+        assert {point.weight for point in measurement.trials[0].curve} == {weight}
+    assert run.score(0) > 0
+
+
+def test_without_the_weight_the_noise_strays_further(model: MixtureDenoiser, known_images: Tensor) -> None:
+    free, held = (
+        measure(model, known_images, [ABSENT], settings=replace(QUICK, weight_rule="fixed", initial_weight=weight))
+        for weight in (0.0, 1.0)
+    )
+    last = [run.measurements[ABSENT].trials[0].curve[-1].normality for run in (free, held)]
+    assert last[0] > 2 * last[1]
+
+
+def test_a_probe_that_is_not_inverted_carries_a_full_share_with_its_interval(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    # One image of 32, a single test after ten small steps: some samples replicate it, not all.
+    short = replace(QUICK, steps=10, learning_rate=0.02)
+    run = measure(model, known_images, [1, 2, 3, ABSENT], settings=short)
+    shares = {number: run.measurements[number].share for number in (1, 2, 3, ABSENT)}
+    assert {measurement.outcome for measurement in run.measurements.values()} == {"not_inverted"}
+    for share in shares.values():
+        assert share is not None
+        assert share.trials == 8
+        assert share.interval == wilson(share.hits, 8)
+    ranked = sorted(run.measurements.values(), key=lambda measurement: measurement.rank)
+    assert shares[1].hits > shares[ABSENT].hits == 0
+    assert [measurement.probe for measurement in ranked][-1] == str(ABSENT)
+
+
+def test_a_network_that_gives_nan_for_one_probe_makes_that_probe_an_error_and_leaves_the_others(
+    mixture: Callable[..., MixtureDenoiser], known_images: Tensor
+) -> None:
+    sound = mixture(64, 8, 8, 1e-6)
+    expected = measure(sound, known_images, [0, 1, 3], slots=3)
+    run = measure(NanNear(sound, known_images[3]), known_images, [0, 1, 3], slots=3)
+    broken = run.measurements[3]
+    assert (broken.outcome, broken.invmm, broken.share) == ("error", None, None)
+    assert broken.reason == "NaN or infinity from the network or the copy metric by step 10"
+    assert broken.steps == 10
+    assert [run.measurements[number] for number in (0, 1)] == [expected.measurements[number] for number in (0, 1)]
+    assert '"outcome": "error"' in to_json(broken)
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+def test_a_network_that_gives_nan_only_when_it_samples_is_found_too(
+    model: MixtureDenoiser, known_images: Tensor, at_start: bool
+) -> None:
+    settings = replace(QUICK, test_at_start=at_start)
+    measurement = measure(NanWhenSampling(model), known_images, [0], settings=settings).measurements[0]
+    assert (measurement.outcome, measurement.steps) == ("error", 0 if at_start else 10)
+    assert [point.best_value for point in measurement.trials[0].curve] == [None]
+    assert to_json(measurement)
+
+
+def test_a_metric_that_gives_nan_is_an_error_and_no_score(model: MixtureDenoiser, known_images: Tensor) -> None:
+    metric = EncoderCosine(lambda images: images.flatten(1) * torch.nan, name="broken", threshold=0.5)
+    measurement = measure(model, known_images, [0], metric=metric).measurements[0]
+    assert measurement.outcome == "error"
+    assert "copy metric" in measurement.reason
+
+
+@pytest.mark.parametrize("change", [{"initial_weight": inf}, {"weight_step": inf}, {"learning_rate": inf}])
+def test_settings_out_of_all_range_give_an_error_and_no_score(
+    model: MixtureDenoiser, known_images: Tensor, change: dict[str, float]
+) -> None:
+    measurement = measure(model, known_images, [0], settings=replace(QUICK, **change)).measurements[0]
+    assert measurement.outcome == "error"
+    assert to_json(measurement)
+
+
+def test_one_trial_in_error_makes_its_probe_an_error(
+    mixture: Callable[..., MixtureDenoiser], known_images: Tensor
+) -> None:
+    # The mirror image is known and breaks the network; the image itself inverts.
+    images = torch.cat([known_images[:32], known_images[:1].flip(-1)])
+    model = MixtureDenoiser(images, torch.ones(33), mixture().schedule)
+    run = measure(NanNear(model, images[32]), known_images, [0], settings=replace(QUICK, mirror=True))
+    measurement = run.measurements[0]
+    assert {trial.outcome for trial in measurement.trials} == {"inverted", "error"}
+    assert (measurement.outcome, measurement.invmm, measurement.share) == ("error", None, None)
+    assert measurement.reason
+
+
+def test_a_probe_that_only_one_guidance_scale_gives_is_inverted_at_that_scale(
+    mixture: Callable[..., MixtureDenoiser], known_images: Tensor
+) -> None:
+    guided = Guided(mixture(), mixture(1e4))
+    settings = replace(QUICK, guidance_scales=(0.0, 1.0, 2.0), test_at_start=True)
+    (trial,) = measure(guided, known_images, [0], settings=settings).measurements[0].trials
+    assert (trial.outcome, trial.invmm, trial.guidance_scale) == ("inverted", 0.0, 1.0)
+
+
+def test_progress_counts_the_steps_of_the_tasks_in_the_batch(model: MixtureDenoiser, known_images: Tensor) -> None:
+    tasks = [Task(probe=str(number), content=str(number), seed=0) for number in (0, ABSENT)]
+    inverter = Inverter(
+        model, PixelRmse(0.1), QUICK, load_image=lambda name: known_images[int(name)], root_seed=0, slots=2
+    )
+    events = list(inverter.run(tasks))
+    progress = [event for event in events if isinstance(event, Advanced)]
+    done = [event for event in events if isinstance(event, Inversion)]
+    assert progress[0] == Advanced(20, tuple(tasks))
+    assert progress[-1].in_flight == (tasks[1],)
+    assert sum(event.steps for event in progress) == sum(event.trial.steps for event in done)

@@ -1,0 +1,227 @@
+"""The run folder: one run, one process, and records that are read as they were written or not at all."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invmm_gate.errors import RunFolderError
+from invmm_gate.records import Measurement
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.jsonio import from_json, to_json
+from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
+
+finite = st.floats(allow_nan=False, allow_infinity=False, min_value=0)
+
+
+@given(score=st.none() | finite, probe=st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True), reason=st.text())
+def test_a_measurement_is_read_back_as_it_was_and_written_again_with_the_same_bytes(score, probe, reason):
+    record = dataclasses.replace(measurement(probe, score), reason=reason)
+    line = to_json(record)
+    assert "\n" not in line
+    assert from_json(Measurement, line, where="here") == record
+    assert to_json(from_json(Measurement, line, where="here")) == line
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_no_record_with_nan_or_infinity_can_be_written(tmp_path, record, score):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.append(measurement("heron", score))
+    assert folder.measurements() == ()
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | finite, min_size=1))
+def test_a_fingerprint_is_the_same_for_equal_inputs_in_any_order_and_another_for_others(inputs):
+    shuffled = dict(reversed(inputs.items()))
+    assert fingerprint(shuffled) == fingerprint(inputs)
+    assert fingerprint(json.loads(json.dumps(inputs))) == fingerprint(inputs)
+    assert fingerprint(inputs | {next(iter(inputs)): "another value"}) != fingerprint(
+        inputs | {next(iter(inputs)): "one value"}
+    )
+
+
+def test_all_that_was_recorded_is_read_back(tmp_path, record):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        assert folder.begin(record) == record
+        folder.append(SELF_CHECK)
+        for probe in PROBES:
+            folder.append(measurement(probe))
+            folder.append(confirmation(probe))
+            folder.note_seconds(probe, 1.23456)
+    data = folder.data()
+    assert data.run == record
+    assert data.self_checks == (SELF_CHECK,)
+    assert data.measurements == tuple(measurement(probe) for probe in PROBES)
+    assert data.confirmations == tuple(confirmation(probe) for probe in PROBES)
+    assert data.seconds == dict.fromkeys(PROBES, 1.235)
+    assert data.verdict is None
+
+
+def test_records_lie_in_the_probe_sets_order_at_the_end(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    for probe in reversed(PROBES):
+        folder.append(measurement(probe))
+        folder.append(confirmation(probe))
+    folder.in_probe_order()
+    assert [found.probe for found in folder.measurements()] == list(PROBES)
+    assert [found.probe for found in folder.confirmations()] == list(PROBES)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"seed": 1}, "seed"), ({"model": "x"}, "model"), ({"policy": "x", "rows": 4}, "policy, rows")],
+)
+def test_a_run_of_other_inputs_is_refused_by_the_name_of_what_differs(tmp_path, record, other, named):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    folder.append(measurement("heron"))
+    before = (tmp_path / "measurements.jsonl").read_bytes()
+    with pytest.raises(RunFolderError, match=f"holds a run with another {named};") as caught:
+        folder.begin(run_record(**other))
+    assert caught.value.exit_code == 2
+    assert "give another --out" in str(caught.value)
+    assert (tmp_path / "measurements.jsonl").read_bytes() == before
+
+
+def test_a_run_record_whose_inputs_were_edited_is_refused(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(RunFolderError, match="holds a run with another seed"):
+        folder.begin(record)
+    with pytest.raises(RunFolderError, match="another fingerprint than its inputs give"):
+        folder.begin(dataclasses.replace(record, inputs=record.inputs | {"seed": 7}))
+
+
+def test_records_without_their_run_are_not_taken_over(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    folder.append(measurement("heron"))
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(RunFolderError, match=r"holds measurements\.jsonl without run\.json"):
+        folder.begin(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("measurements.jsonl", '{"probe": "heron"}'),
+        ("measurements.jsonl", "not JSON"),
+        ("measurements.jsonl", '{"probe": NaN}'),
+        ("confirmations.jsonl", "[]"),
+        ("self_checks.jsonl", '{"name": "positive_control", "passed": "perhaps", "detail": ""}'),
+        ("timings.jsonl", '{"probe": "heron", "seconds": "long"}'),
+    ],
+)
+def test_an_edited_record_is_refused_with_its_file_and_line(tmp_path, record, name, line):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    folder.append(SELF_CHECK)
+    folder.append(measurement("heron"))
+    folder.append(confirmation("heron"))
+    folder.note_seconds("heron", 1.0)
+    with (tmp_path / name).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunFolderError) as caught:
+        folder.data()
+    assert str(caught.value).startswith(f"{tmp_path / name}:2 cannot be read")
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused_like_any_other_damage(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    (tmp_path / "measurements.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(RunFolderError, match=r"measurements\.jsonl:1 cannot be read"):
+        folder.data()
+
+
+def test_a_folder_without_a_run_is_named_and_not_created(tmp_path):
+    folder = RunFolder(tmp_path / "mistyped")
+    with pytest.raises(RunFolderError, match=r"holds no run\.json"), folder.existing_locked():
+        pytest.fail("there is nothing to hold")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(RunFolderError, match="cannot be written"), RunFolder(tmp_path / "run").locked():
+        pytest.fail("a file cannot be a run folder")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from invmm_gate.runs.folder import RunFolder
+with RunFolder(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_at_once_and_told_who_holds_the_folder(tmp_path, holder):
+    folder = RunFolder(tmp_path / "run")
+    began = time.monotonic()
+    with pytest.raises(RunFolderError, match=f"is in use by process {holder.pid} on {os.uname().nodename}") as caught:
+        folder.refuse_if_in_use()
+    assert time.monotonic() - began < 1
+    assert caught.value.exit_code == 2
+    with pytest.raises(RunFolderError, match="is in use"), folder.locked():
+        pytest.fail("the folder is held")
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunFolder(tmp_path / "run").locked():
+        assert f"process {os.getpid()}" in (tmp_path / "run" / ".lock-holder").read_text()
+
+
+def test_a_folder_that_nobody_holds_may_be_used(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.refuse_if_in_use()
+    assert not folder.path.exists()
+    with folder.locked():
+        pass
+    folder.refuse_if_in_use()
+
+
+def test_what_is_out_of_date_is_forgotten(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    folder.write("verdict.json", "{}")
+    folder.write("report.html", "<html>")
+    folder.forget("verdict.json", "report.html", "summary.md")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json"]
+
+
+def test_facts_for_the_reader_are_added_without_changing_the_runs_identity(tmp_path, record):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    folder.note(dataclasses.replace(record, context={"reduced_rows": [4]}))
+    assert folder.run().context == {"reduced_rows": [4]}
+    assert folder.begin(record).fingerprint == record.fingerprint
