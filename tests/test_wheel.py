@@ -38,7 +38,9 @@ def run(command: Path, *arguments: str | Path, folder: Path) -> subprocess.Compl
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_wheel_brings_policies_templates_and_the_command(
-    installed: Path, tmp_path: Path, judged_run: RunData  # noqa: F811
+    installed: Path,
+    tmp_path: Path,
+    judged_run: RunData,  # noqa: F811
 ) -> None:
     version = run(installed, "version", folder=tmp_path)
     assert (version.returncode, version.stdout[:10]) == (0, "invmm-gate"), version.stderr

@@ -190,7 +190,7 @@ def run_suite(table: Sequence[Record], checks: Sequence[Check]) -> tuple[CheckRe
     except ImportError as error:
         raise ConfigError(
             "the checks of a probe set need Great Expectations and pandas",
-            do='install them with `pip install --upgrade invmm-gate`',
+            do="install them with `pip install --upgrade invmm-gate`",
         ) from error
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
@@ -217,7 +217,7 @@ def _results(checks: Sequence[Check], results: Sequence[dict[str, dict[str, obje
         if result is None or result["exception_info"].get("raised_exception", True):
             raise ConfigError(
                 f"Great Expectations could not run the check {check.name!r}",
-                do='install a version that works with `pip install --upgrade invmm-gate`',
+                do="install a version that works with `pip install --upgrade invmm-gate`",
             )
         details, success = result["result"], bool(result["success"])
         rows = cast(list[int], details.get("unexpected_index_list") or [])

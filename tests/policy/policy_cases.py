@@ -132,9 +132,7 @@ def share_counts_only_where_the_policy_asks_for_it(gate: SimpleNamespace) -> Non
 def share_of_several_trials_is_one_finding(gate: SimpleNamespace) -> None:
     data = clean_run()
     point = CurvePoint(step=400, denoising_error=0.02, normality=0.02, weight=0.1, best_value=0.05)
-    trials = tuple(
-        trial("not_inverted", seed=seed, share=replication_share(6, 8), curve=(point,)) for seed in range(3)
-    )
+    trials = tuple(trial("not_inverted", seed=seed, share=replication_share(6, 8), curve=(point,)) for seed in range(3))
     record = measured(target(data, "p1"), hits=6, trials=trials)
     expect(judged(gate, with_measurement(data, record), only(PARTLY)), "block", ("invmm_below", "p1"))
 

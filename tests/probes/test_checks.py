@@ -248,7 +248,7 @@ except ConfigError as error:
     print(error)
 """
     )
-    assert 'pip install --upgrade invmm-gate' in done.stdout
+    assert "pip install --upgrade invmm-gate" in done.stdout
 
 
 def test_every_problem_is_listed_however_many_there_are(tmp_path: Path) -> None:
