@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import GateError
+from invmm_gate.errors import ConfigError, GateError
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import judge as decide
 from invmm_gate.policy.waivers import load_waivers
@@ -18,6 +18,10 @@ OUTPUTS: Final = ("verdict.json", *(form.file for form in FORMATS.values()))
 """The files that say how a run was judged."""
 
 
+_CONDITIONS: Final = ("family", "profile", "settings", "metric")
+"""Those of a run's inputs without which two scores do not compare."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
     """What `judge` weighs beside the records and the policy."""
@@ -25,24 +29,39 @@ class Circumstances:
     waivers: tuple[Waiver, ...] = ()
     baseline: tuple[Measurement, ...] | None = None
     """The last approved run's measurements; None if no run was named."""
+    conditions: dict[str, object] | None = None
+    """What decided the baseline's scores (its run.json's inputs)."""
 
 
 def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
     """Read both files. Before anything is measured: a slip in them must not cost hours. Raises GateError."""
     listed = load_waivers(waivers) if waivers else ()
-    return Circumstances(waivers=listed, baseline=_measurements_of(RunFolder(baseline)) if baseline else None)
-
-
-def _measurements_of(run: RunFolder) -> tuple[Measurement, ...]:
-    run.run()  # a mistyped folder is an error, not a baseline without measurements
-    return run.measurements()
+    if baseline is None:
+        return Circumstances(waivers=listed)
+    run = RunFolder(baseline)
+    # The record is read first: a mistyped folder is an error, not a baseline without measurements.
+    return Circumstances(waivers=listed, conditions=run.run().inputs, baseline=run.measurements())
 
 
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
-    """Hold the records against the policy and write verdict.json."""
-    verdict = decide(folder.data(), policy, beside.waivers, today=today, baseline=beside.baseline)
+    """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
+    data = folder.data()
+    if beside.conditions is not None:
+        _refuse_other_conditions(data.run.inputs, beside.conditions)
+    verdict = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
     folder.write_verdict(verdict)
     return verdict
+
+
+def _refuse_other_conditions(now: dict[str, object], before: dict[str, object]) -> None:
+    """Scores compare only under one profile, metric and settings (MEASURES D26)."""
+    different = [name for name in _CONDITIONS if now.get(name) != before.get(name)]
+    if different:
+        raise ConfigError(
+            f"the baseline was measured under another {', '.join(different)}",
+            expected="a baseline under the same conditions, as only such scores compare",
+            do="measure the baseline's model again, or leave out --baseline",
+        )
 
 
 def report(folder: RunFolder, *, reveal: bool = False) -> tuple[Path, ...]:

@@ -373,3 +373,13 @@ def test_a_baseline_with_a_regression_is_blocked_and_without_one_the_question_st
 def test_the_table_is_of_policies_that_work(world):
     assert yaml.safe_load(world.policy().read_text()) == POLICY
     assert LENIENT["name"] == "lenient"
+
+
+def test_a_baseline_of_other_settings_is_refused_because_its_scores_do_not_compare(finished):
+    baseline = finished.copy(finished.folder / "other").run
+    record = json.loads((baseline / "run.json").read_text())
+    record["inputs"]["settings"]["learning_rate"] = 0.2
+    (baseline / "run.json").write_text(json.dumps(record))
+    called = call("judge", finished.run, "--policy", finished.policy(), "--baseline", baseline)
+    assert called.code == 2
+    assert "the baseline was measured under another settings; expected a baseline under the same" in called.err

@@ -97,14 +97,35 @@ class NanNear(Wrapped):
         return torch.where(close[:, None, None, None], torch.nan, x_0_hat)
 
 
-class NanWhenSampling(Wrapped):
-    """Sound while the noise distribution is optimised, NaN as soon as it samples."""
+class BrokenWhenSampling(Wrapped):
+    """Sound while the noise distribution is optimised; after `sound` sampling steps its samples are not finite."""
+
+    def __init__(self, inner: MixtureDenoiser, value: float = torch.nan, *, sound: int = 0) -> None:
+        super().__init__(inner)
+        self.value, self.sound = value, sound
 
     def estimate_x_0(
         self, x_t: Tensor, level: NoiseLevel, *, condition: Condition | None = None, guidance_scale: float = 1.0
     ) -> Tensor:
         x_0_hat = self.inner.estimate_x_0(x_t, level)
-        return x_0_hat if torch.is_grad_enabled() else x_0_hat * torch.nan
+        if torch.is_grad_enabled():
+            return x_0_hat
+        self.sound -= 1
+        return x_0_hat if self.sound >= 0 else x_0_hat * self.value
+
+
+class RowCounter(Wrapped):
+    """Notes how many rows each call had: (optimising, rows)."""
+
+    def __init__(self, inner: MixtureDenoiser) -> None:
+        super().__init__(inner)
+        self.calls: set[tuple[bool, int]] = set()
+
+    def estimate_x_0(
+        self, x_t: Tensor, level: NoiseLevel, *, condition: Condition | None = None, guidance_scale: float = 1.0
+    ) -> Tensor:
+        self.calls.add((torch.is_grad_enabled(), x_t.shape[0]))
+        return self.inner.estimate_x_0(x_t, level)
 
 
 class Guided(Wrapped):

@@ -15,7 +15,7 @@ from invmm_gate.models.pixel import PixelModel
 from invmm_gate.protocols import DiffusionModel
 from invmm_gate.records import Measurement
 from invmm_gate.settings import InversionSettings
-from tests.measure.bench import QUICK, Run, measure
+from tests.measure.bench import QUICK, RowCounter, Run, measure
 
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 32)
 GUARD_BAND = 1e-4
@@ -99,6 +99,16 @@ def test_a_mate_that_gives_nan_changes_no_bit_of_the_others(
     broken = measure(model, poisoned(known_images, 5), NUMBERS, slots=3)
     assert broken.measurements[5].outcome == "error"
     assert_bitwise_equal(broken, undisturbed, [number for number in NUMBERS if number != 5])
+
+
+@pytest.mark.parametrize(("slots", "sampled"), [(3, 8), (16, 16)])
+def test_every_call_of_the_network_has_the_rows_of_the_run(
+    model: MixtureDenoiser, known_images: Tensor, slots: int, sampled: int
+) -> None:
+    """Whatever is left of the queue: torch promises equal bits for equal shapes at most."""
+    counter = RowCounter(model)
+    measure(counter, known_images, (0, 1, 4, 32), settings=replace(QUICK, confirmation_samples=5), slots=slots)
+    assert counter.calls == {(True, slots * QUICK.batch_size), (False, sampled)}
 
 
 def test_the_same_image_in_two_probes_gets_the_same_score(model: MixtureDenoiser, known_images: Tensor) -> None:

@@ -15,7 +15,7 @@ from invmm_gate.records import ReplicationShare
 from invmm_gate.runs.jsonio import to_json
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
-from tests.measure.bench import QUICK, Guided, NanNear, NanWhenSampling, measure
+from tests.measure.bench import QUICK, BrokenWhenSampling, Guided, NanNear, measure
 
 ABSENT = 32
 
@@ -55,6 +55,19 @@ def test_a_lucky_test_that_the_independent_batch_does_not_bear_out_is_no_inversi
     assert trial.confirmation.interval == wilson(trial.confirmation.hits, 50)
     sampled = (1 + 50) * settings.sampler_steps
     assert trial.evaluations == 2 * settings.batch_size * settings.steps + sampled
+
+
+def test_the_independent_batch_is_not_the_test_over_again(model: MixtureDenoiser, known_images: Tensor) -> None:
+    # Image 0 is 0.55 of all samples: one sample passes a test at N(0, I) that the next one may not bear out.
+    once = replace(QUICK, test_samples=1, test_at_start=True, steps=10)
+    numbers = range(16)  # sixteen probes, and so streams, of one image
+    alone, twice = (
+        measure(model, lambda _: known_images[0], numbers, settings=replace(once, confirmation_samples=count))
+        for count in (0, 1)
+    )
+    at_once = [sum(run.measurements[number].steps == 0 for number in numbers) for run in (alone, twice)]
+    assert 5 <= at_once[0] <= 12
+    assert 0 < at_once[1] < at_once[0]
 
 
 def test_a_mirrored_copy_is_found_where_the_profile_looks_for_it(known_images: Tensor, model: MixtureDenoiser) -> None:
@@ -105,6 +118,21 @@ def test_the_stop_waits_for_the_step_and_the_margin_that_are_set(model: MixtureD
     assert (stopped.outcome, stopped.steps) == ("above_threshold", 70)
     wide = measure(model, known_images, [ABSENT], settings=replace(settings, stop_margin=1e6)).measurements[ABSENT]
     assert (wide.outcome, wide.steps) == ("not_inverted", QUICK.steps)
+
+
+def test_the_stop_counts_tests_that_follow_one_another(model: MixtureDenoiser, known_images: Tensor) -> None:
+    each_step = replace(QUICK, test_every=1, steps=30, sampler_steps=2, test_samples=1, stop_margin=0.0, stop_after=0)
+    free = measure(model, known_images, [ABSENT], settings=each_step).measurements[ABSENT].trials[0].curve
+    levels = [point.normality for point in free]
+    told_apart = 0
+    for bound in sorted(levels)[5::6]:
+        above = [level > bound for level in levels]
+        running = next((step + 1 for step in range(2, 30) if all(above[step - 2 : step + 1])), 30)
+        in_all = next((step + 1 for step in range(30) if sum(above[: step + 1]) == 3), 30)
+        told_apart += running != in_all
+        settings = replace(each_step, stop_above=bound, stop_tests=3)
+        assert measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT].steps == running
+    assert told_apart > 0
 
 
 def test_the_stop_changes_no_bit_of_a_probe_below_the_bound(model: MixtureDenoiser, known_images: Tensor) -> None:
@@ -171,6 +199,7 @@ def test_a_network_that_gives_nan_for_one_probe_makes_that_probe_an_error_and_le
     assert (broken.outcome, broken.invmm, broken.share) == ("error", None, None)
     assert broken.reason == "NaN or infinity from the network or the copy metric by step 10"
     assert broken.steps == 10
+    assert broken.trials[0].share is None
     assert [run.measurements[number] for number in (0, 1)] == [expected.measurements[number] for number in (0, 1)]
     assert '"outcome": "error"' in to_json(broken)
 
@@ -180,10 +209,27 @@ def test_a_network_that_gives_nan_only_when_it_samples_is_found_too(
     model: MixtureDenoiser, known_images: Tensor, at_start: bool
 ) -> None:
     settings = replace(QUICK, test_at_start=at_start)
-    measurement = measure(NanWhenSampling(model), known_images, [0], settings=settings).measurements[0]
+    measurement = measure(BrokenWhenSampling(model), known_images, [0], settings=settings).measurements[0]
     assert (measurement.outcome, measurement.steps) == ("error", 0 if at_start else 10)
     assert [point.best_value for point in measurement.trials[0].curve] == [None]
     assert to_json(measurement)
+
+
+def test_infinite_samples_are_an_error_though_as_images_they_would_be_black_and_white(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    settings = replace(QUICK, sampler_steps=1)
+    measurement = measure(BrokenWhenSampling(model, inf), known_images, [0], settings=settings).measurements[0]
+    assert measurement.outcome == "error"
+
+
+def test_a_network_that_gives_nan_in_the_independent_batch_is_found_too(
+    mixture: Callable[..., MixtureDenoiser], known_images: Tensor
+) -> None:
+    settings = replace(QUICK, test_at_start=True, confirmation_samples=8)
+    broken = BrokenWhenSampling(mixture(1e9), sound=QUICK.sampler_steps)
+    measurement = measure(broken, known_images, [0], settings=settings).measurements[0]
+    assert (measurement.outcome, measurement.steps) == ("error", 0)
 
 
 def test_a_metric_that_gives_nan_is_an_error_and_no_score(model: MixtureDenoiser, known_images: Tensor) -> None:
