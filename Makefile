@@ -8,8 +8,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/run.py
 
+# One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -22,7 +23,7 @@ contracts: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -121,18 +121,22 @@ def test_the_stop_waits_for_the_step_and_the_margin_that_are_set(model: MixtureD
 
 
 def test_the_stop_counts_tests_that_follow_one_another(model: MixtureDenoiser, known_images: Tensor) -> None:
-    each_step = replace(QUICK, test_every=1, steps=30, sampler_steps=2, test_samples=1, stop_margin=0.0, stop_after=0)
-    free = measure(model, known_images, [ABSENT], settings=each_step).measurements[ABSENT].trials[0].curve
+    # A large lambda makes the normality swing, so that tests above the bound come with others in between.
+    swinging = replace(QUICK, test_every=1, steps=30, sampler_steps=2, test_samples=1, stop_margin=0.0, stop_after=0)
+    swinging = replace(swinging, weight_rule="fixed", initial_weight=20.0)
+    never = PixelRmse(-1.0)
+    free = measure(model, known_images, [1], settings=swinging, metric=never).measurements[1].trials[0].curve
     levels = [point.normality for point in free]
     told_apart = 0
-    for bound in sorted(levels)[5::6]:
+    for bound in sorted(levels)[3::6]:
         above = [level > bound for level in levels]
         running = next((step + 1 for step in range(2, 30) if all(above[step - 2 : step + 1])), 30)
         in_all = next((step + 1 for step in range(30) if sum(above[: step + 1]) == 3), 30)
         told_apart += running != in_all
-        settings = replace(each_step, stop_above=bound, stop_tests=3)
-        assert measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT].steps == running
-    assert told_apart > 0
+        settings = replace(swinging, stop_above=bound, stop_tests=3)
+        stopped = measure(model, known_images, [1], settings=settings, metric=never).measurements[1]
+        assert stopped.steps == running
+    assert told_apart > 2
 
 
 def test_the_stop_changes_no_bit_of_a_probe_below_the_bound(model: MixtureDenoiser, known_images: Tensor) -> None:
