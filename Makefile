@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types contracts wheel-test coverage clean
+.PHONY: demo test shapes lint types contracts coverage clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/run.py
@@ -11,6 +11,11 @@ demo: $(INSTALLED)
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+# The numerics once more with the shapes in their signatures checked at run time; twice as slow, so apart from `test`.
+shapes: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/measure tests/confirm tests/similarity tests/diffusion tests/models \
+	  --jaxtyping-packages=invmm_gate.measure,invmm_gate.diffusion,invmm_gate.similarity,invmm_gate.confirm,invmm_gate.models.pixel,invmm_gate.models.latent,beartype.beartype
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -17,11 +17,12 @@ from invmm_gate.protocols import Condition, CopyMetric, DiffusionModel, NoiseLev
 from invmm_gate.records import Confirmation
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
-from tests.measure.bench import Wrapped
+from tests.measure.bench import RowCounter, Wrapped
 
 PLAN = SamplingPlan(trials=256, sampler_steps=10, rate_limit=0.05)
 ABSENT = 32
 METRIC = PixelRmse(0.1)
+COSINE = EncoderCosine(lambda images: images.flatten(1), name="pixels", threshold=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +149,19 @@ def test_up_to_four_of_the_copies_are_kept_and_they_are_copies(model: MixtureDen
         assert float(METRIC.compare(METRIC.embed(copy[None]), wanted["0"][0])) <= METRIC.threshold
 
 
-def test_a_mirrored_sample_counts_where_the_mirror_is_asked_for(model: MixtureDenoiser, known_images: Tensor) -> None:
+@pytest.mark.parametrize("metric", [METRIC, COSINE], ids=["low is copy", "high is copy"])
+def test_a_mirrored_sample_counts_where_the_mirror_is_asked_for(
+    model: MixtureDenoiser, known_images: Tensor, metric: CopyMetric
+) -> None:
     flipped = known_images.flip(-1)
-    image, mirror = (METRIC.embed(images[0][None]) for images in (flipped, known_images))
-    results = records(confirmed(model, {"plain": (image,), "both": (image, mirror)}))
+    image, mirror = (metric.embed(images[0][None]) for images in (flipped, known_images))
+    results = records(confirmed(model, {"plain": (image,), "both": (image, mirror)}, metric=metric))
     assert results["plain"].hits == 0
     assert results["both"].hits > 20
 
 
 def test_where_high_means_copy_the_closest_sample_is_the_highest(model: MixtureDenoiser, known_images: Tensor) -> None:
-    cosine = EncoderCosine(lambda images: images.flatten(1), name="pixels", threshold=0.9)
-    by_cosine = records(confirmed(model, references(known_images, [0, ABSENT], cosine), metric=cosine))
+    by_cosine = records(confirmed(model, references(known_images, [0, ABSENT], COSINE), metric=COSINE))
     by_distance = records(confirmed(model, references(known_images, [0, ABSENT])))
     assert by_cosine["0"].hits == by_distance["0"].hits
     assert by_cosine["0"].closest == pytest.approx(1.0, abs=1e-3)
@@ -171,6 +174,12 @@ def test_progress_adds_up_to_the_samples_that_were_drawn(model: MixtureDenoiser,
     events = list(confirm_by_sampling(model, METRIC, wanted, plan, generator=stream(0, "x")))
     drawn = [event.samples for event in events if isinstance(event, Sampled)]
     assert drawn == [32, 32, 32, 4]
+
+
+def test_every_call_of_the_network_has_the_rows_of_the_plan(model: MixtureDenoiser, known_images: Tensor) -> None:
+    counter = RowCounter(model)
+    confirmed(counter, references(known_images, [0]), replace(PLAN, trials=100, rate_limit=0.5))
+    assert counter.calls == {(False, PLAN.rows)}
 
 
 class Broken(Wrapped):
