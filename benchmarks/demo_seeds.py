@@ -1,6 +1,6 @@
 """Scores by kind and the verdict of both demo checkpoints over several seeds.
 
-    python benchmarks/demo_seeds.py --seeds 10 --out /tmp/seeds
+    python benchmarks/demo_seeds.py --seeds 10 --out DIR
 
 Runs `invmm-gate check --policy strict` once a seed and checkpoint, both checkpoints side by side with one thread each,
 and prints two Markdown tables: verdicts, and scores by kind with the share of replicating samples.
