@@ -11,6 +11,7 @@ from typing import Final, Literal
 Group = Literal["sensitive", "duplicated", "control", "canary"]
 GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
 
+Weights = Literal["raw", "ema"]
 Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
 Decision = Literal["pass", "block", "inconclusive"]
 ConfirmationStatus = Literal["confirmed", "refuted", "undecided"]
@@ -191,8 +192,10 @@ class ModelManifest:
     """sha256 over sorted lines `path NUL size NUL sha256 LF`."""
     pickles: tuple[str, ...] = ()
     """Pickle files that will be read because --allow-pickle was given."""
-    weights: Literal["ema", "raw"] = "raw"
-    """Which of the checkpoint's weights are scored: EMA weights where it holds them."""
+    weights: Weights = "raw"
+    """Which weights are scored: as they were trained, or their exponential moving average (EMA)."""
+    left_out: tuple[str, ...] = ()
+    """Files of the other weights, where a folder holds both: neither scored nor covered by the digest."""
     scheduler: str = ""
     """Diffusers class name of the scheduler; its configuration is one of `files`."""
     prediction_type: str = ""

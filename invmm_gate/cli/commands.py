@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from invmm_gate.cli import metric, policy, probes
-from invmm_gate.records import Verdict
+from invmm_gate.records import Verdict, Weights
 
 app = typer.Typer(
     name="invmm-gate",
@@ -31,6 +31,9 @@ Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights; the report shows it.")]
+WeightsOption = Annotated[
+    Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
+]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
 Baseline = Annotated[Path | None, typer.Option(help="Run folder of the last approved run, for rule `regression`.")]
@@ -52,6 +55,7 @@ def check(
     device: Device = "auto",
     rows: Rows = None,
     allow_pickle: AllowPickle = False,
+    weights: WeightsOption = None,
     sscd: Sscd = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
@@ -76,6 +80,7 @@ def check(
         device=device,
         rows=rows,
         allow_pickle=allow_pickle,
+        weights=weights,
         sscd=sscd,
         command=_command(),
     )
@@ -100,6 +105,7 @@ def measure(
     device: Device = "auto",
     rows: Rows = None,
     allow_pickle: AllowPickle = False,
+    weights: WeightsOption = None,
     sscd: Sscd = None,
     quiet: Quiet = False,
 ) -> int:
@@ -117,6 +123,7 @@ def measure(
         device=device,
         rows=rows,
         allow_pickle=allow_pickle,
+        weights=weights,
         sscd=sscd,
         command=_command(),
     )

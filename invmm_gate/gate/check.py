@@ -72,6 +72,7 @@ def _options_of(folder: RunFolder, sscd: Path | None) -> Options:
         device=str(said["device"]),
         rows=int(str(decided["rows"])),
         allow_pickle=bool(record.model.pickles),
+        weights=record.model.weights if record.model.left_out else None,
         sscd=sscd,
         command=str(said["command"]),
     )

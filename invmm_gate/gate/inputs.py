@@ -6,7 +6,7 @@ from pathlib import Path
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.probes.checks import validate_probe_set
-from invmm_gate.records import ModelManifest, ProbeSet
+from invmm_gate.records import ModelManifest, ProbeSet, Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class Options:
     rows: int | None = None
     """Noised images in one optimisation step; part of the run's identity, as it moves the last bits of a score."""
     allow_pickle: bool = False
+    weights: Weights | None = None
+    """Which weights are released, where a checkpoint holds raw and EMA weights."""
     sscd: Path | None = None
     command: str = ""
     """The command line, for the reader of run.json."""
@@ -42,7 +44,7 @@ class Inputs:
 def prepare(options: Options) -> Inputs:
     """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError."""
     policy = load_policy(options.policy)
-    model = inspect_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    model = inspect_checkpoint(options.model, allow_pickle=options.allow_pickle, weights=options.weights)
     needs_controls = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
     least = max(policy.coverage.min_controls, 1 if needs_controls else 0)
     probe_set = validate_probe_set(options.probes, min_controls=least)

@@ -10,25 +10,28 @@ from invmm_gate.models.allowed import WEIGHT_PICKLES, magic, refuse_content, ref
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refuse_unsafe_name, unreadable
 from invmm_gate.models.fit import check_fit
-from invmm_gate.models.layout import Layout, read_layout
+from invmm_gate.models.layout import EMA_FOLDER, RAW_FOLDER, Layout, read_layout
 from invmm_gate.models.weight_files import header_of, read_json
-from invmm_gate.records import ModelFile, ModelManifest
+from invmm_gate.records import ModelFile, ModelManifest, Weights
 
 _VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.")
 _ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
 
 
-def inspect_checkpoint(path: Path, *, allow_pickle: bool = False) -> ModelManifest:
+def inspect_checkpoint(path: Path, *, allow_pickle: bool = False, weights: Weights | None = None) -> ModelManifest:
     """The manifest of a folder that diffusers saved, or of a single `.safetensors` file.
 
     `allow_pickle` lets in the `.bin` or `.ckpt` weights of a network, and nothing else; the manifest lists them.
+    `weights` says which are released where a folder holds both; the others are left out of manifest and digest.
     Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
     """
     root, paths, single = _locate(path)
     for name in paths:
         refuse_name(name, allow_pickle=allow_pickle)
-    files = _hashed(root, paths)
+    left_out = _left_out(paths, weights)
+    files = _hashed(root, tuple(name for name in paths if name not in left_out))
     layout = read_layout(files, single=single)
+    _refuse_other_weights(layout, weights)
     _refuse_unscored(files, layout)
     check_fit(files, layout)
     return ModelManifest(
@@ -39,6 +42,7 @@ def inspect_checkpoint(path: Path, *, allow_pickle: bool = False) -> ModelManife
         digest=digest_of(files.files.values()),
         pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
         weights="ema" if layout.ema else "raw",
+        left_out=left_out,
         scheduler=layout.scheduler.scheduler,
         prediction_type=layout.scheduler.prediction_type,
     )
@@ -54,9 +58,26 @@ def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
 def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
     """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
     root, paths, _ = _locate(Path(manifest.path))
-    now = {path: hash_file(root, path)[0] for path in paths}
+    now = {path: hash_file(root, path)[0] for path in paths if path not in manifest.left_out}
     before = {file.path: file for file in manifest.files}
     return tuple(sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path)))
+
+
+def _left_out(paths: tuple[str, ...], weights: Weights | None) -> tuple[str, ...]:
+    """The files of the weights that are not released, by the user's own word; none where there is only one kind."""
+    kinds = [tuple(path for path in paths if path.startswith(f"{name}/")) for name in (RAW_FOLDER, EMA_FOLDER)]
+    if weights is None or not all(kinds):
+        return ()
+    return kinds[1] if weights == "raw" else kinds[0]
+
+
+def _refuse_other_weights(layout: Layout, weights: Weights | None) -> None:
+    if weights not in (None, "ema" if layout.ema else "raw"):
+        raise ModelError(
+            f"the checkpoint holds no {weights} weights",
+            expected="the weights that --weights names",
+            do=f"leave out --weights {weights}, or give the folder that holds them",
+        )
 
 
 def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:

@@ -4,7 +4,7 @@ The same function reads the layout at inspection and again at loading, each time
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -37,6 +37,9 @@ PIPELINES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 """Pipeline class -> component -> the classes that it may have."""
 
 BARE: Final = "UNet2DModel"
+RAW_FOLDER: Final = "unet"
+EMA_FOLDER: Final = "unet_ema"
+"""Where diffusers' training scripts keep the exponential moving average of `unet/`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,6 @@ class Layout:
     scheduler: SchedulerConfig
     autoencoder: Component | None = None
     ema: bool = False
-    replaced: tuple[str, ...] = ()
-    """Raw weights that lie beside the EMA weights which are scored in their place."""
 
     @property
     def unet_config(self) -> UNetConfig:
@@ -79,7 +80,7 @@ class Layout:
     def claimed(self) -> frozenset[str]:
         """Every weights file that has a place in this checkpoint."""
         autoencoder = self.autoencoder.weights if self.autoencoder else ()
-        return frozenset((*self.unet.weights, *autoencoder, *self.replaced))
+        return frozenset((*self.unet.weights, *autoencoder))
 
 
 def read_layout(files: CheckpointFiles, *, single: str | None = None) -> Layout:
@@ -93,22 +94,35 @@ def read_layout(files: CheckpointFiles, *, single: str | None = None) -> Layout:
     raise without_index(files)
 
 
+def unet_folder(paths: Iterable[str]) -> str:
+    """The folder of the denoiser. Raises ModelError where raw and averaged weights lie side by side.
+
+    Diffusers loads `unet/` then, whatever else was scored: a verdict on one must not cover the other.
+    """
+    there = {path.split("/", 1)[0] for path in paths} & {RAW_FOLDER, EMA_FOLDER}
+    if len(there) == 2:
+        raise ModelError(
+            f"the checkpoint holds two models: {RAW_FOLDER}/, which diffusers loads, and {EMA_FOLDER}/",
+            expected="one, the one that is released",
+            do="choose --weights raw or --weights ema; the verdict's digest leaves the other out",
+        )
+    return there.pop() if there else RAW_FOLDER
+
+
 def _pipeline(files: CheckpointFiles) -> Layout:
     index = read_json(files, "model_index.json")
     pipeline = class_name(index, name="model_index.json", allowed=tuple(PIPELINES))
     known = PIPELINES[pipeline]
     classes = _components(index, known)
-    unet = _network(files, "unet", known["unet"])
-    ema = _ema(files, unet)
+    unet = _network(files, unet_folder(files.files), known["unet"])
     vqvae = _network(files, "vqvae", (classes["vqvae"],)) if "vqvae" in known else None
     scheduler = _scheduler(files, "scheduler/scheduler_config.json", stated=classes["scheduler"])
     return Layout(
         pipeline=pipeline,
-        unet=ema or unet,
+        unet=unet,
         scheduler=scheduler,
         autoencoder=vqvae,
-        ema=ema is not None or _has_ema_keys(read_json(files, "unet/config.json")),
-        replaced=unet.weights if ema else (),
+        ema=unet.name == EMA_FOLDER or _has_ema_keys(read_json(files, f"{unet.name}/config.json")),
     )
 
 
@@ -140,20 +154,6 @@ def _network(files: CheckpointFiles, name: str, allowed: tuple[str, ...]) -> Com
     config = network_config(read_json(files, path), name=path, allowed=allowed)
     weights, shards = find_weights(files, f"{name}/")
     return Component(name=name, config=config, weights=weights, shards=shards)
-
-
-def _ema(files: CheckpointFiles, unet: Component) -> Component | None:
-    """The EMA copy that diffusers' training scripts keep in `unet_ema/`, of the same network."""
-    if not any(path.startswith("unet_ema/") for path in files.files):
-        return None
-    ema = _network(files, "unet_ema", (BARE,))
-    if ema.config != unet.config:
-        raise ModelError(
-            "unet_ema/config.json describes another network than unet/config.json",
-            expected="one network, once raw and once averaged",
-            do="remove the folder that does not belong to this checkpoint",
-        )
-    return ema
 
 
 def _bare(files: CheckpointFiles) -> Layout:

@@ -137,6 +137,12 @@ def warnings(data: RunData) -> tuple[str, ...]:
     if data.run.model.pickles:
         names = ", ".join(data.run.model.pickles)
         found.append(f"Pickle files were read because --allow-pickle was given: {names}. A pickle can run any code.")
+    if data.run.model.left_out:
+        folder = data.run.model.left_out[0].split("/", 1)[0]
+        found.append(
+            f"Only the {data.run.model.weights} weights were scored, as --weights says. The checkpoint's {folder}/ is "
+            "not covered by this verdict and must not be released with it."
+        )
     if data.run.metric.unfit:
         found.append(f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}.")
     failed = [check.name for check in data.self_checks if not check.passed]

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,6 +202,9 @@ CASES: dict[str, Case] = {
     ),
     "no probe set": Case(lambda world: ("--probes", world.folder / "none"), ("none", "invmm-gate probes init")),
     "no model": Case(lambda world: ("--model", world.folder / "none"), ("none", "does not exist")),
+    "model with two sets of weights": Case(
+        model(lambda folder: shutil.copytree(folder / "unet", folder / "unet_ema")), ("two models", "--weights")
+    ),
     "model without weights": Case(model(lambda folder: (folder / WEIGHTS).unlink()), ("unet", "weights")),
     "model with a pickle": Case(
         model(lambda folder: (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps({}))),

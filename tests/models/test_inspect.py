@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,10 +69,25 @@ def test_a_link_to_the_checkpoint_itself_is_followed(ddpm: Path, tmp_path: Path)
     assert inspect_checkpoint(tmp_path / "latest").digest == inspect_checkpoint(ddpm).digest
 
 
-def test_ema_weights_beside_raw_ones_are_announced(ddpm: Path) -> None:
+def save_ema(folder: Path) -> None:
     ema = EMAModel(tiny_unet(seed=5).parameters(), model_cls=UNet2DModel, model_config=tiny_unet().config)
-    ema.save_pretrained(ddpm / "unet_ema")
-    assert inspect_checkpoint(ddpm).weights == "ema"
+    ema.save_pretrained(folder / "unet_ema")
+
+
+def test_of_two_models_in_one_folder_the_chosen_one_is_covered_by_the_digest(ddpm: Path) -> None:
+    alone = inspect_checkpoint(ddpm)
+    save_ema(ddpm)
+    raw, ema = inspect_checkpoint(ddpm, weights="raw"), inspect_checkpoint(ddpm, weights="ema")
+    assert (raw.weights, raw.digest) == ("raw", alone.digest)
+    assert all(name.startswith("unet_ema/") for name in raw.left_out)
+    assert ema.weights == "ema"
+    assert ema.digest != raw.digest
+    assert ema.left_out == ("unet/config.json", f"unet/{WEIGHTS}")
+    (ddpm / "unet" / WEIGHTS).write_bytes(b"")
+    assert changed_files(ema) == ()
+    assert changed_files(raw) == (f"unet/{WEIGHTS}",)
+    shutil.rmtree(ddpm / "unet")
+    assert (inspect_checkpoint(ddpm).weights, inspect_checkpoint(ddpm).digest) == ("ema", ema.digest)
 
 
 def test_a_bare_export_of_ema_weights_is_announced(tmp_path: Path) -> None:

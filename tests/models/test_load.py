@@ -58,10 +58,12 @@ def test_every_layout_loads_the_same_network(checkpoint: Callable[[str], Path], 
         assert (model.family, model.latent_shape, model.image_size) == ("pixel", (3, 8, 8), (8, 8))
 
 
-def test_ema_weights_are_scored_where_they_are(ddpm: Path) -> None:
+def test_of_raw_and_ema_weights_the_chosen_ones_are_scored(ddpm: Path) -> None:
     ema = EMAModel(tiny_unet(seed=5).parameters(), model_cls=UNet2DModel, model_config=tiny_unet().config)
     ema.save_pretrained(ddpm / "unet_ema")
-    torch.testing.assert_close(estimate(load(ddpm)), expected(tiny_unet(seed=5)))
+    for weights, seed in (("ema", 5), ("raw", 0)):
+        model = load_model(inspect_checkpoint(ddpm, weights=weights))
+        torch.testing.assert_close(estimate(model), expected(tiny_unet(seed=seed)))
 
 
 def test_half_precision_weights_are_scored_in_float32(ddpm: Path) -> None:

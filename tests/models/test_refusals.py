@@ -317,9 +317,16 @@ def test_a_second_scheduler_or_configuration_is_ambiguous(checkpoint: Callable[[
     assert "both" in refusal(path)
 
 
-def test_ema_weights_of_another_network_are_refused(ddpm: Path) -> None:
-    tiny_unet(layers_per_block=2).save_pretrained(ddpm / "unet_ema")
-    assert "another network" in refusal(ddpm)
+def test_raw_and_ema_weights_side_by_side_are_two_models(ddpm: Path) -> None:
+    """Diffusers would load `unet/` whatever was scored, so nobody but the user can say which of them is released."""
+    with pytest.raises(ModelError, match="no ema weights"):
+        inspect_checkpoint(ddpm, weights="ema")
+    tiny_unet().save_pretrained(ddpm / "unet_ema")
+    assert "two models" in refusal(ddpm)
+    assert "--weights raw or --weights ema" in refusal(ddpm)
+    shutil.rmtree(ddpm / "unet")
+    with pytest.raises(ModelError, match="no raw weights"):
+        inspect_checkpoint(ddpm, weights="raw")
 
 
 def test_allowed_pickles_are_the_weights_of_a_network_and_nothing_else(ddpm: Path, tmp_path: Path) -> None:

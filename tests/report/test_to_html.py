@@ -252,11 +252,13 @@ def test_limits_of_the_verdict_are_stated_even_for_a_pass(data):
 
 
 def test_what_makes_a_run_untrustworthy_is_a_warning(data):
-    model = replace(data.run.model, pickles=("unet/weights.bin",))
+    model = replace(data.run.model, weights="ema", pickles=("unet/weights.bin",), left_out=("unet/config.json",))
     run = replace(data.run, model=model, metric=replace(data.run.metric, unfit="too coarse below 64 pixels"))
     checks = (replace(data.self_checks[0], passed=False),)
     text = Page(render_html(replace(data, run=run, self_checks=checks, measurements=data.measurements[1:]))).text
     assert "--allow-pickle was given: unet/weights.bin" in text
+    assert "Only the ema weights were scored" in text
+    assert "checkpoint's unet/ is not covered" in text
     assert "too coarse below 64 pixels" in text
     assert "Failed self checks: positive control" in text
     assert "1 probes of the set have not been measured" in text
