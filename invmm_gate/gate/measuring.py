@@ -94,7 +94,7 @@ def _fits(work: Callable[[], None]) -> bool:
     """Do the work; False if memory ran out. By then its tensors are free: nothing holds the exception any more."""
     try:
         work()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return False

@@ -97,17 +97,16 @@ def memory_explained() -> Iterator[None]:
     """Out of memory where fewer rows would not help, as in loading the model, is a MeasurementError."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MeasurementError(
-            f"out of memory: {str(error).splitlines()[0][:200]}", do="use a larger device, or fewer --rows"
-        ) from error
+        reason = str(error).splitlines()[0][:200] if str(error) else "no reason given"
+        raise MeasurementError(f"out of memory: {reason}", do="use a larger device, or fewer --rows") from error
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch raised for want of memory: CUDA has a class for it, the CPU allocator only a message."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether memory ran out: CUDA has a class for it, the CPU allocator only a message, Python another class."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _image(inputs: Inputs, probe: Probe, model: DiffusionModel) -> Tensor:
