@@ -1,9 +1,9 @@
 """The seams: what a model family, a copy metric and a tracker must offer. All tensors are float32 unless said."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,6 +46,58 @@ class Schedule(Protocol):
         ...
 
 
+class PromptEncoder(Protocol):
+    """The text side of a model: from prompts, hard or soft, to conditions. Token ids are those of its first tokenizer."""
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a prompt may have, the start and end tokens not counted."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: start, end, padding, unknown."""
+        ...
+
+    @property
+    def end_id(self) -> int:
+        """Id of the end-of-text token."""
+        ...
+
+    def tokenize(self, prompt: str) -> tuple[int, ...]:
+        """Ids of a prompt, without start, end and padding, and without a limit on its length."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens written out."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """One row a prompt, as the diffusers pipeline encodes it; what is beyond the limit is cut off."""
+        ...
+
+    def mix(
+        self,
+        weights: Float[Tensor, "row position choice"],
+        choices: Int[Tensor, " choice"],
+        *,
+        rest: Condition,
+        encoders: Literal["first", "clip"] = "first",
+    ) -> Condition:
+        """Soft prompts: at each position a mixture of the embeddings of `choices`; differentiable in `weights`.
+
+        Start and end token surround the `position` <= `positions` mixtures; a one-hot mixture is the hard prompt.
+        `encoders` says which text encoders see it: the first, or every CLIP encoder, each with its own embeddings.
+        The others keep what they made of `rest`, a condition of `encode` with as many rows.
+        """
+        ...
+
+
 @runtime_checkable
 class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
@@ -67,6 +119,15 @@ class DiffusionModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def prompts(self) -> PromptEncoder | None:
+        """The text side; None for an unconditional model."""
+        ...
+
+    def forwards(self, guidance_scale: float) -> int:
+        """Network forwards that one row of `estimate_x_0` takes: two where guidance needs both branches."""
+        ...
+
     def encode(
         self, images: Float[Tensor, "row 3 image_height image_width"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "row channel height width"]:
@@ -85,7 +146,11 @@ class DiffusionModel(Protocol):
         condition: Condition | None = None,
         guidance_scale: float = 1.0,
     ) -> Float[Tensor, "row channel height width"]:
-        """x_0_hat, differentiable in x_t; float32 whatever the network's dtype."""
+        """x_0_hat, differentiable in x_t and condition; float32 whatever the network's dtype.
+
+        `condition` has as many rows as x_t; None = the empty prompt. The guided estimate is u + guidance_scale * (c - u)
+        of the conditional c and the unconditional u: 1 is conditional, 0 unconditional.
+        """
         ...
 
 

@@ -80,6 +80,8 @@ class CurvePoint:
     """lambda, the weight of the normality."""
     best_value: float | None
     """Copy-metric value of the closest sample drawn at this test; None where no sample was drawn."""
+    prompt_entropy: float | None = None
+    """Mean entropy of the soft prompt's token distributions, in nats; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ class Confirmation:
 
     probe: str
     method: str
-    """`plain_sampling`, or for text models the way the prompt was found."""
+    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for another probe of its cluster) or `gcg`."""
     status: ConfirmationStatus
     """`refuted` means within the budget, never "safe"."""
     hits: int
@@ -190,6 +192,10 @@ class ModelManifest:
     files: tuple[ModelFile, ...]
     digest: str
     """sha256 over sorted lines `path NUL size NUL sha256 LF`."""
+    adapters: tuple[str, ...] = ()
+    """LoRA weights on top of the checkpoint, as they were given; they are among `files`."""
+    not_loaded: tuple[str, ...] = ()
+    """Components that ship with the checkpoint and decide nothing here, as a safety checker."""
     pickles: tuple[str, ...] = ()
     """Pickle files that will be read because --allow-pickle was given."""
     weights: Weights = "raw"

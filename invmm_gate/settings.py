@@ -7,8 +7,9 @@ Scores compare only under one profile (learning rate, batch, test cycle and samp
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Family = Literal["pixel", "latent"]
-"""`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM)."""
+Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
+"""`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
+image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,27 @@ class InversionSettings:
     sampler_steps: int = 50
     guidance_scales: tuple[float, ...] = (1.0,)
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
+    prompt: Literal["none", "caption", "joint", "prompt_only"] = "none"
+    """`none`: unconditional models. `caption`: the probe's caption, fixed (Table 1). `joint`: noise and a soft prompt.
+    `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9)."""
+    prompt_tokens: int = 75
+    """Token positions of the soft prompt; at most what the tokenizer takes."""
+    temperature: float = 2.0
+    """tau of the Gumbel-softmax (Eq. 18)."""
+    hard_tests: bool = False
+    """Test with hard prompts drawn by argmax (Eq. 19) in place of soft ones."""
+    test_prompts: Literal["shared", "per_sample"] = "shared"
+    """Prompts drawn at a test: one for all its noises, or one for each (MEASURES D10)."""
+    vocabulary: Literal["all", "typeable"] = "all"
+    """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
+    soft_encoders: Literal["first", "clip"] = "first"
+    """Text encoders that see the soft prompt: the first, or every CLIP encoder."""
+    other_prompt: Literal["caption", "empty"] = "caption"
+    """What the other text encoders see."""
+    long_captions: Literal["refuse", "truncate"] = "refuse"
+    """A caption beyond the tokenizer's limit is an error, or cut as the pipeline does, which the record says."""
+    objective: Literal["x_0", "epsilon"] = "x_0"
+    """Whose error is minimised. `epsilon` weighs the error of x_0_hat with (alpha / sigma)^2 (section 9.5)."""
     test_at_start: bool = False
     """Test N(0, I) before the first step: an image that every noise replicates then scores 0."""
     confirmation_samples: int = 0
@@ -61,7 +83,34 @@ class InversionSettings:
 _REFERENCE: Final[dict[Family, InversionSettings]] = {
     "pixel": InversionSettings(steps=2000, batch_size=32, sampler_steps=200),
     "latent": InversionSettings(steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"),
+    "stable_diffusion": InversionSettings(
+        steps=2000,
+        batch_size=16,
+        weight_step=1e-3,
+        control_loss="total",
+        prompt="joint",
+        guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
+    ),
+    "stable_diffusion_3": InversionSettings(
+        steps=2000,
+        batch_size=16,
+        weight_step=1e-3,
+        control_loss="total",
+        posterior="sample",
+        prompt="joint",
+        test_prompts="per_sample",
+        guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0),
+    ),
 }
+
+_GATE_TEXT: Final = InversionSettings(
+    steps=500,
+    batch_size=8,
+    weight_step=1e-3,
+    test_at_start=True,
+    prompt="joint",
+    guidance_scales=(1.0, 3.0, 7.0),
+)
 
 PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     "reference": _REFERENCE,
@@ -72,5 +121,7 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     "gate": {
         "pixel": InversionSettings(steps=400, batch_size=4, test_at_start=True),
         "latent": InversionSettings(steps=1000, batch_size=8, weight_step=5e-4, test_at_start=True),
+        "stable_diffusion": _GATE_TEXT,
+        "stable_diffusion_3": _GATE_TEXT,
     },
 }

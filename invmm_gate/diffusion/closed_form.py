@@ -41,6 +41,16 @@ class MixtureDenoiser:
         """(height, width)."""
         return self.latent_shape[1:]
 
+    @property
+    def prompts(self) -> None:
+        """No text side."""
+        return None
+
+    def forwards(self, guidance_scale: float) -> int:
+        """One evaluation a row."""
+        del guidance_scale
+        return 1
+
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Pixels are the latent."""
         del generator

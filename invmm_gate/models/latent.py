@@ -35,6 +35,16 @@ class LatentModel:
         """Which settings of a profile apply."""
         return "latent"
 
+    @property
+    def prompts(self) -> None:
+        """An unconditional model has no text side."""
+        return None
+
+    def forwards(self, guidance_scale: float) -> int:
+        """Network forwards a row: one, as there is no guidance."""
+        del guidance_scale
+        return 1
+
     def encode(
         self,
         images: Float[Tensor, "row 3 image_height image_width"],

@@ -36,6 +36,16 @@ class PixelModel:
         """(height, width) of the images that the model makes."""
         return self.latent_shape[1:]
 
+    @property
+    def prompts(self) -> None:
+        """An unconditional model has no text side."""
+        return None
+
+    def forwards(self, guidance_scale: float) -> int:
+        """Network forwards a row: one, as there is no guidance."""
+        del guidance_scale
+        return 1
+
     def encode(
         self, images: Float[Tensor, "row 3 image_height image_width"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "row channel height width"]:

@@ -40,6 +40,16 @@ class SettingsOverrides(StrictModel):
     stop_tests: Count = 2
     stop_after: Annotated[Whole, Field(ge=0, le=100_000)] = 100
     posterior: Literal["mode", "sample"] = "mode"
+    prompt: Literal["caption", "joint", "prompt_only"] = "joint"
+    prompt_tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 75
+    temperature: Annotated[Number, Field(gt=0, le=100)] = 2.0
+    hard_tests: Annotated[bool, Field(strict=True)] = False
+    test_prompts: Literal["shared", "per_sample"] = "shared"
+    vocabulary: Literal["all", "typeable"] = "all"
+    soft_encoders: Literal["first", "clip"] = "first"
+    other_prompt: Literal["caption", "empty"] = "caption"
+    long_captions: Literal["refuse", "truncate"] = "refuse"
+    objective: Literal["x_0", "epsilon"] = "x_0"
 
     def given(self) -> dict[str, object]:
         """The fields that the policy names, with their values."""
