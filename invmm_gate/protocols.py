@@ -47,7 +47,7 @@ class Schedule(Protocol):
 
 
 class PromptEncoder(Protocol):
-    """The text side of a model: from prompts, hard or soft, to conditions. Token ids are those of its first tokenizer."""
+    """The text side of a model: prompts, hard or soft, to conditions. Token ids are those of its first tokenizer."""
 
     @property
     def positions(self) -> int:
@@ -148,8 +148,8 @@ class DiffusionModel(Protocol):
     ) -> Float[Tensor, "row channel height width"]:
         """x_0_hat, differentiable in x_t and condition; float32 whatever the network's dtype.
 
-        `condition` has as many rows as x_t; None = the empty prompt. The guided estimate is u + guidance_scale * (c - u)
-        of the conditional c and the unconditional u: 1 is conditional, 0 unconditional.
+        `condition` has as many rows as x_t; None = the empty prompt. The guided estimate is
+        u + guidance_scale * (c - u) of the conditional c and the unconditional u: 1 is conditional, 0 unconditional.
         """
         ...
 

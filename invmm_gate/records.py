@@ -147,7 +147,7 @@ class Confirmation:
 
     probe: str
     method: str
-    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for another probe of its cluster) or `gcg`."""
+    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`."""
     status: ConfirmationStatus
     """`refuted` means within the budget, never "safe"."""
     hits: int

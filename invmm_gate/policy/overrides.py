@@ -40,7 +40,7 @@ class SettingsOverrides(StrictModel):
     stop_tests: Count = 2
     stop_after: Annotated[Whole, Field(ge=0, le=100_000)] = 100
     posterior: Literal["mode", "sample"] = "mode"
-    prompt: Literal["caption", "joint", "prompt_only"] = "joint"
+    prompt: Literal["none", "caption", "joint", "prompt_only"] = "none"
     prompt_tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 75
     temperature: Annotated[Number, Field(gt=0, le=100)] = 2.0
     hard_tests: Annotated[bool, Field(strict=True)] = False
