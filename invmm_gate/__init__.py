@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from invmm_gate.errors import GateError
     from invmm_gate.gate.check import Checked, Finish, check
     from invmm_gate.gate.inputs import Options
-    from invmm_gate.measure.inversion import Advanced, Inversion, Inverter, Task
+    from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
+    from invmm_gate.measure.slots import Task
     from invmm_gate.models.inspect import inspect_checkpoint
     from invmm_gate.models.load import load_model
     from invmm_gate.policy.schema import Policy, load_policy
@@ -64,7 +65,7 @@ _HOMES: Final[dict[str, str]] = {
     "RunData": "records",
     "RunFolder": "runs.folder",
     "SamplingPlan": "confirm.plain_sampling",
-    "Task": "measure.inversion",
+    "Task": "measure.slots",
     "Trial": "records",
     "VariancePreserving": "diffusion.schedule",
     "Verdict": "records",

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.diffusion.prediction import Rows, per_row
-from invmm_gate.protocols import Condition, DiffusionModel
+from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
 
 
 def denoising_error(
@@ -24,3 +24,11 @@ def denoising_error(
     x_t = per_row(level.alpha) * x_0 + per_row(level.sigma) * eps
     x_0_hat = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=guidance_scale)
     return (x_0_hat - x_0).square().flatten(1).mean(dim=1)
+
+
+def epsilon_weight(level: NoiseLevel) -> Float[Tensor, " row"]:
+    """What turns the squared error of x_0_hat into that of eps_hat: (alpha / sigma)^2.
+
+    Source: eps_hat - eps = (alpha / sigma) * (x_0 - x_0_hat), from x_t = alpha * x_0 + sigma * eps.
+    """
+    return (level.alpha / level.sigma).square()

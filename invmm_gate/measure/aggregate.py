@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from invmm_gate.intervals import replication_share
-from invmm_gate.measure.inversion import Task
+from invmm_gate.measure.slots import Task
 from invmm_gate.records import Measurement, Probe, ReplicationShare, Trial
 from invmm_gate.settings import InversionSettings
 

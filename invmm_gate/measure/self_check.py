@@ -13,7 +13,8 @@ from torch import Tensor
 
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.denoising_error import denoising_error
-from invmm_gate.measure.inversion import Inversion, Inverter, Task
+from invmm_gate.measure.inversion import Inversion, Inverter
+from invmm_gate.measure.slots import Task
 from invmm_gate.measure.streams import stream
 from invmm_gate.protocols import CopyMetric, DiffusionModel, Schedule
 from invmm_gate.records import SelfCheck
@@ -56,6 +57,7 @@ def positive_control(
         test_at_start=False,
         mirror=False,
         guidance_scales=(1.0,),
+        prompt="none",
     )
     inverter = Inverter(
         MixtureDenoiser(_COPY_CONTRAST * patterns, weights, schedule),

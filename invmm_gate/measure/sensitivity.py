@@ -6,7 +6,7 @@ first miss and a probe passes at the first scale whose noises all replicate it. 
 a miss is thrown away, so neither decision nor record depends on batch mates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
 
@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invmm_gate.diffusion.conditions import join_rows, rows_of, take_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.noise_distribution import noise_from
-from invmm_gate.protocols import CopyMetric, DiffusionModel
+from invmm_gate.protocols import Condition, CopyMetric, DiffusionModel
 
 _COPIES_KEPT = 4
 
@@ -31,6 +32,8 @@ class TestCase:
     """Standard normal draws from the probe's own stream."""
     reference: Float[Tensor, "1 feature"]
     """The metric's features of the target image."""
+    condition: Condition | None = None
+    """The prompt: one row for all samples, or one row a sample; None for unconditional models."""
     full: bool
     """Draw every sample even after a miss, to learn the share that replicates."""
 
@@ -48,8 +51,12 @@ class TestResult:
     """Replicating samples at the best scale; over all of them only after a full test."""
     best_value: float
     """Copy-metric value of the closest sample tried; NaN where not `finite`."""
+    trials: int
+    """Samples that a pass needs at one scale."""
     samples: int
     """Samples that the decision needed, over all scales."""
+    evaluations: int
+    """Network forwards of these samples; guidance takes two a step."""
     finite: bool
     """False where the network or the metric gave NaN or infinity."""
     copies: tuple[Float[Tensor, "3 image_height image_width"], ...]
@@ -87,7 +94,8 @@ def run_tests(
     while waiting := _next_batch(lanes, cases, rows):
         scale = waiting[0][0].scale
         _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps, scale=scale)
-    return tuple(_result(index, case, lanes, metric) for index, case in enumerate(cases))
+    costs = {scale: sampler_steps * model.forwards(scale) for scale in guidance_scales}
+    return tuple(_result(index, case, lanes, metric, costs) for index, case in enumerate(cases))
 
 
 def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) -> list[tuple[_Lane, int]]:
@@ -131,7 +139,8 @@ def _try(
     """Sample a batch, padded to `rows` with inert rows, and note each value in its lane."""
     noises = torch.stack([_noise(cases[lane.case], index) for lane, index in batch])
     padding = noises.new_zeros(rows - len(batch), *noises.shape[1:])
-    x_0 = sample(model, torch.cat([noises, padding]), steps=sampler_steps, guidance_scale=scale)
+    condition = _conditions(cases, batch, rows)
+    x_0 = sample(model, torch.cat([noises, padding]), steps=sampler_steps, condition=condition, guidance_scale=scale)
     images = model.decode(x_0)
     features = metric.embed(images)
     references = torch.cat([cases[lane.case].reference for lane, _ in batch])
@@ -148,12 +157,25 @@ def _try(
             lane.copies.append(images[row].cpu())
 
 
+def _conditions(cases: Sequence[TestCase], batch: Sequence[tuple[_Lane, int]], rows: int) -> Condition | None:
+    """A row for each sample of the batch; the padding repeats the first."""
+    found = []
+    for lane, noise in batch:
+        condition = cases[lane.case].condition
+        if condition is None:
+            return None
+        found.append(take_rows(condition, torch.tensor([noise if rows_of(condition) > 1 else 0])))
+    return join_rows([*found, *[found[0]] * (rows - len(found))])
+
+
 def _noise(case: TestCase, index: int) -> Tensor:
     standard = case.standard[None, index : index + 1].to(case.mu.device)
     return noise_from(case.mu[None], case.log_var[None], standard)[0, 0]
 
 
-def _result(index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetric) -> TestResult:
+def _result(
+    index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetric, costs: Mapping[float, int]
+) -> TestResult:
     own = [lane for lane in lanes if lane.case == index]
     tried = [value for lane in own for value in lane.values]
     finite = all(isfinite(value) for value in tried)
@@ -164,7 +186,9 @@ def _result(index: int, case: TestCase, lanes: Sequence[_Lane], metric: CopyMetr
         guidance_scale=best.scale if passed else None,
         hits=best.hits,
         best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,
+        trials=len(case.standard),
         samples=len(tried),
+        evaluations=sum(len(lane.values) * costs[lane.scale] for lane in own),
         finite=finite,
         copies=tuple(best.copies),
     )

@@ -70,6 +70,11 @@ class Wrapped:
         self.family, self.schedule, self.device = inner.family, inner.schedule, inner.device
         self.latent_shape, self.image_size = inner.latent_shape, inner.image_size
 
+    prompts = None
+
+    def forwards(self, guidance_scale: float) -> int:
+        return 1
+
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return images
 

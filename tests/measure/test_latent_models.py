@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LDMPipeline
 
-from invmm_gate.measure.inversion import Inversion, Inverter, Task
+from invmm_gate.measure.inversion import Inversion, Inverter
+from invmm_gate.measure.slots import Task
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model
 from invmm_gate.records import Trial
