@@ -1,7 +1,7 @@
 """What the tests of the measure share: a run as the gate makes it, and models with a known fault or ability."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +49,23 @@ def measure(
     slots: int = 4,
     seed: int = 0,
     metric: CopyMetric | None = None,
+    captions: Mapping[int, str] | None = None,
+    choices: Tensor | None = None,
 ) -> Run:
     """Measure images by number through `slots` slots."""
     probes = [probe(number) for number in numbers]
     load = (lambda name: images[int(name)]) if isinstance(images, Tensor) else images
-    inverter = Inverter(model, metric or PixelRmse(0.1), settings, load_image=load, root_seed=seed, slots=slots)
+    said = captions or {}
+    inverter = Inverter(
+        model,
+        metric or PixelRmse(0.1),
+        settings,
+        load_image=load,
+        load_caption=lambda name: said[int(name)],
+        root_seed=seed,
+        slots=slots,
+        choices=choices,
+    )
     done: dict[int, list[Inversion]] = defaultdict(list)
     for event in inverter.run(tasks_for(probes, settings)):
         if isinstance(event, Inversion):
