@@ -15,6 +15,11 @@ Weights = Literal["raw", "ema"]
 Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
 Decision = Literal["pass", "block", "inconclusive"]
 ConfirmationStatus = Literal["confirmed", "refuted", "undecided"]
+PLAIN_SAMPLING: Final = "plain_sampling"
+CAPTION: Final = "caption"
+CLUSTER_PROMPT: Final = "cluster_prompt"
+GCG: Final = "gcg"
+"""The ways in which a probe is confirmed: without a prompt, by its own, by one found for its cluster, by a search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from invmm_gate.policy.conformal import Key
-from invmm_gate.policy.schema import PlainSampling, Selection
+from invmm_gate.policy.schema import PlainSampling, PromptConfirmation, Selection
 from invmm_gate.records import Confirmation, Finding, Measurement, Probe
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))
@@ -19,9 +19,10 @@ class Evidence:
     measured: Mapping[str, Measurement]
     """By probe id: only probes with exactly one sound measurement that is no error."""
     confirmations: tuple[Confirmation, ...]
-    must_confirm: frozenset[str] = frozenset()
-    """Probes that the policy wants confirmed."""
-    plan: PlainSampling | None = None
+    required: frozenset[tuple[str, str]] = frozenset()
+    """(probe, method) of every confirmation that the policy asks for."""
+    plan: PlainSampling | PromptConfirmation | None = None
+    """How this run's kind of model is confirmed; None where the policy does not say."""
     baseline: Mapping[str, Measurement] | None = None
     """Measurements of the last approved run by probe id, no errors; None if no run was given."""
 

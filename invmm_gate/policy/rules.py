@@ -14,13 +14,30 @@ from invmm_gate.policy.schema import (
     ConfirmedConfig,
     InvmmBelowConfig,
     PlainSampling,
+    PromptConfirmation,
     RegressionConfig,
     RuleConfig,
     Selection,
 )
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe, Trial
+from invmm_gate.records import (
+    CAPTION,
+    CLUSTER_PROMPT,
+    GCG,
+    PLAIN_SAMPLING,
+    Confirmation,
+    Finding,
+    Measurement,
+    Probe,
+    Trial,
+)
 
-PLAIN_SAMPLING: Final = "plain_sampling"
+METHODS: Final = {
+    PLAIN_SAMPLING: "plain sampling",
+    CAPTION: "its caption",
+    CLUSTER_PROMPT: "a prompt of its cluster",
+    GCG: "prompt search",
+}
+"""What a finding calls a way of confirming."""
 
 
 class Rule(Protocol):
@@ -82,26 +99,43 @@ class Confirmed:
         plan = evidence.plan
         if plan is None:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
-        sampled = {record.probe for record in evidence.confirmations if record.method == PLAIN_SAMPLING}
         found = tuple(finding for record in evidence.confirmations for finding in self._judge(record, plan))
         return found + tuple(
-            undecided(self.config.rule, f"{probe.id} was not confirmed by plain sampling", probe.id)
-            for probe in evidence.probes
-            if probe.id in evidence.must_confirm and probe.id not in sampled
+            undecided(self.config.rule, f"{probe} was not confirmed by {METHODS[method]}", probe)
+            for probe, method in self._missing(evidence)
         )
 
-    def _judge(self, record: Confirmation, plan: PlainSampling) -> tuple[Finding, ...]:
+    def _missing(self, evidence: Evidence) -> list[tuple[str, str]]:
+        """In the probe set's order. Where an input was found no search is missing: the probe blocks as it is."""
+        tried = {(record.probe, record.method) for record in evidence.confirmations}
+        hit = {record.probe for record in evidence.confirmations if record.hits}
+        order = {probe.id: place for place, probe in enumerate(evidence.probes)}
+        missing = (each for each in evidence.required - tried if each[1] != GCG or each[0] not in hit)
+        return sorted(missing, key=lambda each: (order[each[0]], each[1]))
+
+    def _judge(self, record: Confirmation, plan: PlainSampling | PromptConfirmation) -> tuple[Finding, ...]:
+        if isinstance(plan, PlainSampling) and record.method == PLAIN_SAMPLING:
+            return self._judge_rate(record, plan)
+        rule, probe = self.config.rule, record.probe
+        if record.status == "confirmed" or record.hits > 0:
+            by = METHODS.get(record.method, record.method)
+            message = f"an input found by {by} replicates {probe} in {record.hits} of {record.trials} samples"
+            return (block(rule, probe, message, value=record.hits / record.trials),)
+        if record.status == "undecided":
+            return (undecided(rule, f"the confirmation of {probe} is undecided", probe),)
+        if record.method == CAPTION and record.trials < plan.trials:
+            message = f"{probe} was sampled {record.trials} times by caption, fewer than the {plan.trials} asked for"
+            return (undecided(rule, message, probe),)
+        return ()
+
+    def _judge_rate(self, record: Confirmation, plan: PlainSampling) -> tuple[Finding, ...]:
         limit = self.config.rate_limit
         counts = f"{record.hits} of {record.trials} samples"
-        if record.method != PLAIN_SAMPLING:
-            if record.status == "confirmed" or record.hits > 0:
-                message = f"an input found by {record.method} replicates {record.probe} in {counts}"
-                return (block(self.config.rule, record.probe, message, value=record.hits / record.trials),)
-        elif (low := self._lowest_rate(record, plan)) > limit:
+        if (low := self._lowest_rate(record, plan)) > limit:
             message = f"plain sampling replicates {record.probe} in {counts}: at least {low:.3g}, above {limit:g}"
             rate = record.hits / record.trials
             return (block(self.config.rule, record.probe, message, value=rate, limit=limit),)
-        elif self._could_exceed(record, plan):
+        if self._could_exceed(record, plan):
             message = f"{record.probe} was sampled {record.trials} times, fewer than the {plan.trials} asked for"
             return (undecided(self.config.rule, message, record.probe),)
         if record.status == "undecided":

@@ -58,10 +58,37 @@ class PlainSampling(StrictModel):
     """`all`: every probe that is no control; `flagged`: those that another rule found."""
 
 
+class GcgSearch(StrictModel):
+    """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
+
+    tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 20
+    steps: Annotated[Whole, Field(ge=1, le=100_000)] = 500
+    candidates: Annotated[Whole, Field(ge=1, le=10_000)] = 128
+    top_k: Annotated[Whole, Field(ge=1, le=100_000)] = 256
+    noises: Annotated[Whole, Field(ge=1, le=1_000)] = 16
+    max_evaluations: Annotated[Whole, Field(ge=1)] | None = None
+    """Network forwards of one probe's search; None = as many as the steps take."""
+
+
+class PromptConfirmation(StrictModel):
+    """Confirmation of text-to-image models: captions first, then prompts found for the cluster, then a search."""
+
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (7.0,)
+    probes: Literal["all", "flagged"] = "all"
+    """Whose captions are tried: `all` that are no controls, or those that another rule found."""
+    gcg: GcgSearch | None = None
+
+
 class ConfirmChoice(StrictModel):
     """How probes are confirmed."""
 
     plain_sampling: PlainSampling | None = None
+    """For models without prompts."""
+    prompts: PromptConfirmation | None = None
+    """For text-to-image models."""
 
 
 class Selection(StrictModel):
@@ -136,8 +163,11 @@ class Policy(StrictModel):
 
     @model_validator(mode="after")
     def _decidable(self) -> "Policy":
-        if any(isinstance(rule, ConfirmedConfig) for rule in self.rules) and self.confirm.plain_sampling is None:
-            raise ValueError("the rule 'confirmed' needs confirm.plain_sampling, which is not given")
+        confirms = self.confirm.plain_sampling or self.confirm.prompts
+        if any(isinstance(rule, ConfirmedConfig) for rule in self.rules) and confirms is None:
+            raise ValueError(
+                "the rule 'confirmed' needs confirm.plain_sampling or confirm.prompts, and neither is given"
+            )
         return self
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,10 +15,21 @@ from invmm_gate.policy.coverage import (
 )
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules import rule_for
-from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.waivers import apply_waivers, waiver_states
-from invmm_gate.records import Decision, Finding, Measurement, RunData, Verdict, Waiver, WaiverState
+from invmm_gate.records import (
+    CAPTION,
+    GCG,
+    PLAIN_SAMPLING,
+    Decision,
+    Finding,
+    Measurement,
+    RunData,
+    Verdict,
+    Waiver,
+    WaiverState,
+)
 
 VERDICT_SCHEMA_VERSION: Final = 1
 _MOST_REASONS: Final = 10
@@ -81,39 +92,58 @@ def decide(findings: Sequence[Finding]) -> Decision:
 
 
 def gather(data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | None = None) -> Evidence:
-    """The records that can be trusted, with the probes that the policy wants confirmed."""
+    """The records that can be trusted, with the confirmations that the policy asks for."""
     probes = data.run.probe_set.probes
     evidence = Evidence(
         probes=probes,
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
-        plan=policy.confirm.plain_sampling,
+        plan=policy.confirm.prompts if _has_prompts(data) else policy.confirm.plain_sampling,
         baseline=None if baseline is None else sound_measurements(baseline),
     )
-    return replace(evidence, must_confirm=_must_confirm(policy, evidence))
+    return replace(evidence, required=frozenset(_required(policy, evidence)))
 
 
 def probes_to_confirm(
-    data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | None = None
+    data: RunData, policy: Policy, *, method: str, baseline: Sequence[Measurement] | None = None
 ) -> tuple[str, ...]:
-    """Ids of the probes that the policy wants confirmed, in the probe set's order."""
-    wanted = gather(data, policy, baseline=baseline).must_confirm
-    return tuple(probe.id for probe in data.run.probe_set.probes if probe.id in wanted)
+    """Ids of the probes that the policy wants confirmed by a method, in the probe set's order."""
+    required = gather(data, policy, baseline=baseline).required
+    return tuple(probe.id for probe in data.run.probe_set.probes if (probe.id, method) in required)
 
 
-def _must_confirm(policy: Policy, evidence: Evidence) -> frozenset[str]:
-    plan = policy.confirm.plain_sampling
+def _has_prompts(data: RunData) -> bool:
+    settings = data.run.inputs.get("settings")
+    return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
+
+
+def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """(probe, method). Captions, the cheapest inputs, for all whom the plan names; a search for whom a rule found."""
+    plan = evidence.plan
     if plan is None:
-        return frozenset()
-    if plan.probes == "all":
-        return frozenset(probe.id for probe in evidence.probes if probe.group != "control")
-    flagged = (
+        return
+    flagged = _flagged(policy, evidence)
+    for probe in evidence.probes:
+        named = probe.group != "control" if plan.probes == "all" else probe.id in flagged
+        if isinstance(plan, PlainSampling):
+            if named:
+                yield probe.id, PLAIN_SAMPLING
+            continue
+        if named and probe.caption:
+            yield probe.id, CAPTION
+        if plan.gcg is not None and probe.id in flagged:
+            yield probe.id, GCG
+
+
+def _flagged(policy: Policy, evidence: Evidence) -> frozenset[str]:
+    """Probes that a rule other than `confirmed` found."""
+    found = (
         finding.probe
         for config in policy.rules
         if not isinstance(config, ConfirmedConfig)
         for finding in rule_for(config).findings(evidence)
     )
-    return frozenset(probe for probe in flagged if probe is not None)
+    return frozenset(probe for probe in found if probe is not None)
 
 
 def _rule_findings(policy: Policy, evidence: Evidence) -> tuple[Finding, ...]:

@@ -151,6 +151,22 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
     )
 
 
+def text_run(policy: Policy = STRICT) -> RunData:
+    """The same of a text-to-image model: p1 and p2 have captions, which bring out nothing."""
+    data = clean_run(policy)
+    captions = {"p1": "a cat on a mat", "p2": "a dog in fog"}
+    probes = tuple(replace(each, caption=captions.get(each.id, "")) for each in data.run.probe_set.probes)
+    family = "stable_diffusion"
+    settings = dataclasses.asdict(policy.resolve_settings(family))
+    run = replace(
+        data.run,
+        probe_set=replace(data.run.probe_set, probes=probes),
+        inputs={"family": family, "settings": settings},
+    )
+    tried = tuple(sampled(name, 0, 64, method="caption") for name in captions)
+    return replace(data, run=run, confirmations=tried)
+
+
 def target(data: RunData, name: str) -> Probe:
     return next(each for each in data.run.probe_set.probes if each.id == name)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.records import GROUPS, CurvePoint, Interval, RunData, Verdict
+from invmm_gate.records import CAPTION, GCG, GROUPS, PLAIN_SAMPLING, CurvePoint, Interval, RunData, Verdict
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
@@ -27,6 +27,7 @@ from tests.policy.policy_builders import (
     sampled,
     stopped,
     target,
+    text_run,
     trial,
     waiver,
     with_confirmation,
@@ -302,7 +303,7 @@ def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     data = replace(data, confirmations=data.confirmations[1:])
     expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
-    assert gate.verdict.probes_to_confirm(data, STRICT) == ("p1", "p2", "p3")
+    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3")
 
 
 @case
@@ -335,15 +336,86 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
     policy = only(BELOW, CONFIRMED, confirm=plan)
     data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
-    assert gate.verdict.probes_to_confirm(data, policy) == ("p2",)
+    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2",)
     expect(judged(gate, data, policy), "block", ("invmm_below", "p2"), ("confirmed", "p2"))
     nothing = with_score(data, "p2", 1.0)
-    assert gate.verdict.probes_to_confirm(nothing, policy) == ()
+    assert gate.verdict.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, nothing, policy), "pass")
     no_plan = only(BELOW, confirm={})
-    assert gate.verdict.probes_to_confirm(data, no_plan) == ()
+    assert gate.verdict.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
     blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
-    assert gate.verdict.probes_to_confirm(data, blind) == ()
+    assert gate.verdict.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
+
+
+# --- confirmed, text-to-image
+
+
+def captioned(name: str, hits: int = 0, trials: int = 64, **changes: Any) -> Any:
+    return sampled(name, hits, trials, method=CAPTION, **changes)
+
+
+PROMPTS = {"prompts": {"trials": 64, "probes": "all", "gcg": {}}}
+
+
+@case
+def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: SimpleNamespace) -> None:
+    policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
+    data = text_run(policy)
+    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2")  # p3 has no caption
+    assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
+    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
+    expect(judged(gate, data, policy), "pass")
+    flagged = with_score(data, "p3", 0.01)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
+    expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
+    without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
+    assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
+    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ()
+    both = with_score(flagged, "p1", 0.01)
+    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1",)
+
+
+@case
+def captions_that_were_not_tried_or_too_little_are_inconclusive(gate: SimpleNamespace) -> None:
+    policy = only(CONFIRMED, confirm=PROMPTS)
+    data = text_run(policy)
+    untried = replace(data, confirmations=data.confirmations[1:])
+    expect(judged(gate, untried, policy), "inconclusive", ("confirmed", "p1"))
+    short = with_confirmation(data, captioned("p2", trials=63))
+    expect(judged(gate, short, policy), "inconclusive", ("confirmed", "p2"))
+    undecided = with_confirmation(data, captioned("p2", status="undecided"))
+    expect(judged(gate, undecided, policy), "inconclusive", ("confirmed", "p2"))
+    more = with_confirmation(data, captioned("p2", trials=65))
+    expect(judged(gate, more, policy), "pass")
+
+
+@case
+def one_replicating_sample_of_any_prompt_blocks(gate: SimpleNamespace) -> None:
+    policy = only({"rule": "confirmed", "rate_limit": 0.5}, confirm=PROMPTS)
+    data = text_run(policy)
+    for method in (CAPTION, GCG, "cluster_prompt", "of a later version"):
+        extra = sampled("p3", 1, 64, method=method)
+        verdict = judged(gate, replace(data, confirmations=(*data.confirmations, extra)), policy)
+        expect(verdict, "block", ("confirmed", "p3"))
+        assert verdict.findings[0].value == 1 / 64
+
+
+@case
+def no_search_is_missing_where_an_input_was_found(gate: SimpleNamespace) -> None:
+    policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
+    data = with_confirmation(with_score(text_run(policy), "p1", 0.01), captioned("p1", 60))
+    expect(judged(gate, data, policy), "block", ("invmm_below", "p1"), ("confirmed", "p1"))
+    searched = with_score(text_run(policy), "p1", 0.01)
+    searched = replace(searched, confirmations=(*searched.confirmations, sampled("p1", 0, 64, method=GCG)))
+    expect(judged(gate, searched, policy), "block", ("invmm_below", "p1"))  # refuted within its budget: never cleared
+
+
+@case
+def policy_without_prompts_leaves_a_text_model_open(gate: SimpleNamespace) -> None:
+    policy = only(CONFIRMED)
+    silent = only(CONFIRMED, confirm={"plain_sampling": {"trials": 512}})
+    expect(judged(gate, text_run(policy), silent), "inconclusive", ("confirmed", None))
+    assert gate.verdict.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
 
 
 # --- below_controls

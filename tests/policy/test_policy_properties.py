@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import decide, judge, probes_to_confirm
-from invmm_gate.records import Finding, RunData
+from invmm_gate.records import PLAIN_SAMPLING, Finding, RunData
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
@@ -163,7 +163,7 @@ def test_order_of_the_records_does_not_matter(data: RunData, policy: Policy, shu
 @given(runs(), policies)
 @settings(max_examples=50, deadline=None)
 def test_confirming_what_is_asked_for_leaves_no_confirmation_missing(data: RunData, policy: Policy) -> None:
-    wanted = probes_to_confirm(replace(data, confirmations=()), policy)
+    wanted = probes_to_confirm(replace(data, confirmations=()), policy, method=PLAIN_SAMPLING)
     confirmed = replace(data, confirmations=tuple(sampled(name) for name in wanted))
     verdict = judge(confirmed, policy, (), today=TODAY)
     assert not [found for found in verdict.findings if found.rule == "confirmed"]
