@@ -46,6 +46,7 @@ class Schedule(Protocol):
         ...
 
 
+@runtime_checkable
 class PromptEncoder(Protocol):
     """The text side of a model: prompts, hard or soft, to conditions. Token ids are those of its first tokenizer."""
 

@@ -34,6 +34,7 @@ AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled 
 WeightsOption = Annotated[
     Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
 ]
+Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
 Baseline = Annotated[Path | None, typer.Option(help="Run folder of the last approved run, for rule `regression`.")]
@@ -56,6 +57,7 @@ def check(
     rows: Rows = None,
     allow_pickle: AllowPickle = False,
     weights: WeightsOption = None,
+    lora: Lora = None,
     sscd: Sscd = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
@@ -81,6 +83,7 @@ def check(
         rows=rows,
         allow_pickle=allow_pickle,
         weights=weights,
+        loras=tuple(lora or ()),
         sscd=sscd,
         command=_command(),
     )
@@ -106,6 +109,7 @@ def measure(
     rows: Rows = None,
     allow_pickle: AllowPickle = False,
     weights: WeightsOption = None,
+    lora: Lora = None,
     sscd: Sscd = None,
     quiet: Quiet = False,
 ) -> int:
@@ -124,6 +128,7 @@ def measure(
         rows=rows,
         allow_pickle=allow_pickle,
         weights=weights,
+        loras=tuple(lora or ()),
         sscd=sscd,
         command=_command(),
     )

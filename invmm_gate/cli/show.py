@@ -84,7 +84,7 @@ def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
         Text.assemble(
             (_SIGNS[verdict.decision], _COLOURS[verdict.decision]),
             f"  policy {printable(verdict.policy)}: {total - counts['missing']} of {total} probes measured,"
-            f" {counts['inverted']} inverted, {counts['confirmed']} confirmed by sampling",
+            f" {counts['inverted']} inverted, {counts['confirmed']} confirmed",
         )
     )
     for finding in verdict.findings[:_MOST_FINDINGS]:

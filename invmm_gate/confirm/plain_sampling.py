@@ -1,21 +1,19 @@
 """Confirmation without prompts: does the model make the probe by itself, from N(0, I)?"""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.diffusion.sampling import sample
-from invmm_gate.errors import MeasurementError
+from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
 from invmm_gate.intervals import clopper_pearson
 from invmm_gate.protocols import CopyMetric, DiffusionModel
 from invmm_gate.records import Confirmation, ConfirmationStatus
 
 _FIRST_LOOK = 64
-_COPIES_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +44,6 @@ class Sampled:
     samples: int
 
 
-@dataclass(slots=True, eq=False)
-class _Count:
-    hits: int = 0
-    closest: float | None = None
-    copies: list[Tensor] = field(default_factory=list)
-
-
 def looks(trials: int) -> tuple[int, ...]:
     """Numbers of samples after which the question is asked: 64, 128, 256, .. and `trials`."""
     marks = []
@@ -66,7 +57,7 @@ def looks(trials: int) -> tuple[int, ...]:
 def confirm_by_sampling(
     model: DiffusionModel,
     metric: CopyMetric,
-    references: Mapping[str, Sequence[Float[Tensor, "1 feature"]]],
+    references: References,
     plan: SamplingPlan,
     *,
     generator: torch.Generator,
@@ -77,11 +68,14 @@ def confirm_by_sampling(
     """
     marks = looks(plan.trials)
     confidence = 1 - (1 - plan.confidence) / len(marks)
-    counts = {probe: _Count() for probe in references}
+    counts = {probe: CopyCount() for probe in references}
     for start, end in pairwise((0, *marks)):
         for first in range(start, end, plan.rows):
             size = min(plan.rows, end - first)
-            _sample_batch(model, metric, references, counts, plan=plan, size=size, generator=generator)
+            images = sampled_images(
+                model, Input(), rows=plan.rows, size=size, steps=plan.sampler_steps, generator=generator
+            )
+            count_copies(metric, images, references, counts)
             yield Sampled(size)
         for probe in tuple(counts):
             answer = _answer(probe, counts[probe], end, plan, confidence)
@@ -91,41 +85,7 @@ def confirm_by_sampling(
             return
 
 
-def _sample_batch(
-    model: DiffusionModel,
-    metric: CopyMetric,
-    references: Mapping[str, Sequence[Tensor]],
-    counts: Mapping[str, _Count],
-    *,
-    plan: SamplingPlan,
-    size: int,
-    generator: torch.Generator,
-) -> None:
-    """Sample `rows` images (a fixed number, whatever is needed) and count the first `size` against each open probe."""
-    noise = torch.randn(plan.rows, *model.latent_shape, generator=generator).to(model.device)
-    x_0 = sample(model, noise, steps=plan.sampler_steps)[:size]
-    _refuse_non_finite(x_0, "plain sampling", do="check the checkpoint's weights")
-    images = model.decode(x_0)
-    features = metric.embed(images)
-    for probe, count in counts.items():
-        values = torch.stack([metric.compare(features, reference) for reference in references[probe]])
-        _refuse_non_finite(values, f"the copy metric {metric.name}", do=f"check it on the image of probe {probe}")
-        nearest = (values.amax(dim=0) if metric.higher_is_copy else values.amin(dim=0)).cpu()
-        hit = metric.is_copy(nearest)
-        best = float(nearest.max() if metric.higher_is_copy else nearest.min())
-        count.hits += int(hit.sum())
-        count.closest = best if count.closest is None else (max if metric.higher_is_copy else min)(best, count.closest)
-        room = _COPIES_KEPT - len(count.copies)
-        count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
-
-
-def _refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
-    """NaN is no copy to any metric, so it would pass for "not memorized"."""
-    if not bool(values.isfinite().all()):
-        raise MeasurementError(f"{source} gave NaN or infinity", expected="finite values", do=do)
-
-
-def _answer(probe: str, count: _Count, trials: int, plan: SamplingPlan, confidence: float) -> Confirmation:
+def _answer(probe: str, count: CopyCount, trials: int, plan: SamplingPlan, confidence: float) -> Confirmation:
     interval = clopper_pearson(count.hits, trials, confidence=confidence)
     status: ConfirmationStatus = "undecided"
     if interval.low > plan.rate_limit:

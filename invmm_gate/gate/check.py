@@ -73,6 +73,7 @@ def _options_of(folder: RunFolder, sscd: Path | None) -> Options:
         rows=int(str(decided["rows"])),
         allow_pickle=bool(record.model.pickles),
         weights=record.model.weights if record.model.left_out else None,
+        loras=tuple(Path(lora) for lora in record.model.adapters),
         sscd=sscd,
         command=str(said["command"]),
     )
@@ -91,8 +92,9 @@ def _measured(inputs: Inputs, progress: Progress, beside: finishing.Circumstance
 
     Torch is imported here, after all inputs were checked.
     """
-    from invmm_gate.gate import measuring
-    from invmm_gate.gate.session import memory_explained, open_session
+    from invmm_gate.gate import confirming, measuring
+    from invmm_gate.gate.memory import memory_explained
+    from invmm_gate.gate.session import open_session
 
     progress.note(f"loading {inputs.model.pipeline} from {inputs.options.model}")
     with memory_explained():
@@ -105,7 +107,7 @@ def _measured(inputs: Inputs, progress: Progress, beside: finishing.Circumstance
         if measuring.self_check(session, folder, progress):
             session = measuring.measure(session, folder, progress)
             if beside is not None:
-                measuring.confirm(session, folder, progress, baseline=beside.baseline)
+                confirming.confirm(session, folder, progress, baseline=beside.baseline)
         measuring.model_unchanged(session, folder)
         yield folder
 

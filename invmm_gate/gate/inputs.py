@@ -26,6 +26,8 @@ class Options:
     allow_pickle: bool = False
     weights: Weights | None = None
     """Which weights are released, where a checkpoint holds raw and EMA weights."""
+    loras: tuple[Path, ...] = ()
+    """LoRA weights that are released on top of the model."""
     sscd: Path | None = None
     command: str = ""
     """The command line, for the reader of run.json."""
@@ -44,7 +46,9 @@ class Inputs:
 def prepare(options: Options) -> Inputs:
     """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError."""
     policy = load_policy(options.policy)
-    model = inspect_checkpoint(options.model, allow_pickle=options.allow_pickle, weights=options.weights)
+    model = inspect_checkpoint(
+        options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
+    )
     needs_controls = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
     least = max(policy.coverage.min_controls, 1 if needs_controls else 0)
     probe_set = validate_probe_set(options.probes, min_controls=least)

@@ -1,31 +1,22 @@
-"""The stages on the device: self-check, measure, confirm. Each resumes after the records that are there."""
+"""Self-check and measure, on the device. Each resumes after the records that are there."""
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import partial
-from io import BytesIO
-from itertools import chain
 from typing import Final
 
-import torch
-from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
 
-from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
-from invmm_gate.errors import MeasurementError
+from invmm_gate.gate.memory import fits, reduced
 from invmm_gate.gate.progress import Progress
-from invmm_gate.gate.session import Session, halved, is_out_of_memory
+from invmm_gate.gate.session import Session
+from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.self_check import positive_control, utility_floor
-from invmm_gate.measure.streams import stream
 from invmm_gate.models.inspect import changed_files
-from invmm_gate.policy.schema import ConfirmedConfig
-from invmm_gate.policy.verdict import probes_to_confirm
-from invmm_gate.records import Measurement, Probe, SelfCheck
+from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 MODEL_UNCHANGED: Final = "model_unchanged"
@@ -71,8 +62,13 @@ def _positive_control(session: Session) -> SelfCheck:
 def _utility_floor(session: Session) -> SelfCheck:
     probes = session.inputs.probe_set.probes
     unseen = [probe for probe in probes if probe.group == "control"] or list(probes)
-    images = [session.image(probe.id) for probe in unseen[:_UTILITY_CONTROLS]]
-    return utility_floor(session.model, images, root_seed=session.inputs.options.seed)
+    chosen = unseen[:_UTILITY_CONTROLS]
+    return utility_floor(
+        session.model,
+        [session.image(probe.id) for probe in chosen],
+        captions=[probe.caption for probe in chosen],
+        root_seed=session.inputs.options.seed,
+    )
 
 
 def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
@@ -83,32 +79,10 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     probes = session.inputs.probe_set.probes
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
-        if not _fits(partial(_measure, session, folder, waiting, progress)):
-            session = _reduced(session, folder, progress)
+        if not fits(partial(_measure, session, folder, waiting, progress)):
+            session = reduced(session, folder, progress)
     folder.in_probe_order()
     progress.end()
-    return session
-
-
-def _fits(work: Callable[[], None]) -> bool:
-    """Do the work; False if memory ran out. By then its tensors are free: nothing holds the exception any more."""
-    try:
-        work()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    return True
-
-
-def _reduced(session: Session, folder: RunFolder, progress: Progress) -> Session:
-    """The session with half the rows, said and recorded. Raises MeasurementError where they cannot be halved."""
-    session = halved(session)
-    torch.cuda.empty_cache()
-    rows = session.slots * session.settings.batch_size
-    progress.note(f"out of memory: the probes in flight start again with {rows} rows")
-    run = folder.run()
-    folder.note(replace(run, context=run.context | {"reduced_rows": [*_list(run.context.get("reduced_rows")), rows]}))
     return session
 
 
@@ -136,6 +110,8 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
         session.metric,
         session.settings,
         load_image=session.image,
+        load_caption=session.caption,
+        choices=session.choices,
         root_seed=session.inputs.options.seed,
         slots=session.slots,
     )
@@ -159,87 +135,8 @@ def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None
     best = min(inversions, key=lambda inversion: memorization_rank(inversion.trial))
     if best.trial.outcome == "inverted":
         tensors = {"mu": best.mu.cpu().contiguous(), "log_var": best.log_var.cpu().contiguous()}
+        if best.logits is not None:
+            tensors["prompt_logits"] = best.logits.cpu().contiguous()
         folder.write(f"inversions/{probe.id}.safetensors", save(tensors))
-    _store_copies(folder, probe.id, "inverted", best.copies)
+    store_copies(folder, probe.id, "inverted", best.copies)
     folder.append(summarise(probe, [inversion.trial for inversion in inversions]))
-
-
-def _store_copies(folder: RunFolder, probe: str, kind: str, copies: Iterable[Tensor]) -> tuple[str, ...]:
-    names = []
-    for number, copy in enumerate(copies, start=1):
-        names.append(f"copies/{probe}-{kind}-{number}.png")
-        folder.write(names[-1], to_png(copy))
-    return tuple(names)
-
-
-def to_png(image: Tensor) -> bytes:
-    """An image in [-1, 1], (3, height, width), as PNG."""
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []
-
-
-def confirm(
-    session: Session, folder: RunFolder, progress: Progress, *, baseline: Sequence[Measurement] | None = None
-) -> None:
-    """Plain sampling for the probes that the policy wants confirmed and that have no confirmation yet.
-
-    Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
-    """
-    sampling = session.inputs.policy.confirm.plain_sampling
-    if sampling is None:
-        return
-    limits = [rule.rate_limit for rule in session.inputs.policy.rules if isinstance(rule, ConfirmedConfig)]
-    while wanted := _unconfirmed(session, folder, baseline):
-        plan = SamplingPlan(
-            trials=sampling.trials,
-            sampler_steps=sampling.sampler_steps,
-            rate_limit=min(limits, default=0.0),
-            confidence=sampling.confidence,
-            rows=max(session.slots * session.settings.batch_size // 2, 1),
-        )
-        progress.begin("confirm", total=plan.trials)
-        if _fits(partial(_confirm, session, folder, wanted, plan, progress)):
-            break
-        session = _reduced(session, folder, progress)
-    folder.in_probe_order()
-    progress.end()
-
-
-def _unconfirmed(session: Session, folder: RunFolder, baseline: Sequence[Measurement] | None) -> list[str]:
-    done = {confirmation.probe for confirmation in folder.confirmations()}
-    wanted = probes_to_confirm(folder.data(), session.inputs.policy, baseline=baseline)
-    return [probe for probe in wanted if probe not in done]
-
-
-def _confirm(session: Session, folder: RunFolder, probes: list[str], plan: SamplingPlan, progress: Progress) -> None:
-    references = {probe: tuple(_references(session, probe)) for probe in probes}
-    generator = stream(session.inputs.options.seed, "plain_sampling")
-    events = confirm_by_sampling(session.model, session.metric, references, plan, generator=generator)
-    for event in _while_finite(events, progress):
-        if isinstance(event, Confirmed):
-            record = event.confirmation
-            copies = _store_copies(folder, record.probe, "sampled", event.copies)
-            folder.append(replace(record, copies=copies))
-        else:
-            progress.advance(event.samples)
-
-
-def _while_finite(events: Iterator[Confirmed | Sampled], progress: Progress) -> Iterator[Confirmed | Sampled]:
-    """The events of the sampler alone: an error in storing them is not caught here."""
-    try:
-        yield from events
-    except MeasurementError as error:
-        progress.note(f"not confirmed: {error}")
-
-
-def _references(session: Session, probe: str) -> Iterator[Tensor]:
-    image = session.image(probe)[None].to(session.model.device)
-    mirrored = [image.flip(-1)] if session.settings.mirror else []
-    for target in chain([image], mirrored):
-        yield session.metric.embed(target)

@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -15,15 +14,19 @@ from typing import Any, Final
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from invmm_gate import __version__
-from invmm_gate.errors import ConfigError, MeasurementError
+from invmm_gate.confirm.counting import prompts_of
+from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.errors import ConfigError
+from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.models.load import load_model
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.protocols import CopyMetric, DiffusionModel
+from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder
 from invmm_gate.records import MetricRecord, Probe, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.settings import InversionSettings
@@ -47,10 +50,25 @@ class Session:
     record: RunRecord
     slots: int
     """Tasks in the batch at once."""
+    choices: Int[Tensor, " choice"] | None = None
+    """Token ids that a soft prompt may mix; None = all, or no prompts."""
+
+    @property
+    def prompts(self) -> PromptEncoder:
+        """The text side. Raises ConfigError for an unconditional model."""
+        return prompts_of(self.model)
+
+    def probe(self, identifier: str) -> Probe:
+        """The probe of this id."""
+        return next(probe for probe in self.inputs.probe_set.probes if probe.id == identifier)
+
+    def caption(self, probe: str) -> str:
+        """The probe's caption; empty if it has none."""
+        return self.probe(probe).caption
 
     def image(self, probe: str) -> Tensor:
         """The probe's image, (3, image_height, image_width) in [-1, 1]. Raises ProbeSetError."""
-        return _image(self.inputs, next(p for p in self.inputs.probe_set.probes if p.id == probe), self.model)
+        return _image(self.inputs, self.probe(probe), self.model)
 
 
 def open_session(inputs: Inputs) -> Session:
@@ -58,6 +76,8 @@ def open_session(inputs: Inputs) -> Session:
     device = _device(inputs.options.device)
     model = load_model(inputs.model, device=device)
     settings = inputs.policy.resolve_settings(model.family)
+    require_confirmation(inputs.policy, model)
+    truncated = check_captions(inputs.probe_set, model.prompts, settings)
     for probe in inputs.probe_set.probes:
         _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
     metric, metric_record = _metric(inputs, model, device)
@@ -73,40 +93,22 @@ def open_session(inputs: Inputs) -> Session:
         probe_set=inputs.probe_set,
         metric=metric_record,
         inputs=decisive,
-        context={"command": inputs.options.command, "policy": inputs.options.policy, "device": device},
+        context={
+            "command": inputs.options.command,
+            "policy": inputs.options.policy,
+            "device": device,
+            "truncated_captions": truncated,
+        },
     )
-    return Session(inputs=inputs, model=model, metric=metric, settings=settings, record=record, slots=slots)
-
-
-def halved(session: Session) -> Session:
-    """The session with half the rows, after running out of memory. Raises MeasurementError where that is impossible.
-
-    The measurements that are finished stand; run.json says that the row count fell.
-    """
-    if session.slots == 1:
-        raise MeasurementError(
-            f"out of memory with {session.settings.batch_size} rows, the smallest batch",
-            expected="memory for one probe",
-            do="use a larger device, or a smaller measure.settings.batch_size in the policy",
-        )
-    return replace(session, slots=session.slots // 2)
-
-
-@contextmanager
-def memory_explained() -> Iterator[None]:
-    """Out of memory where fewer rows would not help, as in loading the model, is a MeasurementError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0][:200] if str(error) else "no reason given"
-        raise MeasurementError(f"out of memory: {reason}", do="use a larger device, or fewer --rows") from error
-
-
-def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether memory ran out: CUDA has a class for it, the CPU allocator only a message, Python another class."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return Session(
+        inputs=inputs,
+        model=model,
+        metric=metric,
+        settings=settings,
+        record=record,
+        slots=slots,
+        choices=typeable_ids(model.prompts) if model.prompts and settings.vocabulary == "typeable" else None,
+    )
 
 
 def _image(inputs: Inputs, probe: Probe, model: DiffusionModel) -> Tensor:

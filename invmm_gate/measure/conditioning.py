@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ class Drawn:
     """What is optimised behind them."""
 
 
+@runtime_checkable
 class Conditioning(Protocol):
     """The prompts of all slots."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.diffusion.conditions import repeat_rows
 from invmm_gate.diffusion.denoising_error import denoising_error
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.slots import Task
@@ -93,12 +94,19 @@ def utility_floor(
     images: Sequence[Float[Tensor, "3 image_height image_width"]],
     *,
     root_seed: int,
+    captions: Sequence[str] = (),
 ) -> SelfCheck:
     """The model must denoise images it has not seen better than the best linear denoiser that knows their variance.
 
     Median over the images of error / linear error where signal and noise are equally strong; low = useful.
     """
-    both = torch.stack([_errors(model, image, stream(root_seed, UTILITY_FLOOR)) for image in images])
+    texts = captions or [""] * len(images)
+    both = torch.stack(
+        [
+            _errors(model, image, text, stream(root_seed, UTILITY_FLOOR))
+            for image, text in zip(images, texts, strict=True)
+        ]
+    )
     if not bool(both.isfinite().all()):
         return _floor(None, f"denoising {len(images)} controls gives NaN or infinity: the checkpoint does not denoise")
     textured = both[both[:, 1] > 0]
@@ -118,14 +126,18 @@ def _floor(value: float | None, detail: str) -> SelfCheck:
 
 
 def _errors(
-    model: DiffusionModel, image: Float[Tensor, "3 image_height image_width"], generator: torch.Generator
+    model: DiffusionModel,
+    image: Float[Tensor, "3 image_height image_width"],
+    caption: str,
+    generator: torch.Generator,
 ) -> Float[Tensor, " 2"]:
-    """The model's denoising error and that of the best linear denoiser."""
+    """The model's denoising error, under the caption where it takes one, and that of the best linear denoiser."""
     x_0 = model.encode(image[None].to(model.device))
     timestep = _equal_signal_and_noise(model.schedule, model.device)
     eps = torch.randn(_NOISES, *model.latent_shape, generator=generator).to(model.device)
     with torch.no_grad():
-        errors = denoising_error(model, x_0.expand_as(eps), eps, timestep.expand(_NOISES))
+        given = None if model.prompts is None else repeat_rows(model.prompts.encode([caption]), _NOISES)
+        errors = denoising_error(model, x_0.expand_as(eps), eps, timestep.expand(_NOISES), condition=given)
     level = model.schedule.at(timestep)
     signal = level.alpha.square() * (x_0 - x_0.mean(dim=(2, 3), keepdim=True)).square().mean()
     noise = level.sigma.square()

@@ -17,6 +17,8 @@ OTHER_WEIGHTS: Final = frozenset(
 )
 PASSIVE_SUFFIXES: Final = frozenset({".md", ".txt", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".log", ".rst"})
 PASSIVE_NAMES: Final = frozenset({"license", "licence", "notice", ".gitattributes", ".gitignore", "copying"})
+OPAQUE_NAMES: Final = frozenset({"spiece.model"})
+"""Binary files that ship with a checkpoint and are hashed, but never read: the vocabulary of a T5 tokenizer."""
 IMAGE_MAGIC: Final[dict[str, tuple[bytes, ...]]] = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".jpg": (b"\xff\xd8\xff",),
@@ -57,7 +59,8 @@ def refuse_name(path: str, *, allow_pickle: bool) -> None:
         raise ModelError(
             f"{path!r} holds weights that would not be scored", expected="safetensors only", do="remove it"
         )
-    known = suffix in PASSIVE_SUFFIXES | IMAGE_MAGIC.keys() | {".safetensors", *WEIGHT_PICKLES} or name in PASSIVE_NAMES
+    known = suffix in PASSIVE_SUFFIXES | IMAGE_MAGIC.keys() | {".safetensors", *WEIGHT_PICKLES}
+    known = known or name in PASSIVE_NAMES | OPAQUE_NAMES
     if not known:
         raise ModelError(
             f"{path!r} is no file that a checkpoint needs",
@@ -71,6 +74,8 @@ def refuse_content(path: str, head: bytes) -> None:
     kind = magic(head)
     if kind is not None:
         raise refused_pickle(path, f"{kind} under another name")
+    if PurePosixPath(path).name.lower() in OPAQUE_NAMES:
+        return
     expected = IMAGE_MAGIC.get(PurePosixPath(path).suffix.lower())
     if expected is None and b"\0" in head:
         raise ModelError(f"{path!r} holds binary data", expected="text", do="remove it")

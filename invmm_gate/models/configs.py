@@ -27,11 +27,6 @@ Encoder = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
 Decoder = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
 Activation = Literal["swish", "silu", "mish", "gelu", "relu"]
 
-EMA_KEYS: Final = frozenset(
-    {"decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power"}
-)
-"""What diffusers' `EMAModel.save_pretrained` adds to a network's configuration."""
-
 
 class StrictConfig(BaseModel):
     """Unknown keys refused, no conversion of types, never changed."""
@@ -135,26 +130,7 @@ class KLConfig(StrictConfig):
         return self.latent_channels
 
 
-NetworkConfig = UNetConfig | VQConfig | KLConfig
-NETWORKS: Final[dict[str, type[UNetConfig] | type[VQConfig] | type[KLConfig]]] = {
-    "UNet2DModel": UNetConfig,
-    "VQModel": VQConfig,
-    "AutoencoderKL": KLConfig,
-}
-
 _Config = TypeVar("_Config", bound=StrictConfig)
-
-
-def network_config(content: Mapping[str, object], *, name: str, allowed: tuple[str, ...]) -> NetworkConfig:
-    """The network configuration that file `name` holds, of one of the `allowed` diffusers classes."""
-    kind = class_name(content, name=name, allowed=allowed)
-    if content.get("class_embed_type") is not None or content.get("num_class_embeds") is not None:
-        raise ModelError(
-            f"{name!r} describes a class-conditional network",
-            expected="an unconditional UNet2DModel",
-            do="this gate cannot choose a class for a probe",
-        )
-    return validated(NETWORKS[kind], {key: content[key] for key in content.keys() - EMA_KEYS}, name)
 
 
 def class_name(content: Mapping[str, object], *, name: str, allowed: tuple[str, ...]) -> str:

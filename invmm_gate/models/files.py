@@ -6,7 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Final, TypeVar, final
@@ -31,13 +31,20 @@ class CheckpointFiles:
 
     root: Path
     files: Mapping[str, ModelFile]
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+    """Where files lie that are part of the model and not below `root`, by their reserved names."""
+
+    def place(self, path: str) -> tuple[Path, str]:
+        """The folder that a file lies in and its path below it."""
+        outside = self.elsewhere.get(path)
+        return (self.root, path) if outside is None else (outside.parent, outside.name)
 
     def __contains__(self, path: str) -> bool:
         return path in self.files
 
     def read(self, path: str) -> bytes:
         """The file's bytes, read once. Raises ModelError unless they have the sha256 that was inspected."""
-        with open_regular(self.root, path) as stream:
+        with open_regular(*self.place(path)) as stream:
             data = stream.read()
         if hashlib.sha256(data).hexdigest() != self.files[path].sha256:
             raise changed(path)
@@ -45,7 +52,7 @@ class CheckpointFiles:
 
     def peek(self, path: str, reader: Callable[[BufferedReader], Result]) -> Result:
         """What `reader` makes of the open file; for headers, whose bytes are checked again when they are loaded."""
-        with open_regular(self.root, path) as stream:
+        with open_regular(*self.place(path)) as stream:
             return reader(stream)
 
 

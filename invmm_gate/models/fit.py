@@ -1,24 +1,52 @@
 """Whether the parts of a checkpoint fit one another; found out from configurations and sizes alone."""
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.configs import KLConfig, NetworkConfig, Size, UNetConfig, VQConfig
+from invmm_gate.models.components import Component
+from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.configs import KLConfig, Size, UNetConfig, VQConfig
 from invmm_gate.models.files import CheckpointFiles
-from invmm_gate.models.layout import Component, Layout
+from invmm_gate.models.layout import Layout
+from invmm_gate.models.network_configs import NetworkConfig
+from invmm_gate.models.text_configs import CLIPTextConfig, T5Config
+from invmm_gate.models.text_fit import check_text_fit
 from invmm_gate.models.weight_files import header_of
 
 MIN_BYTES_PER_WEIGHT = 2
 """float16; narrower weights are quantised and not scored."""
 
+Denoiser = UNetConfig | UNetConditionConfig | SD3Config
+Autoencoder = VQConfig | KLConfig
+
+
+def denoiser_of(layout: Layout) -> Denoiser:
+    """The configuration of the network that predicts."""
+    config = layout.components[layout.denoiser].config
+    if not isinstance(config, Denoiser):
+        raise ModelError(f"{layout.denoiser!r} is no denoiser", expected="a UNet or a transformer")
+    return config
+
+
+def autoencoder_of(layout: Layout) -> Autoencoder | None:
+    """The autoencoder's configuration; None for a pixel-space model."""
+    found = (component.config for component in layout.components.values())
+    return next((config for config in found if isinstance(config, Autoencoder)), None)
+
+
+def downscaling(autoencoder: Autoencoder) -> int:
+    """Pixels of the image per pixel of the latent, along a side."""
+    return 1 << len(autoencoder.block_out_channels) - 1
+
 
 def image_size(layout: Layout) -> tuple[int, int]:
     """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
-    unet, autoencoder = layout.unet_config, layout.autoencoder_config
-    height, width = _pair(unet.sample_size)
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    height, width = _pair(denoiser.sample_size)
     if autoencoder is None:
         return height, width
-    factor = 2 ** (len(autoencoder.block_out_channels) - 1)
+    factor = downscaling(autoencoder)
     image = height * factor, width * factor
-    if _pair(autoencoder.sample_size) != image:
+    # Pipelines with prompts take the size from the denoiser; their autoencoders often state that of other training.
+    if isinstance(denoiser, UNetConfig) and _pair(autoencoder.sample_size) != image:
         raise ModelError(
             f"the latent of {height}x{width} decodes to {image[0]}x{image[1]}, but the autoencoder's sample_size "
             f"is {autoencoder.sample_size}",
@@ -30,14 +58,19 @@ def image_size(layout: Layout) -> tuple[int, int]:
 
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
-    unet, autoencoder = layout.unet_config, layout.autoencoder_config
+    denoiser = denoiser_of(layout)
     image_size(layout)
-    _check_unet(unet, timesteps=layout.scheduler.num_train_timesteps)
-    _check_channels(unet, autoencoder)
-    for component in (layout.unet, layout.autoencoder):
-        if component is not None:
-            _check_size(files, component)
-            _check_shards(files, component)
+    if isinstance(denoiser, SD3Config):
+        _check_transformer(denoiser)
+    else:
+        _check_unet(denoiser)
+    if isinstance(denoiser, UNetConfig):
+        _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
+    _check_channels(denoiser, autoencoder_of(layout))
+    check_text_fit(layout)
+    for component in layout.components.values():
+        _check_size(files, component)
+        _check_shards(files, component)
 
 
 def _pair(size: Size | None) -> tuple[int, int]:
@@ -48,7 +81,7 @@ def _pair(size: Size | None) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _check_unet(config: UNetConfig, *, timesteps: int) -> None:
+def _check_unet(config: UNetConfig | UNetConditionConfig) -> None:
     levels = len(config.block_out_channels)
     if not levels == len(config.down_block_types) == len(config.up_block_types):
         raise ModelError(
@@ -59,11 +92,35 @@ def _check_unet(config: UNetConfig, *, timesteps: int) -> None:
     step = 2 ** (levels - 1)
     if any(side % step for side in _pair(config.sample_size)):
         raise ModelError(f"sample_size {config.sample_size} is not a multiple of {step}", expected="whole levels")
-    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+    _check_output(config)
+
+
+def _check_transformer(config: SD3Config) -> None:
+    patches = config.sample_size // config.patch_size
+    if config.sample_size % config.patch_size or patches > config.pos_embed_max_size:
+        raise ModelError(
+            f"the transformer has positions for {config.pos_embed_max_size} patches of {config.patch_size} along a "
+            f"side, its sample_size is {config.sample_size}",
+            expected="whole patches, with a position each",
+        )
+    if config.width != config.caption_projection_dim:
+        raise ModelError(
+            f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
+            expected="as many",
+        )
+    _check_output(config)
+
+
+def _check_output(config: Denoiser) -> None:
+    learned_variance = isinstance(config, UNetConfig) and config.out_channels == 2 * config.in_channels
+    if config.out_channels != config.in_channels and not learned_variance:
         raise ModelError(
             f"the network has {config.in_channels} input and {config.out_channels} output channels",
-            expected="as many, or twice as many where it learned the variance",
+            expected="as many, or, without prompts, twice as many where it learned the variance",
         )
+
+
+def _check_time(config: UNetConfig, *, timesteps: int) -> None:
     if config.time_embedding_type == "learned" and (config.num_train_timesteps or 0) < timesteps:
         raise ModelError(
             f"the network knows {config.num_train_timesteps} timesteps, the scheduler {timesteps}",
@@ -71,22 +128,28 @@ def _check_unet(config: UNetConfig, *, timesteps: int) -> None:
         )
 
 
-def _check_channels(unet: UNetConfig, autoencoder: VQConfig | KLConfig | None) -> None:
-    if autoencoder is None and unet.in_channels not in (1, 3):
+def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None:
+    if autoencoder is None and denoiser.in_channels not in (1, 3):
         raise ModelError(
-            f"the network works on {unet.in_channels} channels", expected="grey or RGB pixels, or an autoencoder"
+            f"the network works on {denoiser.in_channels} channels", expected="grey or RGB pixels, or an autoencoder"
         )
-    if autoencoder is not None and unet.in_channels != autoencoder.width:
+    if autoencoder is not None and denoiser.in_channels != autoencoder.width:
         raise ModelError(
-            f"the autoencoder's latent has {autoencoder.width} channels, the network takes {unet.in_channels}",
+            f"the autoencoder's latent has {autoencoder.width} channels, the network takes {denoiser.in_channels}",
             expected="parts of one checkpoint",
         )
 
 
 def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
-    blocks = 2 * config.layers_per_block + 1
-    return sum(9 * width * width * blocks for width in config.block_out_channels)
+    if isinstance(config, CLIPTextConfig | T5Config):
+        return config.fewest_weights
+    if isinstance(config, SD3Config):
+        return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
+    layers = config.layers_per_block
+    per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers
+    pairs = zip(config.block_out_channels, per_level, strict=False)
+    return sum(9 * width * width * (2 * count + 1) for width, count in pairs)
 
 
 def _check_size(files: CheckpointFiles, component: Component) -> None:

@@ -7,7 +7,8 @@ format's own reader (contiguous, no overlap, nothing uncovered), with a smaller 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from io import BufferedIOBase
+from typing import Final
 
 from invmm_gate.errors import ModelError
 from invmm_gate.models.strict_json import parse_object
@@ -42,7 +43,7 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def read_header(stream: BinaryIO, *, size: int, name: str) -> Header:
+def read_header(stream: BufferedIOBase, *, size: int, name: str) -> Header:
     """The checked header of a file of `size` bytes. Raises ModelError, naming the file, for any breach."""
     prefix = stream.read(8)
     length = int.from_bytes(prefix, "little")

@@ -2,15 +2,19 @@
 
 import os
 import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.errors import ModelError
 from invmm_gate.models.allowed import WEIGHT_PICKLES, magic, refuse_content, refuse_name, refused_pickle
+from invmm_gate.models.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refuse_unsafe_name, unreadable
 from invmm_gate.models.fit import check_fit
-from invmm_gate.models.layout import EMA_FOLDER, RAW_FOLDER, Layout, read_layout
+from invmm_gate.models.layout import Layout, read_layout
+from invmm_gate.models.lora_files import check_loras, lora_places
 from invmm_gate.models.weight_files import header_of, read_json
 from invmm_gate.records import ModelFile, ModelManifest, Weights
 
@@ -18,28 +22,34 @@ _VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8."
 _ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
 
 
-def inspect_checkpoint(path: Path, *, allow_pickle: bool = False, weights: Weights | None = None) -> ModelManifest:
+def inspect_checkpoint(
+    path: Path, *, allow_pickle: bool = False, weights: Weights | None = None, loras: Sequence[Path] = ()
+) -> ModelManifest:
     """The manifest of a folder that diffusers saved, or of a single `.safetensors` file.
 
     `allow_pickle` lets in the `.bin` or `.ckpt` weights of a network, and nothing else; the manifest lists them.
     `weights` says which are released where a folder holds both; the others are left out of manifest and digest.
+    `loras` are LoRA weights on top, `.safetensors` files in the order in which they are fused; they are hashed too.
     Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
     """
     root, paths, single = _locate(path)
     for name in paths:
         refuse_name(name, allow_pickle=allow_pickle)
     left_out = _left_out(paths, weights)
-    files = _hashed(root, tuple(name for name in paths if name not in left_out))
+    files = _hashed(root, tuple(name for name in paths if name not in left_out), lora_places(loras))
     layout = read_layout(files, single=single)
     _refuse_other_weights(layout, weights)
     _refuse_unscored(files, layout)
     check_fit(files, layout)
+    check_loras(files, layout)
     return ModelManifest(
         path=str(path),
         name=path.resolve().name if single is None else path.stem,
         pipeline=layout.pipeline,
         files=tuple(files.files.values()),
         digest=digest_of(files.files.values()),
+        adapters=tuple(str(lora) for lora in loras),
+        not_loaded=layout.not_loaded,
         pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
         weights="ema" if layout.ema else "raw",
         left_out=left_out,
@@ -51,7 +61,8 @@ def inspect_checkpoint(path: Path, *, allow_pickle: bool = False, weights: Weigh
 def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
     """The inspected files and their layout, read again with every byte checked against the manifest."""
     root, _, single = _locate(Path(manifest.path))
-    files = CheckpointFiles(root, {file.path: file for file in manifest.files})
+    places = lora_places([Path(lora) for lora in manifest.adapters])
+    files = CheckpointFiles(root, {file.path: file for file in manifest.files}, places)
     return files, read_layout(files, single=single)
 
 
@@ -59,16 +70,19 @@ def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
     """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
     root, paths, _ = _locate(Path(manifest.path))
     now = {path: hash_file(root, path)[0] for path in paths if path not in manifest.left_out}
+    for name, place in lora_places([Path(lora) for lora in manifest.adapters]).items():
+        now[name] = replace(hash_file(place.parent, place.name)[0], path=name)
     before = {file.path: file for file in manifest.files}
     return tuple(sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path)))
 
 
 def _left_out(paths: tuple[str, ...], weights: Weights | None) -> tuple[str, ...]:
     """The files of the weights that are not released, by the user's own word; none where there is only one kind."""
-    kinds = [tuple(path for path in paths if path.startswith(f"{name}/")) for name in (RAW_FOLDER, EMA_FOLDER)]
-    if weights is None or not all(kinds):
-        return ()
-    return kinds[1] if weights == "raw" else kinds[0]
+    for name in RAW_FOLDERS:
+        kinds = [tuple(path for path in paths if path.startswith(f"{name}{suffix}/")) for suffix in ("", EMA_SUFFIX)]
+        if weights is not None and all(kinds):
+            return kinds[1] if weights == "raw" else kinds[0]
+    return ()
 
 
 def _refuse_other_weights(layout: Layout, weights: Weights | None) -> None:
@@ -89,9 +103,16 @@ def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
         refuse_name(path.name, allow_pickle=False)
         raise ModelError(f"{str(path)!r} is no weights file", expected="a checkpoint's folder or .safetensors file")
     refuse_unsafe_name(path.name)
-    siblings = (f"{path.stem}.config.json", f"{path.stem}.scheduler_config.json")
-    present = [name for name in siblings if os.path.lexists(path.parent / name)]
-    return path.parent.resolve(), tuple(sorted((path.name, *present))), path.name
+    folder = path.parent.resolve()
+    return folder, tuple(sorted((path.name, *_siblings(folder, path.stem)))), path.name
+
+
+def _siblings(folder: Path, stem: str) -> tuple[str, ...]:
+    """What belongs to a single file by its name: a network's configurations, or a pipeline's in a folder."""
+    if os.path.lexists(folder / stem / "model_index.json"):
+        return tuple(f"{stem}/{name}" for name in list_files(folder / stem))
+    names = (f"{stem}.config.json", f"{stem}.scheduler_config.json")
+    return tuple(name for name in names if os.path.lexists(folder / name))
 
 
 def _is_folder(path: Path) -> bool:
@@ -107,18 +128,19 @@ def _is_folder(path: Path) -> bool:
         raise ModelError(f"{str(path)!a} is no path: {error}", expected="a checkpoint's folder") from error
 
 
-def _hashed(root: Path, paths: tuple[str, ...]) -> CheckpointFiles:
+def _hashed(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) -> CheckpointFiles:
     found: dict[str, ModelFile] = {}
-    for path in paths:
-        found[path], head = hash_file(root, path)
-        files = CheckpointFiles(root, found)
+    files = CheckpointFiles(root, found, loras)
+    for path in (*paths, *loras):
+        file, head = hash_file(*files.place(path))
+        found[path] = replace(file, path=path)
         if path.endswith(".safetensors"):
             _check_safetensors(files, path, head)
         elif not path.endswith(WEIGHT_PICKLES):
             refuse_content(path, head)
         if path.endswith(".json"):
             read_json(files, path)
-    return CheckpointFiles(root, found)
+    return files
 
 
 def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
@@ -132,7 +154,8 @@ def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
 
 def _refuse_unscored(files: CheckpointFiles, layout: Layout) -> None:
     """Whatever else could be loaded in place of, or on top of, the weights that are scored."""
-    for path in files.files:
+    checked = (path for path in files.files if path not in files.elsewhere and not _is_unused(path, layout))
+    for path in checked:
         name = "." + path.rsplit("/", 1)[-1].lower()
         weights = path.lower().endswith((".safetensors", *WEIGHT_PICKLES)) and path not in layout.claimed
         if name.endswith("adapter_config.json") or (weights and any(word in name for word in _ADAPTERS)):
@@ -141,6 +164,11 @@ def _refuse_unscored(files: CheckpointFiles, layout: Layout) -> None:
             raise _unscored(path, "is a variant that would not be scored")
         if weights:
             raise _unscored(path, "holds weights that would not be scored")
+
+
+def _is_unused(path: str, layout: Layout) -> bool:
+    """Whether a file belongs to a component that ships with the checkpoint and is never loaded."""
+    return any(path == name or path.startswith(f"{name}/") for name in layout.not_loaded)
 
 
 def _unscored(path: str, what: str) -> ModelError:

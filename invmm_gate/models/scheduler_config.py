@@ -18,8 +18,9 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "PNDMScheduler",
     "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
     "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
+    "UniPCMultistepScheduler", "LCMScheduler",
 )  # fmt: skip
+FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 
 SAMPLER_KEYS: Final = frozenset({
     "variance_type", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio",
@@ -27,9 +28,14 @@ SAMPLER_KEYS: Final = frozenset({
     "interpolation_type", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
     "sigma_min", "sigma_max", "final_sigmas_type", "solver_order", "algorithm_type", "solver_type",
     "lower_order_final", "euler_at_final", "lambda_min_clipped", "predict_x0", "disable_corrector", "flow_shift",
-    "time_shift_type", "shift_terminal", "tensor_format",
+    "time_shift_type", "shift_terminal", "tensor_format", "original_inference_steps", "timestep_scaling",
 })  # fmt: skip
 """Known to diffusers, without effect on what the network was trained to predict."""
+
+OWN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
+    "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+}
+"""Where a scheduler's defaults are not those of DDPMScheduler."""
 
 
 class SchedulerConfig(StrictConfig):
@@ -62,13 +68,42 @@ class SchedulerConfig(StrictConfig):
         return self
 
 
-def scheduler_config(content: Mapping[str, object], name: str) -> SchedulerConfig:
+class FlowConfig(StrictConfig):
+    """Flow matching with a fixed shift: `FlowMatchEulerDiscreteScheduler` of Stable Diffusion 3."""
+
+    scheduler: str
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    use_dynamic_shifting: Literal[False] = False
+    base_shift: float | None = 0.5
+    max_shift: float | None = 1.15
+    base_image_seq_len: int | None = 256
+    max_image_seq_len: int | None = 4096
+    invert_sigmas: Literal[False] = False
+    shift_terminal: None = None
+    use_karras_sigmas: Literal[False] | None = False
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    stochastic_sampling: Literal[False] = False
+
+    @property
+    def prediction_type(self) -> Literal["velocity"]:
+        """The network predicts eps - x_0."""
+        return "velocity"
+
+
+def scheduler_config(
+    content: Mapping[str, object], name: str, *, allowed: tuple[str, ...] = SCHEDULERS
+) -> SchedulerConfig | FlowConfig:
     """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""
-    kind = class_name(content, name=name, allowed=SCHEDULERS)
+    kind = class_name(content, name=name, allowed=allowed)
+    if kind in FLOW_SCHEDULERS:
+        return validated(FlowConfig, {**content, "scheduler": kind}, name)
     for key in sorted(content.keys() & SAMPLER_KEYS):
         if isinstance(content[key], dict):
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
     if "scheduler" in content:
         raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
     core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
-    return validated(SchedulerConfig, {**core, "scheduler": kind}, name)
+    return validated(SchedulerConfig, {**OWN_DEFAULTS.get(kind, {}), **core, "scheduler": kind}, name)

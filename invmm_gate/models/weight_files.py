@@ -8,8 +8,11 @@ from invmm_gate.models.files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.header import Header, read_header
 from invmm_gate.models.strict_json import parse_object
 
-WEIGHTS: Final = "diffusion_pytorch_model"
+DIFFUSERS_STEM: Final = "diffusion_pytorch_model"
 """Stem of every weights file that diffusers saves."""
+TRANSFORMERS_STEM: Final = "model"
+"""Stem of every weights file that transformers saves."""
+_PICKLE_STEMS: Final = {DIFFUSERS_STEM: DIFFUSERS_STEM, TRANSFORMERS_STEM: "pytorch_model"}
 
 
 def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
@@ -24,16 +27,14 @@ def header_of(files: CheckpointFiles, path: str) -> Header:
     return files.peek(path, lambda stream: read_header(stream, size=files.files[path].size, name=path))
 
 
-def find_weights(files: CheckpointFiles, prefix: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
+def find_weights(files: CheckpointFiles, prefix: str, *, stem: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
     """The weights files below `prefix` and, if sharded, tensor -> file. Raises ModelError unless it is one set."""
-    single, index = f"{prefix}{WEIGHTS}.safetensors", f"{prefix}{WEIGHTS}.safetensors.index.json"
-    pickles = [f"{prefix}{WEIGHTS}{suffix}" for suffix in WEIGHT_PICKLES]
+    single, index = f"{prefix}{stem}.safetensors", f"{prefix}{stem}.safetensors.index.json"
+    pickles = [f"{prefix}{_PICKLE_STEMS[stem]}{suffix}" for suffix in WEIGHT_PICKLES]
     found = [path for path in (single, index, *pickles) if path in files]
     if len(found) != 1:
         what = "holds no weights: model folder without weights" if not found else f"holds {' and '.join(found)}"
-        raise ModelError(
-            f"{prefix or 'the folder'!s} {what}", expected=f"one {WEIGHTS}.safetensors, whole or as shards"
-        )
+        raise ModelError(f"{prefix or 'the folder'!s} {what}", expected=f"one {stem}.safetensors, whole or as shards")
     if found[0] != index:
         return (found[0],), None
     shards = _shards(files, index, prefix)

@@ -5,7 +5,6 @@ leave a window between the two. Peak memory is about three times the largest fil
 """
 
 import io
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -15,12 +14,11 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.components import Component
 from invmm_gate.models.files import CheckpointFiles
-from invmm_gate.models.layout import Component
+from invmm_gate.models.weight_names import complete, current_names
 
 _FLOATS: Final = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-_OLD_ATTENTION: Final = re.compile(r"(.*\battentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
-_NEW_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def fill(network: nn.Module, files: CheckpointFiles, component: Component, *, pickles: Iterable[str]) -> nn.Module:
@@ -28,11 +26,12 @@ def fill(network: nn.Module, files: CheckpointFiles, component: Component, *, pi
 
     `pickles` are the files that --allow-pickle let in. Raises ModelError listing the first ten wrong tensors.
     """
-    tensors = _read(files, component, frozenset(pickles))
+    tensors = current_names(_read(files, component, frozenset(pickles)), network, component)
     _compare(network.state_dict(), tensors, component.name)
     network.load_state_dict(
         {key: tensor.to(torch.float32) for key, tensor in tensors.items()}, strict=True, assign=True
     )
+    complete(network)
     refuse_unusable(network, component.name)
     return network.eval().requires_grad_(False)
 
@@ -51,9 +50,8 @@ def _read(files: CheckpointFiles, component: Component, pickles: frozenset[str])
     tensors: dict[str, Tensor] = {}
     for path in component.weights:
         part = _unpickled(files, path) if path in pickles else _safetensors(files, path)
-        renamed = _current_names(part)
-        _refuse(tensors.keys() & renamed.keys(), component.name, "held by two files")
-        tensors.update(renamed)
+        _refuse(tensors.keys() & part.keys(), component.name, "held by two files")
+        tensors.update(part)
     return tensors
 
 
@@ -78,18 +76,6 @@ def _unpickled(files: CheckpointFiles, path: str) -> dict[str, Tensor]:
     return content
 
 
-def _current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Attention tensors saved before diffusers 0.18 under today's names, as diffusers itself converts them."""
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        old = _OLD_ATTENTION.fullmatch(key)
-        name = f"{old[1]}.{_NEW_NAMES[old[2]]}.{old[3]}" if old else key
-        if name in renamed or (old and name in tensors):
-            raise ModelError(f"tensor {name!r} is there under its old and its new name", expected="one of them")
-        renamed[name] = tensor
-    return renamed
-
-
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], name: str) -> None:
     _refuse(expected.keys() - found.keys(), name, "missing")
     _refuse(found.keys() - expected.keys(), name, "unexpected")
@@ -111,4 +97,4 @@ def _refuse(keys: Iterable[str], name: str, what: str) -> None:
 
 def _undecodable(path: str, error: Exception) -> ModelError:
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return ModelError(f"{path!r} cannot be decoded: {reason}", expected="weights of a diffusers network")
+    return ModelError(f"{path!r} cannot be decoded: {reason}", expected="weights of a network")

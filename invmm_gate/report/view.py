@@ -1,7 +1,7 @@
 """What a report says, in order and in words: records in, plain values for a template out."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -133,27 +133,40 @@ def cleaned_findings(data: RunData, clean: Cleaner) -> tuple[Finding, ...]:
 
 def warnings(data: RunData) -> tuple[str, ...]:
     """What a reader must know before trusting the figures."""
-    found = []
+    return (*_model_warnings(data), *_run_warnings(data))
+
+
+def _model_warnings(data: RunData) -> Iterator[str]:
     if data.run.model.pickles:
         names = ", ".join(data.run.model.pickles)
-        found.append(f"Pickle files were read because --allow-pickle was given: {names}. A pickle can run any code.")
+        yield f"Pickle files were read because --allow-pickle was given: {names}. A pickle can run any code."
     if data.run.model.left_out:
         folder = data.run.model.left_out[0].split("/", 1)[0]
-        found.append(
+        yield (
             f"Only the {data.run.model.weights} weights were scored, as --weights says. The checkpoint's {folder}/ is "
             "not covered by this verdict and must not be released with it."
         )
+    if data.run.model.adapters:
+        yield f"{texts.count(len(data.run.model.adapters))} LoRA adapters are part of what was scored."
+    if data.run.model.not_loaded:
+        names = ", ".join(data.run.model.not_loaded)
+        yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."
+
+
+def _run_warnings(data: RunData) -> Iterator[str]:
+    cut = data.run.context.get("truncated_captions")
+    if isinstance(cut, Mapping) and cut:
+        yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."
     if data.run.metric.unfit:
-        found.append(f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}.")
+        yield f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}."
     failed = [check.name for check in data.self_checks if not check.passed]
     if failed:
-        found.append(f"Failed self checks: {', '.join(failed)}. Scores of this run cannot be relied on.")
+        yield f"Failed self checks: {', '.join(failed)}. Scores of this run cannot be relied on."
     missing = len(data.run.probe_set.probes) - len(data.measurements)
     if missing > 0:
-        found.append(f"{texts.count(missing)} probes of the set have not been measured.")
+        yield f"{texts.count(missing)} probes of the set have not been measured."
     if data.verdict and data.verdict.fingerprint != data.run.fingerprint:
-        found.append("The verdict was made on other inputs than this run's: the fingerprints differ.")
-    return tuple(found)
+        yield "The verdict was made on other inputs than this run's: the fingerprints differ."
 
 
 def facts(data: RunData) -> tuple[tuple[str, str], ...]:

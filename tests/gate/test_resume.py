@@ -11,7 +11,7 @@ import time
 import pytest
 
 from invmm_gate.gate import check as gate_check
-from invmm_gate.gate import measuring
+from invmm_gate.gate import confirming, measuring
 from tests.gate.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
@@ -93,9 +93,10 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
     def pressed(*_given, **_named):
         raise KeyboardInterrupt
 
-    for stage, lines in (("self_check", 0), ("confirm", 5), ("model_unchanged", 5)):
+    stages = ((measuring, "self_check", 0), (confirming, "confirm", 5), (measuring, "model_unchanged", 5))
+    for module, stage, lines in stages:
         with monkeypatch.context() as patched:
-            patched.setattr(measuring, stage, pressed)
+            patched.setattr(module, stage, pressed)
             called = world.check()
         assert called.code == 130
         assert called.err.splitlines()[-1] == INTERRUPTED

@@ -10,6 +10,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel, VQModel
 
+from tests.models import tiny_text
+
 TINY = {
     "sample_size": 8,
     "block_out_channels": (8, 16),
@@ -79,6 +81,29 @@ def one_level(tmp_path: Path) -> Path:
     blocks = {"down_block_types": ("AttnDownBlock2D",), "up_block_types": ("AttnUpBlock2D",)}
     DDPMPipeline(tiny_unet(**ONE_LEVEL, **blocks), DDPMScheduler()).save_pretrained(tmp_path / "one")
     return tmp_path / "one"
+
+
+@pytest.fixture(scope="session")
+def _saved_with_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pipelines")
+    for name in tiny_text.NAMES:
+        tiny_text.build(name).pipeline.save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def text_checkpoint(_saved_with_prompts: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A fresh copy of a saved text-to-image pipeline, one of `tiny_text.NAMES`."""
+
+    def copy(name: str) -> Path:
+        return shutil.copytree(_saved_with_prompts / name, tmp_path / name)
+
+    return copy
+
+
+@pytest.fixture
+def sd(text_checkpoint: Callable[[str], Path]) -> Path:
+    return text_checkpoint("sd1")
 
 
 @pytest.fixture

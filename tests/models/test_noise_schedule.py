@@ -11,9 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.configs import NETWORKS, KLConfig, UNetConfig, VQConfig, network_config
+from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig
+from invmm_gate.models.network_configs import DIFFUSERS, network_config
 from invmm_gate.models.noise_schedule import alpha_bar_of
-from invmm_gate.models.scheduler_config import SCHEDULERS, scheduler_config
+from invmm_gate.models.scheduler_config import (
+    FLOW_SCHEDULERS,
+    SCHEDULERS,
+    FlowConfig,
+    SchedulerConfig,
+    scheduler_config,
+)
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -40,6 +48,7 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         if changes.keys() - content.keys():
             continue  # a setting that this scheduler does not have
         config = scheduler_config(content, "scheduler_config.json")
+        assert isinstance(config, SchedulerConfig)
         theirs = scheduler.alphas_cumprod.clone()
         if theirs[-1] == 2**-24:  # these samplers' stand-in for the 0 of training
             theirs[-1] = 0
@@ -54,6 +63,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (UNetConfig, "UNet2DModel", set()),
         (VQConfig, "VQModel", {"scaling_factor"}),  # MEASURES D18
         (KLConfig, "AutoencoderKL", set()),
+        (UNetConditionConfig, "UNet2DConditionModel", set()),
+        (SD3Config, "SD3Transformer2DModel", set()),
     ],
 )
 def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own: set[str]) -> None:
@@ -64,6 +75,26 @@ def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own
     assert ours.keys() == theirs.keys()
 
 
+def test_a_flow_schedule_with_anything_but_a_fixed_shift_is_refused() -> None:
+    content = json.loads(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).to_json_string())
+    config = scheduler_config(content, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+    assert isinstance(config, FlowConfig)
+    assert (config.shift, config.num_train_timesteps, config.prediction_type) == (3.0, 1000, "velocity")
+    for change in (
+        {"use_dynamic_shifting": True}, {"use_karras_sigmas": True}, {"use_beta_sigmas": True}, {"shift": 0},
+        {"use_exponential_sigmas": True}, {"invert_sigmas": True}, {"stochastic_sampling": True}, {"shift": "3"},
+        {"shift_terminal": 0.1}, {"num_train_timesteps": 2_000_000_000}, {"surprise": 1},
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=next(iter(change))):
+            scheduler_config({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+
+
+def test_where_a_scheduler_has_defaults_of_its_own_they_count() -> None:
+    config = scheduler_config({"_class_name": "LCMScheduler"}, "scheduler_config.json")
+    assert isinstance(config, SchedulerConfig)
+    assert torch.equal(alpha_bar_of(config), diffusers.LCMScheduler().alphas_cumprod)
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
@@ -72,16 +103,19 @@ values = st.recursive(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from([*NETWORKS, *SCHEDULERS]), st.data())
+@given(st.sampled_from([*DIFFUSERS, *SCHEDULERS, *FLOW_SCHEDULERS]), st.data())
 def test_any_value_under_any_key_is_a_configuration_or_a_clear_error(kind: str, data: st.DataObject) -> None:
-    keys = sorted(UNetConfig.model_fields | VQConfig.model_fields | {"beta_end": 0, "trained_betas": 0, "x": 0})
+    fields = (
+        UNetConfig.model_fields | VQConfig.model_fields | UNetConditionConfig.model_fields | FlowConfig.model_fields
+    )
+    keys = sorted({*fields, "beta_end", "trained_betas", "x"})
     content = {"_class_name": kind, **data.draw(st.dictionaries(st.sampled_from(keys), values, max_size=3))}
     message = ""
     try:
-        if kind in NETWORKS:
+        if kind in DIFFUSERS:
             network_config(content, name="config.json", allowed=(kind,))
         else:
-            scheduler_config(content, "config.json")
+            scheduler_config(content, "config.json", allowed=(kind,))
     except ModelError as error:
         message = str(error)
     assert message == "" or "config.json" in message

@@ -186,7 +186,7 @@ def test_a_model_index_that_names_foreign_code_is_refused(ddpm: Path) -> None:
         index.write_text(before)
     edit_json(index, safety_checker=["diffusers", "UNet2DModel"])
     assert "safety_checker" in refusal(ddpm)
-    for name in ("StableDiffusionPipeline", "../Evil", None, 3):
+    for name in ("StableDiffusionInpaintPipeline", "../Evil", None, 3):
         edit_json(index, _class_name=name)
         assert "DDPMPipeline, DDIMPipeline, LDMPipeline" in refusal(ddpm)
 

@@ -94,8 +94,10 @@ def poisoned(data, text):
             run_id=text,
             fingerprint=text,
             created_at=text,
-            model=replace(run.model, name=text, pipeline=text, digest=text, pickles=(text,), files=(
-                replace(run.model.files[0], path=text, sha256=text),)),
+            model=replace(
+                run.model, name=text, pipeline=text, digest=text, pickles=(text,), adapters=(text,),
+                not_loaded=(text,), left_out=(text,), files=(replace(run.model.files[0], path=text, sha256=text),),
+            ),
             probe_set=replace(run.probe_set, probes=(probe,), digest=text),
             metric=replace(run.metric, name=text, unfit=text, digest=text),
             inputs={text: {text: text}, "profile": text},
@@ -252,11 +254,20 @@ def test_limits_of_the_verdict_are_stated_even_for_a_pass(data):
 
 
 def test_what_makes_a_run_untrustworthy_is_a_warning(data):
-    model = replace(data.run.model, weights="ema", pickles=("unet/weights.bin",), left_out=("unet/config.json",))
+    model = replace(
+        data.run.model,
+        weights="ema",
+        pickles=("unet/weights.bin",),
+        left_out=("unet/config.json",),
+        adapters=("style.safetensors",),
+        not_loaded=("safety_checker",),
+    )
     run = replace(data.run, model=model, metric=replace(data.run.metric, unfit="too coarse below 64 pixels"))
     checks = (replace(data.self_checks[0], passed=False),)
     text = Page(render_html(replace(data, run=run, self_checks=checks, measurements=data.measurements[1:]))).text
     assert "--allow-pickle was given: unet/weights.bin" in text
+    assert "1 LoRA adapters are part of what was scored" in text
+    assert "not loaded, so its effect was not measured: safety_checker" in text
     assert "Only the ema weights were scored" in text
     assert "checkpoint's unet/ is not covered" in text
     assert "too coarse below 64 pixels" in text

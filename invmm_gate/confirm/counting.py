@@ -1,0 +1,96 @@
+"""Draw samples and count copies: what every confirmation does, whatever input it tries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.conditions import repeat_rows
+from invmm_gate.diffusion.sampling import sample
+from invmm_gate.errors import ConfigError, MeasurementError
+from invmm_gate.protocols import Condition, CopyMetric, DiffusionModel, PromptEncoder
+
+COPIES_KEPT: Final = 4
+
+References = Mapping[str, Sequence[Float[Tensor, "1 feature"]]]
+"""For each probe the metric's features of its image, and of its mirror image where that counts too."""
+
+
+@dataclass(slots=True, eq=False)
+class CopyCount:
+    """Copies of one probe so far: how many samples were, the closest value of all, and up to four images."""
+
+    hits: int = 0
+    closest: float | None = None
+    copies: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Input:
+    """What a user gives the model beside the noise."""
+
+    condition: Condition | None = None
+    """One row; None for plain sampling."""
+    guidance_scale: float = 1.0
+
+
+def prompts_of(model: DiffusionModel) -> PromptEncoder:
+    """The text side of a model. Raises ConfigError where it has none."""
+    if model.prompts is None:
+        raise ConfigError(
+            f"a model of family {model.family} takes no prompt",
+            expected="a text-to-image model",
+            do="confirm by plain sampling",
+        )
+    return model.prompts
+
+
+def sampled_images(
+    model: DiffusionModel,
+    given: Input,
+    *,
+    rows: int,
+    size: int,
+    steps: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "size 3 image_height image_width"]:
+    """`size` images in [-1, 1] made of fresh noise. Raises MeasurementError for NaN or infinity.
+
+    The network always sees `rows` rows, whatever is needed: then no sample depends on how many are.
+    """
+    noise = torch.randn(rows, *model.latent_shape, generator=generator).to(model.device)
+    condition = None if given.condition is None else repeat_rows(given.condition, rows)
+    x_0 = sample(model, noise, steps=steps, condition=condition, guidance_scale=given.guidance_scale)[:size]
+    source = "plain sampling" if condition is None else "sampling with a prompt"
+    _refuse_non_finite(x_0, source, do="check the checkpoint's weights")
+    return model.decode(x_0)
+
+
+def count_copies(
+    metric: CopyMetric,
+    images: Float[Tensor, "size 3 image_height image_width"],
+    references: References,
+    counts: Mapping[str, CopyCount],
+) -> None:
+    """Count the same images against every probe of `counts`. Raises MeasurementError for NaN or infinity."""
+    features = metric.embed(images)
+    better = max if metric.higher_is_copy else min
+    for probe, count in counts.items():
+        values = torch.stack([metric.compare(features, reference) for reference in references[probe]])
+        _refuse_non_finite(values, f"the copy metric {metric.name}", do=f"check it on the image of probe {probe}")
+        nearest = (values.amax(dim=0) if metric.higher_is_copy else values.amin(dim=0)).cpu()
+        hit = metric.is_copy(nearest)
+        best = better(nearest.tolist())
+        count.hits += int(hit.sum())
+        count.closest = best if count.closest is None else better(best, count.closest)
+        room = COPIES_KEPT - len(count.copies)
+        count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
+
+
+def _refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
+    """NaN is no copy to any metric, so it would pass for "not memorized"."""
+    if not bool(values.isfinite().all()):
+        raise MeasurementError(f"{source} gave NaN or infinity", expected="finite values", do=do)

@@ -1,0 +1,139 @@
+"""Confirmation by a prompt that is at hand: the probe's caption, or what was found for another probe of its cluster."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, prompts_of, sampled_images
+from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, looks
+from invmm_gate.errors import ConfigError
+from invmm_gate.intervals import wilson
+from invmm_gate.protocols import CopyMetric, DiffusionModel
+from invmm_gate.records import Confirmation
+
+PromptMethod = Literal["caption", "cluster_prompt", "gcg"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptPlan:
+    """How often a prompt is tried."""
+
+    trials: int = 64
+    """Fresh seeds at each guidance scale."""
+    sampler_steps: int = 50
+    guidance_scales: tuple[float, ...] = (7.0,)
+    """Tried in order; a probe is done at the first scale that replicates it."""
+    confidence: float = 0.95
+    """Of all looks at all scales together (Bonferroni), so neither stopping nor choosing a scale costs coverage."""
+    rows: int = 32
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a plan that tries nothing."""
+        if min(self.trials, self.sampler_steps, self.rows) < 1 or not self.guidance_scales:
+            raise ConfigError("a prompt would never be tried", expected="at least one trial, step, row and scale")
+
+
+def replication_of_prompt(
+    model: DiffusionModel,
+    metric: CopyMetric,
+    references: References,
+    prompt: str,
+    plan: PromptPlan,
+    *,
+    method: PromptMethod,
+    generator: torch.Generator,
+) -> Iterator[Confirmed | Sampled]:
+    """Sample with the prompt, and give out each probe once it was replicated or all seeds are spent.
+
+    The samples are the same for all probes: a prompt found for one is tried on its whole cluster at once. `confirmed`
+    = a copy was made, as a user would; `refuted` = none within these seeds. The record's hits, trials and interval
+    are those of one guidance scale: the one that replicated the probe, else the one that came closest; its
+    evaluations are those of all scales. Raises MeasurementError for NaN or infinity, ConfigError without prompts.
+    """
+    condition = prompts_of(model).encode([prompt])
+    waiting: dict[str, Confirmed | None] = dict.fromkeys(references)
+    for scale in plan.guidance_scales:
+        given = Input(condition=condition, guidance_scale=scale)
+        blank = _blank(model, prompt, plan, method=method, scale=scale)
+        answers = yield from _at_scale(
+            model, metric, {probe: references[probe] for probe in waiting}, given, blank, plan=plan, generator=generator
+        )
+        for answer in answers:
+            probe = answer.confirmation.probe
+            best = _better(metric, waiting[probe], answer)
+            waiting[probe] = best
+            if best.confirmation.hits:
+                del waiting[probe]
+                yield best
+    yield from (answer for answer in waiting.values() if answer is not None)
+
+
+def _blank(model: DiffusionModel, prompt: str, plan: PromptPlan, *, method: PromptMethod, scale: float) -> Confirmation:
+    """The record of this prompt at this scale before a sample is drawn."""
+    prompts = prompts_of(model)
+    confidence = 1 - (1 - plan.confidence) / (len(looks(plan.trials)) * len(plan.guidance_scales))
+    return Confirmation(
+        probe="",
+        method=method,
+        status="refuted",
+        hits=0,
+        trials=0,
+        interval=wilson(0, 0, confidence=confidence),
+        evaluations=0,
+        closest=None,
+        prompt=prompt,
+        token_ids=prompts.tokenize(prompt)[: prompts.positions],
+        guidance_scale=scale,
+    )
+
+
+def _at_scale(
+    model: DiffusionModel,
+    metric: CopyMetric,
+    references: References,
+    given: Input,
+    blank: Confirmation,
+    *,
+    plan: PromptPlan,
+    generator: torch.Generator,
+) -> Generator[Sampled, None, list[Confirmed]]:
+    """One answer a probe, from its first look with a copy or the last look."""
+    counts = {probe: CopyCount() for probe in references}
+    answers = []
+    for start, end in pairwise((0, *looks(plan.trials))):
+        for first in range(start, end, plan.rows) if counts else ():
+            size = min(plan.rows, end - first)
+            images = sampled_images(
+                model, given, rows=plan.rows, size=size, steps=plan.sampler_steps, generator=generator
+            )
+            count_copies(metric, images, references, counts)
+            yield Sampled(size)
+        for probe in [probe for probe, count in counts.items() if count.hits or end == plan.trials]:
+            evaluations = end * plan.sampler_steps * model.forwards(given.guidance_scale)
+            answers.append(_answer(replace(blank, probe=probe, trials=end, evaluations=evaluations), counts.pop(probe)))
+    return answers
+
+
+def _answer(record: Confirmation, count: CopyCount) -> Confirmed:
+    record = replace(
+        record,
+        status="confirmed" if count.hits else "refuted",
+        hits=count.hits,
+        interval=wilson(count.hits, record.trials, confidence=record.interval.confidence),
+        closest=count.closest,
+    )
+    return Confirmed(confirmation=record, copies=tuple(count.copies))
+
+
+def _better(metric: CopyMetric, before: Confirmed | None, now: Confirmed) -> Confirmed:
+    """The answer to report of two at different scales, with the evaluations of both."""
+    if before is None:
+        return now
+    values = [answer.confirmation.closest or 0.0 for answer in (before, now)]
+    nearer = values[1] > values[0] if metric.higher_is_copy else values[1] < values[0]
+    chosen = now if now.confirmation.hits or nearer else before
+    evaluations = before.confirmation.evaluations + now.confirmation.evaluations
+    return replace(chosen, confirmation=replace(chosen.confirmation, evaluations=evaluations))

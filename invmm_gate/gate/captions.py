@@ -1,0 +1,54 @@
+"""What a text-to-image model asks of policy and probe set, checked before anything is measured."""
+
+from pathlib import Path
+
+from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.probes.manifest import manifest_name
+from invmm_gate.protocols import DiffusionModel, PromptEncoder
+from invmm_gate.records import Probe, ProbeSet
+from invmm_gate.settings import InversionSettings
+
+
+def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
+    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model."""
+    key = "plain_sampling" if model.prompts is None else "prompts"
+    confirms = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
+    if confirms and getattr(policy.confirm, key) is None:
+        kind = "without prompts" if model.prompts is None else "with prompts"
+        raise ConfigError(
+            f"policy {policy.name}: rule 'confirmed' needs confirm.{key} for a model {kind}",
+            do="add it as the shipped policies have it, or remove the rule",
+        )
+
+
+def check_captions(probe_set: ProbeSet, prompts: PromptEncoder | None, settings: InversionSettings) -> dict[str, int]:
+    """Tokens that are cut off each caption beyond the tokenizer's limit, by probe id; empty if none are.
+
+    Raises ProbeSetError, naming the line, for such a caption unless the policy truncates it, and for a probe without a
+    caption where captions are what is measured.
+    """
+    if prompts is None:
+        return {}
+    beyond: dict[str, int] = {}
+    for probe in probe_set.probes:
+        if not probe.caption and settings.prompt == "caption":
+            raise _refused(probe_set, probe, "has no caption", expected="a caption, as measure.settings.prompt says")
+        tokens = len(prompts.tokenize(probe.caption))
+        if tokens > prompts.positions:
+            if settings.long_captions == "refuse":
+                raise _refused(
+                    probe_set,
+                    probe,
+                    f"has a caption of {tokens} tokens",
+                    expected=f"at most {prompts.positions}, which the text encoder takes",
+                    do="shorten it, or set measure.settings.long_captions to truncate",
+                )
+            beyond[probe.id] = tokens - prompts.positions
+    return beyond
+
+
+def _refused(probe_set: ProbeSet, probe: Probe, what: str, *, expected: str, do: str = "") -> ProbeSetError:
+    folder = Path(probe_set.folder)
+    place = f"{folder / manifest_name(folder)}:{probe.line}"
+    return ProbeSetError(f"{place}: probe {probe.id} {what}", expected=expected, do=do or "write one in the manifest")

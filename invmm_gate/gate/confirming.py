@@ -1,0 +1,244 @@
+"""`confirm`: inputs that a user could give. Plain sampling without prompts; with prompts captions first, then a search.
+
+Each probe's record is written when its question is answered, and a rerun goes on after the records that are there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor
+
+from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
+from invmm_gate.confirm.gcg_plan import GcgPlan
+from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
+from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
+from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.errors import MeasurementError
+from invmm_gate.gate.memory import fits, reduced
+from invmm_gate.gate.progress import Progress
+from invmm_gate.gate.session import Session
+from invmm_gate.gate.storing import store_copies
+from invmm_gate.measure.streams import stream
+from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, PromptConfirmation
+from invmm_gate.policy.verdict import probes_to_confirm
+from invmm_gate.protocols import PromptEncoder
+from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Measurement, Probe
+from invmm_gate.runs.folder import RunFolder
+
+_FILE_NAMES: Final = {PLAIN_SAMPLING: "sampled", CAPTION: "caption", CLUSTER_PROMPT: "cluster", GCG: "gcg"}
+_Event = TypeVar("_Event")
+
+
+def confirm(
+    session: Session, folder: RunFolder, progress: Progress, *, baseline: Sequence[Measurement] | None = None
+) -> None:
+    """Confirm what the policy wants confirmed and has no record yet; out of memory goes on with half the rows.
+
+    Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
+    """
+    work = _Confirming(session, folder, progress, baseline)
+    choice = session.inputs.policy.confirm
+    if session.model.prompts is None:
+        steps = [partial(_by_sampling, plan=choice.plain_sampling)] if choice.plain_sampling else []
+    elif choice.prompts:
+        steps = [partial(_by_caption, plan=choice.prompts), partial(_by_search, plan=choice.prompts)]
+    else:
+        steps = []
+    for step in steps:
+        while not fits(partial(step, work)):
+            work = replace(work, session=reduced(work.session, folder, progress))
+    folder.in_probe_order()
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirming:
+    session: Session
+    folder: RunFolder
+    progress: Progress
+    baseline: Sequence[Measurement] | None
+
+    @property
+    def rows(self) -> int:
+        return max(self.session.slots * self.session.settings.batch_size // 2, 1)
+
+    def wanted(self, method: str) -> list[Probe]:
+        """Probes that the policy wants confirmed by a method and that have no record of it."""
+        done = {record.probe for record in self.folder.confirmations() if record.method == method}
+        policy = self.session.inputs.policy
+        ids = probes_to_confirm(self.folder.data(), policy, method=method, baseline=self.baseline)
+        return [self.session.probe(probe) for probe in ids if probe not in done]
+
+    def replicated(self) -> set[str]:
+        """Probes that an input was found for."""
+        return {record.probe for record in self.folder.confirmations() if record.hits}
+
+    def references(self, probes: Iterable[Probe]) -> dict[str, tuple[Tensor, ...]]:
+        return {probe.id: tuple(self._features(probe)) for probe in probes}
+
+    def _features(self, probe: Probe) -> Iterator[Tensor]:
+        image = self.session.image(probe.id)[None].to(self.session.model.device)
+        yield self.session.metric.embed(image)
+        if self.session.settings.mirror:
+            yield self.session.metric.embed(image.flip(-1))
+
+    def stream(self, probe: Probe, purpose: str) -> torch.Generator:
+        return stream(self.session.inputs.options.seed, probe.sha256, purpose)
+
+    def store(self, found: Confirmed) -> Confirmation:
+        record = found.confirmation
+        copies = store_copies(self.folder, record.probe, _FILE_NAMES[record.method], found.copies)
+        stored = replace(record, copies=copies)
+        self.folder.append(stored)
+        return stored
+
+
+def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
+    session, probes = work.session, work.wanted(PLAIN_SAMPLING)
+    if not probes:
+        return
+    limits = [rule.rate_limit for rule in session.inputs.policy.rules if isinstance(rule, ConfirmedConfig)]
+    asked = SamplingPlan(
+        trials=plan.trials,
+        sampler_steps=plan.sampler_steps,
+        rate_limit=min(limits, default=0.0),
+        confidence=plan.confidence,
+        rows=work.rows,
+    )
+    events = confirm_by_sampling(
+        session.model,
+        session.metric,
+        work.references(probes),
+        asked,
+        generator=stream(session.inputs.options.seed, PLAIN_SAMPLING),
+    )
+    work.progress.begin("confirm", total=plan.trials)
+    for event in _while_finite(events, work.progress):
+        if isinstance(event, Confirmed):
+            work.store(event)
+        else:
+            work.progress.advance(event.samples)
+    work.progress.end()
+
+
+def _by_caption(work: _Confirming, *, plan: PromptConfirmation) -> None:
+    """Plain captions: the cheapest input that a user can give."""
+    probes = work.wanted(CAPTION)
+    asked = _prompt_plan(work, plan)
+    each = plan.trials * len(plan.guidance_scales)
+    work.progress.begin("captions", total=each * len(probes))
+    for probe in probes:
+        tried = 0
+        for event in _tries(work, [probe], probe.caption, asked, method="caption", seed=probe):
+            if isinstance(event, Confirmed):
+                work.store(event)
+            else:
+                tried += event.samples
+                work.progress.advance(event.samples)
+        work.progress.advance(each - tried)
+    work.progress.end()
+
+
+def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
+    """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster."""
+    if plan.gcg is None:
+        return
+    done = work.replicated()
+    probes = [probe for probe in work.wanted(GCG) if probe.id not in done]
+    if not probes:
+        return
+    prompts = work.session.prompts
+    allowed = typeable_ids(prompts)
+    asked = _gcg_plan(work, plan)
+    work.progress.begin("prompt search", total=asked.steps * len(probes))
+    for probe in probes:
+        steps = 0
+        if probe.id not in work.replicated():
+            for event in _while_finite(_search(work, probe, asked, allowed, prompts), work.progress):
+                if isinstance(event, Searched):
+                    steps += 1
+                    work.progress.advance(1)
+                elif isinstance(event, Confirmed):
+                    _try_on_cluster(work, probe, work.store(event), _prompt_plan(work, plan))
+        work.progress.advance(asked.steps - steps)
+    work.progress.end()
+
+
+def _search(
+    work: _Confirming, probe: Probe, plan: GcgPlan, allowed: Tensor, prompts: PromptEncoder
+) -> Iterator[Confirmed | Searched | Sampled]:
+    """From the caption where it can be typed, as it is a prompt about the image; else from nothing."""
+    ids = prompts.tokenize(probe.caption)[: min(plan.tokens, prompts.positions)]
+    typed = prompts.decode(ids) if ids else ""
+    return find_prompt(
+        work.session.model,
+        work.session.metric,
+        PromptTarget(probe=probe.id, image=work.session.image(probe.id), references=work.references([probe])[probe.id]),
+        plan,
+        generator=work.stream(probe, GCG),
+        allowed=allowed,
+        start=typed if prompts.tokenize(typed) == ids else "",
+    )
+
+
+def _try_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan: PromptPlan) -> None:
+    """A prompt that replicates one probe of a cluster is tried on the others; only what it replicates is recorded."""
+    done = work.replicated()
+    others = [
+        other
+        for other in work.session.inputs.probe_set.probes
+        if probe.cluster and other.cluster == probe.cluster and other.group != "control" and other.id not in done
+    ]
+    if not (found.hits and found.prompt and others):
+        return
+    for event in _tries(work, others, found.prompt, plan, method="cluster_prompt", seed=probe):
+        if isinstance(event, Confirmed) and event.confirmation.hits:
+            work.store(event)
+
+
+def _tries(
+    work: _Confirming, probes: Sequence[Probe], prompt: str, plan: PromptPlan, *, method: PromptMethod, seed: Probe
+) -> Iterator[Confirmed | Sampled]:
+    events = replication_of_prompt(
+        work.session.model,
+        work.session.metric,
+        work.references(probes),
+        prompt,
+        plan,
+        method=method,
+        generator=work.stream(seed, method),
+    )
+    return _while_finite(events, work.progress)
+
+
+def _prompt_plan(work: _Confirming, plan: PromptConfirmation) -> PromptPlan:
+    return PromptPlan(
+        trials=plan.trials,
+        sampler_steps=plan.sampler_steps,
+        guidance_scales=plan.guidance_scales,
+        confidence=plan.confidence,
+        rows=work.rows,
+    )
+
+
+def _gcg_plan(work: _Confirming, plan: PromptConfirmation) -> GcgPlan:
+    """The policy's search; the rest as `GcgPlan` has it."""
+    given: dict[str, Any] = {} if plan.gcg is None else plan.gcg.model_dump(exclude_none=True)
+    return GcgPlan(
+        **given,
+        guidance_scale=max(plan.guidance_scales),
+        sampler_steps=plan.sampler_steps,
+        trials=plan.trials,
+        confidence=plan.confidence,
+        rows=work.rows,
+    )
+
+
+def _while_finite(events: Iterator[_Event], progress: Progress) -> Iterator[_Event]:
+    """The events of the sampler alone: an error in storing them is not caught here."""
+    try:
+        yield from events
+    except MeasurementError as error:
+        progress.note(f"not confirmed: {error}")

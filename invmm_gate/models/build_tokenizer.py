@@ -1,0 +1,46 @@
+"""Tokenizers from files that were read and checked: the class is called, nothing is looked up by name or fetched."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from invmm_gate.errors import ModelError
+from invmm_gate.models.networks import transformers
+from invmm_gate.models.tokenizer_files import TokenizerFiles
+
+
+def build_tokenizer(files: TokenizerFiles) -> Any:
+    """A transformers tokenizer. Raises ModelError for a vocabulary that the library cannot use."""
+    library = transformers()
+    try:
+        return _clip(library, files) if files.kind == "clip" else _t5(library, files)
+    except Exception as error:  # the tokenizers' Rust code raises bare Exceptions
+        raise ModelError(
+            f"{files.name} cannot be built: {str(error)[:200]}", expected="the tokenizer that diffusers saved"
+        ) from error
+
+
+def _clip(library: Any, files: TokenizerFiles) -> Any:
+    """From a private folder: transformers 4 reads the vocabulary from files alone."""
+    with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
+        vocabulary, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        vocabulary.write_text(json.dumps(files.vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in files.merges), ""]
+        merges.write_bytes("\n".join(lines).encode())
+        return library.CLIPTokenizer(str(vocabulary), str(merges), **_options(library, files))
+
+
+def _t5(library: Any, files: TokenizerFiles) -> Any:
+    """`tokenizer.json` is all that T5's fast tokenizer is; the class around it adds nothing to ids or texts."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(json.dumps(files.json))
+    return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_options(library, files))
+
+
+def _options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
+    """Tidied spaces would change prompts that were found (MEASURES 4 c)."""
+    tokens = {key: library.AddedToken(**token.model_dump()) for key, token in files.special.items()}
+    limit = {} if files.max_length is None else {"model_max_length": files.max_length}
+    return {**tokens, **limit, "clean_up_tokenization_spaces": False}

@@ -1,0 +1,95 @@
+"""Networks from validated configurations, by a literal table of classes. Nothing is fetched or imported by name.
+
+Each library is imported only where a checkpoint needs it: their imports take seconds.
+"""
+
+import os
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from invmm_gate.errors import GateError, ModelError
+from invmm_gate.models.components import Component
+
+_OFFLINE: Final[dict[str, str]] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+_DIFFUSERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "UNet2DModel": attrgetter("UNet2DModel"),
+    "UNet2DConditionModel": attrgetter("UNet2DConditionModel"),
+    "SD3Transformer2DModel": attrgetter("SD3Transformer2DModel"),
+    "VQModel": attrgetter("VQModel"),
+    "AutoencoderKL": attrgetter("AutoencoderKL"),
+}
+_ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
+    "CLIPTextModelWithProjection": attrgetter("CLIPTextModelWithProjection", "CLIPTextConfig"),
+    "T5EncoderModel": attrgetter("T5EncoderModel", "T5Config"),
+}
+"""Network and its configuration."""
+
+
+def go_offline() -> None:
+    """Tell the libraries, before they are imported, to fetch nothing and to run nothing."""
+    os.environ.update(_OFFLINE)
+
+
+def on_meta(component: Component) -> nn.Module:
+    """The network without memory, so that a configuration cannot exhaust it before the weights are compared."""
+    build = _builder(component.kind)
+    try:
+        with torch.device("meta"):
+            network: nn.Module = build(component.config.arguments())
+    except GateError:
+        raise
+    except Exception as error:  # the libraries and torch raise many kinds for numbers that do not fit together
+        raise ModelError(
+            f"{component.name}/config.json describes no network that can be built: {str(error)[:200]}",
+            expected="the configuration that diffusers saved",
+        ) from error
+    return network
+
+
+def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:
+    if kind in _DIFFUSERS:
+        network = _DIFFUSERS[kind](diffusers())
+        return lambda arguments: network(**arguments)
+    network, config = _ENCODERS[kind](transformers())
+    return lambda arguments: network(config(**arguments))
+
+
+def diffusers() -> Any:
+    """The library, told to stay offline. Raises ModelError where it cannot be imported."""
+    go_offline()
+    try:
+        import diffusers as library
+
+        library.UNet2DModel  # noqa: B018 (imports are lazy: this one raises where torch does not fit)
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"diffusers cannot be imported: {error}", expected="diffusers 0.35 or later", do="pip install diffusers"
+        ) from error
+    return library
+
+
+def transformers() -> Any:
+    """The library, told to stay offline. Raises ModelError where it cannot be imported."""
+    go_offline()
+    try:
+        import transformers as library
+
+        library.CLIPTextModel  # noqa: B018
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"transformers cannot be imported: {error}",
+            expected="transformers 4.57 or later, for models with prompts",
+            do="pip install 'invmm-gate[text]'",
+        ) from error
+    return library

@@ -1,0 +1,56 @@
+"""What a loader takes its parts from: networks, tokenizers and the schedule of one inspected checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.build_tokenizer import build_tokenizer
+from invmm_gate.models.files import CheckpointFiles
+from invmm_gate.models.layout import Layout
+from invmm_gate.models.lora import fuse_loras
+from invmm_gate.models.networks import on_meta
+from invmm_gate.models.noise_schedule import alpha_bar_of
+from invmm_gate.models.scheduler_config import FlowConfig
+from invmm_gate.models.weights import fill
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The verified files of a checkpoint and what they are for."""
+
+    files: CheckpointFiles
+    pickles: frozenset[str]
+    device: torch.device
+    layout: Layout
+
+    def network(self, name: str) -> nn.Module:
+        """One component: filled, frozen, on the device."""
+        return self._placed(self._filled(name))
+
+    def networks(self) -> dict[str, nn.Module]:
+        """All components, with every LoRA fused into them; frozen, on the device."""
+        filled = {name: self._filled(name) for name in self.layout.components}
+        fuse_loras(self.files, self.layout.pipeline, filled)
+        return {name: self._placed(network) for name, network in filled.items()}
+
+    def tokenizers(self) -> dict[str, Any]:
+        """All tokenizers."""
+        return {name: build_tokenizer(files) for name, files in self.layout.tokenizers.items()}
+
+    def schedule(self) -> VariancePreserving | FlowMatching:
+        """The noise schedule that the network was trained with."""
+        config = self.layout.scheduler
+        if isinstance(config, FlowConfig):
+            return FlowMatching(shift=config.shift, timesteps=config.num_train_timesteps, device=self.device)
+        return VariancePreserving(alpha_bar_of(config).to(self.device))
+
+    def _filled(self, name: str) -> nn.Module:
+        component = self.layout.components[name]
+        return fill(on_meta(component), self.files, component, pickles=self.pickles)
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        # Channels last: a tenth faster on a CPU (benchmarks/RESULTS.md), and what tensor cores want.
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,165 @@
+"""One text encoder with its tokenizer: prompts, hard or soft, to features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from invmm_gate.errors import ConfigError, ModelError
+
+WITHOUT_LIMIT = 100_000
+"""Tokenizers saved without a limit claim one of 1e30 tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a tower makes of its prompts, in float32."""
+
+    context: Float[Tensor, "row token feature"]
+    pooled: Float[Tensor, "row pooled_feature"] | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TextTower:
+    """A tokenizer and a text encoder, frozen and in eval mode, as transformers builds them.
+
+    Raises ModelError where the two do not fit together.
+    """
+
+    name: str
+    """The component's name in the checkpoint, for messages."""
+    tokenizer: Any
+    encoder: Any
+    length: int
+    """Tokens of every prompt, start, end and padding included."""
+    layer: int | None
+    """Index into the hidden states, as -2; None = the encoder's first output."""
+    device: torch.device
+    vocabulary: int = field(init=False)
+    """Number of token ids."""
+
+    def __post_init__(self) -> None:
+        """Fail here and not by an index error in the middle of a run."""
+        object.__setattr__(self, "vocabulary", max(self.tokenizer.get_vocab().values()) + 1)
+        rows = self._embedding.num_embeddings
+        if self.vocabulary > rows:
+            raise ModelError(
+                f"{self.name} embeds {rows} tokens, its tokenizer has ids up to {self.vocabulary - 1}",
+                expected="the tokenizer that the encoder was trained with",
+            )
+        limit = getattr(self.encoder.config, "max_position_embeddings", WITHOUT_LIMIT)
+        if not 2 < self.length <= limit:
+            raise ModelError(
+                f"the tokenizer of {self.name} takes {self.length} tokens, the encoder {limit}",
+                expected="a model_max_length above 2 that the encoder has positions for",
+            )
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        embedding: nn.Embedding = self.encoder.get_input_embeddings()
+        return embedding
+
+    @property
+    def start_id(self) -> int:
+        """Id of the first token of every prompt; BERT calls it the class token."""
+        return _first_id(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id, of=self.name)
+
+    @property
+    def end_id(self) -> int:
+        """Id of the token after the prompt's text; BERT calls it the separator."""
+        return _first_id(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id, of=self.name)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Start, end, unknown and padding; a padding token that is text, as the "!" of SD 2, is none."""
+        padding, unknown = self.tokenizer.pad_token_id, self.tokenizer.unk_token_id
+        ids = {self.start_id, self.end_id, unknown}
+        if str(self.tokenizer.pad_token).startswith(("<", "[")):
+            ids.add(padding)
+        return frozenset(ids - {None})
+
+    def tokenize(self, prompt: str) -> tuple[int, ...]:
+        """Ids of a prompt's text, of any length."""
+        return tuple(self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens written out and no space tidied away (MEASURES 4 b, c)."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def own_ids(self, ids: Int[Tensor, " choice"]) -> Int[Tensor, " choice"]:
+        """What this tokenizer has for tokens of another one that pads otherwise and has the same vocabulary.
+
+        A padding token that is text is found in a prompt before any pair of bytes: where the first tokenizer of SD XL
+        reads "!" as a whole word, the second reads its padding. Longer tokens with a "!", as "?!", have no single id.
+        """
+        word = self.tokenizer.get_vocab().get(f"{self.tokenizer.pad_token}</w>")
+        return ids if word is None else torch.where(ids == word, self.tokenizer.pad_token_id, ids)
+
+    def encode(self, prompts: Sequence[str]) -> Features:
+        """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
+        batch = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            return self._run(batch.input_ids.to(self.device), batch.attention_mask.to(self.device))
+
+    def mix(self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]) -> Features:
+        """Features of start token, mixtures of the embeddings of `choices`, end token and padding."""
+        count = weights.shape[1]
+        if count > self.length - 2:
+            raise ConfigError(
+                f"a soft prompt of {count} tokens for {self.name}",
+                expected=f"at most {self.length - 2}",
+                do="set prompt_tokens lower",
+            )
+        embedding = self._embedding
+        mixed = weights.to(self.device, torch.float32) @ embedding.weight[choices.to(self.device)].float()
+
+        def place(module: nn.Module, inputs: object, embedded: Tensor) -> Tensor:
+            del module, inputs
+            return torch.cat([embedded[:, :1], mixed.to(embedded.dtype), embedded[:, count + 1 :]], dim=1)
+
+        # The encoders take no embeddings; their pooling and mask need ids in any case.
+        with embedding.register_forward_hook(place):
+            return self._run(*self._template(weights, choices))
+
+    def _template(
+        self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]
+    ) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
+        """Ids and mask around the mixtures. Pooling encoders look for the end token among the ids.
+
+        A mixture of one token alone is that token, the end token too; any other one stands for a start token, which
+        is never pooled.
+        """
+        rows, count = weights.shape[:2]
+        largest, index = weights.detach().to(self.device).max(dim=2)
+        hard = choices.to(self.device)[index]
+        ids = torch.full((rows, self.length), self.tokenizer.pad_token_id, device=self.device)
+        ids[:, 0] = self.start_id
+        ids[:, 1 : count + 1] = torch.where(largest == 1, hard, self.start_id)
+        ids[:, count + 1] = self.end_id
+        mask = torch.zeros_like(ids)
+        mask[:, : count + 2] = 1
+        return ids, mask
+
+    def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]) -> Features:
+        masked = getattr(self.encoder.config, "use_attention_mask", False)
+        arguments = {"attention_mask": mask} if masked else {}
+        output = self.encoder(ids, output_hidden_states=self.layer is not None, **arguments)
+        first: Tensor = output[0]  # the projected end token where the encoder has a projection
+        context = first if self.layer is None else output.hidden_states[self.layer]
+        return Features(context=context.float(), pooled=first.float() if first.ndim == 2 else None)
+
+
+def _first_id(*candidates: int | None, of: str) -> int:
+    for candidate in candidates:
+        if candidate is not None:
+            return candidate
+    raise ModelError(
+        f"the tokenizer of {of} has no start or no end token", expected="the tokenizer that diffusers saved"
+    )

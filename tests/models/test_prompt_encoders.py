@@ -1,0 +1,365 @@
+"""Prompts, hard and soft, against the encode_prompt of diffusers' pipelines and against each other."""
+
+import gzip
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.models.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
+from invmm_gate.protocols import Condition
+from tests.models.tiny_text import (
+    CPU,
+    END,
+    NAMES,
+    PROMPTS,
+    START,
+    Tiny,
+    build,
+    clip_encoder,
+    clip_tokenizer,
+    stable_diffusion,
+)
+
+SHARED = Path(__file__).parents[2] / "../shared/data"
+CLIP_NAMES = tuple(name for name in NAMES if name != "ldm")
+LONG = "the cat and the dog of the red house in the painting and a cat"
+Encoders = Literal["first", "clip"]
+
+
+@cache
+def tiny(name: str) -> Tiny:
+    return build(name)
+
+
+def prompts_of(name: str) -> Prompts:
+    prompts = tiny(name).model.prompts
+    assert isinstance(prompts, Prompts)
+    return prompts
+
+
+@pytest.fixture(params=NAMES)
+def prompts(request: pytest.FixtureRequest) -> Prompts:
+    return prompts_of(request.param)
+
+
+def one_hot(prompts: Prompts, ids: tuple[int, ...], rows: int = 1) -> tuple[Tensor, Tensor]:
+    """Weights over every token, and those tokens."""
+    choices = torch.arange(prompts.vocabulary)
+    weights = torch.nn.functional.one_hot(torch.tensor(ids, dtype=torch.long), prompts.vocabulary).float()
+    return weights[None].expand(rows, -1, -1), choices
+
+
+def equal(found: Condition, expected: Condition) -> None:
+    assert found.tensors.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        torch.testing.assert_close(found.tensors[name], tensor, rtol=0, atol=0)
+
+
+# --- encode
+
+
+def pipeline_tensors(name: str, texts: list[str]) -> dict[str, Tensor]:
+    pipeline = tiny(name).pipeline
+    if name.startswith("sd3"):
+        encoded = pipeline.encode_prompt(texts, None, None, device=CPU)
+    elif name == "sdxl":
+        encoded = pipeline.encode_prompt(texts, device=CPU)
+    else:
+        return {"context": pipeline.encode_prompt(texts, CPU, 1, True)[0]}
+    return {"context": encoded[0], "pooled": encoded[2]}
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", LONG, "")], ids=["two", "empty", "too long"])
+@pytest.mark.parametrize("name", CLIP_NAMES)
+def test_encode_equals_the_pipelines_encode_prompt(name: str, texts: tuple[str, ...]) -> None:
+    equal(prompts_of(name).encode(texts), Condition(tensors=pipeline_tensors(name, list(texts))))
+
+
+def test_an_encoder_that_masks_its_padding_is_given_the_mask() -> None:
+    built = stable_diffusion()
+    built.pipeline.text_encoder.config.use_attention_mask = True
+    (expected, _) = built.pipeline.encode_prompt(list(PROMPTS), CPU, 1, True)
+    prompts = built.model.prompts
+    torch.testing.assert_close(prompts.encode(PROMPTS).tensors["context"], expected, rtol=0, atol=0)
+    ids = prompts.tokenize(PROMPTS[0])
+    weights, choices = one_hot(prompts, ids)
+    equal(prompts.mix(weights, choices, rest=prompts.encode([""])), prompts.encode(PROMPTS[:1]))
+
+
+# --- a one-hot mixture is the hard prompt
+
+WORDS = st.sampled_from(["a", "the", "cat", "dog", "painting", "of", "red", "!", ",", "é", "7", START, END, "[SEP]"])
+TEXTS = st.lists(WORDS, max_size=18).map(" ".join) | st.text(max_size=12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@example(text=f"the cat {END} and the dog")
+@example(text=f"{END} {START} cat")
+@example(text="")
+@example(text="! cat !")
+@example(text=LONG)
+@given(text=TEXTS)
+@settings(max_examples=25, deadline=None)
+def test_a_one_hot_mixture_is_the_hard_prompt(name: str, text: str) -> None:
+    prompts = prompts_of(name)
+    ids = prompts.tokenize(text)[: prompts.positions]
+    weights, choices = one_hot(prompts, ids)
+    expected = prompts.encode([text])
+    equal(prompts.mix(weights, choices, rest=expected, encoders="first"), expected)
+    if read_alike(prompts, ids, text):
+        rest = expected if name == "sd3_t5" else prompts.encode([""])
+        equal(prompts.mix(weights, choices, rest=rest, encoders="clip"), expected)
+    else:
+        assert "!" in text, "only the padding of SD XL's second tokenizer is read otherwise"
+        assert text != "! cat !"
+
+
+def read_alike(prompts: Prompts, ids: tuple[int, ...], text: str) -> bool:
+    """Whether every CLIP tokenizer has the same ids for the text, but for its padding."""
+    own = (item.tower for item in prompts.placed if item.clip)
+    return all(
+        tower.tokenize(text)[: prompts.positions] == tuple(tower.own_ids(torch.tensor(ids, dtype=torch.long)).tolist())
+        for tower in own
+        if tower is not prompts.placed[0].tower
+    )
+
+
+def test_a_one_hot_mixture_over_few_choices_is_the_hard_prompt(prompts: Prompts) -> None:
+    ids = prompts.tokenize("red cat")
+    choices = torch.tensor(sorted({*ids, 9, 11}))
+    weights = (torch.tensor(ids)[:, None] == choices).float()[None].expand(2, -1, -1)
+    both = prompts.encode(["red cat", "red cat"])
+    equal(prompts.mix(weights, choices, rest=both), both)
+
+
+# --- soft prompts
+
+
+def soft(rows: int = 2, count: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+    weights = torch.randn(rows, count, 4, generator=torch.Generator().manual_seed(seed)).softmax(dim=2)
+    return weights, torch.tensor([10, 11, 12, 20])
+
+
+def test_each_row_mixes_on_its_own(prompts: Prompts) -> None:
+    weights, choices = soft()
+    rest = prompts.encode(PROMPTS)
+    first = prompts.mix(weights, choices, rest=rest, encoders="clip")
+    changed = torch.cat([weights[:1], soft(1, seed=1)[0]])
+    second = prompts.mix(changed, choices, rest=rest, encoders="clip")
+    for name, tensor in first.tensors.items():
+        torch.testing.assert_close(second.tensors[name][0], tensor[0], rtol=0, atol=0)
+        assert not torch.equal(second.tensors[name][1], tensor[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "encoders", "changed", "pooled"),
+    [
+        ("sdxl", "first", (slice(0, 16), slice(0, 16)), slice(0, 0)),
+        ("sdxl", "clip", (slice(0, 16), slice(0, 36)), slice(0, 12)),
+        ("sd3_t5", "first", (slice(0, 16), slice(0, 16)), slice(0, 12)),
+        ("sd3_t5", "clip", (slice(0, 16), slice(0, 36)), slice(0, 22)),
+    ],
+)
+def test_the_other_encoders_keep_what_they_made_of_the_rest(
+    name: str, encoders: Encoders, changed: tuple[slice, slice], pooled: slice
+) -> None:
+    prompts = prompts_of(name)
+    rest = prompts.encode(PROMPTS)
+    before = {key: tensor.clone() for key, tensor in rest.tensors.items()}
+    found = prompts.mix(*soft(), rest=rest, encoders=encoders)
+    equal(rest, Condition(tensors=before))
+    differs = found.tensors["context"] != rest.tensors["context"]
+    expected = torch.zeros_like(differs)
+    expected[:, *changed] = True
+    expected[:, 0] = False  # the start token sees nothing after it
+    torch.testing.assert_close(differs, expected)
+    assert differs[:, 1:, changed[1]][:, : changed[0].stop - 1].all()
+    torch.testing.assert_close(
+        found.tensors["pooled"] != rest.tensors["pooled"], _columns(rest.tensors["pooled"], pooled)
+    )
+
+
+def _columns(like: Tensor, columns: slice) -> Tensor:
+    marked = torch.zeros_like(like, dtype=torch.bool)
+    marked[:, columns] = True
+    return marked
+
+
+def test_pooling_takes_the_end_token_after_the_mixtures() -> None:
+    """Not the first padding token, nor a position whose likeliest token is the end token."""
+    prompts = prompts_of("sdxl")
+    tower = prompts.placed[1].tower
+    weights = torch.tensor([[[0.6, 0.4]] * 3])
+    choices = torch.tensor([prompts.end_id, 20])
+    mixed = tower.mix(weights, choices)
+    last = mixed_last_hidden(tower, weights, choices)
+    torch.testing.assert_close(mixed.pooled, tower.encoder.text_projection(last[:, 4]))
+
+
+def mixed_last_hidden(tower: Any, weights: Tensor, choices: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+    handle = tower.encoder.text_model.final_layer_norm.register_forward_hook(lambda *call: seen.append(call[2]))
+    tower.mix(weights, choices)
+    handle.remove()
+    return seen[0]
+
+
+def test_no_hook_stays_behind_even_after_an_error(prompts: Prompts) -> None:
+    encoder = prompts.placed[0].tower.encoder
+    rest = prompts.encode(PROMPTS)
+    prompts.mix(*soft(), rest=rest)
+
+    def fail(*call: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with encoder.register_forward_hook(fail), pytest.raises(RuntimeError, match="out of memory"):
+        prompts.mix(*soft(), rest=rest)
+    assert not encoder.get_input_embeddings()._forward_hooks
+    torch.testing.assert_close(prompts.encode(PROMPTS).tensors, rest.tensors, rtol=0, atol=0)
+
+
+def test_weights_of_the_encoders_get_no_gradient(prompts: Prompts) -> None:
+    weights, choices = soft()
+    weights.requires_grad_()
+    condition = prompts.mix(weights, choices, rest=prompts.encode(PROMPTS))
+    condition.tensors["context"].square().sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.abs().sum() > 0
+    assert all(parameter.grad is None for item in prompts.placed for parameter in item.tower.encoder.parameters())
+
+
+# --- tokens
+
+
+@pytest.mark.parametrize("name", CLIP_NAMES)
+def test_special_tokens_are_written_out_and_read_back(name: str) -> None:
+    prompts = prompts_of(name)
+    ids = (*prompts.tokenize("a cat"), prompts.end_id, *prompts.tokenize("dog"))
+    text = prompts.decode(ids)
+    assert END in text
+    assert prompts.tokenize(text) == ids
+    assert prompts.decode((prompts.end_id,)) == END
+
+
+def test_spaces_before_punctuation_stay() -> None:
+    prompts = prompts_of("sd1")
+    assert prompts.decode(prompts.tokenize("the cat , and 's dog !")) == "the cat , and 's dog !"
+
+
+def test_decoded_text_reads_back_as_the_same_tokens(prompts: Prompts) -> None:
+    ids = prompts.tokenize("the cat ! and red , painting")
+    assert prompts.tokenize(prompts.decode(ids)) == ids
+
+
+def test_padding_that_is_text_is_not_special() -> None:
+    ends = {prompts_of("sd1").tokenize(START)[0], prompts_of("sd1").end_id}
+    assert prompts_of("sd1").special_ids == ends
+    assert prompts_of("sd2").special_ids == ends
+    padding = prompts_of("sd2").placed[0].tower.tokenizer.pad_token_id
+    assert prompts_of("sd2").decode((padding,)) == "!"
+    assert len(prompts_of("ldm").special_ids) == 4
+
+
+def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ids = prompts.tokenize(" ".join(["cat"] * 200))
+    assert len(ids) == 200 * len(prompts.tokenize("cat"))
+    assert not set(ids) & prompts.special_ids
+    assert prompts.tokenize("") == ()
+
+
+def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
+    context = prompts.encode(["a"]).tensors["context"].shape[1]
+    assert prompts.positions in (context - 2, context - 256 - 2)
+    assert max(prompts.tokenize(LONG)) < prompts.vocabulary
+
+
+def test_a_tokenizer_of_77_tokens_leaves_75_positions() -> None:
+    prompts = stable_diffusion(length=77).model.prompts
+    weights, choices = one_hot(prompts, prompts.tokenize("cat " * 75))
+    assert weights.shape[1] == prompts.positions == 75
+    equal(prompts.mix(weights, choices, rest=prompts.encode([""])), prompts.encode(["cat " * 75]))
+
+
+# --- refusals
+
+
+def test_more_positions_than_the_tokenizer_takes_are_refused(prompts: Prompts) -> None:
+    weights, choices = soft(count=prompts.positions + 1)
+    with pytest.raises(ConfigError, match=f"expected at most {prompts.positions}"):
+        prompts.mix(weights, choices, rest=prompts.encode(PROMPTS))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_rest_of_other_rows_is_refused(prompts: Prompts, rows: int) -> None:
+    with pytest.raises(ModelError, match=f"2 soft prompts beside {rows} rows"):
+        prompts.mix(*soft(), rest=prompts.encode(["cat"] * rows))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused() -> None:
+    encoder = clip_encoder(clip_tokenizer(merges=()), seed=1)
+    with pytest.raises(ModelError, match="text_encoder embeds 514 tokens, its tokenizer has ids up to 528"):
+        stable_diffusion_prompts(tokenizer=clip_tokenizer(), text_encoder=encoder, device=CPU)
+
+
+@pytest.mark.parametrize("length", [2, 17, int(1e30)])
+def test_a_tokenizer_longer_than_the_encoder_is_refused(length: int) -> None:
+    encoder = clip_encoder(clip_tokenizer(length=16), seed=1)
+    with pytest.raises(ModelError, match="model_max_length"):
+        stable_diffusion_prompts(tokenizer=clip_tokenizer(length=length), text_encoder=encoder, device=CPU)
+
+
+def test_clip_encoders_that_read_different_ids_are_refused() -> None:
+    first, second = clip_tokenizer(), clip_tokenizer(merges=())
+    encoders = clip_encoder(first, seed=1), clip_encoder(second, seed=2, projection=8)
+    with pytest.raises(ModelError, match="the tokenizers of the CLIP encoders differ"):
+        stable_diffusion_xl_prompts(
+            tokenizer=first, text_encoder=encoders[0], tokenizer_2=second, text_encoder_2=encoders[1], device=CPU
+        )
+
+
+def test_clip_encoders_of_different_length_are_refused() -> None:
+    first, second = clip_tokenizer(), clip_tokenizer(length=12)
+    encoders = clip_encoder(first, seed=1), clip_encoder(second, seed=2, projection=8)
+    with pytest.raises(ModelError, match="take 16 and 12 tokens"):
+        stable_diffusion_xl_prompts(
+            tokenizer=first, text_encoder=encoders[0], tokenizer_2=second, text_encoder_2=encoders[1], device=CPU
+        )
+
+
+# --- CLIP's own vocabulary
+
+
+@pytest.fixture(scope="module")
+def clip() -> Prompts:
+    path = SHARED / "bpe_simple_vocab_16e6.txt.gz"
+    if not path.exists():
+        pytest.skip(f"CLIP's vocabulary is not at {path}")
+    lines = gzip.decompress(path.read_bytes()).decode().split("\n")
+    merges = [(left, right) for left, right in (line.split() for line in lines[1 : 49152 - 256 - 2 + 1])]
+    tokenizer = clip_tokenizer(merges=merges, length=77)
+    return stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=clip_encoder(tokenizer, seed=1), device=CPU)
+
+
+def test_clips_own_vocabulary_has_its_known_ids(clip: Prompts) -> None:
+    assert (clip.vocabulary, clip.end_id, clip.positions) == (49408, 49407, 75)
+    assert clip.special_ids == {49406, 49407}
+    assert clip.tokenize("a photo of a cat") == (320, 1125, 539, 320, 2368)
+
+
+def test_captions_survive_tokenize_decode_tokenize(clip: Prompts) -> None:
+    captions = (SHARED / "laion_captions_500.txt").read_text().splitlines()
+    encoded = [clip.tokenize(caption) for caption in captions]
+    changed = [ids for ids in encoded if clip.tokenize(clip.decode(ids)) != ids]
+    cut = sum(len(ids) > clip.positions for ids in encoded)
+    print(f"captions | {len(captions)} | cut at 77 | {cut} | longest | {max(map(len, encoded)) + 2}")
+    assert (len(captions), changed) == (500, [])

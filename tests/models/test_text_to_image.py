@@ -1,0 +1,298 @@
+"""The text-to-image adapter against diffusers' own pipelines and schedulers, and its promises."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_gate.diffusion.conditions import take_rows
+from invmm_gate.diffusion.sampling import sample
+from invmm_gate.errors import ModelError
+from invmm_gate.models.text_to_image import TextToImageModel, guidance_embedding
+from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
+from tests.models.tiny_text import NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl
+
+STEPS = 5
+"""Divides 1000: DDIM in diffusers steps back by 1000 // steps, not to the next timestep of its grid."""
+FAMILIES = tuple(name for name in NAMES if name != "ldm")
+SCALES = (1.0, 5.0)
+
+
+@cache
+def tiny(name: str) -> Tiny:
+    return build(name)
+
+
+@pytest.fixture(params=NAMES)
+def model(request: pytest.FixtureRequest) -> TextToImageModel:
+    return tiny(request.param).model
+
+
+def noise(rows: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(rows, 4, SIZE // 2, SIZE // 2, generator=torch.Generator().manual_seed(seed))
+
+
+def close(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Equal to 1e-5 of the expected values' scale, some eighty times float32's precision."""
+    scale, difference = expected.abs().max().item(), (actual - expected).abs().max().item()
+    print(f"equality | {what} | {difference:.1e} | {scale:.3g} | {str(actual.dtype).removeprefix('torch.')}")
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * scale)
+
+
+def middle(model: DiffusionModel, rows: int = 2) -> NoiseLevel:
+    return model.schedule.at(torch.full((rows,), 600))
+
+
+# --- equality with diffusers
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_step_estimates_x_0_as_the_scheduler_does(name: str, scale: float) -> None:
+    pipeline, model = tiny(name).pipeline, tiny(name).model
+    x_t, level = noise(), model.schedule.grid(STEPS)[1]
+    level = NoiseLevel(alpha=level.alpha.expand(2), sigma=level.sigma.expand(2), time=level.time.expand(2))
+    expected = pipeline_x_0(pipeline, x_t, scale, flow=name.startswith("sd3"))
+    found = model.estimate_x_0(x_t, level, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    close(found, expected, f"{name} | x_0_hat | {scale:g}")
+
+
+def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, flow: bool) -> Tensor:
+    """The x_0_hat at the second step of a pipeline's run whose latents are set to x_t before that step."""
+    seen: dict[str, Any] = {}
+    network = pipeline.transformer if flow else pipeline.unet
+
+    def keep(pipe: Any, step: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        if step == 0:
+            values["latents"] = x_t.clone()
+        return values
+
+    def watch(module: Any, inputs: Any, output: tuple[Tensor]) -> None:
+        seen.setdefault("outputs", []).append(output[0])
+
+    handle = network.register_forward_hook(watch)
+    run(pipeline, noise(seed=9), scale, callback_on_step_end=keep, callback_on_step_end_tensor_inputs=["latents"])
+    handle.remove()
+    output = seen["outputs"][1]
+    if scale > 1:
+        without, given = output.chunk(2)
+        output = without + scale * (given - without)
+    scheduler = pipeline.scheduler
+    scheduler.set_timesteps(STEPS)
+    if flow:  # x_0 = x_t - sigma * velocity; the flow scheduler does not return it
+        return x_t - scheduler.sigmas[1] * output
+    return scheduler.step(output, scheduler.timesteps[1], x_t).pred_original_sample
+
+
+def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | None = None, **options: Any) -> Tensor:
+    result = pipeline(
+        prompts or list(PROMPTS),
+        latents=latents.clone(),
+        num_inference_steps=STEPS,
+        guidance_scale=scale,
+        **{"output_type": "latent", **options},
+    )
+    return result.images
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_whole_sampler_equals_the_diffusers_pipeline(name: str, scale: float) -> None:
+    pipeline, model = tiny(name).pipeline, tiny(name).model
+    condition = model.prompts.encode(PROMPTS)
+    found = sample(model, noise(), steps=STEPS, condition=condition, guidance_scale=scale)
+    close(found, run(pipeline, noise(), scale), f"{name} | sampler | {scale:g}")
+    other = sample(model, noise(), steps=STEPS, condition=take_rows(condition, torch.tensor([1, 0])))
+    assert (found - other).abs().max() > 0.1, "the prompts must matter, or equality says little"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decoded_images_equal_the_diffusers_pipeline(name: str) -> None:
+    pipeline, model = tiny(name).pipeline, tiny(name).model
+    latents = run(pipeline, noise(), 5.0)
+    images = run(pipeline, noise(), 5.0, output_type="pt")
+    close(model.decode(latents), images * 2 - 1, f"{name} | decode | 5")
+    assert images.min() < images.max()
+    small = 0.2 * latents / latents.abs().max()
+    before = pipeline.vae.decode(small / model.scaling_factor + model.shift_factor).sample
+    close(model.decode(small), before.clamp(-1, 1), f"{name} | decode, not clamped | -")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_text_conditioned_ldm_equals_the_diffusers_pipeline(scale: float) -> None:
+    pipeline, model = tiny("ldm").pipeline, tiny("ldm").model
+    found = sample(model, noise(), steps=STEPS, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    images = run(pipeline, noise(), scale, output_type="pt", height=64, width=64)
+    close(model.decode(found), images * 2 - 1, f"ldm | sampler and decode | {scale:g}")
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_empty_prompt_of_sd_xl_is_guided_as_in_the_pipeline(zero: bool) -> None:
+    built = stable_diffusion_xl(zero_unconditional=zero, legacy=False)
+    found = sample(built.model, noise(), steps=STEPS, guidance_scale=5.0)
+    close(found, run(built.pipeline, noise(), 5.0, prompts=["", ""]), f"sdxl, empty prompt, zero {zero} | sampler | 5")
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5, 7.0])
+def test_a_guidance_distilled_network_is_told_the_scale_as_in_the_pipeline(scale: float) -> None:
+    built = stable_diffusion(time_cond_proj_dim=6)
+    condition = built.model.prompts.encode(PROMPTS)
+    found = sample(built.model, noise(), steps=STEPS, condition=condition, guidance_scale=scale)
+    close(found, run(built.pipeline, noise(), scale), f"sd1, distilled | sampler | {scale:g}")
+    assert (built.model.guidance_distilled, built.model.forwards(scale)) == (True, 1)
+
+
+def test_an_odd_guidance_embedding_equals_diffusers() -> None:
+    expected = tiny("sd1").pipeline.get_guidance_scale_embedding(torch.tensor([3.5]), embedding_dim=7)
+    torch.testing.assert_close(guidance_embedding(3.5, 7), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
+    pipeline, model = tiny(name).pipeline, tiny(name).model
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    posterior = pipeline.vae.encode(images).latent_dist
+    shift = pipeline.vae.config.shift_factor or 0.0
+    torch.testing.assert_close(model.encode(images), (posterior.mode() - shift) * pipeline.vae.config.scaling_factor)
+    drawn = model.encode(images, generator=torch.Generator().manual_seed(3))
+    expected = posterior.sample(torch.Generator().manual_seed(3))
+    torch.testing.assert_close(drawn, (expected - shift) * pipeline.vae.config.scaling_factor)
+    assert not torch.allclose(drawn, model.encode(images))
+
+
+# --- the adapter's promises
+
+
+def test_it_is_a_diffusion_model(model: TextToImageModel) -> None:
+    assert isinstance(model, DiffusionModel)
+    assert (model.latent_shape, model.image_size) == ((4, SIZE // 2, SIZE // 2), (SIZE, SIZE))
+
+
+def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> None:
+    level, condition = middle(model), model.prompts.encode(PROMPTS)
+    changed = model.prompts.encode([PROMPTS[0], "the dog"])
+    x_t = noise()
+    other = torch.cat([x_t[:1], 3 * noise(1, seed=4)])
+    for scale in (0.0, 1.0, 3.0):
+        first = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=scale)
+        second = model.estimate_x_0(other, level, condition=changed, guidance_scale=scale)
+        torch.testing.assert_close(first[0], second[0], rtol=0, atol=0)
+        assert not torch.equal(first[1], second[1])
+
+
+def test_guidance_is_linear_in_its_scale(model: TextToImageModel) -> None:
+    level, condition = middle(model), model.prompts.encode(PROMPTS)
+    at = {
+        scale: model.estimate_x_0(noise(), level, condition=condition, guidance_scale=scale)
+        for scale in (0.0, 1.0, 3.0, -1.0)
+    }
+    for scale in (3.0, -1.0):
+        expected = at[0.0] + scale * (at[1.0] - at[0.0])
+        torch.testing.assert_close(at[scale], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scale_0_ignores_the_prompt_and_none_is_the_empty_prompt(model: TextToImageModel) -> None:
+    level, condition = middle(model), model.prompts.encode(PROMPTS)
+    empty = model.prompts.encode(["", ""])
+    unconditional = model.estimate_x_0(noise(), level, condition=condition, guidance_scale=0.0)
+    torch.testing.assert_close(unconditional, model.estimate_x_0(noise(), level, guidance_scale=0.0), rtol=0, atol=0)
+    for scale in (1.0, 3.0):
+        without = model.estimate_x_0(noise(), level, guidance_scale=scale)
+        given = model.estimate_x_0(noise(), level, condition=empty, guidance_scale=scale)
+        torch.testing.assert_close(without, given, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def calls(model: TextToImageModel) -> Iterator[list[int]]:
+    """Rows of each call of the network."""
+    rows: list[int] = []
+    handle = model.network.register_forward_hook(lambda module, inputs, output: rows.append(output[0].shape[0]))
+    yield rows
+    handle.remove()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 7.0])
+def test_both_branches_take_one_call_of_the_network(model: TextToImageModel, calls: list[int], scale: float) -> None:
+    model.estimate_x_0(noise(), middle(model), condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    assert calls == [2 * model.forwards(scale)]
+    assert model.forwards(scale) == (1 if scale in (0.0, 1.0) else 2)
+
+
+def test_the_unconditional_rows_come_first(model: TextToImageModel) -> None:
+    given: list[Tensor] = []
+
+    def watch(module: Any, inputs: Any, arguments: dict[str, Tensor]) -> None:
+        given.append(arguments["encoder_hidden_states"])
+
+    condition = model.prompts.encode(PROMPTS)
+    handle = model.network.register_forward_pre_hook(watch, with_kwargs=True)
+    model.estimate_x_0(noise(), middle(model), condition=condition, guidance_scale=2.0)
+    handle.remove()
+    torch.testing.assert_close(given[0][:2], model.unconditional.tensors["context"].expand(2, -1, -1))
+    torch.testing.assert_close(given[0][2:], condition.tensors["context"])
+
+
+def test_gradients_reach_x_t_and_condition_and_no_weight(model: TextToImageModel) -> None:
+    encoded = model.prompts.encode(PROMPTS)
+    tensors = {name: tensor.requires_grad_() for name, tensor in encoded.tensors.items()}
+    x_t = noise().requires_grad_()
+    estimate = model.estimate_x_0(x_t, middle(model), condition=Condition(tensors=tensors), guidance_scale=3.0)
+    estimate.square().sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in (x_t, *tensors.values()))
+    assert all(parameter.grad is None for parameter in model.network.parameters())
+    assert all(not tensor.requires_grad for tensor in model.unconditional.tensors.values())
+
+
+@pytest.mark.parametrize("encoders", ["first", "clip"])
+def test_the_gradient_by_soft_prompt_weights_equals_finite_differences(model: TextToImageModel, encoders: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rest = model.prompts.encode(PROMPTS)
+    choices = torch.tensor([10, 11, 12, 20])
+    weights = torch.rand(2, 5, 4, generator=generator).softmax(dim=2)
+    direction = torch.randn(2, 5, 4, generator=generator)
+    probe = noise(seed=7)
+
+    def value(weights: Tensor) -> Tensor:
+        condition = model.prompts.mix(weights, choices, rest=rest, encoders=encoders)
+        return (model.estimate_x_0(noise(), middle(model), condition=condition, guidance_scale=2.0) * probe).sum()
+
+    (gradient,) = torch.autograd.grad(value(leaf := weights.clone().requires_grad_()), leaf)
+    step = 2e-3
+    with torch.no_grad():
+        expected = (value(weights + step * direction) - value(weights - step * direction)) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum(), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_estimates_and_conditions_stay_float32_in_bfloat16() -> None:
+    full, half = stable_diffusion().model, stable_diffusion().model
+    expected = full.estimate_x_0(noise(), middle(full), condition=full.prompts.encode(PROMPTS), guidance_scale=3.0)
+    for module in (half.network, half.autoencoder, half.prompts.placed[0].tower.encoder):
+        module.to(torch.bfloat16)
+    condition = half.prompts.encode(PROMPTS)
+    found = half.estimate_x_0(noise(), middle(half), condition=condition, guidance_scale=3.0)
+    assert condition.tensors["context"].dtype == found.dtype == torch.float32
+    assert half.decode(found).dtype == half.encode(torch.zeros(1, 3, SIZE, SIZE)).dtype == torch.float32
+    assert (found - expected).abs().mean() < 0.2 * expected.abs().mean()
+
+
+# --- refusals
+
+
+def test_a_condition_of_other_rows_is_refused(model: TextToImageModel) -> None:
+    with pytest.raises(ModelError, match="a condition of 2 rows for 3 rows"):
+        model.estimate_x_0(noise(3), middle(model, 3), condition=model.prompts.encode(PROMPTS))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, -1.0])
+def test_a_guidance_distilled_network_has_no_scale_below_1(scale: float) -> None:
+    model = stable_diffusion(time_cond_proj_dim=6).model
+    with pytest.raises(ModelError, match="without an unconditional branch"):
+        model.estimate_x_0(noise(), middle(model), guidance_scale=scale)
+
+
+def test_images_of_another_size_are_refused(model: TextToImageModel) -> None:
+    with pytest.raises(ModelError, match="8x8"):
+        model.encode(torch.zeros(1, 3, 8, 8))

@@ -1,0 +1,334 @@
+"""Tiny text-to-image pipelines with random weights, built from configurations in memory."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LDMTextToImagePipeline,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.prompt_encoders import (
+    latent_diffusion_prompts,
+    stable_diffusion_3_prompts,
+    stable_diffusion_prompts,
+    stable_diffusion_xl_prompts,
+)
+from invmm_gate.models.text_to_image import TextToImageModel
+
+CPU = torch.device("cpu")
+START, END = "<|startoftext|>", "<|endoftext|>"
+MERGES = (
+    ("t", "h"), ("th", "e</w>"), ("a", "n"), ("an", "d</w>"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"),
+    ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
+)  # fmt: skip
+PROMPTS = ("a red cat and the dog", "painting of a house!")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm")
+SIZE = 16
+"""Side of the images; the latents are half as large."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A diffusers pipeline, and the gate's model of the same modules."""
+
+    name: str
+    pipeline: Any
+    model: TextToImageModel
+
+
+def frozen(module: Any, scale: float = 1.0) -> Any:
+    """In eval mode; matrices times `scale`, so that tiny random networks do react to their prompts."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(scale)
+    return module.eval().requires_grad_(False)
+
+
+def byte_pairs(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """CLIP's order of ids: bytes, bytes that end a word, merges, start and end."""
+    letters = _byte_letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def _byte_letters() -> list[str]:
+    """The 256 letters that stand for bytes, in CLIP's order: printable Latin-1 first."""
+    alphabet = set(ByteLevel.alphabet())
+    printable = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    return printable + sorted(alphabet - set(printable))
+
+
+def clip_tokenizer(
+    *, merges: Sequence[tuple[str, str]] = MERGES, length: int = 16, pad_token: str = END
+) -> CLIPTokenizer:
+    """Through files, as the constructor's arguments differ between versions of transformers."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "vocab.json").write_text(json.dumps(byte_pairs(merges)))
+        (root / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""]))
+        special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad_token}
+        (root / "tokenizer_config.json").write_text(json.dumps({**special, "model_max_length": length}))
+        return CLIPTokenizer.from_pretrained(root)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def bert_tokenizer() -> BertTokenizer:
+    letters = [chr(code) for code in (33, *range(97, 123))]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "red", *letters, *(f"##{item}" for item in letters)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(words))
+        return BertTokenizer(str(Path(folder) / "vocab.txt"))
+
+
+def clip_encoder(
+    tokenizer: CLIPTokenizer, *, seed: int, width: int = 16, projection: int | None = None, legacy: bool = False
+) -> Any:
+    """`legacy` pools at the largest id, as the configurations of SD 1 and SD XL have it (`eos_token_id` 2)."""
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=projection or width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=2 if legacy else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return frozen(CLIPTextModel(config) if projection is None else CLIPTextModelWithProjection(config), scale=4.0)
+
+
+def unet(*, context: int, **changes: Any) -> UNet2DConditionModel:
+    torch.manual_seed(10)
+    settings = {
+        "sample_size": SIZE // 2,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "attention_head_dim": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": context,
+    }
+    return frozen(UNet2DConditionModel(**{**settings, **changes}), scale=1.5)
+
+
+def autoencoder(*, scaling_factor: float = 0.18215, shift_factor: float | None = None) -> AutoencoderKL:
+    torch.manual_seed(11)
+    return frozen(
+        AutoencoderKL(
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+            latent_channels=4,
+            sample_size=SIZE,
+            scaling_factor=scaling_factor,
+            shift_factor=shift_factor,
+            force_upcast=False,
+        )
+    )
+
+
+def ddim(prediction_type: str = "epsilon") -> DDIMScheduler:
+    """The sampler of MEASURES D19 in diffusers' words."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+        steps_offset=1,
+        set_alpha_to_one=True,
+        clip_sample=False,
+    )
+
+
+def _tiny(name: str, pipeline: Any, prompts: Any, *, family: Literal["stable_diffusion", "stable_diffusion_3"]) -> Tiny:
+    coder = pipeline.vqvae if name == "ldm" else pipeline.vae
+    flow = family == "stable_diffusion_3"
+    pipeline.set_progress_bar_config(disable=True)
+    model = TextToImageModel(
+        network=pipeline.transformer if flow else pipeline.unet,
+        autoencoder=coder,
+        prompts=prompts,
+        family=family,
+        scaling_factor=coder.config.scaling_factor,
+        shift_factor=coder.config.shift_factor or 0.0,
+        schedule=FlowMatching(shift=3.0) if flow else VariancePreserving(pipeline.scheduler.alphas_cumprod),
+        prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
+        latent_shape=(4, SIZE // 2, SIZE // 2),
+        image_size=(SIZE, SIZE),
+        device=CPU,
+        zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
+    )
+    return Tiny(name=name, pipeline=pipeline, model=model)
+
+
+def stable_diffusion(*, version: Literal[1, 2] = 1, length: int = 16, **network: Any) -> Tiny:
+    """SD 1: epsilon, padded with the end token. SD 2: v_prediction, padded with "!"."""
+    tokenizer = clip_tokenizer(length=length, pad_token=END if version == 1 else "!")
+    encoder = clip_encoder(tokenizer, seed=1, legacy=version == 1)
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=unet(context=16, **network),
+        scheduler=ddim("epsilon" if version == 1 else "v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    prompts = stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=encoder, device=CPU)
+    return _tiny(f"sd{version}", pipeline, prompts, family="stable_diffusion")
+
+
+def stable_diffusion_xl(*, zero_unconditional: bool = True, legacy: bool = True) -> Tiny:
+    tokenizers = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    encoders = (
+        clip_encoder(tokenizers[0], seed=1, legacy=legacy),
+        clip_encoder(tokenizers[1], seed=2, width=20, projection=12, legacy=legacy),
+    )
+    network = unet(
+        context=36,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=12 + 6 * 4,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=autoencoder(scaling_factor=0.13025),
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=network,
+        scheduler=ddim(),
+        force_zeros_for_empty_prompt=zero_unconditional,
+        add_watermarker=False,
+    )
+    prompts = stable_diffusion_xl_prompts(
+        tokenizer=tokenizers[0],
+        text_encoder=encoders[0],
+        tokenizer_2=tokenizers[1],
+        text_encoder_2=encoders[1],
+        device=CPU,
+    )
+    return _tiny("sdxl", pipeline, prompts, family="stable_diffusion")
+
+
+def stable_diffusion_3(*, t5: bool = False) -> Tiny:
+    tokenizers = clip_tokenizer(), clip_tokenizer(pad_token="!")
+    encoders = (
+        clip_encoder(tokenizers[0], seed=1, projection=12, legacy=True),
+        clip_encoder(tokenizers[1], seed=2, width=20, projection=10),
+    )
+    tokenizer_3, encoder_3 = (t5_tokenizer(), _t5_encoder()) if t5 else (None, None)
+    torch.manual_seed(12)
+    network = SD3Transformer2DModel(
+        sample_size=SIZE // 2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=40,
+        caption_projection_dim=16,
+        pooled_projection_dim=22,
+        pos_embed_max_size=8,
+    )
+    pipeline = StableDiffusion3Pipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(scaling_factor=1.5305, shift_factor=0.0609),
+        text_encoder=encoders[0],
+        tokenizer=tokenizers[0],
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizers[1],
+        text_encoder_3=encoder_3,
+        tokenizer_3=tokenizer_3,
+    )
+    prompts = stable_diffusion_3_prompts(
+        tokenizer=tokenizers[0],
+        text_encoder=encoders[0],
+        tokenizer_2=tokenizers[1],
+        text_encoder_2=encoders[1],
+        tokenizer_3=tokenizer_3,
+        text_encoder_3=encoder_3,
+        joint_attention_dim=40,
+        device=CPU,
+    )
+    return _tiny("sd3_t5" if t5 else "sd3", pipeline, prompts, family="stable_diffusion_3")
+
+
+def _t5_encoder() -> T5EncoderModel:
+    torch.manual_seed(3)
+    config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
+    return frozen(T5EncoderModel(config))
+
+
+def latent_diffusion() -> Tiny:
+    """Text-conditioned LDM. Its pipeline divides the image by 8, whatever its autoencoder does."""
+    tokenizer = bert_tokenizer()
+    torch.manual_seed(4)
+    bert = LDMBertModel(
+        LDMBertConfig(
+            vocab_size=len(tokenizer),
+            d_model=16,
+            encoder_layers=2,
+            encoder_ffn_dim=32,
+            encoder_attention_heads=2,
+            head_dim=8,
+        )
+    )
+    pipeline = LDMTextToImagePipeline(
+        vqvae=autoencoder(), bert=frozen(bert, scale=10.0), tokenizer=tokenizer, unet=unet(context=16), scheduler=ddim()
+    )
+    prompts = latent_diffusion_prompts(tokenizer=tokenizer, bert=bert, device=CPU)
+    return _tiny("ldm", pipeline, prompts, family="stable_diffusion")
+
+
+def build(name: str) -> Tiny:
+    """One of NAMES."""
+    return {
+        "sd1": lambda: stable_diffusion(version=1),
+        "sd2": lambda: stable_diffusion(version=2),
+        "sdxl": stable_diffusion_xl,
+        "sd3": stable_diffusion_3,
+        "sd3_t5": lambda: stable_diffusion_3(t5=True),
+        "ldm": latent_diffusion,
+    }[name]()
