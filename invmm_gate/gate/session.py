@@ -23,6 +23,7 @@ from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.errors import ConfigError
 from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
+from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.models.load import load_model
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
@@ -76,6 +77,7 @@ def open_session(inputs: Inputs) -> Session:
     device = _device(inputs.options.device)
     model = load_model(inputs.model, device=device)
     settings = inputs.policy.resolve_settings(model.family)
+    check_prompt_setting(model, settings)
     require_confirmation(inputs.policy, model)
     truncated = check_captions(inputs.probe_set, model.prompts, settings)
     for probe in inputs.probe_set.probes:

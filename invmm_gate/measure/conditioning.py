@@ -56,6 +56,17 @@ class Conditioning(Protocol):
         ...
 
 
+def check_prompt_setting(model: DiffusionModel, settings: InversionSettings) -> None:
+    """Raises ConfigError for prompts where the model takes none, and for none where it takes them."""
+    if (settings.prompt == "none") != (model.prompts is None):
+        kind = "a text-to-image model" if model.prompts else "an unconditional model"
+        raise ConfigError(
+            f"measure.settings.prompt is {settings.prompt!r} for {kind}",
+            expected="caption, joint or prompt_only for text-to-image models, none for others",
+            do="leave prompt out of the policy: each family's profile has its own",
+        )
+
+
 def conditioning(
     model: DiffusionModel,
     settings: InversionSettings,
@@ -66,13 +77,7 @@ def conditioning(
     choices: Int[Tensor, " choice"] | None,
 ) -> Conditioning:
     """The conditioning that the settings ask for. Raises ConfigError where model and settings do not fit together."""
-    if (settings.prompt == "none") != (model.prompts is None):
-        kind = "a text-to-image model" if model.prompts else "an unconditional model"
-        raise ConfigError(
-            f"measure.settings.prompt is {settings.prompt!r} for {kind}",
-            expected="caption, joint or prompt_only for text-to-image models, none for others",
-            do="leave prompt out of the policy: each family's profile has its own",
-        )
+    check_prompt_setting(model, settings)
     if model.prompts is None:
         return Unconditional()
     if settings.prompt == "caption":
