@@ -2,19 +2,22 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from invmm_gate.errors import ModelError
 from invmm_gate.models.networks import transformers
+from invmm_gate.models.tokenizer_configs import Kind
 from invmm_gate.models.tokenizer_files import TokenizerFiles
+from invmm_gate.models.word_pieces import LONGEST_WORD
 
 
 def build_tokenizer(files: TokenizerFiles) -> Any:
     """A transformers tokenizer. Raises ModelError for a vocabulary that the library cannot use."""
     library = transformers()
     try:
-        return _clip(library, files) if files.kind == "clip" else _t5(library, files)
+        return _BUILDERS[files.kind](library, files)
     except Exception as error:  # the tokenizers' Rust code raises bare Exceptions
         raise ModelError(
             f"{files.name} cannot be built: {str(error)[:200]}", expected="the tokenizer that diffusers saved"
@@ -39,8 +42,27 @@ def _t5(library: Any, files: TokenizerFiles) -> Any:
     return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_options(library, files))
 
 
+def _bert(library: Any, files: TokenizerFiles) -> Any:
+    """From the vocabulary alone: inspection made sure that all else is what `BertTokenizer` does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    unknown, start, end = (files.special[key].content for key in ("unk_token", "cls_token", "sep_token"))
+    pieces = models.WordPiece(vocab=dict(files.vocabulary), unk_token=unknown, max_input_chars_per_word=LONGEST_WORD)
+    backend = Tokenizer(pieces)
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0", special_tokens=[(token, files.vocabulary[token]) for token in (start, end)]
+    )
+    backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_options(library, files))
+
+
 def _options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
     """Tidied spaces would change prompts that were found (MEASURES 4 c)."""
     tokens = {key: library.AddedToken(**token.model_dump()) for key, token in files.special.items()}
     limit = {} if files.max_length is None else {"model_max_length": files.max_length}
     return {**tokens, **limit, "clean_up_tokenization_spaces": False}
+
+
+_BUILDERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {"clip": _clip, "t5": _t5, "bert": _bert}

@@ -18,7 +18,7 @@ Kernel = Annotated[int, Field(ge=1, le=7)]
 
 
 class UNetConditionConfig(StrictConfig):
-    """`UNet2DConditionModel` of Stable Diffusion 1, 2 and XL; guidance-distilled ones have `time_cond_proj_dim`."""
+    """`UNet2DConditionModel` of LDM and Stable Diffusion 1, 2, XL; guidance-distilled with `time_cond_proj_dim`."""
 
     sample_size: Size | None = None
     in_channels: Channels = 4

@@ -6,8 +6,7 @@ from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.configs import KLConfig, Size, UNetConfig, VQConfig
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.layout import Layout
-from invmm_gate.models.network_configs import NetworkConfig
-from invmm_gate.models.text_configs import CLIPTextConfig, T5Config
+from invmm_gate.models.network_configs import EncoderConfig, NetworkConfig
 from invmm_gate.models.text_fit import check_text_fit
 from invmm_gate.models.weight_files import header_of
 
@@ -142,7 +141,7 @@ def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None
 
 def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
-    if isinstance(config, CLIPTextConfig | T5Config):
+    if isinstance(config, EncoderConfig):
         return config.fewest_weights
     if isinstance(config, SD3Config):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens

@@ -70,6 +70,7 @@ _LOADERS: Final[dict[str, Callable[[Source], DiffusionModel]]] = {
     "DDIMPipeline": _load_pixel,
     "LDMPipeline": _load_latent,
     "UNet2DModel": _load_pixel,
+    "LDMTextToImagePipeline": load_text_to_image,
     "StableDiffusionPipeline": load_text_to_image,
     "StableDiffusionXLPipeline": load_text_to_image,
     "StableDiffusion3Pipeline": load_text_to_image,

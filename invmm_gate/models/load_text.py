@@ -10,6 +10,7 @@ from invmm_gate.models.configs import KLConfig
 from invmm_gate.models.fit import denoiser_of, downscaling, image_size
 from invmm_gate.models.prompt_encoders import (
     Prompts,
+    latent_diffusion_prompts,
     stable_diffusion_3_prompts,
     stable_diffusion_prompts,
     stable_diffusion_xl_prompts,
@@ -18,6 +19,7 @@ from invmm_gate.models.source import Source
 from invmm_gate.models.text_to_image import TextToImageModel
 
 _FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] = {
+    "LDMTextToImagePipeline": "stable_diffusion",
     "StableDiffusionPipeline": "stable_diffusion",
     "StableDiffusionXLPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
@@ -27,13 +29,14 @@ _FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] =
 def load_text_to_image(source: Source) -> TextToImageModel:
     """The denoiser of a text-to-image checkpoint with its prompt encoder."""
     layout = source.layout
-    autoencoder = layout.config("vae", KLConfig)
+    coder = "vqvae" if layout.pipeline == "LDMTextToImagePipeline" else "vae"  # its name there, though it is KL
+    autoencoder = layout.config(coder, KLConfig)
     height, width = image_size(layout)
     factor = downscaling(autoencoder)
     networks = source.networks()
     return TextToImageModel(
         network=networks[layout.denoiser],
-        autoencoder=networks["vae"],
+        autoencoder=networks[coder],
         prompts=_PROMPTS[layout.pipeline](source, networks),
         family=_FAMILIES[layout.pipeline],
         scaling_factor=autoencoder.scaling_factor,
@@ -44,6 +47,12 @@ def load_text_to_image(source: Source) -> TextToImageModel:
         image_size=(height, width),
         device=source.device,
         zero_unconditional=layout.settings.get("force_zeros_for_empty_prompt", False),
+    )
+
+
+def _bert(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
+    return latent_diffusion_prompts(
+        tokenizer=source.tokenizers()["tokenizer"], bert=networks["bert"], device=source.device
     )
 
 
@@ -75,6 +84,7 @@ def _three_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompt
 
 
 _PROMPTS: Final[dict[str, Callable[[Source, Mapping[str, nn.Module]], Prompts]]] = {
+    "LDMTextToImagePipeline": _bert,
     "StableDiffusionPipeline": _one_encoder,
     "StableDiffusionXLPipeline": _two_encoders,
     "StableDiffusion3Pipeline": _three_encoders,

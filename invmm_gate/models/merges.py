@@ -8,6 +8,16 @@ from invmm_gate.models.files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.weight_files import read_json
 
 MAX_TOKENS: Final = 1_000_000
+_FILES: Final = {"clip": "vocab.json", "bert": "vocab.txt"}
+_PLACES: Final = {
+    "clip": "tokenizer.json, or vocab.json with merges.txt",
+    "t5": "tokenizer.json",
+    "bert": "tokenizer.json or vocab.txt",
+}
+_MODELS: Final[dict[str, tuple[str, type]]] = {
+    "clip": ("BPE", dict), "t5": ("Unigram", list), "bert": ("WordPiece", dict)
+}  # fmt: skip
+"""Model of tokenizer.json, and how it holds the vocabulary."""
 
 
 def vocabulary_of(
@@ -15,17 +25,16 @@ def vocabulary_of(
 ) -> dict[str, int]:
     """Token -> id, ids from 0 without a gap or a repetition. Raises ModelError for anything else.
 
-    `content` is tokenizer.json, or None. Where vocab.json is there too, both must say the same.
+    `content` is tokenizer.json, or None. Where vocab.json or, for BERT, vocab.txt is there too, both must say the same.
     """
-    path = f"{name}/vocab.json"
-    stated = _numbers(read_json(files, path), path) if path in files and kind == "clip" else None
+    stated = _stated(files, name, kind=kind)
     embedded = None if content is None else _embedded(content, name, kind=kind)
     if stated is None and embedded is None:
-        raise ModelError(
-            f"component {name!r} has no vocabulary", expected="tokenizer.json, or vocab.json with merges.txt"
-        )
+        raise ModelError(f"component {name!r} has no vocabulary", expected=_PLACES[kind])
     if stated is not None and embedded is not None and _with_added(stated, files, name) != embedded:
-        raise ModelError(f"{name}: vocab.json and tokenizer.json disagree", expected="one vocabulary", do="save again")
+        raise ModelError(
+            f"{name}: {_FILES[kind]} and tokenizer.json disagree", expected="one vocabulary", do="save again"
+        )
     vocabulary = embedded if embedded is not None else _with_added(stated or {}, files, name)
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ModelError(f"{name}: the token ids leave gaps or repeat", expected=f"0 to {len(vocabulary) - 1}")
@@ -54,6 +63,36 @@ def added_tokens(files: CheckpointFiles, name: str, *, content: Mapping[str, obj
     return frozenset((*listed, *embedded))
 
 
+def _stated(files: CheckpointFiles, name: str, *, kind: str) -> dict[str, int] | None:
+    """The vocabulary in a file of its own; None where there is none."""
+    path = f"{name}/{_FILES[kind]}" if kind in _FILES else None
+    if path is None or path not in files:
+        return None
+    return _numbers(read_json(files, path), path) if kind == "clip" else _numbers(_numbered(files, path), path)
+
+
+def _numbered(files: CheckpointFiles, path: str) -> dict[str, int]:
+    """One token a line, the first with id 0. Libraries disagree about blanks around a token: none may have them."""
+    tokens = _lines(files, path)
+    if tokens[-1] == "":
+        tokens.pop()
+    for number, token in enumerate(tokens, start=1):
+        if token.split() != [token]:
+            raise ModelError(f"{path!r}: line {number} is {token[:60]!a}", expected="one token without blanks")
+    if len(set(tokens)) != len(tokens):
+        raise ModelError(f"{path!r} holds a token twice", expected="one line for each token", do="save again")
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def _lines(files: CheckpointFiles, path: str) -> list[str]:
+    if files.files[path].size > MAX_JSON_BYTES:
+        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="a tokenizer's file")
+    try:
+        return files.read(path).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path!r} is not UTF-8: {error}", expected="a tokenizer's file") from error
+
+
 def _with_added(vocabulary: dict[str, int], files: CheckpointFiles, name: str) -> dict[str, int]:
     path = f"{name}/added_tokens.json"
     return {**vocabulary, **_numbers(read_json(files, path), path)} if path in files else vocabulary
@@ -73,12 +112,12 @@ def _model(content: Mapping[str, object], name: str) -> dict[str, Any]:
 
 
 def _embedded(content: Mapping[str, object], name: str, *, kind: str) -> dict[str, int]:
-    """The model's vocabulary and the added tokens. BPE maps tokens to ids; Unigram lists them in order."""
+    """The model's vocabulary and the added tokens. Unigram lists tokens in order, the others map them to ids."""
     path, model = f"{name}/tokenizer.json", _model(content, name)
-    wanted = {"clip": "BPE", "t5": "Unigram"}[kind]
-    vocabulary = model.get("vocab")
-    if model.get("type") != wanted or not isinstance(vocabulary, dict if kind == "clip" else list):
+    wanted, form = _MODELS[kind]
+    if model.get("type") != wanted or not isinstance(model.get("vocab"), form):
         raise ModelError(f"{path!r} holds a {str(model.get('type'))!a} model", expected=f"a {wanted} model")
+    vocabulary = model["vocab"]
     if isinstance(vocabulary, list):
         vocabulary = {_first(entry, path): number for number, entry in enumerate(vocabulary)}
     return _numbers({**vocabulary, **_added(content, path)}, path)
@@ -102,12 +141,7 @@ def _first(entry: object, path: str) -> str:
 
 def _merges_text(files: CheckpointFiles, path: str) -> tuple[tuple[str, str], ...]:
     """One merge a line, after a line with the version."""
-    if files.files[path].size > MAX_JSON_BYTES:
-        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="merges")
-    try:
-        lines = files.read(path).decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path!r} is not UTF-8: {error}", expected="merges") from error
+    lines = _lines(files, path)
     start = 1 if lines[0].startswith("#version") else 0
     return tuple(_pair(line.split(" "), path) for line in lines[start:] if line.strip())
 

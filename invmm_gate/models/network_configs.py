@@ -6,9 +6,10 @@ from typing import Final
 from invmm_gate.errors import ModelError
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig, class_name, validated
-from invmm_gate.models.text_configs import CLIPTextConfig, T5Config
+from invmm_gate.models.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 
-NetworkConfig = UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig | CLIPTextConfig | T5Config
+EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig
+NetworkConfig = UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig | EncoderConfig
 
 DIFFUSERS: Final[dict[str, type[UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig]]] = {
     "UNet2DModel": UNetConfig,
@@ -17,10 +18,11 @@ DIFFUSERS: Final[dict[str, type[UNetConfig | UNetConditionConfig | SD3Config | V
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
-ENCODERS: Final[dict[str, type[CLIPTextConfig | T5Config]]] = {
+ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModel": CLIPTextConfig,
     "CLIPTextModelWithProjection": CLIPTextConfig,
     "T5EncoderModel": T5Config,
+    "LDMBertModel": LDMBertConfig,
 }
 
 EMA_KEYS: Final = frozenset(

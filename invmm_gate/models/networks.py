@@ -61,7 +61,7 @@ def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:
     if kind in _DIFFUSERS:
         network = _DIFFUSERS[kind](diffusers())
         return lambda arguments: network(**arguments)
-    network, config = _ENCODERS[kind](transformers())
+    network, config = _ldm_bert() if kind == "LDMBertModel" else _ENCODERS[kind](transformers())
     return lambda arguments: network(config(**arguments))
 
 
@@ -77,6 +77,21 @@ def diffusers() -> Any:
             f"diffusers cannot be imported: {error}", expected="diffusers 0.35 or later", do="pip install diffusers"
         ) from error
     return library
+
+
+def _ldm_bert() -> tuple[Any, Any]:
+    """Network and configuration; diffusers defines them beside their pipeline, on top of transformers."""
+    diffusers()
+    transformers()
+    try:
+        from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+    except (ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"diffusers has no LDMBertModel: {error}",
+            expected="a version of diffusers with LDMTextToImagePipeline",
+            do="install diffusers 0.35 or later with a transformers that it supports",
+        ) from error
+    return LDMBertModel, LDMBertConfig
 
 
 def transformers() -> Any:

@@ -9,10 +9,13 @@ from invmm_gate.models.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
 CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZERS: Final = ("T5TokenizerFast", "T5Tokenizer")
-TRANSFORMERS: Final = frozenset(
-    {"CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *CLIP_TOKENIZERS, *T5_TOKENIZERS}
+BERT_TOKENIZERS: Final = ("BertTokenizer", "BertTokenizerFast")
+TRANSFORMERS: Final = (
+    *("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"),
+    *(*CLIP_TOKENIZERS, *T5_TOKENIZERS, *BERT_TOKENIZERS),
 )
-"""Classes of transformers; all others are diffusers'."""
+LIBRARIES: Final = {**dict.fromkeys(TRANSFORMERS, "transformers"), "LDMBertModel": "latent_diffusion"}
+"""Class -> where model_index.json says that it comes from; all others are plain diffusers."""
 
 UNUSED: Final[dict[str, frozenset[tuple[str, str]]]] = {
     "safety_checker": frozenset({
@@ -46,6 +49,8 @@ class Pipeline:
     """Components of `UNUSED` that it may have."""
     settings: Mapping[str, bool] = field(default_factory=dict)
     """Switches of model_index.json and what they are when it does not name them."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Classes that diffusers would take here and this gate does not, and why."""
 
 
 PIPELINES: Final[dict[str, Pipeline]] = {
@@ -53,6 +58,19 @@ PIPELINES: Final[dict[str, Pipeline]] = {
     "DDIMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
     "LDMPipeline": Pipeline(
         classes={"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL"), "scheduler": SCHEDULERS}
+    ),
+    "LDMTextToImagePipeline": Pipeline(
+        classes={
+            "unet": ("UNet2DConditionModel",),
+            "vqvae": ("AutoencoderKL",),
+            "bert": ("LDMBertModel",),
+            "tokenizer": BERT_TOKENIZERS,
+            "scheduler": SCHEDULERS,
+        },
+        reasons={
+            "VQModel": "a VQ autoencoder beside prompts is not supported: the published model has a KL one",
+            "UNet2DModel": "it takes no prompt, so it is no network for this pipeline",
+        },
     ),
     "StableDiffusionPipeline": Pipeline(
         classes={
@@ -133,14 +151,18 @@ def _class_of(name: str, value: object, pipeline: Pipeline) -> str | None:
     library, kind = _pair(value)
     if name in pipeline.optional and value in (None, [None, None]):
         return None
-    expected = "transformers" if kind in TRANSFORMERS else "diffusers"
-    if not isinstance(kind, str) or kind not in allowed or library != expected:
+    if not isinstance(kind, str) or kind not in allowed or library != _library(kind):
+        reason = pipeline.reasons.get(kind) if isinstance(kind, str) else None
         raise ModelError(
             f"model_index.json gives {value!a} for the component {name!r}"[:200],
-            expected=f"[{'transformers' if allowed[0] in TRANSFORMERS else 'diffusers'}, {' or '.join(allowed)}]",
-            do="save the pipeline with diffusers, complete and without code of its own",
+            expected=f"[{_library(allowed[0])}, {' or '.join(allowed)}]",
+            do=reason or "save the pipeline with diffusers, complete and without code of its own",
         )
     return kind
+
+
+def _library(kind: str) -> str:
+    return LIBRARIES.get(kind, "diffusers")
 
 
 def _is_there(name: str, value: object) -> bool:

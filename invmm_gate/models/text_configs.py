@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from invmm_gate.models.configs import StrictConfig
 
+BERT_LENGTH: Final = 77
+"""Tokens in LDMTextToImagePipeline, whatever the tokenizer says."""
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Depth = Annotated[int, Field(ge=1, le=128)]
 Heads = Annotated[int, Field(ge=1, le=1024)]
@@ -119,3 +122,46 @@ class T5Config(TextConfig):
         """Token embedding, and per layer attention and MLP."""
         layer = 4 * self.d_model * self.d_kv * self.num_heads + 2 * self.d_model * self.d_ff
         return self.vocab_size * self.d_model + self.num_layers * layer
+
+
+class LDMBertConfig(TextConfig):
+    """`LDMBertModel`, diffusers' own encoder of text-conditioned LDM, saved as transformers does."""
+
+    model_type: Literal["ldmbert"] = "ldmbert"
+    vocab_size: Vocabulary = 30522
+    max_position_embeddings: Annotated[int, Field(ge=BERT_LENGTH, le=4096)] = BERT_LENGTH
+    encoder_layers: Depth = 32
+    encoder_ffn_dim: Width = 5120
+    encoder_attention_heads: Heads = 8
+    head_dim: Width = 64
+    encoder_layerdrop: Dropout = 0.0
+    activation_function: Literal["gelu"] = "gelu"
+    d_model: Width = 1280
+    attention_dropout: Dropout = 0.0
+    activation_dropout: Dropout = 0.0
+    init_std: Annotated[float, Field(ge=0, le=1)] = 0.02
+    scale_embedding: Literal[False] = False
+    pad_token_id: TokenId | None = 0
+    num_hidden_layers: Depth | None = None
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> "LDMBertConfig":
+        if self.num_hidden_layers not in (None, self.encoder_layers):
+            raise ValueError(f"num_hidden_layers contradicts encoder_layers {self.encoder_layers}")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """As for the others; the library derives num_hidden_layers itself."""
+        return {key: value for key, value in super().arguments().items() if key != "num_hidden_layers"}
+
+    @property
+    def width(self) -> int:
+        """Channels of a token's embedding."""
+        return self.d_model
+
+    @property
+    def fewest_weights(self) -> int:
+        """Token embedding and logits, and per layer attention and MLP without biases."""
+        inner = self.encoder_attention_heads * self.head_dim
+        layer = 4 * self.d_model * inner + 2 * self.d_model * self.encoder_ffn_dim
+        return 2 * self.vocab_size * self.d_model + self.encoder_layers * layer

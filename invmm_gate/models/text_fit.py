@@ -6,7 +6,7 @@ from typing import Final
 from invmm_gate.errors import ModelError
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.layout import Layout
-from invmm_gate.models.text_configs import CLIPTextConfig, T5Config
+from invmm_gate.models.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 from invmm_gate.models.tokenizer_files import TokenizerFiles
 
 POOLS_AT_LARGEST_ID: Final = 2
@@ -18,7 +18,7 @@ SIZE_IDS: Final = 6
 def check_text_fit(layout: Layout) -> None:
     """Raises ModelError for a tokenizer, a text encoder or a denoiser that was made for another. None: no check."""
     for name, tokenizer in layout.tokenizers.items():
-        encoder = name.replace("tokenizer", "text_encoder")
+        encoder = "bert" if tokenizer.kind == "bert" else name.replace("tokenizer", "text_encoder")
         if encoder not in layout.components:
             raise ModelError(f"{name!r} has no {encoder!r}", expected="both or neither", do="save the pipeline again")
         config = layout.components[encoder].config
@@ -26,6 +26,8 @@ def check_text_fit(layout: Layout) -> None:
             _check_clip(tokenizer, config, encoder)
         elif isinstance(config, T5Config):
             _check_t5(tokenizer, config, encoder)
+        elif isinstance(config, LDMBertConfig):
+            _check_vocabulary(tokenizer, config, encoder)
     _check_pairs(layout)
     denoiser = layout.components[layout.denoiser].config
     if isinstance(denoiser, UNetConditionConfig):
@@ -34,7 +36,7 @@ def check_text_fit(layout: Layout) -> None:
         _check_transformer(layout, denoiser)
 
 
-def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str) -> None:
+def _check_vocabulary(tokenizer: TokenizerFiles, config: CLIPTextConfig | LDMBertConfig, encoder: str) -> None:
     known = len(tokenizer.vocabulary)
     if known != config.vocab_size:
         raise ModelError(
@@ -42,6 +44,10 @@ def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str)
             expected="the tokenizer that the encoder was trained with",
             do="save the pipeline again with its own tokenizer",
         )
+
+
+def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str) -> None:
+    _check_vocabulary(tokenizer, config, encoder)
     limit = tokenizer.max_length
     if limit is None or not 2 < limit <= config.max_position_embeddings:
         raise ModelError(
@@ -91,6 +97,9 @@ def _check_pairs(layout: Layout) -> None:
 def _check_unet(layout: Layout, unet: UNetConditionConfig) -> None:
     encoders = _clips(layout)
     width = sum(config.width for config in encoders)
+    if "bert" in layout.components:
+        width = layout.config("bert", LDMBertConfig).width
+        _equal("time_cond_proj_dim", {unet.time_cond_proj_dim}, "the pipeline gives", {None})
     _equal("cross_attention_dim", set(unet.context), "the text encoders give", {width})
     needed = {"text_time"} if len(encoders) == 2 else {None}
     _equal("addition_embed_type", {unet.addition_embed_type}, "the pipeline needs", needed)

@@ -7,70 +7,26 @@ transformers differ in which they read: they must agree. The SentencePiece file 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, model_validator
+from typing import Final
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.configs import StrictConfig, validated
+from invmm_gate.models.configs import validated
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.merges import added_tokens, merges_of, vocabulary_of
+from invmm_gate.models.tokenizer_configs import CONFIGS, DEFAULTS, Kind, SpecialToken, TokenizerConfig, stated_keys
 from invmm_gate.models.weight_files import read_json
+from invmm_gate.models.word_pieces import check_word_pieces
 
 SPIECE: Final = "spiece.model"
 """Binary; hashed, never read."""
-KINDS: Final[dict[str, Literal["clip", "t5"]]] = {
+KINDS: Final[dict[str, Kind]] = {
     "CLIPTokenizer": "clip",
     "CLIPTokenizerFast": "clip",
     "T5Tokenizer": "t5",
     "T5TokenizerFast": "t5",
+    "BertTokenizer": "bert",
+    "BertTokenizerFast": "bert",
 }
-SPECIAL: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
-_BOOKKEEPING: Final = frozenset({
-    "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
-    "clean_up_tokenization_spaces", "processor_class", "use_fast", "legacy", "sp_model_kwargs", "extra_ids",
-    "model_input_names", "local_files_only", "additional_special_tokens", "extra_special_tokens", "is_fast",
-})  # fmt: skip
-_DEFAULTS: Final[dict[str, dict[str, str]]] = {
-    "clip": {
-        "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-    },
-    "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
-}  # fmt: skip
-
-
-class SpecialToken(StrictConfig):
-    """A special token and how it is found in a text."""
-
-    content: Annotated[str, Field(min_length=1, max_length=200)]
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-    normalized: bool = False
-    special: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: object) -> object:
-        return {"content": value} if isinstance(value, str) else _plain(value)
-
-
-class TokenizerConfig(StrictConfig):
-    """`tokenizer_config.json`, with the special tokens of `special_tokens_map.json`."""
-
-    tokenizer_class: str | None = None
-    model_max_length: Annotated[int, Field(ge=1)] | Annotated[float, Field(ge=1)] | None = None
-    bos_token: SpecialToken | None = None
-    eos_token: SpecialToken | None = None
-    unk_token: SpecialToken | None = None
-    pad_token: SpecialToken | None = None
-    do_lower_case: Literal[True] = True
-    errors: Literal["replace"] = "replace"
-    padding_side: Literal["right"] = "right"
-    truncation_side: Literal["right"] = "right"
-    split_special_tokens: Literal[False] = False
-    added_tokens_decoder: dict[str, SpecialToken] = Field(default_factory=dict, max_length=10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +34,11 @@ class TokenizerFiles:
     """What a tokenizer is made of."""
 
     name: str
-    kind: Literal["clip", "t5"]
+    kind: Kind
     vocabulary: Mapping[str, int]
     """Token -> id, added tokens included."""
     special: Mapping[str, SpecialToken]
-    """`bos_token`, `eos_token`, `unk_token`, `pad_token`, as far as the kind has them."""
+    """`bos_token`, `eos_token`, `unk_token`, `pad_token` and others, as far as the kind has them."""
     max_length: int | None
     """Tokens of a prompt, start and end included; None without a limit."""
     merges: tuple[tuple[str, str], ...] = ()
@@ -92,14 +48,14 @@ class TokenizerFiles:
 
     @property
     def end_id(self) -> int:
-        """Id of the end-of-text token."""
-        return self.vocabulary[self.special["eos_token"].content]
+        """Id of the end-of-text token; BERT calls it the separator."""
+        return self.vocabulary[self.special["sep_token" if self.kind == "bert" else "eos_token"].content]
 
 
 def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerFiles:
     """The tokenizer in folder `name`, of the class that the pipeline states. Raises ModelError naming the file."""
     kind = KINDS[stated]
-    config = _config(files, name)
+    config = _config(files, name, kind)
     path = f"{name}/tokenizer.json"
     content = read_json(files, path) if path in files else None
     if kind == "t5" and content is None:
@@ -120,34 +76,29 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         json=content,
     )
     _check(tokenizer, config)
-    if kind == "clip":
+    if kind != "t5":
         listed = {token.content for token in config.added_tokens_decoder.values()}
         _refuse_added(tokenizer, listed | added_tokens(files, name, content=content))
+    if kind == "clip":
         _check_template(tokenizer)
+    elif kind == "bert" and content is not None:
+        check_word_pieces(content, name, vocabulary=vocabulary, special=tokenizer.special)
     return tokenizer
 
 
-def _config(files: CheckpointFiles, name: str) -> TokenizerConfig:
-    """As transformers does, the special tokens' map counts where the configuration does not list its tokens."""
+def _config(files: CheckpointFiles, name: str, kind: Kind) -> TokenizerConfig:
     path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
     if path not in files:
         raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
-    content = {key: value for key, value in read_json(files, path).items() if key not in _BOOKKEEPING}
-    if map_path in files and "added_tokens_decoder" not in content:
-        content.update({key: value for key, value in read_json(files, map_path).items() if key in SPECIAL})
-    return validated(TokenizerConfig, content, path)
+    special_map = read_json(files, map_path) if map_path in files else {}
+    return validated(CONFIGS[kind], stated_keys(read_json(files, path), kind, special_map=special_map), path)
 
 
-def _special(config: TokenizerConfig, kind: str) -> dict[str, SpecialToken]:
+def _special(config: TokenizerConfig, kind: Kind) -> dict[str, SpecialToken]:
     """The stated tokens, or the class's own; how one is found in a text is what `added_tokens_decoder` says."""
     listed = {token.content: token for token in config.added_tokens_decoder.values()}
-    tokens = {key: getattr(config, key) or SpecialToken(content=text) for key, text in _DEFAULTS[kind].items()}
+    tokens = {key: getattr(config, key) or SpecialToken(content=text) for key, text in DEFAULTS[kind].items()}
     return {key: listed.get(token.content, token) for key, token in tokens.items()}
-
-
-def _plain(value: object) -> Any:
-    """Without the marker that transformers puts in front of a serialised token."""
-    return {key: item for key, item in value.items() if key != "__type"} if isinstance(value, dict) else value
 
 
 def _check(tokenizer: TokenizerFiles, config: TokenizerConfig) -> None:
