@@ -109,6 +109,7 @@ _GATE_TEXT: Final = InversionSettings(
     weight_step=1e-3,
     test_at_start=True,
     prompt="joint",
+    soft_encoders="clip",
     guidance_scales=(1.0, 3.0, 7.0),
 )
 

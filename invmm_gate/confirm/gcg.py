@@ -167,7 +167,8 @@ class _Hunt:
 
     @property
     def affords_a_step(self) -> bool:
-        return self.evaluations + self.dearest_step + self.fresh_seeds <= self.plan.max_evaluations
+        limit = self.plan.max_evaluations
+        return limit is None or self.evaluations + self.dearest_step + self.fresh_seeds <= limit
 
     @property
     def prompt(self) -> str:

@@ -35,8 +35,8 @@ class GcgPlan:
     trials: int = 64
     """Fresh seeds for the prompt that is reported."""
     confidence: float = 0.95
-    max_evaluations: int = 600_000
-    """Network forwards, those of the fresh seeds included: no step begins that could go beyond."""
+    max_evaluations: int | None = None
+    """Network forwards, those of the fresh seeds included: no step begins that could go beyond. None = no limit."""
     rows: int = 32
     """Rows of a call of the network."""
 

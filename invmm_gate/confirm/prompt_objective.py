@@ -57,7 +57,9 @@ class PromptObjective:
 
     def gradient(self, string: Sequence[int]) -> Float[Tensor, "position vocabulary"]:
         """Gradient over all draws in the one-hot weights; +inf for tokens that are not allowed."""
-        columns = torch.cat([self.allowed, torch.tensor([self.prompts.end_id])]).to(self.model.device)
+        # What the string holds beside the allowed tokens (a caption's word pieces) must be in the mixture too.
+        held = sorted({self.prompts.end_id, *string} - set(self.allowed.tolist()))
+        columns = torch.cat([self.allowed, torch.tensor(held, dtype=torch.long)]).to(self.model.device)
         tokens = torch.tensor(string, device=self.model.device)
         hot = (tokens[:, None] == columns[None]).float()[None]
         rest = self.prompts.encode([text_of(self.prompts, string)])
@@ -70,7 +72,8 @@ class PromptObjective:
                 total += torch.autograd.grad(errors.sum(), weights)[0]
         self.evaluations += 2 * self.stages[-1]
         gradient = torch.full((len(string), self.prompts.vocabulary), torch.inf, device=total.device)
-        gradient[:, columns[:-1]] = total[0, :, :-1] / self.stages[-1]
+        allowed = len(self.allowed)
+        gradient[:, columns[:allowed]] = total[0, :, :allowed] / self.stages[-1]
         return gradient
 
     @torch.no_grad()

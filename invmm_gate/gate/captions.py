@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.gate.plans import gcg_plan
 from invmm_gate.policy.schema import ConfirmedConfig, Policy
 from invmm_gate.probes.manifest import manifest_name
 from invmm_gate.protocols import DiffusionModel, PromptEncoder
@@ -11,7 +12,7 @@ from invmm_gate.settings import InversionSettings
 
 
 def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
-    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model."""
+    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model, or not be searched."""
     key = "plain_sampling" if model.prompts is None else "prompts"
     confirms = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     if confirms and getattr(policy.confirm, key) is None:
@@ -20,6 +21,8 @@ def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
             f"policy {policy.name}: rule 'confirmed' needs confirm.{key} for a model {kind}",
             do="add it as the shipped policies have it, or remove the rule",
         )
+    if policy.confirm.prompts is not None:
+        gcg_plan(policy.confirm.prompts, rows=1)
 
 
 def check_captions(probe_set: ProbeSet, prompts: PromptEncoder | None, settings: InversionSettings) -> dict[str, int]:

@@ -6,7 +6,7 @@ Each probe's record is written when its question is answered, and a rerun goes o
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
 from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
-from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.errors import MeasurementError
 from invmm_gate.gate.memory import fits, reduced
+from invmm_gate.gate.plans import gcg_plan, prompt_plan
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
@@ -126,7 +127,7 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
 def _by_caption(work: _Confirming, *, plan: PromptConfirmation) -> None:
     """Plain captions: the cheapest input that a user can give."""
     probes = work.wanted(CAPTION)
-    asked = _prompt_plan(work, plan)
+    asked = prompt_plan(plan, rows=work.rows)
     each = plan.trials * len(plan.guidance_scales)
     work.progress.begin("captions", total=each * len(probes))
     for probe in probes:
@@ -143,7 +144,8 @@ def _by_caption(work: _Confirming, *, plan: PromptConfirmation) -> None:
 
 def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
     """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster."""
-    if plan.gcg is None:
+    asked = gcg_plan(plan, rows=work.rows)
+    if asked is None:
         return
     done = work.replicated()
     probes = [probe for probe in work.wanted(GCG) if probe.id not in done]
@@ -151,7 +153,6 @@ def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
         return
     prompts = work.session.prompts
     allowed = typeable_ids(prompts)
-    asked = _gcg_plan(work, plan)
     work.progress.begin("prompt search", total=asked.steps * len(probes))
     for probe in probes:
         steps = 0
@@ -160,8 +161,8 @@ def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
                 if isinstance(event, Searched):
                     steps += 1
                     work.progress.advance(1)
-                elif isinstance(event, Confirmed):
-                    _try_on_cluster(work, probe, work.store(event), _prompt_plan(work, plan))
+                elif isinstance(event, Confirmed) and _tried_on_cluster(work, probe, event.confirmation, plan):
+                    work.store(event)  # last: a rerun searches again unless all that follows from it is there
         work.progress.advance(asked.steps - steps)
     work.progress.end()
 
@@ -171,7 +172,6 @@ def _search(
 ) -> Iterator[Confirmed | Searched | Sampled]:
     """From the caption where it can be typed, as it is a prompt about the image; else from nothing."""
     ids = prompts.tokenize(probe.caption)[: min(plan.tokens, prompts.positions)]
-    typed = prompts.decode(ids) if ids else ""
     return find_prompt(
         work.session.model,
         work.session.metric,
@@ -179,12 +179,15 @@ def _search(
         plan,
         generator=work.stream(probe, GCG),
         allowed=allowed,
-        start=typed if prompts.tokenize(typed) == ids else "",
+        start=prompts.decode(ids) if ids and survives(prompts, ids) else "",
     )
 
 
-def _try_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan: PromptPlan) -> None:
-    """A prompt that replicates one probe of a cluster is tried on the others; only what it replicates is recorded."""
+def _tried_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan: PromptConfirmation) -> bool:
+    """A prompt that replicates one probe of a cluster is tried on the others; only what it replicates is recorded.
+
+    False where that could not be finished.
+    """
     done = work.replicated()
     others = [
         other
@@ -192,10 +195,14 @@ def _try_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan: 
         if probe.cluster and other.cluster == probe.cluster and other.group != "control" and other.id not in done
     ]
     if not (found.hits and found.prompt and others):
-        return
-    for event in _tries(work, others, found.prompt, plan, method="cluster_prompt", seed=probe):
-        if isinstance(event, Confirmed) and event.confirmation.hits:
-            work.store(event)
+        return True
+    asked = prompt_plan(plan, rows=work.rows)
+    events = list(_tries(work, others, found.prompt, asked, method="cluster_prompt", seed=probe))
+    answers = [event for event in events if isinstance(event, Confirmed)]
+    for answer in answers:
+        if answer.confirmation.hits:
+            work.store(answer)
+    return len(answers) == len(others)
 
 
 def _tries(
@@ -211,29 +218,6 @@ def _tries(
         generator=work.stream(seed, method),
     )
     return _while_finite(events, work.progress)
-
-
-def _prompt_plan(work: _Confirming, plan: PromptConfirmation) -> PromptPlan:
-    return PromptPlan(
-        trials=plan.trials,
-        sampler_steps=plan.sampler_steps,
-        guidance_scales=plan.guidance_scales,
-        confidence=plan.confidence,
-        rows=work.rows,
-    )
-
-
-def _gcg_plan(work: _Confirming, plan: PromptConfirmation) -> GcgPlan:
-    """The policy's search; the rest as `GcgPlan` has it."""
-    given: dict[str, Any] = {} if plan.gcg is None else plan.gcg.model_dump(exclude_none=True)
-    return GcgPlan(
-        **given,
-        guidance_scale=max(plan.guidance_scales),
-        sampler_steps=plan.sampler_steps,
-        trials=plan.trials,
-        confidence=plan.confidence,
-        rows=work.rows,
-    )
 
 
 def _while_finite(events: Iterator[_Event], progress: Progress) -> Iterator[_Event]:

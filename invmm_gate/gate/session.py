@@ -37,7 +37,7 @@ from invmm_gate.similarity.sscd import sscd_metric
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
 _LARGEST_SSCD_SIDE: Final = 320
-_LIBRARIES: Final = ("torch", "diffusers", "safetensors", "numpy", "pillow")
+_LIBRARIES: Final = ("torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,6 +211,7 @@ def _decisive(
         "policy": inputs.policy.digest,
         "profile": inputs.policy.measure.profile,
         "settings": _plain(asdict(settings)),
+        "confirm": inputs.policy.confirm.model_dump(mode="json"),
         "metric": asdict(metric),
         "seed": inputs.options.seed,
         "rows": rows,

@@ -6,9 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from invmm_gate.errors import ConfigError
-from invmm_gate.policy.evidence import names, undecided
+from invmm_gate.policy.evidence import has_prompts, names, undecided
 from invmm_gate.policy.numbers import is_number
-from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.schema import (
+    ConfirmChoice,
+    ConfirmedConfig,
+    GcgSearch,
+    PlainSampling,
+    Policy,
+    PromptConfirmation,
+)
 from invmm_gate.records import Finding, Measurement, RunData, RunRecord, SelfCheck
 
 COVERAGE: Final = "coverage"
@@ -86,9 +93,9 @@ def run_findings(run: RunRecord, policy: Policy) -> Iterator[Finding]:
     ]
     if not fitting:
         yield undecided(METRIC, f"the run used {metric.name} at {metric.threshold:g}, which the policy does not list")
-    difference = settings_difference(run, policy)
-    if difference:
-        yield undecided(SETTINGS, difference)
+    for difference in (settings_difference(run, policy), confirm_difference(run, policy)):
+        if difference:
+            yield undecided(SETTINGS, difference)
 
 
 def settings_difference(run: RunRecord, policy: Policy) -> str:
@@ -105,6 +112,46 @@ def settings_difference(run: RunRecord, policy: Policy) -> str:
     if different:
         return f"the run was measured with other settings than the policy's: {names(different)}"
     return ""
+
+
+def confirm_difference(run: RunRecord, policy: Policy) -> str:
+    """Where the run's confirmations were weaker than this policy asks; empty if they were at least as strong.
+
+    How many samples were drawn is compared record by record.
+    """
+    if not any(isinstance(rule, ConfirmedConfig) for rule in policy.rules):
+        return ""
+    try:
+        given = ConfirmChoice.model_validate_json(json.dumps(run.inputs.get("confirm")))
+    except (TypeError, ValueError):
+        return "the run does not say how its probes were confirmed"
+    asked = policy.confirm
+    if has_prompts(run):
+        strong = asked.prompts is None or _prompts_as_strong(given.prompts, asked.prompts)
+    else:
+        strong = asked.plain_sampling is None or _sampling_as_strong(given.plain_sampling, asked.plain_sampling)
+    return "" if strong else "the run confirmed by weaker means than the policy's"
+
+
+def _sampling_as_strong(given: PlainSampling | None, asked: PlainSampling) -> bool:
+    return given is not None and given.sampler_steps == asked.sampler_steps
+
+
+def _prompts_as_strong(given: PromptConfirmation | None, asked: PromptConfirmation) -> bool:
+    """Every scale that is asked for, the same sampler, and a search of at least the size."""
+    if given is None or given.sampler_steps != asked.sampler_steps:
+        return False
+    if not set(asked.guidance_scales) <= set(given.guidance_scales):
+        return False
+    return asked.gcg is None or (given.gcg is not None and _searched_as_much(given.gcg, asked.gcg))
+
+
+def _searched_as_much(given: GcgSearch, asked: GcgSearch) -> bool:
+    sizes = all(
+        (getattr(given, name) or float("inf")) >= (getattr(asked, name) or float("inf"))
+        for name in ("tokens", "steps", "candidates", "noises", "max_evaluations")
+    )
+    return sizes and given.top_k == asked.top_k
 
 
 def _plain(settings: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from invmm_gate.policy.conformal import Key
 from invmm_gate.policy.schema import PlainSampling, PromptConfirmation, Selection
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunRecord
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))
 """Ranks behind every key that an image can have."""
@@ -33,6 +33,12 @@ class Evidence:
             for probe in self.probes
             if is_selected(probe, choice) and probe.id in self.measured
         )
+
+
+def has_prompts(run: RunRecord) -> bool:
+    """Whether the run is of a text-to-image model, by the settings that it was measured with."""
+    settings = run.inputs.get("settings")
+    return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
 
 
 def is_selected(probe: Probe, choice: Selection) -> bool:

@@ -14,7 +14,7 @@ from invmm_gate.policy.schema import (
     RegressionConfig,
     RuleConfig,
 )
-from invmm_gate.settings import PROFILES
+from invmm_gate.settings import PROFILES, InversionSettings
 
 
 def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:
@@ -97,11 +97,39 @@ def _settings_notes(policy: Policy) -> Iterator[str]:
             continue
         if settings.steps < profile.steps:
             yield f"family {family}: {settings.steps} steps are fewer than the profile's {profile.steps}"
+        yield from _prompt_notes(family, settings, profile)
+
+
+def _confirm_notes(policy: Policy) -> Iterator[str]:
+    confirm, judged = policy.confirm, any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
+    if (confirm.plain_sampling or confirm.prompts) and not judged:
+        yield "confirm: probes are confirmed, but no rule 'confirmed' judges the outcome"
+    finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
+    for name, choice in (("plain_sampling", confirm.plain_sampling), ("prompts", confirm.prompts)):
+        if choice is not None and choice.probes == "flagged" and not finders:
+            yield f"confirm.{name}: probes is 'flagged', and no other rule ever flags one: nothing is confirmed"
+    if confirm.prompts is not None and confirm.prompts.gcg is not None and not finders:
+        yield "confirm.prompts.gcg: searches for probes that another rule found, and there is none"
+    if confirm.prompts is not None and max(confirm.prompts.guidance_scales) < 1:
+        yield "confirm.prompts: every guidance scale is below 1, so no prompt is followed in full"
+
+
+def _prompt_notes(family: str, settings: InversionSettings, profile: InversionSettings) -> Iterator[str]:
+    """What makes prompt inversion weaker than the profile's."""
+    if profile.prompt == "none":
+        return
+    if max(settings.guidance_scales) < 1:
+        yield f"family {family}: every guidance scale is below 1, so the prompt hardly counts in a test"
+    if settings.prompt != profile.prompt:
+        yield f"family {family}: prompt is {settings.prompt!r}, the profile's {profile.prompt!r}"
+    if settings.prompt_tokens < profile.prompt_tokens:
+        yield f"family {family}: {settings.prompt_tokens} prompt tokens are fewer than {profile.prompt_tokens}"
+    if settings.temperature > profile.temperature:
+        yield f"family {family}: a temperature above {profile.temperature:g} blurs every prompt"
 
 
 def _coverage_notes(policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
-    if policy.confirm.plain_sampling is not None and not any(isinstance(r, ConfirmedConfig) for r in policy.rules):
-        yield "confirm: probes are confirmed, but no rule 'confirmed' judges the outcome"
+    yield from _confirm_notes(policy)
     for kind, count, least in (
         ("controls", controls, policy.coverage.min_controls),
         ("probes", probes, policy.coverage.min_probes),

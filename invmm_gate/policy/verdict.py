@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from invmm_gate.policy.coverage import (
     self_check_findings,
     tolerated_error_notes,
 )
-from invmm_gate.policy.evidence import Evidence, names, undecided
+from invmm_gate.policy.evidence import Evidence, has_prompts, names, undecided
 from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
@@ -98,7 +98,7 @@ def gather(data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | N
         probes=probes,
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
-        plan=policy.confirm.prompts if _has_prompts(data) else policy.confirm.plain_sampling,
+        plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
         baseline=None if baseline is None else sound_measurements(baseline),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))
@@ -110,11 +110,6 @@ def probes_to_confirm(
     """Ids of the probes that the policy wants confirmed by a method, in the probe set's order."""
     required = gather(data, policy, baseline=baseline).required
     return tuple(probe.id for probe in data.run.probe_set.probes if (probe.id, method) in required)
-
-
-def _has_prompts(data: RunData) -> bool:
-    settings = data.run.inputs.get("settings")
-    return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
 
 
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -129,7 +124,7 @@ def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
             if named:
                 yield probe.id, PLAIN_SAMPLING
             continue
-        if named and probe.caption:
+        if named:  # without a caption the empty prompt is tried: the plain sampling of a text model
             yield probe.id, CAPTION
         if plan.gcg is not None and probe.id in flagged:
             yield probe.id, GCG

@@ -126,7 +126,11 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
         model=ModelManifest(path="m", name="m", pipeline="DDPMPipeline", files=files, digest=digest("model")),
         probe_set=ProbeSet(folder="probes", probes=probes, digest=digest("probes")),
         metric=metric_of(policy),
-        inputs={"family": "pixel", "settings": dataclasses.asdict(policy.resolve_settings("pixel"))},
+        inputs={
+            "family": "pixel",
+            "settings": dataclasses.asdict(policy.resolve_settings("pixel")),
+            "confirm": policy.confirm.model_dump(mode="json"),
+        },
     )
 
 
@@ -152,7 +156,7 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
 
 
 def text_run(policy: Policy = STRICT) -> RunData:
-    """The same of a text-to-image model: p1 and p2 have captions, which bring out nothing."""
+    """The same of a text-to-image model: p1 and p2 have captions; neither these nor the empty prompt bring out any."""
     data = clean_run(policy)
     captions = {"p1": "a cat on a mat", "p2": "a dog in fog"}
     probes = tuple(replace(each, caption=captions.get(each.id, "")) for each in data.run.probe_set.probes)
@@ -161,9 +165,9 @@ def text_run(policy: Policy = STRICT) -> RunData:
     run = replace(
         data.run,
         probe_set=replace(data.run.probe_set, probes=probes),
-        inputs={"family": family, "settings": settings},
+        inputs={"family": family, "settings": settings, "confirm": policy.confirm.model_dump(mode="json")},
     )
-    tried = tuple(sampled(name, 0, 64, method="caption") for name in captions)
+    tried = tuple(sampled(name, 0, 64, method="caption") for name in SENSITIVE)
     return replace(data, run=run, confirmations=tried)
 
 

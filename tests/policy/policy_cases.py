@@ -361,7 +361,8 @@ PROMPTS = {"prompts": {"trials": 64, "probes": "all", "gcg": {}}}
 def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: SimpleNamespace) -> None:
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = text_run(policy)
-    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2")  # p3 has no caption
+    # p3 has no caption: the empty prompt is tried
+    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3")
     assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
     assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
@@ -370,9 +371,9 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
     without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
     assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
-    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ()
+    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
     both = with_score(flagged, "p1", 0.01)
-    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1",)
+    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
 
 
 @case
@@ -395,7 +396,8 @@ def one_replicating_sample_of_any_prompt_blocks(gate: SimpleNamespace) -> None:
     data = text_run(policy)
     for method in (CAPTION, GCG, "cluster_prompt", "of a later version"):
         extra = sampled("p3", 1, 64, method=method)
-        verdict = judged(gate, replace(data, confirmations=(*data.confirmations, extra)), policy)
+        kept = tuple(each for each in data.confirmations if (each.probe, each.method) != ("p3", method))
+        verdict = judged(gate, replace(data, confirmations=(*kept, extra)), policy)
         expect(verdict, "block", ("confirmed", "p3"))
         assert verdict.findings[0].value == 1 / 64
 
@@ -408,6 +410,46 @@ def no_search_is_missing_where_an_input_was_found(gate: SimpleNamespace) -> None
     searched = with_score(text_run(policy), "p1", 0.01)
     searched = replace(searched, confirmations=(*searched.confirmations, sampled("p1", 0, 64, method=GCG)))
     expect(judged(gate, searched, policy), "block", ("invmm_below", "p1"))  # refuted within its budget: never cleared
+
+
+@case
+def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> None:
+    asked = {"prompts": {"guidance_scales": [1.0, 7.0], "sampler_steps": 50, "gcg": {"steps": 100, "top_k": 64}}}
+    policy = only(CONFIRMED, confirm=asked)
+    data = text_run(policy)
+    expect(judged(gate, data, policy), "pass")
+
+    def decision(**prompts: Any) -> str:
+        given = {"prompts": {**policy.confirm.prompts.model_dump(mode="json"), **prompts}}
+        run = replace(data.run, inputs={**data.run.inputs, "confirm": given})
+        return judged(gate, replace(data, run=run), policy).decision
+
+    search = policy.confirm.prompts.gcg.model_dump()
+    assert decision(guidance_scales=[1.0, 3.0, 7.0], gcg=search | {"steps": 101, "max_evaluations": None}) == "pass"
+    for weaker in ({"guidance_scales": [7.0]}, {"sampler_steps": 49}, {"sampler_steps": 51}, {"gcg": None}):
+        assert decision(**weaker) == "inconclusive", weaker
+    for change in ({"steps": 99}, {"top_k": 65}, {"noises": 15}, {"candidates": 127}, {"max_evaluations": 10**9}):
+        assert decision(gcg=search | change) == "inconclusive", change
+    assert decision(gcg="none") == "inconclusive"
+    assert decision(gcg=search | {"steps": "many"}) == "inconclusive"
+    unsaid = {key: value for key, value in data.run.inputs.items() if key != "confirm"}
+    expect(
+        judged(gate, replace(data, run=replace(data.run, inputs=unsaid)), policy), "inconclusive", ("settings", None)
+    )
+    plain = clean_run()
+    given = {"plain_sampling": {"sampler_steps": 5}}
+    run = replace(plain.run, inputs={**plain.run.inputs, "confirm": given})
+    expect(judged(gate, replace(plain, run=run), only(CONFIRMED)), "inconclusive", ("settings", None))
+    expect(judged(gate, replace(plain, run=run), only(BELOW)), "pass")
+    for confirm in ({}, {"plain_sampling": None}, {"prompts": asked["prompts"]}):
+        run = replace(plain.run, inputs={**plain.run.inputs, "confirm": confirm})
+        found = judged(gate, replace(plain, run=run), only(CONFIRMED, BELOW))
+        expect(found, "inconclusive", ("settings", None))
+    expect(judged(gate, plain, only(CONFIRMED, BELOW, confirm=asked)), "inconclusive", ("confirmed", None))
+    run = replace(data.run, inputs={**data.run.inputs, "confirm": {"prompts": None}})
+    expect(judged(gate, replace(data, run=run), policy), "inconclusive", ("settings", None))
+    no_search = only(CONFIRMED, confirm={"prompts": {"guidance_scales": [7.0]}})
+    expect(judged(gate, data, no_search), "pass")
 
 
 @case

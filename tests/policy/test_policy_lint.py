@@ -58,3 +58,18 @@ def test_rule_that_can_fire_is_not_named() -> None:
         STRICT, rules=[{"rule": "confirmed", "rate_limit": 0.69}], confirm={"plain_sampling": {"trials": 10}}
     )
     assert lint(fine) == ()
+
+
+def test_a_search_that_no_rule_ever_asks_for_is_named() -> None:
+    prompts = {"probes": "flagged", "guidance_scales": [0.5], "gcg": {"steps": 10}}
+    found = lint(policy_with(STRICT, rules=[{"rule": "confirmed"}], confirm={"prompts": prompts}))
+    assert any("nothing is confirmed" in text for text in found)
+    assert any(text.startswith("confirm.prompts.gcg: searches for probes that another rule found") for text in found)
+    assert any("every guidance scale is below 1, so no prompt" in text for text in found)
+
+
+def test_weaker_prompt_inversion_than_the_profile_s_is_named() -> None:
+    settings = {"prompt": "caption", "temperature": 100.0, "prompt_tokens": 1, "guidance_scales": [0.0]}
+    found = lint(policy_with(STRICT, measure={"settings": settings}))
+    for part in ("prompt is 'caption'", "1 prompt tokens are fewer than 75", "blurs every prompt", "hardly counts"):
+        assert any(text.startswith("family stable_diffusion: ") and part in text for text in found), part
