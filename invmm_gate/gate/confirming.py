@@ -188,7 +188,7 @@ def _tried_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan
 
     False where that could not be finished.
     """
-    done = work.replicated()
+    done = work.replicated() | {probe.id}
     others = [
         other
         for other in work.session.inputs.probe_set.probes

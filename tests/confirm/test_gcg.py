@@ -308,3 +308,15 @@ def test_a_start_that_is_no_text_to_the_tokenizer_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="does not come back from its own tokens"):
         hunted(text_model, known_images, 1, typeable, start="river <|startoftext|> clock")
+
+
+def test_the_gradient_is_taken_at_the_string_itself_also_where_a_token_of_it_is_not_allowed(
+    text_model: TextMixture, known_images: Tensor, typeable: Tensor
+) -> None:
+    """A caption's word pieces cannot be typed alone, so they are never allowed, yet they are part of the prompt."""
+    current = string(text_model, "river olive")
+    without_river = typeable[typeable != current[0]]
+    at_all = objective(text_model, known_images, typeable).gradient(current)
+    at_fewer = objective(text_model, known_images, without_river).gradient(current)
+    assert bool(at_fewer[:, current[0]].isposinf().all())
+    torch.testing.assert_close(at_fewer[:, without_river], at_all[:, without_river], rtol=1e-4, atol=1e-7)

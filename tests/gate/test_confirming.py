@@ -1,0 +1,166 @@
+"""Confirmation with prompts, on a text-to-image model whose trigger words are known: captions, search, cluster."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from invmm_gate.diffusion.schedule import VariancePreserving
+from invmm_gate.errors import MeasurementError
+from invmm_gate.gate import confirming
+from invmm_gate.gate.inputs import Inputs, Options
+from invmm_gate.gate.progress import Silent
+from invmm_gate.gate.session import Session
+from invmm_gate.policy.verdict import judge
+from invmm_gate.records import Probe, RunData, Verdict
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.similarity.pixel import PixelRmse
+from tests.confirm.text_world import CAPTION, text_mixture
+from tests.policy.policy_builders import CHECKS, CONTROLS, STRICT, TODAY, measured, policy_with, text_run, waiver
+from tests.policy.policy_builders import digest as sha
+from tests.policy.policy_builders import probe as control
+
+SEARCH = {"tokens": 6, "steps": 30, "candidates": 64, "top_k": 32, "noises": 16}
+PROMPTS = {"trials": 32, "sampler_steps": 10, "guidance_scales": [3.0], "gcg": SEARCH}
+POLICY = policy_with(STRICT, confirm={"prompts": PROMPTS})
+NEUTRAL = "photo of stone"
+
+
+class Pictures(Session):
+    """A session whose images are at hand, by probe id."""
+
+    __slots__ = ()
+    pictures: dict[str, Tensor]
+
+    def image(self, probe: str) -> Tensor:
+        return type(self).pictures[probe]
+
+
+@dataclass(frozen=True)
+class Stage:
+    session: Session
+    folder: RunFolder
+
+    def confirm(self) -> None:
+        confirming.confirm(self.session, self.folder, Silent())
+
+    def records(self) -> dict[tuple[str, str], Any]:
+        return {(record.probe, record.method): record for record in self.folder.confirmations()}
+
+    def judged(self, **waived: Any) -> Verdict:
+        waivers = (waiver(**waived),) if waived else ()
+        return judge(self.folder.data(), POLICY, waivers, today=TODAY)
+
+
+def _probe(name: str, caption: str, cluster: str = "") -> Probe:
+    return Probe(
+        id=name, path=f"{name}.png", sha256=sha(name), group="sensitive", line=2, category="faces", caption=caption,
+        cluster=cluster,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: Path) -> Any:
+    """`a` scored low under a caption that does not trigger it; `b` shows nearly the same picture; `c` is triggered."""
+
+    def build(caption: str = NEUTRAL) -> Stage:
+        probes = (_probe("a", caption, "k"), _probe("b", "", "k"), _probe("c", CAPTION))
+        probes += tuple(control(name, group="control") for name in CONTROLS)
+        data: RunData = text_run(POLICY)
+        run = replace(
+            data.run,
+            probe_set=replace(data.run.probe_set, probes=probes),
+            fingerprint=fingerprint(data.run.inputs),
+        )
+        folder = RunFolder(tmp_path / "run")
+        folder.path.mkdir()
+        folder.begin(run)
+        for check in CHECKS:
+            folder.append(check)
+        for each in probes:
+            folder.append(measured(each, 0.01 if each.id == "a" else None))
+        Pictures.pictures = {
+            "a": known_images[1],
+            "b": (known_images[1] + 0.01).clamp(-1, 1),
+            "c": known_images[0],
+        }
+        session = Pictures(
+            inputs=Inputs(options=Options(model=Path("m"), policy="x"), policy=POLICY, probe_set=run.probe_set,
+                          model=run.model),
+            model=text_mixture(known_images[:32], linear_schedule),
+            metric=PixelRmse(0.1),
+            settings=POLICY.resolve_settings("stable_diffusion"),
+            record=run,
+            slots=8,
+        )  # fmt: skip
+        return Stage(session, folder)
+
+    return build
+
+
+def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_on_the_cluster(stage: Any) -> None:
+    done = stage()
+    done.confirm()
+    found = done.records()
+    assert set(found) == {("a", "caption"), ("b", "caption"), ("c", "caption"), ("a", "gcg"), ("b", "cluster_prompt")}
+    assert (found["a", "caption"].status, found["b", "caption"].status) == ("refuted", "refuted")
+    assert found["b", "caption"].prompt == "", "without a caption the empty prompt is tried"
+    assert found["c", "caption"].hits == found["c", "caption"].trials == 32
+    assert found["a", "gcg"].hits == found["a", "gcg"].trials == 32
+    assert found["b", "cluster_prompt"].prompt == found["a", "gcg"].prompt
+    assert all((done.folder.path / name).exists() for record in found.values() for name in record.copies)
+    assert {(item.rule, item.probe) for item in done.judged().findings if item.effect == "block"} == {
+        ("invmm_below", "a"), ("confirmed", "a"), ("confirmed", "b"), ("confirmed", "c"),
+    }  # fmt: skip
+    before = done.folder.confirmations()
+    done.confirm()
+    assert done.folder.confirmations() == before, "nothing is tried twice"
+
+
+def _not_finite(*_given: Any, **_named: Any) -> Any:
+    raise MeasurementError("sampling with a prompt gave NaN or infinity")
+    yield
+
+
+@pytest.mark.parametrize("fault", ["killed", "out of memory", "NaN"])
+def test_a_fault_while_the_cluster_is_tried_never_turns_a_block_into_a_pass(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    done = stage()
+    real = confirming.replication_of_prompt
+    failed = []
+
+    def faulty(*given: Any, **named: Any) -> Any:
+        if named["method"] != "cluster_prompt" or failed:
+            return real(*given, **named)
+        failed.append(fault)
+        if fault == "NaN":
+            return _not_finite()
+        raise KeyboardInterrupt if fault == "killed" else torch.OutOfMemoryError("x")
+
+    monkeypatch.setattr(confirming, "replication_of_prompt", faulty)
+    if fault == "killed":
+        with pytest.raises(KeyboardInterrupt):
+            done.confirm()
+    else:
+        done.confirm()
+    assert failed == [fault]
+    if fault == "NaN":
+        assert ("a", "gcg") not in done.records(), "the search counts once all that follows from it is there"
+        assert done.judged(probe="a").decision == "block"  # c's caption; without it the missing search is open
+        assert ("confirmed", "a") in {(item.rule, item.probe) for item in done.judged().findings}
+    done.confirm()
+    assert done.records()["b", "cluster_prompt"].hits == 32
+    assert len(done.folder.confirmations()) == len(done.records())
+    blocked = {item.probe for item in done.judged(probe="a").findings if item.effect == "block" and not item.waiver}
+    assert {"b", "c"} <= blocked
+
+
+def test_a_caption_with_a_special_token_is_no_start_for_a_search_and_ends_nothing(stage: Any) -> None:
+    done = stage(caption="a <|startoftext|> cat")
+    done.confirm()
+    assert done.records()["a", "gcg"].hits == 32
