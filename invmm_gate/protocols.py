@@ -125,8 +125,16 @@ class DiffusionModel(Protocol):
         """The text side; None for an unconditional model."""
         ...
 
+    @property
+    def guidance_distilled(self) -> bool:
+        """Whether the guidance scale is an input of the network, which then has no unconditional branch."""
+        ...
+
     def forwards(self, guidance_scale: float) -> int:
-        """Network forwards that one row of `estimate_x_0` takes: two where guidance needs both branches."""
+        """Network forwards that one row of `estimate_x_0` takes: two where guidance needs both branches.
+
+        Raises ModelError for a scale that the model cannot be given.
+        """
         ...
 
     def encode(

@@ -46,6 +46,11 @@ class MixtureDenoiser:
         """No text side."""
         return None
 
+    @property
+    def guidance_distilled(self) -> bool:
+        """There is no guidance."""
+        return False
+
     def forwards(self, guidance_scale: float) -> int:
         """One evaluation a row."""
         del guidance_scale

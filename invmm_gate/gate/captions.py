@@ -12,7 +12,10 @@ from invmm_gate.settings import InversionSettings
 
 
 def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
-    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model, or not be searched."""
+    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model, or its search not run.
+
+    ModelError for a guidance scale that the model cannot be given.
+    """
     key = "plain_sampling" if model.prompts is None else "prompts"
     confirms = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     if confirms and getattr(policy.confirm, key) is None:
@@ -21,8 +24,10 @@ def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
             f"policy {policy.name}: rule 'confirmed' needs confirm.{key} for a model {kind}",
             do="add it as the shipped policies have it, or remove the rule",
         )
-    if policy.confirm.prompts is not None:
+    if model.prompts is not None and policy.confirm.prompts is not None:
         gcg_plan(policy.confirm.prompts, rows=1)
+        for scale in policy.confirm.prompts.guidance_scales:
+            model.forwards(scale)
 
 
 def check_captions(probe_set: ProbeSet, prompts: PromptEncoder | None, settings: InversionSettings) -> dict[str, int]:

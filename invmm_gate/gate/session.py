@@ -78,6 +78,8 @@ def open_session(inputs: Inputs) -> Session:
     model = load_model(inputs.model, device=device)
     settings = inputs.policy.resolve_settings(model.family)
     check_prompt_setting(model, settings)
+    for scale in settings.guidance_scales:
+        model.forwards(scale)
     require_confirmation(inputs.policy, model)
     truncated = check_captions(inputs.probe_set, model.prompts, settings)
     for probe in inputs.probe_set.probes:
@@ -100,6 +102,7 @@ def open_session(inputs: Inputs) -> Session:
             "policy": inputs.options.policy,
             "device": device,
             "truncated_captions": truncated,
+            "guidance_distilled": model.guidance_distilled,
         },
     )
     return Session(

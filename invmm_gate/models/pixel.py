@@ -41,6 +41,11 @@ class PixelModel:
         """An unconditional model has no text side."""
         return None
 
+    @property
+    def guidance_distilled(self) -> bool:
+        """There is no guidance."""
+        return False
+
     def forwards(self, guidance_scale: float) -> int:
         """Network forwards a row: one, as there is no guidance."""
         del guidance_scale

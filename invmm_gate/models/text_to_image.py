@@ -57,7 +57,12 @@ class TextToImageModel:
         return getattr(self.network.config, "time_cond_proj_dim", None) is not None
 
     def forwards(self, guidance_scale: float) -> int:
-        """Network forwards a row: two where both branches are needed."""
+        """Network forwards a row: two where both branches are needed.
+
+        Raises ModelError for a scale below 1 where the network knows guided estimates alone.
+        """
+        if self.guidance_distilled and guidance_scale < 1:
+            raise _no_unconditional_branch(guidance_scale)
         return 1 if self.guidance_distilled or guidance_scale in (0.0, 1.0) else 2
 
     def encode(
@@ -140,13 +145,17 @@ class TextToImageModel:
     def _scale_embedding(self, x_t: Tensor, guidance_scale: float) -> Tensor:
         size: int = self.network.config.time_cond_proj_dim
         if guidance_scale < 1:
-            raise ModelError(
-                f"guidance_scale {guidance_scale:g} for a guidance-distilled network, without an unconditional branch",
-                expected="guidance scales of 1 or more",
-                do="leave the others out of guidance_scales",
-            )
+            raise _no_unconditional_branch(guidance_scale)
         embedding = guidance_embedding(guidance_scale - 1, size)
         return embedding.to(x_t.device, self.network.dtype).expand(x_t.shape[0], size)
+
+
+def _no_unconditional_branch(guidance_scale: float) -> ModelError:
+    return ModelError(
+        f"guidance_scale {guidance_scale:g} for a guidance-distilled network, without an unconditional branch",
+        expected="guidance scales of 1 or more",
+        do="leave the others out of guidance_scales",
+    )
 
 
 def guidance_embedding(weight: float, size: int) -> Float[Tensor, "1 size"]:

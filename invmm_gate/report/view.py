@@ -157,6 +157,8 @@ def _run_warnings(data: RunData) -> Iterator[str]:
     cut = data.run.context.get("truncated_captions")
     if isinstance(cut, Mapping) and cut:
         yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."
+    if data.run.context.get("guidance_distilled"):
+        yield "The network is guidance-distilled: it has no unconditional branch, and only scales from 1 on were tried."
     if data.run.metric.unfit:
         yield f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}."
     failed = [check.name for check in data.self_checks if not check.passed]

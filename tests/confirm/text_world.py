@@ -97,6 +97,8 @@ class TextMixture:
         self.forward_rows, self.backward_rows = 0, 0
         self.calls: set[int] = set()
 
+    guidance_distilled = False
+
     def forwards(self, guidance_scale: float) -> int:
         return 1 if guidance_scale in (0.0, 1.0) else 2
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.gate.world import POLICY, World, add_picture, new_world, policy_with
-from tests.models.tiny_text import build
+from tests.models.tiny_text import build, stable_diffusion
 
 LONG = "the cat and the dog " * 10
 PROMPTS = {"prompts": {"trials": 2, "sampler_steps": 2}}
@@ -100,6 +100,20 @@ def test_the_report_says_what_ships_with_the_checkpoint_and_was_not_measured(wor
     called = check(World(world.folder, folder), text_policy())
     assert called.code == 11, called.err
     assert "not loaded, so its effect was not measured: safety_checker" in (world.run / "report.html").read_text()
+
+
+def test_a_guidance_distilled_model_takes_scales_from_one_on_and_the_report_says_so(
+    world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "distilled"
+    stable_diffusion(time_cond_proj_dim=8).pipeline.save_pretrained(folder)
+    distilled = World(world.folder, folder)
+    called = check(distilled, text_policy(guidance_scales=[0.0, 3.0]))
+    assert (called.code, "without an unconditional branch" in called.error) == (2, True)
+    confirm = {"prompts": {**PROMPTS["prompts"], "guidance_scales": [0.5]}}
+    assert "without an unconditional branch" in check(distilled, text_policy(confirm=confirm)).error
+    assert check(distilled, text_policy()).code == 11
+    assert "The network is guidance-distilled" in (world.run / "report.html").read_text()
 
 
 def test_pictures_are_still_checked_first(world: World) -> None:

@@ -84,6 +84,8 @@ class Wrapped:
 
     prompts = None
 
+    guidance_distilled = False
+
     def forwards(self, guidance_scale: float) -> int:
         return 1
 

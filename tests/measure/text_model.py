@@ -51,6 +51,8 @@ class WordMixture:
         self.latent_shape, self.image_size = tuple(images.shape[1:]), tuple(images.shape[2:])
         self.forward_rows = 0
 
+    guidance_distilled = False
+
     def forwards(self, guidance_scale: float) -> int:
         return 1 if guidance_scale in (0.0, 1.0) else 2
 
