@@ -1,0 +1,90 @@
+"""The rule `confirmed`: what an input that a user could give brought about."""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+from invmm_gate.intervals import clopper_pearson
+from invmm_gate.policy.evidence import Evidence, block, undecided
+from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, PromptConfirmation
+from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Finding
+
+METHODS: Final = {
+    PLAIN_SAMPLING: "plain sampling",
+    CAPTION: "its caption",
+    CLUSTER_PROMPT: "a prompt of its cluster",
+    GCG: "prompt search",
+}
+"""What a finding calls a way of confirming."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Blocks a probe that an input replicates; a confirmation that is missing or unfinished leaves the run open."""
+
+    config: ConfirmedConfig
+
+    def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        plan = evidence.plan
+        if plan is None:
+            return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
+        found = tuple(finding for record in evidence.confirmations for finding in self._judge(record, plan))
+        return found + tuple(
+            undecided(self.config.rule, f"{probe} was not confirmed by {METHODS[method]}", probe)
+            for probe, method in self._missing(evidence)
+        )
+
+    def _missing(self, evidence: Evidence) -> list[tuple[str, str]]:
+        """In the probe set's order. Where an input was found no search is missing: the probe blocks as it is."""
+        tried = {(record.probe, record.method) for record in evidence.confirmations}
+        hit = {record.probe for record in evidence.confirmations if record.hits}
+        order = {probe.id: place for place, probe in enumerate(evidence.probes)}
+        missing = (each for each in evidence.required - tried if each[1] != GCG or each[0] not in hit)
+        return sorted(missing, key=lambda each: (order[each[0]], each[1]))
+
+    def _judge(self, record: Confirmation, plan: PlainSampling | PromptConfirmation) -> tuple[Finding, ...]:
+        if isinstance(plan, PlainSampling) and record.method == PLAIN_SAMPLING:
+            return self._judge_rate(record, plan)
+        rule, probe = self.config.rule, record.probe
+        if record.status == "confirmed" or record.hits > 0:
+            by = METHODS.get(record.method, record.method)
+            message = f"an input found by {by} replicates {probe} in {record.hits} of {record.trials} samples"
+            return (block(rule, probe, message, value=record.hits / record.trials),)
+        if record.status == "undecided":
+            return (undecided(rule, f"the confirmation of {probe} is undecided", probe),)
+        if record.method == CAPTION and record.trials < plan.trials:
+            message = f"{probe} was sampled {record.trials} times by caption, fewer than the {plan.trials} asked for"
+            return (undecided(rule, message, probe),)
+        return ()
+
+    def _judge_rate(self, record: Confirmation, plan: PlainSampling) -> tuple[Finding, ...]:
+        limit = self.config.rate_limit
+        counts = f"{record.hits} of {record.trials} samples"
+        if (low := self._lowest_rate(record, plan)) > limit:
+            message = f"plain sampling replicates {record.probe} in {counts}: at least {low:.3g}, above {limit:g}"
+            rate = record.hits / record.trials
+            return (block(self.config.rule, record.probe, message, value=rate, limit=limit),)
+        if self._could_exceed(record, plan):
+            message = f"{record.probe} was sampled {record.trials} times, fewer than the {plan.trials} asked for"
+            return (undecided(self.config.rule, message, record.probe),)
+        if record.status == "undecided":
+            return (undecided(self.config.rule, f"the confirmation of {record.probe} is undecided", record.probe),)
+        return ()
+
+    def _lowest_rate(self, record: Confirmation, plan: PlainSampling) -> float:
+        """The higher of the recorded lower bound and the one at the policy's own confidence.
+
+        Sampling that looks several times records a wider interval; the record must not be the more lenient one.
+        """
+        low = clopper_pearson(record.hits, record.trials, confidence=plan.confidence).low
+        return max(record.interval.low, low)
+
+    def _could_exceed(self, record: Confirmation, plan: PlainSampling) -> bool:
+        """Whether samples are missing that could have led to a block.
+
+        None are missing once the interval lies at or below the limit as a whole: the question is answered.
+        """
+        left = max(0, plan.trials - record.trials)
+        now = clopper_pearson(record.hits, record.trials, confidence=plan.confidence)
+        worst = clopper_pearson(record.hits + left, record.trials + left, confidence=plan.confidence)
+        return now.high > self.config.rate_limit and worst.low > self.config.rate_limit
