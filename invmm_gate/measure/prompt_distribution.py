@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Logits = Float[Tensor, "*batch position choice"]
+Logits = Float[Tensor, "*#batch position choice"]
 
 
 def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "..."]:

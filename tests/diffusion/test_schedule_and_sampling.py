@@ -19,6 +19,7 @@ class SmoothNetwork:
 
     family = "pixel"
     latent_shape = (3, 8, 8)
+    prompts, guidance_distilled = None, False
     image_size = (8, 8)
     device = torch.device("cpu")
 
@@ -27,6 +28,9 @@ class SmoothNetwork:
 
     def network(self, x_t: Tensor, time: Tensor) -> Tensor:
         return torch.tanh(x_t * (0.5 + time.view(-1, 1, 1, 1) / 2000)) + 0.1 * x_t.roll(1, -1)
+
+    def forwards(self, guidance_scale):
+        return 1
 
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return images
