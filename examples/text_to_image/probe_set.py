@@ -1,0 +1,52 @@
+"""Writes the example's probe set: planted images of both kinds, ordinary ones, and images that the model never saw.
+
+python examples/text_to_image/probe_set.py probes
+"""
+
+import argparse
+import datetime
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from captions import probe_caption
+
+from invmm_gate.probes.curate import add_probes, init_probe_set
+from invmm_gate.records import Group
+
+from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, draw
+
+ADDED_ON: Final = datetime.date(2026, 11, 22)
+MEMBERS: Final[dict[str, tuple[Group, tuple[int, ...]]]] = {
+    "planted_with_caption": ("duplicated", PLANTED_WITH_CAPTION),
+    "planted_without_trigger": ("duplicated", PLANTED_WITHOUT_TRIGGER),
+    "ordinary": ("sensitive", ORDINARY[:8]),
+    "never_seen": ("control", NEVER_SEEN[:16]),
+}
+"""Category -> group and image numbers."""
+
+
+def write_probe_set(folder: Path) -> None:
+    """Draw the images and add them, one by one, as each has a caption of its own."""
+    init_probe_set(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        for category, (group, numbers) in MEMBERS.items():
+            for number in numbers:
+                path = Path(scratch) / f"{category}-{number}.png"
+                draw(number).save(path)
+                add_probes(
+                    folder,
+                    [path],
+                    group=group,
+                    category=category,
+                    caption=probe_caption(number),
+                    source="drawn by examples/text_to_image/draw.py",
+                    licence="Apache-2.0",
+                    added_on=ADDED_ON,
+                )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    write_probe_set(parser.parse_args().folder)
