@@ -32,7 +32,7 @@ coverage: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet,tracking,dev]"
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet,tracking,registry,curation,dev]"
 	touch $(INSTALLED)
 
 clean:

@@ -58,3 +58,15 @@ class PublishError(GateError):
     """A finished run that could not be sent or written where it should go."""
 
     exit_code = INCONCLUSIVE
+
+
+class RegistryError(GateError):
+    """A model registry that does not answer, or answers what cannot be: nothing is promoted."""
+
+    exit_code = INCONCLUSIVE
+
+
+class VerificationError(GateError):
+    """An attestation that does not hold for the model, policy or time it is asked about."""
+
+    exit_code = BLOCK
