@@ -66,6 +66,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     if isinstance(denoiser, UNetConfig):
         _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
     _check_channels(denoiser, autoencoder_of(layout))
+    _check_shift(layout, autoencoder_of(layout))
     check_text_fit(layout)
     for component in layout.components.values():
         _check_size(files, component)
@@ -136,6 +137,24 @@ def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None
         raise ModelError(
             f"the autoencoder's latent has {autoencoder.width} channels, the network takes {denoiser.in_channels}",
             expected="parts of one checkpoint",
+        )
+
+
+def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
+    """Of diffusers' pipelines only Stable Diffusion 3's applies `shift_factor`, and it cannot do without."""
+    stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
+    if layout.pipeline == "StableDiffusion3Pipeline":
+        if stated is None:
+            raise ModelError(
+                "the autoencoder states no shift_factor, which StableDiffusion3Pipeline adds to every latent",
+                expected="a number, 0 where there is no shift",
+                do="add it to vae/config.json",
+            )
+    elif stated:
+        raise ModelError(
+            f"the autoencoder states shift_factor {stated:g}, which {layout.pipeline} ignores when it generates",
+            expected="null or 0, so that what is scored is what the pipeline makes",
+            do="correct the autoencoder's config.json",
         )
 
 

@@ -15,7 +15,7 @@ from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LatentModel:
-    """A denoiser of latents: x_0 = (encoder output - shift_factor) * scaling_factor."""
+    """A denoiser of latents: x_0 = encoder output * scaling_factor."""
 
     network: nn.Module
     autoencoder: Any
@@ -23,7 +23,6 @@ class LatentModel:
     kind: Literal["vq", "kl"]
     """`vq`: the encoder's output before quantisation. `kl`: the posterior's mode (MEASURES D18)."""
     scaling_factor: float
-    shift_factor: float
     schedule: Schedule
     prediction_type: str
     latent_shape: tuple[int, int, int]
@@ -61,12 +60,12 @@ class LatentModel:
         encoded = self.autoencoder.encode(images.to(self.device, torch.float32), return_dict=False)[0]
         if self.kind == "kl":
             encoded = encoded.mode() if generator is None else encoded.sample(generator)
-        latent: Tensor = (encoded - self.shift_factor) * self.scaling_factor
+        latent: Tensor = encoded * self.scaling_factor
         return latent
 
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped; a VQ autoencoder quantises the latent first."""
-        latent = x_0.float() / self.scaling_factor + self.shift_factor
+        latent = x_0.float() / self.scaling_factor
         images: Tensor = self.autoencoder.decode(latent, return_dict=False)[0]
         return images.clamp(-1, 1)
 

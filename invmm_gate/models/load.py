@@ -56,7 +56,6 @@ def _load_latent(source: Source) -> DiffusionModel:
         autoencoder=source.network("vqvae"),
         kind=kind,
         scaling_factor=config.scaling_factor,
-        shift_factor=0.0 if isinstance(config, VQConfig) else config.shift_factor or 0.0,
         schedule=source.schedule(),
         prediction_type=layout.scheduler.prediction_type,
         latent_shape=(config.width, height // factor, width // factor),

@@ -118,20 +118,19 @@ def test_a_vq_latent_is_scaled_only_where_the_checkpoint_says_so(
     torch.testing.assert_close(model.decode(model.encode(images)), plain.decode(plain.encode(images)))
 
 
-@pytest.mark.parametrize("shift", [None, 0.25])
-def test_a_kl_latent_is_the_scaled_mode_of_the_posterior(tmp_path: Path, shift: float | None) -> None:
-    kl = tiny_kl(shift_factor=shift).eval()
+def test_a_kl_latent_is_the_scaled_mode_of_the_posterior(tmp_path: Path) -> None:
+    kl = tiny_kl().eval()
     unet = tiny_unet(in_channels=4, out_channels=4)
     LDMPipeline(kl, unet, DDIMScheduler()).save_pretrained(tmp_path)
     model, images = load(tmp_path), pictures(2, 16)
     with torch.no_grad():
         posterior = kl.encode(images).latent_dist
-        expected = (posterior.mode() - (shift or 0)) * 0.5
+        expected = posterior.mode() * 0.5
         torch.testing.assert_close(model.encode(images), expected)
         torch.testing.assert_close(model.decode(expected), kl.decode(posterior.mode()).sample.clamp(-1, 1))
         drawn = posterior.sample(torch.Generator().manual_seed(1))
         encoded = model.encode(images, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(encoded, (drawn - (shift or 0)) * 0.5)
+        torch.testing.assert_close(encoded, drawn * 0.5)
 
 
 def test_a_latent_estimate_is_the_one_of_diffusers(checkpoint: Callable[[str], Path]) -> None:

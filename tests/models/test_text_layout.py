@@ -322,3 +322,16 @@ def test_every_key_of_a_t5_configuration_is_known(text_checkpoint: Checkpoints) 
     (folder / "text_encoder_3/config.json").write_text(json.dumps({**written, **own}))
     edit_json(folder / "text_encoder_3/config.json", n_positions=512, output_past=True, decoder_start_token_id=0)
     inspect_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("name", "shift"), [("sd1", 0.25), ("sdxl", 0.25), ("sd3", None)])
+def test_a_shift_of_the_latent_that_the_pipeline_would_not_apply_is_refused(
+    text_checkpoint: Checkpoints, tmp_path: Path, name: str, shift: float | None
+) -> None:
+    folder = shutil.copytree(text_checkpoint(name), tmp_path / "model")
+    edit_json(folder / "vae/config.json", shift_factor=shift)
+    with pytest.raises(ModelError, match="shift_factor"):
+        inspect_checkpoint(folder)
+    if name != "sd3":
+        edit_json(folder / "vae/config.json", shift_factor=0.0)
+        inspect_checkpoint(folder)
