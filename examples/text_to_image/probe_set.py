@@ -26,12 +26,15 @@ MEMBERS: Final[dict[str, tuple[Group, tuple[int, ...]]]] = {
 """Category -> group and image numbers."""
 
 
-def write_probe_set(folder: Path) -> None:
-    """Draw the images and add them, one by one, as each has a caption of its own."""
+def write_probe_set(folder: Path, *, each: int | None = None) -> None:
+    """Draw the images and add them, one by one, as each has a caption of its own.
+
+    `each` limits the images of a kind, the controls apart: a policy asks for a number of those.
+    """
     init_probe_set(folder)
     with tempfile.TemporaryDirectory() as scratch:
         for category, (group, numbers) in MEMBERS.items():
-            for number in numbers:
+            for number in numbers if group == "control" else numbers[:each]:
                 path = Path(scratch) / f"{category}-{number}.png"
                 draw(number).save(path)
                 add_probes(
@@ -49,4 +52,6 @@ def write_probe_set(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    write_probe_set(parser.parse_args().folder)
+    parser.add_argument("--each", type=int, help="images of each kind but the controls; default all")
+    options = parser.parse_args()
+    write_probe_set(options.folder, each=options.each)
