@@ -34,7 +34,9 @@ class Checkout:
         inputs |= {name.replace("_", "-"): value for name, value in given.items()}
         environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GITHUB_TOKEN": "canary-of-a-token"}
         scratch = Path(tempfile.mkdtemp(dir=self.folder.parent))
-        return run_action(inputs, workspace=self.folder, scratch=scratch, services=services, environment=environment)
+        return run_action(
+            inputs, workspace=self.folder, scratch=scratch, services=services, action=action, environment=environment
+        )
 
     @property
     def artifacts(self) -> list[Path]:
