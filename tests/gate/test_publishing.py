@@ -88,7 +88,7 @@ def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tm
 def test_private_texts_and_pixels_appear_nowhere_on_the_trackers_disk(finished, tmp_path):
     check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
     stored = [tmp_path / "local.db", *(path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file())]
-    pictures = [path.read_bytes() for path in (finished.run / "copies").iterdir()]
+    pictures = [path.read_bytes() for path in (finished.run / "copies").rglob("*.png")]
     for path in stored:
         content = path.read_bytes()
         assert CAPTION.encode() not in content
