@@ -89,6 +89,7 @@ def test_private_texts_and_pixels_appear_nowhere_on_the_trackers_disk(finished, 
     check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
     stored = [tmp_path / "local.db", *(path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file())]
     pictures = [path.read_bytes() for path in (finished.run / "copies").rglob("*.png")]
+    assert pictures
     for path in stored:
         content = path.read_bytes()
         assert CAPTION.encode() not in content
