@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 # The numerics once more with the shapes in their signatures checked at run time; twice as slow, so apart from `test`.
 shapes: $(INSTALLED)

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from invmm_gate.policy.schema import Policy, load_policy
     from invmm_gate.policy.verdict import judge
     from invmm_gate.probes.checks import validate_probe_set
+    from invmm_gate.probes.suite import probe_set_suite, probe_set_table
     from invmm_gate.protocols import CopyMetric, DiffusionModel, NoiseLevel
     from invmm_gate.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
     from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.runs.suites import confirmations_suite, measurements_suite
+    from invmm_gate.runs.tables import confirmations_table, measurements_table
     from invmm_gate.settings import PROFILES, InversionSettings
     from invmm_gate.similarity.calibrate import calibrate
     from invmm_gate.similarity.embedding import EncoderCosine
@@ -72,10 +75,16 @@ _HOMES: Final[dict[str, str]] = {
     "calibrate": "similarity.calibrate",
     "check": "gate.check",
     "confirm_by_sampling": "confirm.plain_sampling",
+    "confirmations_suite": "runs.suites",
+    "confirmations_table": "runs.tables",
     "inspect_checkpoint": "models.inspect",
     "judge": "policy.verdict",
     "load_model": "models.load",
     "load_policy": "policy.schema",
+    "measurements_suite": "runs.suites",
+    "measurements_table": "runs.tables",
+    "probe_set_suite": "probes.suite",
+    "probe_set_table": "probes.suite",
     "sample": "diffusion.sampling",
     "sscd_metric": "similarity.sscd",
     "validate_probe_set": "probes.checks",
@@ -114,10 +123,16 @@ __all__ = [
     "calibrate",
     "check",
     "confirm_by_sampling",
+    "confirmations_suite",
+    "confirmations_table",
     "inspect_checkpoint",
     "judge",
     "load_model",
     "load_policy",
+    "measurements_suite",
+    "measurements_table",
+    "probe_set_suite",
+    "probe_set_table",
     "sample",
     "sscd_metric",
     "validate_probe_set",

@@ -44,6 +44,42 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectationRecord:
+    """What one expectation of a Great Expectations suite found."""
+
+    name: str
+    """What is expected, in words."""
+    kind: str
+    """Its class in great_expectations.expectations."""
+    success: bool
+    failing: int
+    """Rows that do not meet it; 0 too where it is of the whole table."""
+    rows: tuple[str, ...] = ()
+    """Ids of the probes in the first of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRecord:
+    """What a Great Expectations suite found in one table."""
+
+    name: str
+    success: bool
+    rows: int
+    """Rows of the table."""
+    expectations: tuple[ExpectationRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectations:
+    """expectations.json."""
+
+    schema_version: int
+    digests: dict[str, str]
+    """sha256 of what the suites were run over: over anything else they say nothing."""
+    suites: tuple[SuiteRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSet:
     """A validated manifest and where it lies."""
 
@@ -51,6 +87,10 @@ class ProbeSet:
     probes: tuple[Probe, ...]
     digest: str
     """sha256 over the manifest's content, which names every image's sha256."""
+    manifest: str = "manifest.csv"
+    """File name of the manifest in the folder."""
+    checks: SuiteRecord | None = None
+    """What the suite of the manifest and its images found; None where it was not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +295,8 @@ class Waiver:
     expires: datetime.date
     probe: str | None = None
     rule: str | None = None
+    model: str | None = None
+    """Digest of the only model that it is for; None = any."""
     line: int = 0
 
 
@@ -275,7 +317,24 @@ class Finding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaiverState:
     waiver: Waiver
-    state: Literal["used", "unused", "expired", "unknown_probe"]
+    state: Literal["used", "unused", "expired", "unknown_probe", "other_model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineRecord:
+    """The run that was given as the baseline of the rule `regression`."""
+
+    run_id: str
+    fingerprint: str
+    model_digest: str
+    measurements_digest: str
+    """sha256 of its measurements.jsonl."""
+    decision: Decision | None = None
+    """Its verdict when it was blessed; None, as the next three are empty, where a run folder was named by hand."""
+    blessed_by: str = ""
+    blessed_on: str = ""
+    """UTC, ISO 8601."""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +354,8 @@ class Verdict:
     judged_on: datetime.date
     counts: dict[str, int]
     """Probes per outcome, controls, confirmations."""
+    baseline: BaselineRecord | None = None
+    """None where none was given."""
 
     @property
     def exit_code(self) -> int:
@@ -312,6 +373,8 @@ class RunData:
     confirmations: tuple[Confirmation, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
+    suites: tuple[SuiteRecord, ...] = ()
+    """What the Great Expectations suites found in these very records; empty where they were not run over them."""
     verdict: Verdict | None = None
 
     @property

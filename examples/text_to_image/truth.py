@@ -29,6 +29,7 @@ MODEL: Final = Path(__file__).parent / "model"
 GUIDANCE_SCALES: Final = (1.0, 3.0, 7.0)
 SAMPLER_STEPS: Final = 50
 BATCH: Final = 64
+EMPTY_PROMPT: Final = "the empty prompt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +96,14 @@ def hits_of(pipeline: StableDiffusionPipeline, trial: Trial, guidance_scale: flo
     return int((distances(images, (trial.number,)) <= PixelRmse().threshold).sum())
 
 
-def print_trials(pipeline: StableDiffusionPipeline, samples: int) -> None:
+def print_trials(pipeline: StableDiffusionPipeline, samples: int, wanted: str) -> None:
+    """The rows whose label contains `wanted`; each has noises of its own, so a part of the table equals the whole's."""
     print("| image, prompt | guidance | replications | 95 % interval | of each image, in order of number |")
     print("|---|---|---|---|---|")
     by_label: dict[str, list[Trial]] = {}
     for trial in trials():
-        by_label.setdefault(trial.label, []).append(trial)
+        if wanted in trial.label:
+            by_label.setdefault(trial.label, []).append(trial)
     for label, members in by_label.items():
         for scale in GUIDANCE_SCALES:
             hits = [hits_of(pipeline, trial, scale, samples) for trial in members]
@@ -122,7 +125,7 @@ def print_empty_prompt(pipeline: StableDiffusionPipeline, samples: int) -> None:
         hits = int((distances(images, numbers).min(dim=1).values <= PixelRmse().threshold).sum())
         interval = wilson(hits, samples)
         print(
-            f"| {label} ({len(numbers)}): the empty prompt | 1 | {hits} of {samples} |"
+            f"| {label} ({len(numbers)}): {EMPTY_PROMPT} | 1 | {hits} of {samples} |"
             f" {interval.low:.1%} to {interval.high:.1%} | any of them |"
         )
 
@@ -131,13 +134,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose label contains this")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = StableDiffusionPipeline.from_pretrained(options.model)
     pipeline.set_progress_bar_config(disable=True)
     began = time.monotonic()
-    print_trials(pipeline, options.samples)
-    print_empty_prompt(pipeline, 4 * options.samples)
+    print_trials(pipeline, options.samples, options.only)
+    if options.only in EMPTY_PROMPT:
+        print_empty_prompt(pipeline, 4 * options.samples)
     print(f"<!-- {time.monotonic() - began:.0f} s -->")
 
 

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         os.environ.setdefault(name, "true")
     import typer
 
-    from invmm_gate.cli.commands import app
+    from invmm_gate.cli.app import app
 
     try:
         exit_code = app(args=arguments, prog_name="invmm-gate", standalone_mode=False)

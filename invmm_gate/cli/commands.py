@@ -2,13 +2,14 @@
 
 import datetime
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from invmm_gate.cli import metric, policy, probes
-from invmm_gate.records import Verdict, Weights
+from invmm_gate.cli.verdict import verdict
+from invmm_gate.records import Weights
 
 app = typer.Typer(
     name="invmm-gate",
@@ -19,11 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(probes.app, name="probes")
-app.add_typer(policy.app, name="policy")
-app.add_typer(metric.app, name="metric")
 
 Model = Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
+AnyModel = Annotated[
+    str, typer.Option(help="Checkpoint: a path, models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH.")
+]
 PolicyOption = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: reports/<model>-<run id>.")]
@@ -37,10 +38,11 @@ WeightsOption = Annotated[
 Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
-Baseline = Annotated[Path | None, typer.Option(help="Run folder of the last approved run, for rule `regression`.")]
+Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show probe images and copies in the report.")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Where the folder holds records of other inputs, begin anew.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` wrote.")]
 
@@ -48,7 +50,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` 
 @app.command(epilog="Example: invmm-gate check --model runs/ckpt --policy strict")
 def check(
     *,
-    model: Model,
+    model: AnyModel,
     policy: PolicyOption,
     probes: Probes = Path("probes"),
     out: Out = None,
@@ -68,13 +70,14 @@ def check(
     quiet: Quiet = False,
 ) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
-    from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict
+    from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
     from invmm_gate.gate.check import Finish
     from invmm_gate.gate.check import check as run_check
     from invmm_gate.gate.inputs import Options
+    from invmm_gate.registry.source import local_checkpoint
 
     options = Options(
-        model=model,
+        model=Path(model),
         policy=policy,
         probes=probes,
         out=out,
@@ -88,10 +91,10 @@ def check(
         command=_command(),
     )
     finish = Finish(waivers=waivers, baseline=baseline, reveal=reveal, track=track, tracking_uri=tracking_uri)
-    with TerminalProgress(quiet=quiet or json) as progress:
-        result = run_check(options, finish, progress, today=_today())
+    with local_checkpoint(model, tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
+        result = run_check(replace(options, model=path), finish, progress, today=_today())
     if json:
-        as_json(_summary(result.folder, result.verdict) | {"published": result.published})
+        as_json(summary(result.folder, result.verdict) | {"published": result.published})
     else:
         show_verdict(result.verdict, folder=str(result.folder), published=result.published)
     return result.verdict.exit_code
@@ -111,6 +114,7 @@ def measure(
     weights: WeightsOption = None,
     lora: Lora = None,
     sscd: Sscd = None,
+    replace: Replace = False,
     quiet: Quiet = False,
 ) -> int:
     """Measure every probe under a policy's settings, without a verdict."""
@@ -133,19 +137,26 @@ def measure(
         command=_command(),
     )
     with TerminalProgress(quiet=quiet) as progress:
-        folder = run_measure(options, progress)
+        folder = run_measure(options, progress, replacing=replace)
     typer.echo(f"measured: {folder}; next: invmm-gate confirm {folder}")
     return 0
 
 
 @app.command(epilog="Example: invmm-gate confirm reports/first")
-def confirm(run: Run, *, quiet: Quiet = False, sscd: Sscd = None) -> int:
+def confirm(
+    run: Run,
+    *,
+    policy: Annotated[str | None, typer.Option(help="Default: the policy that the run was measured under.")] = None,
+    sscd: Sscd = None,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> int:
     """Look for inputs that a user could give and that reproduce a probe, in a run that was measured."""
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.gate.check import confirm as run_confirm
 
     with TerminalProgress(quiet=quiet) as progress:
-        run_confirm(run, progress, sscd=sscd)
+        run_confirm(run, progress, policy=policy, sscd=sscd, replacing=replace)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 
@@ -157,10 +168,14 @@ def judge(
     policy: PolicyOption,
     waivers: Waivers = None,
     baseline: Baseline = None,
+    render: Annotated[bool, typer.Option("--report/--no-report", help="Render the report too.")] = True,
+    exit_zero: Annotated[
+        bool, typer.Option("--exit-zero", help="End with 0 whatever the verdict; `verdict` says it later.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Hold a run's records against a policy. Needs no model and no torch."""
-    from invmm_gate.cli.show import as_json, show_verdict
+    from invmm_gate.cli.show import as_json, show_verdict, summary
     from invmm_gate.gate import finishing
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
@@ -169,12 +184,18 @@ def judge(
     rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline)
     with folder.existing_locked():
         verdict = finishing.judge(folder, rules, beside, today=_today())
-        finishing.report(folder)
+        if render:
+            finishing.report(folder, note=_note)
+        else:
+            folder.forget(*finishing.REPORTS)
     if json:
-        as_json(_summary(run, verdict))
+        as_json(summary(run, verdict))
     else:
-        show_verdict(verdict, folder=str(run))
-    return verdict.exit_code
+        show_verdict(verdict, folder=str(run) if render else "")
+    return 0 if exit_zero else verdict.exit_code
+
+
+app.command(epilog="Example: invmm-gate verdict reports/first")(verdict)
 
 
 @app.command(epilog="Example: invmm-gate report reports/first --reveal")
@@ -185,7 +206,7 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 
     folder = RunFolder(run)
     with folder.existing_locked():
-        for path in finishing.report(folder, reveal=reveal):
+        for path in finishing.report(folder, reveal=reveal, note=_note):
             typer.echo(str(path))
     return 0
 
@@ -215,16 +236,9 @@ def _command() -> str:
     return " ".join(["invmm-gate", *sys.argv[1:]])
 
 
+def _note(text: str) -> None:
+    typer.echo(text, err=True)
+
+
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
-
-
-def _summary(folder: Path, verdict: Verdict) -> dict[str, object]:
-    return {
-        "decision": verdict.decision,
-        "exit_code": verdict.exit_code,
-        "reasons": list(verdict.reasons),
-        "counts": verdict.counts,
-        "run": str(folder),
-        "report": str(folder / "report.html"),
-    }

@@ -1,15 +1,20 @@
-"""`invmm-gate probes`: build and check a probe set. Never imports torch."""
+"""`invmm-gate probes`: build and check a probe set. Only `build` imports torch, for the copy metric."""
 
 import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invmm_gate.cli.build import build
 from invmm_gate.errors import BAD_INPUT, PASS
+
+if TYPE_CHECKING:
+    from invmm_gate.probes.checks import ValidationReport
 
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
+app.command(epilog="Example: invmm-gate probes build probes --from data/train --controls-from data/later")(build)
 
 
 @app.command(epilog="Example: invmm-gate probes init probes")
@@ -63,12 +68,20 @@ def validate(
     *,
     min_controls: Annotated[int, typer.Option(help="Controls that must be there.", min=0)] = 0,
     captions: Annotated[bool, typer.Option("--captions", help="Every probe must have a caption.")] = False,
+    policy: Annotated[str | None, typer.Option(help="Policy whose number of controls must be there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write counts, digest and problems there as JSON.")] = None,
 ) -> int:
     """Check manifest, files and hashes; every problem with its line."""
     from invmm_gate.cli.show import printable
+    from invmm_gate.gate.inputs import controls_needed
+    from invmm_gate.policy.schema import load_policy
     from invmm_gate.probes.checks import check_probe_set
 
+    if policy is not None:
+        min_controls = max(min_controls, controls_needed(load_policy(policy)))
     result = check_probe_set(folder, min_controls=min_controls, captions_required=captions)
+    if out is not None:
+        _write(out, result)
     for line in result.lines():
         typer.echo(printable(line), err=True)
     if result.probe_set is None:
@@ -76,3 +89,21 @@ def validate(
         return BAD_INPUT
     typer.echo(f"{folder}: {len(result.probe_set.probes)} probes, digest {result.probe_set.digest}")
     return PASS
+
+
+def _write(path: Path, result: "ValidationReport") -> None:
+    """Counts and digest only, or the problems: what a pipeline keeps of a probe set that is validated."""
+    import json
+    from collections import Counter
+
+    from invmm_gate.runs.files import write_whole
+
+    probes = result.probe_set.probes if result.probe_set else ()
+    found = {
+        "valid": result.probe_set is not None,
+        "probes": len(probes),
+        "groups": dict(sorted(Counter(probe.group for probe in probes).items())),
+        "digest": result.probe_set.digest if result.probe_set else None,
+        "problems": list(result.lines()),
+    }
+    write_whole(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Self, final
 
 from invmm_gate.records import Verdict
@@ -72,8 +73,8 @@ class TerminalProgress:
             self._console.print(printable(text), style="dim", markup=False, soft_wrap=True)
 
 
-def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
-    """The verdict with its findings, and where the evidence lies."""
+def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> None:
+    """The verdict with its findings, and where the evidence lies if there is a report."""
     from rich.console import Console
     from rich.text import Text
 
@@ -94,9 +95,22 @@ def show_verdict(verdict: Verdict, *, folder: str, published: str = "") -> None:
         console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
     if not verdict.findings:
         console.print("  no findings")
-    console.print(f"  report: {printable(folder)}/report.html", markup=False)
+    if folder:
+        console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
         console.print(f"  logged: {printable(published)}", markup=False)
+
+
+def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
+    """What `--json` says of a judged run."""
+    return {
+        "decision": verdict.decision,
+        "exit_code": verdict.exit_code,
+        "reasons": list(verdict.reasons),
+        "counts": verdict.counts,
+        "run": str(folder),
+        "report": str(folder / "report.html"),
+    }
 
 
 def as_json(value: dict[str, object]) -> None:

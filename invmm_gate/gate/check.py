@@ -5,13 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from invmm_gate.errors import GateError
+from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.errors import GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.records import Verdict
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.stages import CONFIRMING, MEASURE
+
+if TYPE_CHECKING:
+    from invmm_gate.gate.session import Session  # imports torch
+
+_JUDGED: Final = (*finishing.OUTPUTS, ATTESTATION)
+"""A verdict of an earlier state must not outlive what is measured or confirmed now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,33 +48,46 @@ def check(options: Options, finish: Finish, progress: Progress, *, today: dateti
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
     beside = finishing.circumstances(finish.waivers, finish.baseline)
     inputs = _prepared(options)
-    with _measured(inputs, progress, beside) as folder:
+    with _opened(inputs, progress) as (session, folder):
+        session = _measured(session, folder, progress)
+        _confirmed(session, folder, progress, beside=beside)
         verdict = finishing.judge(folder, inputs.policy, beside, today=today)
-        finishing.report(folder, reveal=finish.reveal)
+        finishing.report(folder, reveal=finish.reveal, note=progress.note)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)
 
 
-def measure(options: Options, progress: Progress) -> Path:
-    """Self-check and measure, without confirming or judging; the run folder."""
-    with _measured(_prepared(options), progress, None) as folder:
-        return folder.path
+def measure(options: Options, progress: Progress, *, replacing: bool = False) -> Path:
+    """Self-check and measure, without confirming or judging; the run folder.
+
+    With `replacing`, a run of other inputs in that folder makes way.
+    """
+    with _opened(_prepared(options), progress) as (session, folder):
+        _measured(session, folder, progress, replacing=replacing)
+    return folder.path
 
 
-def confirm(run: Path, progress: Progress, *, sscd: Path | None = None) -> None:
-    """Confirm the probes of a measured run. Model and probe set must be as they were measured."""
+def confirm(
+    run: Path, progress: Progress, *, policy: str | None = None, sscd: Path | None = None, replacing: bool = False
+) -> None:
+    """Confirm the probes of a measured run. Model and probe set must be as they were measured.
+
+    `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
+    make way.
+    """
     folder = RunFolder(run)
-    with _measured(_prepared(_options_of(folder, sscd)), progress, finishing.Circumstances()):
-        return
+    with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
+        _refuse_unmeasured(folder)
+        _confirmed(session, folder, progress, beside=finishing.Circumstances(), replacing=replacing)
 
 
-def _options_of(folder: RunFolder, sscd: Path | None) -> Options:
+def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Options:
     """The options that a run was begun with."""
     record = folder.run()
     said, decided = record.context, record.inputs
     return Options(
         model=Path(record.model.path),
-        policy=str(said["policy"]),
+        policy=policy or str(said["policy"]),
         probes=Path(record.probe_set.folder),
         out=folder.path,
         seed=int(str(decided["seed"])),
@@ -87,12 +109,8 @@ def _prepared(options: Options) -> Inputs:
 
 
 @contextmanager
-def _measured(inputs: Inputs, progress: Progress, beside: finishing.Circumstances | None) -> Iterator[RunFolder]:
-    """The locked run folder after the stages on the device; `beside` is None where nothing is to be confirmed.
-
-    Torch is imported here, after all inputs were checked.
-    """
-    from invmm_gate.gate import confirming, measuring
+def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunFolder]]":
+    """The loaded model and the locked run folder. Torch is imported here, after all inputs were checked."""
     from invmm_gate.gate.memory import memory_explained
     from invmm_gate.gate.session import open_session
 
@@ -101,15 +119,51 @@ def _measured(inputs: Inputs, progress: Progress, beside: finishing.Circumstance
         session = open_session(inputs)
     folder = RunFolder(inputs.options.out or Path("reports") / f"{inputs.model.name}-{session.record.run_id}")
     with folder.locked(), memory_explained():
-        folder.begin(session.record)
-        folder.forget(*finishing.OUTPUTS)  # a verdict of an earlier state must not outlive what is measured now
-        _say_what_is_there(folder, progress)
-        if measuring.self_check(session, folder, progress):
-            session = measuring.measure(session, folder, progress)
-            if beside is not None:
-                confirming.confirm(session, folder, progress, baseline=beside.baseline)
-        measuring.model_unchanged(session, folder)
-        yield folder
+        yield session, folder
+
+
+def _measured(session: "Session", folder: RunFolder, progress: Progress, *, replacing: bool = False) -> "Session":
+    """The session that confirming goes on with: it knows how many rows fit."""
+    from invmm_gate.gate import measuring
+
+    folder.begin(session.record, replacing=replacing)
+    folder.forget(*_JUDGED)
+    _say_what_is_there(folder, progress)
+    if measuring.self_check(session, folder, progress):
+        session = measuring.measure(session, folder, progress)
+    measuring.model_unchanged(session, folder)
+    folder.end(MEASURE)
+    return session
+
+
+def _confirmed(
+    session: "Session",
+    folder: RunFolder,
+    progress: Progress,
+    *,
+    beside: finishing.Circumstances,
+    replacing: bool = False,
+) -> None:
+    from invmm_gate.gate import confirm_record, confirming
+
+    plan = confirm_record.confirm_record(session.inputs.policy)
+    folder.begin_confirming(session.record, plan, replacing=replacing)
+    folder.forget(*_JUDGED)
+    if all(check.passed for check in folder.self_checks()):
+        confirming.confirm(session, folder, progress, baseline=beside.baseline)
+    confirm_record.model_unchanged(session, folder)
+    folder.end(CONFIRMING)
+
+
+def _refuse_unmeasured(folder: RunFolder) -> None:
+    """Which probes a policy wants confirmed depends on the scores. After a failed self-check there are none."""
+    left = len(folder.run().probe_set.probes) - len(folder.measurements())
+    if left > 0 and all(check.passed for check in folder.self_checks()):
+        raise RunFolderError(
+            f"{folder.path} holds a run with {left} probes that are not measured yet",
+            expected="a run that was measured to its end",
+            do="give the same `invmm-gate measure` command again",
+        )
 
 
 def _say_what_is_there(folder: RunFolder, progress: Progress) -> None:

@@ -17,13 +17,14 @@ from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, 
 from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.errors import MeasurementError
+from invmm_gate.gate.confirm_record import note_rows, rate_limit
 from invmm_gate.gate.memory import fits, reduced
 from invmm_gate.gate.plans import gcg_plan, prompt_plan
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
-from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, PromptConfirmation
+from invmm_gate.policy.schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.verdict import probes_to_confirm
 from invmm_gate.protocols import PromptEncoder
 from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Measurement, Probe
@@ -50,8 +51,7 @@ def confirm(
         steps = []
     for step in steps:
         while not fits(partial(step, work)):
-            work = replace(work, session=reduced(work.session, folder, progress))
-    folder.in_probe_order()
+            work = replace(work, session=reduced(work.session, progress, partial(note_rows, folder)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class _Confirming:
 
     def store(self, found: Confirmed) -> Confirmation:
         record = found.confirmation
-        copies = store_copies(self.folder, record.probe, _FILE_NAMES[record.method], found.copies)
+        place = f"copies/confirmed/{record.probe}/{_FILE_NAMES[record.method]}"
+        copies = store_copies(self.folder, place, found.copies)
         stored = replace(record, copies=copies)
         self.folder.append(stored)
         return stored
@@ -100,11 +101,10 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
     session, probes = work.session, work.wanted(PLAIN_SAMPLING)
     if not probes:
         return
-    limits = [rule.rate_limit for rule in session.inputs.policy.rules if isinstance(rule, ConfirmedConfig)]
     asked = SamplingPlan(
         trials=plan.trials,
         sampler_steps=plan.sampler_steps,
-        rate_limit=min(limits, default=0.0),
+        rate_limit=rate_limit(session.inputs.policy),
         confidence=plan.confidence,
         rows=work.rows,
     )

@@ -1,25 +1,31 @@
 """The stages after the device: judge, report, publish. They read the run folder and never import torch."""
 
 import datetime
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import ConfigError, GateError
+from invmm_gate.gate.blessing import load_baseline
+from invmm_gate.gate.metrics import metrics_file
+from invmm_gate.gate.witness import with_suites
+from invmm_gate.policy.conditions import different_conditions
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import judge as decide
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.records import Measurement, RunData, Verdict, Waiver
+from invmm_gate.records import BaselineRecord, Measurement, RunData, Verdict, Waiver
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.to_html import render_html
+from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.stages import METRICS, VERDICT
 
-OUTPUTS: Final = ("verdict.json", *(form.file for form in FORMATS.values()))
+REPORTS: Final = tuple(form.file for form in FORMATS.values())
+OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *REPORTS)
 """The files that say how a run was judged."""
-
-
-_CONDITIONS: Final = ("family", "profile", "settings", "metric")
-"""Those of a run's inputs without which two scores do not compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,8 @@ class Circumstances:
     """The last approved run's measurements; None if no run was named."""
     conditions: dict[str, object] | None = None
     """What decided the baseline's scores (its run.json's inputs)."""
+    blessed: BaselineRecord | None = None
+    """Which run the baseline is, and who blessed it."""
 
 
 def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
@@ -38,24 +46,27 @@ def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
     listed = load_waivers(waivers) if waivers else ()
     if baseline is None:
         return Circumstances(waivers=listed)
-    run = RunFolder(baseline)
-    # The record is read first: a mistyped folder is an error, not a baseline without measurements.
-    return Circumstances(waivers=listed, conditions=run.run().inputs, baseline=run.measurements())
+    found = load_baseline(baseline)
+    data = found.data
+    return Circumstances(waivers=listed, baseline=data.measurements, conditions=data.run.inputs, blessed=found.record)
 
 
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
     """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
-    data = folder.data()
     if beside.conditions is not None:
-        _refuse_other_conditions(data.run.inputs, beside.conditions)
-    verdict = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
+        _refuse_other_conditions(folder.run().inputs, beside.conditions)
+    data = with_suites(folder)
+    decided = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
+    verdict = replace(decided, baseline=beside.blessed)
+    folder.forget(ATTESTATION)  # that of an earlier verdict
     folder.write_verdict(verdict)
+    folder.write(METRICS, metrics_file(data, verdict))
     return verdict
 
 
 def _refuse_other_conditions(now: dict[str, object], before: dict[str, object]) -> None:
     """Scores compare only under one profile, metric and settings (MEASURES D26)."""
-    different = [name for name in _CONDITIONS if now.get(name) != before.get(name)]
+    different = different_conditions(before, now)
     if different:
         raise ConfigError(
             f"the baseline was measured under another {', '.join(different)}",
@@ -64,17 +75,31 @@ def _refuse_other_conditions(now: dict[str, object], before: dict[str, object]) 
         )
 
 
-def report(folder: RunFolder, *, reveal: bool = False) -> tuple[Path, ...]:
-    """Render every format from the records; the files written."""
+def report(
+    folder: RunFolder, *, reveal: bool = False, note: Callable[[str], None] = lambda _: None
+) -> tuple[Path, ...]:
+    """Render every format from the records; the files written. `note` is told of a format that is left out."""
     data = folder.data()
     images = _images(folder, data) if reveal else ReportImages()
-    for name, text in _rendered(data, images, reveal=reveal).items():
-        folder.write(name, text)
-    return tuple(folder.path / name for name in OUTPUTS if name != "verdict.json")
+    rendered = _rendered(data, images, reveal=reveal)
+    for form in FORMATS.values():
+        if form.file in rendered:
+            folder.write(form.file, rendered[form.file])
+        else:
+            folder.forget(form.file)  # one of an earlier verdict must not stay
+            note(f'{form.file} is left out; for it, `pip install "invmm-gate[{form.needs}]"`')
+    return tuple(folder.path / name for name in rendered)
 
 
-def _rendered(data: RunData, images: ReportImages, *, reveal: bool) -> dict[str, str]:
-    return {form.file: form.render(data, images, reveal) for form in FORMATS.values()}
+def redacted_report(data: RunData) -> bytes:
+    """report.html without pictures, whatever `--reveal` wrote into the folder: the one that an attestation names."""
+    return render_html(data).encode()
+
+
+def _rendered(data: RunData, images: ReportImages, *, reveal: bool) -> dict[str, str | bytes]:
+    """By file name; without the formats whose package is not installed."""
+    made = {form.file: form.render(data, images, reveal) for form in FORMATS.values()}
+    return {name: content for name, content in made.items() if content is not None}
 
 
 def _images(folder: RunFolder, data: RunData) -> ReportImages:
@@ -84,7 +109,7 @@ def _images(folder: RunFolder, data: RunData) -> ReportImages:
         if (Path(data.run.probe_set.folder) / probe.path).is_file()
     }
     copies = {
-        probe.id: tuple(path.read_bytes() for path in sorted(folder.path.glob(f"copies/{probe.id}-*-[0-9]*.png")))
+        probe.id: tuple(path.read_bytes() for path in sorted(folder.path.glob(f"copies/*/{probe.id}/*.png")))
         for probe in data.run.probe_set.probes
     }
     return ReportImages(probes=probes, copies={probe: found for probe, found in copies.items() if found})
@@ -105,7 +130,9 @@ def publish(folder: RunFolder, tracking_uri: str | None) -> str:
     spool(folder.path, uri=uri)
     data = folder.data()
     try:
-        place = MlflowTracker(uri).publish(data, folder.path, rendered=_rendered(data, ReportImages(), reveal=False))
+        rendered = _rendered(data, ReportImages(), reveal=False)
+        texts = {name: content for name, content in rendered.items() if isinstance(content, str)}
+        place = MlflowTracker(uri).publish(data, folder.path, rendered=texts)
     except GateError as error:
         spool(folder.path, uri=uri, error=str(error))
         raise

@@ -49,7 +49,11 @@ def prepare(options: Options) -> Inputs:
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    needs_controls = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
-    least = max(policy.coverage.min_controls, 1 if needs_controls else 0)
-    probe_set = validate_probe_set(options.probes, min_controls=least)
+    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy))
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
+
+
+def controls_needed(policy: Policy) -> int:
+    """How many controls a probe set must have for this policy."""
+    compares = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
+    return max(policy.coverage.min_controls, 1 if compares else 0)

@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -41,11 +42,16 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
+    check = unchanged(session, MODEL_UNCHANGED)
+    if not check.passed or MODEL_UNCHANGED not in {check.name for check in folder.self_checks()}:
+        folder.append(check)
+
+
+def unchanged(session: Session, name: str) -> SelfCheck:
+    """Whether the model's files are those that were inspected. Every stage that used the model ends with it."""
     changed = changed_files(session.inputs.model)
-    if not changed and MODEL_UNCHANGED in {check.name for check in folder.self_checks()}:
-        return
     detail = f"changed during the run: {', '.join(changed[:10])}" if changed else "the files are as they were inspected"
-    folder.append(SelfCheck(name=MODEL_UNCHANGED, passed=not changed, detail=detail))
+    return SelfCheck(name=name, passed=not changed, detail=detail)
 
 
 def _positive_control(session: Session) -> SelfCheck:
@@ -80,10 +86,17 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
         if not fits(partial(_measure, session, folder, waiting, progress)):
-            session = reduced(session, folder, progress)
-    folder.in_probe_order()
+            session = reduced(session, progress, partial(_note_rows, folder))
     progress.end()
     return session
+
+
+def _note_rows(folder: RunFolder, rows: int) -> None:
+    """run.json says that the row count fell."""
+    run = folder.run()
+    before = run.context.get("reduced_rows")
+    fallen = [*(before if isinstance(before, list) else []), rows]
+    folder.note(replace(run, context=run.context | {"reduced_rows": fallen}))
 
 
 def _waiting(session: Session, folder: RunFolder) -> list[Probe]:
@@ -138,5 +151,5 @@ def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None
         if best.logits is not None:
             tensors["prompt_logits"] = best.logits.cpu().contiguous()
         folder.write(f"inversions/{probe.id}.safetensors", save(tensors))
-    store_copies(folder, probe.id, "inverted", best.copies)
+    store_copies(folder, f"copies/inverted/{probe.id}/inverted", best.copies)
     folder.append(summarise(probe, [inversion.trial for inversion in inversions]))

@@ -9,7 +9,6 @@ import torch
 from invmm_gate.errors import MeasurementError
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
-from invmm_gate.runs.folder import RunFolder
 
 
 def fits(work: Callable[[], None]) -> bool:
@@ -23,10 +22,10 @@ def fits(work: Callable[[], None]) -> bool:
     return True
 
 
-def reduced(session: Session, folder: RunFolder, progress: Progress) -> Session:
-    """The session with half the rows, said and recorded. Raises MeasurementError where they cannot be halved.
+def reduced(session: Session, progress: Progress, record: Callable[[int], None]) -> Session:
+    """The session with half the rows, said and given to `record`. Raises MeasurementError where they cannot be halved.
 
-    The measurements that are finished stand; run.json says that the row count fell.
+    What is finished stands.
     """
     if session.slots == 1:
         raise MeasurementError(
@@ -38,9 +37,7 @@ def reduced(session: Session, folder: RunFolder, progress: Progress) -> Session:
     torch.cuda.empty_cache()
     rows = session.slots * session.settings.batch_size
     progress.note(f"out of memory: the probes in flight start again with {rows} rows")
-    run = folder.run()
-    before = run.context.get("reduced_rows")
-    folder.note(replace(run, context=run.context | {"reduced_rows": [*_list(before), rows]}))
+    record(rows)
     return session
 
 
@@ -59,7 +56,3 @@ def memory_explained() -> Iterator[None]:
 def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out: CUDA has a class for it, the CPU allocator only a message, Python another class."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list) else []

@@ -10,13 +10,11 @@ from torch import Tensor
 from invmm_gate.runs.folder import RunFolder
 
 
-def store_copies(
-    folder: RunFolder, probe: str, kind: str, copies: Iterable[Float[Tensor, "3 height width"]]
-) -> tuple[str, ...]:
-    """Write a probe's copies; their names, relative to the run folder."""
+def store_copies(folder: RunFolder, place: str, copies: Iterable[Float[Tensor, "3 height width"]]) -> tuple[str, ...]:
+    """Write a probe's copies as `<place>-1.png` and so on; their names, relative to the run folder."""
     names = []
     for number, copy in enumerate(copies, start=1):
-        names.append(f"copies/{probe}-{kind}-{number}.png")
+        names.append(f"{place}-{number}.png")
         folder.write(names[-1], to_png(copy))
     return tuple(names)
 

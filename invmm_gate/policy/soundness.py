@@ -15,6 +15,7 @@ from invmm_gate.records import (
     Probe,
     ReplicationShare,
     RunData,
+    SuiteRecord,
     Trial,
 )
 
@@ -37,6 +38,7 @@ def record_findings(data: RunData) -> tuple[Finding, ...]:
             for fault in faults(found, probes.get(found.probe))
         ),
         *(_finding(found.probe, fault) for found in data.confirmations for fault in confirmation_faults(found)),
+        *_suite_findings(data.suites),
     )
 
 
@@ -130,6 +132,15 @@ def _probe_set_findings(probes: Sequence[Probe]) -> Iterator[Finding]:
     for probe in probes:
         if probe.group != "control" and probe.sha256 in controls:
             yield _finding(probe.id, f"shows the same image as the control {controls[probe.sha256]}")
+
+
+def _suite_findings(suites: Iterable[SuiteRecord]) -> Iterator[Finding]:
+    """Great Expectations is the second witness: where it disagrees, the records cannot be trusted either."""
+    for suite in suites:
+        broken = [item for item in suite.expectations if not item.success]
+        if broken or not suite.success:
+            said = "; ".join(f"{item.name} (failing rows: {item.failing})" for item in broken)
+            yield undecided(RECORDS, f"the suite {suite.name} found records that cannot be: {said or 'not said which'}")
 
 
 def _unexpected(what: str, ids: Iterable[str], probes: dict[str, Probe]) -> Iterator[Finding]:

@@ -59,9 +59,9 @@ def judge(
         *_rule_findings(policy, evidence),
     )
     day = max(today, _run_day(data) or today)
-    findings = apply_waivers(found, waivers, day)
+    findings = apply_waivers(found, waivers, model=data.run.model.digest, today=day)
     probes = [probe.id for probe in data.run.probe_set.probes]
-    states = waiver_states(findings, waivers, probes, day)
+    states = waiver_states(findings, waivers, probes, model=data.run.model.digest, today=day)
     decision = decide(findings)
     notes = (*tolerated_error_notes(data, policy), *_waiver_notes(states))
     return Verdict(
@@ -182,6 +182,7 @@ def _waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
         "expired": "expired on {waiver.expires} and does nothing",
         "unused": "covers no finding",
         "unknown_probe": "names a probe that the probe set does not have",
+        "other_model": "is for another model and does nothing",
     }
     return tuple(
         f"the waiver of {state.waiver.owner} for {state.waiver.probe or state.waiver.rule} "

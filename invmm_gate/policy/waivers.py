@@ -8,6 +8,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
+from invmm_gate.policy.numbers import Digest
 from invmm_gate.policy.rules import RULES
 from invmm_gate.policy.strict_model import StrictModel, nearest, parse
 from invmm_gate.policy.yaml_lines import load_document
@@ -29,6 +30,7 @@ def _as_date(value: object) -> object:
 class _WaiverEntry(StrictModel):
     probe: Sentence | None = None
     rule: Sentence | None = None
+    model: Digest | None = None
     reason: Sentence
     owner: Sentence
     expires: Annotated[datetime.date, BeforeValidator(_as_date)]
@@ -51,7 +53,10 @@ _WAIVERS: Final = TypeAdapter(tuple[_WaiverEntry, ...])
 
 
 def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
-    """Read waivers.yaml: a list of {probe and/or rule, reason, owner, expires}. Raises ConfigError with FILE:LINE."""
+    """Read waivers.yaml: a list of {probe and/or rule, reason, owner, expires}. Raises ConfigError with FILE:LINE.
+
+    An entry with `model`, a model's digest, is for that model alone.
+    """
     document = load_document(Path(path))
     entries = parse(_WAIVERS, document)
     return tuple(
@@ -61,6 +66,7 @@ def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
             expires=entry.expires,
             probe=entry.probe,
             rule=entry.rule,
+            model=entry.model,
             line=document.line((index,)),
         )
         for index, entry in enumerate(entries)
@@ -83,9 +89,16 @@ def covers(waiver: Waiver, finding: Finding) -> bool:
     )
 
 
-def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[Finding, ...]:
+def is_for(waiver: Waiver, model: str) -> bool:
+    """Whether a waiver may speak of the model with this digest."""
+    return waiver.model is None or waiver.model == model
+
+
+def apply_waivers(
+    findings: Sequence[Finding], waivers: Sequence[Waiver], *, model: str, today: datetime.date
+) -> tuple[Finding, ...]:
     """The same findings, each with the first valid waiver that covers it."""
-    valid = [waiver for waiver in waivers if is_valid(waiver, today)]
+    valid = [waiver for waiver in waivers if is_valid(waiver, today) and is_for(waiver, model)]
     return tuple(
         replace(finding, waiver=next((waiver for waiver in valid if covers(waiver, finding)), None))
         for finding in findings
@@ -93,15 +106,19 @@ def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], today:
 
 
 def waiver_states(
-    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], today: datetime.date
+    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], *, model: str, today: datetime.date
 ) -> tuple[WaiverState, ...]:
     """What became of each waiver, in the order given."""
-    return tuple(_state(waiver, findings, probes, today) for waiver in waivers)
+    return tuple(_state(waiver, findings, probes, model=model, today=today) for waiver in waivers)
 
 
-def _state(waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], today: datetime.date) -> WaiverState:
+def _state(
+    waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], *, model: str, today: datetime.date
+) -> WaiverState:
     if not is_valid(waiver, today):
         return WaiverState(waiver=waiver, state="expired")
+    if not is_for(waiver, model):
+        return WaiverState(waiver=waiver, state="other_model")
     if waiver.probe is not None and waiver.probe not in probes:
         return WaiverState(waiver=waiver, state="unknown_probe")
     used = any(covers(waiver, finding) for finding in findings)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.errors import ProbeSetError
+from invmm_gate.expectations import Check, CheckResult, Record, suite_record
 from invmm_gate.probes.fields import collisions
 from invmm_gate.probes.manifest import Manifest, probe_set_digest, read_rows, to_probes
-from invmm_gate.probes.suite import Check, CheckResult, probe_set_checks, run_suite
-from invmm_gate.probes.table import Record, build_table
+from invmm_gate.probes.suite import PROBE_SET, probe_set_checks, run_suite
+from invmm_gate.probes.table import build_table
 from invmm_gate.records import ProbeSet
 
 
@@ -84,15 +85,22 @@ def check_probe_set(
     problems = [problem for result in results for problem in _problems(manifest, table, result)]
     return ValidationReport(
         manifest=manifest.place(),
-        probe_set=None if problems else _probe_set(manifest),
+        probe_set=None if problems else _probe_set(manifest, results),
         problems=tuple(sorted(problems, key=lambda problem: problem.line or float("inf"))),
         expectations=tuple(Expectation(name=result.check.name, success=result.success) for result in results),
     )
 
 
-def _probe_set(manifest: Manifest) -> ProbeSet:
+def _probe_set(manifest: Manifest, results: Sequence[CheckResult]) -> ProbeSet:
     probes = to_probes(manifest.rows)
-    return ProbeSet(folder=str(manifest.folder), probes=probes, digest=probe_set_digest(probes))
+    checks = suite_record(PROBE_SET, results, rows=len(probes), row_name=lambda row: probes[row].id)
+    return ProbeSet(
+        folder=str(manifest.folder),
+        probes=probes,
+        digest=probe_set_digest(probes),
+        manifest=manifest.name,
+        checks=checks,
+    )
 
 
 def _problems(manifest: Manifest, table: Sequence[Record], result: CheckResult) -> Iterator[Problem]:

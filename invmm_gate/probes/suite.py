@@ -1,15 +1,31 @@
-"""The Great Expectations suite of a probe set (extra `checks`): which checks, and how they are run."""
+"""The Great Expectations suite of a probe set.
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, cast
+To hold a probe set against it in a data pipeline of your own:
 
-from invmm_gate.errors import ConfigError
+    import great_expectations as gx
+    from invmm_gate import probe_set_suite, probe_set_table
+
+    context = gx.get_context(mode="ephemeral")
+    source = context.data_sources.add_pandas("probes")
+    batch = source.add_dataframe_asset("manifest").add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(probe_set_suite(min_controls=20))
+    check = context.validation_definitions.add(gx.ValidationDefinition(name="probes", data=batch, suite=suite))
+    result = check.run(batch_parameters={"dataframe": probe_set_table(Path("probes"))})
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from invmm_gate.expectations import Check, CheckResult, Record, frame_of, run_checks, suite_of
 from invmm_gate.probes import fields
 from invmm_gate.probes.images import changed
-from invmm_gate.probes.table import TABLE_COLUMNS, Record
+from invmm_gate.probes.manifest import read_rows
+from invmm_gate.probes.table import TABLE_COLUMNS, build_table
 from invmm_gate.records import GROUPS
+
+PROBE_SET: Final = "probe_set"
+"""Name of the suite."""
 
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 16_384
@@ -18,28 +34,20 @@ MAX_SIDE: Final = 16_384
 Describe = Callable[[Record], str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One expectation, and what to tell the user of a row that fails it."""
+def probe_set_suite(*, min_controls: int = 0, captions_required: bool = False) -> Any:
+    """The `great_expectations.ExpectationSuite` that a probe set must pass before anything is measured.
 
-    name: str
-    expectation: str
-    """Class name in great_expectations.expectations."""
-    arguments: Mapping[str, object]
-    describe: Describe
-    """Gets the record of the row; for a check of the whole table, what was `observed`."""
-    unique: str = ""
-    """The column in which a row repeats an earlier one; the record that `describe` gets then has `first_line` too."""
+    It checks the table that `probe_set_table` gives. Raises ConfigError without Great Expectations.
+    """
+    return suite_of(PROBE_SET, probe_set_checks(min_controls=min_controls, captions_required=captions_required))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    check: Check
-    success: bool
-    rows: tuple[int, ...]
-    """Indices of the rows that fail; empty for a check of the whole table."""
-    observed: object
-    """What a check of the whole table saw, such as a count."""
+def probe_set_table(folder: Path) -> Any:
+    """The manifest as a `pandas.DataFrame` with columns that say what its files really are; every image is decoded.
+
+    Raises ProbeSetError where the manifest cannot be read as a table; ConfigError without pandas.
+    """
+    return frame_of(build_table(read_rows(folder)), TABLE_COLUMNS)
 
 
 def probe_set_checks(*, min_controls: int, captions_required: bool) -> tuple[Check, ...]:
@@ -183,44 +191,4 @@ def _side(column: str) -> Check:
 
 def run_suite(table: Sequence[Record], checks: Sequence[Check]) -> tuple[CheckResult, ...]:
     """Run the checks over the table. Raises ConfigError without Great Expectations, or if a check cannot be run."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read on import by versions that still have telemetry
-    try:
-        import great_expectations as gx
-        import pandas as pd
-    except ImportError as error:
-        raise ConfigError(
-            "the checks of a probe set need Great Expectations and pandas",
-            do="install them with `pip install --upgrade invmm-gate`",
-        ) from error
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    source = context.data_sources.add_pandas("probe_set")
-    batch = source.add_dataframe_asset("manifest").add_batch_definition_whole_dataframe("all")
-    suite = context.suites.add(gx.ExpectationSuite(name="probe_set"))
-    for number, check in enumerate(checks):
-        kind = getattr(gx.expectations, check.expectation)
-        suite.add_expectation(kind(**check.arguments, meta={"number": number}))
-    validation = gx.ValidationDefinition(name="probe_set", data=batch, suite=suite)
-    frame = pd.DataFrame(list(table), columns=list(TABLE_COLUMNS), dtype=object)
-    result = context.validation_definitions.add(validation).run(
-        batch_parameters={"dataframe": frame}, result_format="COMPLETE"
-    )
-    return _results(checks, result.to_json_dict()["results"])
-
-
-def _results(checks: Sequence[Check], results: Sequence[dict[str, dict[str, object]]]) -> tuple[CheckResult, ...]:
-    """Great Expectations groups its results by kind: put them back in the order of the checks."""
-    by_number = {result["expectation_config"]["meta"]["number"]: result for result in results}  # type: ignore[index]
-    found = []
-    for number, check in enumerate(checks):
-        result = by_number.get(number)
-        if result is None or result["exception_info"].get("raised_exception", True):
-            raise ConfigError(
-                f"Great Expectations could not run the check {check.name!r}",
-                do="install a version that works with `pip install --upgrade invmm-gate`",
-            )
-        details, success = result["result"], bool(result["success"])
-        rows = cast(list[int], details.get("unexpected_index_list") or [])
-        observed = details.get("observed_value")
-        found.append(CheckResult(check=check, success=success, rows=tuple(rows), observed=observed))
-    return tuple(found)
+    return run_checks(table, checks, name=PROBE_SET, columns=TABLE_COLUMNS)

@@ -8,13 +8,11 @@ from typing import Final
 from PIL import Image
 
 from invmm_gate.errors import ProbeSetError
+from invmm_gate.expectations import Record
 from invmm_gate.probes import fields
 from invmm_gate.probes.files import read_regular_file
 from invmm_gate.probes.images import FILE_LIMIT, decode_image
 from invmm_gate.probes.manifest import Manifest, Row
-
-Record = dict[str, object]
-"""One row of the table: None where a field is empty or an earlier check already failed."""
 
 COMPUTED: Final = (
     "id_key",
@@ -36,6 +34,8 @@ TABLE_COLUMNS: Final = (*fields.COLUMNS, *COMPUTED)
 
 def build_table(manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> list[Record]:
     """One record a row, in order; every image is read and decoded once, one at a time.
+
+    A cell is None where a field is empty or an earlier check already failed.
 
     `progress` is told (rows done, rows in all).
     """

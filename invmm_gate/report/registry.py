@@ -6,8 +6,12 @@ from typing import Final
 
 from invmm_gate.records import RunData
 from invmm_gate.report.images import ReportImages
+from invmm_gate.report.to_csv import render_csv
 from invmm_gate.report.to_html import render_html
+from invmm_gate.report.to_junit import render_junit
 from invmm_gate.report.to_markdown import render_summary
+from invmm_gate.report.to_parquet import render_parquet
+from invmm_gate.report.to_sarif import render_sarif
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +20,24 @@ class ReportFormat:
 
     file: str
     """Name in the run folder."""
-    render: Callable[[RunData, ReportImages, bool], str]
-    """Called with the records, the images and whether to reveal them."""
+    render: Callable[[RunData, ReportImages, bool], str | bytes | None]
+    """Called with the records, the images and whether to reveal them; None where its package is not installed."""
+    needs: str = ""
+    """The extra of invmm-gate without which it is left out."""
+
+
+def _redacted(file: str, render: Callable[[RunData], str | bytes | None], *, needs: str = "") -> ReportFormat:
+    """A format that never shows anything private."""
+    return ReportFormat(file=file, render=lambda data, _images, _reveal: render(data), needs=needs)
 
 
 FORMATS: Final[dict[str, ReportFormat]] = {
     "html": ReportFormat(
         file="report.html", render=lambda data, images, reveal: render_html(data, images=images, reveal=reveal)
     ),
-    "markdown": ReportFormat(file="summary.md", render=lambda data, _images, _reveal: render_summary(data)),
+    "markdown": _redacted("summary.md", render_summary),
+    "sarif": _redacted("results.sarif", render_sarif),
+    "junit": _redacted("junit.xml", render_junit),
+    "csv": _redacted("scores.csv", render_csv),
+    "parquet": _redacted("scores.parquet", render_parquet, needs="parquet"),
 }

@@ -1,5 +1,6 @@
 """How numbers, digests and foreign text are written in every report: one place."""
 
+import datetime
 import json
 import math
 import unicodedata
@@ -89,6 +90,16 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def utc(moment: str) -> str:
+    """An ISO 8601 time in UTC, to the second and without a zone; empty where it cannot be read."""
+    try:
+        read = datetime.datetime.fromisoformat(moment)
+        shifted = read.astimezone(datetime.UTC) if read.tzinfo else read
+    except (ValueError, OverflowError):
+        return ""
+    return shifted.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def digest(value: str) -> str:

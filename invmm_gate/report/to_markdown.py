@@ -4,6 +4,7 @@ from typing import Final
 
 from invmm_gate.records import Confirmation, Finding, Measurement, RunData
 from invmm_gate.report import texts
+from invmm_gate.report.baseline import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
 
 SIZE_LIMIT: Final = 60_000
@@ -36,6 +37,7 @@ def _summary(data: RunData, rows: int) -> str:
     parts = [
         _verdict(data, clean, rows),
         _facts(data),
+        _data_checks(data),
         _findings(data, clean, rows),
         _probes(data, rows),
         _identity(data),
@@ -59,6 +61,16 @@ def _facts(data: RunData) -> str:
     labels = " | ".join(label for label, _ in found)
     figures = " | ".join(figure for _, figure in found)
     return f"| {labels} |\n|{'---|' * len(found)}\n| {figures} |"
+
+
+def _data_checks(data: RunData) -> str:
+    """One line on the Great Expectations suites."""
+    if not data.suites:
+        return "Data checks: not run on these records."
+    total = sum(len(suite.expectations) for suite in data.suites)
+    held = sum(item.success for suite in data.suites for item in suite.expectations)
+    broken = ", ".join(_code(suite.name) for suite in data.suites if not suite.success)
+    return f"Data checks: {texts.hits(held, total)} expectations hold{f'; **broken**: {broken}' if broken else ''}."
 
 
 def _findings(data: RunData, clean: Cleaner, rows: int) -> str:
@@ -105,11 +117,13 @@ def _probe(item: Measurement, found: Confirmation | None) -> str:
 def _identity(data: RunData) -> str:
     run, verdict = data.run, data.verdict
     policy = f"{_code(verdict.policy)} {_code(texts.digest(verdict.policy_digest))}" if verdict else "none applied"
+    baseline = described_baseline(data)
+    against = f" Baseline: {inert(cleaner(data, reveal=False)(baseline))}." if baseline else ""
     return (
         f"Model {_code(texts.digest(run.model.digest))}, policy {policy}, probe set "
         f"{_code(texts.digest(run.probe_set.digest))}, run {_code(run.run_id)}, fingerprint "
-        f"{_code(texts.digest(run.fingerprint))}. A probe that was not inverted withstood this search only; it is "
-        "not proven safe. The evidence is in report.html."
+        f"{_code(texts.digest(run.fingerprint))}.{against} A probe that was not inverted withstood this search only; "
+        "it is not proven safe. The evidence is in report.html."
     )
 
 

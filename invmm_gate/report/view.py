@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
 from invmm_gate.report import texts
+from invmm_gate.report.baseline import described_baseline
 from invmm_gate.report.charts import Panel, panels
+from invmm_gate.report.files import RUN_FILES
 from invmm_gate.report.images import Picture, PictureBook, ReportImages
 from invmm_gate.report.strip import Strip, strip
 
@@ -62,11 +64,14 @@ class ReportView:
     """(label, figure) of the row beneath the banner."""
     findings: tuple[Finding, ...]
     checks: tuple[SelfCheck, ...]
+    suites: tuple[SuiteRecord, ...]
+    files: tuple[tuple[str, str], ...]
     probes: tuple[ProbeView, ...]
     overview: Strip | None
     settings: tuple[tuple[str, str], ...]
     context: tuple[tuple[str, str], ...]
     profile: str
+    baseline: str
     reveal: bool
 
 
@@ -110,11 +115,14 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),
+        suites=data.suites,
+        files=RUN_FILES,
         probes=_probes(data, findings, clean, PictureBook(images, reveal)),
         overview=strip(data.measurements, flagged=flagged, limit=limit if limit is not None else _limit(findings)),
         settings=settings,
         context=tuple((clean(name), clean(value)) for name, value in texts.flattened(data.run.context)),
         profile=next((value for name, value in settings if name.rpartition(".")[2] == "profile"), ""),
+        baseline=clean(described_baseline(data)),
         reveal=reveal,
     )
 
@@ -147,7 +155,7 @@ def _model_warnings(data: RunData) -> Iterator[str]:
             "not covered by this verdict and must not be released with it."
         )
     if data.run.model.adapters:
-        yield f"{texts.count(len(data.run.model.adapters))} LoRA adapters are part of what was scored."
+        yield f"{texts.count(len(data.run.model.adapters))} LoRA adapters are part of what was scored, fused at scale 1.0."
     if data.run.model.not_loaded:
         names = ", ".join(data.run.model.not_loaded)
         yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.files import (
     append_line,
     drop_torn_line,
@@ -20,14 +21,29 @@ from invmm_gate.runs.files import (
     whole_lines,
     write_whole,
 )
-from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.identity import (
+    WITHOUT_SCORES,
+    ConfirmRecord,
+    another_run,
+    as_confirmed,
+    changed_for_confirming,
+    changed_inputs,
+    refuse_orphans,
+)
 from invmm_gate.runs.jsonio import from_json, to_json
+from invmm_gate.runs.stages import (
+    CONFIRM,
+    CONFIRMATIONS,
+    CONFIRMING,
+    MEASURE,
+    MEASUREMENTS,
+    RUN,
+    SELF_CHECKS,
+    TIMINGS,
+    VERDICT,
+    Stage,
+)
 
-MEASUREMENTS: Final = "measurements.jsonl"
-CONFIRMATIONS: Final = "confirmations.jsonl"
-SELF_CHECKS: Final = "self_checks.jsonl"
-TIMINGS: Final = "timings.jsonl"
-_RECORDS: Final = (MEASUREMENTS, CONFIRMATIONS, SELF_CHECKS, TIMINGS)
 _LOCK: Final = ".lock"
 _HOLDER: Final = ".lock-holder"
 
@@ -84,42 +100,84 @@ class RunFolder:
         with self.locked():
             yield
 
-    def begin(self, run: RunRecord) -> RunRecord:
-        """Write run.json, or return the one that is there. Raises RunFolderError if it is of other inputs."""
-        path = self.path / "run.json"
-        if not path.exists():
-            self._refuse_orphans()
-            write_whole(path, to_json(run, indent=2) + "\n")
+    def begin(self, run: RunRecord, *, replacing: bool = False) -> RunRecord:
+        """Write run.json, or return the one that is there. Raises RunFolderError if it is of other inputs.
+
+        With `replacing` those make way instead, but for scores that do not depend on what has changed.
+        """
+        if not (self.path / RUN).exists():
+            refuse_orphans(self.path)
+            self.note(run)
             return run
         found = self.run()
-        if found.fingerprint != run.fingerprint or fingerprint(found.inputs) != found.fingerprint:
-            changed = [key for key in sorted(run.inputs | found.inputs) if run.inputs.get(key) != found.inputs.get(key)]
-            raise RunFolderError(
-                f"{self.path} holds a run with another {', '.join(changed) or 'fingerprint than its inputs give'}",
-                expected="the same inputs as when it began",
-                do="give another --out",
-            )
-        for name in _RECORDS:
+        changed = changed_inputs(found, run)
+        if changed and not replacing:
+            raise another_run(self.path, changed)
+        if changed:
+            found = self._replaced(found, run, changed)
+        for name in MEASURE.records:
             drop_torn_line(self.path / name)
         return found
 
-    def _refuse_orphans(self) -> None:
-        """Records without their run.json could be of any inputs. A crash cannot leave them: run.json comes first."""
-        orphans = [name for name in _RECORDS if (self.path / name).exists()]
-        if orphans:
+    def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
+        """Records go first and run.json last: what a crash leaves in between is still a run, and an unfinished one."""
+        if WITHOUT_SCORES.issuperset(changed):
+            run = replace(run, created_at=found.created_at)
+        else:
+            CONFIRMING.clear(self.path)
+            (self.path / CONFIRM).unlink(missing_ok=True)
+            MEASURE.clear(self.path)
+        self.note(run)
+        return run
+
+    def begin_confirming(self, run: RunRecord, plan: ConfirmRecord, *, replacing: bool = False) -> None:
+        """Write confirm.json, or go on under the one that is there. Raises RunFolderError if either is of other inputs.
+
+        The policy may be another than the one that the run was measured under. With `replacing`, confirmations under
+        another plan make way.
+        """
+        if changed := changed_for_confirming(self.run(), run):
+            raise another_run(self.path, changed)
+        found = self.confirmed()
+        changed = found.differences(plan) if found else [CONFIRM] if (self.path / CONFIRMATIONS).exists() else []
+        if changed and not replacing:
             raise RunFolderError(
-                f"{self.path} holds {', '.join(orphans)} without run.json",
-                expected="the folder of one run, or an empty one",
-                do="restore run.json, or give another --out",
+                f"{self.path} holds confirmations under another {', '.join(changed)}",
+                expected="the plan that they were begun with",
+                do="give --replace to begin them anew",
             )
+        if changed:
+            CONFIRMING.clear(self.path)
+        kept = replace(found, policy=plan.policy) if found and not changed else plan
+        if kept != found:
+            self.note_confirmed(kept)
+        drop_torn_line(self.path / CONFIRMATIONS)
+
+    def end(self, stage: Stage) -> None:
+        """Records in the probe set's order, so that equal runs give equal files; every file of the stage is there."""
+        order = {probe.id: index for index, probe in enumerate(self.run().probe_set.probes)}
+        for name, records in ((MEASUREMENTS, self.measurements()), (CONFIRMATIONS, self.confirmations())):
+            ordered = sorted(records, key=lambda record: order.get(record.probe, len(order)))
+            if name in stage.records and ordered != list(records):
+                write_whole(self.path / name, "".join(to_json(record) + "\n" for record in ordered))
+        stage.complete(self.path)
 
     def note(self, run: RunRecord) -> None:
         """Replace run.json, to add to its context."""
-        write_whole(self.path / "run.json", to_json(run, indent=2) + "\n")
+        write_whole(self.path / RUN, to_json(run, indent=2) + "\n")
 
     def run(self) -> RunRecord:
         """run.json. Raises RunFolderError if there is none."""
-        return from_json(RunRecord, self._read("run.json"), where=f"{self.path}/run.json")
+        return from_json(RunRecord, self._read(RUN), where=f"{self.path}/{RUN}")
+
+    def note_confirmed(self, record: ConfirmRecord) -> None:
+        """Replace confirm.json."""
+        write_whole(self.path / CONFIRM, to_json(record, indent=2) + "\n")
+
+    def confirmed(self) -> ConfirmRecord | None:
+        """confirm.json; None before anything was to be confirmed."""
+        path = self.path / CONFIRM
+        return from_json(ConfirmRecord, self._read(CONFIRM), where=str(path)) if path.exists() else None
 
     def append(self, record: Measurement | Confirmation | SelfCheck) -> None:
         """Add one record to its file, whole and flushed."""
@@ -130,14 +188,6 @@ class RunFolder:
         """Wall time of a probe; kept apart from its measurement, which is byte-identical when repeated."""
         append_line(self.path / TIMINGS, to_json(_Timing(probe=probe, seconds=round(seconds, 3))))
 
-    def in_probe_order(self) -> None:
-        """Rewrite measurements and confirmations in the probe set's order, so that equal runs give equal files."""
-        order = {probe.id: index for index, probe in enumerate(self.run().probe_set.probes)}
-        for name, records in ((MEASUREMENTS, self.measurements()), (CONFIRMATIONS, self.confirmations())):
-            if records:
-                ordered = sorted(records, key=lambda record: order.get(record.probe, len(order)))
-                write_whole(self.path / name, "".join(to_json(record) + "\n" for record in ordered))
-
     def measurements(self) -> tuple[Measurement, ...]:
         """All complete lines of measurements.jsonl."""
         return self._records(Measurement, MEASUREMENTS)
@@ -147,24 +197,26 @@ class RunFolder:
         return self._records(Confirmation, CONFIRMATIONS)
 
     def self_checks(self) -> tuple[SelfCheck, ...]:
-        """All complete lines of self_checks.jsonl."""
-        return self._records(SelfCheck, SELF_CHECKS)
+        """All complete lines of self_checks.jsonl, and the checks in confirm.json."""
+        confirmed = self.confirmed()
+        return (*self._records(SelfCheck, SELF_CHECKS), *(confirmed.self_checks if confirmed else ()))
 
     def data(self) -> RunData:
         """Everything that was recorded. Raises RunFolderError if the folder holds no run."""
-        verdict = self.path / "verdict.json"
+        verdict, run = self.path / VERDICT, as_confirmed(self.run(), self.confirmed())
         return RunData(
-            run=self.run(),
+            run=run,
             self_checks=self.self_checks(),
             measurements=self.measurements(),
             confirmations=self.confirmations(),
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
+            suites=read_expectations(self.path, run),
             verdict=from_json(Verdict, verdict.read_bytes(), where=str(verdict)) if verdict.exists() else None,
         )
 
     def write_verdict(self, verdict: Verdict) -> None:
         """verdict.json."""
-        write_whole(self.path / "verdict.json", to_json(verdict, indent=2) + "\n")
+        write_whole(self.path / VERDICT, to_json(verdict, indent=2) + "\n")
 
     def write(self, name: str, content: str | bytes) -> None:
         """Any other file of the run, such as the report or a generated copy."""

@@ -3,7 +3,9 @@
 import dataclasses
 import datetime
 import json
-from typing import TypeVar
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -31,7 +33,7 @@ def canonical(value: object) -> str:
 def from_json(kind: type[Record], text: str | bytes, *, where: str) -> Record:
     """A record of this kind. Raises RunFolderError that names `where`."""
     try:
-        return TypeAdapter(kind).validate_json(text)
+        record: Record = _adapter(cast("Hashable", kind)).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -40,6 +42,13 @@ def from_json(kind: type[Record], text: str | bytes, *, where: str) -> Record:
             expected=f"a {kind.__name__} as this version writes it",
             do="restore the file, or start again with another --out",
         ) from error
+    return record
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    """Made once for each kind: making one takes milliseconds, and a run has a record for every probe."""
+    return TypeAdapter(cast("Any", kind))
 
 
 def _plain(value: object) -> str:

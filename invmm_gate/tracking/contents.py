@@ -18,7 +18,16 @@ CHILD_RUNS: Final = 24
 """Probes that get a child run with their curves. Each costs three requests and a row in every list of runs; the
 table probes.json holds all probes, however many."""
 
-_UPLOADED: Final = ("verdict.json", "measurements.jsonl", "summary.md", "report.html")
+_UPLOADED: Final = (
+    "verdict.json",
+    "measurements.jsonl",
+    "expectations.json",
+    "summary.md",
+    "report.html",
+    "results.sarif",
+    "junit.xml",
+    "scores.csv",
+)
 _REDACTED_REPORT: Final = '<meta name="invmm-gate-redacted" content="yes">'
 _IMAGE: Final = 'src="data:'
 _COLUMNS: Final = (

@@ -12,7 +12,11 @@ from invmm_gate import __version__
 from invmm_gate import cli as command_line
 from tests.gate.world import CAPTION, PLANTED, World, add_picture, call, draw, policy_with, torchscript
 
-COMMANDS = ("check", "measure", "judge", "confirm", "report", "publish", "probes", "policy", "metric", "version")
+COMMANDS = (
+    "check", "measure", "confirm", "judge", "verdict", "report", "publish", "version", "compare", "bless", "sign",
+    "verify", "register", "probes", "policy", "metric", "keys", "registry",
+)  # fmt: skip
+GROUPS = {("probes",), ("policy",), ("metric",), ("keys",), ("registry",)}
 
 
 def test_help_names_every_command_and_every_exit_code():
@@ -28,13 +32,15 @@ def test_help_names_every_command_and_every_exit_code():
 @pytest.mark.parametrize(
     "command",
     [*((name,) for name in COMMANDS), ("probes", "init"), ("probes", "add"), ("probes", "validate"),
+     ("probes", "build"), ("keys", "new"),
+     *(("registry", name) for name in ("serve", "sync", "doctor", "gate", "guard")),
      ("policy", "show"), ("policy", "lint"), ("metric", "calibrate")],
 )  # fmt: skip
 def test_every_command_explains_itself(command):
     called = call(*command, "--help")
     assert called.code == 0
     assert "Usage: invmm-gate " + " ".join(command) in called.out
-    if command not in {("probes",), ("policy",), ("metric",)}:
+    if command not in GROUPS:
         assert "Example: invmm-gate " + " ".join(command) in called.out
 
 

@@ -9,7 +9,7 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from invmm_gate.gate import confirming, measuring
+from invmm_gate.gate import confirming, finishing, measuring
 from tests.gate.world import CAPTION, LENIENT, SOURCE, World, call, policy_with, torchscript
 
 CONTRACT = {
@@ -19,12 +19,25 @@ CONTRACT = {
     "verdict.json",
     "report.html",
     "summary.md",
+    "results.sarif",
+    "junit.xml",
+    "scores.csv",
+    "scores.parquet",
+    "expectations.json",
     "inversions/p1.safetensors",
     "inversions/p2.safetensors",
 }
 """DESIGN 4, as far as it is built."""
-BESIDES = {"self_checks.jsonl", "timings.jsonl", ".lock", ".lock-holder"}
-COPIES = {f"copies/{probe}-inverted-{number}.png" for probe in ("p1", "p2") for number in range(1, 5)}
+BESIDES = {
+    "self_checks.jsonl",
+    "timings.jsonl",
+    "confirm.json",
+    "metrics.json",
+    "expectations.json",
+    ".lock",
+    ".lock-holder",
+}
+COPIES = {f"copies/inverted/{probe}/inverted-{number}.png" for probe in ("p1", "p2") for number in range(1, 5)}
 
 
 def files(world: World) -> set[str]:
@@ -109,7 +122,7 @@ def test_judging_again_gives_the_same_bytes(finished):
 
 
 def test_report_renders_again_from_the_records_with_the_same_bytes(finished):
-    before = {name: (finished.run / name).read_bytes() for name in ("report.html", "summary.md")}
+    before = {name: (finished.run / name).read_bytes() for name in finishing.REPORTS}
     for name in before:
         (finished.run / name).unlink()
     called = call("report", finished.run)

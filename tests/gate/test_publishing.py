@@ -78,7 +78,8 @@ def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tm
     assert called.code == 10
     assert "data:image/png" in (finished.run / "report.html").read_text()
     sent = {path.name: path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"report.html", "summary.md", "verdict.json", "measurements.jsonl"} <= set(sent)
+    assert {"report.html", "summary.md", "verdict.json", "measurements.jsonl", "expectations.json"} <= set(sent)
+    assert {"results.sarif", "junit.xml", "scores.csv"} <= set(sent)
     assert "data:image" not in sent["report.html"].read_text()
     assert "BLOCK" in sent["report.html"].read_text().upper()
     assert rows(tmp_path / "local.db", "select * from tags where key = 'invmm.withheld'") == []
@@ -87,7 +88,8 @@ def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tm
 def test_private_texts_and_pixels_appear_nowhere_on_the_trackers_disk(finished, tmp_path):
     check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
     stored = [tmp_path / "local.db", *(path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file())]
-    pictures = [path.read_bytes() for path in (finished.run / "copies").iterdir()]
+    pictures = [path.read_bytes() for path in (finished.run / "copies").rglob("*.png")]
+    assert pictures
     for path in stored:
         content = path.read_bytes()
         assert CAPTION.encode() not in content

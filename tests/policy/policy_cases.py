@@ -11,7 +11,18 @@ from typing import Any
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.records import CAPTION, GCG, GROUPS, PLAIN_SAMPLING, CurvePoint, Interval, RunData, Verdict
+from invmm_gate.records import (
+    CAPTION,
+    GCG,
+    GROUPS,
+    PLAIN_SAMPLING,
+    CurvePoint,
+    ExpectationRecord,
+    Interval,
+    RunData,
+    SuiteRecord,
+    Verdict,
+)
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
@@ -818,6 +829,24 @@ def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
 
 
 @case
+def suites_that_found_something_are_inconclusive(gate: SimpleNamespace) -> None:
+    held = ExpectationRecord(name="held", kind="Expect", success=True, failing=0)
+    odd = ExpectationRecord(name="odd", kind="Expect", success=False, failing=2, rows=("p1", "p2"))
+    sound = SuiteRecord(name="sound", success=True, rows=3, expectations=(held,))
+    expect(judged(gate, replace(clean_run(), suites=(sound,)), only(BELOW)), "pass")
+    for suite in (
+        replace(sound, success=False, expectations=(held, odd)),
+        replace(sound, success=True, expectations=(held, odd)),
+        replace(sound, success=False),
+        replace(sound, success=False, expectations=()),
+    ):
+        verdict = judged(gate, replace(clean_run(), suites=(sound, suite)), only(BELOW))
+        expect(verdict, "inconclusive", ("records", None))
+        said = "odd (failing rows: 2)" if odd in suite.expectations else "not said which"
+        assert verdict.findings[0].message == f"the suite sound found records that cannot be: {said}"
+
+
+@case
 def unexpected_and_repeated_records_are_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     records = ("records", None)
@@ -916,6 +945,19 @@ def waiver_for_something_else_does_not_help(gate: SimpleNamespace) -> None:
         assert [each.state for each in verdict.waivers] == [state], other
         assert verdict.findings[0].waiver is None
         assert len(verdict.reasons) == 2
+
+
+@case
+def waiver_for_one_model_does_nothing_for_another(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    own = waiver(probe="p1", model=data.run.model.digest)
+    expect(judged(gate, data, only(BELOW), own), "pass", ("invmm_below", "p1"))
+    for other in (waiver(probe="p1", model="0" * 64), waiver(probe="ghost", model="0" * 64)):
+        verdict = judged(gate, data, only(BELOW), other)
+        expect(verdict, "block", ("invmm_below", "p1"))
+        assert [each.state for each in verdict.waivers] == ["other_model"]
+        assert verdict.findings[0].waiver is None
+        assert verdict.reasons[-1] == f"the waiver of ann for {other.probe} is for another model and does nothing"
 
 
 @case

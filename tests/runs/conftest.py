@@ -17,6 +17,7 @@ from invmm_gate.records import (
     Trial,
 )
 from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.identity import ConfirmRecord
 
 PROBES = ("heron", "reed")
 
@@ -85,6 +86,7 @@ def confirmation(probe: str) -> Confirmation:
     )
 
 
+PLAN = ConfirmRecord(policy="p" * 64, confirm={"plain_sampling": {"trials": 16}}, rate_limit=0.0)
 SELF_CHECK = SelfCheck(name="positive_control", passed=True, detail="inverted at step 0", value=0.0)
 
 

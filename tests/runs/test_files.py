@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from invmm_gate.errors import MeasurementError, RunFolderError
 from invmm_gate.runs.files import append_line, drop_torn_line, explained, remove_leftovers, whole_lines, write_whole
 from invmm_gate.runs.folder import RunFolder
-from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
+from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
-RECORDS = ("run.json", "measurements.jsonl", "confirmations.jsonl", "self_checks.jsonl")
+RECORDS = ("run.json", "measurements.jsonl", "confirm.json", "confirmations.jsonl", "self_checks.jsonl")
 
 
 def test_a_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path):
@@ -110,14 +111,16 @@ def whole_run(path: Path) -> None:
         measured = {record.probe for record in folder.measurements()}
         for probe in reversed(PROBES):
             if probe not in measured:
-                folder.write(f"copies/{probe}-1.png", b"pixels")
+                folder.write(f"copies/inverted/{probe}/1.png", b"pixels")
                 folder.append(measurement(probe))
                 folder.note_seconds(probe, 1.5)
+        folder.end(MEASURE)
+        folder.begin_confirming(run_record(), PLAN)
         confirmed = {record.probe for record in folder.confirmations()}
-        for probe in PROBES:
+        for probe in reversed(PROBES):
             if probe not in confirmed:
                 folder.append(confirmation(probe))
-        folder.in_probe_order()
+        folder.end(CONFIRMING)
 
 
 def killed_at(path: Path, call: int) -> bool:

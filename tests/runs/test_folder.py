@@ -17,6 +17,7 @@ from invmm_gate.records import Measurement
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.jsonio import from_json, to_json
+from invmm_gate.runs.stages import CONFIRMING, MEASURE
 from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=0)
@@ -74,8 +75,10 @@ def test_records_lie_in_the_probe_sets_order_at_the_end(tmp_path, record):
     for probe in reversed(PROBES):
         folder.append(measurement(probe))
         folder.append(confirmation(probe))
-    folder.in_probe_order()
+    folder.end(MEASURE)
     assert [found.probe for found in folder.measurements()] == list(PROBES)
+    assert [found.probe for found in folder.confirmations()] == list(reversed(PROBES)), "another stage's file"
+    folder.end(CONFIRMING)
     assert [found.probe for found in folder.confirmations()] == list(PROBES)
 
 

@@ -1,0 +1,150 @@
+"""The action's second step: outputs, job summary and annotations, all from the gate's records. Standard library alone.
+
+The exit code and the record must say the same, or there is no verdict. Messages of findings may quote the probe set, so
+annotations are built from their fields, and the summary is the one that the gate wrote.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from job import inert, one_line, workflow_command, write_output, write_summary
+
+DECISIONS: Final = {0: "pass", 10: "block", 11: "inconclusive"}
+NO_VERDICT: Final = 1
+INCONCLUSIVE: Final = 11
+ENDINGS: Final = {2: "bad input, nothing was measured", 130: "interrupted"}
+SUMMARY_LIMIT: Final = 1_000_000
+"""Bytes; GitHub drops a step's whole summary above 1 MiB."""
+MOST_ANNOTATIONS: Final = 9
+"""GitHub shows 10 of a kind in one step: these and the count of the rest."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the gate ended; `verdict` is `error` where it came to none."""
+
+    verdict: str
+    exit_code: int
+    why: str = ""
+    """One line, where there is no verdict in the records."""
+    findings: tuple[dict[str, Any], ...] = ()
+    """Those that count, blocking ones first."""
+    waived: int = 0
+
+
+def main() -> None:
+    """Outputs first: should the rest fail, the job still ends by the verdict."""
+    folder = Path(os.environ.get("FOLDER") or os.devnull)
+    run = folder / "run"
+    outcome = outcome_of(run, folder / "gate.log", os.environ.get("EXIT_CODE", ""))
+    write_output("conclusion", str(conclusion(outcome, os.environ.get("INPUT_FAIL_ON_BLOCK", ""))))
+    write_output("verdict", outcome.verdict)
+    write_output("exit-code", str(outcome.exit_code))
+    write_output("findings", str(len(outcome.findings)))
+    write_output("waived", str(outcome.waived))
+    write_output("run-path", str(run) if run.is_dir() else "")
+    for name, file in (("report", run / "report.html"), ("sarif", run / "results.sarif")):
+        write_output(f"{name}-path", str(file) if file.is_file() else "")
+        write_output(f"{name}-upload", named_copy(file, folder) if file.is_file() else "")
+    write_summary(summary(outcome, run / "summary.md"))
+    annotate(outcome, run / "run.json")
+
+
+def outcome_of(run: Path, log: Path, ended: str) -> Outcome:
+    """The verdict of the records, if the exit code says the same."""
+    if not ended.isdecimal():
+        return Outcome("error", NO_VERDICT, "the gate was not run, as an earlier step failed")
+    code, record = int(ended), loaded(run / "verdict.json")
+    if code not in DECISIONS or (code == INCONCLUSIVE and not record):
+        return Outcome(DECISIONS.get(code, "error"), code, last_error(log))
+    if record.get("decision") != DECISIONS[code]:
+        said = record.get("decision", "nothing")
+        return Outcome("error", NO_VERDICT, f"the gate ended with {code}, but verdict.json says {said}")
+    findings = [item for item in record.get("findings", ()) if isinstance(item, dict)]
+    counted = sorted((item for item in findings if not item.get("waiver")), key=lambda item: item["effect"] != "block")
+    return Outcome(DECISIONS[code], code, findings=tuple(counted), waived=len(findings) - len(counted))
+
+
+def conclusion(outcome: Outcome, fail_on_block: str) -> int:
+    """The exit code of the action's last step."""
+    return 0 if outcome.verdict == "block" and fail_on_block == "false" else outcome.exit_code
+
+
+def summary(outcome: Outcome, own: Path) -> str:
+    """The gate's own summary, or what is known where there is no verdict."""
+    if not outcome.why and own.is_file():
+        if own.stat().st_size <= SUMMARY_LIMIT:
+            return own.read_text(encoding="utf-8") + "\n"
+        return f"## {outcome.verdict.upper()}\n\nThe summary is too long for this page; the report has all of it.\n"
+    ending = ENDINGS.get(outcome.exit_code, "no verdict")
+    cleared = f"Exit code {outcome.exit_code}. The checkpoint is not cleared for release."
+    return f"## {outcome.verdict.upper()}: {ending}\n\n{inert(outcome.why)}\n\n{cleared}\n"
+
+
+def annotate(outcome: Outcome, run_record: Path) -> None:
+    """At most nine findings, at the probe's line of the manifest, and the count of the rest."""
+    if outcome.why:
+        ending = ENDINGS.get(outcome.exit_code, "no verdict")
+        workflow_command("error", f"{ending}: {outcome.why}", title="invmm-gate")
+    manifest, lines = probe_lines(run_record)
+    for finding in outcome.findings[:MOST_ANNOTATIONS]:
+        kind = "error" if finding["effect"] == "block" else "warning"
+        line = lines.get(str(finding.get("probe")))
+        place = {"file": manifest, "line": str(line)} if line else {}
+        workflow_command(kind, sentence(finding), **place, title=f"invmm-gate: {finding['rule']}")
+    rest = len(outcome.findings) - MOST_ANNOTATIONS
+    if rest > 0:
+        workflow_command("notice", f"{rest} more findings are in the report", title="invmm-gate")
+
+
+def sentence(finding: dict[str, Any]) -> str:
+    """`planted-3 breaks invmm_below: 0.0123, limit 0.05`."""
+    what = f"{finding.get('probe') or 'the run'} breaks {finding['rule']}"
+    figures = [("", finding.get("value")), ("limit ", finding.get("limit"))]
+    known = [f"{label}{figure:.3g}" for label, figure in figures if isinstance(figure, (int, float))]
+    return f"{what}: {', '.join(known)}" if known else what
+
+
+def probe_lines(run_record: Path) -> tuple[str, dict[str, int]]:
+    """The manifest's path in the checkout and each probe's line in it; no lines for a manifest that lies elsewhere."""
+    checkout = Path(os.environ["GITHUB_WORKSPACE"]).resolve()
+    manifest = (checkout / os.environ.get("INPUT_PROBES", "") / "manifest.csv").resolve()
+    if not manifest.is_file() or not manifest.is_relative_to(checkout):
+        return "", {}
+    probes = loaded(run_record).get("probe_set", {}).get("probes", ())
+    return manifest.relative_to(checkout).as_posix(), {item["id"]: int(item["line"]) for item in probes}
+
+
+def last_error(log: Path) -> str:
+    """The line in which the gate says what was wrong."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line for line in lines if re.match(r"(internal )?error: |interrupted: ", line)]
+    return one_line(said[-1]) if said else "it gave no reason; see the job's log"
+
+
+def named_copy(file: Path, folder: Path) -> str:
+    """A copy under a name that no other upload has; a single file that is uploaded names its artifact."""
+    model = str(loaded(file.parent / "run.json").get("model", {}).get("name", ""))
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", model)[:60].strip("-") or "model"
+    copy = folder / f"invmm-gate-{safe}-{secrets.token_hex(4)}-{file.name}"
+    shutil.copyfile(file, copy)
+    return str(copy)
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    """The JSON object in the file; empty if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+if __name__ == "__main__":
+    main()

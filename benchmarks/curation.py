@@ -1,0 +1,183 @@
+"""What `probes build` costs: time and memory of each stage, as a Markdown table.
+
+    OMP_NUM_THREADS=1 python benchmarks/curation.py                     # 100,000 embeddings of 512 and of 3072 numbers
+    OMP_NUM_THREADS=1 python benchmarks/curation.py --images 20000 --files 2000
+
+Every width runs in a process of its own, so that its peak memory is its own. CPU seconds are those of that process, on
+as many threads as OMP_NUM_THREADS allows; on a busy machine they say more than wall time.
+"""
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from invmm_gate.curation.clusters import count_curve, find_clusters
+from invmm_gate.curation.forest import neighbour_forest
+from invmm_gate.curation.intrinsic_dimension import intrinsic_dimension
+from invmm_gate.curation.thresholds import CopyScale
+
+DUPLICATED = 0.2
+"""Share of the images that are noisy copies of one in a hundred."""
+
+
+class Stages:
+    """Times what it runs."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, float, str]] = []
+
+    def run(self, name: str, work: Callable[[], object], say: Callable[[object], str] = lambda _: "") -> object:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        self.rows.append((name, time.perf_counter() - wall, time.process_time() - cpu, say(result)))
+        return result
+
+    def report(self) -> dict[str, object]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"rows": self.rows, "peak": peak}
+
+
+def directions(count: int, random: np.random.Generator) -> tuple[np.ndarray, CopyScale]:
+    """Unit vectors, as SSCD gives them."""
+    vectors = random.standard_normal((count, 512), dtype=np.float32)
+    _plant_copies(vectors, random, noise=0.2)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors, CopyScale(kind="cosine", threshold=0.5, width=512)
+
+
+def pixels(count: int, random: np.random.Generator) -> tuple[np.ndarray, CopyScale]:
+    """Soft pictures of 32 x 32 pixels: 4 x 4 colours, enlarged."""
+    line = np.clip(1 - np.abs((np.arange(32)[:, None] + 0.5) / 8 - 0.5 - np.arange(4)), 0, 1)
+    line /= line.sum(axis=1, keepdims=True)
+    enlarge = np.kron(line, line).T.astype(np.float32)  # (16, 1024)
+    vectors = np.empty((count, 3072), np.float32)
+    for start in range(0, count, 10_000):
+        part = vectors[start : start + 10_000]
+        part[:] = (random.random((len(part) * 3, 16), dtype=np.float32) @ enlarge).reshape(len(part), 3072)
+    _plant_copies(vectors, random, noise=0.03)
+    return vectors, CopyScale(kind="rmse", threshold=0.1, width=3072)
+
+
+def _plant_copies(vectors: np.ndarray, random: np.random.Generator, *, noise: float) -> None:
+    count = len(vectors)
+    for row in range(int(count * DUPLICATED)):
+        source = count - 1 - int(random.integers(0, max(count // 100, 1)))
+        vectors[row] = vectors[source] + noise * random.standard_normal(vectors.shape[1], dtype=np.float32)
+
+
+KINDS = {"512": directions, "3072": pixels}
+
+
+def embeddings(kind: str, count: int) -> dict[str, object]:
+    """Clusters, curve and dimension of synthetic embeddings."""
+    import sklearn.cluster
+    import sklearn.neighbors  # noqa: F401  (its import is not the stage's)
+
+    stages = Stages()
+    vectors, scale = KINDS[kind](count, np.random.default_rng(0))
+    ones = np.ones(count, np.int64)
+    levels = [scale.distance(value) for value in scale.sweep()]
+    forest = stages.run(
+        "all pairs, to a forest", lambda: neighbour_forest(vectors, levels), lambda found: f"{len(found.rows):,} edges"
+    )
+    stages.run(
+        f"curve of {len(levels)} thresholds",
+        lambda: count_curve(forest, ones),
+        lambda found: f"{found[0].clusters:,} to {found[-1].clusters:,} clusters",
+    )
+    radius = scale.distance(scale.threshold)
+    labels = forest.labels(forest.levels.index(radius), ones)
+    found = stages.run(
+        "clusters, diameter capped",
+        lambda: find_clusters(vectors, labels, ones, cap=radius),
+        lambda found: f"{len(found.clusters):,} clusters, {found.chained:,} split",
+    )
+    kept = np.ones(count, bool)
+    for cluster in found.clusters:
+        kept[list(cluster.members[1:])] = False
+    stages.run(
+        "intrinsic dimension",
+        lambda: intrinsic_dimension(vectors[kept]),
+        lambda found: ", ".join(f"{item.harmonic:.1f}" for item in found),
+    )
+    return stages.report()
+
+
+def from_files(count: int) -> dict[str, object]:
+    """`probes build` on image files: half PNG of 32 pixels, half JPEG of 256."""
+    from invmm_gate.gate.build_options import BuildOptions
+    from invmm_gate.gate.curating import curate
+    from invmm_gate.gate.progress import Silent
+    from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
+
+    today = __import__("datetime").date(2026, 1, 1)
+    stages = Stages()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _draw_files(root / "train", count)
+        options = BuildOptions(folder=root / "probes", sources=(root / "train",), cache=root / "cache")
+        found = stages.run(
+            "read, embed, cluster, propose",
+            lambda: curate(options, Silent()),
+            lambda found: f"{len(found.clustering.clusters):,} clusters",
+        )
+        stages.run("again, from the cache", lambda: curate(options, Silent()))
+        planned = planned_probes(found, today=today)
+        record = curation_record(found, planned, today=today)
+        stages.run("write, validate, contact sheet", lambda: write_curation(found, planned, record))
+    name, wall, cpu, said = stages.rows[0]
+    stages.rows[0] = (name, wall, cpu, f"{said}, {count / cpu:,.0f} images per CPU second")
+    return stages.report()
+
+
+def _draw_files(folder: Path, count: int) -> None:
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        side, kind = (32, "PNG") if number % 2 else (256, "JPEG")
+        image = coarse.resize((side, side), Image.Resampling.BICUBIC)
+        copies = 3 if number % 50 == 0 else 1
+        for copy in range(copies):
+            buffer = io.BytesIO()
+            image.save(buffer, kind, **({"quality": 70 + 10 * copy} if kind == "JPEG" else {}))
+            (folder / f"{number:06d}-{copy}.{kind.lower()}").write_bytes(buffer.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=100_000, help="synthetic embeddings")
+    parser.add_argument("--files", type=int, default=5000, help="image files")
+    parser.add_argument("--only", choices=[*KINDS, "files"], help="one part, as JSON")
+    arguments = parser.parse_args()
+    if arguments.only:
+        alone = (
+            from_files(arguments.files) if arguments.only == "files" else embeddings(arguments.only, arguments.images)
+        )
+        print(json.dumps(alone))
+        return
+    print("| data | stage | wall s | CPU s | found |\n|---|---|---:|---:|---|")
+    for part in (*KINDS, "files"):
+        numbers = ["--images", str(arguments.images), "--files", str(arguments.files)]
+        done = subprocess.run(
+            [sys.executable, __file__, "--only", part, *numbers], stdout=subprocess.PIPE, text=True, check=True
+        )
+        result = json.loads(done.stdout.splitlines()[-1])
+        what = f"{arguments.files:,} files" if part == "files" else f"{arguments.images:,} x {part}"
+        for name, wall, cpu, said in result["rows"]:
+            print(f"| {what} | {name} | {wall:,.1f} | {cpu:,.1f} | {said} |", flush=True)
+        print(f"| {what} | peak memory | | | {result['peak'] / 2**30:.2f} GiB |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""When an attestation holds: the checks of THREATS 3, in their order, each naming the field that does not match."""
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from invmm_gate.attestation.dsse import open_envelope
+from invmm_gate.attestation.keys import TrustedKey, TrustRoots
+from invmm_gate.attestation.revocation import Revocations
+from invmm_gate.attestation.statement import Statement, from_payload
+from invmm_gate.attestation.texts import as_text
+from invmm_gate.errors import VerificationError
+from invmm_gate.records import Weights
+
+CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
+"""How far the clock of who signed may be ahead. An expiry gets no such grace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a deployer demands. Who leaves out a choice demands nothing of it; the first three have no default."""
+
+    subject_digest: str
+    """Of the bytes that are about to be served, taken anew."""
+    policies: Mapping[str, str]
+    """The accepted policies: digest -> name. None accepted = nothing passes."""
+    now: datetime.datetime
+    """Aware."""
+    weights: Weights | None = None
+    allow_waivers: bool = True
+    probe_set_digest: str | None = None
+    min_probes: int = 1
+    max_age: datetime.timedelta | None = None
+    revoked: Revocations = field(default_factory=Revocations)
+    min_sequence: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """A statement that a trusted key signed; whether it says what is demanded is not known yet."""
+
+    statement: Statement
+    key: TrustedKey
+    digest: str
+    """sha256 of the attestation file: what a revocation and the next attestation name."""
+
+
+def verify_attestation(envelope: bytes, roots: TrustRoots, expected: Expected) -> Statement:
+    """The statement, if it holds for what is expected. Raises VerificationError."""
+    trusted = open_statement(envelope, roots, now=expected.now)
+    check_statement(trusted, expected)
+    return trusted.statement
+
+
+def open_statement(envelope: bytes, roots: TrustRoots, *, now: datetime.datetime) -> Trusted:
+    """Signature, types and verifier: all that can be checked before the model is hashed. Raises VerificationError."""
+    opened = open_envelope(envelope, roots)
+    statement = from_payload(opened.payload)
+    _verifier(opened.key, statement, now)
+    return Trusted(statement=statement, key=opened.key, digest=hashlib.sha256(envelope).hexdigest())
+
+
+def check_statement(trusted: Trusted, expected: Expected) -> None:
+    """All that a statement must say. Raises VerificationError that names the first field that does not match."""
+    said = trusted.statement
+    _subject(said, expected)
+    _verdict(said, expected)
+    _policy(said, expected)
+    _probe_set(said, expected)
+    _times(said, expected)
+    _revocation(trusted, expected.revoked)
+    if said.sequence < expected.min_sequence:
+        raise _mismatch(
+            "sequence",
+            str(said.sequence),
+            f"at least {expected.min_sequence}",
+            do="an older verdict is no longer accepted",
+        )
+
+
+def _verifier(key: TrustedKey, said: Statement, now: datetime.datetime) -> None:
+    if key.verifier is not None and said.verifier != key.verifier:
+        raise _mismatch("verifier", repr(said.verifier), f"{key.verifier!r}, for whom the key {key.name} may sign")
+    if key.valid_from is not None and said.issued_at.date() < key.valid_from:
+        raise _mismatch(
+            "issuedAt", as_text(said.issued_at), f"from {key.valid_from} on, as the key {key.name} is valid"
+        )
+    if key.valid_until is not None and now.astimezone(datetime.UTC).date() > key.valid_until:
+        raise VerificationError(
+            f"signature: the key {key.name} was valid until {key.valid_until}",
+            expected="a key that is still valid",
+            do="sign the run again with the key that replaced it",
+        )
+
+
+def _subject(said: Statement, expected: Expected) -> None:
+    if said.subject_digest != expected.subject_digest:
+        raise VerificationError(
+            f"subject digest: the model's files give {expected.subject_digest}",
+            expected=f"{said.subject_digest}, the attested model {said.subject_name!r}",
+            do="serve exactly the files that were gated, or gate these",
+        )
+    if expected.weights is not None and said.weights != expected.weights:
+        raise _mismatch("weights", said.weights, expected.weights)
+
+
+def _verdict(said: Statement, expected: Expected) -> None:
+    if said.decision not in ("pass", "pass_with_waiver"):
+        raise _mismatch("verdict", said.decision, "pass", do="see the report of the run")
+    if said.waivers and not expected.allow_waivers:
+        raise _mismatch("waivers", f"{len(said.waivers)} used", "none, as --refuse-waivers says")
+    if (said.decision == "pass_with_waiver") != bool(said.waivers):
+        raise _mismatch(
+            "verdict", f"{said.decision} with {len(said.waivers)} waivers", "waivers with pass_with_waiver only"
+        )
+
+
+def _policy(said: Statement, expected: Expected) -> None:
+    if said.policy_digest not in expected.policies:
+        accepted = ", ".join(f"{digest} ({name})" for digest, name in expected.policies.items())
+        raise _mismatch(
+            "policy digest",
+            f"{said.policy_digest} ({said.policy_name})",
+            accepted or "a policy, and none is accepted",
+            do="gate the model under the policy that the deployment demands",
+        )
+
+
+def _probe_set(said: Statement, expected: Expected) -> None:
+    if expected.probe_set_digest is not None and said.probe_set_digest != expected.probe_set_digest:
+        raise _mismatch("probe-set digest", said.probe_set_digest, expected.probe_set_digest)
+    if said.probes < expected.min_probes:
+        raise _mismatch("probe count", str(said.probes), f"at least {expected.min_probes}")
+
+
+def _times(said: Statement, expected: Expected) -> None:
+    now = expected.now.astimezone(datetime.UTC)
+    if now + CLOCK_SKEW < said.issued_at:
+        raise _mismatch("issuedAt", as_text(said.issued_at), f"no later than now, {as_text(now)}", do="set the clock")
+    if now >= said.expires_at:
+        raise _mismatch(
+            "expiresAt", as_text(said.expires_at), f"later than now, {as_text(now)}", do="gate the model again"
+        )
+    if expected.max_age is not None and now - said.issued_at > expected.max_age:
+        oldest = as_text(now - expected.max_age)
+        raise _mismatch("issuedAt", as_text(said.issued_at), f"{oldest} or later, as --max-age says")
+    for waiver in said.waivers:
+        if now.date() > waiver.expires:
+            raise _mismatch("waivers", f"that of {waiver.owner} expired on {waiver.expires}", "waivers that still hold")
+
+
+def _revocation(trusted: Trusted, revoked: Revocations) -> None:
+    for what, digest, reasons in (
+        ("attestation", trusted.digest, revoked.verdicts),
+        ("key", trusted.key.key_id, revoked.keys),
+    ):
+        if digest in reasons:
+            raise VerificationError(
+                f"revocation: the {what} {digest} was revoked: {reasons[digest]}", expected="one that is not revoked"
+            )
+
+
+def _mismatch(field: str, found: str, expected: str, do: str = "") -> VerificationError:
+    return VerificationError(f"{field}: {found}", expected=expected, do=do)

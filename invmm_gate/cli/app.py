@@ -1,0 +1,27 @@
+"""All commands, put together."""
+
+from invmm_gate.cli import attest, compare, metric, policy, probes, register, registry
+from invmm_gate.cli.commands import app
+
+for command, example in (
+    (compare.compare, compare.COMPARE_EPILOG),
+    (compare.bless, compare.BLESS_EPILOG),
+    (attest.sign, attest.SIGN_EXAMPLE),
+    (attest.verify, attest.VERIFY_EXAMPLE),
+    (register.register, register.REGISTER_EXAMPLE),
+):
+    app.command(epilog=example)(command)
+
+registry.app.command(epilog=register.GATE_EXAMPLE)(register.gate)
+registry.app.command(epilog=register.GUARD_EXAMPLE)(register.guard)
+
+for group, name in (
+    (probes.app, "probes"),
+    (policy.app, "policy"),
+    (metric.app, "metric"),
+    (attest.keys, "keys"),
+    (registry.app, "registry"),
+):
+    app.add_typer(group, name=name)
+
+__all__ = ["app"]

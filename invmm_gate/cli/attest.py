@@ -1,0 +1,122 @@
+"""`invmm-gate keys`, `sign` and `verify`: verdicts that can be checked elsewhere. Never import torch."""
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from invmm_gate.errors import PASS
+from invmm_gate.records import Weights
+
+if TYPE_CHECKING:
+    from invmm_gate.attestation.statement import Statement
+
+keys = typer.Typer(help="Keys that sign verdicts.", no_args_is_help=True, rich_markup_mode=None)
+
+SIGN_EXAMPLE = "Example: invmm-gate sign reports/first --key gate.key"
+VERIFY_EXAMPLE = (
+    "Example: invmm-gate verify --model runs/ckpt --attestation attestation.json --policy strict --roots gate.pub"
+)
+
+Roots = Annotated[
+    Path, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust: a .pub file, or roots.yaml with several.")
+]
+
+
+@keys.command(epilog="Example: invmm-gate keys new gate")
+def new(name: Annotated[Path, typer.Argument(help="Makes NAME.key and NAME.pub.")]) -> int:
+    """Make an ed25519 key pair. Keep NAME.key to yourself; NAME.pub is what `verify --roots` takes."""
+    from invmm_gate.attestation.keys import new_key_pair
+    from invmm_gate.cli.show import printable
+
+    pair = new_key_pair(name)
+    typer.echo(printable(f"private key: {pair.private} (keep it secret)"))
+    typer.echo(printable(f"public key: {pair.public}, id {pair.key_id}"))
+    return PASS
+
+
+def sign(
+    run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
+    *,
+    key: Annotated[Path, typer.Option(envvar="INVMM_GATE_KEY", help="Private key, in a file of mode 0600.")],
+    expires_in: Annotated[int, typer.Option(help="Days until it expires.", min=1, max=3650)] = 90,
+    previous: Annotated[Path | None, typer.Option(help="The attestation before this one, to be chained to.")] = None,
+    roots: Annotated[
+        Path | None, typer.Option(help="Keys that may have signed --previous. Default: the key itself.")
+    ] = None,
+    verifier: Annotated[str, typer.Option(help="Id of who judged, as roots.yaml names it.")] = "invmm-gate",
+) -> int:
+    """Sign a run's verdict, whatever it is, as attestation.json in its folder. Needs no model."""
+    from invmm_gate.cli.show import printable
+    from invmm_gate.gate.attesting import report_is_attested, sign_run
+
+    path = sign_run(
+        run,
+        key=key,
+        now=_now(),
+        expires_in=datetime.timedelta(days=expires_in),
+        previous=previous,
+        roots=roots,
+        verifier=verifier,
+    )
+    typer.echo(printable(f"signed: {path}"))
+    if not report_is_attested(run):
+        typer.echo(
+            printable(f"note: {run}/report.html is not the one that was signed; `invmm-gate report {run}` writes that"),
+            err=True,
+        )
+    return PASS
+
+
+def verify(
+    *,
+    model: Annotated[Path, typer.Option(help="Checkpoint: exactly what is about to be served.")],
+    attestation: Annotated[Path, typer.Option(help="attestation.json of its run.")],
+    policy: Annotated[list[str], typer.Option(help="An accepted policy, by name or file; may be repeated.")],
+    roots: Roots,
+    weights: Annotated[Weights | None, typer.Option(help="Which weights are served.")] = None,
+    lora: Annotated[list[Path] | None, typer.Option(help="LoRA weights served on top; may be repeated.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights; none is read.")] = False,
+    max_age: Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)] = None,
+    refuse_waivers: Annotated[bool, typer.Option("--refuse-waivers", help="Accept no waived finding.")] = False,
+    revoked: Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")] = None,
+    min_sequence: Annotated[int, typer.Option(help="Lowest accepted sequence number.", min=1)] = 1,
+    probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
+    min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
+) -> int:
+    """Hold an attestation against a checkpoint before it is served. Exit code 0, or 10 if anything does not match."""
+    from invmm_gate.cli.show import printable
+    from invmm_gate.gate.attesting import verify_model
+
+    statement = verify_model(
+        model,
+        attestation,
+        policy=policy,
+        roots=roots,
+        now=_now(),
+        weights=weights,
+        loras=tuple(lora or ()),
+        allow_pickle=allow_pickle,
+        max_age=None if max_age is None else datetime.timedelta(days=max_age),
+        allow_waivers=not refuse_waivers,
+        revoked=revoked,
+        min_sequence=min_sequence,
+        probe_set_digest=probe_set_digest,
+        min_probes=min_probes,
+    )
+    typer.echo(printable(_line(statement)))
+    return PASS
+
+
+def _line(said: "Statement") -> str:
+    waived = f" ({len(said.waivers)} waived)" if said.waivers else ""
+    return (
+        f"verified: {said.decision}{waived}, model {said.subject_name} {said.subject_digest[:12]},"
+        f" {said.weights} weights, policy {said.policy_name}, {said.probes} probes, sequence {said.sequence},"
+        f" issued {said.issued_at:%Y-%m-%d}, expires {said.expires_at:%Y-%m-%d}"
+    )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,156 @@
+"""`invmm-gate probes build`: choose probes from training data."""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from invmm_gate.errors import PASS, ConfigError
+from invmm_gate.records import GROUPS
+
+if TYPE_CHECKING:  # numpy and torch behind them are not for `--help`
+    from invmm_gate.gate.curating import Curation
+    from invmm_gate.gate.publishing_curation import Planned
+
+_SHOWN = 5
+"""Images of a kind that are named; curation.json names all."""
+_PRIVATE = "contact_sheet.html and curation.json show training images and name files: as private as the probes"
+
+
+def build(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new probe set; must not exist.")],
+    *,
+    sources: Annotated[
+        list[Path], typer.Option("--from", help="Training data: a folder, .parquet or .csv; may be repeated.")
+    ],
+    metric: Annotated[str, typer.Option(help="pixel_rmse or a name that begins with sscd.")] = "pixel_rmse",
+    sscd: Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side at which images are compared. Default: 32; SSCD 320.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Copy threshold. Default: 0.1; SSCD 0.5.")] = None,
+    diameter: Annotated[float, typer.Option(help="Largest diameter of a cluster, in thresholds, 1 to 2.")] = 1.0,
+    duplicated: Annotated[int, typer.Option(help="Largest clusters to take a probe of.", min=0)] = 32,
+    sensitive: Annotated[Path | None, typer.Option(help="File that lists sensitive images, one path a line.")] = None,
+    sensitive_column: Annotated[str, typer.Option(help="NAME or NAME=VALUE that marks sensitive rows.")] = "",
+    controls: Annotated[int | None, typer.Option(help="Controls to draw. Default: 32 if there are any.", min=0)] = None,
+    controls_from: Annotated[
+        list[Path] | None, typer.Option(help="Images the model cannot have seen, as for --from; may be repeated.")
+    ] = None,
+    trained_until: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD: rows with a later date are controls, not training data.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME; may be repeated.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Where a table's paths begin. Default: its folder.")] = None,
+    category: Annotated[str, typer.Option(help="Category of the sensitive probes.")] = "",
+    licence: Annotated[str, typer.Option(help="Consent or licence of all probes.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the draw of controls.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; for SSCD.")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next time.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the proposal and write nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the build record as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> int:
+    """Choose probes from training data: near-duplicates, sensitive images, and controls."""
+    from invmm_gate.cli.show import TerminalProgress, as_json
+    from invmm_gate.gate.build_options import BuildOptions
+    from invmm_gate.gate.curating import curate
+    from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
+
+    options = BuildOptions(
+        folder=folder,
+        sources=tuple(sources),
+        metric=metric,
+        sscd=sscd,
+        size=size,
+        threshold=threshold,
+        diameter=diameter,
+        duplicated=duplicated,
+        sensitive=sensitive,
+        sensitive_column=sensitive_column,
+        controls=controls,
+        controls_from=tuple(controls_from or ()),
+        trained_until=_day(trained_until),
+        columns=_columns(column or ()),
+        images=images,
+        category=category,
+        licence=licence,
+        seed=seed,
+        device=device,
+        cache=cache,
+        strict=strict,
+    )
+    today = datetime.datetime.now(datetime.UTC).date()
+    with TerminalProgress(quiet=quiet or json) as progress:
+        curation = curate(options, progress)
+    planned = planned_probes(curation, today=today)
+    record = curation_record(curation, planned, today=today)
+    if json:
+        as_json(record)
+    else:
+        _show(curation, planned)
+    if dry_run:
+        typer.echo("dry run: nothing was written", err=json)
+        return PASS
+    written = write_curation(curation, planned, record)
+    if not json:
+        typer.echo(f"created {folder}: {len(written.probes)} probes, digest {written.digest}")
+        typer.echo(_PRIVATE)
+    return PASS
+
+
+def _day(text: str | None) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text) if text is not None else None
+    except ValueError as error:
+        raise ConfigError(f"--trained-until {text!r}", expected="a date, YYYY-MM-DD") from error
+
+
+def _columns(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for (role, equals, name), text in zip(pairs, texts, strict=True):
+        if not (role and equals and name):
+            raise ConfigError(f"--column {text!r}", expected="ROLE=NAME, such as path=file_name")
+    return {role: name for role, _, name in pairs}
+
+
+def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
+    from invmm_gate.cli.show import printable
+
+    for line in _lines(curation, planned):
+        typer.echo(printable(line))
+
+
+def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
+    """The proposal in words."""
+    scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
+    yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"
+    yield f"  compared at {embedder.size} x {embedder.size} pixels; images of another size are resized for that alone"
+    if scan.later:
+        yield f"  {len(scan.later)} are from after the training: controls are drawn from them"
+    if scan.left_out:
+        yield from _listed("left out", [f"{left.name} {left.reason}" for left in scan.left_out])
+    inside = sum(cluster.multiplicity for cluster in clusters)
+    yield (
+        f"{len(clusters)} clusters of near-duplicates with {inside} images ({embedder.metric.name},"
+        f" threshold {embedder.scale.threshold:g}); {curation.clustering.chained} chained ones were split"
+    )
+    for found in curation.dimensions:
+        yield f"intrinsic dimension {found.harmonic:.1f} ({found.unbiased:.1f} unbiased) at k = {found.neighbours}"
+    for group in GROUPS:
+        yield from _listed(group, [f"{item.name}: {item.reason}" for item in planned if item.probe.group == group])
+    refused = [f"{left.name} {left.reason}" for left in curation.controls.refused]
+    yield from _listed("images refused as controls", refused)
+    if not curation.controls.chosen:
+        yield "no controls: rules that compare with controls need them; see --controls-from and --trained-until"
+
+
+def _listed(what: str, texts: Sequence[str]) -> Iterator[str]:
+    if texts:
+        yield f"{len(texts)} {what}:"
+    yield from (f"  {text}" for text in texts[:_SHOWN])
+    if len(texts) > _SHOWN:
+        yield f"  and {len(texts) - _SHOWN} more"

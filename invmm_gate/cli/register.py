@@ -1,0 +1,197 @@
+"""`invmm-gate register`, `registry gate` and `registry guard`. Never imports torch or MLflow before it is needed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from invmm_gate.records import Weights
+
+if TYPE_CHECKING:
+    from invmm_gate.registry.register import Registered
+
+REGISTER_EXAMPLE: Final = "Example: invmm-gate register --model runs/ckpt --name birds --policy strict --key gate.key"
+GATE_EXAMPLE: Final = "Example: invmm-gate registry gate birds 3 --policy strict --key gate.key"
+GUARD_EXAMPLE: Final = (
+    "Example: invmm-gate registry guard --roots gate.pub --policy strict -- --backend-store-uri sqlite:///mlflow.db"
+)
+
+TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
+Policy = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
+Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
+Key = Annotated[
+    Path | None, typer.Option(envvar="INVMM_GATE_KEY", help="Key that signs verdicts; without it nothing is promoted.")
+]
+Roots = Annotated[
+    Path | None, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust. Default: the .pub file beside --key.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
+Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
+Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
+WeightsOption = Annotated[
+    Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
+]
+Alias = Annotated[str, typer.Option(help="Alias that moves to a version that passes; '' promotes nothing.")]
+Release = Annotated[str | None, typer.Option(help="Model that what passes is released as. Default: NAME-release.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def register(
+    *,
+    model: Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")],
+    name: Annotated[str, typer.Option(help="Registered model that gets a new version.")],
+    policy: Policy,
+    probes: Probes = Path("probes"),
+    key: Key = None,
+    roots: Roots = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    rows: Rows = None,
+    sscd: Sscd = None,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
+    weights: WeightsOption = None,
+    alias: Alias = "champion",
+    release_name: Release = None,
+    tracking_uri: TrackingUri = None,
+    state: Annotated[Path, typer.Option(help="Folder of run folders and outbox.")] = Path(".invmm-gate"),
+    gate: Annotated[bool, typer.Option(help="Gate the version now, or leave it to `registry serve`.")] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Register a checkpoint as a version that waits, gate it, and promote a signed copy of it if it passes."""
+    from invmm_gate.cli.show import TerminalProgress, as_json, printable
+    from invmm_gate.registry.client import Registry
+    from invmm_gate.registry.register import GateChoices, create_version
+    from invmm_gate.registry.register import register as run_register
+
+    choices = GateChoices(
+        policy=policy,
+        probes=probes,
+        key=key,
+        roots=roots,
+        seed=seed,
+        device=device,
+        rows=rows,
+        sscd=sscd,
+        waivers=waivers,
+        baseline=baseline,
+        weights=weights,
+        alias=alias,
+        release_name=release_name,
+        runs=state / "runs",
+    )
+    registry = Registry(tracking_uri)
+    with TerminalProgress(quiet=quiet or json) as progress:
+        if gate:
+            return _ended(run_register(model, name, registry, choices=choices, progress=progress), json=json)
+        record = create_version(model, name, registry, choices=choices, progress=progress)
+    if json:
+        as_json({"name": record.name, "version": record.version, "decision": "pending"})
+    else:
+        typer.echo(printable(f"registered: {record.label}, pending"))
+    return 0
+
+
+def gate(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    version: Annotated[str, typer.Argument(help="Its version, a number.")],
+    *,
+    policy: Policy,
+    probes: Probes = Path("probes"),
+    key: Key = None,
+    roots: Roots = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    rows: Rows = None,
+    sscd: Sscd = None,
+    waivers: Waivers = None,
+    baseline: Baseline = None,
+    weights: WeightsOption = None,
+    alias: Alias = "champion",
+    release_name: Release = None,
+    tracking_uri: TrackingUri = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path(".invmm-gate/runs"),
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Gate a version that is registered already; one whose verdict still holds is not measured again."""
+    from invmm_gate.cli.show import TerminalProgress
+    from invmm_gate.registry.client import Registry
+    from invmm_gate.registry.register import GateChoices, gate_version
+
+    choices = GateChoices(
+        policy=policy,
+        probes=probes,
+        key=key,
+        roots=roots,
+        seed=seed,
+        device=device,
+        rows=rows,
+        sscd=sscd,
+        waivers=waivers,
+        baseline=baseline,
+        weights=weights,
+        alias=alias,
+        release_name=release_name,
+        runs=runs,
+    )
+    with TerminalProgress(quiet=quiet or json) as progress:
+        done = gate_version(Registry(tracking_uri), name, version, choices=choices, progress=progress)
+    return _ended(done, json=json)
+
+
+def guard(
+    options: Annotated[list[str] | None, typer.Argument(help="Options of `mlflow server`, behind --.")] = None,
+    *,
+    roots: Annotated[
+        Path, typer.Option(envvar="INVMM_GATE_GUARD_ROOTS", help="Keys to trust: a .pub file, or roots.yaml.")
+    ],
+    policy: Annotated[list[str], typer.Option(help="Accepted policy; may be repeated.")],
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="Protected alias, or MODEL@ALIAS; * stands for anything. May be repeated."),
+    ] = None,
+) -> int:
+    """Start an MLflow server that refuses protected aliases and verdict tags without a verified attestation.
+
+    Protected by default: champion, approved-* and production. Everything behind -- is handed to `mlflow server`.
+    """
+    from invmm_gate.registry.guard_command import run_guarded_server
+
+    return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or ())
+
+
+def _ended(done: "Registered", *, json: bool) -> int:
+    from invmm_gate.cli.show import as_json, printable
+
+    released = f"{done.released.name}/{done.released.version}" if done.released else ""
+    if json:
+        as_json(
+            {
+                "name": done.name,
+                "version": done.version,
+                "decision": done.decision,
+                "exit_code": done.exit_code,
+                "model_digest": done.model_digest,
+                "run": done.run,
+                "released": released,
+                "delivered": done.delivered,
+                "not_promoted": done.blocked,
+            }
+        )
+        return done.exit_code
+    typer.echo(printable(f"{done.decision.upper()}  {done.name}/{done.version}"))
+    if done.run:
+        typer.echo(printable(f"  report: {done.run}/report.html"))
+    if released:
+        typer.echo(printable(f"  released: {released}"))
+    if done.blocked:
+        typer.echo(printable(f"  not promoted: {done.blocked}"), err=True)
+    if not done.delivered:
+        typer.echo("  the verdict waits in the outbox: `invmm-gate registry sync` sends it", err=True)
+    return done.exit_code

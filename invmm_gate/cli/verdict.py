@@ -1,0 +1,24 @@
+"""`invmm-gate verdict`: what a judged run was found to be, as an exit code. Never imports torch."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verdict(
+    run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Print the verdict of a judged run and end with its exit code, the last stage of a pipeline."""
+    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.gate.standing import standing_verdict
+
+    found = standing_verdict(run, today=datetime.datetime.now(datetime.UTC).date())
+    if json:
+        as_json(summary(run, found))
+    else:
+        show_verdict(found, folder=str(run))
+    return found.exit_code

@@ -1,0 +1,1 @@
+"""Near-duplicate clusters, intrinsic dimension and probe proposals, from embeddings. No torch."""

@@ -1,0 +1,162 @@
+"""What an attestation says of a run: read from its folder, and only where verdict and records fit."""
+
+import datetime
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from invmm_gate import __version__
+from invmm_gate.attestation.statement import AttestedDecision, Statement
+from invmm_gate.attestation.texts import as_text
+from invmm_gate.errors import ConfigError, RunFolderError
+from invmm_gate.models.digest import digest_of
+from invmm_gate.policy.verdict import decide
+from invmm_gate.records import ModelFile, RunData, Verdict, Waiver
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
+
+
+def statement_of(
+    folder: RunFolder, *, verifier: str, now: datetime.datetime, expires_in: datetime.timedelta
+) -> Statement:
+    """The first statement of a chain. Raises RunFolderError unless the verdict is of the records beside it."""
+    # Rendering takes what verifying does not need.
+    from invmm_gate.gate.finishing import redacted_report
+
+    data = folder.data()
+    verdict = _fitting_verdict(folder, data)
+    run, inputs = data.run, data.run.inputs
+    issued = now.astimezone(datetime.UTC).replace(microsecond=0)
+    waivers = _used(verdict)
+    controls = sum(probe.group == "control" for probe in run.probe_set.probes)
+    return Statement(
+        subject_name=run.model.name,
+        subject_digest=run.model.digest,
+        decision=_attested(verdict),
+        policy_name=verdict.policy,
+        policy_digest=verdict.policy_digest,
+        probe_set_digest=run.probe_set.digest,
+        probes=len(run.probe_set.probes) - controls,
+        controls=controls,
+        report_digest=hashlib.sha256(redacted_report(data)).hexdigest(),
+        results_digest=_results_digest(folder),
+        fingerprint=run.fingerprint,
+        profile=str(inputs.get("profile", "")),
+        seed=_seed(inputs.get("seed")),
+        pipeline=run.model.pipeline,
+        weights=run.model.weights,
+        left_out=run.model.left_out,
+        pickles=run.model.pickles,
+        versions=_versions(inputs.get("versions")),
+        waivers=waivers,
+        verifier=verifier,
+        verifier_version=__version__,
+        issued_at=issued,
+        expires_at=_expiry(issued, expires_in, waivers, data),
+        sequence=1,
+        previous=None,
+    )
+
+
+def _fitting_verdict(folder: RunFolder, data: RunData) -> Verdict:
+    """The run's verdict. Raises RunFolderError unless it is of the records that lie beside it."""
+    if data.verdict is None:
+        raise RunFolderError(
+            f"{folder.path} holds no verdict.json",
+            expected="a judged run",
+            do=f"invmm-gate judge {folder.path} --policy POLICY",
+        )
+    differing = list(_differing(data, data.verdict))
+    if differing:
+        raise RunFolderError(
+            f"{folder.path}: {', '.join(differing)} of verdict.json and of the records differ",
+            expected="the verdict of these records",
+            do=f"invmm-gate judge {folder.path} --policy POLICY",
+        )
+    return data.verdict
+
+
+def _differing(data: RunData, verdict: Verdict) -> Iterator[str]:
+    run = data.run
+    digests = {
+        "fingerprint": (verdict.fingerprint, run.fingerprint, fingerprint(run.inputs)),
+        "model digest": (verdict.model_digest, run.model.digest, run.inputs.get("model"), digest_of(run.model.files)),
+        "probe-set digest": (verdict.probe_set_digest, run.probe_set.digest, run.inputs.get("probe_set")),
+        "decision": (verdict.decision, decide(verdict.findings)),
+    }
+    outcomes = Counter(record.outcome for record in data.measurements)
+    statuses = Counter(record.status for record in data.confirmations)
+    counted = outcomes | statuses | Counter(confirmations=len(data.confirmations))
+    yield from (name for name, values in digests.items() if len(set(values)) > 1)
+    names = (
+        "inverted",
+        "not_inverted",
+        "above_threshold",
+        "error",
+        "confirmed",
+        "refuted",
+        "undecided",
+        "confirmations",
+    )
+    yield from (f"number of {name}" for name in names if verdict.counts.get(name) != counted[name])
+
+
+def _attested(verdict: Verdict) -> AttestedDecision:
+    return "pass_with_waiver" if verdict.decision == "pass" and _used(verdict) else verdict.decision
+
+
+def _used(verdict: Verdict) -> tuple[Waiver, ...]:
+    """The waivers that findings rest on, each once, without the line they stand on."""
+    found = (replace(finding.waiver, line=0) for finding in verdict.findings if finding.waiver is not None)
+    return tuple(dict.fromkeys(found))
+
+
+def _seed(seed: object) -> int:
+    return seed if isinstance(seed, int) else -1  # which no statement accepts
+
+
+def _versions(versions: object) -> dict[str, str]:
+    return {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
+
+
+def _expiry(
+    issued: datetime.datetime, expires_in: datetime.timedelta, waivers: tuple[Waiver, ...], data: RunData
+) -> datetime.datetime:
+    """The end of the lifetime, or of the last day of a waiver, whichever comes first."""
+    if issued < _began(data):
+        raise ConfigError(
+            f"the clock says {as_text(issued)}",
+            expected=f"a time after {data.run.created_at}, when the run began",
+            do="set the clock",
+        )
+    midnight = datetime.time(tzinfo=datetime.UTC)
+    ends = [datetime.datetime.combine(item.expires, midnight) + datetime.timedelta(days=1) for item in waivers]
+    expires = min(issued + expires_in, *ends) if ends else issued + expires_in
+    if expires <= issued:
+        raise ConfigError(
+            f"the attestation would expire at {as_text(expires)}, before it is issued",
+            expected="a lifetime, and waivers that still hold",
+            do="judge the run again with the waivers of today, or give --expires-in",
+        )
+    return expires
+
+
+def _began(data: RunData) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromisoformat(data.run.created_at).astimezone(datetime.UTC).replace(microsecond=0)
+    except ValueError as error:
+        raise RunFolderError(
+            f"the run's date {data.run.created_at!r} cannot be read", expected="run.json as it was written"
+        ) from error
+
+
+def _results_digest(folder: RunFolder) -> str:
+    """Over both files by the rule of a checkpoint's digest, so that no byte can move from one to the other."""
+    files = []
+    for name in (MEASUREMENTS, CONFIRMATIONS):
+        path = folder.path / name
+        content = path.read_bytes() if path.exists() else b""
+        files.append(ModelFile(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest()))
+    return digest_of(files)

@@ -1,0 +1,138 @@
+"""Sign a finished run, and hold an attestation against the files that are about to be served. No torch."""
+
+import datetime
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.attestation.dsse import ATTESTATION, MAX_BYTES, sign_envelope
+from invmm_gate.attestation.keys import VERIFIER, SigningKey, load_roots, load_signing_key
+from invmm_gate.attestation.reading import read_small
+from invmm_gate.attestation.revocation import Revocations, load_revocations
+from invmm_gate.attestation.statement import Statement, to_payload
+from invmm_gate.attestation.texts import as_text
+from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
+from invmm_gate.errors import ConfigError, ModelError, VerificationError
+from invmm_gate.gate.attested import statement_of
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.policy.schema import load_policy
+from invmm_gate.records import Weights
+from invmm_gate.runs.folder import RunFolder
+
+LIFETIME: Final = datetime.timedelta(days=90)
+
+
+def sign_run(
+    run: Path,
+    *,
+    key: Path,
+    now: datetime.datetime,
+    expires_in: datetime.timedelta = LIFETIME,
+    previous: Path | None = None,
+    roots: Path | None = None,
+    verifier: str = VERIFIER,
+) -> Path:
+    """Write RUN/attestation.json for any judged run, a blocked one too.
+
+    `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
+    no roots are given. An attestation never outlives a waiver that it rests on. Raises ConfigError for a key or file
+    that cannot be used, RunFolderError for a run whose verdict is not that of its records: it stays unsigned.
+    """
+    signing_key = load_signing_key(key)
+    before = None if previous is None else _opened_previous(previous, signing_key, roots, now=now)
+    folder = RunFolder(run)
+    with folder.existing_locked():
+        statement = statement_of(folder, verifier=verifier, now=now, expires_in=expires_in)
+        chained = replace(
+            statement,
+            sequence=1 if before is None else before.statement.sequence + 1,
+            previous=None if before is None else before.digest,
+        )
+        folder.write(ATTESTATION, sign_envelope(to_payload(chained), signing_key))
+    return run / ATTESTATION
+
+
+def verify_model(
+    model: Path,
+    attestation: Path,
+    *,
+    policy: str | Sequence[str],
+    roots: Path,
+    now: datetime.datetime,
+    weights: Weights | None = None,
+    loras: Sequence[Path] = (),
+    allow_pickle: bool = False,
+    max_age: datetime.timedelta | None = None,
+    allow_waivers: bool = True,
+    revoked: Path | None = None,
+    min_sequence: int = 1,
+    probe_set_digest: str | None = None,
+    min_probes: int = 1,
+) -> Statement:
+    """The statement, if the attestation holds for the model's bytes as they are now, under one of the policies.
+
+    Raises VerificationError that names the first field that does not match; ConfigError for a policy, roots,
+    revocations or attestation file that cannot be read; ModelError if there is no model at all.
+    """
+    names = (policy,) if isinstance(policy, str) else tuple(policy)
+    policies = {load_policy(name).digest: name for name in names}
+    if probe_set_digest is not None and not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
+        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
+    trust = load_roots(roots)
+    revocations = Revocations() if revoked is None else load_revocations(revoked)
+    trusted = open_statement(read_attestation(attestation), trust, now=now)
+    digest = served_digest(model, allow_pickle=allow_pickle, weights=weights, loras=loras)
+    check_statement(
+        trusted,
+        Expected(
+            subject_digest=digest,
+            policies=policies,
+            now=now,
+            weights=weights,
+            allow_waivers=allow_waivers,
+            probe_set_digest=probe_set_digest,
+            min_probes=min_probes,
+            max_age=max_age,
+            revoked=revocations,
+            min_sequence=min_sequence,
+        ),
+    )
+    return trusted.statement
+
+
+def read_attestation(path: Path) -> bytes:
+    """The file's bytes, unverified. Raises ConfigError if there is no such file."""
+    return read_small(path, what="an attestation that `invmm-gate sign` wrote", limit=MAX_BYTES)
+
+
+def report_is_attested(run: Path) -> bool:
+    """Whether report.html in a signed run's folder is the one that is signed: neither revealed nor edited."""
+    from invmm_gate.gate.finishing import redacted_report
+
+    path = run / "report.html"
+    return path.is_file() and path.read_bytes() == redacted_report(RunFolder(run).data())
+
+
+def served_digest(model: Path, *, allow_pickle: bool, weights: Weights | None, loras: Sequence[Path]) -> str:
+    """The digest of the bytes on disk. A checkpoint that cannot even be inspected is not the attested one."""
+    try:
+        return inspect_checkpoint(model, allow_pickle=allow_pickle, weights=weights, loras=loras).digest
+    except ModelError as error:
+        if not os.path.exists(model):  # false also where it may not be looked at
+            raise
+        raise VerificationError(f"subject: {error.found}", expected=error.expected, do=error.do) from error
+
+
+def _opened_previous(path: Path, key: SigningKey, roots: Path | None, *, now: datetime.datetime) -> Trusted:
+    trust = key.as_root() if roots is None else load_roots(roots)
+    before = open_statement(read_attestation(path), trust, now=now)
+    if now < before.statement.issued_at:
+        raise ConfigError(
+            f"the clock says {now.isoformat(timespec='seconds')}",
+            expected=f"a time after {as_text(before.statement.issued_at)}, when {path} was signed",
+            do="set the clock",
+        )
+    return before

@@ -1,0 +1,98 @@
+"""What `probes build` is asked to do, and what can be refused before an image is read."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.probes.training_data import ROLES, Columns
+
+CONTROLS: Final = 32
+"""Controls that are drawn where images for them are given and no number is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """The choices of a `probes build` command."""
+
+    folder: Path
+    sources: tuple[Path, ...]
+    metric: str = "pixel_rmse"
+    sscd: Path | None = None
+    size: int | None = None
+    """Side at which images are compared; by default 32 for pixels, 320 for SSCD."""
+    threshold: float | None = None
+    """Copy threshold; by default the metric's own."""
+    diameter: float = 1.0
+    """Largest diameter of a cluster, in copy thresholds (as distances)."""
+    duplicated: int = 32
+    sensitive: Path | None = None
+    """A file that lists sensitive images, one path a line."""
+    sensitive_column: str = ""
+    """NAME or NAME=VALUE."""
+    controls: int | None = None
+    controls_from: tuple[Path, ...] = ()
+    trained_until: datetime.date | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    images: Path | None = None
+    """Where the paths in a table begin; by default the table's folder."""
+    category: str = ""
+    licence: str = ""
+    seed: int = 0
+    device: str = "auto"
+    cache: Path | None = None
+    strict: bool = False
+
+
+def controls_wanted(options: BuildOptions) -> int:
+    """Raises ConfigError for controls without images to draw them from."""
+    given = bool(options.controls_from) or options.trained_until is not None
+    if options.controls and not given:
+        raise ConfigError(
+            f"--controls {options.controls} without images to draw them from",
+            expected="images that the model cannot have seen",
+            do="name them with --controls-from FOLDER, or give --trained-until DATE and a date column",
+        )
+    if options.controls is None:
+        return CONTROLS if given else 0
+    return options.controls
+
+
+def check_options(options: BuildOptions) -> None:
+    """Raises ConfigError for a number out of range, an unknown role of a column, or places that overlap."""
+    unknown = sorted(set(options.columns) - set(ROLES))
+    if unknown:
+        raise ConfigError(f"--column {unknown[0]}=...", expected=f"one of {', '.join(ROLES)} before the =")
+    if not 1 <= options.diameter <= 2:
+        raise ConfigError(f"--diameter {options.diameter:g}", expected="1 to 2 copy thresholds")
+    if options.size is not None and options.size < 1:
+        raise ConfigError(f"--size {options.size}", expected="at least 1 pixel")
+    _check_places(options)
+
+
+def _check_places(options: BuildOptions) -> None:
+    """An image that is read twice would pass for a duplicate, and a set among the training data for a part of it."""
+    places = [place.resolve() for place in (*options.sources, *options.controls_from)]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ConfigError(f"{str(place)!r} is named twice", expected="each folder or table once")
+        if options.folder.resolve().is_relative_to(place):
+            raise ConfigError(
+                f"the probe set {str(options.folder)!r} would lie in {str(place)!r}",
+                expected="a folder outside the images that it is chosen from",
+            )
+
+
+def columns_of(options: BuildOptions) -> tuple[Columns, Columns]:
+    """How the tables of training data are read, and those of controls, which need no date and no mark."""
+    marked_by, equals, value = options.sensitive_column.partition("=")
+    training = Columns(
+        names=options.columns,
+        dated=options.trained_until is not None,
+        marked_by=marked_by,
+        marked_value=value if equals else None,
+    )
+    return training, Columns(names={role: name for role, name in options.columns.items() if role != "date"})

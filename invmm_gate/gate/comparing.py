@@ -1,0 +1,35 @@
+"""`compare` on run folders: read both, judge both afresh where a policy is named, and hold them side by side."""
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+from invmm_gate.gate.blessing import load_baseline
+from invmm_gate.policy.compare import compare
+from invmm_gate.policy.comparison import Comparison
+from invmm_gate.policy.schema import Policy, load_policy
+from invmm_gate.policy.verdict import judge
+from invmm_gate.records import RunData
+from invmm_gate.runs.folder import RunFolder
+
+
+def compare_runs(
+    before: Path, after: Path, *, policy: str | None, common_probes: bool, today: datetime.date
+) -> Comparison:
+    """Compare two runs; a baseline file stands for the run that was blessed last. Writes nothing. Raises GateError.
+
+    With a policy, both records are judged by it here, without waivers; the verdicts on disk stay as they are.
+    """
+    rules = load_policy(policy) if policy is not None else None
+    old, new = _data(before), _data(after)
+    if rules is not None:
+        old, new = _judged(old, rules, today), _judged(new, rules, today)
+    return compare(old, new, policy=rules, common_probes=common_probes)
+
+
+def _data(path: Path) -> RunData:
+    return load_baseline(path).data if path.is_file() else RunFolder(path).data()
+
+
+def _judged(data: RunData, policy: Policy, today: datetime.date) -> RunData:
+    return replace(data, verdict=judge(data, policy, (), today=today))

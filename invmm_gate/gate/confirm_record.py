@@ -1,0 +1,44 @@
+"""What confirm.json holds beside the confirmations: their plan, and what happened while they were made."""
+
+from dataclasses import replace
+from typing import Final
+
+from invmm_gate.errors import RunFolderError
+from invmm_gate.gate.measuring import unchanged
+from invmm_gate.gate.session import Session
+from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import ConfirmRecord
+
+MODEL_UNCHANGED: Final = "model_unchanged_in_confirm"
+
+
+def confirm_record(policy: Policy) -> ConfirmRecord:
+    """What a policy's confirmations are begun under."""
+    confirm = policy.confirm.model_dump(mode="json")
+    return ConfirmRecord(policy=policy.digest, confirm=confirm, rate_limit=rate_limit(policy))
+
+
+def rate_limit(policy: Policy) -> float:
+    """The smallest limit of the rules `confirmed`: above it the question of plain sampling is answered."""
+    return min((rule.rate_limit for rule in policy.rules if isinstance(rule, ConfirmedConfig)), default=0.0)
+
+
+def note_rows(folder: RunFolder, rows: int) -> None:
+    """The row count fell."""
+    record = _record(folder)
+    folder.note_confirmed(replace(record, reduced_rows=(*record.reduced_rows, rows)))
+
+
+def model_unchanged(session: Session, folder: RunFolder) -> None:
+    """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
+    record, check = _record(folder), unchanged(session, MODEL_UNCHANGED)
+    if not check.passed or MODEL_UNCHANGED not in {check.name for check in record.self_checks}:
+        folder.note_confirmed(replace(record, self_checks=(*record.self_checks, check)))
+
+
+def _record(folder: RunFolder) -> ConfirmRecord:
+    record = folder.confirmed()
+    if record is None:
+        raise RunFolderError(f"{folder.path} lost its confirm.json", expected="the file as it was begun")
+    return record

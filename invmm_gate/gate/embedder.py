@@ -1,0 +1,93 @@
+"""A copy metric as `probes build` uses it: images of one size in, embeddings with a Euclidean threshold out."""
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from invmm_gate import __version__
+from invmm_gate.curation.neighbours import Vectors
+from invmm_gate.curation.thresholds import CopyScale
+from invmm_gate.errors import ConfigError
+from invmm_gate.protocols import CopyMetric
+from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import sscd_metric
+
+PIXEL_SIZE: Final = 32
+SSCD_SIZE: Final = 320
+"""The side at which images are compared, unless it is named."""
+_THRESHOLDS: Final = {"pixel_rmse": 0.1, "sscd": 0.5}
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedder:
+    """A copy metric, the size of the images it gets, and what its threshold means as a distance."""
+
+    metric: CopyMetric
+    size: int
+    scale: CopyScale
+    digest: str
+    """sha256 of the metric's own weights, where it has any."""
+
+    @property
+    def identity(self) -> str:
+        """Names the embeddings: all that decides them."""
+        parts = (self.metric.name, self.size, self.digest, __version__, version("pillow"), self.scale.width)
+        return sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def fitted(self, image: Image.Image) -> Pixels:
+        """The whole image, squeezed into a square: copies of other proportions stay comparable. uint8 (size, size, 3).
+
+        Reduced with antialiasing, enlarged where it is smaller: for comparison only, a probe keeps its own size.
+        """
+        square = (self.size, self.size)
+        fitting = image if image.size == square else image.resize(square, Image.Resampling.BILINEAR)
+        return np.asarray(fitting, dtype=np.uint8)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Vectors:
+        """uint8 (row, size, size, 3) -> (row, feature). Raises ConfigError where the metric gives NaN."""
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+        vectors: Vectors = self.metric.embed(images).float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise ConfigError(
+                f"the copy metric {self.metric.name} gives NaN or infinity",
+                expected="finite values",
+                do="check its file",
+            )
+        return vectors
+
+
+def make_embedder(name: str, *, size: int | None, threshold: float | None, sscd: Path | None, device: str) -> Embedder:
+    """The copy metric of this name. Raises ConfigError for an unknown one, a missing file or an unfit size."""
+    if name == "pixel_rmse":
+        size, threshold = size or PIXEL_SIZE, _THRESHOLDS[name] if threshold is None else threshold
+        scale = CopyScale(kind="rmse", threshold=threshold, width=3 * size**2)
+        metric: CopyMetric = PixelRmse(threshold)
+        digest = ""
+    elif name.startswith("sscd"):
+        size, threshold = size or SSCD_SIZE, _THRESHOLDS["sscd"] if threshold is None else threshold
+        metric, digest = sscd_metric(name=name, threshold=threshold, size=size, path=sscd, device=_device(device))
+        width = metric.embed(torch.zeros(1, 3, size, size)).shape[1]
+        scale = CopyScale(kind="cosine", threshold=threshold, width=width)
+    else:
+        raise ConfigError(f"--metric {name!r}", expected="pixel_rmse or a name that begins with sscd")
+    unfit = metric.unfit_for(size, size)
+    if unfit:
+        raise ConfigError(f"--size {size} with --metric {name}: {unfit}")
+    return Embedder(metric=metric, size=size, scale=scale, digest=digest)
+
+
+def _device(name: str) -> str:
+    found = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", found) or (found != "cpu" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {name!r}", expected="auto, cpu, or cuda or cuda:N where there is one")
+    return found

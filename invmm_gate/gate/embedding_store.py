@@ -1,0 +1,95 @@
+"""Embeddings of images by their content, in two files that only grow: what was embedded once is not embedded again."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+
+from invmm_gate.curation.neighbours import Vectors
+from invmm_gate.errors import ProbeSetError
+
+_KEY: Final = 32
+"""Bytes of a sha256."""
+
+
+@final
+class EmbeddingStore:
+    """`<identity>.keys` holds the sha256 of a file beside that of its pixels; `<identity>.vectors` one row for pixels.
+
+    Rows are in the order in which their pixels first came, and written before the keys: a store that was cut off holds
+    whole entries and a tail, which is dropped.
+    """
+
+    def __init__(self, folder: Path, *, identity: str, width: int) -> None:
+        self._bytes = width * 4
+        self._width = width
+        self._pixels: dict[bytes, bytes] = {}
+        self._rows: dict[bytes, int] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._keys = open(folder / f"{identity}.keys", "a+b")  # noqa: SIM115  (closed by `close`)
+            self._vectors = open(folder / f"{identity}.vectors", "a+b")  # noqa: SIM115
+            self._load()
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        self._folder = folder
+
+    def pixels_of(self, sha256: bytes) -> bytes | None:
+        """The sha256 of the pixels of a file that was seen before."""
+        return self._pixels.get(sha256)
+
+    def holds(self, pixels: bytes) -> bool:
+        """Whether these pixels were embedded."""
+        return pixels in self._rows
+
+    def add(self, files: Sequence[tuple[bytes, bytes]], pixels: Sequence[bytes], vectors: Vectors) -> None:
+        """Keep the vectors of new pixels, then which files show which pixels."""
+        try:
+            self._vectors.write(np.ascontiguousarray(vectors, np.float32).tobytes())
+            self._vectors.flush()
+            new = [(sha256, shown) for sha256, shown in files if sha256 not in self._pixels]
+            self._keys.write(b"".join(sha256 + shown for sha256, shown in new))
+            self._keys.flush()
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        self._rows |= {shown: row for row, shown in enumerate(pixels, start=len(self._rows))}
+        self._pixels |= dict(new)
+
+    def vectors(self, pixels: Sequence[bytes]) -> Vectors:
+        """One row for each of the pixels, in memory."""
+        stored = np.memmap(self._vectors.name, np.float32, mode="r", shape=(len(self._rows), self._width))
+        rows = np.fromiter((self._rows[shown] for shown in pixels), np.int64, len(pixels))
+        gathered = np.empty((len(rows), self._width), np.float32)
+        for start in range(0, len(rows), 4096):
+            gathered[start : start + 4096] = stored[rows[start : start + 4096]]
+        return gathered
+
+    def close(self) -> None:
+        """Close both files."""
+        self._keys.close()
+        self._vectors.close()
+
+    def _load(self) -> None:
+        self._keys.seek(0)
+        content = self._keys.read()
+        complete = os.fstat(self._vectors.fileno()).st_size // self._bytes
+        kept = 0
+        for start in range(0, len(content) - 2 * _KEY + 1, 2 * _KEY):
+            sha256, shown = content[start : start + _KEY], content[start + _KEY : start + 2 * _KEY]
+            if self._rows.setdefault(shown, len(self._rows)) >= complete:
+                del self._rows[shown]
+                break
+            self._pixels[sha256] = shown
+            kept = start + 2 * _KEY
+        self._keys.truncate(kept)
+        self._vectors.truncate(len(self._rows) * self._bytes)
+
+
+def _unwritable(folder: Path, error: OSError) -> ProbeSetError:
+    return ProbeSetError(
+        f"embeddings cannot be kept in {str(folder)!r} ({error.strerror})",
+        expected="a folder to write to, with room for them",
+        do="name one with --cache FOLDER",
+    )

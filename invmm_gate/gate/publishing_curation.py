@@ -1,0 +1,167 @@
+"""What `probes build` writes: the probe set, `curation.json` and the contact sheet."""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import PurePath
+from typing import Final
+
+from invmm_gate import __version__
+from invmm_gate.curation.proposals import Proposal
+from invmm_gate.gate.curating import Curation
+from invmm_gate.gate.picturing_curation import contact_sheet
+from invmm_gate.gate.training_scan import Item, read_again
+from invmm_gate.probes.build import NewProbe, write_probe_set
+from invmm_gate.probes.training_data import Entry
+from invmm_gate.records import ProbeSet
+from invmm_gate.report.contact_sheet import render_contact_sheet
+
+RECORD: Final = "curation.json"
+SHEET: Final = "contact_sheet.html"
+_LIBRARIES: Final = ("numpy", "scipy", "scikit-learn", "torch", "pillow")
+_CLUSTERS_LISTED: Final = 1000
+"""Clusters with their members in the record; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A probe to be, and why."""
+
+    probe: NewProbe
+    name: str
+    multiplicity: int
+    reason: str
+
+
+def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned, ...]:
+    """The probes in the order of the manifest. Raises ProbeSetError for an image that changed meanwhile."""
+    chosen = [*curation.proposals.sensitive, *curation.proposals.duplicated]
+    items = [curation.training.items[proposal.row] for proposal in chosen]
+    entries = read_again(curation.sources, items)
+    listed = [
+        _from_training(proposal, item, entries[item.source, item.position], curation, today)
+        for proposal, item in zip(chosen, items, strict=True)
+    ]
+    return (*listed, *(_control(entry, curation, today) for entry in curation.controls.chosen))
+
+
+def write_curation(curation: Curation, planned: Sequence[Planned], record: Mapping[str, object]) -> ProbeSet:
+    """Write probes, record and contact sheet in one step. Raises ProbeSetError with nothing left behind."""
+    sheet = render_contact_sheet(contact_sheet(curation, [item.probe.data for item in planned]))
+    text = json.dumps(record, allow_nan=False, indent=1) + "\n"
+    files = {RECORD: text.encode(), SHEET: sheet.encode(errors="backslashreplace")}
+    return write_probe_set(curation.options.folder, [item.probe for item in planned], files)
+
+
+def curation_record(curation: Curation, planned: Sequence[Planned], *, today: datetime.date) -> dict[str, object]:
+    """All that decided the set, and what was found. Equal inputs and options give equal records."""
+    options, scan, scale = curation.options, curation.scan, curation.embedder.scale
+    return {
+        "schema_version": 1,
+        "built_on": today.isoformat(),
+        "inputs": {
+            "from": [str(place) for place in options.sources],
+            "controls_from": [str(place) for place in options.controls_from],
+            "trained_until": options.trained_until.isoformat() if options.trained_until else None,
+            "sensitive": str(options.sensitive) if options.sensitive else None,
+            "sensitive_column": options.sensitive_column or None,
+            "columns": dict(options.columns),
+            "digest": _digest(scan.items),
+        },
+        "metric": {
+            "name": curation.embedder.metric.name,
+            "size": curation.embedder.size,
+            "threshold": scale.threshold,
+            "digest": curation.embedder.digest,
+            "diameter": options.diameter,
+            "diameter_value": scale.value(scale.distance(scale.threshold) * options.diameter),
+        },
+        "seed": options.seed,
+        "versions": {"invmm-gate": __version__} | {name: version(name) for name in _LIBRARIES},
+        "counts": _counts(curation),
+        "curve": [
+            {"threshold": scale.value(point.distance), "clusters": point.clusters}
+            | {"images": point.images, "largest": point.largest}
+            for point in curation.curve
+        ],
+        "intrinsic_dimension": [asdict(dimension) for dimension in curation.dimensions],
+        "probes": [
+            {"name": item.name, "sha256": item.probe.sha256, "group": item.probe.group}
+            | {"cluster": item.probe.cluster, "multiplicity": item.multiplicity, "reason": item.reason}
+            for item in planned
+        ],
+        "passed_over": [
+            {"cluster": passed.cluster, "name": _name(curation, passed.row), "reason": passed.reason}
+            for passed in curation.proposals.passed
+        ],
+        "refused_controls": [asdict(left) for left in curation.controls.refused],
+        "left_out": [asdict(left) for left in scan.left_out],
+        "clusters": [
+            {
+                "multiplicity": cluster.multiplicity,
+                "farthest": scale.value(cluster.radius),
+                "members": [_name(curation, row) for row in cluster.members],
+            }
+            for cluster in curation.clustering.clusters[:_CLUSTERS_LISTED]
+        ],
+    }
+
+
+def _counts(curation: Curation) -> Mapping[str, int]:
+    clusters = curation.clustering.clusters
+    return {
+        "read": len(curation.scan.items),
+        "left_out": len(curation.scan.left_out),
+        "after_training": len(curation.scan.later),
+        "distinct": len(curation.training.items),
+        "clusters": len(clusters),
+        "in_clusters": sum(cluster.multiplicity for cluster in clusters),
+        "clusters_split": curation.clustering.chained,
+        "control_pool": curation.controls.pool,
+    }
+
+
+def _digest(items: Sequence[Item]) -> str:
+    """sha256 over the files' sha256s, whatever their order."""
+    return sha256(b"".join(sorted(item.sha256 for item in items))).hexdigest()
+
+
+def _from_training(proposal: Proposal, item: Item, entry: Entry, curation: Curation, today: datetime.date) -> Planned:
+    options = curation.options
+    place = options.sources[item.source]
+    copies = f" ({proposal.multiplicity} near-duplicates in the training data)" if proposal.multiplicity > 1 else ""
+    probe = NewProbe(
+        stem=PurePath(item.name).stem,
+        data=entry.data,
+        sha256=item.sha256.hex(),
+        group=proposal.group,
+        category=options.category if proposal.group == "sensitive" else "",
+        caption=entry.caption,
+        cluster=proposal.cluster,
+        source=f"{place}: {item.name}{copies}",
+        licence=options.licence,
+        added_on=today.isoformat(),
+    )
+    return Planned(probe=probe, name=item.name, multiplicity=proposal.multiplicity, reason=proposal.reason)
+
+
+def _control(entry: Entry, curation: Curation, today: datetime.date) -> Planned:
+    probe = NewProbe(
+        stem=PurePath(entry.name).stem,
+        data=entry.data,
+        sha256=sha256(entry.data).hexdigest(),
+        group="control",
+        caption=entry.caption,
+        source=f"control: {entry.name}",
+        licence=curation.options.licence,
+        added_on=today.isoformat(),
+    )
+    reason = f"drawn from {curation.controls.pool} images with seed {curation.options.seed}; no near-duplicate"
+    return Planned(probe=probe, name=entry.name, multiplicity=1, reason=reason)
+
+
+def _name(curation: Curation, row: int) -> str:
+    return curation.training.items[row].name

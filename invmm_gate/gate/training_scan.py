@@ -1,0 +1,225 @@
+"""Go through the training data once: read, check, embed; what cannot be read is listed."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from hashlib import sha256
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from invmm_gate.curation.neighbours import Indices, Vectors
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.gate.embedder import Embedder, Pixels
+from invmm_gate.gate.embedding_store import EmbeddingStore
+from invmm_gate.gate.progress import Progress
+from invmm_gate.probes.images import decode_image
+from invmm_gate.probes.training_data import Entry, TrainingData
+
+AT_ONCE: Final = 32
+"""Images that are decoded and embedded together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """Where an image lies, and what it was when it was read."""
+
+    source: int
+    position: int
+    name: str
+    sha256: bytes
+    pixels: bytes
+    """sha256 of the pixels that the metric sees: equal for exact copies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """An image from after the training, not yet looked at."""
+
+    source: int
+    position: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An image that was not used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Scan:
+    """What was found in the training data."""
+
+    items: list[Item] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    later: list[Later] = field(default_factory=list)
+    marked: list[int] = field(default_factory=list)
+    """Indices of the items that the sensitive column marks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An image as the metric gets it."""
+
+    entry: Entry
+    sha256: bytes = b""
+    pixels_sha256: bytes = b""
+    pixels: Pixels | None = None
+    """None where they were embedded before."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distinct:
+    """The training images without exact copies, in an order that does not depend on that of the data."""
+
+    vectors: Vectors
+    items: tuple[Item, ...]
+    """For each row the one of its images whose name comes first."""
+    multiplicity: Indices
+    rows: Mapping[bytes, int]
+    """Pixels -> row."""
+
+
+def scan_training_data(
+    sources: Sequence[TrainingData],
+    embedder: Embedder,
+    store: EmbeddingStore,
+    *,
+    trained_until: date | None,
+    strict: bool,
+    progress: Progress,
+) -> Scan:
+    """Embed every image of the training data. Raises ProbeSetError without a readable one, or at a broken one."""
+    scan = Scan()
+    progress.begin("read and embed", sum(source.count() for source in sources))
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for number, source in enumerate(sources):
+            for entries in in_parts(source.entries(), AT_ONCE):
+                seen = [_is_seen(scan, number, entry, trained_until) for entry in entries]
+                used = [entry for entry, was_seen in zip(entries, seen, strict=True) if was_seen]
+                prepared = list(pool.map(lambda entry: prepare(entry, embedder, store), used))
+                _keep(scan, number, prepared, embedder=embedder, store=store, strict=strict)
+                progress.advance(len(entries))
+    progress.end()
+    if not scan.items:
+        first = f"; the first: {scan.left_out[0].name!r} {scan.left_out[0].reason}" if scan.left_out else ""
+        raise ProbeSetError(
+            f"no training image could be used: {len(scan.left_out)} cannot be read, {len(scan.later)} are from after"
+            f" the training{first}",
+            expected="at least one readable PNG, JPEG or WebP image",
+        )
+    return scan
+
+
+def in_parts(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """Lists of at most `size`."""
+    iterator = iter(entries)
+    while part := list(islice(iterator, size)):
+        yield part
+
+
+def _is_seen(scan: Scan, source: int, entry: Entry, trained_until: date | None) -> bool:
+    """Whether the model was trained on it; otherwise it is kept as a possible control."""
+    if trained_until is None or entry.date is None or entry.date <= trained_until:
+        return True
+    if entry.marked:
+        raise ProbeSetError(
+            f"{entry.name!r} is marked as sensitive and dated {entry.date}",
+            expected=f"sensitive images from the training, until {trained_until}",
+        )
+    scan.later.append(Later(source=source, position=entry.position, name=entry.name))
+    return False
+
+
+def prepare(entry: Entry, embedder: Embedder, store: EmbeddingStore | None = None) -> Prepared:
+    """Decode an image and bring it to the metric's size, unless its embedding is there already."""
+    if entry.problem:
+        return Prepared(entry=entry, problem=entry.problem)
+    digest = sha256(entry.data).digest()
+    known = store.pixels_of(digest) if store else None
+    if known is not None:
+        return Prepared(entry=entry, sha256=digest, pixels_sha256=known)
+    try:
+        image = decode_image(entry.data, name=entry.name)
+    except ProbeSetError as error:
+        return Prepared(entry=entry, problem=str(error).removeprefix(f"{entry.name!r} "))
+    pixels = embedder.fitted(image)
+    return Prepared(
+        entry=entry,
+        sha256=digest,
+        pixels_sha256=sha256(pixels.tobytes()).digest(),
+        pixels=pixels,
+    )
+
+
+def _keep(
+    scan: Scan,
+    source: int,
+    prepared: Sequence[Prepared],
+    *,
+    embedder: Embedder,
+    store: EmbeddingStore,
+    strict: bool,
+) -> None:
+    broken = [found for found in prepared if found.problem]
+    if broken and strict:
+        raise ProbeSetError(f"{broken[0].entry.name!r} {broken[0].problem}", do="mend it, or leave out --strict")
+    scan.left_out += [LeftOut(name=found.entry.name, reason=found.problem) for found in broken]
+    usable = [found for found in prepared if not found.problem]
+    scan.marked += [len(scan.items) + number for number, found in enumerate(usable) if found.entry.marked]
+    scan.items += [
+        Item(
+            source=source,
+            position=found.entry.position,
+            name=found.entry.name,
+            sha256=found.sha256,
+            pixels=found.pixels_sha256,
+        )
+        for found in usable
+    ]
+    new = {
+        found.pixels_sha256: found.pixels
+        for found in usable
+        if found.pixels is not None and not store.holds(found.pixels_sha256)
+    }
+    vectors = embedder.embed(np.stack(list(new.values()))) if new else np.empty((0, embedder.scale.width), np.float32)
+    store.add([(found.sha256, found.pixels_sha256) for found in usable], list(new), vectors)
+
+
+def distinct(scan: Scan, store: EmbeddingStore) -> Distinct:
+    """Collapse exact copies. The rows are sorted by content, so that the order of the data decides nothing."""
+    first: dict[bytes, Item] = {}
+    counts: dict[bytes, int] = {}
+    for item in scan.items:
+        known = first.get(item.pixels)
+        if known is None or (item.name, item.sha256) < (known.name, known.sha256):
+            first[item.pixels] = item
+        counts[item.pixels] = counts.get(item.pixels, 0) + 1
+    pixels = sorted(first)
+    return Distinct(
+        vectors=store.vectors(pixels),
+        items=tuple(first[shown] for shown in pixels),
+        multiplicity=np.array([counts[shown] for shown in pixels], np.int64),
+        rows={shown: row for row, shown in enumerate(pixels)},
+    )
+
+
+def read_again(sources: Sequence[TrainingData], items: Iterable[Item]) -> dict[tuple[int, int], Entry]:
+    """The entries of chosen items by (source, position). Raises ProbeSetError for one that changed meanwhile."""
+    wanted = {(item.source, item.position): item for item in items}
+    found: dict[tuple[int, int], Entry] = {}
+    for number, source in enumerate(sources):
+        positions = {position for at, position in wanted if at == number}
+        for entry in source.entries(positions) if positions else ():
+            key = (number, entry.position)
+            if sha256(entry.data).digest() != wanted[key].sha256:
+                raise ProbeSetError(f"{entry.name!r} changed while the probe set was built", do="start again")
+            found[key] = entry
+    return found

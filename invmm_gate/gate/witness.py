@@ -1,0 +1,23 @@
+"""The second witness of a run's records: Great Expectations, beside the gate's own checks."""
+
+from dataclasses import replace
+
+from invmm_gate.records import RunData
+from invmm_gate.runs.expectations import write_expectations
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.suites import CONFIRMED, MEASURED, run_suites
+
+
+def with_suites(folder: RunFolder) -> RunData:
+    """All records with what the suites find in them.
+
+    What expectations.json says of these very records stands; else the suites are run, which takes some seconds where
+    Great Expectations is not imported yet.
+    """
+    data = folder.data()
+    if {MEASURED, CONFIRMED} <= {suite.name for suite in data.suites}:
+        return data
+    checks = data.run.probe_set.checks
+    suites = (*((checks,) if checks else ()), *run_suites(data))
+    write_expectations(folder.path, data.run, suites)
+    return replace(data, suites=suites)

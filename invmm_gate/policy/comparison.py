@@ -1,0 +1,155 @@
+"""What a comparison of two runs says: frozen records without torch, and without any caption, prompt or path."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from invmm_gate.records import Decision, Group, Outcome, ReplicationShare
+
+COMPARISON_SCHEMA_VERSION: Final = 1
+
+Change = Literal["worse", "better", "unchanged", "unknown"]
+"""`worse`: more memorized, so a lower score or a higher rate. `unknown`: one side broke or cannot be placed."""
+RateFate = Literal["worse", "better", "unchanged", "unknown", "not_compared"]
+"""`unknown`: copies came out on one side, and the other side did not try this input. `not_compared`: nothing to say."""
+FindingFate = Literal["new", "fixed", "worse", "better", "unchanged", "unknown"]
+FailOn = Literal["new", "worse"]
+
+TEST_SAMPLES: Final = "test_samples"
+"""Name of the rate of the measure's own last test; the other rates are named after the way of confirming."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreState:
+    """What one run measured of a probe."""
+
+    outcome: Outcome
+    invmm: float | None
+    invmm_above: float | None
+    spread: tuple[float, float] | None
+    """Smallest and largest finite score over the seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreChange:
+    """The two scores of a probe."""
+
+    change: Change
+    before: ScoreState | None
+    """None where the probe was not measured."""
+    after: ScoreState | None
+    margin: float | None
+    """The policy's margin of the rule `regression` for this probe; None where no policy names one."""
+    within_spread: bool
+    """Each score lies within the other's spread over the seeds. Decides where there is no margin."""
+    reason: str
+    """One clause with the figures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Interval of the difference after - before of two proportions, both ends in [-1, 1]."""
+
+    low: float
+    high: float
+    confidence: float
+    method: Literal["newcombe"]
+    separate: bool
+    """The interval leaves out 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateChange:
+    """How often samples replicate the probe, by one kind of input. High = memorized."""
+
+    name: str
+    """`test_samples`, or the way of confirming. A search may have found another prompt in each run."""
+    change: RateFate
+    before: ReplicationShare | None
+    """With its Wilson interval, whatever interval the record holds."""
+    after: ReplicationShare | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeChange:
+    """One probe in both runs."""
+
+    probe: str
+    group: Group
+    category: str
+    change: Change
+    """`worse` if the score or any rate is; else `unknown` if any part is; else `better` if any part is."""
+    score: ScoreChange
+    rates: tuple[RateChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """A finding on one side, without its message."""
+
+    effect: Literal["block", "inconclusive"]
+    value: float | None
+    limit: float | None
+    waived: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingChange:
+    """One rule on one probe, or on the whole run."""
+
+    rule: str
+    probe: str | None
+    change: FindingFate
+    before: Breach | None
+    after: Breach | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSide:
+    """Which run stands on one side."""
+
+    run_id: str
+    model: str
+    model_digest: str
+    probe_set_digest: str
+    fingerprint: str
+    decision: Decision | None
+    """None where the run was not judged."""
+    policy: str
+    policy_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Probes that only one run has, or that are not the same in both. All empty for equal probe sets."""
+
+    gone: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    """One id with another image, or, for text-to-image models, another caption."""
+
+    @property
+    def probes(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset((*self.gone, *self.added, *self.replaced))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two runs side by side. It is no verdict."""
+
+    schema_version: int
+    before: RunSide
+    after: RunSide
+    profile: str
+    metric: str
+    findings_compared: bool
+    """False where the verdicts are not under one policy; `notes` says why."""
+    counts: dict[str, dict[str, int]]
+    """`probes` and `findings`: how many of each change."""
+    notes: tuple[str, ...]
+    left_out: LeftOut
+    findings: tuple[FindingChange, ...]
+    """Worst first."""
+    probes: tuple[ProbeChange, ...]
+    """Worst first, then in the probe set's order."""

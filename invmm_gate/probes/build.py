@@ -1,0 +1,110 @@
+"""Write a whole new probe set at once: it is there, checked, or it is not."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.curate import IMAGES, unique_id
+from invmm_gate.probes.fields import name_key, text_problem
+from invmm_gate.probes.files import write_atomically
+from invmm_gate.probes.images import SUFFIXES, decode_named
+from invmm_gate.probes.manifest import write_manifest
+from invmm_gate.probes.suite import MAX_SIDE, MIN_SIDE
+from invmm_gate.records import Group, Probe, ProbeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProbe:
+    """An image that becomes a probe, and its row of the manifest."""
+
+    stem: str
+    """What its id is made of."""
+    data: bytes
+    sha256: str
+    group: Group
+    category: str = ""
+    caption: str = ""
+    cluster: str = ""
+    source: str = ""
+    licence: str = ""
+    added_on: str = ""
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raises ProbeSetError unless nothing, or an empty folder, is there and its parent can be written to."""
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise ProbeSetError(
+            f"{str(folder)!r} exists already",
+            expected="a new folder: a probe set is never overwritten",
+            do="name another folder, or move this one away",
+        )
+    if not folder.absolute().parent.is_dir():
+        raise ProbeSetError(f"{str(folder.parent)!r} is not a folder", expected="a folder to create the probe set in")
+
+
+def unfit_as_probe(data: bytes, *, name: str) -> str:
+    """Why an image cannot be a probe, as `probes validate` would say; empty if it can."""
+    try:
+        image, _ = decode_named(data, name=name)
+    except ProbeSetError as error:
+        return str(error)
+    if min(image.size) < MIN_SIDE or max(image.size) > MAX_SIDE:
+        return f"it has {image.width} x {image.height} pixels, and a probe {MIN_SIDE} to {MAX_SIDE} a side"
+    if all(low == high for low, high in (band.getextrema() for band in image.split())):
+        return "it has one colour only: any model can make it"
+    return ""
+
+
+def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str, bytes]) -> ProbeSet:
+    """Create `folder` with the probes, in their order, and further files; it appears in one step, and validated.
+
+    Raises ProbeSetError, with nothing left behind, for a set that is not valid and for a full disk.
+    """
+    from invmm_gate.probes.checks import validate_probe_set
+
+    check_new_folder(folder)
+    folder = folder.absolute()
+    draft = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.tmp")
+    try:
+        (draft / IMAGES).mkdir(parents=True)
+        write_manifest(draft, tuple(_write_images(draft, probes)))
+        written = validate_probe_set(draft)
+        for name, data in files.items():
+            write_atomically(draft / name, data)
+        os.rename(draft, folder)
+    except OSError as error:
+        raise ProbeSetError(
+            f"{str(folder)!r} cannot be written ({error.strerror})", do="make room or name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # not there any more after success
+    return replace(written, folder=str(folder))
+
+
+def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
+    taken: set[str] = set()
+    for line, new in enumerate(probes, start=2):
+        found = text_problem({"caption": new.caption, "source": new.source, "category": new.category})
+        if found:
+            raise ProbeSetError(f"{new.stem!r} cannot be a probe: {found}")
+        _, kind = decode_named(new.data, name=new.stem)
+        identifier = unique_id(new.stem, taken)
+        taken.add(name_key(identifier))
+        path = f"{IMAGES}/{identifier}{SUFFIXES[kind]}"
+        write_atomically(folder / path, new.data)
+        yield Probe(
+            id=identifier,
+            path=path,
+            sha256=new.sha256,
+            group=new.group,
+            line=line,
+            category=new.category,
+            caption=new.caption,
+            cluster=new.cluster,
+            source=new.source,
+            licence=new.licence,
+            added_on=new.added_on,
+        )

@@ -1,0 +1,174 @@
+"""Training data to choose probes from, one image at a time: a folder, or a table in CSV or Parquet."""
+
+import datetime
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Final, Protocol, final
+
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.files import read_regular_file
+from invmm_gate.probes.images import FILE_LIMIT
+
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+OTHER_SUFFIXES: Final = frozenset({".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm"})
+"""Images that are not opened; they are told of, as training may well have used them."""
+ROLES: Final = ("path", "image", "caption", "date")
+"""What a column of a table can be for; by default the column of the same name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image of the training data, or why it cannot be read."""
+
+    position: int
+    """Its number in the source, from 0."""
+    name: str
+    """Its path as the source states it, or `row N` of a table that holds the images themselves."""
+    data: bytes = b""
+    problem: str = ""
+    caption: str = ""
+    date: datetime.date | None = None
+    marked: bool = False
+    """Whether the column that was asked for marks it as sensitive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which columns of a table are read, and for what."""
+
+    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Role -> the name of its column, where that is another one."""
+    dated: bool = False
+    """Whether every row must have a date."""
+    marked_by: str = ""
+    """The column that marks an image as sensitive; empty for none."""
+    marked_value: str | None = None
+    """The value that does; None for yes, true or 1."""
+
+    def of(self, role: str) -> str:
+        """The column for a role."""
+        return self.names.get(role, role)
+
+    def marks(self, value: object) -> bool:
+        """Whether a cell marks its row as sensitive."""
+        text = "" if value is None else str(value).strip()
+        if self.marked_value is not None:
+            return text == self.marked_value
+        return text.casefold() in {"1", "true", "yes", "y", "t"}
+
+
+class TrainingData(Protocol):
+    """Something that holds training images."""
+
+    @property
+    def place(self) -> Path:
+        """The folder or file."""
+        ...
+
+    def count(self) -> int:
+        """Entries, those that cannot be read included."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """The names of all entries, in order; no image is read."""
+        ...
+
+    def entries(self, only: Collection[int] | None = None) -> Iterator[Entry]:
+        """The entries in order, with their bytes; or those at some positions only. One at a time in memory."""
+        ...
+
+
+def open_training_data(place: Path, columns: Columns, *, images: Path | None = None) -> TrainingData:
+    """The training data at a place. `images` is where the paths of a table begin; by default the table's folder.
+
+    Raises ProbeSetError for a place that is neither a folder nor a table, or that lacks a column.
+    """
+    if place.is_dir():
+        if columns.dated or columns.marked_by:
+            raise ProbeSetError(
+                f"{str(place)!r} is a folder, which has no columns",
+                expected="a .parquet or .csv file where a date or a sensitive column is asked for",
+                do="list the images in a table, or leave the option out",
+            )
+        return FolderOfImages(place)
+    from invmm_gate.probes.training_tables import CsvTable, ParquetTable
+
+    suffix = place.suffix.lower()
+    if not place.is_file() or suffix not in {".csv", ".parquet"}:
+        found = "is not a folder, .csv or .parquet file" if place.exists() else "does not exist"
+        raise ProbeSetError(f"training data {str(place)!r} {found}", expected="a folder of images, or a table")
+    root = images or place.parent
+    return CsvTable(place, columns, root) if suffix == ".csv" else ParquetTable(place, columns, root)
+
+
+@final
+class FolderOfImages:
+    """All images below a folder, in the order of their paths. Links are told of, not followed."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._names = sorted(_walk(place))
+        if not self._names:
+            raise ProbeSetError(
+                f"{str(place)!r} holds no images", expected="PNG, JPEG or WebP files in it or in folders below it"
+            )
+
+    def count(self) -> int:
+        """Files that end like an image."""
+        return len(self._names)
+
+    def names(self) -> Iterator[str]:
+        """Their paths below the folder."""
+        return iter(self._names)
+
+    def entries(self, only: Collection[int] | None = None) -> Iterator[Entry]:
+        """The files, each read when it is its turn."""
+        for position in range(len(self._names)) if only is None else sorted(only):
+            name = self._names[position]
+            data, problem = read_image_file(self.place, name)
+            yield Entry(position=position, name=name, data=data, problem=problem)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    def failed(error: OSError) -> None:
+        raise ProbeSetError(f"{str(error.filename)!r} cannot be listed ({error.strerror})") from error
+
+    for parent, folders, files in os.walk(folder, onerror=failed):
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        wanted = [name for name in files if PurePath(name).suffix.lower() in SUFFIXES | OTHER_SUFFIXES]
+        yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*wanted, *linked])
+
+
+def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
+    """The bytes of a file below `root`, or what is wrong with it: outside the root, behind a link, too large."""
+    found = _path_problem(root, name)
+    if found:
+        return b"", found
+    if PurePath(name).suffix.lower() in OTHER_SUFFIXES:
+        return b"", "is not PNG, JPEG or WebP"
+    try:
+        return read_regular_file(root / name, limit=FILE_LIMIT), ""
+    except ProbeSetError as error:
+        return b"", error.found
+    except ValueError:
+        return b"", "has a path with a NUL"
+
+
+def _path_problem(root: Path, name: str) -> str:
+    path = PurePath(name)
+    if not name:
+        return "has an empty path"
+    if (path.is_absolute() and not path.is_relative_to(root.absolute())) or ".." in path.parts:
+        return f"leads outside {str(root)!r}"
+    step = root
+    for part in (path.relative_to(root.absolute()) if path.is_absolute() else path).parts:
+        step = step / part
+        try:
+            if step.is_symlink():
+                return "is or lies behind a symbolic link"
+        except (OSError, ValueError):
+            return ""  # reported when the file is opened
+    return ""

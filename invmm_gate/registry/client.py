@@ -1,0 +1,212 @@
+"""The registry's records: versions, tags and aliases. The one place that asks MLflow's registry for them."""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+from invmm_gate.errors import RegistryError
+from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
+from invmm_gate.registry.connection import absolute, asked, connect, is_missing, require_answer, transferring
+from invmm_gate.registry.names import safe_registry_name
+from invmm_gate.registry.places import ClientPlaces
+from invmm_gate.registry.uploads import Uploads
+from invmm_gate.tracking.mlflow_log import DEFAULT_URI
+from invmm_gate.tracking.spool import without_credentials
+
+_PAGE: Final = 200
+_NEWEST_FIRST: Final = ["creation_timestamp DESC"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """A version of a registered model as the registry tells it. None of it is evidence of anything."""
+
+    name: str
+    version: str
+    source: str
+    """Where its files are said to lie; `Registry.download` decides whether it goes there."""
+    run_id: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    created_at_ms: int = 0
+    status: str = "READY"
+
+    @property
+    def label(self) -> str:
+        """`name/version`."""
+        return f"{self.name}/{self.version}"
+
+
+@final
+class Registry:
+    """One MLflow server or database. Every method raises RegistryError, soon, if it does not answer or refuses."""
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        self.uri = absolute(tracking_uri or DEFAULT_URI)
+        self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
+        self.uploads = Uploads(self.uri, self._asked_client)
+        self._connected: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The URI without credentials."""
+        return without_credentials(self.uri)
+
+    def require_answer(self) -> None:
+        """Raise RegistryDownError unless the server answers within seconds."""
+        require_answer(self.uri)
+
+    def version(self, name: str, version: str) -> VersionRecord | None:
+        """The version with its aliases; None if there is none of this number, or no more."""
+        safe_registry_name(name)
+        if not version.isdecimal():
+            raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
+        with asked(self.uri, f"tell of {name}/{version}"):
+            return _found(lambda: self._asked_client().get_model_version(name, version))
+
+    def alias(self, name: str, alias: str) -> VersionRecord | None:
+        """The version that an alias points at; None if there is no such alias."""
+        safe_registry_name(name)
+        with asked(self.uri, f"tell of {name}@{alias}"):
+            found = self.aliases(name).get(alias)
+        return None if found is None else self.version(name, found)
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias -> version number; empty if the model does not exist."""
+        with asked(self.uri, f"tell of {name}'s aliases"):
+            try:
+                model = self._asked_client().get_registered_model(name)
+            except Exception as error:
+                if is_missing(error):
+                    return {}
+                raise
+            return {str(alias): str(number) for alias, number in model.aliases.items()}
+
+    def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
+        """Versions of the named models, by default of all, newest first, at most `limit`.
+
+        Names that the gate does not work on are listed as well where none was asked for.
+        """
+        filters: list[str | None] = [f"name = '{safe_registry_name(name)}'" for name in names]
+        streams = [self._pages(one) for one in filters or [None]]
+        merged = heapq.merge(*streams, key=lambda record: -record.created_at_ms)
+        aliases: dict[str, dict[str, str]] = {}
+        for _, record in zip(range(limit), merged, strict=False):
+            if record.name not in aliases:
+                aliases[record.name] = self.aliases(record.name)
+            yield _with_aliases(record, aliases[record.name])
+
+    def _pages(self, one: str | None) -> Iterator[VersionRecord]:
+        token: str | None = None
+        while True:
+            with asked(self.uri, "list its versions"):
+                page = self._asked_client().search_model_versions(
+                    filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
+                )
+            yield from (record_of(item) for item in page)
+            token = page.token
+            if not token:
+                return
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set the tags one after the other, in their order. A guard may first hash the version's files for each."""
+        self.require_answer()
+        for key, value in tags.items():
+            with asked(self.uri, f"set tag {key} of {name}/{version}"), transferring():
+                self._asked_client().set_model_version_tag(name, version, key, value)
+
+    def delete_tag(self, name: str, version: str, key: str) -> None:
+        """Delete a tag; one that is not there is no error."""
+        with asked(self.uri, f"delete tag {key} of {name}/{version}"):
+            try:
+                self._asked_client().delete_model_version_tag(name, version, key)
+            except Exception as error:
+                if not is_missing(error):
+                    raise
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version and read it back. Raises RegistryError if it then points elsewhere."""
+        self.require_answer()
+        with asked(self.uri, f"point alias {alias} at {name}/{version}"), transferring():
+            self._asked_client().set_registered_model_alias(name, alias, version)
+        found = self.aliases(name).get(alias)
+        if found != version:
+            raise RegistryError(
+                f"alias {alias} of {name} points at version {found} after it was set to {version}",
+                expected="no other hand on the alias",
+                do="find out who moves it, then gate the version again",
+            )
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Delete an alias; one that is not there is no error."""
+        with asked(self.uri, f"delete alias {alias} of {name}"):
+            self._asked_client().delete_registered_model_alias(name, alias)
+
+    def create_version(self, name: str, source: str, *, tags: Mapping[str, str], run_id: str | None) -> VersionRecord:
+        """A new version, of a new model if need be."""
+        safe_registry_name(name)
+        with asked(self.uri, f"create a version of {name}"):
+            client = self._asked_client()
+            try:
+                client.create_registered_model(name)
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            made = client.create_model_version(
+                name,
+                source,
+                run_id=run_id,
+                tags=dict(tags),
+                await_creation_for=0,
+                model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+            )
+            return record_of(made)
+
+    def download(self, record: VersionRecord, target: Path) -> Path:
+        """The version's checkpoint as a fresh folder `target`: its folder or file, made of plain files only.
+
+        Where the files hold a folder `checkpoint`, that is the checkpoint and the rest lies beside it.
+        """
+        return self.fetch(record.source, target)
+
+    def fetch(self, source: str, target: Path) -> Path:
+        """As `download`, of a source such as `models:/m-...` or `runs:/<id>/<path>`."""
+        return checkpoint_in(self.artefacts.download(source, target))
+
+    def _asked_client(self) -> Any:
+        if self._connected is None:
+            self.require_answer()
+            self._connected = connect(self.uri)
+        return self._connected
+
+
+def _found(ask: Any) -> VersionRecord | None:
+    try:
+        return record_of(ask())
+    except Exception as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def record_of(item: Any) -> VersionRecord:
+    """A version as MLflow's client or store gives it."""
+    return VersionRecord(
+        name=str(item.name),
+        version=str(item.version),
+        source=str(item.source or ""),
+        run_id=str(item.run_id) if item.run_id else None,
+        tags={str(key): str(value) for key, value in (item.tags or {}).items()},
+        aliases=tuple(sorted(str(alias) for alias in item.aliases or ())),
+        created_at_ms=int(item.creation_timestamp or 0),
+        status=str(item.status or ""),
+    )
+
+
+def _with_aliases(record: VersionRecord, aliases: Mapping[str, str]) -> VersionRecord:
+    """Searches do not tell aliases."""
+    return replace(
+        record, aliases=tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
+    )

@@ -1,0 +1,112 @@
+"""The connection to MLflow: imported lazily, quick to say that a server is down, and with one kind of error."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from invmm_gate.errors import GateError, PublishError, RegistryError
+from invmm_gate.tracking.mlflow_log import _absolute as absolute
+from invmm_gate.tracking.mlflow_log import _artifacts_beside as artefacts_beside
+from invmm_gate.tracking.mlflow_log import _mlflow as quiet_mlflow
+from invmm_gate.tracking.mlflow_log import _require_reachable as require_reachable
+from invmm_gate.tracking.spool import without_credentials
+
+_TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_TRANSFER_SECONDS: Final = "600"
+"""For one file: a server stores it in its own store before it answers."""
+_ANSWERED: Final = range(400, 500)
+_TOO_MANY: Final = 429
+_lock = threading.Lock()
+_transfers: Final[list[int]] = []
+_before: Final[list[str | None]] = []
+
+
+class RegistryDownError(RegistryError):
+    """A registry that does not answer now: what was to be sent can be sent later."""
+
+
+def connect(uri: str) -> Any:
+    """A client of one server or database, for tracking and registry alike. Raises RegistryError."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for the verdict
+    try:
+        mlflow = quiet_mlflow()
+    except PublishError as error:
+        raise RegistryError(
+            "MLflow is not installed", expected="the extra `registry`", do="run `pip install 'invmm-gate[registry]'`"
+        ) from error
+    with asked(uri, "be opened"):
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def require_answer(uri: str) -> None:
+    """Any answer will do, but it has to come within 3 s. Raises RegistryDownError."""
+    try:
+        require_reachable(uri)
+    except PublishError as error:
+        raise RegistryDownError(error.found, do="start the server, or correct the tracking URI") from error
+
+
+@contextmanager
+def asked(uri: str, what: str) -> Iterator[None]:
+    """Whatever MLflow raises within becomes one RegistryError that says what the registry did not do."""
+    try:
+        yield
+    except GateError:
+        raise
+    except Exception as error:  # MLflow, its HTTP client and its database each have their own kinds
+        shown = without_credentials(uri)
+        reason = " ".join(str(error).replace(uri, shown).split())[:200]
+        kind = RegistryError if _was_answered(error) else RegistryDownError
+        raise kind(f"the registry at {shown} would not {what}: {reason or type(error).__name__}") from error
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether MLflow says that what was asked for does not exist."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def _was_answered(error: Exception) -> bool:
+    """Whether it is the registry that refused; otherwise asking again later may help."""
+    status = getattr(error, "get_http_status_code", lambda: 0)()
+    return status in _ANSWERED and status != _TOO_MANY
+
+
+@contextmanager
+def transferring() -> Iterator[None]:
+    """Long timeouts, for whole files: elsewhere MLflow is told to give up after seconds.
+
+    MLflow takes them from the environment only, so they hold for all threads until the last transfer is over.
+    """
+    with _lock:
+        if not _transfers:
+            _before.append(os.environ.get(_TIMEOUT))
+            os.environ[_TIMEOUT] = _TRANSFER_SECONDS
+        _transfers.append(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _lock:
+            _transfers.pop()
+            if not _transfers:
+                _restore(_before.pop())
+
+
+def _restore(timeout: str | None) -> None:
+    if timeout is None:
+        os.environ.pop(_TIMEOUT, None)
+    else:
+        os.environ[_TIMEOUT] = timeout
+
+
+__all__ = [
+    "RegistryDownError",
+    "absolute",
+    "artefacts_beside",
+    "asked",
+    "connect",
+    "is_missing",
+    "require_answer",
+    "transferring",
+]

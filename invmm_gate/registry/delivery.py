@@ -1,0 +1,165 @@
+"""Sends a judged run to the registry: the MLflow run, the version's tags, and the promotion of a version that passed.
+
+Every step finds out whether it was done before, so that a delivery can be repeated from anywhere.
+"""
+
+import datetime
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attestation.keys import load_roots
+from invmm_gate.errors import GateError, PublishError, RegistryError
+from invmm_gate.gate import finishing
+from invmm_gate.gate.attesting import read_attestation
+from invmm_gate.gate.progress import Progress, Silent
+from invmm_gate.policy.schema import load_policy
+from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.connection import RegistryDownError
+from invmm_gate.registry.evidence import Demands, Evidence, evidence_for, state_of, verdict_tags
+from invmm_gate.registry.names import REASON, RUN, STATE, is_release, release_name
+from invmm_gate.registry.outbox import Outbox, Parcel
+from invmm_gate.registry.promotion import Promotion, promote
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.tracking.contents import contents
+
+REPORT: Final = "report.html"
+
+
+class VersionGoneError(RegistryError):
+    """A version that was deleted while it was gated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What became of a parcel."""
+
+    run_id: str
+    released: VersionRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What became of an outbox."""
+
+    sent: tuple[str, ...]
+    """`name/version` of what was sent."""
+    waiting: int
+    errors: tuple[str, ...]
+    """One line for each parcel that could not be sent."""
+
+
+def drain(outbox: Outbox, registry: Registry, *, now: datetime.datetime, progress: Progress | None = None) -> Drained:
+    """Send all that waits, oldest first; a registry that is down ends it, anything else leaves that parcel waiting.
+
+    A parcel whose version was deleted is dropped. Raises RegistryError if another process is at it.
+    """
+    told = progress or Silent()
+    sent: list[str] = []
+    errors: list[str] = []
+    with outbox.locked():
+        for parcel in outbox.parcels():
+            try:
+                deliver(parcel, registry, now=now, scratch=outbox.folder)
+                sent.append(f"{parcel.name}/{parcel.version}")
+            except GateError as error:
+                errors.append(f"{parcel.name}/{parcel.version}: {error}")
+                if not isinstance(error, VersionGoneError):
+                    outbox.failed(parcel, str(error))
+                    if isinstance(error, RegistryDownError):
+                        break
+                    continue
+            outbox.remove(parcel)
+            told.note(f"sent the verdict on {parcel.name}/{parcel.version}")
+    return Drained(sent=tuple(sent), waiting=len(outbox.parcels()), errors=tuple(errors))
+
+
+def deliver(
+    parcel: Parcel, registry: Registry, *, now: datetime.datetime, scratch: Path, checkpoint: Path | None = None
+) -> Delivered:
+    """Publish, tag and promote. `checkpoint` are the version's files where they are still at hand.
+
+    Raises RegistryDownError if it should be tried later, RegistryError or VerificationError if that is no use.
+    """
+    registry.require_answer()
+    record = registry.version(parcel.name, parcel.version)
+    if record is None:
+        raise VersionGoneError(
+            f"version {parcel.version} of {parcel.name} was deleted while it was gated",
+            expected="a version that stays until it has a verdict",
+            do=f"its report is in {parcel.run}",
+        )
+    run_id = _published(Path(parcel.run), registry)
+    if parcel.roots is None:
+        registry.set_tags(record.name, record.version, {RUN: run_id})
+        _tag_unsigned(registry, record)
+        return Delivered(run_id=run_id, released=None)
+    with tempfile.TemporaryDirectory(prefix=".version-", dir=scratch) as folder:
+        files = checkpoint or registry.download(record, Path(folder) / "files")
+        envelope = read_attestation(Path(parcel.run) / ATTESTATION)
+        evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
+        place = _prove(registry, run_id, parcel, evidence)
+        registry.set_tags(record.name, record.version, {RUN: place})
+        released = settle(registry, record, evidence, promotion_of(parcel, place, Path(folder)), now=now)
+    return Delivered(run_id=run_id, released=released)
+
+
+def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
+    """Where the parcel's version goes if it passed; None where nothing is to be promoted."""
+    if parcel.roots is None or not parcel.alias:
+        return None
+    return Promotion(
+        release_name=release_name(parcel.name, parcel.release_name),
+        alias=parcel.alias,
+        place=place,
+        demands=Demands(
+            roots=load_roots(Path(parcel.roots)),
+            policies={load_policy(parcel.policy).digest: parcel.policy},
+            weights=parcel.weights,
+        ),
+        scratch=scratch,
+    )
+
+
+def settle(
+    registry: Registry, record: VersionRecord, evidence: Evidence, terms: Promotion | None, *, now: datetime.datetime
+) -> VersionRecord | None:
+    """Tag the version with what its attestation says, and promote it if that is a pass; the released version."""
+    said = evidence.statement
+    state = state_of(said.decision)
+    registry.set_tags(record.name, record.version, verdict_tags(said) | {STATE: state})
+    if REASON in record.tags:
+        registry.delete_tag(record.name, record.version, REASON)
+    if terms is None or state != "pass" or is_release(record.name, record.tags, terms.release_name):
+        return None
+    return promote(registry, record, evidence, terms, now=now)
+
+
+def _tag_unsigned(registry: Registry, record: VersionRecord) -> None:
+    reason = "the verdict is not signed, so it promotes nothing; give the gate a key"
+    registry.set_tags(record.name, record.version, {REASON: reason, STATE: "inconclusive"})
+
+
+def _published(run: Path, registry: Registry) -> str:
+    """The id of the MLflow run that holds report, verdict and attestation."""
+    folder = RunFolder(run)
+    try:
+        finishing.publish(folder, registry.uri)
+    except PublishError as error:
+        raise RegistryDownError(error.found, expected=error.expected, do=error.do) from error
+    return registry.uploads.run_of(contents(folder.data(), run).key)
+
+
+def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence) -> str:
+    """The signed files in a folder of the version's own: versions with the same files share the gate's run.
+
+    A report that was rendered again with pictures is not the attested one, and stays where it is.
+    """
+    run, folder = Path(parcel.run), f"{parcel.name}-v{parcel.version}"
+    attested = sha256((run / REPORT).read_bytes()).hexdigest() == evidence.statement.report_digest
+    for name in (*((REPORT,) if attested else ()), "verdict.json", ATTESTATION):
+        registry.uploads.add_file(run_id, run / name, folder)
+    return f"{run_id}/{folder}"

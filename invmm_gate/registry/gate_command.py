@@ -1,0 +1,28 @@
+"""The command line of `invmm-gate registry gate` that a worker starts, from the choices that `serve` was given."""
+
+import sys
+
+from invmm_gate.registry.choices import GateChoices
+
+
+def gate_command(choices: GateChoices, tracking_uri: str) -> tuple[str, ...]:
+    """The command without name and version. The webhook secret is no part of it, and of the key only its path."""
+    values = {
+        "--tracking-uri": tracking_uri,
+        "--policy": choices.policy,
+        "--probes": choices.probes,
+        "--key": choices.key,
+        "--roots": choices.roots,
+        "--seed": choices.seed,
+        "--device": choices.device,
+        "--rows": choices.rows,
+        "--sscd": choices.sscd,
+        "--waivers": choices.waivers,
+        "--baseline": choices.baseline,
+        "--weights": choices.weights,
+        "--alias": choices.alias,
+        "--release-name": choices.release_name,
+        "--runs": choices.runs,
+    }
+    given = [f"{option}={value}" for option, value in values.items() if value is not None]
+    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, "--quiet")

@@ -1,0 +1,79 @@
+"""From a version's files to a judged, signed run folder, ready to be sent."""
+
+import datetime
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from invmm_gate import __version__
+from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.errors import RunFolderError
+from invmm_gate.gate.attesting import sign_run
+from invmm_gate.gate.check import Checked, check
+from invmm_gate.gate.inputs import Inputs
+from invmm_gate.gate.progress import Progress
+from invmm_gate.records import Verdict
+from invmm_gate.registry.choices import Clock, GateChoices
+from invmm_gate.registry.client import VersionRecord
+from invmm_gate.registry.outbox import Parcel, parcel_digest
+from invmm_gate.runs.folder import RunFolder
+
+
+def measure_and_sign(
+    record: VersionRecord, inputs: Inputs, choices: GateChoices, progress: Progress, *, now: Clock
+) -> tuple[Parcel, Verdict]:
+    """The verdict on the files of a version, on disk and, with a key, signed. Raises GateError."""
+    checked = _checked(record, inputs, choices, progress, today=now().date())
+    signed = now()
+    if choices.key is not None:
+        sign_run(checked.folder, key=choices.key, now=signed)
+    else:
+        RunFolder(checked.folder).forget(ATTESTATION)  # of an earlier verdict
+    proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
+    return parcel_for(
+        record, choices, run=str(checked.folder.resolve()), proof=proof.read_bytes(), now=signed
+    ), checked.verdict
+
+
+def parcel_for(
+    record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime
+) -> Parcel:
+    """What is to be sent of a run that belongs to a version."""
+    roots = choices.roots_file() if choices.key is not None else None
+    return Parcel(
+        name=record.name,
+        version=record.version,
+        run=run,
+        digest=parcel_digest(record.name, record.version, proof),
+        policy=choices.policy,
+        roots=None if roots is None else str(roots.resolve()),
+        alias=choices.alias,
+        release_name=choices.release_name,
+        weights=choices.weights,
+        created_at=now.isoformat(),
+    )
+
+
+def _checked(
+    record: VersionRecord, inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date
+) -> Checked:
+    """The check in the version's own folder: the first one that holds no run, or one that goes on from there."""
+    for folder in _folders(record, inputs, choices):
+        RunFolder(folder).refuse_if_in_use()
+        begun = (folder / "run.json").exists()
+        try:
+            return check(replace(inputs.options, out=folder), choices.finish, progress, today=today)
+        except RunFolderError as error:
+            if not begun:
+                raise
+            progress.note(f"beginning anew: {error}")  # another device, thread count or version of the gate
+    raise RunFolderError("there is no folder for the run")
+
+
+def _folders(record: VersionRecord, inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
+    parts = (inputs.model.digest, inputs.policy.digest, inputs.probe_set.digest, choices.seed, __version__)
+    key = sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
+    for number in itertools.count(1):
+        yield choices.runs / f"{record.name}-v{record.version}-{key}{'' if number == 1 else f'-{number}'}"

@@ -1,0 +1,72 @@
+"""Names in the registry: the tags of a model version, and what a model or an alias may be called."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from invmm_gate.errors import ConfigError
+
+STATE: Final = "invmm.gate"
+"""Where the gate is with a version: one of STATES. A version without it was never looked at."""
+PENDING: Final = "pending"
+RUNNING: Final = "running"
+ERROR: Final = "error"
+DECISIONS: Final = ("pass", "block", "inconclusive")
+STATES: Final = (PENDING, RUNNING, *DECISIONS, ERROR)
+
+VERDICT: Final = "invmm.verdict"
+"""The decision of the attestation: `pass`, `pass_with_waiver`, `block` or `inconclusive`."""
+MODEL_DIGEST: Final = "invmm.model_digest"
+REPORT_DIGEST: Final = "invmm.report_digest"
+POLICY_DIGEST: Final = "invmm.policy_digest"
+PROBE_SET_DIGEST: Final = "invmm.probe_set_digest"
+RUN: Final = "invmm.run"
+"""`<run id>/<folder>`: the gate's MLflow run, and where in it report.html, verdict.json and attestation.json lie."""
+CLAIM: Final = "invmm.claim"
+"""Who is gating the version now."""
+REASON: Final = "invmm.reason"
+"""One line for the reader of a version that has no verdict."""
+PROMOTED_FROM: Final = "invmm.promoted_from"
+"""On a version of a release model: `name/version` of the one that was gated."""
+
+VERDICT_TAGS: Final = frozenset({VERDICT, MODEL_DIGEST, REPORT_DIGEST, POLICY_DIGEST, PROBE_SET_DIGEST})
+"""The tags that only an attestation may set; STATE is one of them as soon as its value is a decision."""
+
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+ALIAS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
+RELEASE_SUFFIX: Final = "-release"
+APPROVED: Final = "approved-"
+
+
+def is_registry_name(name: str) -> bool:
+    """Whether the gate works on a model of this name: it can be a file name and needs no quoting in a filter."""
+    return NAME_PATTERN.fullmatch(name) is not None and bool(set(name) - {"."})
+
+
+def safe_registry_name(name: str) -> str:
+    """The name itself. Raises ConfigError if the gate does not work on such a name."""
+    if not is_registry_name(name):
+        raise ConfigError(
+            f"registered model {name!a}", expected="1 to 128 letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def release_name(name: str, chosen: str | None = None) -> str:
+    """The model that versions which pass are promoted to. Raises ConfigError."""
+    return safe_registry_name(chosen or f"{name}{RELEASE_SUFFIX}")
+
+
+def approved_alias(digest: str) -> str:
+    """The alias that names the bytes that were approved."""
+    return f"{APPROVED}{digest[:12]}"
+
+
+def is_verdict_tag(key: str, value: str | None) -> bool:
+    """Whether setting this tag claims a verdict; with value None, whether deleting it hides one."""
+    return key in VERDICT_TAGS or (key == STATE and (value is None or value in DECISIONS))
+
+
+def is_release(name: str, tags: Mapping[str, str], chosen: str | None = None) -> bool:
+    """Whether a version is one that the gate released: such a one is judged again, but never promoted further."""
+    return PROMOTED_FROM in tags or name == chosen or name.endswith(RELEASE_SUFFIX)

@@ -1,0 +1,180 @@
+"""The reconcile pass: every version of a watched model ends up in the queue, whatever became of its webhook.
+
+What a version says about itself is never a reason to leave it out: tags can be set by hand and are copied along with a
+version. Only this queue's own record counts, and only for the very version that the registry made at that time.
+"""
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, final
+
+from invmm_gate.errors import GateError
+from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.delivery import drain
+from invmm_gate.registry.logs import LOGGER
+from invmm_gate.registry.names import APPROVED, CLAIM, is_registry_name, release_name
+from invmm_gate.registry.outbox import Outbox, OutboxBusyError
+from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.worker import backoff
+
+Doubt = Callable[[VersionRecord], str]
+"""Why a version may not carry a protected alias, in one line; empty if it may. Raises RegistryError."""
+
+_ALL: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A protected alias on a version that nothing vouches for."""
+
+    name: str
+    version: str
+    alias: str
+    reason: str
+    removed: bool
+
+    def __str__(self) -> str:
+        """One line."""
+        done = "removed" if self.removed else "still there"
+        return f"alias {self.alias} of {self.name} on version {self.version}: {self.reason}; {done}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one pass found."""
+
+    listed: int
+    queued: tuple[str, ...]
+    unusable: tuple[str, ...]
+    """Models whose names the gate does not work on: their versions get no verdict."""
+    alerts: tuple[Alert, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciler:
+    """Holds the registry against the queue's own records."""
+
+    registry: Registry
+    queue: Queue
+    watched: Watched
+    doubt: Doubt
+    aliases: frozenset[str] = frozenset(("champion",))
+    """Protected aliases, beside those that begin with `approved-`."""
+    enforce: bool = False
+    """Take a protected alias away from a version that nothing vouches for."""
+    outbox: Outbox | None = None
+    """Verdicts that could not be sent when they were reached; sent before each pass."""
+
+    def once(self, *, again: bool = False) -> Pass:
+        """One pass, newest versions first. `again` also queues what failed or stayed inconclusive.
+
+        Raises RegistryError; what was queued until then stays queued.
+        """
+        self._send_what_waits()
+        listed, queued, unusable, aliased = 0, [], set(), []
+        for record in self._listed():
+            listed += 1
+            if not is_registry_name(record.name):
+                unusable.add(record.name)
+            elif self.watched.gates(record.name) and self._notice(record, again):
+                queued.append(record.label)
+            if self._protected(record):
+                aliased.append(record)
+        alerts = [alert for record in aliased for alert in self._alerts(record)]
+        for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
+            LOGGER.warning("%s", line)
+        self.queue.prune(now=time.time())
+        return Pass(listed=listed, queued=tuple(queued), unusable=tuple(sorted(unusable)), alerts=tuple(alerts))
+
+    def _send_what_waits(self) -> None:
+        if self.outbox is None or not self.outbox.parcels():
+            return
+        try:
+            sent = drain(self.outbox, self.registry, now=datetime.datetime.now(datetime.UTC))
+        except OutboxBusyError:
+            return  # the gate that reached the verdict is sending it
+        for line in (*(f"sent the verdict on {label}" for label in sent.sent), *sent.errors):
+            LOGGER.info("%s", line)
+
+    def _listed(self) -> Iterator[VersionRecord]:
+        names = self.watched.names
+        releases = {release_name(name, self.watched.release) for name in names}
+        return self.registry.versions([*names, *sorted(releases - set(names))], limit=_ALL)
+
+    def _notice(self, record: VersionRecord, again: bool) -> bool:
+        queued = self.queue.notice(
+            record.name, record.version, created_at_ms=record.created_at_ms, now=time.time(), again=again
+        )
+        if queued:
+            LOGGER.info("queued %s version %s: found without a verdict of ours", record.name, record.version)
+        if queued and again and CLAIM in record.tags:
+            self.registry.delete_tag(record.name, record.version, CLAIM)  # else it would be believed to have ended
+        return queued
+
+    def _protected(self, record: VersionRecord) -> list[str]:
+        return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
+
+    def _alerts(self, record: VersionRecord) -> list[Alert]:
+        reason = self.doubt(record)
+        return [self._alert(record, alias, reason) for alias in self._protected(record)] if reason else []
+
+    def _alert(self, record: VersionRecord, alias: str, reason: str) -> Alert:
+        """Another look before the alias goes: it may have been moved to a good version meanwhile."""
+        removed = self.enforce and self.registry.aliases(record.name).get(alias) == record.version
+        if removed:
+            self.registry.delete_alias(record.name, alias)
+        return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)
+
+
+def doubt_by_record(queue: Queue) -> Doubt:
+    """Believes this queue's own record of a pass, and nothing else."""
+
+    def doubt(record: VersionRecord) -> str:
+        job = queue.find(record.name, record.version)
+        if job is not None and job.created_at_ms == record.created_at_ms and job.outcome == "pass":
+            return ""
+        if job is not None and job.state == "running":
+            return ""  # the gate sets the alias itself, just before it ends; the next pass looks again
+        return "no pass of ours on record"
+
+    return doubt
+
+
+@final
+class ReconcileLoop:
+    """Passes at an interval, sooner when woken; a registry that is away is asked again with backoff."""
+
+    def __init__(self, reconciler: Reconciler, *, every: float, found: Callable[[], None]) -> None:
+        """`every` is in seconds; `found` is called after a pass that queued something."""
+        self._reconciler, self._every, self._found = reconciler, every, found
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ends `run` once its requests are answered."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Pass after pass until stopped; whatever fails is logged, and the next pass lists everything again."""
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                failures = 0 if self._pass() else failures + 1
+            except Exception:  # the thread's outermost loop
+                LOGGER.exception("the reconcile pass failed")
+                failures += 1
+            self._stop.wait(backoff(failures, first=2.0, longest=self._every) if failures else self._every)
+
+    def _pass(self) -> bool:
+        try:
+            found = self._reconciler.once()
+        except GateError as error:
+            LOGGER.warning("the reconcile pass was cut short: %s", error)
+            return False
+        if found.queued:
+            self._found()
+        return True

@@ -1,0 +1,237 @@
+"""`serve` and `sync`: the receiver, the reconcile loop and the workers put together."""
+
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.errors import INCONCLUSIVE, INTERNAL_ERROR, PASS, ConfigError
+from invmm_gate.policy.schema import load_policy
+from invmm_gate.registry.choices import GateChoices
+from invmm_gate.registry.claims import Claims
+from invmm_gate.registry.client import Registry
+from invmm_gate.registry.evidence import Demands
+from invmm_gate.registry.gate_command import gate_command
+from invmm_gate.registry.logs import LOGGER
+from invmm_gate.registry.names import safe_registry_name
+from invmm_gate.registry.outbox import Outbox
+from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.reconcile import Doubt, Pass, ReconcileLoop, Reconciler, doubt_by_record
+from invmm_gate.registry.signature import Secrets
+from invmm_gate.registry.vouching import doubt_by_attestation
+from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.worker import Worker, WorkerSettings
+
+_LOOK_EVERY: Final = 0.2
+_PATH: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What `serve` and `sync` share."""
+
+    tracking_uri: str
+    worker: WorkerSettings
+    watched: Watched
+    secrets: Secrets | None
+    """Of the webhook; without them no claims are made, and this must be the only machine that gates the registry."""
+    aliases: frozenset[str] = frozenset(("champion",))
+    enforce: bool = False
+    settle: float = 2.0
+    """Seconds between writing a claim and reading it back."""
+    depth: int = 10_000
+    vouch: Callable[[Registry], Doubt] | None = None
+    """How an alias is checked; by default by this queue's own records."""
+    outbox: Outbox | None = None
+    """The gate's outbox."""
+
+    def queue(self) -> Queue:
+        """The queue of the state folder. Raises ConfigError."""
+        return Queue(self.worker.state / "queue.sqlite", depth=self.depth)
+
+    def new_worker(self, queue: Queue) -> Worker:
+        """A worker with a registry client of its own."""
+        registry = Registry(self.tracking_uri)
+        claims = None
+        if self.secrets is not None:
+            claims = Claims(registry, self.secrets, queue.owner, lease=self.worker.lease, settle=self.settle)
+        return Worker(queue, registry, claims, self.worker)
+
+    def reconciler(self, queue: Queue) -> Reconciler:
+        """A reconciler with a registry client of its own."""
+        registry = Registry(self.tracking_uri)
+        return Reconciler(
+            registry=registry,
+            queue=queue,
+            watched=self.watched,
+            doubt=self.vouch(registry) if self.vouch else doubt_by_record(queue),
+            aliases=self.aliases,
+            enforce=self.enforce,
+            outbox=self.outbox,
+        )
+
+
+def door_for(
+    choices: GateChoices,
+    *,
+    tracking_uri: str,
+    state: Path,
+    watched: Watched,
+    secrets: Secrets | None,
+    protected: Sequence[str] = (),
+    enforce: bool = False,
+    retries: int = 3,
+    depth: int = 10_000,
+    settle: float = 2.0,
+) -> Door:
+    """The door for versions that are gated by these choices. Raises ConfigError for a slip in them, before any work."""
+    for name in watched.names or ("model",):
+        choices.check(safe_registry_name(name))
+    if not choices.probes.is_dir():
+        raise ConfigError(f"there is no probe set {choices.probes}", expected="a folder", do="give it with --probes")
+    roots, scratch = choices.trusted(), state / "scratch"
+    vouch = None
+    if roots is not None:
+        policies = {load_policy(choices.policy).digest: choices.policy}
+        demands = Demands(roots=roots, policies=policies, weights=choices.weights)
+        vouch = partial(doubt_by_attestation, demands=demands, scratch=scratch)
+    return Door(
+        tracking_uri=tracking_uri,
+        worker=WorkerSettings(command=gate_command(choices, tracking_uri), state=state, retries=retries),
+        watched=watched,
+        secrets=secrets,
+        aliases=frozenset((choices.alias, *protected)) - {""},
+        enforce=enforce,
+        settle=settle,
+        depth=depth,
+        vouch=vouch,
+        outbox=choices.outbox,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where and how `serve` is reached."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    path: str = "/hook"
+    every: float = 60.0
+    """Seconds between two reconcile passes."""
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a path that cannot be one."""
+        if not _PATH.fullmatch(self.path) or self.path == "/health":
+            raise ConfigError(f"--path {self.path!a}", expected="a path such as /hook, other than /health")
+
+
+def serve(door: Door, listening: Listening) -> int:
+    """Receive, reconcile and gate until SIGTERM or SIGINT; then 0. A part that dies ends the whole with 1."""
+    from invmm_gate.registry.http_server import HttpServer, bind
+    from invmm_gate.registry.receiver import Receiver, build_app
+
+    if door.secrets is None:
+        raise ConfigError("no webhook secret", expected="one, so that the receiver can tell who sends")
+    queue = door.queue()
+    workers = [door.new_worker(queue) for _ in range(listening.workers)]
+
+    def wake() -> None:
+        for worker in workers:
+            worker.wake()
+
+    loop = ReconcileLoop(door.reconciler(queue), every=listening.every, found=wake)
+    runs = (*(worker.run for worker in workers), loop.run)
+    parts = [threading.Thread(target=run, daemon=True) for run in runs]
+    receiver = Receiver(
+        queue=queue,
+        secrets=door.secrets,
+        watched=door.watched,
+        path=listening.path,
+        queued=wake,
+        alive=lambda: all(part.is_alive() for part in parts) and bool(queue.counts()),
+    )
+    with _stopping() as asked, HttpServer(build_app(receiver), bind(listening.host, listening.port)) as server:
+        LOGGER.info("listening on http://%s:%d%s", listening.host, server.port, listening.path)
+        for part in parts:
+            part.start()
+        while server.alive() and all(part.is_alive() for part in parts) and not asked():
+            time.sleep(_LOOK_EVERY)
+        well = asked()
+        LOGGER.info("stopping")
+        loop.stop()
+        for worker in workers:
+            worker.stop()
+        for part in parts:
+            part.join(door.worker.grace + 5)
+    queue.close()
+    return PASS if well else INTERNAL_ERROR
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether a signal has asked to stop; the signals' old meaning comes back afterwards."""
+    seen: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda received, _: seen.append(received)) for number in numbers]
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """What one `sync` did."""
+
+    found: Pass
+    outcomes: dict[str, int]
+    """Outcome, or state where there is none yet -> number of versions."""
+    unsettled: int
+    """Versions without a pass or block, other than deleted ones."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every version has a verdict and every protected alias is vouched for; a block is a verdict."""
+        return INCONCLUSIVE if self.unsettled or self.found.alerts or self.found.unusable else PASS
+
+    def summary(self) -> dict[str, object]:
+        """For machines."""
+        return {
+            "listed": self.found.listed,
+            "queued": list(self.found.queued),
+            "outcomes": self.outcomes,
+            "without_verdict": self.unsettled,
+            "unusable_names": list(self.found.unusable),
+            "alerts": [str(alert) for alert in self.found.alerts],
+            "exit_code": self.exit_code,
+        }
+
+    def __str__(self) -> str:
+        """One line."""
+        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items()) or "none"
+        return (
+            f"{self.found.listed} versions listed, {len(self.found.queued)} new; all so far: {outcomes};"
+            f" {self.unsettled} without a verdict, {len(self.found.alerts)} alerts"
+        )
+
+
+def sync(door: Door, *, again: bool = False, gate: bool = True) -> Synced:
+    """One reconcile pass, then the queue's work as far as it is due. Raises RegistryError where the pass fails."""
+    queue = door.queue()
+    worker = door.new_worker(queue)
+    found = door.reconciler(queue).once(again=again)
+    while gate and worker.work_once():
+        continue
+    outcomes = Counter(job.outcome or job.state for job in queue.jobs())
+    unsettled = sum(number for outcome, number in outcomes.items() if outcome not in ("pass", "block", "gone"))
+    queue.close()
+    return Synced(found=found, outcomes=dict(sorted(outcomes.items())), unsettled=unsettled)

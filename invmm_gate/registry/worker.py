@@ -1,0 +1,207 @@
+"""The worker: takes a job, starts the gate as a child process, and records what it ended with."""
+
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, RegistryError
+from invmm_gate.registry.child import machine_lock, run_child
+from invmm_gate.registry.claims import Claims, Standing
+from invmm_gate.registry.client import Registry
+from invmm_gate.registry.logs import LOGGER
+from invmm_gate.registry.queue import LONGEST_WAIT, Job, Queue, QueueError
+
+_FINAL: Final = {PASS: "pass", BLOCK: "block", BAD_INPUT: "bad_input"}
+_IDLE: Final = 2.0
+"""Seconds between looks into the queue when nothing wakes the worker: another process may have filled it."""
+_AWAY: Final = 300.0
+"""Seconds after which a registry that did not answer, or another receiver's work, is looked at again at the latest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How jobs are worked on."""
+
+    command: tuple[str, ...]
+    """The gate's command; `--`, name and version are put behind it."""
+    state: Path
+    """Folder for `logs` and `locks`."""
+    retries: int = 3
+    """Fresh starts after an attempt without a verdict. Waits for a registry that is away are not counted."""
+    first_wait: float = 5.0
+    """Seconds before the first fresh start, doubled for each further one up to LONGEST_WAIT."""
+    lease: float = 120.0
+    grace: float = 10.0
+    """Seconds that a running gate gets to stop."""
+
+
+@final
+class Worker:
+    """Works on one job at a time. `claims` is None where no other receiver works on the same registry."""
+
+    def __init__(self, queue: Queue, registry: Registry, claims: Claims | None, settings: WorkerSettings) -> None:
+        self._queue, self._registry, self._claims, self._settings = queue, registry, claims, settings
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+
+    def wake(self) -> None:
+        """There is new work."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends `run` within the grace time; a gate that runs is ended and its job goes back to the queue."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work until stopped. Whatever fails is logged, and the job keeps its place."""
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                if self.work_once():
+                    continue
+            except QueueError as error:
+                LOGGER.error("%s", error)
+            except Exception:  # the thread's outermost loop: the lease of its job runs out, and it is taken again
+                LOGGER.exception("the worker failed")
+            self._wake.wait(_IDLE)
+
+    def work_once(self) -> bool:
+        """Take the next job and bring it one step further; False if none is due."""
+        job = self._queue.claim(self._queue.owner, now=time.time(), lease=self._settings.lease)
+        if job is None:
+            return False
+        if job.attempts > self._settings.retries + 1:  # the machine or the worker died every time
+            self._finish(job, state="failed", outcome="error", exit_code=None)
+            return True
+        try:
+            with machine_lock(self._settings.state / "locks" / f"{job.id:06d}.lock") as lock:
+                if lock is None:
+                    self._postpone(job, "a gate that an earlier worker left behind still runs")
+                else:
+                    self._gate(job, lock)
+        except RegistryError as error:
+            self._postpone(job, str(error))
+        except KeyboardInterrupt:
+            self._queue.release(job, not_before=0, counted=False)
+            raise
+        return True
+
+    def _gate(self, job: Job, lock: int) -> None:
+        standing = self._standing(job)
+        if standing.state == "gone":
+            self._gone(job, None)
+        elif standing.state == "ended":
+            self._identify(job, standing)
+            self._finish(job, state="done", outcome=standing.outcome, exit_code=None)
+        elif standing.state == "elsewhere":
+            self._postpone(job, "another receiver works on it", until=standing.until)
+        elif self._stop.is_set():  # which also cuts short the wait that makes a claim sure
+            self._queue.release(job, not_before=0, counted=False)
+        else:
+            self._identify(job, standing)
+            self._run_gate(job, standing, lock)
+
+    def _standing(self, job: Job) -> Standing:
+        if self._claims is not None:
+            return self._claims.take(job.name, job.version, self._stop.wait)
+        record = self._registry.version(job.name, job.version)
+        return Standing(state="held", record=record) if record else Standing(state="gone")
+
+    def _identify(self, job: Job, standing: Standing) -> None:
+        if standing.record is not None:
+            self._queue.identify(job, standing.record.created_at_ms)
+
+    def _run_gate(self, job: Job, standing: Standing, lock: int) -> None:
+        log = self._settings.state / "logs" / f"{job.id:06d}-{job.attempts:02d}-{secrets.token_hex(4)}.log"
+        LOGGER.info("gating %s version %s, attempt %d: %s", job.name, job.version, job.attempts, log)
+        lease = _Lease(self._queue, job, self._claims, standing, self._settings.lease)
+        code = run_child(
+            [*self._settings.command, "--", job.name, job.version],
+            log=log,
+            lock=lock,
+            go_on=lambda: not self._stop.is_set() and lease.kept(),
+            grace=self._settings.grace,
+        )
+        outcome = self._conclude(job, code, log) if lease.standing.state != "gone" else self._gone(job, code, log)
+        if self._claims is not None and standing.record is not None and lease.standing.state == "held":
+            try:
+                self._claims.end(standing.record, outcome)
+            except RegistryError as error:
+                LOGGER.warning("the claim on %s version %s stays until it runs out: %s", job.name, job.version, error)
+
+    def _conclude(self, job: Job, code: int | None, log: Path) -> str:
+        """The outcome, empty where the job goes back to the queue."""
+        if code is None:
+            self._queue.release(job, not_before=0, counted=False)
+            LOGGER.warning("stopped gating %s version %s; it stays queued", job.name, job.version)
+            return ""
+        if code in _FINAL:
+            return self._finish(job, state="done", outcome=_FINAL[code], exit_code=code, log=log)
+        self._registry.require_answer()  # else the absence of the registry spoilt the attempt
+        if self._registry.version(job.name, job.version) is None:
+            return self._gone(job, code, log)
+        if job.attempts <= self._settings.retries:
+            wait = backoff(job.attempts, first=self._settings.first_wait)
+            self._queue.release(job, not_before=time.time() + wait, counted=True)
+            LOGGER.warning("no verdict on %s version %s (exit %d); again in %.0f s", job.name, job.version, code, wait)
+            return ""
+        if code == INCONCLUSIVE:
+            return self._finish(job, state="done", outcome="inconclusive", exit_code=code, log=log)
+        return self._finish(job, state="failed", outcome="error", exit_code=code, log=log)
+
+    def _gone(self, job: Job, code: int | None, log: Path | None = None) -> str:
+        return self._finish(job, state="done", outcome="gone", exit_code=code, log=log)
+
+    def _finish(self, job: Job, *, state: str, outcome: str, exit_code: int | None, log: Path | None = None) -> str:
+        ended = self._queue.finish(
+            job,
+            state="done" if state == "done" else "failed",
+            outcome=outcome,
+            exit_code=exit_code,
+            log=str(log or ""),
+            now=time.time(),
+        )
+        LOGGER.info("%s version %s: %s%s", job.name, job.version, outcome, "" if ended else " (by a worker too late)")
+        return outcome
+
+    def _postpone(self, job: Job, reason: str, until: float = 0.0) -> None:
+        """Back to the queue; the attempt does not count, as the gate could not do anything about it."""
+        now = time.time()
+        wait = backoff(job.waits + 1, first=self._settings.first_wait, longest=_AWAY)
+        not_before = min(max(until, now + wait), now + _AWAY)
+        self._queue.release(job, not_before=not_before, counted=False)
+        LOGGER.warning("%s version %s waits %.0f s: %s", job.name, job.version, not_before - now, reason)
+
+
+@final
+class _Lease:
+    """Renews the queue's lease and the registry's claim of a job while its gate runs."""
+
+    def __init__(self, queue: Queue, job: Job, claims: Claims | None, standing: Standing, seconds: float) -> None:
+        self._queue, self._job, self._claims = queue, job, claims
+        self._seconds, self._renewed = seconds, time.monotonic()
+        self.standing = standing
+
+    def kept(self) -> bool:
+        """False once somebody else has the job, as can be after this machine slept, or the version was deleted."""
+        if time.monotonic() - self._renewed < self._seconds / 3:
+            return True
+        self._renewed = time.monotonic()
+        if not self._queue.renew(self._job, now=time.time(), lease=self._seconds):
+            self.standing = Standing(state="elsewhere")
+        elif self._claims is not None:
+            try:
+                self.standing = self._claims.renew(self.standing)
+            except RegistryError as error:
+                LOGGER.warning("the claim on %s was not renewed: %s", self._job.name, error)
+        return self.standing.state == "held"
+
+
+def backoff(times: int, *, first: float, longest: float = LONGEST_WAIT) -> float:
+    """Seconds to wait after the n-th failure: doubling, capped, cut by up to a half so that receivers spread out."""
+    full = min(longest, first * 2.0 ** min(times - 1, 40))
+    return full * (1 - secrets.randbelow(1000) / 2000)

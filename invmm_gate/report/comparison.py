@@ -1,0 +1,142 @@
+"""A comparison for a merge request: Markdown in which foreign text stays text."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from invmm_gate.policy.comparison import Breach, Comparison, FindingChange, ProbeChange, RateChange, RunSide, ScoreState
+from invmm_gate.report import texts
+from invmm_gate.report.to_markdown import SIZE_LIMIT, inert
+
+_ROWS: Final = (100, 30, 10, 3, 0)
+"""Findings and probes shown: the first count that fits the limit."""
+_NAME: Final = 120
+_CHANGES: Final = ("new", "worse", "unknown", "fixed", "better", "unchanged")
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The comparison as Markdown below 60 kB; never a caption, a prompt, a path or an image."""
+    found = (_rendered(comparison, rows) for rows in _ROWS)
+    return next((text for text in found if len(text.encode("utf-8")) < SIZE_LIMIT), _rendered(comparison, 0))
+
+
+def counted(counts: dict[str, int]) -> str:
+    """`1 new, 2 worse, 14 unchanged`, worst first."""
+    return ", ".join(f"{texts.count(counts[change])} {change}" for change in _CHANGES if change in counts) or "none"
+
+
+def score_text(state: ScoreState | None) -> str:
+    """What one run measured of a probe."""
+    if state is None:
+        return "not measured"
+    if state.outcome == "inverted":
+        return texts.score(state.invmm)
+    if state.outcome == "above_threshold":
+        return f"above {texts.score(state.invmm_above)}"
+    return "broke" if state.outcome == "error" else "not inverted"
+
+
+def rate_text(rate: RateChange) -> str:
+    """Both counts, and the interval of their difference with its method."""
+    name = rate.name.replace("_", " ")
+    old, new = (
+        f"{texts.hits(share.hits, share.trials)}" if share else "not tried" for share in (rate.before, rate.after)
+    )
+    if rate.difference is None:
+        return f"{name} {old} → {new}"
+    low, high = (f"{100 * end:+.1f}" for end in (rate.difference.low, rate.difference.high))
+    apart = "separate" if rate.difference.separate else "not separate"
+    return f"{name} {old} → {new} (difference {low} to {high} points, {apart})"
+
+
+def breach_text(breach: Breach | None) -> str:
+    """What a finding says on one side."""
+    if breach is None:
+        return "none"
+    value = f" {texts.score(breach.value)}" if breach.value is not None else ""
+    limit = f" (limit {texts.score(breach.limit)})" if breach.limit is not None else ""
+    return f"{'waived' if breach.waived else breach.effect}{value}{limit}"
+
+
+def shown_rates(probe: ProbeChange) -> str:
+    """The rates that say something: those with a difference that separates, or that one run alone tried."""
+    told = (rate for rate in probe.rates if rate.change != "not_compared")
+    return "; ".join(
+        rate_text(rate) for rate in told if rate.change != "unchanged" or (rate.before and rate.before.hits)
+    )
+
+
+def _rendered(comparison: Comparison, rows: int) -> str:
+    parts = [_head(comparison), *_findings(comparison, rows), *_probes(comparison, rows), _foot(comparison)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(comparison: Comparison) -> str:
+    lines = [
+        f"## Comparison: {_code(comparison.before.model)} → {_code(comparison.after.model)}",
+        "",
+        "| | Run | Model | Policy | Verdict |",
+        "|---|---|---|---|---|",
+        _side("before", comparison.before),
+        _side("now", comparison.after),
+        "",
+        f"Findings: {counted(comparison.counts['findings']) if comparison.findings_compared else 'not compared'}. "
+        f"Probes: {counted(comparison.counts['probes'])}.",
+    ]
+    lines += [line for note in comparison.notes for line in ("", f"**Note.** {inert(note)}")]
+    left = comparison.left_out
+    if left.probes:
+        lines += ["", f"**Left out:** {len(left.added)} added, {len(left.gone)} gone, {len(left.replaced)} replaced."]
+    return "\n".join(lines)
+
+
+def _side(name: str, side: RunSide) -> str:
+    policy = _code(side.policy) if side.policy else "none"
+    verdict = (side.decision or "not judged").upper()
+    return f"| {name} | {_code(side.run_id)} | {_code(texts.digest(side.model_digest))} | {policy} | {verdict} |"
+
+
+def _findings(comparison: Comparison, rows: int) -> Iterator[str]:
+    changed = [finding for finding in comparison.findings if finding.change != "unchanged"]
+    if changed:
+        head = ["### Findings", "", "| Change | Rule | Probe | Before | Now |", "|---|---|---|---|---|"]
+        yield "\n".join([*head, *map(_finding, changed[:rows]), *_more(len(changed) - rows, "finding")])
+
+
+def _finding(finding: FindingChange) -> str:
+    probe = _code(finding.probe) if finding.probe else "whole run"
+    before, after = inert(breach_text(finding.before)), inert(breach_text(finding.after))
+    return f"| {finding.change.upper()} | {_code(finding.rule)} | {probe} | {before} | {after} |"
+
+
+def _probes(comparison: Comparison, rows: int) -> Iterator[str]:
+    changed = [probe for probe in comparison.probes if probe.change != "unchanged"]
+    if changed:
+        head = [
+            "### Probes",
+            "",
+            "| Change | Probe | Group | InvMM before | InvMM now | Replicating samples |",
+            "|---|---|---|---|---|---|",
+        ]
+        yield "\n".join([*head, *map(_probe, changed[:rows]), *_more(len(changed) - rows, "probe")])
+
+
+def _probe(probe: ProbeChange) -> str:
+    before, after = inert(score_text(probe.score.before)), inert(score_text(probe.score.after))
+    rates = inert(shown_rates(probe))
+    return f"| {probe.change.upper()} | {_code(probe.probe)} | {probe.group} | {before} | {after} | {rates} |"
+
+
+def _foot(comparison: Comparison) -> str:
+    return (
+        f"Profile {_code(comparison.profile or 'none')}, copy metric {_code(comparison.metric)}. A lower InvMM is "
+        "worse; not inverted is the best outcome and no proof of safety. Differences of rates: Newcombe's 95 % hybrid "
+        "score interval, in percentage points; separate if it leaves out 0. This compares two runs; it is no verdict."
+    )
+
+
+def _code(text: str) -> str:
+    return f"<code>{inert(text, _NAME)}</code>"
+
+
+def _more(rest: int, noun: str) -> list[str]:
+    return ["", f"{texts.count(rest)} more {noun}{'s' if rest > 1 else ''}."] if rest > 0 else []

@@ -1,0 +1,117 @@
+"""The scores as a table with one row a probe, for scores.csv and scores.parquet. No caption, no path, no prompt."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData
+from invmm_gate.report import texts
+
+Kind = Literal["text", "count", "number"]
+Cell = str | int | float | None
+
+NOT_MEASURED: Final = "not_measured"
+COLUMNS: Final[dict[str, Kind]] = {
+    "id": "text",
+    "group": "text",
+    "category": "text",
+    "cluster": "text",
+    "outcome": "text",
+    "invmm": "number",
+    "invmm_above": "number",
+    "share_hits": "count",
+    "share_trials": "count",
+    "confirmation_status": "text",
+    "confirmation_method": "text",
+    "confirmation_hits": "count",
+    "confirmation_trials": "count",
+    "confirmation_low": "number",
+    "confirmation_high": "number",
+    "evaluations": "count",
+    "seconds": "number",
+    "findings": "text",
+}
+_CELL: Final = 1_000
+"""Characters of a cell; spreadsheets cut or refuse longer ones from 32,767 on."""
+_STRENGTH: Final = {"confirmed": 2, "undecided": 1, "refuted": 0}
+
+
+def score_rows(data: RunData) -> list[dict[str, Cell]]:
+    """Every probe of the set in its order, measured or not; then what was measured of no probe of the set."""
+    probes = {probe.id: probe for probe in data.run.probe_set.probes}
+    measured = {item.probe: item for item in data.measurements}
+    confirmed = _strongest(data.confirmations)
+    found = _found(data.verdict.findings if data.verdict else ())
+    names = dict.fromkeys((*probes, *measured))
+    return [
+        _probe(name, probes.get(name), measured.get(name), data.seconds)
+        | _confirmation(confirmed.get(name))
+        | {"findings": _text("; ".join(found.get(name, ()))) or None}
+        for name in names
+    ]
+
+
+def _probe(name: str, listed: Probe | None, item: Measurement | None, seconds: Mapping[str, float]) -> dict[str, Cell]:
+    known = item or listed
+    share = item.share if item else None
+    return {
+        "id": _text(name),
+        "group": known.group if known else None,
+        "category": _text(known.category) or None if known else None,
+        "cluster": _text(listed.cluster) or None if listed else None,
+        "outcome": item.outcome if item else NOT_MEASURED,
+        "invmm": _number(item.invmm) if item else None,
+        "invmm_above": _number(item.invmm_above) if item else None,
+        "share_hits": _count(share.hits) if share else None,
+        "share_trials": _count(share.trials) if share else None,
+        "evaluations": _count(item.evaluations) if item else None,
+        "seconds": _number(seconds.get(name)),
+    }
+
+
+def _confirmation(item: Confirmation | None) -> dict[str, Cell]:
+    if item is None:
+        return {name: None for name in COLUMNS if name.startswith("confirmation_")}
+    return {
+        "confirmation_status": item.status,
+        "confirmation_method": _text(item.method),
+        "confirmation_hits": _count(item.hits),
+        "confirmation_trials": _count(item.trials),
+        "confirmation_low": _number(item.interval.low),
+        "confirmation_high": _number(item.interval.high),
+    }
+
+
+def _strongest(confirmations: Iterable[Confirmation]) -> dict[str, Confirmation]:
+    """One for each probe: the one that tells most against the model."""
+    found: dict[str, Confirmation] = {}
+    for item in confirmations:
+        found[item.probe] = max(found.get(item.probe, item), item, key=_strength)
+    return found
+
+
+def _strength(item: Confirmation) -> tuple[int, float]:
+    return (_STRENGTH.get(item.status, 0), item.hits / item.trials if item.trials else 0.0)
+
+
+def _found(findings: Iterable[Finding]) -> dict[str, list[str]]:
+    """`rule effect` of each finding on a probe."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for item in findings:
+        if item.probe:
+            found[item.probe].append(f"{item.rule} {'waived' if item.waiver else item.effect}")
+    return found
+
+
+def _text(text: str) -> str:
+    return texts.visible(texts.shortened(text, _CELL))
+
+
+def _count(value: int) -> int | None:
+    """A count that a 64-bit column can hold; no sound record has another."""
+    return value if abs(value) < 2**63 else None
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,96 @@
+"""Which of a run's inputs decide what: the scores, the confirmations, or only the verdict."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.errors import RunFolderError
+from invmm_gate.records import RunRecord, SelfCheck
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.stages import CONFIRM, CONFIRMING, MEASURE
+
+CONFIRM_SCHEMA_VERSION: Final = 1
+WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})
+"""Inputs that no score depends on: what was measured under one policy may be confirmed and judged under another."""
+_WITHOUT_CONFIRMATIONS: Final = "stop_above"
+"""The setting that no confirmation depends on. It follows from the rules, which may have changed since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmRecord:
+    """confirm.json: how the confirmations were made. The plan may be another than that in run.json."""
+
+    schema_version: int = CONFIRM_SCHEMA_VERSION
+    policy: str
+    """Digest of the policy that asked for them."""
+    confirm: dict[str, object]
+    """The policy's key `confirm`."""
+    rate_limit: float
+    """Where plain sampling could stop: the smallest limit of the rules `confirmed`."""
+    reduced_rows: tuple[int, ...] = ()
+    """Rows that were left each time memory ran out."""
+    self_checks: tuple[SelfCheck, ...] = ()
+    """Checks after the last use of the model."""
+
+    def differences(self, asked: "ConfirmRecord") -> list[str]:
+        """Names of what makes confirmations of the one plan no confirmations of the other."""
+        return [name for name in ("confirm", "rate_limit") if getattr(self, name) != getattr(asked, name)]
+
+
+def changed_inputs(found: RunRecord, asked: RunRecord) -> list[str]:
+    """Names of the inputs that differ, sorted. Inputs that do not give their own fingerprint were edited."""
+    if found.fingerprint == asked.fingerprint and fingerprint(found.inputs) == found.fingerprint:
+        return []
+    return _different(found.inputs, asked.inputs) or ["fingerprint than its inputs give"]
+
+
+def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
+    """As `changed_inputs`, of the inputs that a confirmation depends on."""
+    if fingerprint(found.inputs) != found.fingerprint:
+        return ["fingerprint than its inputs give"]
+    return [name for name in _different(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
+
+
+def another_run(folder: Path, changed: list[str]) -> RunFolderError:
+    """The refusal to go on with a run of other inputs."""
+    return RunFolderError(
+        f"{folder} holds a run with another {', '.join(changed)}",
+        expected="the same inputs as when it began",
+        do="give another --out",
+    )
+
+
+def refuse_orphans(folder: Path) -> None:
+    """Records without their run.json could be of any inputs. A crash cannot leave them: run.json comes first."""
+    orphans = [name for name in (*MEASURE.records, *CONFIRMING.records, CONFIRM) if (folder / name).exists()]
+    if orphans:
+        raise RunFolderError(
+            f"{folder} holds {', '.join(orphans)} without run.json",
+            expected="the folder of one run, or an empty one",
+            do="restore run.json, or give another --out",
+        )
+
+
+def as_confirmed(run: RunRecord, record: ConfirmRecord | None) -> RunRecord:
+    """The run with the policy and the plan that its confirmations were really made under, and the fingerprint of both.
+
+    What was begun under one policy and confirmed under another is a run of its own.
+    """
+    if record is None:
+        return run
+    inputs = run.inputs | {"policy": record.policy, "confirm": record.confirm}
+    reduced = {"reduced_rows_in_confirm": list(record.reduced_rows)} if record.reduced_rows else {}
+    identity = run.fingerprint if inputs == run.inputs else fingerprint(inputs)
+    return replace(run, inputs=inputs, fingerprint=identity, context=run.context | reduced)
+
+
+def _different(found: dict[str, object], asked: dict[str, object]) -> list[str]:
+    return [name for name in sorted(found | asked) if found.get(name) != asked.get(name)]
+
+
+def _kept(run: RunRecord) -> dict[str, object]:
+    settings = run.inputs.get("settings")
+    if not isinstance(settings, dict):
+        return run.inputs
+    kept = {name: value for name, value in settings.items() if name != _WITHOUT_CONFIRMATIONS}
+    return run.inputs | {"settings": kept}

@@ -1,0 +1,57 @@
+"""Which stage writes which files of a run folder. No other stage changes them, so a pipeline can declare them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Final
+
+from invmm_gate.runs.files import explained
+
+RUN: Final = "run.json"
+MEASUREMENTS: Final = "measurements.jsonl"
+SELF_CHECKS: Final = "self_checks.jsonl"
+TIMINGS: Final = "timings.jsonl"
+CONFIRM: Final = "confirm.json"
+CONFIRMATIONS: Final = "confirmations.jsonl"
+VERDICT: Final = "verdict.json"
+METRICS: Final = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The files of one stage."""
+
+    begins_with: str
+    """Says what the stage was begun on; the other files are of the same."""
+    records: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    def clear(self, folder: Path) -> None:
+        """Remove the records, so that the stage can begin anew; its first file stays until it is replaced."""
+        for name in (*self.records, *self.folders):
+            path = folder / name
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise explained(error, path) from error
+
+    def complete(self, folder: Path) -> None:
+        """Make the files that nothing was written to: a pipeline cannot tell an empty file from a missing one."""
+        try:
+            for name in self.records:
+                (folder / name).open("ab").close()
+            for name in self.folders:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, folder) from error
+
+
+MEASURE: Final = Stage(
+    begins_with=RUN,
+    records=(SELF_CHECKS, MEASUREMENTS, TIMINGS),
+    folders=("inversions", "copies/inverted"),
+)
+CONFIRMING: Final = Stage(begins_with=CONFIRM, records=(CONFIRMATIONS,), folders=("copies/confirmed",))

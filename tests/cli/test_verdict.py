@@ -1,0 +1,112 @@
+"""`invmm-gate verdict`, and what a pipeline keeps of a validated probe set."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from tests.cli.test_imports import DEVICE, imported_by
+from tests.gate.world import LENIENT, World, add_picture, call, policy_with
+
+TODAY = datetime.now(UTC).date()
+
+
+def test_it_explains_itself():
+    called = call("verdict", "--help")
+    assert called.code == 0
+    assert "Example: invmm-gate verdict reports/first" in called.out
+
+
+def test_it_says_what_the_run_was_found_to_be_and_ends_with_its_code(finished):
+    called = call("verdict", finished.run)
+    assert called.code == 10
+    assert called.out.startswith("BLOCK  policy small: 5 of 5 probes measured")
+    assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
+    assert call("verdict", finished.run).code == 0
+    result = json.loads(call("verdict", finished.run, "--json").out)
+    assert (result["decision"], result["exit_code"]) == ("pass", 0)
+
+
+def test_it_changes_nothing(finished):
+    before = {path: path.read_bytes() for path in finished.run.rglob("*") if path.is_file()}
+    call("verdict", finished.run)
+    assert {path: path.read_bytes() for path in finished.run.rglob("*") if path.is_file()} == before
+
+
+def test_it_needs_no_model(finished):
+    code, modules = imported_by("verdict", finished.run)
+    assert code == 10
+    assert modules & (DEVICE | {"great_expectations", "pandas"}) == set()
+
+
+def waived(world: World, expires: date) -> None:
+    """Judged with every finding waived until that day."""
+    listed = world.folder / "waivers.yaml"
+    rules = ("invmm_below", "confirmed")
+    listed.write_text("".join(f"- {{rule: {rule}, reason: known, owner: Ada, expires: {expires}}}\n" for rule in rules))
+    assert call("judge", world.run, "--policy", world.policy(), "--waivers", listed).code == 0
+
+
+def test_a_waived_run_passes_until_its_waiver_expires_and_then_blocks(finished):
+    waived(finished, TODAY + timedelta(days=1))
+    assert call("verdict", finished.run).code == 0
+    path = finished.run / "verdict.json"
+    path.write_text(path.read_text().replace(str(TODAY + timedelta(days=1)), str(TODAY - timedelta(days=1))))
+    called = call("verdict", finished.run, "--json")
+    assert called.code == 10
+    result = json.loads(called.out)
+    assert result["decision"] == "block"
+    assert result["reasons"][0].startswith("a waiver has expired since the run was judged")
+
+
+def test_a_run_that_was_not_judged_is_bad_input(finished):
+    (finished.run / "verdict.json").unlink()
+    called = call("verdict", finished.run)
+    assert called.code == 2
+    assert f"holds no verdict.json; expected a run that was judged; invmm-gate judge {finished.run}" in called.error
+
+
+def test_a_folder_that_is_no_run_is_bad_input(tmp_path):
+    called = call("verdict", tmp_path)
+    assert called.code == 2
+    assert "holds no run.json" in called.error
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ('"decision": "block"', '"decision": "pass"', "says pass, and its findings say block"),
+        ('"fingerprint": "', '"fingerprint": "0', "is of other records than the folder's"),
+    ],
+)
+def test_a_verdict_that_was_edited_is_not_believed(finished, before, after, fault):
+    path = finished.run / "verdict.json"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    called = call("verdict", finished.run)
+    assert called.code == 2
+    assert fault in called.error
+
+
+def test_a_validated_probe_set_leaves_counts_and_digest(pristine, tmp_path):
+    out = tmp_path / "deep" / "validated.json"
+    called = call("probes", "validate", pristine.probes, "--policy", pristine.policy(), "--out", out)
+    assert called.code == 0
+    found = json.loads(out.read_text())
+    assert (found["valid"], found["probes"], found["problems"]) == (True, 5, [])
+    assert found["groups"] == {"control": 2, "duplicated": 2, "sensitive": 1}
+    assert found["digest"] in called.out
+    assert "heron" not in out.read_text()
+
+
+def test_a_policy_says_how_many_controls_are_needed(world, tmp_path):
+    policy = world.policy(policy_with(coverage={"min_probes": 1, "min_controls": 3, "max_errors": 0}), "three")
+    out = tmp_path / "validated.json"
+    called = call("probes", "validate", world.probes, "--policy", policy, "--out", out)
+    assert called.code == 2
+    found = json.loads(out.read_text())
+    assert (found["valid"], found["digest"]) == (False, None)
+    assert len(found["problems"]) == 1
+    add_picture(world, 100_002, "control")
+    assert call("probes", "validate", world.probes, "--policy", policy, "--out", out).code == 0

@@ -1,0 +1,59 @@
+"""Every pair within the radius is found, and no other, whatever the blocks and the rounding of float32."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invmm_gate.curation import neighbours
+from invmm_gate.curation.neighbours import block_pairs, candidate_pairs, close_pairs
+from tests.curation.vectors import naive_distances, with_copies
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(neighbours, "ROWS", 16)
+    monkeypatch.setattr(neighbours, "COLUMNS", 40)
+
+
+@pytest.mark.parametrize(("count", "width"), [(2, 3), (16, 8), (17, 64), (130, 33)])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_pairs_equal_those_of_a_loop_in_float64(small_blocks, count, width, offset):
+    vectors = with_copies(count, width) + np.float32(offset)
+    true = naive_distances(vectors, vectors)
+    for radius in (0.1, 0.5, 1.2, float(np.median(true)), 2.5):
+        found = close_pairs(vectors, radius)
+        rows, columns = np.nonzero(np.triu(true <= radius, k=1))
+        assert found.rows.tolist() == rows.tolist()
+        assert found.columns.tolist() == columns.tolist()
+        np.testing.assert_allclose(found.distances, true[rows, columns], rtol=1e-12)
+
+
+def test_queries_are_compared_with_every_vector(small_blocks):
+    vectors, queries = with_copies(101, 20), with_copies(37, 20, seed=1)
+    true = naive_distances(queries, vectors)
+    found = close_pairs(vectors, 1.3, queries=queries)
+    assert np.array_equal(np.stack([found.rows, found.columns]), np.stack(np.nonzero(true <= 1.3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 50), st.floats(-3, 4))
+def test_bounds_hold_the_true_distance_at_any_scale(seed, count, width, power):
+    random = np.random.default_rng(seed)
+    vectors = (random.standard_normal((count, width)) * 10**power).astype(np.float32)
+    true = naive_distances(vectors, vectors)
+    radius = float(np.quantile(true, 0.6))
+    seen = np.zeros_like(true, bool)
+    for part in candidate_pairs(vectors, radius):
+        pairs = (part.rows, part.columns)
+        seen[pairs] = True
+        assert (part.low <= true[pairs]).all()
+        assert (part.high >= true[pairs]).all()
+    assert (seen | ~np.triu(true <= radius, k=1)).all()
+
+
+def test_progress_adds_up_to_what_was_announced(small_blocks):
+    told: list[int] = []
+    vectors = with_copies(101, 5)
+    list(candidate_pairs(vectors, 1.0, told=told.append))
+    assert sum(told) == block_pairs(101)

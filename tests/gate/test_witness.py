@@ -1,0 +1,134 @@
+"""Great Expectations beside the gate's own checks: run once, bound to the records, never green where they differ."""
+
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from invmm_gate.gate import finishing, witness
+from invmm_gate.policy.soundness import record_findings
+from invmm_gate.records import ExpectationRecord, RunData, SuiteRecord
+from invmm_gate.runs.expectations import write_expectations
+from invmm_gate.runs.folder import RunFolder
+from tests.cli.test_imports import imported_by
+from tests.gate.world import LENIENT, World, call
+
+
+def suites(world: World) -> dict[str, bool]:
+    found = json.loads((world.run / "expectations.json").read_text())
+    return {suite["name"]: suite["success"] for suite in found["suites"]}
+
+
+def judge(world: World):
+    return call("judge", world.run, "--policy", world.policy())
+
+
+def edit_score(world: World, value: str) -> None:
+    """The first score that stands in the records becomes another."""
+    path = world.run / "measurements.jsonl"
+    first = next(line["invmm"] for line in world.lines() if line["invmm"] is not None)
+    path.write_text(path.read_text().replace(f'"invmm": {first!r}', f'"invmm": {value}', 1))
+
+
+def test_a_check_runs_all_three_suites_and_shows_them(checked):
+    world, _ = checked
+    assert suites(world) == {"probe_set": True, "measurements": True, "confirmations": True}
+    assert "Suite confirmations" in (world.run / "report.html").read_text()
+    total = sum(len(suite.expectations) for suite in RunFolder(world.run).data().suites)
+    assert f"Data checks: {total} of {total} expectations hold." in (world.run / "summary.md").read_text()
+
+
+def test_every_machine_format_agrees_with_the_verdict(checked):
+    world, called = checked
+    verdict = world.verdict()
+    (run,) = json.loads((world.run / "results.sarif").read_text())["runs"]
+    assert run["invocations"][0]["exitCode"] == called.code == 10
+    assert len(run["results"]) == len(verdict["findings"])
+    lines = {row["id"]: number for number, row in enumerate(csv.DictReader(world.manifest.open(newline="")), start=2)}
+    for result in run["results"]:
+        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] == lines[result["properties"]["probe"]]
+    (suite,) = ElementTree.parse(world.run / "junit.xml").getroot()
+    assert int(suite.get("failures")) == verdict["counts"]["blocking"] + 1, "and the case `verdict`"
+    assert suite.get("errors") == "0"
+    rows = list(csv.DictReader(io.StringIO((world.run / "scores.csv").read_text())))
+    assert [row["id"] for row in rows if "block" in row["findings"]] == [item["probe"] for item in verdict["findings"]]
+    assert (world.run / "scores.parquet").read_bytes().startswith(b"PAR1")
+
+
+def test_judging_again_does_not_run_them_again(finished):
+    before = (finished.run / "expectations.json").read_bytes()
+    code, modules = imported_by("judge", finished.run, "--policy", finished.policy())
+    assert code == 10
+    assert not modules & {"great_expectations", "torch"}
+    assert (finished.run / "expectations.json").read_bytes() == before
+
+
+def test_results_of_other_records_are_not_shown_and_judging_runs_the_suites_over_these(finished):
+    edit_score(finished, "0.0101")
+    assert call("report", finished.run).code == 0
+    assert "Not run on these records." in (finished.run / "report.html").read_text()
+    assert judge(finished).code in (10, 11)
+    assert suites(finished)["measurements"] is True
+    assert "Not run on these records." not in (finished.run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("value", ["-0.5", "Infinity", "NaN", "null"])
+def test_a_score_that_cannot_be_leaves_the_run_without_a_verdict(finished, value):
+    lenient = finished.policy(LENIENT, name="lenient")
+    assert call("judge", finished.run, "--policy", lenient).code == 0
+    edit_score(finished, value)
+    called = call("judge", finished.run, "--policy", lenient)
+    assert called.code == 11
+    assert suites(finished)["measurements"] is False
+    rules = {finding["rule"] for finding in finished.verdict()["findings"]}
+    assert "records" in rules
+
+
+def test_the_second_witness_alone_leaves_the_run_inconclusive(finished):
+    """Where the gate's own checks see nothing and Great Expectations does."""
+    lenient = finished.policy(LENIENT, name="lenient")
+    folder = RunFolder(finished.run)
+    data = folder.data()
+    assert not record_findings(replace(data, suites=()))
+    odd = ExpectationRecord(name="something odd", kind="Expect", success=False, failing=1, rows=("p1",))
+    first, second, third = data.suites
+    spoilt = replace(second, success=False, expectations=(*second.expectations, odd))
+    write_expectations(finished.run, data.run, (first, spoilt, third))
+    called = call("judge", finished.run, "--policy", lenient)
+    assert called.code == 11
+    assert "the suite measurements found records that cannot be: something odd (failing rows: 1)" in called.out
+
+
+def test_a_failed_suite_is_no_pass_even_if_it_does_not_say_what_failed(checked):
+    data = RunFolder(checked[0].run).data()
+    mute = SuiteRecord(name="measurements", success=False, rows=5, expectations=())
+    (finding,) = record_findings(replace(data, suites=(mute,)))
+    assert (finding.rule, finding.effect) == ("records", "inconclusive")
+
+
+def test_a_file_without_the_suites_of_the_records_is_not_enough(finished):
+    folder = RunFolder(finished.run)
+    write_expectations(finished.run, folder.run(), (folder.run().probe_set.checks,))
+    found = witness.with_suites(folder)
+    assert isinstance(found, RunData)
+    assert {suite.name for suite in found.suites} == {"probe_set", "measurements", "confirmations"}
+    assert folder.data().suites == found.suites
+
+
+def test_without_pyarrow_the_command_says_once_what_is_left_out_and_no_old_file_stays(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    called = judge(finished)
+    assert called.code == 10
+    assert called.err == 'scores.parquet is left out; for it, `pip install "invmm-gate[parquet]"`\n'
+    assert not (finished.run / "scores.parquet").exists()
+    assert str(finished.run / "scores.parquet") not in call("report", finished.run).out
+
+
+def test_rendering_again_gives_the_same_bytes(finished):
+    before = {name: (finished.run / name).read_bytes() for name in finishing.REPORTS}
+    assert call("report", finished.run).code == 0
+    assert {name: (finished.run / name).read_bytes() for name in finishing.REPORTS} == before

@@ -1,0 +1,108 @@
+"""The demo's two checkpoints gated through the action's steps, for real, and a replay of such a run."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.gate.world import POLICY, new_world
+from tests.github.run_action import ACTION, Job, run_action
+from tests.github.services import Services
+
+ROOT = Path(__file__).parents[2]
+GATE = f"'{sys.executable}' -m invmm_gate"
+HOSTILE_NAME = "memorizing $(touch pwned) ::error::forged"
+"""The memorizing checkpoint's folder, so that a whole run has to cope with it."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A user's repository on a runner, with a probe set, a policy and both checkpoints."""
+
+    folder: Path
+
+    def run(self, *, action: Path = ACTION, **given: str) -> Job:
+        """The action with the small policy and four rows; underscores in names are dashes."""
+        artifacts = self.folder.parent / "artifacts"
+        artifacts.mkdir(exist_ok=True)
+        services = Services(artifacts, refuse_sarif=given.pop("refuse_sarif", "") == "true")
+        inputs = {"policy": "small.yaml", "rows": "4", "command": GATE}
+        inputs |= {name.replace("_", "-"): value for name, value in given.items()}
+        environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GITHUB_TOKEN": "canary-of-a-token"}
+        scratch = Path(tempfile.mkdtemp(dir=self.folder.parent))
+        return run_action(
+            inputs, workspace=self.folder, scratch=scratch, services=services, action=action, environment=environment
+        )
+
+    @property
+    def artifacts(self) -> list[Path]:
+        return sorted((self.folder.parent / "artifacts").iterdir())
+
+
+def new_checkout(folder: Path) -> Checkout:
+    world = new_world(folder, single=())
+    world.policy(POLICY)
+    return Checkout(folder)
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Not to be changed."""
+    checkout = new_checkout(tmp_path_factory.mktemp("pristine") / "checkout")
+    for kind, name in (("memorizing", HOSTILE_NAME), ("clean", "clean")):
+        shutil.copytree(ROOT / "examples" / "demo" / "models" / kind, checkout.folder / "checkpoints" / name)
+    return checkout
+
+
+@pytest.fixture
+def checkout(pristine: Checkout, tmp_path: Path) -> Checkout:
+    """A checkout of the test's own."""
+    shutil.copytree(pristine.folder, tmp_path / "checkout")
+    return Checkout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def blocked(pristine: Checkout) -> Job:
+    """The memorizing checkpoint's job. Not to be changed."""
+    return pristine.run(model=f"checkpoints/{HOSTILE_NAME}", upload_sarif="true")
+
+
+@pytest.fixture(scope="session")
+def passed(pristine: Checkout) -> Job:
+    """The clean checkpoint's job. Not to be changed."""
+    return pristine.run(model="checkpoints/clean")
+
+
+@pytest.fixture
+def recorded(blocked: Job, tmp_path: Path) -> Path:
+    """A copy of the blocked run's folder, to be edited and replayed."""
+    return Path(shutil.copytree(blocked.outputs["run-path"], tmp_path / "recorded"))
+
+
+REPLAY = """
+import os, shutil, sys
+exit_code, recorded, says = sys.argv[1:4]
+out = next(argument.removeprefix("--out=") for argument in sys.argv if argument.startswith("--out="))
+if recorded:
+    shutil.copytree(recorded, out)
+print(says)
+print("environment:", *sorted(os.environ))
+sys.exit(int(exit_code))
+"""
+
+
+@pytest.fixture
+def replay(checkout: Checkout, tmp_path: Path) -> Callable[..., Job]:
+    """The action with a gate that ends as told and leaves the given run folder."""
+    script = tmp_path / "replay.py"
+    script.write_text(REPLAY)
+
+    def run(recorded: Path | None, exit_code: int = 10, *, says: str = "", **given: str) -> Job:
+        program = f"'{sys.executable}' '{script}' {exit_code} '{recorded or ''}' '{says}'"
+        return checkout.run(model="checkpoints/clean", command=program, **given)
+
+    return run

@@ -1,0 +1,347 @@
+"""The composite action on the demo's checkpoints: every step carried out here, the gate run for real."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.gate.world import CAPTION, SOURCE
+from tests.github import runner_files
+from tests.github.conftest import ROOT, Checkout
+from tests.github.run_action import ACTION, Job
+
+Replay = Callable[..., Job]
+
+
+def _job_module() -> Any:
+    spec = importlib.util.spec_from_file_location("action_job", ACTION / "job.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+job_module = _job_module()
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_a_memorizing_checkpoint_fails_the_job_after_its_evidence_is_published(blocked: Job) -> None:
+    assert blocked.failed
+    assert (blocked.outputs["verdict"], blocked.outputs["exit-code"]) == ("block", "10")
+    assert int(blocked.outputs["findings"]) >= 2
+    assert blocked.outputs["waived"] == "0"
+    assert Path(blocked.outputs["report-path"]).read_text().startswith("<!doctype html>")
+    assert [step.name for step in blocked.steps if step.outcome == "failure"] == [blocked.steps[-1].name]
+    for step in ("upload", "Upload the SARIF file", "Send the findings to code scanning"):
+        assert blocked.step(step).outcome == "success"
+    assert "BLOCK" in blocked.summary
+    assert f"({blocked.outputs['report-url']}), SHA-256 {blocked.outputs['report-digest']}" in blocked.summary
+
+
+def test_a_clean_checkpoint_succeeds(passed: Job) -> None:
+    assert not passed.failed
+    expected = {"verdict": "pass", "exit-code": "0", "findings": "0", "waived": "0"}
+    assert passed.outputs | expected == passed.outputs
+    assert "PASS" in passed.summary
+    assert passed.commands == []
+
+
+def test_findings_are_annotated_at_the_probes_line_of_the_manifest(blocked: Job, pristine: Checkout) -> None:
+    lines = (pristine.folder / "probes" / "manifest.csv").read_text().splitlines()
+    annotations = [command for command in blocked.commands if command.name == "error"]
+    assert len(annotations) == int(blocked.outputs["findings"])
+    for annotation in annotations:
+        assert annotation.properties["file"] == "probes/manifest.csv"
+        probe = annotation.data.split()[0]
+        assert lines[int(annotation.properties["line"]) - 1].startswith(f"{probe},")
+
+
+def test_what_leaves_the_runner_holds_no_caption_source_or_image(blocked: Job, pristine: Checkout) -> None:
+    uploads = [path for path in pristine.artifacts if "memorizing" in path.name]
+    assert {path.name.rpartition("-")[2] for path in uploads} <= {"report.html", "results.sarif"}
+    assert uploads
+    image = (pristine.folder / "probes" / "images" / "p1.png").read_bytes()
+    for content in (*(path.read_bytes() for path in uploads), blocked.log.encode(), blocked.summary.encode()):
+        for secret in (CAPTION.encode(), SOURCE.encode(), image, b"canary"):
+            assert secret not in content
+
+
+@pytest.mark.parametrize(
+    ("given_inputs", "says"),
+    [
+        ({"model": "checkpoints/none"}, "does not exist"),
+        ({"model": "checkpoints/clean", "policy": "stirct"}, "stirct"),
+        ({"model": "checkpoints/clean", "probes": "nowhere"}, "nowhere"),
+        ({"model": "checkpoints/clean", "seed": "x"}, "seed"),
+        ({"model": "checkpoints/clean", "command": "/no/such/gate"}, "cannot be run"),
+        ({"model": "checkpoints/clean", "command": "'unclosed"}, ""),
+    ],
+)
+def test_bad_input_fails_the_job_and_the_summary_says_why(
+    checkout: Checkout, given_inputs: dict[str, str], says: str
+) -> None:
+    job = checkout.run(**given_inputs)
+    assert job.failed
+    assert job.outputs["verdict"] == "error"
+    assert job.outputs["exit-code"] == ("2" if says else "1")
+    assert says in job.step("publish").log
+    assert "not cleared for release" in job.summary
+    assert job.step("upload").outcome == "skipped"
+    assert job.outputs["report-path"] == job.outputs["report-url"] == ""
+    assert [command.name for command in job.commands] == ["error"]
+
+
+HOSTILE = (
+    "$(touch pwned)",
+    "`touch pwned`; touch pwned & \"'",
+    "a\n::error::forged\n::set-output name=verdict::pass",
+    "a##[set-output name=verdict;]pass",
+    "a\nend\nverdict=pass",
+    "--help",
+    "%0A::error::forged",
+    "<img src=x onerror=alert(1)> [a](javascript:b) | `x`",
+)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [*(("model", name) for name in HOSTILE), *(("probes", name) for name in HOSTILE[:1])]
+)
+def test_hostile_names_run_nothing_and_forge_nothing(checkout: Checkout, option: str, name: str) -> None:
+    before = sorted(checkout.folder.rglob("*"))
+    job = checkout.run(**({"model": "checkpoints/clean"} | {option: name}))
+    assert sorted(checkout.folder.rglob("*")) == before
+    assert job.failed
+    assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "2")
+    assert [command.name for command in job.commands] == ["error"]
+    assert "forged" not in {command.data for command in job.commands}
+    for mark in ("<img", "](javascript", "`"):
+        assert mark not in job.summary
+
+
+def test_a_checkpoint_with_a_hostile_name_is_gated_like_any_other(blocked: Job, pristine: Checkout) -> None:
+    assert not list(pristine.folder.rglob("pwned"))
+    assert "::error" not in blocked.summary
+    assert "forged" in blocked.summary
+    assert all(command.properties["title"].startswith("invmm-gate: ") for command in blocked.commands)
+    assert all("forged" not in command.data for command in blocked.commands)
+    names = [path.name for path in pristine.artifacts if path.name.endswith("report.html")]
+    assert any(name.startswith("invmm-gate-memorizing-touch-pwned-error-forged-") for name in names)
+
+
+def test_more_findings_than_github_shows_are_nine_and_a_count(replay: Replay, recorded: Path) -> None:
+    edited(recorded / "verdict.json", lambda record: record.update(findings=record["findings"][:1] * 30))
+    job = replay(recorded)
+    assert [command.name for command in job.commands] == ["error"] * 9 + ["notice"]
+    assert job.commands[-1].data == "21 more findings are in the report"
+    assert job.outputs["findings"] == "30"
+
+
+def test_waived_findings_are_counted_apart_and_not_annotated(replay: Replay, recorded: Path) -> None:
+    def waive(record: dict[str, Any]) -> None:
+        record["decision"] = "pass"
+        for finding in record["findings"]:
+            finding["waiver"] = {"reason": "known", "owner": "Ada", "expires": "2030-01-01"}
+
+    edited(recorded / "verdict.json", waive)
+    job = replay(recorded, 0)
+    assert not job.failed
+    assert job.outputs["findings"] == "0"
+    assert int(job.outputs["waived"]) >= 2
+    assert job.commands == []
+
+
+def test_fields_of_findings_cannot_leave_their_annotation(replay: Replay, recorded: Path) -> None:
+    hostile = "x,file=/etc/passwd::\r\n::error::forged %0A::error::forged ##[error]forged"
+    finding = {"rule": hostile, "effect": "block", "probe": hostile, "message": "m", "value": 1, "waiver": None}
+    edited(recorded / "verdict.json", lambda record: record.update(findings=[finding]))
+    job = replay(recorded)
+    (annotation,) = job.commands
+    assert set(annotation.properties) == {"title"}
+    assert annotation.data.startswith("x,file=/etc/passwd:: ::error::forged %0A::error::forged")
+
+
+@pytest.mark.parametrize(
+    ("decision", "exit_code", "expected"),
+    [
+        ("block", 0, ("error", "1")),
+        ("pass", 10, ("error", "1")),
+        ("pass", 11, ("error", "1")),
+        ("pass", 1, ("error", "1")),
+        ("pass", 130, ("error", "130")),
+        ("block", 2, ("error", "2")),
+        (None, 0, ("error", "1")),
+        (None, 10, ("error", "1")),
+        (None, 11, ("inconclusive", "11")),
+        ("inconclusive", 11, ("inconclusive", "11")),
+    ],
+)
+def test_a_verdict_that_the_exit_code_does_not_confirm_is_none(
+    replay: Replay, recorded: Path, decision: str | None, exit_code: int, expected: tuple[str, str]
+) -> None:
+    if decision is None:
+        (recorded / "verdict.json").unlink()
+    else:
+        edited(recorded / "verdict.json", lambda record: record.update(decision=decision))
+    job = replay(recorded, exit_code, fail_on_block="false")
+    assert job.failed
+    assert (job.outputs["verdict"], job.outputs["exit-code"]) == expected
+
+
+def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
+    job = checkout.run(model="checkpoints/clean", command="true")
+    assert job.failed
+    assert job.outputs["verdict"] == "error"
+
+
+@pytest.mark.parametrize(("asked", "failed"), [("false", False), ("true", True), ("no", True), ("", True)])
+def test_a_block_is_let_through_only_where_that_is_asked_for(
+    replay: Replay, recorded: Path, asked: str, failed: bool
+) -> None:
+    job = replay(recorded, fail_on_block=asked)
+    assert job.failed is failed
+    assert job.outputs["exit-code"] == "10"
+
+
+def test_the_gates_log_holds_no_workflow_commands_and_sees_none_of_githubs_files(replay: Replay) -> None:
+    says = "::error::forged\n  ::set-output name=exit-code::0\n##[add-path]/tmp\n::stop-commands::x\n::x::\n::error::y"
+    job = replay(None, 2, says=says)
+    assert "::error::forged" in job.step("gate").log
+    assert [command.name for command in job.commands] == ["error"]
+    assert job.outputs["exit-code"] == "2"
+    environment = next(line for line in job.step("gate").log.splitlines() if line.startswith("environment: "))
+    assert "PATH" in environment.split()
+    assert not [name for name in environment.split() if name.startswith(("GITHUB_", "ACTIONS_", "INPUT_"))]
+
+
+def test_a_summary_that_github_would_drop_is_replaced(replay: Replay, recorded: Path) -> None:
+    (recorded / "summary.md").write_text("x" * 2_000_000)
+    assert "too long for this page" in replay(recorded).summary
+
+
+def test_without_a_sarif_file_its_output_is_empty_and_nothing_is_sent(replay: Replay, recorded: Path) -> None:
+    (recorded / "results.sarif").unlink(missing_ok=True)
+    job = replay(recorded, upload_sarif="true")
+    assert job.outputs["sarif-path"] == ""
+    assert job.step("Upload the SARIF file").outcome == "skipped"
+    assert job.step("Send the findings to code scanning").outcome == "skipped"
+
+
+@pytest.mark.parametrize("refuse", ["true", "false"])
+def test_code_scanning_never_changes_how_the_job_ends(replay: Replay, recorded: Path, refuse: str) -> None:
+    (recorded / "results.sarif").write_text('{"version": "2.1.0", "runs": []}')
+    edited(recorded / "verdict.json", lambda record: record.update(decision="pass", findings=[]))
+    job = replay(recorded, 0, upload_sarif="true", refuse_sarif=refuse)
+    assert not job.failed
+    assert Path(job.outputs["sarif-path"]).name == "results.sarif"
+    assert job.step("Upload the SARIF file").outcome == "success"
+    assert job.step("Send the findings to code scanning").outcome == {"true": "failure", "false": "success"}[refuse]
+
+
+def test_nothing_is_uploaded_where_that_is_not_wanted(replay: Replay, recorded: Path, checkout: Checkout) -> None:
+    job = replay(recorded, upload_report="false")
+    assert checkout.artifacts == []
+    assert Path(job.outputs["report-path"]).is_file()
+    assert job.failed
+
+
+def test_an_upload_that_fails_fails_the_job(replay: Replay, recorded: Path) -> None:
+    edited(recorded / "verdict.json", lambda record: record.update(decision="pass", findings=[]))
+    job = replay(recorded, 0, retention_days="for ever")
+    assert job.failed
+    assert job.outputs["verdict"] == "pass"
+
+
+def test_a_cancelled_job_lets_the_gate_end_in_its_own_way(checkout: Checkout, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_OUTPUT": str(output),
+        "INPUT_COMMAND": f"'{sys.executable}' -m invmm_gate",
+        "INPUT_MODEL": "checkpoints/clean",
+        "INPUT_POLICY": "small.yaml",
+        "INPUT_ROWS": "4",
+    }
+    command = [sys.executable, "-B", str(ACTION / "check.py")]
+    with subprocess.Popen(command, cwd=checkout.folder, env=environment, stdout=subprocess.PIPE) as step:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("invmm-gate-*/run/run.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)  # polls
+        step.send_signal(signal.SIGINT)
+        log, _ = step.communicate(timeout=30)
+    assert step.returncode == 0
+    assert b"interrupted: what was finished is kept" in log
+    assert runner_files.outputs(output.read_text())["exit-code"] == "130"
+
+
+def without_dependencies(folder: Path) -> Path:
+    """The action in a repository whose gate asks for no other package: those are gigabytes."""
+    for name in ("README.md", "LICENSE", "constraints.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("invmm_gate", "policies", "reports/templates", ".github/actions/invmm-gate"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    project = (folder / "pyproject.toml").read_text()
+    project = re.sub(r"^dependencies = \[.*?^\]", "dependencies = []", project, flags=re.MULTILINE | re.DOTALL)
+    project = re.sub(r"^(parquet|tracking|text|lora) = \[.*\]", r"\1 = []", project, flags=re.MULTILINE)
+    (folder / "pyproject.toml").write_text(project)
+    return folder / ".github" / "actions" / "invmm-gate"
+
+
+@pytest.mark.timeout(900)
+def test_without_a_command_the_action_installs_the_gate_that_stands_beside_it(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    repository = tmp_path / "of the action"
+    repository.mkdir()
+    job = checkout.run(action=without_dependencies(repository), model="checkpoints/clean", command="")
+    assert job.step("python").given["update-environment"] == "false"
+    gate = Path(job.step("install").outputs["gate"])
+    assert list(gate.parents[1].glob("lib/python3.*/site-packages/invmm_gate/_data/policies/strict.yaml"))
+    constraints = (gate.parents[2] / "constraints.txt").read_text()
+    assert re.search(r"^torch==[0-9.]+$", constraints, re.MULTILINE)
+    assert "ModuleNotFoundError" in job.step("gate").log  # it was started, and misses what it was not given
+    assert job.outputs["verdict"] == "error"
+
+
+@given(st.text(), st.text(), st.text(alphabet="%:,\r\n;=abc"))
+def test_whatever_is_said_stays_one_annotation(message: str, title: str, file: str) -> None:
+    line = f"::error title={job_module.escaped(title, ':,')},file={job_module.escaped(file, ':,')}"
+    line += f"::{job_module.escaped(job_module.one_line(message))}"
+    (command,) = runner_files.commands(line)
+    assert command.data == job_module.one_line(message)
+    assert command.properties == {"title": title, "file": file}
+
+
+@given(st.lists(st.text(alphabet=st.characters(exclude_categories=["Cs"])), max_size=4))
+def test_whatever_is_said_stays_one_output(values: list[str]) -> None:
+    named = {f"name-{number}": value for number, value in enumerate(values)}
+    content: list[str] = []
+    job_module.append = lambda _, text: content.append(text)
+    os.environ.setdefault("GITHUB_OUTPUT", "unused")
+    for name, value in named.items():
+        job_module.write_output(name, value)
+    assert runner_files.outputs("".join(content)) == named
+
+
+@given(st.text())
+def test_foreign_text_in_the_summary_is_neither_markdown_nor_html(text: str) -> None:
+    assert not set(job_module.inert(text)) & set("<>`*_[]()|!\\\"'\n\r")

@@ -1,0 +1,167 @@
+"""`registry serve`, `sync` and `doctor` from the command line: slips are one line with exit code 2, before any work."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.cli.register import gate
+from invmm_gate.cli.registry import app
+from invmm_gate.errors import GateError
+from invmm_gate.registry.choices import GateChoices
+from invmm_gate.registry.client import Registry
+from invmm_gate.registry.gate_command import gate_command
+from invmm_gate.registry.serve import door_for
+from invmm_gate.registry.watched import Watched
+
+SECRET = "INVMM_GATE_WEBHOOK_SECRET"
+
+
+@pytest.fixture
+def probes(tmp_path):
+    folder = tmp_path / "probes"
+    folder.mkdir()
+    return folder
+
+
+def called(*arguments):
+    """The exit code."""
+    return app(args=list(arguments), prog_name="invmm-gate registry", standalone_mode=False)
+
+
+def refused(*arguments):
+    with pytest.raises((GateError, typer.TyperException)) as error:
+        called(*arguments)
+    text = str(error.value)
+    assert "\n" not in text
+    assert getattr(error.value, "exit_code", 2) == 2
+    return text
+
+
+def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
+    other = typer.Typer()
+    other.command()(gate)
+    command = typer.main.get_command(other)
+    every = GateChoices(
+        policy="strict",
+        probes=tmp_path,
+        key=tmp_path / "a.key",
+        roots=tmp_path / "a.pub",
+        seed=3,
+        rows=4,
+        sscd=tmp_path / "sscd",
+        waivers=tmp_path / "w",
+        baseline=tmp_path / "b",
+        weights="ema",
+        alias="",
+        release_name="rel",
+        runs=tmp_path / "runs",
+    )
+    given = gate_command(every, "http://127.0.0.1:5000")
+    assert given[:5] == (sys.executable, "-m", "invmm_gate", "registry", "gate")
+    with command.make_context("gate", [*given[5:], "--", "--odd-name", "7"]) as context:
+        assert (context.params["name"], context.params["version"]) == ("--odd-name", "7")
+        assert context.params["alias"] == ""
+        assert str(context.params["runs"]) == str(tmp_path / "runs")
+        assert context.params["tracking_uri"] == "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("secret", ["", "short"])
+def test_serve_does_not_start_without_a_real_secret(probes, monkeypatch, secret):
+    monkeypatch.setenv(SECRET, secret)
+    assert "secret" in refused(
+        "serve", "--tracking-uri", "http://127.0.0.1:9", "--policy", "strict", "--probes", str(probes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("policy", ["--policy", "stricter"]),
+        ("probe set", ["--probes", "nowhere"]),
+        ("'../x'", ["--model", "../x"]),
+        ("--alias", ["--alias", "latest"]),
+        ("--path", ["--path", "/health"]),
+        ("--path", ["--path", "hook"]),
+        ("key", ["--key", "nowhere.key"]),
+        ("secret file", ["--secret-file", "nowhere"]),
+        ("65535", ["--port", "70000"]),
+        ("greater", ["--every", "0"]),
+    ],
+)
+def test_a_slip_in_the_options_is_told_before_anything_listens(tmp_path, probes, monkeypatch, words, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(SECRET, "a-secret-of-good-length")
+    usual = {"--tracking-uri": "http://127.0.0.1:9", "--policy": "strict", "--probes": str(probes), "--port": "0"}
+    given = [part for pair in (usual | dict([options])).items() for part in pair]
+    assert words in refused("serve", *given)
+    assert not (tmp_path / ".invmm-gate" / "queue.sqlite").exists()
+
+
+def test_sync_without_a_registry_is_inconclusive(tmp_path, probes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(SECRET, raising=False)
+    with pytest.raises(GateError) as error:
+        called("sync", "--tracking-uri", "http://127.0.0.1:9", "--policy", "strict", "--probes", str(probes))
+    assert error.value.exit_code == 11
+
+
+def test_sync_prints_what_it_found(tmp_path, probes, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(SECRET, raising=False)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    Registry(uri).create_version("cand", str(tmp_path / "mlartifacts"), tags={}, run_id=None)
+    given = ("sync", "--tracking-uri", uri, "--policy", "strict", "--probes", str(probes), "--no-gate")
+    assert called(*given) == 11
+    assert "1 versions listed, 1 new; all so far: 1 queued" in capsys.readouterr().out
+    assert called(*given, "--json") == 11
+    assert '"queued": []' in capsys.readouterr().out
+
+
+def test_an_alias_on_a_version_without_an_attestation_is_found_by_its_files(tmp_path, probes):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    registry = Registry(uri)
+    (tmp_path / "mlartifacts").mkdir()
+    registry.create_version("cand-release", str(tmp_path / "mlartifacts"), tags={"invmm.gate": "pass"}, run_id=None)
+    registry.create_version("cand-release", "/etc", tags={"invmm.run": "0" * 32}, run_id=None)
+    registry.create_version("cand", str(tmp_path / "mlartifacts"), tags={}, run_id=None)
+    registry.set_alias("cand-release", "champion", "1")
+    registry.set_alias("cand-release", "approved-000000000000", "2")
+    key = new_key_pair(tmp_path / "gate").private
+    state = tmp_path / "state"
+    choices = GateChoices(policy="strict", probes=probes, key=key, runs=state / "runs")
+    door = door_for(
+        choices,
+        tracking_uri=uri,
+        state=tmp_path / "state",
+        watched=Watched(names=("cand",)),
+        secrets=None,
+        enforce=True,
+    )
+    queue = door.queue()
+    found = door.reconciler(queue).once()
+    assert found.queued == ("cand/1",)
+    reasons = {alert.version: alert.reason for alert in found.alerts}
+    assert "no attestation" in reasons["1"]
+    assert set(reasons) == {"1", "2"}
+    assert registry.aliases("cand-release") == {}
+    queue.close()
+
+
+def test_doctor_on_a_database_says_what_to_use_instead(tmp_path, capsys):
+    assert called("doctor", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") == 11
+    assert capsys.readouterr().out.startswith("failed  server:")
+    assert "--receiver-url" in refused("doctor", "--tracking-uri", "http://127.0.0.1:9", "--create-webhook")
+
+
+def test_the_commands_are_found_without_torch_or_mlflow():
+    code = (
+        "import sys; from invmm_gate.cli.registry import app; app(['--help'], standalone_mode=False);"
+        "print(sorted({'torch', 'mlflow', 'starlette', 'uvicorn', 'pydantic', 'cryptography'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert all(name in done.stdout for name in ("serve", "sync", "doctor"))

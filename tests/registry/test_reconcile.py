@@ -1,0 +1,514 @@
+"""Every version has a verdict in the end, and one gate: with real MLflow servers, `serve` processes and kills."""
+
+import itertools
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+
+from invmm_gate.errors import RegistryError
+from invmm_gate.registry.claims import Claims
+from invmm_gate.registry.client import Registry
+from invmm_gate.registry.names import CLAIM
+from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.reconcile import Reconciler, doubt_by_record
+from invmm_gate.registry.serve import Door, sync
+from invmm_gate.registry.signature import Secrets
+from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.worker import Worker, WorkerSettings, backoff
+from tests.registry.door import KEY, Gate, deliver, serving, until
+from tests.registry.servers import mlflow_server
+
+NAMES = (f"cand{uuid.uuid4().hex[:8]}" for _ in itertools.count())
+
+
+@pytest.fixture
+def registry(plain_server):
+    return Registry(plain_server.uri)
+
+
+@pytest.fixture
+def name():
+    """A model of the test's own."""
+    return next(NAMES)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def queue(tmp_path):
+    found = Queue(tmp_path / "state" / "queue.sqlite")
+    yield found
+    found.close()
+
+
+def create(registry, name, number=1, **tags):
+    """Versions without files: these tests gate with a program that looks at none."""
+    run = registry._asked_client().create_run("0").info
+    source = f"{run.artifact_uri}/checkpoint"
+    return [registry.create_version(name, source, tags=tags, run_id=run.run_id) for _ in range(number)]
+
+
+def settings(tmp_path, gate, **changes):
+    return WorkerSettings(
+        **{"command": gate.command, "state": tmp_path / "state", "first_wait": 0.05, "lease": 20.0, "grace": 2.0}
+        | changes
+    )
+
+
+def door(tmp_path, gate, uri, names, **changes):
+    return Door(
+        tracking_uri=uri,
+        worker=settings(tmp_path, gate, **changes.pop("worker", {})),
+        watched=Watched(names=tuple(names)),
+        secrets=Secrets((KEY,)),
+        settle=1.0,
+        **changes,
+    )
+
+
+def outcomes(queue):
+    return {f"{job.name}/{job.version}": job.outcome or job.state for job in queue.jobs()}
+
+
+def drain(worker, queue, rounds=200):
+    """Work until nothing is queued."""
+    for _ in range(rounds):
+        if not worker.work_once():
+            if not queue.counts()["queued"]:
+                return
+            time.sleep(0.05)
+    raise AssertionError(outcomes(queue))
+
+
+def reconciling(registry, queue, *names):
+    return Reconciler(registry=registry, queue=queue, watched=Watched(names=names), doubt=doubt_by_record(queue))
+
+
+# ------------------------------------------------------------------------------------------------------ reconciling
+
+
+def test_versions_without_a_webhook_are_found_newest_first_and_only_once(registry, queue, name):
+    create(registry, name, 3)
+    reconciler = Reconciler(
+        registry=registry, queue=queue, watched=Watched(names=(name,)), doubt=doubt_by_record(queue)
+    )
+    assert reconciler.once().queued == (f"{name}/3", f"{name}/2", f"{name}/1")
+    assert reconciler.once().queued == ()
+
+
+def test_tags_that_claim_a_verdict_do_not_keep_a_version_from_the_gate(registry, queue, name):
+    forged = {"invmm.gate": "pass", "invmm.verdict": "pass", CLAIM: "v1 me 0.000 pass c2lnbmVk"}
+    create(registry, name, **forged)
+    reconciler = Reconciler(
+        registry=registry, queue=queue, watched=Watched(names=(name,)), doubt=doubt_by_record(queue)
+    )
+    assert reconciler.once().queued == (f"{name}/1",)
+
+
+def test_a_model_deleted_and_made_again_is_gated_again(tmp_path, plain_server, registry, name, gate):
+    create(registry, name)
+    here = door(tmp_path, gate, plain_server.uri, [name])
+    assert sync(here).outcomes == {"pass": 1}
+    registry._asked_client().delete_registered_model(name)
+    time.sleep(0.01)
+    create(registry, name)
+    assert sync(here).found.queued == (f"{name}/1",)
+    assert gate.begun == [f"{name}/1"] * 2
+
+
+def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told(tmp_path, queue, gate):
+    with_space = "a name with a space"
+    uri = f"sqlite:///{tmp_path / 'own.db'}"
+    registry = Registry(uri)
+    for each in ("cand", "cand-release", "other"):
+        create(registry, each)
+    client = registry._asked_client()
+    client.create_registered_model(with_space)
+    client.create_model_version(with_space, "mlflow-artifacts:/x", await_creation_for=0)
+
+    assert reconciling(registry, queue, "cand").once().queued == ("cand/1",)
+    found = reconciling(registry, queue).once()
+    assert found.queued == ("other/1",)
+    assert found.unusable == (with_space,)
+    assert sync(door(tmp_path, gate, uri, [])).exit_code == 11
+
+
+def test_an_alias_without_a_pass_of_ours_is_an_alert_and_is_removed_when_enforced(
+    tmp_path, plain_server, registry, name, gate
+):
+    create(registry, name, 2)
+    gate.exits(name, "2", 10)
+    assert sync(door(tmp_path, gate, plain_server.uri, [name])).exit_code == 0
+    registry.set_alias(name, "champion", "1")
+    registry.set_alias(name, "nightly", "2")
+    assert sync(door(tmp_path, gate, plain_server.uri, [name])).exit_code == 0
+    registry.set_tags(name, "2", {"invmm.gate": "pass"})
+    registry.set_alias(name, "champion", "2")
+    registry.set_alias(name, "approved-0123456789ab", "2")
+    done = sync(door(tmp_path, gate, plain_server.uri, [name]))
+    assert done.exit_code == 11
+    assert {(alert.alias, alert.version, alert.removed) for alert in done.found.alerts} == {
+        ("champion", "2", False),
+        ("approved-0123456789ab", "2", False),
+    }
+    assert registry.aliases(name)["champion"] == "2"
+    assert all(
+        alert.removed for alert in sync(door(tmp_path, gate, plain_server.uri, [name], enforce=True)).found.alerts
+    )
+    assert registry.aliases(name) == {"nightly": "2"}
+    assert sync(door(tmp_path, gate, plain_server.uri, [name])).exit_code == 0
+
+
+def test_sync_says_what_stayed_without_a_verdict_and_takes_it_up_again_on_request(
+    tmp_path, plain_server, registry, name, gate
+):
+    create(registry, name)
+    gate.exits(name, "1", 11)
+    here = door(tmp_path, gate, plain_server.uri, [name], worker={"retries": 0})
+    done = sync(here)
+    assert (done.outcomes, done.exit_code) == ({"inconclusive": 1}, 11)
+    gate.exits(name, "1", 0)
+    assert sync(here).outcomes == {"inconclusive": 1}
+    done = sync(here, again=True)
+    assert (done.outcomes, done.exit_code) == ({"pass": 1}, 0)
+
+
+def test_backoff_doubles_up_to_its_cap_and_is_spread():
+    waits = [[backoff(times, first=2.0, longest=60.0) for _ in range(50)] for times in range(1, 12)]
+    for times, found in enumerate(waits, start=1):
+        full = min(60.0, 2.0 * 2 ** (times - 1))
+        assert full / 2 <= min(found) < max(found) <= full
+
+
+# ----------------------------------------------------------------------------------------------------------- working
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "outcome", "starts"),
+    [
+        (0, "done", "pass", 1),
+        (10, "done", "block", 1),
+        (2, "done", "bad_input", 1),
+        (11, "done", "inconclusive", 3),
+        (1, "failed", "error", 3),
+        (130, "failed", "error", 3),
+        (77, "failed", "error", 3),
+    ],
+)
+def test_the_exit_code_of_the_gate_is_the_outcome(tmp_path, registry, queue, name, gate, code, state, outcome, starts):
+    create(registry, name)
+    gate.exits(name, "1", code)
+    queue.offer(name, "1", delivery="a", now=time.time())
+    drain(Worker(queue, registry, None, settings(tmp_path, gate, retries=2)), queue)
+    job = queue.find(name, "1")
+    assert (job.state, job.outcome, job.exit_code) == (state, outcome, code)
+    assert gate.begun == [f"{name}/1"] * starts
+    log = next((tmp_path / "state" / "logs").iterdir())
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert f"gated {name} 1" in log.read_text()
+
+
+def test_a_version_that_does_not_exist_is_not_gated(tmp_path, registry, queue, name, gate):
+    queue.offer(name, "7", delivery="a", now=time.time())
+    drain(Worker(queue, registry, None, settings(tmp_path, gate)), queue)
+    assert outcomes(queue) == {f"{name}/7": "gone"}
+    assert gate.begun == []
+
+
+def test_a_version_deleted_while_it_is_gated_ends_as_gone(tmp_path, registry, queue, name):
+    gate = Gate(tmp_path / "gate", code=11, seconds=30)
+    create(registry, name)
+    queue.offer(name, "1", delivery="a", now=time.time())
+    worker = Worker(queue, registry, None, settings(tmp_path, gate))
+    thread = threading.Thread(target=worker.work_once)
+    thread.start()
+    until(lambda: gate.begun)
+    registry._asked_client().delete_model_version(name, "1")
+    gate.go()
+    thread.join(20)
+    assert outcomes(queue) == {f"{name}/1": "gone"}
+
+
+def test_the_gate_is_not_told_the_webhook_secret_and_a_name_is_never_an_option(tmp_path, registry, queue, monkeypatch):
+    monkeypatch.setenv("INVMM_GATE_WEBHOOK_SECRET", "the-secret-of-the-webhook")
+    create(registry, "--help")
+    queue.offer("--help", "1", delivery="a", now=time.time())
+    command = ("/bin/sh", "-c", 'env; echo "arguments: $@"', "sh")
+    worker = Worker(queue, registry, None, WorkerSettings(command=command, state=tmp_path / "state"))
+    drain(worker, queue)
+    text = next((tmp_path / "state" / "logs").iterdir()).read_text()
+    assert "arguments: -- --help 1" in text
+    assert "the-secret" not in text
+
+
+def test_stopping_ends_the_gate_with_all_its_children_and_keeps_the_job(tmp_path, registry, queue, name):
+    create(registry, name)
+    queue.offer(name, "1", delivery="a", now=time.time())
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >> {pids}; sleep 60' & echo $$ >> {pids}; wait; wait"
+    here = WorkerSettings(command=("/bin/sh", "-c", script, "sh"), state=tmp_path / "state", grace=0.5)
+    worker = Worker(queue, registry, None, here)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    began = time.monotonic()
+    worker.stop()
+    thread.join(20)
+    assert time.monotonic() - began < 5
+    for pid in pids.read_text().split():
+        until(lambda pid=pid: not alive(int(pid)), what=f"the end of {pid}")
+    job = queue.find(name, "1")
+    assert (job.state, job.attempts) == ("queued", 0)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_registry_that_is_away_costs_no_attempt_and_the_job_waits(tmp_path, queue, gate):
+    queue.offer("cand", "1", delivery="a", now=time.time())
+    worker = Worker(queue, Registry("http://127.0.0.1:9"), None, settings(tmp_path, gate, retries=0))
+    for _ in range(4):
+        assert worker.work_once()
+        until(lambda: queue._database.execute("SELECT not_before <= ? FROM jobs", (time.time(),)).fetchone()[0])
+    assert (queue.find("cand", "1").attempts, queue.find("cand", "1").waits) == (0, 4)
+    assert gate.begun == []
+
+
+# ------------------------------------------------------------------------------------------------------------ claims
+
+
+def claims(registry, owner, key=KEY, **changes):
+    return Claims(registry, Secrets((key,)), owner, **{"settle": 1.0, "lease": 8.0} | changes)
+
+
+def test_of_two_that_claim_at_the_same_time_one_gets_it(registry, plain_server, name):
+    create(registry, name, 6)
+    held = 0
+    for version in "123456":
+        found = {}
+        barrier = threading.Barrier(3)
+
+        def take(owner, version=version, found=found, barrier=barrier):
+            mine = claims(Registry(plain_server.uri), owner)
+            mine._registry.version(name, version)  # connected before the race
+            barrier.wait()
+            try:
+                found[owner] = mine.take(name, version, time.sleep).state
+            except RegistryError:  # MLflow answers 400 to the slower of two that set a new tag at once
+                found[owner] = "refused"
+
+        threads = [threading.Thread(target=take, args=(owner,)) for owner in ("one", "two", "three")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 3
+        assert list(found.values()).count("held") <= 1, found
+        held += list(found.values()).count("held")
+    assert held > 0
+
+
+def test_a_claim_keeps_others_away_until_it_ends_or_runs_out(registry, name):
+    create(registry, name, 2)
+    one, two = claims(registry, "one"), claims(registry, "two")
+    held = one.take(name, "1", time.sleep)
+    assert held.state == "held"
+    assert two.take(name, "1", time.sleep).state == "elsewhere"
+    assert one.take(name, "1", time.sleep).state == "held"  # our own, from before a restart
+    one.end(held.record, "block")
+    ended = two.take(name, "1", time.sleep)
+    assert (ended.state, ended.outcome) == ("ended", "block")
+    short = claims(registry, "one", lease=0.1)
+    assert short.take(name, "2", time.sleep).state == "held"
+    assert two.take(name, "2", time.sleep).state == "held"
+
+
+def test_a_claim_that_is_given_up_is_free(registry, name):
+    create(registry, name)
+    one, two = claims(registry, "one"), claims(registry, "two")
+    one.end(one.take(name, "1", time.sleep).record, "")
+    assert two.take(name, "1", time.sleep).state == "held"
+
+
+def test_a_claim_that_nobody_with_the_secret_made_for_this_version_counts_as_absent(registry, name):
+    create(registry, name, 3)
+    stranger = claims(registry, "stranger", key=b"another-secret-altogether")
+    stranger.end(stranger.take(name, "1", time.sleep).record, "pass")
+    mine = claims(registry, "mine")
+    assert mine.take(name, "1", time.sleep).state == "held"
+    mine.end(registry.version(name, "1"), "pass")
+    copied = registry.version(name, "1").tags[CLAIM]
+    registry.set_tags(name, "2", {CLAIM: copied})
+    registry.set_tags(name, "3", {CLAIM: "v1 x 99999999999.000 pass"})
+    other = claims(registry, "other")
+    assert [other.take(name, version, time.sleep).state for version in "123"] == ["ended", "held", "held"]
+
+
+def test_a_claimer_whose_write_was_slow_waits_for_the_holder_to_show_itself(registry, name):
+    create(registry, name, 2)
+    holder, slow = claims(registry, "holder"), claims(registry, "slow", settle=0.0)
+    held = holder.take(name, "1", time.sleep)
+    registry.delete_tag(name, "1", CLAIM)  # the slow one looked before the holder wrote
+
+    def meanwhile(seconds):
+        assert seconds == 4.0  # half a lease
+        assert holder.renew(held).state == "held"
+
+    assert slow.take(name, "1", meanwhile).state == "elsewhere"
+    assert slow.take(name, "2", lambda _: None).state == "held"
+
+
+def test_a_holder_whose_claim_ran_out_and_was_taken_is_told(registry, name):
+    create(registry, name, 2)
+    sleeper, other = claims(registry, "sleeper", lease=0.1), claims(registry, "other")
+    held = sleeper.take(name, "1", time.sleep)
+    assert sleeper.renew(held).state == "held"  # late, but nobody came
+    assert other.take(name, "1", time.sleep).state == "held"
+    assert sleeper.renew(held).state == "elsewhere"
+    registry._asked_client().delete_model_version(name, "1")
+    assert sleeper.renew(held).state == "gone"
+
+
+# ------------------------------------------------------------------------------------------------------- whole doors
+
+
+def passed(served, name, number):
+    return all(f"{name} version {version}: pass" in served.lines for version in range(1, number + 1))
+
+
+def webhook(registry, served, name="gate-hook"):
+    client = registry._asked_client()
+    return client.create_webhook(
+        f"{name}-{served.port}",
+        f"http://127.0.0.1:{served.port}/hook",
+        events=["model_version.created", "model_version_tag.set"],
+        secret=KEY.decode(),
+    )
+
+
+def test_a_webhook_of_a_real_server_starts_the_gate_and_a_lost_one_only_delays_it(
+    tmp_path, plain_server, registry, name, gate
+):
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]) as served:
+        hook = webhook(registry, served)
+        try:
+            create(registry, name)
+            until(lambda: gate.ended == [f"{name}/1"], what="the gate")
+            assert "ignored" in until(lambda: "model_version_tag.set" in served.lines and served.lines)  # our own claim
+        finally:
+            registry._asked_client().delete_webhook(hook.webhook_id)
+        assert served.stop() == 0
+    create(registry, name)  # nobody is told
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name], listening={"every": 0.5}) as served:
+        until(lambda: gate.ended == [f"{name}/1", f"{name}/2"], what="the lost version")
+        create(registry, name)
+        until(lambda: gate.ended[2:] == [f"{name}/3"], what="the version of the second pass")
+        assert served.stop() == 0
+    assert gate.begun == gate.ended
+
+
+def test_kill_9_between_the_answer_and_the_work_loses_nothing(tmp_path, plain_server, registry, name):
+    gate = Gate(tmp_path / "gate", seconds=60)
+    create(registry, name, 3)
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]) as served:
+        assert [deliver(served.port, name, version) for version in "123"] == [202] * 3
+        served.kill()
+    gate.go()
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]):
+        until(lambda: set(gate.ended) == {f"{name}/{version}" for version in "123"}, what="all three")
+
+
+def test_a_gate_left_behind_by_a_kill_is_waited_for_and_not_run_beside_another(tmp_path, plain_server, registry, name):
+    gate = Gate(tmp_path / "gate", seconds=60)
+    create(registry, name)
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]) as served:
+        assert deliver(served.port, name) == 202
+        until(lambda: gate.begun)
+        served.kill()
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]) as served:
+        until(lambda: "left behind" in served.lines, what="the wait for the gate")
+        assert len(gate.begun) == 1
+        gate.go()
+        until(lambda: len(gate.ended) == 2, what="the second start")
+        until(lambda: f"{name} version 1: pass" in served.lines)
+    assert gate.begun == [f"{name}/1"] * 2
+
+
+def test_sigterm_stops_within_seconds_and_the_work_goes_on_afterwards(tmp_path, plain_server, registry, name):
+    gate = Gate(tmp_path / "gate", seconds=60)
+    create(registry, name)
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]) as served:
+        deliver(served.port, name)
+        until(lambda: gate.begun)
+        pid = int((tmp_path / "gate" / "begun").read_text().split()[1])
+        began = time.monotonic()
+        assert served.stop() == 0
+        assert time.monotonic() - began < 15
+        assert not alive(pid)
+        assert "stays queued" in served.lines
+        assert "Traceback" not in served.lines
+    gate.go()
+    with serving(tmp_path / "state", gate, plain_server.uri, names=[name]):
+        until(lambda: gate.ended == [f"{name}/1"], what="the gate after the restart")
+
+
+def test_a_registry_that_goes_away_in_the_middle_and_comes_back_loses_nothing(tmp_path):
+    gate = Gate(tmp_path / "gate", code=11, seconds=60)
+    with mlflow_server(tmp_path / "server") as server:
+        registry = Registry(server.uri)
+        create(registry, "cand", 2)
+        options = {"worker": {"retries": 0}, "listening": {"every": 1.0}}
+        with serving(tmp_path / "state", gate, server.uri, names=["cand"], **options) as served:
+            until(lambda: gate.begun == ["cand/2"], what="the first gate")
+            server.stop()
+            gate.go()  # it ends as one does whose registry has gone: without a verdict
+            until(lambda: "waits" in served.lines and "cut short" in served.lines, what="the waiting")
+            assert deliver(served.port, "cand", "3") == 202  # still receives
+            for version in "12":
+                gate.exits("cand", version, 0)
+            server.start()
+            until(
+                lambda: all(f"cand version {number}: pass" in served.lines for number in (1, 2)),
+                60,
+                what="both verdicts",
+            )
+            until(lambda: "cand version 3: gone" in served.lines)
+
+
+def test_two_receivers_on_one_registry_gate_every_version_once(tmp_path, plain_server, registry, name):
+    gate = Gate(tmp_path / "gate", seconds=0.3)
+    create(registry, name, 4)
+    uri, options = plain_server.uri, {"names": [name], "listening": {"every": 0.5}, "worker": {"lease": 20.0}}
+    with (
+        serving(tmp_path / "one", gate, uri, **options) as one,
+        serving(tmp_path / "two", gate, uri, **options) as two,
+    ):
+        hooks = [webhook(registry, served) for served in (one, two)]
+        try:
+            create(registry, name, 4)
+            wanted = {f"{name}/{number}" for number in range(1, 9)}
+            until(lambda: set(gate.ended) == wanted, what="all eight")
+            for served in (one, two):
+                until(lambda served=served: passed(served, name, 8), what="the verdicts at both")
+            one.process.send_signal(signal.SIGINT)  # Ctrl-C is a clean end too
+            assert one.process.wait(30) == 0
+        finally:
+            for hook in hooks:
+                registry._asked_client().delete_webhook(hook.webhook_id)
+    assert sorted(gate.begun) == sorted(wanted)
+
+
+def test_a_pass_over_a_dead_registry_is_one_error(tmp_path, gate):
+    with pytest.raises(RegistryError):
+        sync(door(tmp_path, gate, "http://127.0.0.1:9", ["cand"]))

@@ -1,0 +1,161 @@
+"""`--model models:/...`: the right files as plain files in a private folder, and nothing from anywhere else."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from invmm_gate.errors import ConfigError, RegistryError
+from invmm_gate.gate.progress import Silent
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.registry.artefacts import checkpoint_in
+from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.listing import refuse_collisions
+from invmm_gate.registry.places import safe_path
+from invmm_gate.registry.register import create_version
+from invmm_gate.registry.source import local_checkpoint, resolved_checkpoint
+from tests.gate.world import MEMORIZING
+from tests.registry.conftest import Desk
+from tests.registry.servers import Server
+
+DIGEST = inspect_checkpoint(MEMORIZING).digest
+
+
+@pytest.fixture(scope="module")
+def record(plain_server: Server, desk: Desk) -> VersionRecord:
+    """A version that waits, under alias `newest`."""
+    registry = Registry(plain_server.uri)
+    made = create_version(MEMORIZING, "sourced", registry, choices=desk.passing, progress=Silent())
+    registry.set_alias("sourced", "newest", made.version)
+    return made
+
+
+@pytest.fixture
+def client(plain_server: Server) -> MlflowClient:
+    return MlflowClient(tracking_uri=plain_server.uri, registry_uri=plain_server.uri)
+
+
+@pytest.mark.parametrize("uri", ["models:/sourced/1", "models:/sourced@newest"])
+def test_a_version_is_a_private_folder_for_a_while(plain_server: Server, record: VersionRecord, uri: str) -> None:
+    with resolved_checkpoint(uri, plain_server.uri) as (path, found):
+        assert path.name == "sourced-v1", "run folders are named after it"
+        assert (found.name, found.version) == ("sourced", "1")
+        manifest = inspect_checkpoint(path)
+        assert (manifest.digest, manifest.name) == (DIGEST, "sourced-v1")
+        assert stat.S_IMODE(path.parents[1].stat().st_mode) == 0o700
+    assert not path.exists()
+    assert list(Path("reports").iterdir()) == []
+
+
+def test_a_logged_model_and_a_run_can_be_named_as_well(
+    plain_server: Server, record: VersionRecord, client: MlflowClient
+) -> None:
+    with local_checkpoint(record.source, plain_server.uri) as path:
+        assert inspect_checkpoint(path).digest == DIGEST
+    experiment = client.get_experiment_by_name("invmm-gate").experiment_id
+    run = client.create_run(experiment).info.run_id
+    client.log_artifacts(run, str(MEMORIZING), "out/ckpt")
+    with local_checkpoint(f"runs:/{run}/out/ckpt", plain_server.uri) as path:
+        assert path.name == f"ckpt-{run[:8]}"
+        assert inspect_checkpoint(path).digest == DIGEST
+
+
+def test_a_cache_keeps_the_last_download(plain_server: Server, record: VersionRecord, tmp_path: Path) -> None:
+    for _ in range(2):
+        with local_checkpoint("models:/sourced/1", plain_server.uri, cache=tmp_path / "cache") as path:
+            pass
+        assert path == tmp_path / "cache" / "sourced-v1"
+        assert inspect_checkpoint(path).digest == DIGEST
+    assert [entry.name for entry in path.parent.iterdir()] == ["sourced-v1"]
+
+
+def test_a_single_weights_file_is_itself_the_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "single"
+    folder.mkdir()
+    (folder / "bird.safetensors").write_bytes(b"x")
+    (folder / "bird.config.json").write_text("{}")
+    assert checkpoint_in(folder) == folder / "bird.safetensors"
+    (folder / "checkpoint").mkdir()
+    assert checkpoint_in(folder) == folder / "checkpoint"
+
+
+def test_a_plain_path_needs_no_registry() -> None:
+    with local_checkpoint("runs/ckpt", "http://127.0.0.1:9") as path:
+        assert path == Path("runs/ckpt")
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/sourced", "models:/sourced/1/2", "models:/a b/1", "models:/../1", "models:/sourced@", "runs:/x/y"]
+)
+def test_a_uri_that_cannot_be_read_is_bad_input(plain_server: Server, uri: str) -> None:
+    with pytest.raises(ConfigError, match="--model"), local_checkpoint(uri, plain_server.uri):
+        pass
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["models:/sourced/99", "models:/sourced@nobody", "models:/none/1", f"models:/m-{'0' * 32}", f"runs:/{'0' * 32}/x"],
+)
+def test_what_is_not_there_is_said_so(plain_server: Server, record: VersionRecord, uri: str) -> None:
+    with pytest.raises(RegistryError), local_checkpoint(uri, plain_server.uri):
+        pass
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "http://127.0.0.1:1/weights",
+        "https://example.org/x",
+        "s3://bucket/x",
+        "file:///etc",
+        "/etc",
+        "mlflow-artifacts://elsewhere:80/1/models",
+        "mlflow-artifacts:/1/../../etc",
+        "mlflow-artifacts:/1/%2e%2e/etc",
+        "runs:/../../etc",
+        "dbfs:/x",
+        "",
+    ],
+)
+def test_no_source_leads_out_of_the_registrys_own_store(plain_server: Server, tmp_path: Path, source: str) -> None:
+    made_up = VersionRecord(name="x", version="1", source=source, run_id=None)
+    with pytest.raises(RegistryError):
+        Registry(plain_server.uri).download(made_up, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("name", ["back\\slash.json", "bell\a.json", "MODEL_INDEX.json"])
+def test_files_with_names_that_could_climb_or_collide_are_refused(
+    plain_server: Server, desk: Desk, tmp_path: Path, new_name: Callable[[str], str], name: str
+) -> None:
+    registry = Registry(plain_server.uri)
+    made = create_version(MEMORIZING, new_name("named"), registry, choices=desk.passing, progress=Silent())
+    (stored,) = plain_server.artefacts.glob(f"*/models/{made.source.removeprefix('models:/')}/**/checkpoint")
+    (stored / name).write_text("{}")
+    with pytest.raises(RegistryError, match=r"called|collide"):
+        registry.download(made, tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+@given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "c d", "\\", "\0", "%2e", " e", "é"]), max_size=4))
+def test_a_path_is_safe_only_if_it_stays_below_its_folder(parts: list[str]) -> None:
+    path = "/".join(parts)
+    try:
+        safe = safe_path(path)
+    except RegistryError:
+        assert not path or any(part in ("..", ".", "", "\\", "\0", "%2e", " e") for part in path.split("/"))
+    else:
+        inside = Path("/root") / safe
+        assert inside.resolve().is_relative_to("/root")
+        assert inside != Path("/root")
+
+
+@pytest.mark.parametrize("paths", [["a/B", "a/b"], ["A/x", "a/y"], ["é", "e\u0301"], ["a", "a/b"], ["a", "A/b"]])
+def test_names_that_some_file_system_would_mix_up_are_refused(paths: list[str]) -> None:
+    with pytest.raises(RegistryError, match="collide"):
+        refuse_collisions(paths)
+    refuse_collisions(["a/b", "a/c", "d"])

@@ -1,0 +1,119 @@
+"""The comparison as Markdown: readable, bounded, and foreign text stays text."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from invmm_gate.policy.compare import compare
+from invmm_gate.policy.comparison import Comparison
+from invmm_gate.policy.verdict import judge
+from invmm_gate.records import RunData
+from invmm_gate.report.comparison import breach_text, counted, rate_text, render_comparison, score_text
+from tests.policy.policy_builders import (
+    STRICT,
+    TODAY,
+    broken,
+    clean_run,
+    measured,
+    probe,
+    sampled,
+    stopped,
+    target,
+    with_confirmation,
+    with_measurement,
+    with_score,
+)
+
+HOSTILE = "<img src=x onerror=alert(1)> | `x` ::error::y \x1b[31m [a](javascript:b) @team"
+
+
+def judged(data: RunData) -> RunData:
+    return replace(data, verdict=judge(data, STRICT, (), today=TODAY))
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    """p1 inverts now, p2 no longer, p3 broke; sampling brings p1 out."""
+    data = clean_run()
+    old = with_score(data, "p2", 0.02)
+    new = with_measurement(with_score(data, "p1", 0.0123), broken(target(data, "p3")))
+    return compare(judged(old), judged(with_confirmation(new, sampled("p1", 40))))
+
+
+def test_the_summary_says_what_came_what_went_and_what_is_unknown(comparison: Comparison) -> None:
+    text = render_comparison(comparison)
+    plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
+    assert "Findings: 3 new, 1 unknown, 1 fixed. Probes: 1 worse, 1 unknown, 1 better, 20 unchanged." in plain
+    assert "| NEW | <code>invmm_below</code> | <code>p1</code> | none | block 0.0123 (limit 0.0500) |" in plain
+    assert "| FIXED | <code>invmm_below</code> | <code>p2</code> | block 0.0200 (limit 0.0500) | none |" in plain
+    assert "| WORSE | <code>p1</code> | sensitive | not inverted | 0.0123 |" in plain
+    assert re.search(r"plain sampling 0 of 512 → 40 of 512 \(difference \+5\.\d to \+10\.\d points, separate\)", plain)
+    assert "| UNKNOWN | <code>p3</code> | canary | not inverted | broke |" in plain
+    assert "Newcombe's 95 % hybrid score interval" in plain
+    assert "it is no verdict" in plain
+
+
+def test_unchanged_runs_have_no_tables(comparison: Comparison) -> None:
+    data = judged(clean_run())
+    text = render_comparison(compare(data, data))
+    assert "###" not in text
+    assert "Findings: none. Probes: 23 unchanged." in text
+
+
+def test_scores_without_verdicts_say_so() -> None:
+    text = render_comparison(compare(clean_run(), clean_run()))
+    assert "Findings: not compared" in text
+    assert "NOT JUDGED" in text
+    assert "the first run was not judged" in text.replace("&#46;", ".")
+
+
+def test_foreign_text_stays_text() -> None:
+    data = clean_run()
+    probes = replace(data.run.probe_set, probes=(*data.run.probe_set.probes, probe(HOSTILE)))
+    run = replace(data.run, model=replace(data.run.model, name=HOSTILE), probe_set=probes)
+    old, new = (
+        judged(replace(data, run=run, measurements=(*data.measurements, measured(probe(HOSTILE), score))))
+        for score in (None, 0.02)
+    )
+    text = render_comparison(compare(old, new))
+    for mark in ("<img", "`x`", "::error", "\x1b", "](javascript", "@team"):
+        assert mark not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "onerror" in line]
+    assert [line.count("|") for line in rows] == [6, 6, 7], "two findings and a probe, and no cell was added"
+
+
+def test_thousands_of_changes_stay_below_what_a_merge_request_shows() -> None:
+    data = clean_run()
+    many = tuple(probe(f"a-rather-long-name-of-a-probe-{number:05}") for number in range(2000))
+    probes = replace(data.run.probe_set, probes=(*data.run.probe_set.probes, *many))
+    old, new = (
+        replace(
+            data,
+            run=replace(data.run, probe_set=probes),
+            measurements=(*data.measurements, *(measured(each, score) for each in many)),
+        )
+        for score in (None, 0.02)
+    )
+    text = render_comparison(compare(old, new))
+    assert len(text.encode()) < 60_000
+    assert re.search(r"1,9\d\d more probes\.", text)
+
+
+def test_every_state_has_its_words() -> None:
+    data = clean_run()
+    p1 = target(data, "p1")
+    runs = {
+        "0.0200": with_score(data, "p1", 0.02),
+        "above 0.0600": with_measurement(data, stopped(p1, 0.06)),
+        "not inverted": data,
+        "broke": with_measurement(data, broken(p1)),
+        "not measured": replace(data, measurements=data.measurements[1:]),
+    }
+    for said, run in runs.items():
+        (change,) = (each for each in compare(data, run).probes if each.probe == "p1")
+        assert score_text(change.score.after) == said
+        rate = next(each for each in change.rates if each.name == "test_samples")
+        assert ("not tried" in rate_text(rate)) == (said in ("broke", "not measured"))
+    assert breach_text(None) == "none"
+    assert counted({}) == "none"
