@@ -11,6 +11,7 @@ from torch import Tensor
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.errors import MeasurementError
 from invmm_gate.gate import confirming
+from invmm_gate.gate.confirm_record import confirm_record
 from invmm_gate.gate.inputs import Inputs, Options
 from invmm_gate.gate.progress import Silent
 from invmm_gate.gate.session import Session
@@ -79,6 +80,7 @@ def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: P
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir()
         folder.begin(run)
+        folder.note_confirmed(confirm_record(POLICY))
         for check in CHECKS:
             folder.append(check)
         for each in probes:
