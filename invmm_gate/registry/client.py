@@ -8,11 +8,11 @@ from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
-from invmm_gate.registry.connection import absolute, asked, connect, is_missing, require_answer, transferring
+from invmm_gate.registry.connection import asked, connect, is_missing, require_answer, transferring
 from invmm_gate.registry.names import safe_registry_name
 from invmm_gate.registry.places import ClientPlaces
 from invmm_gate.registry.uploads import Uploads
-from invmm_gate.tracking.mlflow_log import DEFAULT_URI
+from invmm_gate.tracking.server import DEFAULT_URI, absolute
 from invmm_gate.tracking.spool import without_credentials
 
 _PAGE: Final = 200
