@@ -29,6 +29,9 @@ REASON: Final = "invmm.reason"
 PROMOTED_FROM: Final = "invmm.promoted_from"
 """On a version of a release model: `name/version` of the one that was gated."""
 
+POSING: Final = "mlflow.prompt.is_prompt"
+"""MLflow's own tag of prompts: its searches pass over every version of a model of which one version carries it."""
+
 VERDICT_TAGS: Final = frozenset({VERDICT, MODEL_DIGEST, REPORT_DIGEST, POLICY_DIGEST, PROBE_SET_DIGEST})
 """The tags that only an attestation may set; STATE is one of them as soon as its value is a decision."""
 

@@ -15,7 +15,7 @@ from invmm_gate.errors import GateError
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import APPROVED, CLAIM, is_registry_name, release_name
+from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name
 from invmm_gate.registry.outbox import Outbox, OutboxBusyError
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.watched import Watched
@@ -29,16 +29,19 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A protected alias on a version that nothing vouches for."""
+    """A protected alias on a version that nothing vouches for, or a version that should not be as it is."""
 
     name: str
     version: str
     alias: str
+    """Empty where the version itself is what is wrong."""
     reason: str
     removed: bool
 
     def __str__(self) -> str:
         """One line."""
+        if not self.alias:
+            return f"{self.name} version {self.version}: {self.reason}"
         done = "removed" if self.removed else "still there"
         return f"alias {self.alias} of {self.name} on version {self.version}: {self.reason}; {done}"
 
@@ -76,16 +79,16 @@ class Reconciler:
         Raises RegistryError; what was queued until then stays queued.
         """
         self._send_what_waits()
-        listed, queued, unusable, aliased = 0, [], set(), []
+        listed, queued, unusable, suspects = 0, [], set(), []
         for record in self._listed():
             listed += 1
             if not is_registry_name(record.name):
                 unusable.add(record.name)
             elif self.watched.gates(record.name) and self._notice(record, again):
                 queued.append(record.label)
-            if self._protected(record):
-                aliased.append(record)
-        alerts = [alert for record in aliased for alert in self._alerts(record)]
+            if self._protected(record) or POSING in record.tags:
+                suspects.append(record)
+        alerts = [alert for record in suspects for alert in self._alerts(record)]
         for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
             LOGGER.warning("%s", line)
         self.queue.prune(now=time.time())
@@ -120,8 +123,13 @@ class Reconciler:
         return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
-        reason = self.doubt(record)
-        return [self._alert(record, alias, reason) for alias in self._protected(record)] if reason else []
+        aliases = self._protected(record)
+        reason = self.doubt(record) if aliases else ""
+        alerts = [self._alert(record, alias, reason) for alias in aliases] if reason else []
+        if POSING in record.tags:
+            hides = f"its tag {POSING} hides the model from MLflow's own lists"
+            alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
+        return alerts
 
     def _alert(self, record: VersionRecord, alias: str, reason: str) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
