@@ -11,9 +11,12 @@ from invmm_gate.cli.register import (
     Device,
     Json,
     Key,
+    MaxAge,
     Policy,
     Probes,
+    RefuseWaivers,
     Release,
+    Revoked,
     Roots,
     Rows,
     Seed,
@@ -57,6 +60,9 @@ def serve(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -73,6 +79,7 @@ def serve(
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
     from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import Listening, door_for
     from invmm_gate.registry.serve import serve as run_serve
@@ -91,6 +98,7 @@ def serve(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=state / "runs",
@@ -130,6 +138,9 @@ def sync(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -149,6 +160,7 @@ def sync(
     """
     from invmm_gate.cli.show import as_json, printable
     from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import door_for
     from invmm_gate.registry.serve import sync as run_sync
@@ -167,6 +179,7 @@ def sync(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=state / "runs",

@@ -79,8 +79,8 @@ def verify_model(
     """
     names = (policy,) if isinstance(policy, str) else tuple(policy)
     policies = {load_policy(name).digest: name for name in names}
-    if probe_set_digest is not None and not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
-        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
+    if probe_set_digest is not None:
+        require_digest(probe_set_digest)
     trust = load_roots(roots)
     revocations = Revocations() if revoked is None else load_revocations(revoked)
     trusted = open_statement(read_attestation(attestation), trust, now=now)
@@ -101,6 +101,12 @@ def verify_model(
         ),
     )
     return trusted.statement
+
+
+def require_digest(probe_set_digest: str) -> None:
+    """Raise ConfigError for what can be the digest of no probe set."""
+    if not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
+        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
 
 
 def read_attestation(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
-from invmm_gate.registry.connection import asked, connect, is_missing, require_answer, transferring
+from invmm_gate.registry.connection import asked, connect, is_missing, registry_store, require_answer, transferring
 from invmm_gate.registry.names import POSING, safe_registry_name
 from invmm_gate.registry.places import ClientPlaces
 from invmm_gate.registry.uploads import Uploads
@@ -52,6 +52,7 @@ class Registry:
         self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
         self.uploads = Uploads(self.uri, self._asked_client)
         self._connected: Any = None
+        self._store: Any = None
 
     @property
     def shown(self) -> str:
@@ -68,7 +69,7 @@ class Registry:
         if not version.isdecimal():
             raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
         with asked(self.uri, f"tell of {name}/{version}"):
-            return _found(lambda: self._asked_client().get_model_version(name, version))
+            return _found(lambda: self._records().get_model_version(name, version))
 
     def alias(self, name: str, alias: str) -> VersionRecord | None:
         """The version that an alias points at; None if there is no such alias."""
@@ -81,7 +82,7 @@ class Registry:
         """Alias -> version number; empty if the model does not exist."""
         with asked(self.uri, f"tell of {name}'s aliases"):
             try:
-                model = self._asked_client().get_registered_model(name)
+                model = self._records().get_registered_model(name)
             except Exception as error:
                 if is_missing(error):
                     return {}
@@ -117,17 +118,17 @@ class Registry:
     def _one_by_one(self, name: str, known: Mapping[str, VersionRecord]) -> list[VersionRecord]:
         """All versions of a model, by their numbers: the search tells only of those that carry the tag."""
         with asked(self.uri, "list its versions"):
-            client = self._asked_client()
-            newest = max(int(version.version) for version in client.get_registered_model(name).latest_versions)
+            store = self._records()
+            newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
             numbers = [str(number) for number in range(1, newest + 1)]
-            found = [known.get(number) or _found(partial(client.get_model_version, name, number)) for number in numbers]
+            found = [known.get(number) or _found(partial(store.get_model_version, name, number)) for number in numbers]
         return [record for record in found if record is not None]
 
     def _pages(self, one: str | None) -> Iterator[VersionRecord]:
         token: str | None = None
         while True:
             with asked(self.uri, "list its versions"):
-                page = self._asked_client().search_model_versions(
+                page = self._records().search_model_versions(
                     filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
                 )
             yield from (record_of(item) for item in page)
@@ -205,6 +206,12 @@ class Registry:
             self.require_answer()
             self._connected = connect(self.uri)
         return self._connected
+
+    def _records(self) -> Any:
+        if self._store is None:
+            self._asked_client()
+            self._store = registry_store(self.uri)
+        return self._store
 
 
 def _found(ask: Any) -> VersionRecord | None:

@@ -36,6 +36,17 @@ def connect(uri: str) -> Any:
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def registry_store(uri: str) -> Any:
+    """The registry's records, below MLflow's client: that one says of all that carries a prompt's tag it is missing.
+
+    Raises RegistryError.
+    """
+    with asked(uri, "be opened"):
+        from mlflow.tracking._model_registry.utils import _get_store
+
+        return _get_store(uri, uri)
+
+
 def require_answer(uri: str) -> None:
     """Any answer will do, but it has to come within 3 s. Raises RegistryDownError."""
     try:

@@ -23,6 +23,9 @@ def gate_command(choices: GateChoices, tracking_uri: str) -> tuple[str, ...]:
         "--alias": choices.alias,
         "--release-name": choices.release_name,
         "--runs": choices.runs,
+        "--revoked": choices.conditions.revoked,
+        "--max-age": choices.conditions.max_age,
     }
     given = [f"{option}={value}" for option, value in values.items() if value is not None]
-    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, "--quiet")
+    switches = ("--refuse-waivers",) if choices.conditions.refuse_waivers else ()
+    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, *switches, "--quiet")

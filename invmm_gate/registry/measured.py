@@ -52,6 +52,9 @@ def parcel_for(
         alias=choices.alias,
         release_name=choices.release_name,
         weights=choices.weights,
+        revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
+        max_age=choices.conditions.max_age,
+        refuse_waivers=choices.conditions.refuse_waivers,
         created_at=now.isoformat(),
     )
 

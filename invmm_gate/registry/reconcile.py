@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, final
 
-from invmm_gate.errors import GateError
+from invmm_gate.errors import GateError, RegistryError
 from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name
@@ -22,7 +23,10 @@ from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import backoff
 
 Doubt = Callable[[VersionRecord], str]
-"""Why a version may not carry a protected alias, in one line; empty if it may. Raises RegistryError."""
+"""Why a version may not carry a protected alias, in one line; empty if it may.
+
+Raises RegistryError where that cannot be found out: RegistryDownError if nothing can be, else of this version only.
+"""
 
 _ALL: Final = 1_000_000
 
@@ -124,16 +128,25 @@ class Reconciler:
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
         aliases = self._protected(record)
-        reason = self.doubt(record) if aliases else ""
-        alerts = [self._alert(record, alias, reason) for alias in aliases] if reason else []
+        reason, known = self._reason(record) if aliases else ("", True)
+        alerts = [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases if reason]
         if POSING in record.tags:
             hides = f"its tag {POSING} hides the model from MLflow's own lists"
             alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
         return alerts
 
-    def _alert(self, record: VersionRecord, alias: str, reason: str) -> Alert:
+    def _reason(self, record: VersionRecord) -> tuple[str, bool]:
+        """What is wrong with the version, and whether that is known: what cannot be checked is no reason to remove."""
+        try:
+            return self.doubt(record), True
+        except RegistryDownError:
+            raise
+        except RegistryError as error:
+            return f"cannot be checked now: {error}", False
+
+    def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
-        removed = self.enforce and self.registry.aliases(record.name).get(alias) == record.version
+        removed = remove and self.registry.aliases(record.name).get(alias) == record.version
         if removed:
             self.registry.delete_alias(record.name, alias)
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)

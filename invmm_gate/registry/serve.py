@@ -17,7 +17,6 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.claims import Claims
 from invmm_gate.registry.client import Registry
-from invmm_gate.registry.evidence import Demands
 from invmm_gate.registry.gate_command import gate_command
 from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.names import safe_registry_name
@@ -100,7 +99,7 @@ def door_for(
     vouch = None
     if roots is not None:
         policies = {load_policy(choices.policy).digest: choices.policy}
-        demands = Demands(roots=roots, policies=policies, weights=choices.weights)
+        demands = partial(choices.conditions.demands, roots=roots, policies=policies, weights=choices.weights)
         vouch = partial(doubt_by_attestation, demands=demands, scratch=scratch)
     return Door(
         tracking_uri=tracking_uri,

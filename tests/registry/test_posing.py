@@ -36,6 +36,17 @@ def swept(tmp_path: Path, *names: str) -> Pass:
     return found
 
 
+@pytest.mark.parametrize("tagged", ["model", "version"])
+def test_an_alias_of_a_model_that_poses_as_a_prompt_is_seen(client: MlflowClient, tmp_path: Path, tagged: str) -> None:
+    if tagged == "model":
+        client.set_registered_model_tag("birds", POSING, "true")
+    else:
+        client.set_model_version_tag("birds", "1", POSING, "true")
+    aliased = Registry(f"sqlite:///{tmp_path / 'own.db'}").alias("birds", "champion")
+    assert aliased is not None
+    assert (aliased.version, aliased.aliases) == ("1", ("champion",))
+
+
 @pytest.mark.parametrize("names", [(), ("birds",)])
 def test_every_version_of_a_model_that_poses_as_a_prompt_is_found_and_is_an_alert(
     client: MlflowClient, tmp_path: Path, names: tuple[str, ...]
