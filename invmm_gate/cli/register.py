@@ -16,7 +16,9 @@ GUARD_EXAMPLE: Final = (
     "Example: invmm-gate registry guard --roots gate.pub --policy strict -- --backend-store-uri sqlite:///mlflow.db"
 )
 
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
+TrackingUri = Annotated[
+    str | None, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server. Default: ./mlflow.db.")
+]
 Policy = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
 Key = Annotated[

@@ -28,7 +28,7 @@ from invmm_gate.cli.register import (
 _EXAMPLE = "--tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
-TrackingUri = Annotated[str, typer.Option(help="MLflow server.")]
+TrackingUri = Annotated[str, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server.")]
 State = Annotated[Path, typer.Option(help="Folder of queue, logs and run folders, on a local disk.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model to watch; may be repeated. Default: all.")]
 Protect = Annotated[list[str] | None, typer.Option(help="Protected alias beside --alias; may be repeated.")]

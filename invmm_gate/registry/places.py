@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol, final
 from urllib.parse import unquote, urlsplit
 
 from invmm_gate.errors import RegistryError
+from invmm_gate.registry.names import NAME_PATTERN
 
-_LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
-_VERSION: Final = re.compile(r"models:/([A-Za-z0-9_.-]{1,128})/([0-9]{1,10})")
-_RUN: Final = re.compile(r"runs:/([0-9a-f]{32})(?:/(.+))?")
+LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
+VERSION: Final = re.compile(rf"models:/({NAME_PATTERN.pattern})/([0-9]{{1,10}})")
+RUN: Final = re.compile(r"runs:/([0-9a-f]{32})(?:/(.+))?")
 _STORE: Final = re.compile(r"mlflow-artifacts:/(?!/)(.+)")
 _MAX_HOPS: Final = 8
 """A version may be a copy of a copy; a ring of copies ends here."""
@@ -78,10 +79,10 @@ def locate(source: str, places: Places) -> str:
 
 def _steps(places: Places) -> tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]:
     return (
-        (_LOGGED_MODEL, lambda match: places.logged_model(match[1])),
-        (_VERSION, lambda match: _source_of(places, match[1], match[2])),
+        (LOGGED_MODEL, lambda match: places.logged_model(match[1])),
+        (VERSION, lambda match: _source_of(places, match[1], match[2])),
         (
-            _RUN,
+            RUN,
             lambda match: "/".join((places.run(match[1]).rstrip("/"), *([safe_path(match[2])] if match[2] else []))),
         ),
     )
