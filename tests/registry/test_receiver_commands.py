@@ -111,7 +111,7 @@ def test_serve_does_not_start_without_a_real_secret(probes, monkeypatch, secret)
         ("--path", ["--path", "/health"]),
         ("--path", ["--path", "hook"]),
         ("key", ["--key", "nowhere.key"]),
-        ("secret file", ["--secret-file", "nowhere"]),
+        ("webhook secrets", ["--secret-file", "nowhere"]),
         ("65535", ["--port", "70000"]),
         ("greater", ["--every", "0"]),
     ],
