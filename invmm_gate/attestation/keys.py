@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from invmm_gate.attestation.reading import read_small
+from invmm_gate.attestation.reading import PRIVATE_MODES, read_small
 from invmm_gate.attestation.texts import Day, Line
 from invmm_gate.errors import ConfigError
 from invmm_gate.policy.strict_model import StrictModel, parse
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 VERIFIER: Final = "invmm-gate"
 """Who a verdict is by, unless `sign` or the trust roots name somebody else."""
 
-_PRIVATE_MODES: Final = frozenset({0o600, 0o400})
 _MAX_KEY_BYTES: Final = 16_384
 _PUBLIC: Final = "a public key file as `invmm-gate keys new` writes it (NAME.pub), or roots.yaml"
 _PRIVATE: Final = "a private key file as `invmm-gate keys new` writes it (NAME.key)"
@@ -140,7 +139,7 @@ def load_signing_key(path: Path) -> SigningKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    data = read_small(path, what=_PRIVATE, limit=_MAX_KEY_BYTES, modes=_PRIVATE_MODES)
+    data = read_small(path, what=_PRIVATE, limit=_MAX_KEY_BYTES, modes=PRIVATE_MODES)
     try:
         private = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: encrypted

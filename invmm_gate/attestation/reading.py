@@ -7,6 +7,8 @@ from typing import Final
 
 from invmm_gate.errors import ConfigError
 
+PRIVATE_MODES: Final = frozenset({0o600, 0o400})
+
 _NO_BLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO would make a plain open wait for a writer
 
 
@@ -31,6 +33,6 @@ def _check(mode: int, path: Path, what: str, modes: frozenset[int] | None) -> No
     if modes is not None and stat.S_IMODE(mode) not in modes:
         raise ConfigError(
             f"{str(path)!r} has mode {stat.S_IMODE(mode):04o}",
-            expected="a key that only its owner can read: mode 0600 or 0400",
-            do=f"chmod 600 {path}, and make a new key if others could read this one",
+            expected="a file that only its owner can read: mode 0600 or 0400",
+            do=f"chmod 600 {path}, and make a new key or secret if others could read this one",
         )

@@ -68,9 +68,15 @@ def check_statement(trusted: Trusted, expected: Expected) -> None:
     _subject(said, expected)
     _verdict(said, expected)
     _policy(said, expected)
+    check_standing(trusted, expected)
+
+
+def check_standing(trusted: Trusted, expected: Expected) -> None:
+    """What must hold of any verdict that is still relied on, a block too: probes, dates, revocations and sequence."""
+    said = trusted.statement
     _probe_set(said, expected)
     _times(said, expected)
-    _revocation(trusted, expected.revoked)
+    check_revocation(trusted, expected.revoked)
     if said.sequence < expected.min_sequence:
         raise _mismatch(
             "sequence",
@@ -151,7 +157,8 @@ def _times(said: Statement, expected: Expected) -> None:
             raise _mismatch("waivers", f"that of {waiver.owner} expired on {waiver.expires}", "waivers that still hold")
 
 
-def _revocation(trusted: Trusted, revoked: Revocations) -> None:
+def check_revocation(trusted: Trusted, revoked: Revocations) -> None:
+    """Raises VerificationError for an attestation, or one by a key, that no longer counts."""
     for what, digest, reasons in (
         ("attestation", trusted.digest, revoked.verdicts),
         ("key", trusted.key.key_id, revoked.keys),

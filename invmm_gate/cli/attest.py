@@ -40,6 +40,11 @@ def sign(
     run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
     *,
     key: Annotated[Path, typer.Option(envvar="INVMM_GATE_KEY", help="Private key, in a file of mode 0600.")],
+    policy: Annotated[
+        str | None, typer.Option(help="The policy that it was judged under. Default: the shipped one of its name.")
+    ] = None,
+    waivers: Annotated[Path | None, typer.Option(help="The waivers that it was judged with.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="The baseline that it was judged against.")] = None,
     expires_in: Annotated[int, typer.Option(help="Days until it expires.", min=1, max=3650)] = 90,
     previous: Annotated[Path | None, typer.Option(help="The attestation before this one, to be chained to.")] = None,
     roots: Annotated[
@@ -47,14 +52,20 @@ def sign(
     ] = None,
     verifier: Annotated[str, typer.Option(help="Id of who judged, as roots.yaml names it.")] = "invmm-gate",
 ) -> int:
-    """Sign a run's verdict, whatever it is, as attestation.json in its folder. Needs no model."""
+    """Sign a run's verdict, whatever it is, as attestation.json in its folder. Needs no model.
+
+    The records are judged again first: a verdict that they do not give is not signed.
+    """
     from invmm_gate.cli.show import printable
     from invmm_gate.gate.attesting import report_is_attested, sign_run
+    from invmm_gate.gate.finishing import circumstances
 
     path = sign_run(
         run,
         key=key,
         now=_now(),
+        policy=policy,
+        beside=circumstances(waivers, baseline),
         expires_in=datetime.timedelta(days=expires_in),
         previous=previous,
         roots=roots,

@@ -16,7 +16,9 @@ GUARD_EXAMPLE: Final = (
     "Example: invmm-gate registry guard --roots gate.pub --policy strict -- --backend-store-uri sqlite:///mlflow.db"
 )
 
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
+TrackingUri = Annotated[
+    str | None, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server. Default: ./mlflow.db.")
+]
 Policy = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
 Key = Annotated[
@@ -36,6 +38,9 @@ WeightsOption = Annotated[
 ]
 Alias = Annotated[str, typer.Option(help="Alias that moves to a version that passes; '' promotes nothing.")]
 Release = Annotated[str | None, typer.Option(help="Model that what passes is released as. Default: NAME-release.")]
+Revoked = Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")]
+MaxAge = Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)]
+RefuseWaivers = Annotated[bool, typer.Option("--refuse-waivers", help="Promote nothing on a waived finding.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
@@ -57,6 +62,9 @@ def register(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     tracking_uri: TrackingUri = None,
     state: Annotated[Path, typer.Option(help="Folder of run folders and outbox.")] = Path(".invmm-gate"),
     gate: Annotated[bool, typer.Option(help="Gate the version now, or leave it to `registry serve`.")] = True,
@@ -66,6 +74,7 @@ def register(
     """Register a checkpoint as a version that waits, gate it, and promote a signed copy of it if it passes."""
     from invmm_gate.cli.show import TerminalProgress, as_json, printable
     from invmm_gate.registry.client import Registry
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.register import GateChoices, create_version
     from invmm_gate.registry.register import register as run_register
 
@@ -81,6 +90,7 @@ def register(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=state / "runs",
@@ -114,6 +124,9 @@ def gate(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     tracking_uri: TrackingUri = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path(".invmm-gate/runs"),
     json: Json = False,
@@ -122,6 +135,7 @@ def gate(
     """Gate a version that is registered already; one whose verdict still holds is not measured again."""
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.registry.client import Registry
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.register import GateChoices, gate_version
 
     choices = GateChoices(
@@ -136,6 +150,7 @@ def gate(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=runs,
@@ -156,14 +171,28 @@ def guard(
         list[str] | None,
         typer.Option(help="Protected alias, or MODEL@ALIAS; * stands for anything. May be repeated."),
     ] = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
+    min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
+    probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
 ) -> int:
     """Start an MLflow server that refuses protected aliases and verdict tags without a verified attestation.
 
-    Protected by default: champion, approved-* and production. Everything behind -- is handed to `mlflow server`.
+    Protected by default: champion, approved-*, production, and all aliases of release models. Everything behind -- is
+    handed to `mlflow server`.
     """
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.guard_command import run_guarded_server
 
-    return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or ())
+    conditions = Conditions(
+        revoked=revoked,
+        max_age=max_age,
+        refuse_waivers=refuse_waivers,
+        min_probes=min_probes,
+        probe_set_digest=probe_set_digest,
+    )
+    return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or (), conditions=conditions)
 
 
 def _ended(done: "Registered", *, json: bool) -> int:

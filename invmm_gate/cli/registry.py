@@ -11,9 +11,12 @@ from invmm_gate.cli.register import (
     Device,
     Json,
     Key,
+    MaxAge,
     Policy,
     Probes,
+    RefuseWaivers,
     Release,
+    Revoked,
     Roots,
     Rows,
     Seed,
@@ -25,7 +28,7 @@ from invmm_gate.cli.register import (
 _EXAMPLE = "--tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
-TrackingUri = Annotated[str, typer.Option(help="MLflow server.")]
+TrackingUri = Annotated[str, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server.")]
 State = Annotated[Path, typer.Option(help="Folder of queue, logs and run folders, on a local disk.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model to watch; may be repeated. Default: all.")]
 Protect = Annotated[list[str] | None, typer.Option(help="Protected alias beside --alias; may be repeated.")]
@@ -57,6 +60,9 @@ def serve(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -73,6 +79,7 @@ def serve(
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
     from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import Listening, door_for
     from invmm_gate.registry.serve import serve as run_serve
@@ -91,6 +98,7 @@ def serve(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=state / "runs",
@@ -130,6 +138,9 @@ def sync(
     weights: WeightsOption = None,
     alias: Alias = "champion",
     release_name: Release = None,
+    revoked: Revoked = None,
+    max_age: MaxAge = None,
+    refuse_waivers: RefuseWaivers = False,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -149,6 +160,7 @@ def sync(
     """
     from invmm_gate.cli.show import as_json, printable
     from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import door_for
     from invmm_gate.registry.serve import sync as run_sync
@@ -167,6 +179,7 @@ def sync(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
         alias=alias,
         release_name=release_name,
         runs=state / "runs",

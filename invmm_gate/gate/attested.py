@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from invmm_gate import __version__
 from invmm_gate.attestation.statement import AttestedDecision, Statement
@@ -17,16 +18,27 @@ from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 
+if TYPE_CHECKING:
+    from invmm_gate.gate.finishing import Circumstances
+
 
 def statement_of(
-    folder: RunFolder, *, verifier: str, now: datetime.datetime, expires_in: datetime.timedelta
+    folder: RunFolder,
+    *,
+    policy: str | None,
+    beside: "Circumstances | None",
+    verifier: str,
+    now: datetime.datetime,
+    expires_in: datetime.timedelta,
 ) -> Statement:
-    """The first statement of a chain. Raises RunFolderError unless the verdict is of the records beside it."""
-    # Rendering takes what verifying does not need.
-    from invmm_gate.gate.finishing import redacted_report
+    """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
+    # Judging and rendering take what verifying does not need.
+    from invmm_gate.gate.finishing import Circumstances, redacted_report
+    from invmm_gate.gate.rejudging import require_same_verdict
 
     data = folder.data()
     verdict = _fitting_verdict(folder, data)
+    require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())
     run, inputs = data.run, data.run.inputs
     issued = now.astimezone(datetime.UTC).replace(microsecond=0)
     waivers = _used(verdict)

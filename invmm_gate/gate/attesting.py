@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from invmm_gate.attestation.dsse import ATTESTATION, MAX_BYTES, sign_envelope
 from invmm_gate.attestation.keys import VERIFIER, SigningKey, load_roots, load_signing_key
@@ -22,6 +22,9 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.records import Weights
 from invmm_gate.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    from invmm_gate.gate.finishing import Circumstances
+
 LIFETIME: Final = datetime.timedelta(days=90)
 
 
@@ -30,13 +33,16 @@ def sign_run(
     *,
     key: Path,
     now: datetime.datetime,
+    policy: str | None = None,
+    beside: "Circumstances | None" = None,
     expires_in: datetime.timedelta = LIFETIME,
     previous: Path | None = None,
     roots: Path | None = None,
     verifier: str = VERIFIER,
 ) -> Path:
-    """Write RUN/attestation.json for any judged run, a blocked one too.
+    """Write RUN/attestation.json for any judged run, a blocked one too, once judging it again gives its verdict.
 
+    `policy`, a name or a file, is needed where it is none that ships; `beside` are the waivers and the baseline.
     `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
     no roots are given. An attestation never outlives a waiver that it rests on. Raises ConfigError for a key or file
     that cannot be used, RunFolderError for a run whose verdict is not that of its records: it stays unsigned.
@@ -45,7 +51,9 @@ def sign_run(
     before = None if previous is None else _opened_previous(previous, signing_key, roots, now=now)
     folder = RunFolder(run)
     with folder.existing_locked():
-        statement = statement_of(folder, verifier=verifier, now=now, expires_in=expires_in)
+        statement = statement_of(
+            folder, policy=policy, beside=beside, verifier=verifier, now=now, expires_in=expires_in
+        )
         chained = replace(
             statement,
             sequence=1 if before is None else before.statement.sequence + 1,
@@ -79,8 +87,8 @@ def verify_model(
     """
     names = (policy,) if isinstance(policy, str) else tuple(policy)
     policies = {load_policy(name).digest: name for name in names}
-    if probe_set_digest is not None and not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
-        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
+    if probe_set_digest is not None:
+        require_digest(probe_set_digest)
     trust = load_roots(roots)
     revocations = Revocations() if revoked is None else load_revocations(revoked)
     trusted = open_statement(read_attestation(attestation), trust, now=now)
@@ -101,6 +109,12 @@ def verify_model(
         ),
     )
     return trusted.statement
+
+
+def require_digest(probe_set_digest: str) -> None:
+    """Raise ConfigError for what can be the digest of no probe set."""
+    if not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
+        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
 
 
 def read_attestation(path: Path) -> bytes:

@@ -53,15 +53,22 @@ def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
 
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
     """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
-    if beside.conditions is not None:
-        _refuse_other_conditions(folder.run().inputs, beside.conditions)
-    data = with_suites(folder)
-    decided = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
-    verdict = replace(decided, baseline=beside.blessed)
+    data, verdict = decided(folder, policy, beside, today=today)
     folder.forget(ATTESTATION)  # that of an earlier verdict
     folder.write_verdict(verdict)
     folder.write(METRICS, metrics_file(data, verdict))
     return verdict
+
+
+def decided(
+    folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
+) -> tuple[RunData, Verdict]:
+    """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
+    if beside.conditions is not None:
+        _refuse_other_conditions(folder.run().inputs, beside.conditions)
+    data = with_suites(folder)
+    verdict = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
+    return data, replace(verdict, baseline=beside.blessed)
 
 
 def _refuse_other_conditions(now: dict[str, object], before: dict[str, object]) -> None:

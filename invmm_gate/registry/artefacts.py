@@ -13,7 +13,7 @@ from invmm_gate.errors import RegistryError
 from invmm_gate.models.files import list_files
 from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.registry.listing import StoredFile, file_at_root, listed
-from invmm_gate.registry.places import Places, Repository, locate, safe_path
+from invmm_gate.registry.places import Places, Repository, SourceError, locate, safe_path
 
 CHECKPOINT: Final = "checkpoint"
 """The folder of a logged model that holds the checkpoint and nothing else."""
@@ -35,7 +35,7 @@ class Artefacts:
             repository = self._repository(source)
             files = listed(repository)
             if not files:
-                raise RegistryError(f"{source[:100]!a} holds no files", do="log the checkpoint again")
+                raise SourceError(f"{source[:100]!a} holds no files", do="log the checkpoint again")
             _make_room(target, sum(file.size or 0 for file in files))
             with transferring():
                 for file in files:
@@ -50,7 +50,7 @@ class Artefacts:
             if found is None:
                 return None
             if (found.size or 0) > SMALL_FILE_BYTES:
-                raise RegistryError(f"{name} has {found.size} bytes", expected=f"at most {SMALL_FILE_BYTES}")
+                raise SourceError(f"{name} has {found.size} bytes", expected=f"at most {SMALL_FILE_BYTES}")
             with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
                 _fetch(repository, found, Path(folder))
                 return (Path(folder) / name).read_bytes()
@@ -60,7 +60,7 @@ class Artefacts:
             return self.places.repository(locate(source, self.places))
         except Exception as error:
             if is_missing(error):
-                raise RegistryError(
+                raise SourceError(
                     f"{source[:100]!a} does not exist", expected="a model, version or run of this registry"
                 ) from error
             raise

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from invmm_gate.registry.signature import SECRET_VARIABLE
@@ -38,14 +39,21 @@ def machine_lock(path: Path) -> Iterator[int | None]:
 
 
 def run_child(
-    command: Sequence[str], *, log: Path, lock: int, go_on: Callable[[], bool], grace: float = 10.0
+    command: Sequence[str],
+    *,
+    log: Path,
+    lock: int,
+    go_on: Callable[[], bool],
+    grace: float = 10.0,
+    added: Mapping[str, str] = MappingProxyType({}),
 ) -> int | None:
     """The exit code of the command; None if `go_on`, asked several times a second, said no and it was ended.
 
     It is ended with SIGTERM and, after `grace` seconds, SIGKILL, with all its own children. Its output goes to the log
-    file. It is not told the webhook secret.
+    file. It has this process's environment with what is `added`, and is not told the webhook secret.
     """
     environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
+    environment |= added
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as output:
         child = subprocess.Popen(  # noqa: S603  (no shell; names were matched against their pattern)

@@ -12,6 +12,7 @@ from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.records import Weights
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.outbox import Outbox
 
@@ -41,6 +42,8 @@ class GateChoices:
     waivers: Path | None = None
     baseline: Path | None = None
     weights: Weights | None = None
+    conditions: Conditions = Conditions()  # noqa: RUF009  (frozen)
+    """What is asked of a verdict that is there already, before it is relied on, and before anything is promoted."""
     alias: str = "champion"
     """The alias that moves to a version that passed; empty = nothing is promoted."""
     release_name: str | None = None
@@ -109,6 +112,7 @@ class GateChoices:
             )
         load_policy(self.policy)
         finishing.circumstances(self.waivers, self.baseline)
+        self.conditions.revocations()
         self.trusted()
 
 

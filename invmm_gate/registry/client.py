@@ -3,20 +3,24 @@
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
-from invmm_gate.registry.connection import absolute, asked, connect, is_missing, require_answer, transferring
-from invmm_gate.registry.names import safe_registry_name
+from invmm_gate.registry.connection import asked, connect, is_missing, registry_store, require_answer, transferring
+from invmm_gate.registry.names import POSING, safe_registry_name
 from invmm_gate.registry.places import ClientPlaces
 from invmm_gate.registry.uploads import Uploads
-from invmm_gate.tracking.mlflow_log import DEFAULT_URI
+from invmm_gate.tracking.server import DEFAULT_URI, absolute
 from invmm_gate.tracking.spool import without_credentials
 
 _PAGE: Final = 200
 _NEWEST_FIRST: Final = ["creation_timestamp DESC"]
+_POSES: Final = f"tags.`{POSING}` = 'true'"
+_OF_PROMPTS: Final = ("dummy-source", "prompt-template")
+"""The sources of MLflow's prompts: nothing can be loaded from there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Registry:
         self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
         self.uploads = Uploads(self.uri, self._asked_client)
         self._connected: Any = None
+        self._store: Any = None
 
     @property
     def shown(self) -> str:
@@ -64,7 +69,7 @@ class Registry:
         if not version.isdecimal():
             raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
         with asked(self.uri, f"tell of {name}/{version}"):
-            return _found(lambda: self._asked_client().get_model_version(name, version))
+            return _found(lambda: self._records().get_model_version(name, version))
 
     def alias(self, name: str, alias: str) -> VersionRecord | None:
         """The version that an alias points at; None if there is no such alias."""
@@ -77,7 +82,7 @@ class Registry:
         """Alias -> version number; empty if the model does not exist."""
         with asked(self.uri, f"tell of {name}'s aliases"):
             try:
-                model = self._asked_client().get_registered_model(name)
+                model = self._records().get_registered_model(name)
             except Exception as error:
                 if is_missing(error):
                     return {}
@@ -87,10 +92,13 @@ class Registry:
     def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
         """Versions of the named models, by default of all, newest first, at most `limit`.
 
-        Names that the gate does not work on are listed as well where none was asked for.
+        Names that the gate does not work on are listed as well where none was asked for. So are models that pose as
+        prompts (tag POSING), which MLflow's own lists leave out; prompts are not, unless they were named.
         """
         filters: list[str | None] = [f"name = '{safe_registry_name(name)}'" for name in names]
         streams = [self._pages(one) for one in filters or [None]]
+        posing = (record for one in filters or [None] for record in self._posing(one))
+        streams.append(iter(sorted(posing, key=lambda record: -record.created_at_ms)))
         merged = heapq.merge(*streams, key=lambda record: -record.created_at_ms)
         aliases: dict[str, dict[str, str]] = {}
         for _, record in zip(range(limit), merged, strict=False):
@@ -98,11 +106,29 @@ class Registry:
                 aliases[record.name] = self.aliases(record.name)
             yield _with_aliases(record, aliases[record.name])
 
+    def _posing(self, one: str | None) -> Iterator[VersionRecord]:
+        tagged: dict[str, dict[str, VersionRecord]] = {}
+        for record in self._pages(f"{one} and {_POSES}" if one else _POSES):
+            tagged.setdefault(record.name, {})[record.version] = record
+        for name, known in tagged.items():
+            records = self._one_by_one(name, known)
+            if one or any(record.source not in _OF_PROMPTS for record in records):
+                yield from records
+
+    def _one_by_one(self, name: str, known: Mapping[str, VersionRecord]) -> list[VersionRecord]:
+        """All versions of a model, by their numbers: the search tells only of those that carry the tag."""
+        with asked(self.uri, "list its versions"):
+            store = self._records()
+            newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
+            numbers = [str(number) for number in range(1, newest + 1)]
+            found = [known.get(number) or _found(partial(store.get_model_version, name, number)) for number in numbers]
+        return [record for record in found if record is not None]
+
     def _pages(self, one: str | None) -> Iterator[VersionRecord]:
         token: str | None = None
         while True:
             with asked(self.uri, "list its versions"):
-                page = self._asked_client().search_model_versions(
+                page = self._records().search_model_versions(
                     filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
                 )
             yield from (record_of(item) for item in page)
@@ -180,6 +206,12 @@ class Registry:
             self.require_answer()
             self._connected = connect(self.uri)
         return self._connected
+
+    def _records(self) -> Any:
+        if self._store is None:
+            self._asked_client()
+            self._store = registry_store(self.uri)
+        return self._store
 
 
 def _found(ask: Any) -> VersionRecord | None:

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from invmm_gate.errors import GateError, PublishError, RegistryError
-from invmm_gate.tracking.mlflow_log import _absolute as absolute
-from invmm_gate.tracking.mlflow_log import _artifacts_beside as artefacts_beside
-from invmm_gate.tracking.mlflow_log import _mlflow as quiet_mlflow
-from invmm_gate.tracking.mlflow_log import _require_reachable as require_reachable
+from invmm_gate.tracking.server import import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -29,15 +26,25 @@ class RegistryDownError(RegistryError):
 
 def connect(uri: str) -> Any:
     """A client of one server or database, for tracking and registry alike. Raises RegistryError."""
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for the verdict
     try:
-        mlflow = quiet_mlflow()
+        mlflow = import_mlflow()
     except PublishError as error:
         raise RegistryError(
             "MLflow is not installed", expected="the extra `registry`", do="run `pip install 'invmm-gate[registry]'`"
         ) from error
     with asked(uri, "be opened"):
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def registry_store(uri: str) -> Any:
+    """The registry's records, below MLflow's client: that one says of all that carries a prompt's tag it is missing.
+
+    Raises RegistryError.
+    """
+    with asked(uri, "be opened"):
+        from mlflow.tracking._model_registry.utils import _get_store
+
+        return _get_store(uri, uri)
 
 
 def require_answer(uri: str) -> None:
@@ -98,15 +105,3 @@ def _restore(timeout: str | None) -> None:
         os.environ.pop(_TIMEOUT, None)
     else:
         os.environ[_TIMEOUT] = timeout
-
-
-__all__ = [
-    "RegistryDownError",
-    "absolute",
-    "artefacts_beside",
-    "asked",
-    "connect",
-    "is_missing",
-    "require_answer",
-    "transferring",
-]

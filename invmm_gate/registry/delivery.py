@@ -18,8 +18,9 @@ from invmm_gate.gate.attesting import read_attestation
 from invmm_gate.gate.progress import Progress, Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
-from invmm_gate.registry.evidence import Demands, Evidence, evidence_for, state_of, verdict_tags
+from invmm_gate.registry.evidence import Evidence, evidence_for, state_of, verdict_tags
 from invmm_gate.registry.names import REASON, RUN, STATE, is_release, release_name
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promotion, promote
@@ -111,11 +112,13 @@ def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
     """Where the parcel's version goes if it passed; None where nothing is to be promoted."""
     if parcel.roots is None or not parcel.alias:
         return None
+    revoked = None if parcel.revoked is None else Path(parcel.revoked)
+    conditions = Conditions(revoked=revoked, max_age=parcel.max_age, refuse_waivers=parcel.refuse_waivers)
     return Promotion(
         release_name=release_name(parcel.name, parcel.release_name),
         alias=parcel.alias,
         place=place,
-        demands=Demands(
+        demands=conditions.demands(
             roots=load_roots(Path(parcel.roots)),
             policies={load_policy(parcel.policy).digest: parcel.policy},
             weights=parcel.weights,

@@ -16,11 +16,20 @@ from invmm_gate.registry.signature import WINDOW, Secrets
 from invmm_gate.registry.webhooks import EVENT, Tried, Webhook, Webhooks
 from invmm_gate.tracking.spool import without_credentials
 
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirection is the answer: what is asked must not choose who else is asked."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 Outcome = Literal["ok", "warning", "failed"]
 
 _TRIES: Final = 8
 """MLflow starts four processes by default: the chance that eight deliveries miss one of them is a tenth each."""
 _WITHIN: Final = 5.0
+_OPENER: Final = urllib.request.build_opener(_NoRedirects)
 _SKEW: Final = 30.0
 _KEY: Final = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 _UNREADABLE: Final = (
@@ -130,17 +139,17 @@ def _webhooks(webhooks: Webhooks, receiver: str | None, create_for: Secrets | No
     if len(found) > 1 and receiver:
         yield Check(about="webhook", outcome="warning", found=f"{len(found)} to {receiver}: each version is told twice")
     for webhook in found:
-        yield from _webhook(webhooks, webhook)
+        yield from _webhook(webhooks, webhook, receiver)
 
 
-def _webhook(webhooks: Webhooks, webhook: Webhook) -> Iterator[Check]:
+def _webhook(webhooks: Webhooks, webhook: Webhook, receiver: str | None) -> Iterator[Check]:
     about = f"webhook {webhook.name}"
     if not webhook.active:
         yield Check(about=about, outcome="failed", found=f"disabled, to {webhook.url}", do="set its status to ACTIVE")
         return
     yield Check(about=about, outcome="ok", found=f"active, to {webhook.url}")
     yield _deliveries(webhooks.tried(webhook, _TRIES), about)
-    yield _unsigned(webhook, about)
+    yield _unsigned(webhook, about, receiver)
 
 
 def _deliveries(tried: tuple[Tried, ...], about: str) -> Check:
@@ -172,8 +181,15 @@ def _why(one: Tried) -> tuple[str, str]:
     return one.error[:200], _advice(one.error) or _UNREADABLE
 
 
-def _unsigned(webhook: Webhook, about: str) -> Check:
-    """Straight from here, as anybody could."""
+def _unsigned(webhook: Webhook, about: str, receiver: str | None) -> Check:
+    """Straight from here, as anybody could; to the receiver only: who writes to the registry chose the others."""
+    if webhook.url != receiver:
+        return Check(
+            about=about,
+            outcome="warning",
+            found="not tried from here without a signature",
+            do="give --receiver-url",
+        )
     answer = _asked(webhook.url, b"{}")
     if isinstance(answer, str):
         return Check(about=about, outcome="warning", found=f"not tried from here without a signature: {answer}")
@@ -189,7 +205,7 @@ def _asked(url: str, body: bytes | None = None) -> tuple[int, dict[str, str], by
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  (checked above)
     try:
         try:
-            answer = urllib.request.urlopen(request, timeout=_WITHIN)  # noqa: S310
+            answer = _OPENER.open(request, timeout=_WITHIN)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:

@@ -4,18 +4,28 @@ Tags, aliases and sources are pointers at most: who can write them could point a
 """
 
 import datetime
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import TrustRoots
+from invmm_gate.attestation.revocation import Revocations
 from invmm_gate.attestation.statement import Statement
-from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
-from invmm_gate.errors import ModelError, VerificationError
+from invmm_gate.attestation.verification import (
+    Expected,
+    Trusted,
+    check_revocation,
+    check_standing,
+    check_statement,
+    open_statement,
+)
+from invmm_gate.errors import ModelError, RegistryError, VerificationError
+from invmm_gate.models.files import list_files
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.records import ModelManifest, Weights
-from invmm_gate.registry.artefacts import Artefacts
+from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
+from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.names import (
     MODEL_DIGEST,
     POLICY_DIGEST,
@@ -35,6 +45,20 @@ class Demands:
     """Accepted policies: digest -> name."""
     weights: Weights | None = None
     allow_waivers: bool = True
+    revoked: Revocations = field(default_factory=Revocations)
+    probe_set_digest: str | None = None
+    """The only accepted probe set; None = any."""
+    min_probes: int = 1
+    max_age: datetime.timedelta | None = None
+
+
+Inspect = Callable[[Path, Weights | None], ModelManifest]
+"""How the files of a checkpoint are hashed; the weights are those that count."""
+
+
+def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
+    """The manifest of the files as they are now. Raises ModelError."""
+    return inspect_checkpoint(checkpoint, weights=weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +77,28 @@ class Evidence:
 
     def require_pass(self, demands: Demands, now: datetime.datetime) -> None:
         """Raise VerificationError, naming the field, unless it is a pass under an accepted policy that still holds."""
-        expected = Expected(
+        check_statement(self.trusted, self._expected(demands, now))
+
+    def require_standing(self, demands: Demands, now: datetime.datetime) -> None:
+        """Raise VerificationError if the verdict, whatever it decides, is revoked, too old or on other probes."""
+        check_standing(self.trusted, self._expected(demands, now))
+
+    def require_not_revoked(self, demands: Demands) -> None:
+        """Raise VerificationError if the attestation or its key no longer counts."""
+        check_revocation(self.trusted, demands.revoked)
+
+    def _expected(self, demands: Demands, now: datetime.datetime) -> Expected:
+        return Expected(
             subject_digest=self.statement.subject_digest,
             policies=demands.policies,
             now=now,
             weights=demands.weights,
             allow_waivers=demands.allow_waivers,
+            revoked=demands.revoked,
+            probe_set_digest=demands.probe_set_digest,
+            min_probes=demands.min_probes,
+            max_age=demands.max_age,
         )
-        check_statement(self.trusted, expected)
 
 
 def verdict_tags(statement: Statement) -> dict[str, str]:
@@ -87,6 +125,7 @@ def evidence_for(
     now: datetime.datetime,
     weights: Weights | None = None,
     left_out: bool = False,
+    inspect: Inspect = inspected,
 ) -> Evidence:
     """The attestation, if a trusted key signed it for exactly these files. Raises VerificationError.
 
@@ -96,7 +135,7 @@ def evidence_for(
     trusted = open_statement(envelope, roots, now=now)
     said = trusted.statement
     try:
-        manifest = inspect_checkpoint(checkpoint, weights=said.weights if left_out and said.left_out else weights)
+        manifest = inspect(checkpoint, said.weights if left_out and said.left_out else weights)
     except ModelError as error:  # what cannot even be inspected is not what was attested
         raise VerificationError(f"subject: {error.found}", expected=error.expected, do=error.do) from error
     if manifest.digest != said.subject_digest:
@@ -108,13 +147,62 @@ def evidence_for(
     return Evidence(envelope=envelope, trusted=trusted, manifest=manifest)
 
 
+def evidence_that_promotes(
+    files: Path, found: Iterable[bytes], demands: Demands, *, now: datetime.datetime
+) -> Evidence:
+    """The first attestation that is a pass as demanded, of files beside which nothing else lies that could be loaded.
+
+    `files` is the folder of all that a version's source holds: it is what a consumer of the version loads. Raises the
+    VerificationError of the last attestation.
+    """
+    checkpoint, wrong = checkpoint_in(files), no_evidence()
+    for envelope in found:
+        try:
+            evidence = evidence_for(checkpoint, envelope, demands.roots, now=now, weights=demands.weights)
+            evidence.require_pass(demands, now)
+            _require_nothing_beside(files, evidence.manifest)
+        except VerificationError as error:
+            wrong = error
+        else:
+            return evidence
+    raise wrong
+
+
+def _require_nothing_beside(files: Path, manifest: ModelManifest) -> None:
+    """The form of the gate's own releases: the attested files, and the attestation beside them."""
+    checkpoint = Path(manifest.path)
+    root = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    attested = {(root / file.path).relative_to(files).as_posix() for file in manifest.files}
+    try:
+        beside = sorted(set(list_files(files)) - attested - {ATTESTATION})
+    except ModelError as error:
+        raise VerificationError(f"beside the checkpoint: {error.found}", expected=error.expected) from error
+    if beside:
+        raise VerificationError(
+            f"{len(beside)} files that are not attested lie beside the checkpoint, {beside[0]!a} among them",
+            expected=f"the attested files and {ATTESTATION} alone, as whoever loads the version gets all of them",
+            do="register the checkpoint by itself: `invmm-gate register`",
+        )
+
+
 def envelopes(source: str, tags: Mapping[str, str], artefacts: Artefacts) -> Iterator[bytes]:
     """The attestations that may belong to a version: that beside its checkpoint, then that of the gate's run."""
-    places = (source, f"runs:/{tags[RUN]}") if tags.get(RUN) else (source,)
-    for place in places:
-        found = artefacts.read(place, ATTESTATION)
-        if found is not None:
-            yield found
+    beside = artefacts.read(source, ATTESTATION)
+    if beside is not None:
+        yield beside
+    named = _read_named(tags[RUN], artefacts) if tags.get(RUN) else None
+    if named is not None:
+        yield named
+
+
+def _read_named(run: str, artefacts: Artefacts) -> bytes | None:
+    """Anybody can write the tag: one that leads nowhere is none."""
+    try:
+        return artefacts.read(f"runs:/{run}", ATTESTATION)
+    except RegistryDownError:
+        raise
+    except RegistryError:
+        return None
 
 
 def no_evidence() -> VerificationError:

@@ -1,14 +1,20 @@
 """The command line of `invmm-gate registry gate` that a worker starts, from the choices that `serve` was given."""
 
 import sys
+from typing import Final
 
 from invmm_gate.registry.choices import GateChoices
 
+TRACKING_URI: Final = "INVMM_GATE_TRACKING_URI"
 
-def gate_command(choices: GateChoices, tracking_uri: str) -> tuple[str, ...]:
-    """The command without name and version. The webhook secret is no part of it, and of the key only its path."""
+
+def gate_command(choices: GateChoices) -> tuple[str, ...]:
+    """The command without name and version.
+
+    Anybody on the machine can read it: the webhook secret is no part of it, of the key only its path, and the tracking
+    URI, which may hold a password, is in the environment (TRACKING_URI).
+    """
     values = {
-        "--tracking-uri": tracking_uri,
         "--policy": choices.policy,
         "--probes": choices.probes,
         "--key": choices.key,
@@ -23,6 +29,9 @@ def gate_command(choices: GateChoices, tracking_uri: str) -> tuple[str, ...]:
         "--alias": choices.alias,
         "--release-name": choices.release_name,
         "--runs": choices.runs,
+        "--revoked": choices.conditions.revoked,
+        "--max-age": choices.conditions.max_age,
     }
     given = [f"{option}={value}" for option, value in values.items() if value is not None]
-    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, "--quiet")
+    switches = ("--refuse-waivers",) if choices.conditions.refuse_waivers else ()
+    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, *switches, "--quiet")

@@ -3,28 +3,33 @@
 Started by `mlflow server --app-name invmm-gate`. For every request that could promote a version or claim a verdict it
 asks whether an attestation holds for the bytes that lie in the artefact store at that moment.
 
+Between MLflow's answer and the question whether it is the version that was judged, some milliseconds, an alias may
+point at one that was made in its place; then it is taken away, and the answer is a refusal.
+
 What it cannot see: writes to the database that do not pass through this server, and another server on the same
 database without it; files that are changed after an alias was set, so a deployer runs `invmm-gate verify` on what it
 downloads. Prompts share the routes of models, so a protected alias cannot be given to a prompt. MLflow has room for one
 app: `basic-auth` cannot be used beside it, so authentication has to stand in front of the server.
 """
 
+import http
 import logging
 import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from invmm_gate.errors import ConfigError, GateError
 from invmm_gate.registry.choices import utc_now
-from invmm_gate.registry.guard_rules import Guard
+from invmm_gate.registry.guard_rules import After, Guard, nothing
 from invmm_gate.registry.guard_settings import settings_from
 
 _LOGGER: Final = logging.getLogger("invmm_gate.guard")
 _GUARDED: Final = ("/registered-models", "/model-versions")
 _READING: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
-Rule = Callable[[Guard, Any], None]
+Result = TypeVar("Result")
+Rule = Callable[[Guard, Any], After]
 _RULES: Final[Mapping[str, tuple[str, Rule]]] = MappingProxyType(
     {
         "_set_registered_model_alias": ("SetRegisteredModelAlias", Guard.set_alias),
@@ -32,8 +37,8 @@ _RULES: Final[Mapping[str, tuple[str, Rule]]] = MappingProxyType(
         "_rename_registered_model": ("RenameRegisteredModel", Guard.rename),
         "_set_model_version_tag": ("SetModelVersionTag", Guard.set_version_tag),
         "_delete_model_version_tag": ("DeleteModelVersionTag", Guard.delete_version_tag),
-        "_create_model_version": ("CreateModelVersion", Guard.create),
-        "_create_registered_model": ("CreateRegisteredModel", Guard.create),
+        "_create_model_version": ("CreateModelVersion", Guard.create_version),
+        "_create_registered_model": ("CreateRegisteredModel", Guard.create_model),
         "_set_registered_model_tag": ("SetRegisteredModelTag", Guard.set_model_tag),
     }
 )
@@ -60,6 +65,7 @@ def create_app(app: Any = None) -> Any:
     try:
         guarded = mlflow_app if app is None else app
         guarded.before_request(_before(Guard(settings=settings_from(), now=utc_now)))
+        guarded.after_request(_look_again)
         _refuse_unknown_server(guarded)
         return _served(guarded)
     except GateError as error:
@@ -71,27 +77,42 @@ def _before(guard: Guard) -> Callable[[], Any]:
     """Runs before each request; whatever it returns is the answer in place of MLflow's."""
 
     def guard_request() -> Any:
-        from flask import request
+        from flask import g, request
 
         if request.method in _READING or request.endpoint in _HARMLESS or not _is_guarded(request):
             return None
-        try:
-            _require(guard, request)
-        except GateError as error:
-            return _refusal(str(error))
-        except Exception as error:  # the outermost: what the guard cannot judge does not happen
-            _LOGGER.exception("a request could not be judged")
-            return _refusal(f"the request could not be judged: {type(error).__name__}")
-        return None
+        done, answer = _judged(lambda: _rule(guard, request))
+        g.invmm_gate_afterwards = done or nothing
+        return answer
 
     return guard_request
+
+
+def _look_again(response: Any) -> Any:
+    """After each request: whether MLflow did to the very version that was judged what was asked for."""
+    from flask import g
+
+    afterwards = g.pop("invmm_gate_afterwards", nothing)
+    _, refusal = _judged(afterwards) if response.status_code == http.HTTPStatus.OK else (None, None)
+    return refusal or response
+
+
+def _judged(judge: Callable[[], Result]) -> tuple[Result | None, Any]:
+    """The result, or the answer that refuses the request."""
+    try:
+        return judge(), None
+    except GateError as error:
+        return None, _refusal(str(error))
+    except Exception as error:  # the outermost: what the guard cannot judge does not happen
+        _LOGGER.exception("a request could not be judged")
+        return None, _refusal(f"the request could not be judged: {type(error).__name__}")
 
 
 def _is_guarded(request: Any) -> bool:
     return request.endpoint in _RULES or any(part in request.path for part in _GUARDED)
 
 
-def _require(guard: Guard, request: Any) -> None:
+def _rule(guard: Guard, request: Any) -> After:
     from mlflow.protos import model_registry_pb2
     from mlflow.server.handlers import _get_request_message
 
@@ -104,7 +125,7 @@ def _require(guard: Guard, request: Any) -> None:
         raise ConfigError(
             f"{request.method} {request.path[:200]!a} without a name", expected="a request as MLflow's own"
         )
-    rule(guard, message)
+    return rule(guard, message)
 
 
 def _refusal(reason: str) -> Any:

@@ -1,52 +1,93 @@
-"""What the guard lets through: one rule for each kind of request that can promote a version or claim a verdict."""
+"""What the guard lets through: one rule for each kind of request that can promote a version or claim a verdict.
+
+A rule raises a GateError unless the request may go on, and returns what is to be looked at once MLflow has done it: a
+version can be deleted and made anew, with other files, while those of the first one are hashed.
+"""
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.registry.artefacts import checkpoint_in
 from invmm_gate.registry.client import VersionRecord
-from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for, no_evidence, state_of, verdict_tags
+from invmm_gate.registry.evidence import (
+    Evidence,
+    envelopes,
+    evidence_for,
+    evidence_that_promotes,
+    no_evidence,
+    state_of,
+    verdict_tags,
+)
+from invmm_gate.registry.guard_hashes import RecentHashes
 from invmm_gate.registry.guard_settings import GuardSettings
-from invmm_gate.registry.guard_stores import aliases_of, checkpoint_of, find_version, server_artefacts
-from invmm_gate.registry.names import STATE, VERDICT_TAGS, is_verdict_tag
+from invmm_gate.registry.guard_stores import (
+    aliases_of,
+    drop_alias,
+    drop_stage,
+    drop_tag,
+    files_of,
+    find_version,
+    is_prompt,
+    server_artefacts,
+)
+from invmm_gate.registry.names import POSING, STATE, VERDICT_TAGS, is_verdict_tag
+
+After = Callable[[], None]
+"""Undoes what was done, and raises VerificationError, if it was done to another version than that which was judged."""
 
 _UNPROMOTED_STAGES: Final = ("none", "archived")
 _CLAIMING: Final = frozenset(VERDICT_TAGS | {STATE})
+_SPELLED: Final = _CLAIMING | {POSING}
+
+
+def nothing() -> None:
+    """There is nothing to look at afterwards."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """Each method takes a request as MLflow itself read it, and raises a GateError unless it may go on."""
+    """Each method takes a request as MLflow itself read it."""
 
     settings: GuardSettings
     now: Callable[[], datetime.datetime]
+    hashes: RecentHashes = field(default_factory=RecentHashes)
 
-    def set_alias(self, request: Any) -> None:
+    def set_alias(self, request: Any) -> After:
         """A protected alias may point only at a version that passed."""
-        if self.settings.protects(request.name, request.alias):
-            self._require_pass(request.name, request.version)
+        if not self.settings.protects(request.name, request.alias):
+            return nothing
+        record = self._passed(request.name, request.version)
+        return partial(_look_again, record, partial(drop_alias, request.name, request.alias, record.version))
 
-    def transition_stage(self, request: Any) -> None:
+    def transition_stage(self, request: Any) -> After:
         """A stage is an alias by another name."""
-        if request.stage.strip().casefold() not in _UNPROMOTED_STAGES:
-            self._require_pass(request.name, request.version)
+        if request.stage.strip().casefold() in _UNPROMOTED_STAGES:
+            return nothing
+        record = self._passed(request.name, request.version)
+        return partial(_look_again, record, partial(drop_stage, request.name, record.version))
 
-    def rename(self, request: Any) -> None:
+    def rename(self, request: Any) -> After:
         """Under its new name an alias of the model may be a protected one."""
-        for alias, version in aliases_of(request.name).items():
-            if self.settings.protects(request.new_name, alias):
-                self._require_pass(request.name, version)
+        aliased = aliases_of(request.name).items()
+        protected = [pair for pair in aliased if self.settings.protects(request.new_name, pair[0])]
+        passed = {version: self._passed(request.name, version) for version in {version for _, version in protected}}
+        return partial(self._look_at_renamed, request.new_name, passed)
 
-    def set_version_tag(self, request: Any) -> None:
+    def set_version_tag(self, request: Any) -> After:
         """A tag that claims a verdict may say only what an attestation of the version says."""
         _refuse_lookalike(request.key)
-        if is_verdict_tag(request.key, request.value):
-            self._require(request.name, request.version, lambda found: _require_said(found, request.key, request.value))
+        _refuse_posing(request.key)
+        if not is_verdict_tag(request.key, request.value):
+            return nothing
+        record = self._attested(request.name, request.version, request.key, request.value)
+        return partial(_look_again, record, partial(drop_tag, request.name, record.version, request.key))
 
-    def delete_version_tag(self, request: Any) -> None:
+    def delete_version_tag(self, request: Any) -> After:
         """A verdict that was given stays; gating again replaces it."""
         _refuse_lookalike(request.key)
         if is_verdict_tag(request.key, None):
@@ -55,38 +96,78 @@ class Guard:
                 expected="tags of verdicts to stay",
                 do="gate the version again",
             )
+        return nothing
 
-    def create(self, request: Any) -> None:
+    def create_model(self, request: Any) -> After:
+        """A registered model has no verdict."""
+        _refuse_claims(request.tags)
+        return nothing
+
+    def create_version(self, request: Any) -> After:
         """Nothing is born with a verdict: a copy of a version does not inherit that of its source."""
-        for tag in request.tags:
-            _refuse_lookalike(tag.key)
-            if is_verdict_tag(tag.key, tag.value):
-                raise _claimed(tag.key)
+        _refuse_claims(request.tags)
+        if any(tag.key == POSING for tag in request.tags) and not is_prompt(request.name):
+            _refuse_posing(POSING)
+        return nothing
 
-    def set_model_tag(self, request: Any) -> None:
+    def set_model_tag(self, request: Any) -> After:
         """A registered model has no verdict, its versions have."""
         _refuse_lookalike(request.key)
+        _refuse_posing(request.key)
         if request.key in _CLAIMING:
             raise _claimed(request.key)
+        return nothing
 
-    def _require_pass(self, name: str, version: str) -> None:
-        demands = self.settings.demands
-        self._require(name, version, lambda found: found.require_pass(demands, self.now()), left_out=False)
-
-    def _require(self, name: str, version: str, demand: Callable[[Evidence], None], *, left_out: bool = True) -> None:
-        """Raise the VerificationError of the last attestation, unless one holds and says what is demanded."""
+    def _passed(self, name: str, version: str) -> VersionRecord:
+        """The version, if an attestation shows that it passed. Raises a GateError."""
         record = _version(name, version)
-        wrong = no_evidence()
-        with checkpoint_of(record) as checkpoint:
+        found = tuple(envelopes(record.source, record.tags, server_artefacts()))
+        if not found:
+            raise no_evidence()
+        with files_of(record) as files:
+            evidence_that_promotes(files, found, self.settings.demands(), now=self.now())
+        return record
+
+    def _attested(self, name: str, version: str, key: str, value: str) -> VersionRecord:
+        """The version, if an attestation says of it what the tag says. Raises a GateError."""
+        record, wrong, demands = _version(name, version), no_evidence(), self.settings.demands()
+        with files_of(record) as files:
+            checkpoint = checkpoint_in(files)
             for envelope in envelopes(record.source, record.tags, server_artefacts()):
                 try:
-                    roots = self.settings.demands.roots
-                    demand(evidence_for(checkpoint, envelope, roots, now=self.now(), left_out=left_out))
+                    evidence = evidence_for(
+                        checkpoint,
+                        envelope,
+                        demands.roots,
+                        now=self.now(),
+                        left_out=True,
+                        inspect=self.hashes.inspected,
+                    )
+                    evidence.require_not_revoked(demands)
+                    _require_said(evidence, key, value)
                 except VerificationError as error:
                     wrong = error
                 else:
-                    return
+                    return record
         raise wrong
+
+    def _look_at_renamed(self, name: str, passed: dict[str, VersionRecord]) -> None:
+        """An alias may have been set under the old name, where it was not protected, after they were looked at."""
+        for alias, version in aliases_of(name).items():
+            if self.settings.protects(name, alias):
+                _look_again(passed.get(version), partial(drop_alias, name, alias, version), name=name)
+
+
+def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name: str = "") -> None:
+    now = None if before is None else find_version(name or before.name, before.version)
+    if before is None or now is None or (now.created_at_ms, now.source) != (before.created_at_ms, before.source):
+        if before is None or now is not None:
+            undo()
+        raise VerificationError(
+            "the version was replaced while its files were hashed",
+            expected="the same version from the question to the answer",
+            do="gate the version that is there now",
+        )
 
 
 def _version(name: str, version: str) -> VersionRecord:
@@ -107,8 +188,22 @@ def _require_said(found: Evidence, key: str, value: str) -> None:
 def _refuse_lookalike(key: str) -> None:
     """Some databases take upper for lower case and drop spaces at the end."""
     plain = key.strip().casefold()
-    if plain in _CLAIMING and key != plain:
+    if plain in _SPELLED and key != plain:
         raise VerificationError(f"tag {key[:80]!a}", expected=f"{plain}, spelled so")
+
+
+def _refuse_posing(key: str) -> None:
+    if key == POSING:
+        raise VerificationError(
+            f"tag {POSING} on a model", expected="models that MLflow's lists show", do="register prompts as prompts"
+        )
+
+
+def _refuse_claims(tags: Any) -> None:
+    for tag in tags:
+        _refuse_lookalike(tag.key)
+        if is_verdict_tag(tag.key, tag.value):
+            raise _claimed(tag.key)
 
 
 def _claimed(key: str) -> VerificationError:

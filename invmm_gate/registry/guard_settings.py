@@ -1,35 +1,60 @@
 """What the guard demands, from the environment of the server: without roots and policies it does not start."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.keys import load_roots
+from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.errors import ConfigError
 from invmm_gate.policy.schema import load_policy
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.evidence import Demands
 
 ROOTS: Final = "INVMM_GATE_GUARD_ROOTS"
 POLICIES: Final = "INVMM_GATE_GUARD_POLICIES"
 ALIASES: Final = "INVMM_GATE_GUARD_ALIASES"
-DEFAULT_ALIASES: Final = "champion,approved-*,production"
+REVOKED: Final = "INVMM_GATE_GUARD_REVOKED"
+MAX_AGE: Final = "INVMM_GATE_GUARD_MAX_AGE"
+REFUSE_WAIVERS: Final = "INVMM_GATE_GUARD_REFUSE_WAIVERS"
+MIN_PROBES: Final = "INVMM_GATE_GUARD_MIN_PROBES"
+PROBE_SET: Final = "INVMM_GATE_GUARD_PROBE_SET_DIGEST"
+DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
+"""All aliases of release models too, whatever `--alias` the gate was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
     """Whose word counts, under which policies, and for which aliases."""
 
-    demands: Demands
+    roots: TrustRoots
+    policies: Mapping[str, str]
+    """Accepted policies: digest -> name."""
+    conditions: Conditions
     aliases: tuple[str, ...]
     """Patterns as in a shell, `alias` or `model@alias`; upper and lower case are the same."""
 
+    def demands(self) -> Demands:
+        """As of now: revocations are read again. Raises ConfigError."""
+        return self.conditions.demands(roots=self.roots, policies=self.policies)
+
     def protects(self, name: str, alias: str) -> bool:
         """Whether the alias of this model is a protected one."""
-        whole = f"{name}@{alias}".casefold()
-        return any(fnmatchcase(whole if "@" in pattern else alias.casefold(), pattern) for pattern in self.aliases)
+        return is_protected(self.aliases, name, alias)
+
+
+def is_protected(patterns: Iterable[str], name: str, alias: str) -> bool:
+    """Whether one of the patterns, in lower case, is of the alias of this model."""
+    whole = f"{name}@{alias}".casefold()
+    return any(fnmatchcase(whole if "@" in pattern else alias.casefold(), pattern) for pattern in patterns)
+
+
+def protected_by_default(name: str, alias: str) -> bool:
+    """Whether a guard that was not told which aliases to protect protects this one."""
+    return is_protected(_split(DEFAULT_ALIASES), name, alias)
 
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
@@ -39,9 +64,39 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     aliases = tuple(pattern.casefold() for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
     if not aliases:
         raise ConfigError(f"{ALIASES} names no alias", expected=f"patterns, as {DEFAULT_ALIASES}")
-    return GuardSettings(
-        demands=Demands(roots=roots, policies={policy.digest: policy.name for policy in policies}), aliases=aliases
+    settings = GuardSettings(
+        roots=roots,
+        policies={policy.digest: policy.name for policy in policies},
+        conditions=_conditions(environment),
+        aliases=aliases,
     )
+    settings.demands()
+    return settings
+
+
+def _conditions(environment: Mapping[str, str]) -> Conditions:
+    revoked = environment.get(REVOKED, "").strip()
+    return Conditions(
+        revoked=Path(revoked) if revoked else None,
+        max_age=_number(environment, MAX_AGE),
+        refuse_waivers=_switch(environment, REFUSE_WAIVERS),
+        min_probes=_number(environment, MIN_PROBES) or 1,
+        probe_set_digest=environment.get(PROBE_SET, "").strip() or None,
+    )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    value = environment.get(name, "").strip()
+    if value and not re.fullmatch("[1-9][0-9]{0,4}", value):
+        raise ConfigError(f"{name} is {value[:40]!a}", expected="a whole number from 1 to 99999")
+    return int(value) if value else None
+
+
+def _switch(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value not in ("", "true", "false"):
+        raise ConfigError(f"{name} is {value[:40]!a}", expected="true or false")
+    return value == "true"
 
 
 def _listed(environment: Mapping[str, str], name: str, example: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
+from invmm_gate.registry.artefacts import Artefacts
 from invmm_gate.registry.client import VersionRecord, record_of
 from invmm_gate.registry.connection import asked, is_missing
 from invmm_gate.registry.places import Repository, locate
@@ -69,22 +69,43 @@ def find_version(name: str, version: str) -> VersionRecord | None:
         raise
 
 
+def is_prompt(name: str) -> bool:
+    """Whether MLflow made this registered model for a prompt."""
+    return bool(_registry().get_registered_model(name)._is_prompt())  # the public tags leave it out
+
+
+def drop_alias(name: str, alias: str, version: str) -> None:
+    """Take the alias away if it points at this version."""
+    if aliases_of(name).get(alias) == version:
+        _registry().delete_registered_model_alias(name, alias)
+
+
+def drop_tag(name: str, version: str, key: str) -> None:
+    """Take the tag away."""
+    _registry().delete_model_version_tag(name, version, key)
+
+
+def drop_stage(name: str, version: str) -> None:
+    """Take the version out of its stage."""
+    _registry().transition_model_version_stage(name, version, "None", False)
+
+
 def aliases_of(name: str) -> dict[str, str]:
     """Alias -> version number of a registered model."""
     return {str(alias): str(version) for alias, version in _registry().get_registered_model(name).aliases.items()}
 
 
 @contextmanager
-def checkpoint_of(record: VersionRecord) -> Iterator[Path]:
-    """The version's checkpoint: where it lies on this machine's disk, else as a download that is gone afterwards."""
+def files_of(record: VersionRecord) -> Iterator[Path]:
+    """The version's files: where they lie on this machine's disk, else as a download that is gone afterwards."""
     places = ServerPlaces()
     with asked(_HERE, f"read the files of {record.label}"):
         folder = _local_folder(places.repository(locate(record.source, places)))
     if folder is not None:
-        yield checkpoint_in(folder)
+        yield folder
         return
     with tempfile.TemporaryDirectory(prefix="invmm-gate-guard-") as scratch:
-        yield checkpoint_in(server_artefacts().download(record.source, Path(scratch) / "files"))
+        yield server_artefacts().download(record.source, Path(scratch) / "files")
 
 
 def _local_folder(repository: Repository) -> Path | None:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from invmm_gate.errors import RegistryError
-from invmm_gate.registry.places import Repository, safe_path
+from invmm_gate.registry.places import Repository, SourceError, safe_path
 
 MAX_FILES: Final = 10_000
 MAX_BYTES: Final = 1 << 40
@@ -23,14 +22,14 @@ class StoredFile:
 
 
 def listed(repository: Repository) -> tuple[StoredFile, ...]:
-    """Every file below the root, sorted. Raises RegistryError for an unsafe name and beyond the limits."""
+    """Every file below the root, sorted. Raises SourceError for an unsafe name and beyond the limits."""
     files: list[StoredFile] = []
     for file in _walk(repository, "", 0):
         files.append(file)
         if len(files) > MAX_FILES:
-            raise RegistryError("the version holds too many files", expected=f"at most {MAX_FILES}")
+            raise SourceError("the version holds too many files", expected=f"at most {MAX_FILES}")
     if sum(file.size or 0 for file in files) > MAX_BYTES:
-        raise RegistryError("the version is too large", expected=f"at most {MAX_BYTES >> 30} GiB")
+        raise SourceError("the version is too large", expected=f"at most {MAX_BYTES >> 30} GiB")
     refuse_collisions([file.path for file in files])
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -49,7 +48,7 @@ def refuse_collisions(paths: Sequence[str]) -> None:
     for name in (*sorted(folders), *paths):
         key = unicodedata.normalize("NFC", name).casefold()
         if key in seen:
-            raise RegistryError(
+            raise SourceError(
                 f"artefacts {seen[key]!a} and {name!a} collide", expected="names that every file system keeps apart"
             )
         seen[key] = name
@@ -57,7 +56,7 @@ def refuse_collisions(paths: Sequence[str]) -> None:
 
 def _walk(repository: Repository, folder: str, depth: int) -> Iterator[StoredFile]:
     if depth > MAX_DEPTH:
-        raise RegistryError(f"folder {folder!a} lies too deep", expected=f"at most {MAX_DEPTH} levels")
+        raise SourceError(f"folder {folder!a} lies too deep", expected=f"at most {MAX_DEPTH} levels")
     for entry in _children(repository, folder):
         if isinstance(entry, StoredFile):
             yield entry
@@ -72,5 +71,5 @@ def _children(repository: Repository, folder: str) -> Iterator[StoredFile | str]
     for item in found:
         path = safe_path(str(item.path).removeprefix(prefix))
         if path.rpartition("/")[0] != folder:
-            raise RegistryError(f"the store lists {path!a} below {folder!a}", expected="what lies in that folder")
+            raise SourceError(f"the store lists {path!a} below {folder!a}", expected="what lies in that folder")
         yield path if item.is_dir else StoredFile(path, None if item.file_size is None else int(item.file_size))

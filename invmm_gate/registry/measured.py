@@ -12,6 +12,7 @@ from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.attesting import sign_run
 from invmm_gate.gate.check import Checked, check
+from invmm_gate.gate.finishing import circumstances
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
 from invmm_gate.records import Verdict
@@ -28,7 +29,8 @@ def measure_and_sign(
     checked = _checked(record, inputs, choices, progress, today=now().date())
     signed = now()
     if choices.key is not None:
-        sign_run(checked.folder, key=choices.key, now=signed)
+        beside = circumstances(choices.waivers, choices.baseline)
+        sign_run(checked.folder, key=choices.key, now=signed, policy=choices.policy, beside=beside)
     else:
         RunFolder(checked.folder).forget(ATTESTATION)  # of an earlier verdict
     proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
@@ -52,6 +54,9 @@ def parcel_for(
         alias=choices.alias,
         release_name=choices.release_name,
         weights=choices.weights,
+        revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
+        max_age=choices.conditions.max_age,
+        refuse_waivers=choices.conditions.refuse_waivers,
         created_at=now.isoformat(),
     )
 

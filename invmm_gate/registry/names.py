@@ -13,6 +13,8 @@ RUNNING: Final = "running"
 ERROR: Final = "error"
 DECISIONS: Final = ("pass", "block", "inconclusive")
 STATES: Final = (PENDING, RUNNING, *DECISIONS, ERROR)
+UNDECIDED: Final = (PENDING, RUNNING, ERROR)
+"""What STATE may say without a verdict. Anything else could be read as one."""
 
 VERDICT: Final = "invmm.verdict"
 """The decision of the attestation: `pass`, `pass_with_waiver`, `block` or `inconclusive`."""
@@ -29,8 +31,11 @@ REASON: Final = "invmm.reason"
 PROMOTED_FROM: Final = "invmm.promoted_from"
 """On a version of a release model: `name/version` of the one that was gated."""
 
+POSING: Final = "mlflow.prompt.is_prompt"
+"""MLflow's own tag of prompts: its searches pass over every version of a model of which one version carries it."""
+
 VERDICT_TAGS: Final = frozenset({VERDICT, MODEL_DIGEST, REPORT_DIGEST, POLICY_DIGEST, PROBE_SET_DIGEST})
-"""The tags that only an attestation may set; STATE is one of them as soon as its value is a decision."""
+"""The tags that only an attestation may set; STATE is one of them unless its value is UNDECIDED."""
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALIAS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
@@ -64,7 +69,7 @@ def approved_alias(digest: str) -> str:
 
 def is_verdict_tag(key: str, value: str | None) -> bool:
     """Whether setting this tag claims a verdict; with value None, whether deleting it hides one."""
-    return key in VERDICT_TAGS or (key == STATE and (value is None or value in DECISIONS))
+    return key in VERDICT_TAGS or (key == STATE and value not in UNDECIDED)
 
 
 def is_release(name: str, tags: Mapping[str, str], chosen: str | None = None) -> bool:

@@ -39,6 +39,10 @@ class Parcel:
     """Empty = nothing is promoted."""
     release_name: str | None = None
     weights: Weights | None = None
+    revoked: str | None = None
+    """File of revocations, by its full path."""
+    max_age: int | None = None
+    refuse_waivers: bool = False
     created_at: str = ""
     attempts: int = 0
     last_error: str = ""

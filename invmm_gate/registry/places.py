@@ -13,15 +13,20 @@ from typing import Any, Final, Protocol, final
 from urllib.parse import unquote, urlsplit
 
 from invmm_gate.errors import RegistryError
+from invmm_gate.registry.names import NAME_PATTERN
 
-_LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
-_VERSION: Final = re.compile(r"models:/([A-Za-z0-9_.-]{1,128})/([0-9]{1,10})")
-_RUN: Final = re.compile(r"runs:/([0-9a-f]{32})(?:/(.+))?")
+LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
+VERSION: Final = re.compile(rf"models:/({NAME_PATTERN.pattern})/([0-9]{{1,10}})")
+RUN: Final = re.compile(r"runs:/([0-9a-f]{32})(?:/(.+))?")
 _STORE: Final = re.compile(r"mlflow-artifacts:/(?!/)(.+)")
 _MAX_HOPS: Final = 8
 """A version may be a copy of a copy; a ring of copies ends here."""
 _UNSAFE: Final = frozenset('\\%?#:*"<>|')
 """What another file system, or one more decoding, would read as something else than a part of a name."""
+
+
+class SourceError(RegistryError):
+    """A version whose files cannot be had, or are not to be had, by its own fault: asking again does not help."""
 
 
 class Places(Protocol):
@@ -63,21 +68,21 @@ class Repository:
 
 
 def locate(source: str, places: Places) -> str:
-    """The location that a source stands for. Raises RegistryError for one that the gate does not follow."""
+    """The location that a source stands for. Raises SourceError for one that the gate does not follow."""
     for _ in range(_MAX_HOPS):
         found = next((step(match) for pattern, step in _steps(places) if (match := pattern.fullmatch(source))), None)
         if found is None:
             return _store_location(source, places)
         source = found
-    raise RegistryError(f"{source[:200]!a} is a copy of a copy, too often", expected=f"at most {_MAX_HOPS} steps")
+    raise SourceError(f"{source[:200]!a} is a copy of a copy, too often", expected=f"at most {_MAX_HOPS} steps")
 
 
 def _steps(places: Places) -> tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]:
     return (
-        (_LOGGED_MODEL, lambda match: places.logged_model(match[1])),
-        (_VERSION, lambda match: _source_of(places, match[1], match[2])),
+        (LOGGED_MODEL, lambda match: places.logged_model(match[1])),
+        (VERSION, lambda match: _source_of(places, match[1], match[2])),
         (
-            _RUN,
+            RUN,
             lambda match: "/".join((places.run(match[1]).rstrip("/"), *([safe_path(match[2])] if match[2] else []))),
         ),
     )
@@ -86,7 +91,7 @@ def _steps(places: Places) -> tuple[tuple[re.Pattern[str], Callable[[re.Match[st
 def _source_of(places: Places, name: str, version: str) -> str:
     source = places.version_source(name, version)
     if source is None:
-        raise RegistryError(f"version {version} of {name} was deleted", expected="the version that this one copies")
+        raise SourceError(f"version {version} of {name} was deleted", expected="the version that this one copies")
     return source
 
 
@@ -98,7 +103,7 @@ def _store_location(location: str, places: Places) -> str:
     roots = [root.resolve() for root in places.local_roots]
     if path is not None and any(path.is_relative_to(root) for root in roots):
         return str(path)
-    raise RegistryError(
+    raise SourceError(
         f"the files are said to lie at {location[:200]!a}",
         expected="the registry's own artefact store (models:/, runs:/ or mlflow-artifacts:/)",
         do="log the checkpoint to this registry: `invmm-gate register`",
@@ -114,10 +119,10 @@ def _local_path(location: str) -> Path | None:
 
 
 def safe_path(path: str) -> str:
-    """The path itself, if it is a plain relative posix path. Raises RegistryError."""
+    """The path itself, if it is a plain relative posix path. Raises SourceError."""
     parts = path.split("/")
     if any(part in ("", ".", "..") or not _is_plain(part) for part in parts):
-        raise RegistryError(
+        raise SourceError(
             f"an artefact is called {path[:200]!a}",
             expected="plain relative names, without `..`, backslashes, control characters or %",
             do="log the checkpoint again under plain names",

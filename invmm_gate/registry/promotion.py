@@ -14,7 +14,7 @@ from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import VerificationError
 from invmm_gate.registry.artefacts import CHECKPOINT
 from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.evidence import Demands, Evidence, envelopes, evidence_for, state_of, verdict_tags
+from invmm_gate.registry.evidence import Demands, Evidence, envelopes, evidence_that_promotes, state_of, verdict_tags
 from invmm_gate.registry.names import PROMOTED_FROM, RUN, STATE, approved_alias
 
 
@@ -56,16 +56,13 @@ def _released(registry: Registry, approved: str, terms: Promotion, *, now: datet
     if record is None:
         return None
     with tempfile.TemporaryDirectory(prefix=".released-", dir=terms.scratch) as folder:
-        checkpoint = registry.download(record, Path(folder) / "files")
-        for envelope in envelopes(record.source, {}, registry.artefacts):
-            try:
-                evidence = evidence_for(checkpoint, envelope, terms.demands.roots, now=now)
-                evidence.require_pass(terms.demands, now)
-            except VerificationError:
-                continue
-            if approved == approved_alias(evidence.statement.subject_digest):
-                return record
-    return None
+        files = registry.artefacts.download(record.source, Path(folder) / "files")
+        try:
+            found = envelopes(record.source, {}, registry.artefacts)
+            evidence = evidence_that_promotes(files, found, terms.demands, now=now)
+        except VerificationError:
+            return None
+    return record if approved == approved_alias(evidence.statement.subject_digest) else None
 
 
 def _log_again(registry: Registry, candidate: VersionRecord, evidence: Evidence, terms: Promotion) -> VersionRecord:

@@ -11,34 +11,41 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, final
 
-from invmm_gate.errors import GateError
+from invmm_gate.errors import GateError, RegistryError
 from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import APPROVED, CLAIM, is_registry_name, release_name
+from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name
 from invmm_gate.registry.outbox import Outbox, OutboxBusyError
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import backoff
 
 Doubt = Callable[[VersionRecord], str]
-"""Why a version may not carry a protected alias, in one line; empty if it may. Raises RegistryError."""
+"""Why a version may not carry a protected alias, in one line; empty if it may.
+
+Raises RegistryError where that cannot be found out: RegistryDownError if nothing can be, else of this version only.
+"""
 
 _ALL: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A protected alias on a version that nothing vouches for."""
+    """A protected alias on a version that nothing vouches for, or a version that should not be as it is."""
 
     name: str
     version: str
     alias: str
+    """Empty where the version itself is what is wrong."""
     reason: str
     removed: bool
 
     def __str__(self) -> str:
         """One line."""
+        if not self.alias:
+            return f"{self.name} version {self.version}: {self.reason}"
         done = "removed" if self.removed else "still there"
         return f"alias {self.alias} of {self.name} on version {self.version}: {self.reason}; {done}"
 
@@ -76,16 +83,16 @@ class Reconciler:
         Raises RegistryError; what was queued until then stays queued.
         """
         self._send_what_waits()
-        listed, queued, unusable, aliased = 0, [], set(), []
+        listed, queued, unusable, suspects = 0, [], set(), []
         for record in self._listed():
             listed += 1
             if not is_registry_name(record.name):
                 unusable.add(record.name)
             elif self.watched.gates(record.name) and self._notice(record, again):
                 queued.append(record.label)
-            if self._protected(record):
-                aliased.append(record)
-        alerts = [alert for record in aliased for alert in self._alerts(record)]
+            if self._protected(record) or POSING in record.tags:
+                suspects.append(record)
+        alerts = [alert for record in suspects for alert in self._alerts(record)]
         for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
             LOGGER.warning("%s", line)
         self.queue.prune(now=time.time())
@@ -120,12 +127,26 @@ class Reconciler:
         return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
-        reason = self.doubt(record)
-        return [self._alert(record, alias, reason) for alias in self._protected(record)] if reason else []
+        aliases = self._protected(record)
+        reason, known = self._reason(record) if aliases else ("", True)
+        alerts = [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases if reason]
+        if POSING in record.tags:
+            hides = f"its tag {POSING} hides the model from MLflow's own lists"
+            alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
+        return alerts
 
-    def _alert(self, record: VersionRecord, alias: str, reason: str) -> Alert:
+    def _reason(self, record: VersionRecord) -> tuple[str, bool]:
+        """What is wrong with the version, and whether that is known: what cannot be checked is no reason to remove."""
+        try:
+            return self.doubt(record), True
+        except RegistryDownError:
+            raise
+        except RegistryError as error:
+            return f"cannot be checked now: {error}", False
+
+    def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
-        removed = self.enforce and self.registry.aliases(record.name).get(alias) == record.version
+        removed = remove and self.registry.aliases(record.name).get(alias) == record.version
         if removed:
             self.registry.delete_alias(record.name, alias)
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)

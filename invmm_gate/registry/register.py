@@ -109,19 +109,21 @@ def gate_version(
 def _verdict_that_holds(
     registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
 ) -> Evidence | None:
-    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that has not expired."""
+    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
     roots = choices.trusted()
     if roots is None:
         return None
+    demands = choices.conditions.demands(roots=roots, policies={inputs.policy.digest: choices.policy})
     for envelope in envelopes(record.source, record.tags, registry.artefacts):
         try:
             evidence = evidence_for(Path(inputs.model.path), envelope, roots, now=now, weights=choices.weights)
+            evidence.require_standing(demands, now)
         except VerificationError:
             continue
         said = evidence.statement
         found = (said.policy_digest, said.probe_set_digest, said.seed)
         wanted = (inputs.policy.digest, inputs.probe_set.digest, choices.seed)
-        if found == wanted and now < said.expires_at and _is_final(said.decision, record, choices):
+        if found == wanted and _is_final(said.decision, record, choices):
             return evidence
     return None
 

@@ -17,10 +17,10 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.claims import Claims
 from invmm_gate.registry.client import Registry
-from invmm_gate.registry.evidence import Demands
-from invmm_gate.registry.gate_command import gate_command
+from invmm_gate.registry.gate_command import TRACKING_URI, gate_command
+from invmm_gate.registry.guard_settings import protected_by_default
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import safe_registry_name
+from invmm_gate.registry.names import release_name, safe_registry_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.reconcile import Doubt, Pass, ReconcileLoop, Reconciler, doubt_by_record
@@ -94,17 +94,23 @@ def door_for(
     """The door for versions that are gated by these choices. Raises ConfigError for a slip in them, before any work."""
     for name in watched.names or ("model",):
         choices.check(safe_registry_name(name))
+        _tell_if_open(release_name(name, choices.release_name), choices.alias)
     if not choices.probes.is_dir():
         raise ConfigError(f"there is no probe set {choices.probes}", expected="a folder", do="give it with --probes")
     roots, scratch = choices.trusted(), state / "scratch"
     vouch = None
     if roots is not None:
         policies = {load_policy(choices.policy).digest: choices.policy}
-        demands = Demands(roots=roots, policies=policies, weights=choices.weights)
+        demands = partial(choices.conditions.demands, roots=roots, policies=policies, weights=choices.weights)
         vouch = partial(doubt_by_attestation, demands=demands, scratch=scratch)
     return Door(
         tracking_uri=tracking_uri,
-        worker=WorkerSettings(command=gate_command(choices, tracking_uri), state=state, retries=retries),
+        worker=WorkerSettings(
+            command=gate_command(choices),
+            environment={TRACKING_URI: tracking_uri},
+            state=state,
+            retries=retries,
+        ),
         watched=watched,
         secrets=secrets,
         aliases=frozenset((choices.alias, *protected)) - {""},
@@ -114,6 +120,13 @@ def door_for(
         vouch=vouch,
         outbox=choices.outbox,
     )
+
+
+def _tell_if_open(name: str, alias: str) -> None:
+    if alias and not protected_by_default(name, alias):
+        LOGGER.warning(
+            "alias %s of %s is protected only by a guard that is started with --alias %s", alias, name, alias
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.attestation.reading import PRIVATE_MODES, read_small
 from invmm_gate.errors import ConfigError
 
 SECRET_VARIABLE: Final = "INVMM_GATE_WEBHOOK_SECRET"  # noqa: S105  (a variable's name)
@@ -27,6 +27,7 @@ _DELIVERY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """No dot: it separates the parts that are signed."""
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
+_SECRETS: Final = "a file of webhook secrets, one a line, mode 0600"
 _DO: Final = f"set {SECRET_VARIABLE} or give --secret-file, with the secret of the webhook"
 
 
@@ -73,15 +74,9 @@ def read_optional_secrets(file: Path | None = None, environ: Mapping[str, str] =
 
 def _read_private(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
-                raise ConfigError(
-                    f"secret file {path} is open to others", expected="mode 0600", do=f"run `chmod 600 {path}`"
-                )
-            return file.read(65_536)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read secret file {path}: {error}", expected="a readable text file") from error
+        return read_small(path, what=_SECRETS, limit=65_536, modes=PRIVATE_MODES).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{str(path)!r} is no text", expected=_SECRETS) from error
 
 
 def read_headers(headers: Mapping[str, Sequence[str]], *, now: float, window: float = WINDOW) -> Signed:

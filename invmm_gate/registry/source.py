@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.errors import ConfigError, RegistryError
-from invmm_gate.registry.names import is_registry_name
+from invmm_gate.registry.names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name
+from invmm_gate.registry.places import LOGGED_MODEL, RUN, VERSION
 
 if TYPE_CHECKING:
     from invmm_gate.registry.client import Registry
@@ -19,10 +20,7 @@ SCHEMES: Final = ("models:/", "runs:/")
 DOWNLOADS: Final = Path("reports")
 """Where the run folders lie: a checkpoint may not fit where temporary files usually go."""
 
-_VERSION: Final = re.compile(r"models:/([^/@]+)/([0-9]{1,10})")
-_ALIAS: Final = re.compile(r"models:/([^/@]+)@([A-Za-z0-9_-]{1,255})")
-_LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
-_RUN: Final = re.compile(r"runs:/([0-9a-f]{32})/(.+)")
+_ALIAS: Final = re.compile(rf"models:/({NAME_PATTERN.pattern})@({ALIAS_PATTERN.pattern})")
 _EXPECTED: Final = "models:/name/version, models:/name@alias, models:/m-<id> or runs:/<run id>/<path>"
 
 
@@ -81,11 +79,11 @@ def resolved_checkpoint(
 
 def resolve(model: str, registry: "Registry") -> Resolved:
     """What the URI stands for now. Raises ConfigError if it cannot be read, RegistryError if nothing is there."""
-    if match := _LOGGED_MODEL.fullmatch(model):
+    if match := LOGGED_MODEL.fullmatch(model):
         return Resolved(uri=model, label=match[1], source=model)
-    if match := _RUN.fullmatch(model):
+    if (match := RUN.fullmatch(model)) and match[2]:
         return Resolved(uri=model, label=f"{safe_label(match[2])}-{match[1][:8]}", source=model)
-    match = _VERSION.fullmatch(model) or _ALIAS.fullmatch(model)
+    match = VERSION.fullmatch(model) or _ALIAS.fullmatch(model)
     if match is None or not is_registry_name(match[1]):
         raise ConfigError(f"--model {model[:200]!a}", expected=_EXPECTED)
     by_alias = _ALIAS.fullmatch(model) is not None

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
-from invmm_gate.registry.connection import artefacts_beside, asked, transferring
+from invmm_gate.registry.connection import asked, transferring
+from invmm_gate.tracking.server import artefacts_beside
 
 EXPERIMENT: Final = "invmm-gate"
 """The experiment that the gate's runs and the models that it logs belong to; the tracker's own."""

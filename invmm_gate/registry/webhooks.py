@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
-from invmm_gate.registry.connection import absolute, asked, connect, require_answer, transferring
+from invmm_gate.registry.connection import asked, connect, require_answer, transferring
+from invmm_gate.tracking.server import absolute
 
 EVENT: Final = "model_version.created"
 NAME: Final = "invmm-gate"

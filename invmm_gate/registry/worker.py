@@ -3,7 +3,8 @@
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -27,6 +28,8 @@ class WorkerSettings:
 
     command: tuple[str, ...]
     """The gate's command; `--`, name and version are put behind it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the gate is told that not everybody on the machine may read."""
     state: Path
     """Folder for `logs` and `locks`."""
     retries: int = 3
@@ -125,6 +128,7 @@ class Worker:
             lock=lock,
             go_on=lambda: not self._stop.is_set() and lease.kept(),
             grace=self._settings.grace,
+            added=self._settings.environment,
         )
         outcome = self._conclude(job, code, log) if lease.standing.state != "gone" else self._gone(job, code, log)
         if self._claims is not None and standing.record is not None and lease.standing.state == "held":

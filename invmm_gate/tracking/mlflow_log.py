@@ -1,14 +1,7 @@
 """Logs finished runs to MLflow: a parent run per gate run, child runs for the most memorized probes."""
 
-import http.client
-import importlib
 import json
-import logging
-import os
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -20,16 +13,11 @@ from invmm_gate.errors import PublishError
 from invmm_gate.records import RunData
 from invmm_gate.tracking.contents import ProbeContents, RunContents, contents
 from invmm_gate.tracking.names import METRICS_PER_REQUEST, PARAMS_PER_REQUEST, batches
+from invmm_gate.tracking.server import DEFAULT_URI, LATER, absolute, artefacts_beside, import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 
-DEFAULT_URI: Final = "sqlite:///mlflow.db"
-"""A file in the working folder; artefacts lie in `mlartifacts` beside it."""
-
-_REACHABLE_WITHIN: Final = 3.0
-"""Seconds in which a server must answer anything at all before the first real request is made."""
 _CHILD_RUNS_WITHIN: Final = 8.0
 """Seconds after which no further child run is begun: a slow server must not hold up a release."""
-_LATER: Final = "the verdict stands; run `invmm-gate publish RUN --tracking-uri ...` later"
 
 
 @final
@@ -37,7 +25,7 @@ class MlflowTracker:
     """Sends runs to one tracking server or database. Sets no global state of MLflow's."""
 
     def __init__(self, tracking_uri: str | None = None, experiment: str = "invmm-gate") -> None:
-        self._uri, self._experiment = _absolute(tracking_uri or DEFAULT_URI), experiment
+        self._uri, self._experiment = absolute(tracking_uri or DEFAULT_URI), experiment
 
     def publish(self, run: RunData, folder: Path, *, rendered: Mapping[str, str] = MappingProxyType({})) -> str:
         """Sends the run, once: equal inputs, results and verdict are found again, and a half-sent run is replaced.
@@ -46,9 +34,9 @@ class MlflowTracker:
         folder's shows them. Returns where it can be seen. Raises PublishError within about 10 s if the server is down.
         """
         sent = contents(run, folder, rendered=rendered)
-        _require_reachable(self._uri)
+        require_reachable(self._uri)
         try:
-            mlflow = _mlflow()
+            mlflow = import_mlflow()
             client = mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             return self._publish(client, mlflow.entities, sent)
         except PublishError:
@@ -68,7 +56,7 @@ class MlflowTracker:
     def _experiment_id(self, client: Any) -> str:
         found = client.get_experiment_by_name(self._experiment)
         if found is None:
-            return str(client.create_experiment(self._experiment, artifact_location=_artifacts_beside(self._uri)))
+            return str(client.create_experiment(self._experiment, artifact_location=artefacts_beside(self._uri)))
         if found.lifecycle_stage != "active":
             raise PublishError(
                 f"MLflow experiment {self._experiment} was deleted", expected="an active experiment", do="restore it"
@@ -84,56 +72,7 @@ class MlflowTracker:
     def _failed(self, error: Exception) -> PublishError:
         shown = without_credentials(self._uri)
         reason = str(error).replace(self._uri, shown)[:200]
-        return PublishError(f"MLflow at {shown} did not take the run: {type(error).__name__}: {reason}", do=_LATER)
-
-
-def _mlflow() -> ModuleType:
-    """MLflow, imported without telemetry and with short timeouts (by default a dead server blocks for 4 minutes)."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    try:
-        mlflow = importlib.import_module("mlflow")
-        importlib.import_module("mlflow.entities")
-    except ImportError as error:
-        raise PublishError(
-            "MLflow is not installed", expected="the extra `tracking`", do="run `pip install 'invmm-gate[tracking]'`"
-        ) from error
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    return mlflow
-
-
-def _require_reachable(uri: str) -> None:
-    """Any HTTP answer will do, an error included: it only has to come soon. Raises PublishError."""
-    if urlsplit(uri).scheme not in ("http", "https"):
-        return
-    shown = without_credentials(uri)
-    try:
-        # The scheme is http or https, checked above.
-        with urllib.request.urlopen(shown, timeout=_REACHABLE_WITHIN):  # noqa: S310
-            return
-    except urllib.error.HTTPError:
-        return
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            return  # MLflow may be told to accept this certificate; let it decide
-        raise PublishError(f"no answer from MLflow at {shown}: {error.reason}", do=_LATER) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise PublishError(f"no answer from MLflow at {shown}: {error}", do=_LATER) from error
-
-
-def _absolute(uri: str) -> str:
-    """A database file by its full path: MLflow keeps one connection per URI, wherever the process has gone since."""
-    path = uri.removeprefix("sqlite:///")
-    return uri if path == uri else f"sqlite:///{Path(path).resolve()}"
-
-
-def _artifacts_beside(uri: str) -> str | None:
-    """For a local database, a folder beside it; a server knows its own place."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+        return PublishError(f"MLflow at {shown} did not take the run: {type(error).__name__}: {reason}", do=LATER)
 
 
 def _delete(client: Any, experiment: str, run: str) -> None:

@@ -28,9 +28,14 @@ def passed(finished: World, _no_defaults: None) -> World:
     return finished
 
 
+def sign(world: World, *extra: object, key: str = "gate.key") -> tuple[object, ...]:
+    """The command with key and policy."""
+    return ("sign", world.run, "--key", world.folder / key, "--policy", world.folder / "lenient.yaml", *extra)
+
+
 @pytest.fixture
 def signed(passed: World) -> World:
-    assert call("sign", passed.run, "--key", passed.folder / "gate.key").code == 0
+    assert call(*sign(passed)).code == 0
     return passed
 
 
@@ -59,7 +64,7 @@ def test_from_keys_to_a_verified_model(passed: World):
         made.out,
     )
     assert stat.S_IMODE((passed.folder / "own.key").stat().st_mode) == 0o600
-    signed = call("sign", passed.run, "--key", passed.folder / "own.key", "--expires-in", 7)
+    signed = call(*sign(passed, "--expires-in", 7, key="own.key"))
     assert (signed.code, signed.out, signed.err) == (0, f"signed: {passed.run}/attestation.json\n", "")
     verified = call(*verify(passed, roots=passed.folder / "own.pub"))
     assert verified.code == 0
@@ -73,7 +78,7 @@ def test_from_keys_to_a_verified_model(passed: World):
 
 def test_keys_and_roots_can_come_from_the_environment(passed: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("INVMM_GATE_KEY", str(passed.folder / "gate.key"))
-    assert call("sign", passed.run).code == 0
+    assert call("sign", passed.run, "--policy", passed.folder / "lenient.yaml").code == 0
     monkeypatch.setenv("INVMM_GATE_ROOTS", str(passed.folder / "gate.pub"))
     without_roots = [part for part in verify(passed) if part not in ("--roots", passed.folder / "gate.pub")]
     assert call(*without_roots).code == 0
@@ -138,7 +143,7 @@ def test_a_file_that_cannot_be_used_is_exit_code_2(signed: World):
 @pytest.mark.usefixtures("_no_defaults")
 def test_a_block_is_signed_and_refused(finished: World):
     assert call("keys", "new", finished.folder / "gate").code == 0
-    assert call("sign", finished.run, "--key", finished.folder / "gate.key").code == 0
+    assert call("sign", finished.run, "--key", finished.folder / "gate.key", "--policy", finished.policy()).code == 0
     called = call(*verify(finished, policy=finished.policy()))
     assert called.code == 10
     assert called.error == "error: verdict: block; expected pass; see the report of the run"
@@ -146,7 +151,7 @@ def test_a_block_is_signed_and_refused(finished: World):
 
 def test_signing_says_when_the_report_at_hand_is_not_the_one_that_is_signed(passed: World):
     assert call("report", passed.run, "--reveal").code == 0
-    called = call("sign", passed.run, "--key", passed.folder / "gate.key")
+    called = call(*sign(passed))
     assert called.code == 0
     assert called.err == (
         f"note: {passed.run}/report.html is not the one that was signed; `invmm-gate report {passed.run}` writes that\n"
@@ -154,6 +159,7 @@ def test_signing_says_when_the_report_at_hand_is_not_the_one_that_is_signed(pass
 
 
 def test_a_slip_while_signing_is_one_line_and_leaves_the_run_unsigned(passed: World):
+    assert call("keys", "new", passed.folder / "own").code == 0
     (passed.folder / "gate.key").chmod(0o644)
     (passed.folder / "text.key").write_text(secret(passed))
     (passed.folder / "text.key").chmod(0o600)
@@ -162,11 +168,16 @@ def test_a_slip_while_signing_is_one_line_and_leaves_the_run_unsigned(passed: Wo
         ((passed.run, "--key", passed.folder / "none.key"), "none.key': No such file"),
         (
             (passed.run, "--key", passed.folder / "gate.key"),
-            "has mode 0644; expected a key that only its owner can read",
+            "has mode 0644; expected a file that only its owner can read",
         ),
         ((passed.run, "--key", passed.folder / "text.key"), "holds no unencrypted private key"),
         ((passed.folder, "--key", passed.folder / "text.key"), "holds no unencrypted private key"),
         ((passed.run, "--key", passed.folder / "text.key", "--expires-in", 0), "--expires-in"),
+        (
+            (passed.run, "--key", passed.folder / "own.key"),
+            "a policy of its own; expected its file; give --policy FILE",
+        ),
+        ((passed.run, "--key", passed.folder / "own.key", "--policy", "strict"), "policy strict has the digest"),
     ):
         called = call("sign", *arguments)
         assert called.code == 2, called.err
@@ -180,7 +191,7 @@ def test_a_slip_while_signing_is_one_line_and_leaves_the_run_unsigned(passed: Wo
 def outputs(signed: World) -> str:
     """Everything that was printed or written while signing and verifying, but the key itself."""
     called = [
-        call("sign", signed.run, "--key", signed.folder / "gate.key", "--previous", signed.run / "attestation.json"),
+        call(*sign(signed, "--previous", signed.run / "attestation.json")),
         call(*verify(signed)),
         call("report", signed.run),
     ]
@@ -201,7 +212,7 @@ def test_verifying_imports_no_model_and_needs_little_time(signed: World):
 
 
 def test_signing_and_making_keys_import_no_model(passed: World):
-    code, modules = imported_by("sign", passed.run, "--key", passed.folder / "gate.key")
+    code, modules = imported_by(*sign(passed))
     assert code == 0
     assert modules & DEVICE == set()
     code, modules = imported_by("keys", "new", passed.folder / "third")

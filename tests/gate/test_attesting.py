@@ -51,6 +51,12 @@ class Desk:
         given = {"policy": "strict", "roots": self.pair.public, "now": NOW + DAY} | options
         return verify_model(model, attestation, **given)
 
+    def verify_fails(self, model: Path, attestation: Path) -> str:
+        """The verdict that is refused."""
+        with pytest.raises(VerificationError, match="verdict: ") as refusal:
+            self.verify(model, attestation)
+        return refusal.value.found.removeprefix("verdict: ")
+
     def run(self, model: Path, name: str = "run", **options: Any) -> RunFolder:
         return judged_run(self.folder / name, model, **options)
 
@@ -97,7 +103,7 @@ def test_a_real_check_that_passes_is_signed_and_holds_for_its_model_only(finishe
     policy = finished.policy(LENIENT, "lenient")
     assert call("judge", finished.run, "--policy", policy).code == 0
     run = RunFolder(finished.run)
-    attestation = desk.sign(run, now=later())
+    attestation = desk.sign(run, now=later(), policy=str(policy))
     assert attestation == finished.run / "attestation.json"
     said = desk.verify(finished.model, attestation, policy=str(policy), now=later())
     record = json.loads((finished.run / "run.json").read_text())
@@ -121,7 +127,7 @@ def test_a_block_and_an_open_question_can_be_signed_and_let_nothing_through(fini
     open_policy = finished.policy(LENIENT | {"name": "open", "coverage": {"min_probes": 100}}, "open")
     for policy, code, decision in ((finished.policy(), 10, "block"), (open_policy, 11, "inconclusive")):
         assert call("judge", finished.run, "--policy", policy).code == code
-        attestation = desk.sign(run, now=later())
+        attestation = desk.sign(run, now=later(), policy=str(policy))
         with pytest.raises(VerificationError, match=f"verdict: {decision}; expected pass"):
             desk.verify(finished.model, attestation, policy=str(policy), now=later())
 
@@ -131,12 +137,12 @@ def test_a_new_verdict_or_measurement_does_away_with_the_old_attestation(finishe
     attestation = finished.run / "attestation.json"
     for command in (("judge", finished.run, "--policy", policy), ("confirm", finished.run), finished.arguments()):
         assert call("judge", finished.run, "--policy", policy).code == 0
-        desk.sign(RunFolder(finished.run), now=later())
+        desk.sign(RunFolder(finished.run), now=later(), policy=str(policy))
         assert attestation.exists()
         assert call(*command).code in (0, 10)
         assert not attestation.exists(), command
     assert call("judge", finished.run, "--policy", policy).code == 0
-    desk.sign(RunFolder(finished.run), now=later())
+    desk.sign(RunFolder(finished.run), now=later(), policy=str(policy))
     assert call("report", finished.run, "--reveal").code == 0
     assert attestation.exists(), "a report changes no verdict"
 
@@ -146,7 +152,7 @@ def test_the_report_that_is_named_is_the_one_without_pictures(desk: Desk, finish
     redacted = sha(finished.run / "report.html")
     finishing.report(RunFolder(finished.run), reveal=True)
     assert sha(finished.run / "report.html") != redacted
-    attestation = desk.sign(RunFolder(finished.run), now=later())
+    attestation = desk.sign(RunFolder(finished.run), now=later(), policy=str(finished.folder / "lenient.yaml"))
     assert not report_is_attested(finished.run)
     policy = str(finished.folder / "lenient.yaml")
     assert desk.verify(MEMORIZING, attestation, policy=policy, now=later()).report_digest == redacted
@@ -314,12 +320,19 @@ def test_a_revoked_attestation_does_not_hold(desk: Desk, tiny: Path):
 
 def waived(desk: Desk, checkpoint: Path, **changes: Any) -> RunFolder:
     """A run with a finding on p1, and a waiver for it."""
-    exception = waiver(probe="p1", **changes)
-    return desk.run(checkpoint, waivers=(exception,), spoilt=lambda data: with_score(data, "p1", 0.01))
+    return desk.run(checkpoint, waivers=(exception(**changes),), spoilt=lambda data: with_score(data, "p1", 0.01))
+
+
+def exception(**changes: Any) -> Waiver:
+    return waiver(probe="p1", **changes)
+
+
+def beside(**changes: Any) -> dict[str, Any]:
+    return {"beside": Circumstances(waivers=(exception(**changes),))}
 
 
 def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, tiny: Path):
-    attestation = desk.sign(waived(desk, tiny))
+    attestation = desk.sign(waived(desk, tiny), **beside())
     said = desk.verify(tiny, attestation)
     assert said.decision == "pass_with_waiver"
     assert said.waivers == (Waiver(reason="agreed", owner="ann", expires=datetime.date(2026, 12, 31), probe="p1"),)
@@ -328,7 +341,7 @@ def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, ti
 
 
 def test_an_attestation_ends_with_the_last_day_of_its_waiver(desk: Desk, tiny: Path):
-    attestation = desk.sign(waived(desk, tiny, expires=TODAY + 3 * DAY))
+    attestation = desk.sign(waived(desk, tiny, expires=TODAY + 3 * DAY), **beside(expires=TODAY + 3 * DAY))
     last = datetime.datetime.combine(TODAY + 3 * DAY, datetime.time(23, 59, 59), datetime.UTC)
     assert desk.verify(tiny, attestation, now=last).expires_at == last + datetime.timedelta(seconds=1)
     with pytest.raises(VerificationError, match="expiresAt: 2026-03-05T00:00:00Z"):
@@ -338,7 +351,7 @@ def test_an_attestation_ends_with_the_last_day_of_its_waiver(desk: Desk, tiny: P
 def test_a_verdict_whose_waiver_has_expired_since_is_not_signed(desk: Desk, tiny: Path):
     run = waived(desk, tiny, expires=TODAY)
     with pytest.raises(ConfigError, match=r"would expire at 2026-03-02T00:00:00Z, .* judge the run again"):
-        desk.sign(run, now=NOW + DAY)
+        desk.sign(run, now=NOW + DAY, **beside(expires=TODAY))
     assert not (run.path / "attestation.json").exists()
 
 
@@ -354,7 +367,9 @@ def test_a_waiver_for_one_model_lets_no_other_through(desk: Desk, tiny: Path):
         assert verdict is not None
         assert (verdict.decision, verdict.waivers[0].state) == (decision, state)
     assert "other model" in (run.path / "report.html").read_text()
-    assert desk.verify(tiny, desk.sign(RunFolder(desk.folder / "run-0"))).waivers[0].model == own
+    listed.write_text(f"# moved\n- {{probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: {own}}}\n")
+    signed = desk.sign(RunFolder(desk.folder / "run-0"), beside=Circumstances(waivers=load_waivers(listed)))
+    assert desk.verify(tiny, signed).waivers[0].model == own
     listed.write_text("- {probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: clean}\n")
     with pytest.raises(ConfigError, match=r"waivers\.yaml:1: \[0\]\.model"):
         load_waivers(listed)
@@ -420,9 +435,48 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "probe set": (edit("run.json", lambda run: run["probe_set"].update(digest="0" * 64)), "probe-set digest"),
     "measurement": (drop_line("measurements.jsonl"), "number of not_inverted"),
     "confirmation": (drop_line("confirmations.jsonl"), "number of refuted, number of confirmations"),
-    "seed": (edit("run.json", lambda run: run.update(created_at="yesterday")), "'yesterday' cannot be read"),
+    "seed": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
     "unreadable": (lambda run: (run / "verdict.json").write_text("{"), "verdict.json cannot be read"),
 }
+
+
+def acquitted(said: dict[str, Any]) -> None:
+    said.update(decision="pass", findings=[])
+
+
+def waived_by_hand(said: dict[str, Any]) -> None:
+    exempt = {"reason": "agreed", "owner": "ann", "expires": "2026-12-31", "probe": "p1", "line": 1}
+    said["findings"] = [finding | {"waiver": exempt} for finding in said["findings"]]
+    said.update(decision="pass")
+
+
+def waived_in_the_list_too(said: dict[str, Any]) -> None:
+    waived_by_hand(said)
+    said["waivers"] = [{"waiver": said["findings"][0]["waiver"], "state": "used"}]
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a block acquitted": acquitted,
+    "a finding waived": waived_by_hand,
+    "a finding waived, and the waiver listed": waived_in_the_list_too,
+    "a value": lambda said: said["findings"][0].update(value=9.0),
+    "an effect": lambda said: (said["findings"][0].update(effect="inconclusive"), said.update(decision="inconclusive")),
+    "a count": lambda said: said["counts"].update(controls=99),
+    "another policy's digest": lambda said: said.update(policy_digest="0" * 64),
+    "a policy by path": lambda said: said.update(policy="/tmp/own.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_verdict_that_was_edited_by_hand_is_not_signed(name: str, desk: Desk, tiny: Path):
+    run = desk.run(tiny, spoilt=lambda data: with_score(data, "p1", 0.01))
+    assert desk.verify_fails(tiny, desk.sign(run)) == "block"
+    (run.path / "attestation.json").unlink()
+    edit("verdict.json", EDITS[name])(run.path)
+    with pytest.raises(GateError) as refusal:
+        desk.sign(run)
+    assert refusal.value.exit_code == 2
+    assert not (run.path / "attestation.json").exists()
 
 
 @pytest.mark.parametrize("name", MISFITS)

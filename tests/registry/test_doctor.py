@@ -112,6 +112,47 @@ class AcceptsAll(BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def elsewhere(answer=200, to=""):
+    """Some other service; its URL, and the requests that did not come from MLflow."""
+    asked = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self):
+            if "X-MLflow-Delivery-Id" not in self.headers:
+                asked.append(self.path)
+            self.send_response(answer)
+            if to:
+                self.send_header("Location", to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_POST()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_doctor_asks_nobody_whom_only_the_registry_names(plain_server, webhooks):
+    with elsewhere() as (inside, asked), elsewhere(302, to=inside) as (redirecting, redirected):
+        webhooks.create(redirecting, KEY)
+        found, _ = lines(plain_server.uri)
+        the(found, "warning", "not tried from here without a signature", "--receiver-url")
+        assert (asked, redirected) == ([], [])
+        found, _ = lines(plain_server.uri, receiver=redirecting)
+        assert "302" in the(found, "failed", "an unsigned delivery was answered")
+        assert (asked, redirected) == ([], ["/hook"])
+
+
 def test_something_else_at_the_address_is_not_taken_for_the_receiver(plain_server, webhooks):
     server = ThreadingHTTPServer(("127.0.0.1", 0), AcceptsAll)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.errors import ConfigError
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server
 from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias
+from invmm_gate.registry.names import POSING, RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias
 from invmm_gate.registry.register import Registered
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
@@ -79,12 +80,25 @@ def test_a_version_that_was_never_gated_gets_no_protected_alias(client: MlflowCl
     client.set_registered_model_alias(ungated, "candidate", "1")
 
 
+def asked_for(server: Server, prefix: str, **wish: str) -> tuple[int, str]:
+    """Status and message of a request for an alias."""
+    url = f"{server.uri}{prefix}/mlflow/registered-models/alias"
+    answer = requests.post(url, json=wish, timeout=30)
+    return answer.status_code, answer.json().get("message", "")
+
+
 @pytest.mark.parametrize("prefix", ["/api/2.0", "/ajax-api/2.0"])
-@pytest.mark.parametrize("version", ["1", "01", " 1", "1.0"])
-def test_no_spelling_of_the_request_gets_past(guarded_server: Server, ungated: str, prefix: str, version: str) -> None:
-    url = f"{guarded_server.uri}{prefix}/mlflow/registered-models/alias"
-    answer = requests.post(url, json={"name": ungated, "alias": "champion", "version": version}, timeout=30)
-    assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
+def test_no_route_gets_past(guarded_server: Server, ungated: str, prefix: str) -> None:
+    status, message = asked_for(guarded_server, prefix, name=ungated, alias="champion", version="1")
+    assert (status, "there is no attestation" in message) == (403, True), message
+
+
+@pytest.mark.parametrize("version", ["01", " 1", "1.0", "٣"])
+def test_a_version_that_passed_has_one_spelling(guarded_server: Server, passed: Registered, version: str) -> None:
+    """A database may take them for version 1, and what was judged would not be what the alias points at."""
+    status, message = asked_for(guarded_server, "/api/2.0", name="passed-release", alias="production", version=version)
+    assert status == 403
+    assert "a number, as the registry gives them" in message or "has no version" in message
 
 
 @pytest.mark.parametrize("body", ["", "not json", "[]", '{"name": 1}', '{"name": "blocked", "alias": "champion"}'])
@@ -104,6 +118,37 @@ def test_a_stage_is_no_way_around(client: MlflowClient, ungated: str, stage: str
 def test_a_forged_verdict_tag_is_refused(client: MlflowClient, ungated: str, key: str) -> None:
     refused(lambda: client.set_model_version_tag(ungated, "1", key, "pass"))
     assert key not in client.get_model_version(ungated, "1").tags
+
+
+@pytest.mark.parametrize("value", ["PASS", "Pass", "pass ", "ok", "inconclusive"])
+def test_the_state_of_an_ungated_version_cannot_be_read_as_a_verdict(
+    client: MlflowClient, ungated: str, value: str
+) -> None:
+    refused(lambda: client.set_model_version_tag(ungated, "1", STATE, value))
+    for free in ("pending", "running", "error"):
+        client.set_model_version_tag(ungated, "1", STATE, free)
+
+
+def test_a_model_cannot_be_hidden_among_the_prompts(
+    guarded_server: Server, client: MlflowClient, ungated: str, new_name: Callable[[str], str]
+) -> None:
+    """One version with MLflow's tag of prompts hides all versions of its model from MLflow's lists."""
+    refused(lambda: client.set_model_version_tag(ungated, "1", POSING, "true"))
+    refused(lambda: client.set_model_version_tag(ungated, "1", POSING.upper(), "true"))
+    refused(lambda: client.set_registered_model_tag(ungated, POSING, "true"))
+    born = {"name": ungated, "source": "dummy-source", "tags": [{"key": POSING, "value": "true"}]}
+    answer = requests.post(f"{guarded_server.uri}/api/2.0/mlflow/model-versions/create", json=born, timeout=30)
+    assert (answer.status_code, "invmm-gate" in answer.json()["message"]) == (403, True)
+    assert [found.version for found in client.search_model_versions(f"name = '{ungated}'")] == ["1"]
+    prompt = new_name("prompt")
+    client.register_prompt(prompt, "Hello {{name}}")
+    assert client.register_prompt(prompt, "Good day {{name}}").version == 2
+
+
+@pytest.mark.parametrize("run", ["garbage", "0" * 32, f"{'0' * 32}/../..", "runs:/x"])
+def test_a_pointer_that_leads_nowhere_is_no_attestation(client: MlflowClient, ungated: str, run: str) -> None:
+    client.set_model_version_tag(ungated, "1", RUN, run)
+    assert "there is no attestation" in refused(lambda: client.set_registered_model_alias(ungated, "champion", "1"))
 
 
 def test_a_block_cannot_be_rewritten_or_deleted(client: MlflowClient, blocked: Registered) -> None:
@@ -159,9 +204,12 @@ def test_a_version_whose_files_were_swapped_after_it_passed_is_refused(
 
 
 def test_a_model_with_an_alias_cannot_be_renamed_into_a_protected_one(
-    client: MlflowClient, passed: Registered, new_name: Callable[[str], str]
+    client: MlflowClient, passed: Registered, ungated: str, new_name: Callable[[str], str]
 ) -> None:
     name = new_name("renamed")
+    client.set_registered_model_alias(ungated, "live", "1")
+    assert "there is no attestation" in refused(lambda: client.rename_registered_model(ungated, f"{name}-release"))
+    assert client.get_registered_model(ungated).aliases == {"live": "1"}
     client.rename_registered_model("passed-release", name)
     assert client.get_registered_model(name).aliases["champion"] == "1", "its version passed, so it may"
     client.rename_registered_model(name, "passed-release")
@@ -185,7 +233,9 @@ def spoil(server: Server, source: str) -> None:
 @pytest.mark.parametrize("missing", ["INVMM_GATE_GUARD_ROOTS", "INVMM_GATE_GUARD_POLICIES"])
 def test_the_guard_does_not_start_without_roots_and_policies(desk: Desk, missing: str) -> None:
     settings = {"INVMM_GATE_GUARD_ROOTS": str(desk.key.public), "INVMM_GATE_GUARD_POLICIES": "strict"}
-    assert settings_from(settings).protects("any-release", "CHAMPION")
+    assert settings_from(settings).protects("any", "CHAMPION")
+    assert settings_from(settings).protects("any-release", "live"), "whatever `--alias` the gate was given"
+    assert not settings_from(settings).protects("any", "live")
     with pytest.raises(ConfigError, match=missing):
         settings_from(settings | {missing: ""})
 
@@ -206,6 +256,8 @@ def test_aliases_can_be_protected_for_some_models_only(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "match"),
     [
+        ([], {"conditions": Conditions(revoked=Path("missing.yaml"))}, "missing.yaml"),
+        ([], {"conditions": Conditions(probe_set_digest="12")}, "--probe-set-digest"),
         (["--app-name", "basic-auth"], {}, "--app-name"),
         (["--app-name=basic-auth"], {}, "--app-name"),
         ([], {"roots": Path("missing.pub")}, "missing.pub"),

@@ -1,6 +1,7 @@
 """The receiver: what is refused, with which status, and that nothing of it is queued."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -361,14 +362,17 @@ def test_a_secret_file_must_be_private_and_may_hold_two(tmp_path):
     path = tmp_path / "secret"
     path.write_text("the-new-secret-of-june\nthe-old-secret-of-may\n")
     path.chmod(0o640)
-    with pytest.raises(ConfigError, match="open to others"):
+    with pytest.raises(ConfigError, match="has mode 0640"):
         read_secrets(path)
     path.chmod(0o600)
     secrets = read_secrets(path)
     assert secrets.keys == (b"the-new-secret-of-june", b"the-old-secret-of-may")
     assert "june" not in repr(secrets)
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="No such file"):
         read_secrets(tmp_path / "none")
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(ConfigError, match="no regular file"):
+        read_secrets(tmp_path / "fifo")
 
 
 def test_a_delivery_as_mlflow_sent_it_is_accepted():

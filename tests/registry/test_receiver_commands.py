@@ -13,6 +13,7 @@ from invmm_gate.cli.registry import app
 from invmm_gate.errors import GateError
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.gate_command import gate_command
 from invmm_gate.registry.serve import door_for
 from invmm_gate.registry.watched import Watched
@@ -58,15 +59,38 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
         weights="ema",
         alias="",
         release_name="rel",
+        conditions=Conditions(revoked=tmp_path / "revoked.yaml", max_age=30, refuse_waivers=True),
         runs=tmp_path / "runs",
     )
-    given = gate_command(every, "http://127.0.0.1:5000")
+    given = gate_command(every)
     assert given[:5] == (sys.executable, "-m", "invmm_gate", "registry", "gate")
     with command.make_context("gate", [*given[5:], "--", "--odd-name", "7"]) as context:
         assert (context.params["name"], context.params["version"]) == ("--odd-name", "7")
         assert context.params["alias"] == ""
         assert str(context.params["runs"]) == str(tmp_path / "runs")
-        assert context.params["tracking_uri"] == "http://127.0.0.1:5000"
+        assert (context.params["max_age"], context.params["refuse_waivers"]) == (30, True)
+        assert context.params["revoked"] == tmp_path / "revoked.yaml"
+
+
+def test_a_password_in_the_tracking_uri_is_not_on_the_gates_command_line(tmp_path, probes):
+    uri = "http://gate:password-of-the-gate@127.0.0.1:9"
+    choices = GateChoices(policy="strict", probes=probes, runs=tmp_path / "runs")
+    door = door_for(choices, tracking_uri=uri, state=tmp_path, watched=Watched(), secrets=None)
+    assert "password-of-the-gate" not in " ".join(door.worker.command)
+    other = typer.Typer()
+    other.command()(gate)
+    command = typer.main.get_command(other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*next(iter(door.worker.environment.items())))
+        with command.make_context("gate", [*door.worker.command[5:], "--", "name", "7"]) as context:
+            assert context.params["tracking_uri"] == uri
+
+
+@pytest.mark.parametrize(("alias", "release", "open_"), [("live", None, False), ("live", "birds", True)])
+def test_an_alias_that_a_guard_leaves_open_by_default_is_told(tmp_path, probes, caplog, alias, release, open_):
+    choices = GateChoices(policy="strict", probes=probes, alias=alias, release_name=release, runs=tmp_path / "runs")
+    door_for(choices, tracking_uri="http://127.0.0.1:9", state=tmp_path, watched=Watched(), secrets=None)
+    assert ("protected only by a guard that is started with --alias live" in caplog.text) is open_
 
 
 @pytest.mark.parametrize("secret", ["", "short"])
@@ -87,7 +111,7 @@ def test_serve_does_not_start_without_a_real_secret(probes, monkeypatch, secret)
         ("--path", ["--path", "/health"]),
         ("--path", ["--path", "hook"]),
         ("key", ["--key", "nowhere.key"]),
-        ("secret file", ["--secret-file", "nowhere"]),
+        ("webhook secrets", ["--secret-file", "nowhere"]),
         ("65535", ["--port", "70000"]),
         ("greater", ["--every", "0"]),
     ],

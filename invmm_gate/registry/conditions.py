@@ -1,0 +1,45 @@
+"""What is asked of a verdict beside its signature, its files and its policy, as a user gives it."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from invmm_gate.attestation.keys import TrustRoots
+from invmm_gate.attestation.revocation import Revocations, load_revocations
+from invmm_gate.gate.attesting import require_digest
+from invmm_gate.records import Weights
+from invmm_gate.registry.evidence import Demands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Nothing by default. The files are read each time: a revocation counts at once."""
+
+    revoked: Path | None = None
+    """YAML list of revoked verdicts and keys."""
+    max_age: int | None = None
+    """Days since a verdict was signed."""
+    refuse_waivers: bool = False
+    min_probes: int = 1
+    """Controls not counted."""
+    probe_set_digest: str | None = None
+
+    def demands(self, *, roots: TrustRoots, policies: Mapping[str, str], weights: Weights | None = None) -> Demands:
+        """All that is demanded. Raises ConfigError for what cannot be read."""
+        if self.probe_set_digest is not None:
+            require_digest(self.probe_set_digest)
+        return Demands(
+            roots=roots,
+            policies=policies,
+            weights=weights,
+            allow_waivers=not self.refuse_waivers,
+            revoked=self.revocations(),
+            probe_set_digest=self.probe_set_digest,
+            min_probes=self.min_probes,
+            max_age=None if self.max_age is None else datetime.timedelta(days=self.max_age),
+        )
+
+    def revocations(self) -> Revocations:
+        """What is revoked now. Raises ConfigError."""
+        return Revocations() if self.revoked is None else load_revocations(self.revoked)
