@@ -29,16 +29,19 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A protected alias on a version that nothing vouches for."""
+    """A version that nothing vouches for, with a protected alias or in a release model."""
 
     name: str
     version: str
     alias: str
+    """Empty for a version of a release model without one."""
     reason: str
     removed: bool
 
     def __str__(self) -> str:
         """One line."""
+        if not self.alias:
+            return f"version {self.version} of {self.name}, which only the gate should write to: {self.reason}"
         done = "removed" if self.removed else "still there"
         return f"alias {self.alias} of {self.name} on version {self.version}: {self.reason}; {done}"
 
@@ -63,6 +66,8 @@ class Reconciler:
     queue: Queue
     watched: Watched
     doubt: Doubt
+    terms: Callable[[], str]
+    """What versions are judged under now (`terms_of`)."""
     aliases: frozenset[str] = frozenset(("champion",))
     """Protected aliases, beside those that begin with `approved-`."""
     enforce: bool = False
@@ -73,19 +78,21 @@ class Reconciler:
     def once(self, *, again: bool = False) -> Pass:
         """One pass, newest versions first. `again` also queues what failed or stayed inconclusive.
 
-        Raises RegistryError; what was queued until then stays queued.
+        Raises RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then
+        stays queued.
         """
         self._send_what_waits()
-        listed, queued, unusable, aliased = 0, [], set(), []
+        terms = self.terms()
+        listed, queued, unusable, doubtful = 0, [], set(), []
         for record in self._listed():
             listed += 1
             if not is_registry_name(record.name):
                 unusable.add(record.name)
-            elif self.watched.gates(record.name) and self._notice(record, again):
+            elif self.watched.gates(record.name) and self._notice(record, terms, again):
                 queued.append(record.label)
-            if self._protected(record):
-                aliased.append(record)
-        alerts = [alert for record in aliased for alert in self._alerts(record)]
+            if self._protected(record) or self.watched.is_release(record.name):
+                doubtful.append(record)
+        alerts = [alert for record in doubtful for alert in self._alerts(record)]
         for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
             LOGGER.warning("%s", line)
         self.queue.prune(now=time.time())
@@ -106,9 +113,14 @@ class Reconciler:
         releases = {release_name(name, self.watched.release) for name in names}
         return self.registry.versions([*names, *sorted(releases - set(names))], limit=_ALL)
 
-    def _notice(self, record: VersionRecord, again: bool) -> bool:
+    def _notice(self, record: VersionRecord, terms: str, again: bool) -> bool:
         queued = self.queue.notice(
-            record.name, record.version, created_at_ms=record.created_at_ms, now=time.time(), again=again
+            record.name,
+            record.version,
+            created_at_ms=record.created_at_ms,
+            terms=terms,
+            now=time.time(),
+            again=again,
         )
         if queued:
             LOGGER.info("queued %s version %s: found without a verdict of ours", record.name, record.version)
@@ -121,26 +133,28 @@ class Reconciler:
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
         reason = self.doubt(record)
-        return [self._alert(record, alias, reason) for alias in self._protected(record)] if reason else []
+        if not reason:
+            return []
+        return [self._alert(record, alias, reason) for alias in self._protected(record) or [""]]
 
     def _alert(self, record: VersionRecord, alias: str, reason: str) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
-        removed = self.enforce and self.registry.aliases(record.name).get(alias) == record.version
+        removed = bool(alias) and self.enforce and self.registry.aliases(record.name).get(alias) == record.version
         if removed:
             self.registry.delete_alias(record.name, alias)
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)
 
 
-def doubt_by_record(queue: Queue) -> Doubt:
-    """Believes this queue's own record of a pass, and nothing else."""
+def doubt_by_record(queue: Queue, terms: Callable[[], str]) -> Doubt:
+    """Believes this queue's own record of a pass under the terms of now, and nothing else.
+
+    The record does not tell whether the version's files were changed afterwards; only an attestation does.
+    """
 
     def doubt(record: VersionRecord) -> str:
         job = queue.find(record.name, record.version)
-        if job is not None and job.created_at_ms == record.created_at_ms and job.outcome == "pass":
-            return ""
-        if job is not None and job.state == "running":
-            return ""  # the gate sets the alias itself, just before it ends; the next pass looks again
-        return "no pass of ours on record"
+        same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == terms()
+        return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
 
     return doubt
 
