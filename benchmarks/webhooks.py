@@ -35,7 +35,7 @@ from invmm_gate.registry.worker import Worker, WorkerSettings
 KEY = b"the-secret-of-the-benchmark"
 FORGED = b"somebody-elses-secret-text"
 MODEL = "candidate"
-GATE = """printf '%s\\n' "$3" >> "{begun}" """
+GATE = """printf '%s\\n' "$4" >> "{begun}"; printf '{{"name": "pass"}}' > "${{1#--outcome=}}" """
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def main() -> int:
         good = sum(one.kind == "good" for one in deliveries)
         registry, queue, begun = registry_with(folder, good), Queue(folder / "queue.sqlite"), folder / "begun"
         command = ("/bin/sh", "-c", GATE.format(begun=begun), "sh")
-        worker = Worker(queue, registry, None, WorkerSettings(command=command, state=folder))
+        worker = Worker(queue, registry, None, WorkerSettings(command=command, terms=lambda: "benchmark", state=folder))
         receiver = Receiver(queue=queue, secrets=Secrets((KEY,)), watched=Watched(), queued=worker.wake)
         threads = [threading.Thread(target=worker.run) for _ in range(2)]
         with HttpServer(build_app(receiver), bind("127.0.0.1", 0)) as server:

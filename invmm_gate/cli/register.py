@@ -1,13 +1,15 @@
 """`invmm-gate register`, `registry gate` and `registry guard`. Never imports torch or MLflow before it is needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.records import Weights
+from invmm_gate.cli.gate_choices import MaxAge, RefuseWaivers, Revoked, with_gate_choices
 
 if TYPE_CHECKING:
+    from invmm_gate.registry.choices import GateChoices
     from invmm_gate.registry.register import Registered
 
 REGISTER_EXAMPLE: Final = "Example: invmm-gate register --model runs/ckpt --name birds --policy strict --key gate.key"
@@ -19,52 +21,16 @@ GUARD_EXAMPLE: Final = (
 TrackingUri = Annotated[
     str | None, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server. Default: ./mlflow.db.")
 ]
-Policy = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
-Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
-Key = Annotated[
-    Path | None, typer.Option(envvar="INVMM_GATE_KEY", help="Key that signs verdicts; without it nothing is promoted.")
-]
-Roots = Annotated[
-    Path | None, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust. Default: the .pub file beside --key.")
-]
-Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
-Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
-Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
-Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
-WeightsOption = Annotated[
-    Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
-]
-Alias = Annotated[str, typer.Option(help="Alias that moves to a version that passes; '' promotes nothing.")]
-Release = Annotated[str | None, typer.Option(help="Model that what passes is released as. Default: NAME-release.")]
-Revoked = Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")]
-MaxAge = Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)]
-RefuseWaivers = Annotated[bool, typer.Option("--refuse-waivers", help="Promote nothing on a waived finding.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
+@with_gate_choices
 def register(
     *,
     model: Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")],
     name: Annotated[str, typer.Option(help="Registered model that gets a new version.")],
-    policy: Policy,
-    probes: Probes = Path("probes"),
-    key: Key = None,
-    roots: Roots = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    rows: Rows = None,
-    sscd: Sscd = None,
-    waivers: Waivers = None,
-    baseline: Baseline = None,
-    weights: WeightsOption = None,
-    alias: Alias = "champion",
-    release_name: Release = None,
-    revoked: Revoked = None,
-    max_age: MaxAge = None,
-    refuse_waivers: RefuseWaivers = False,
+    choices: "GateChoices",
     tracking_uri: TrackingUri = None,
     state: Annotated[Path, typer.Option(help="Folder of run folders and outbox.")] = Path(".invmm-gate"),
     gate: Annotated[bool, typer.Option(help="Gate the version now, or leave it to `registry serve`.")] = True,
@@ -74,27 +40,10 @@ def register(
     """Register a checkpoint as a version that waits, gate it, and promote a signed copy of it if it passes."""
     from invmm_gate.cli.show import TerminalProgress, as_json, printable
     from invmm_gate.registry.client import Registry
-    from invmm_gate.registry.conditions import Conditions
-    from invmm_gate.registry.register import GateChoices, create_version
+    from invmm_gate.registry.register import create_version
     from invmm_gate.registry.register import register as run_register
 
-    choices = GateChoices(
-        policy=policy,
-        probes=probes,
-        key=key,
-        roots=roots,
-        seed=seed,
-        device=device,
-        rows=rows,
-        sscd=sscd,
-        waivers=waivers,
-        baseline=baseline,
-        weights=weights,
-        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
-        alias=alias,
-        release_name=release_name,
-        runs=state / "runs",
-    )
+    choices = replace(choices, runs=state / "runs")
     registry = Registry(tracking_uri)
     with TerminalProgress(quiet=quiet or json) as progress:
         if gate:
@@ -107,56 +56,29 @@ def register(
     return 0
 
 
+@with_gate_choices
 def gate(
     name: Annotated[str, typer.Argument(help="Registered model.")],
     version: Annotated[str, typer.Argument(help="Its version, a number.")],
     *,
-    policy: Policy,
-    probes: Probes = Path("probes"),
-    key: Key = None,
-    roots: Roots = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    rows: Rows = None,
-    sscd: Sscd = None,
-    waivers: Waivers = None,
-    baseline: Baseline = None,
-    weights: WeightsOption = None,
-    alias: Alias = "champion",
-    release_name: Release = None,
-    revoked: Revoked = None,
-    max_age: MaxAge = None,
-    refuse_waivers: RefuseWaivers = False,
+    choices: "GateChoices",
     tracking_uri: TrackingUri = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path(".invmm-gate/runs"),
+    outcome: Annotated[Path | None, typer.Option(help="File for the outcome, for `serve` and `sync`.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Gate a version that is registered already; one whose verdict still holds is not measured again."""
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.registry.client import Registry
-    from invmm_gate.registry.conditions import Conditions
-    from invmm_gate.registry.register import GateChoices, gate_version
+    from invmm_gate.registry.outcome import telling
+    from invmm_gate.registry.register import gate_version
 
-    choices = GateChoices(
-        policy=policy,
-        probes=probes,
-        key=key,
-        roots=roots,
-        seed=seed,
-        device=device,
-        rows=rows,
-        sscd=sscd,
-        waivers=waivers,
-        baseline=baseline,
-        weights=weights,
-        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
-        alias=alias,
-        release_name=release_name,
-        runs=runs,
-    )
+    choices = replace(choices, runs=runs)
     with TerminalProgress(quiet=quiet or json) as progress:
-        done = gate_version(Registry(tracking_uri), name, version, choices=choices, progress=progress)
+        done = telling(
+            lambda: gate_version(Registry(tracking_uri), name, version, choices=choices, progress=progress), outcome
+        )
     return _ended(done, json=json)
 
 
@@ -211,6 +133,7 @@ def _ended(done: "Registered", *, json: bool) -> int:
                 "released": released,
                 "delivered": done.delivered,
                 "not_promoted": done.blocked,
+                "remark": done.remark,
             }
         )
         return done.exit_code
@@ -219,6 +142,8 @@ def _ended(done: "Registered", *, json: bool) -> int:
         typer.echo(printable(f"  report: {done.run}/report.html"))
     if released:
         typer.echo(printable(f"  released: {released}"))
+    if done.remark:
+        typer.echo(printable(f"  {done.remark}"))
     if done.blocked:
         typer.echo(printable(f"  not promoted: {done.blocked}"), err=True)
     if not done.delivered:

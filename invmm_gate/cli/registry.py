@@ -1,31 +1,17 @@
 """`invmm-gate registry`: the gate at the model registry. Never imports torch or MLflow before it is needed."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_gate.cli.register import (
-    Alias,
-    Baseline,
-    Device,
-    Json,
-    Key,
-    MaxAge,
-    Policy,
-    Probes,
-    RefuseWaivers,
-    Release,
-    Revoked,
-    Roots,
-    Rows,
-    Seed,
-    Sscd,
-    Waivers,
-    WeightsOption,
-)
+from invmm_gate.cli.gate_choices import with_gate_choices
+from invmm_gate.cli.register import Json
 
-_EXAMPLE = "--tracking-uri http://mlflow:5000 --policy strict --key gate.key"
+if TYPE_CHECKING:
+    from invmm_gate.registry.choices import GateChoices
+
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
 TrackingUri = Annotated[str, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server.")]
@@ -44,25 +30,11 @@ SecretFile = Annotated[
 @app.command(
     epilog="Example: invmm-gate registry serve --tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 )
+@with_gate_choices
 def serve(
     *,
     tracking_uri: TrackingUri,
-    policy: Policy,
-    probes: Probes = Path("probes"),
-    key: Key = None,
-    roots: Roots = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    rows: Rows = None,
-    sscd: Sscd = None,
-    waivers: Waivers = None,
-    baseline: Baseline = None,
-    weights: WeightsOption = None,
-    alias: Alias = "champion",
-    release_name: Release = None,
-    revoked: Revoked = None,
-    max_age: MaxAge = None,
-    refuse_waivers: RefuseWaivers = False,
+    choices: "GateChoices",
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -78,36 +50,18 @@ def serve(
     depth: Annotated[int, typer.Option(help="Waiting versions above which webhooks are put off.", min=1)] = 10_000,
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
-    from invmm_gate.registry.choices import GateChoices
-    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import Listening, door_for
     from invmm_gate.registry.serve import serve as run_serve
     from invmm_gate.registry.signature import read_secrets
     from invmm_gate.registry.watched import Watched
 
-    choices = GateChoices(
-        policy=policy,
-        probes=probes,
-        key=key,
-        roots=roots,
-        seed=seed,
-        device=device,
-        rows=rows,
-        sscd=sscd,
-        waivers=waivers,
-        baseline=baseline,
-        weights=weights,
-        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
-        alias=alias,
-        release_name=release_name,
-        runs=state / "runs",
-    )
+    choices = replace(choices, runs=state / "runs")
     door = door_for(
         choices,
         tracking_uri=tracking_uri,
         state=state,
-        watched=Watched(names=tuple(model or ()), release=release_name),
+        watched=Watched(names=tuple(model or ()), release=choices.release_name),
         secrets=read_secrets(secret_file),
         protected=protect or (),
         enforce=enforce,
@@ -122,25 +76,11 @@ def serve(
 @app.command(
     epilog="Example: invmm-gate registry sync --tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 )
+@with_gate_choices
 def sync(
     *,
     tracking_uri: TrackingUri,
-    policy: Policy,
-    probes: Probes = Path("probes"),
-    key: Key = None,
-    roots: Roots = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    rows: Rows = None,
-    sscd: Sscd = None,
-    waivers: Waivers = None,
-    baseline: Baseline = None,
-    weights: WeightsOption = None,
-    alias: Alias = "champion",
-    release_name: Release = None,
-    revoked: Revoked = None,
-    max_age: MaxAge = None,
-    refuse_waivers: RefuseWaivers = False,
+    choices: "GateChoices",
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -159,36 +99,18 @@ def sync(
     Exits with 11 if a version has no verdict or a protected alias is not vouched for; a block is a verdict.
     """
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.registry.choices import GateChoices
-    from invmm_gate.registry.conditions import Conditions
     from invmm_gate.registry.logs import log_to_stderr
     from invmm_gate.registry.serve import door_for
-    from invmm_gate.registry.serve import sync as run_sync
     from invmm_gate.registry.signature import read_optional_secrets
+    from invmm_gate.registry.sync import sync as run_sync
     from invmm_gate.registry.watched import Watched
 
-    choices = GateChoices(
-        policy=policy,
-        probes=probes,
-        key=key,
-        roots=roots,
-        seed=seed,
-        device=device,
-        rows=rows,
-        sscd=sscd,
-        waivers=waivers,
-        baseline=baseline,
-        weights=weights,
-        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
-        alias=alias,
-        release_name=release_name,
-        runs=state / "runs",
-    )
+    choices = replace(choices, runs=state / "runs")
     door = door_for(
         choices,
         tracking_uri=tracking_uri,
         state=state,
-        watched=Watched(names=tuple(model or ()), release=release_name),
+        watched=Watched(names=tuple(model or ()), release=choices.release_name),
         secrets=read_optional_secrets(secret_file),
         protected=protect or (),
         enforce=enforce,

@@ -11,10 +11,12 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
 from invmm_gate.policy.schema import load_policy
+from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.records import Weights
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.outbox import Outbox
+from invmm_gate.registry.terms import terms_of
 
 Clock = Callable[[], datetime.datetime]
 """Asked again where hours may have passed, as between a measurement and its signature."""
@@ -86,6 +88,15 @@ class GateChoices:
                 do="give the roots of this key, or add it to them",
             )
         return roots
+
+    def terms(self) -> str:
+        """What versions are judged under now, by policy and manifest as they lie there. Raises GateError."""
+        return terms_of(
+            policy=load_policy(self.policy).digest,
+            probe_set=probe_set_digest(read_manifest(self.probes)),
+            seed=self.seed,
+            weights=self.weights,
+        )
 
     def options(self, model: Path) -> Options:
         """What `check` is asked to do."""

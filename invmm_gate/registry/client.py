@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final, final
 from invmm_gate.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
 from invmm_gate.registry.connection import asked, connect, is_missing, registry_store, require_answer, transferring
-from invmm_gate.registry.names import POSING, safe_registry_name
+from invmm_gate.registry.names import POSING, is_verdict_tag, safe_registry_name
 from invmm_gate.registry.places import ClientPlaces
 from invmm_gate.registry.uploads import Uploads
 from invmm_gate.tracking.server import DEFAULT_URI, absolute
@@ -137,10 +138,12 @@ class Registry:
                 return
 
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set the tags one after the other, in their order. A guard may first hash the version's files for each."""
+        """Set the tags one after the other, in their order."""
         self.require_answer()
         for key, value in tags.items():
-            with asked(self.uri, f"set tag {key} of {name}/{version}"), transferring():
+            # a guard may first hash the version's files; a claim is to be answered soon, or somebody else takes it
+            waiting = transferring() if is_verdict_tag(key, value) else nullcontext()
+            with asked(self.uri, f"set tag {key} of {name}/{version}"), waiting:
                 self._asked_client().set_model_version_tag(name, version, key, value)
 
     def delete_tag(self, name: str, version: str, key: str) -> None:

@@ -21,9 +21,9 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, evidence_for, state_of, verdict_tags
-from invmm_gate.registry.names import REASON, RUN, STATE, is_release, release_name
+from invmm_gate.registry.names import ERROR, REASON, RUN, STATE, VERDICT_TAGS, is_release, release_name
 from invmm_gate.registry.outbox import Outbox, Parcel
-from invmm_gate.registry.promotion import Promotion, promote
+from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.tracking.contents import contents
 
@@ -39,7 +39,7 @@ class Delivered:
     """What became of a parcel."""
 
     run_id: str
-    released: VersionRecord | None
+    promoted: Promoted | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +95,16 @@ def deliver(
         )
     run_id = _published(Path(parcel.run), registry)
     if parcel.roots is None:
-        registry.set_tags(record.name, record.version, {RUN: run_id})
-        _tag_unsigned(registry, record)
-        return Delivered(run_id=run_id, released=None)
+        _tag_unsigned(registry, record, run_id)
+        return Delivered(run_id=run_id, promoted=None)
     with tempfile.TemporaryDirectory(prefix=".version-", dir=scratch) as folder:
         files = checkpoint or registry.download(record, Path(folder) / "files")
         envelope = read_attestation(Path(parcel.run) / ATTESTATION)
         evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
-        place = _prove(registry, run_id, parcel, evidence)
+        place = _prove(registry, run_id, parcel, evidence, Path(folder))
         registry.set_tags(record.name, record.version, {RUN: place})
-        released = settle(registry, record, evidence, promotion_of(parcel, place, Path(folder)), now=now)
-    return Delivered(run_id=run_id, released=released)
+        promoted = settle(registry, record, evidence, promotion_of(parcel, place, Path(folder)), now=now)
+    return Delivered(run_id=run_id, promoted=promoted)
 
 
 def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
@@ -129,40 +128,56 @@ def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
 
 def settle(
     registry: Registry, record: VersionRecord, evidence: Evidence, terms: Promotion | None, *, now: datetime.datetime
-) -> VersionRecord | None:
-    """Tag the version with what its attestation says, and promote it if that is a pass; the released version."""
+) -> Promoted | None:
+    """Tag the version with what its attestation says, and promote it if that is a pass."""
     said = evidence.statement
     state = state_of(said.decision)
     registry.set_tags(record.name, record.version, verdict_tags(said) | {STATE: state})
     if REASON in record.tags:
         registry.delete_tag(record.name, record.version, REASON)
-    if terms is None or state != "pass" or is_release(record.name, record.tags, terms.release_name):
+    if terms is None or state != "pass" or is_release(record.name, terms.release_name):
         return None
     return promote(registry, record, evidence, terms, now=now)
 
 
-def _tag_unsigned(registry: Registry, record: VersionRecord) -> None:
+def _tag_unsigned(registry: Registry, record: VersionRecord, run_id: str) -> None:
+    """Nothing that only an attestation may say, and nothing that an earlier one said."""
     reason = "the verdict is not signed, so it promotes nothing; give the gate a key"
-    registry.set_tags(record.name, record.version, {REASON: reason, STATE: "inconclusive"})
+    registry.set_tags(record.name, record.version, {RUN: run_id, REASON: reason, STATE: ERROR})
+    for key in sorted(VERDICT_TAGS & record.tags.keys()):
+        try:
+            registry.delete_tag(record.name, record.version, key)
+        except RegistryDownError:
+            raise
+        except RegistryError:  # a guard keeps what was attested; REASON tells the reader
+            return
 
 
 def _published(run: Path, registry: Registry) -> str:
     """The id of the MLflow run that holds report, verdict and attestation."""
     folder = RunFolder(run)
+    data = folder.data()
     try:
         finishing.publish(folder, registry.uri)
     except PublishError as error:
         raise RegistryDownError(error.found, expected=error.expected, do=error.do) from error
-    return registry.uploads.run_of(contents(folder.data(), run).key)
+    return registry.uploads.run_of(contents(data, run).key)
 
 
-def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence) -> str:
+def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, scratch: Path) -> str:
     """The signed files in a folder of the version's own: versions with the same files share the gate's run.
 
-    A report that was rendered again with pictures is not the attested one, and stays where it is.
+    The report is rendered from the records, as it was when it was signed: the run folder's may show pictures.
     """
     run, folder = Path(parcel.run), f"{parcel.name}-v{parcel.version}"
-    attested = sha256((run / REPORT).read_bytes()).hexdigest() == evidence.statement.report_digest
-    for name in (*((REPORT,) if attested else ()), "verdict.json", ATTESTATION):
-        registry.uploads.add_file(run_id, run / name, folder)
+    report = scratch / REPORT
+    report.write_bytes(finishing.redacted_report(RunFolder(run).data()))
+    if sha256(report.read_bytes()).hexdigest() != evidence.statement.report_digest:
+        raise RegistryError(
+            f"the records in {run} do not give the report that was signed",
+            expected="the records and the version of the gate that the signature is of",
+            do="gate the version again",
+        )
+    for path in (report, run / "verdict.json", run / ATTESTATION):
+        registry.uploads.add_file(run_id, path, folder)
     return f"{run_id}/{folder}"

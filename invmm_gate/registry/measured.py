@@ -4,10 +4,8 @@ import datetime
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
-from invmm_gate import __version__
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.attesting import sign_run
@@ -19,18 +17,35 @@ from invmm_gate.records import Verdict
 from invmm_gate.registry.choices import Clock, GateChoices
 from invmm_gate.registry.client import VersionRecord
 from invmm_gate.registry.outbox import Parcel, parcel_digest
+from invmm_gate.registry.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
 
 
 def measure_and_sign(
-    record: VersionRecord, inputs: Inputs, choices: GateChoices, progress: Progress, *, now: Clock
+    record: VersionRecord,
+    inputs: Inputs,
+    choices: GateChoices,
+    progress: Progress,
+    *,
+    previous: Path | None,
+    now: Clock,
 ) -> tuple[Parcel, Verdict]:
-    """The verdict on the files of a version, on disk and, with a key, signed. Raises GateError."""
-    checked = _checked(record, inputs, choices, progress, today=now().date())
+    """The verdict on the files of a version, on disk and, with a key, signed. Raises GateError.
+
+    `previous` is the attestation of what is released now: the new one gets the next number.
+    """
+    checked = _checked(inputs, choices, progress, today=now().date())
     signed = now()
     if choices.key is not None:
-        beside = circumstances(choices.waivers, choices.baseline)
-        sign_run(checked.folder, key=choices.key, now=signed, policy=choices.policy, beside=beside)
+        sign_run(
+            checked.folder,
+            key=choices.key,
+            now=signed,
+            policy=choices.policy,
+            beside=circumstances(choices.waivers, choices.baseline),
+            previous=previous,
+            roots=choices.roots_file(),
+        )
     else:
         RunFolder(checked.folder).forget(ATTESTATION)  # of an earlier verdict
     proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
@@ -61,11 +76,9 @@ def parcel_for(
     )
 
 
-def _checked(
-    record: VersionRecord, inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date
-) -> Checked:
-    """The check in the version's own folder: the first one that holds no run, or one that goes on from there."""
-    for folder in _folders(record, inputs, choices):
+def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date) -> Checked:
+    """The check in the folder of these bytes: the first one that holds no run, or one that goes on from there."""
+    for folder in _folders(inputs, choices):
         RunFolder(folder).refuse_if_in_use()
         begun = (folder / "run.json").exists()
         try:
@@ -73,12 +86,19 @@ def _checked(
         except RunFolderError as error:
             if not begun:
                 raise
-            progress.note(f"beginning anew: {error}")  # another device, thread count or version of the gate
+            progress.note(f"beginning anew: {error}")  # another device or thread count
     raise RunFolderError("there is no folder for the run")
 
 
-def _folders(record: VersionRecord, inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
-    parts = (inputs.model.digest, inputs.policy.digest, inputs.probe_set.digest, choices.seed, __version__)
-    key = sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
+def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
+    """Versions with the same files share a run, and so are measured once."""
+    name = f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
     for number in itertools.count(1):
-        yield choices.runs / f"{record.name}-v{record.version}-{key}{'' if number == 1 else f'-{number}'}"
+        yield choices.runs / f"{name}{'' if number == 1 else f'-{number}'}"
+
+
+def terms_for(inputs: Inputs, choices: GateChoices) -> str:
+    """What a version is judged under, by the files as they were read for it."""
+    return terms_of(
+        policy=inputs.policy.digest, probe_set=inputs.probe_set.digest, seed=choices.seed, weights=choices.weights
+    )

@@ -1,7 +1,6 @@
 """Names in the registry: the tags of a model version, and what a model or an alias may be called."""
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from invmm_gate.errors import ConfigError
@@ -30,6 +29,8 @@ REASON: Final = "invmm.reason"
 """One line for the reader of a version that has no verdict."""
 PROMOTED_FROM: Final = "invmm.promoted_from"
 """On a version of a release model: `name/version` of the one that was gated."""
+PROMOTED_CREATED: Final = "invmm.promoted_created"
+"""When the registry made that one, in ms: a model that is deleted and made again begins at version 1 again."""
 
 POSING: Final = "mlflow.prompt.is_prompt"
 """MLflow's own tag of prompts: its searches pass over every version of a model of which one version carries it."""
@@ -72,6 +73,17 @@ def is_verdict_tag(key: str, value: str | None) -> bool:
     return key in VERDICT_TAGS or (key == STATE and value not in UNDECIDED)
 
 
-def is_release(name: str, tags: Mapping[str, str], chosen: str | None = None) -> bool:
-    """Whether a version is one that the gate released: such a one is judged again, but never promoted further."""
-    return PROMOTED_FROM in tags or name == chosen or name.endswith(RELEASE_SUFFIX)
+def is_release(name: str, chosen: str | None = None) -> bool:
+    """Whether only the gate should write versions of this model: they are judged again, but never promoted further."""
+    return name == chosen or name.endswith(RELEASE_SUFFIX)
+
+
+def candidate_name(name: str, chosen: str | None = None) -> str:
+    """The name itself. Raises ConfigError for one that the gate does not work on, and for that of a release model."""
+    if is_release(safe_registry_name(name), chosen):
+        raise ConfigError(
+            f"model {name}, which is for what the gate releases",
+            expected=f"a model of candidates, not called *{RELEASE_SUFFIX} nor as --release-name says",
+            do="register it under another name",
+        )
+    return name

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, final
 
 from invmm_gate.errors import INCONCLUSIVE, ConfigError, GateError
 from invmm_gate.registry.disks import refuse_network_disk
+from invmm_gate.registry.queue_tables import AGAIN, CLAIM, COLUMNS, SCHEMA, TABLES
 
 State = Literal["queued", "running", "done", "failed"]
 Offered = Literal["queued", "known", "replay", "full"]
@@ -20,46 +21,6 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that a job waits at most; one that is to wait longer was written before the clock was set back."""
 KEEP_DELIVERIES: Final = 7 * 86_400.0
 """Seconds; far above any window of timestamps, after which a replay is refused by its age."""
-
-_SCHEMA: Final = 1
-_TABLES: Final = """
-CREATE TABLE owner (id TEXT NOT NULL) STRICT;
-CREATE TABLE deliveries (id TEXT PRIMARY KEY, received REAL NOT NULL) STRICT, WITHOUT ROWID;
-CREATE INDEX deliveries_by_age ON deliveries (received);
-CREATE TABLE jobs (
-  id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL,
-  version TEXT NOT NULL,
-  created_at_ms INTEGER,
-  state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'done', 'failed')),
-  attempts INTEGER NOT NULL DEFAULT 0,
-  waits INTEGER NOT NULL DEFAULT 0,
-  not_before REAL NOT NULL DEFAULT 0,
-  token TEXT,
-  owner TEXT,
-  lease_until REAL,
-  outcome TEXT,
-  exit_code INTEGER,
-  log TEXT,
-  queued_at REAL NOT NULL,
-  ended_at REAL,
-  UNIQUE (name, version)
-) STRICT;
-CREATE INDEX jobs_by_turn ON jobs (state, not_before, id);
-"""
-_COLUMNS: Final = "id, name, version, created_at_ms, state, attempts, waits, token, outcome, exit_code, log"
-_CLAIM: Final = f"""
-UPDATE jobs SET state = 'running', attempts = attempts + 1, token = :token, owner = :owner, lease_until = :until
-WHERE id = (
-  SELECT id FROM jobs
-  WHERE (state = 'queued' AND (not_before <= :now OR not_before > :far)) OR (state = 'running' AND lease_until <= :now)
-  ORDER BY not_before, id LIMIT 1
-) RETURNING {_COLUMNS}
-"""  # noqa: S608  (no outside text)
-_AGAIN: Final = """
-UPDATE jobs SET state = 'queued', attempts = 0, waits = 0, not_before = 0, outcome = NULL, exit_code = NULL,
-  created_at_ms = ?, queued_at = ? WHERE id = ?
-"""
 
 
 class QueueError(GateError):
@@ -87,6 +48,8 @@ class Job:
     outcome: str | None
     exit_code: int | None
     log: str | None
+    terms: str
+    """What an ended job was judged under (`terms_of`)."""
 
 
 @final
@@ -110,7 +73,11 @@ class Queue:
                 self._make_tables()
                 self.owner: str = database.execute("SELECT id FROM owner").fetchone()["id"]
         except (sqlite3.Error, OSError, QueueError) as error:
-            raise ConfigError(f"cannot use {path}: {error}", expected="a queue that serve or sync made") from error
+            raise ConfigError(
+                f"cannot use {path}: {error}",
+                expected="a queue that serve or sync of this version made",
+                do="move it away: every version is then found and gated anew",
+            ) from error
 
     def close(self) -> None:
         """The queue cannot be used afterwards."""
@@ -130,33 +97,35 @@ class Queue:
                 self._insert(name, version, created_at_ms=None, now=now)
             return "known" if known else "queued"
 
-    def notice(self, name: str, version: str, *, created_at_ms: int, now: float, again: bool = False) -> bool:
+    def notice(
+        self, name: str, version: str, *, created_at_ms: int, terms: str, now: float, again: bool = False
+    ) -> bool:
         """Queue a version that the registry lists, unless this very version is queued, running or ended already.
 
-        `again` also queues one that failed or stayed inconclusive. Returns whether it was queued. No depth limit:
-        what exists must be gated.
+        What ended under other terms counts as not ended. `again` also queues what failed or stayed inconclusive.
+        Returns whether it was queued. No depth limit: what exists must be gated.
         """
         with self._transaction() as database:
             job = self._find(name, version)
             if job is None:
                 self._insert(name, version, created_at_ms=created_at_ms, now=now)
                 return True
-            same = job.created_at_ms == created_at_ms and job.outcome != "gone"
+            same = job.created_at_ms == created_at_ms and job.outcome != "gone" and job.terms == terms
             if job.state in ("queued", "running") or (same and not (again and job.outcome not in ("pass", "block"))):
                 return False
-            database.execute(_AGAIN, (created_at_ms, now, job.id))
+            database.execute(AGAIN, (created_at_ms, now, job.id))
             return True
 
     def claim(self, owner: str, *, now: float, lease: float) -> Job | None:
         """The next job whose turn it is, for `lease` seconds; one whose holder let its lease run out is taken again."""
         values = {"token": secrets.token_hex(16), "owner": owner, "until": now + lease, "now": now}
         with self._transaction() as database:
-            row = database.execute(_CLAIM, values | {"far": now + LONGEST_WAIT}).fetchone()
+            row = database.execute(CLAIM, values | {"far": now + LONGEST_WAIT}).fetchone()
             return Job(**row) if row else None
 
-    def renew(self, job: Job, *, now: float, lease: float) -> bool:
-        """Hold a claimed job longer; False if somebody else has it by now."""
-        return self._held(job, "lease_until = ?", (now + lease,))
+    def renew(self, job: Job, *, until: float) -> bool:
+        """Hold a claimed job until that time; False if somebody else has it by now."""
+        return self._held(job, "lease_until = ?", (until,))
 
     def identify(self, job: Job, created_at_ms: int) -> bool:
         """Note which version of that number it is; False if somebody else has the job by now."""
@@ -168,11 +137,19 @@ class Queue:
         return self._held(job, f"state = 'queued', token = NULL, not_before = ?, {change}", (not_before,))
 
     def finish(
-        self, job: Job, *, state: Literal["done", "failed"], outcome: str, exit_code: int | None, log: str, now: float
+        self,
+        job: Job,
+        *,
+        state: Literal["done", "failed"],
+        outcome: str,
+        terms: str,
+        exit_code: int | None,
+        log: str,
+        now: float,
     ) -> bool:
         """End a claimed job for good; False if somebody else has it by now, and nothing is changed."""
-        change = "state = ?, outcome = ?, exit_code = ?, log = ?, ended_at = ?, token = NULL"
-        return self._held(job, change, (state, outcome, exit_code, log, now))
+        change = "state = ?, outcome = ?, terms = ?, exit_code = ?, log = ?, ended_at = ?, token = NULL"
+        return self._held(job, change, (state, outcome, terms, exit_code, log, now))
 
     def find(self, name: str, version: str) -> Job | None:
         """The job of a version."""
@@ -182,7 +159,7 @@ class Queue:
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, oldest first."""
         with self._transaction() as database:
-            return tuple(Job(**row) for row in database.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY id"))  # noqa: S608
+            return tuple(Job(**row) for row in database.execute(f"SELECT {COLUMNS} FROM jobs ORDER BY id"))  # noqa: S608
 
     def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
@@ -214,15 +191,15 @@ class Queue:
     def _make_tables(self) -> None:
         found = self._database.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
-            for statement in _TABLES.split(";\n"):
+            for statement in TABLES.split(";\n"):
                 self._database.execute(statement)
             self._database.execute("INSERT INTO owner (id) VALUES (?)", (secrets.token_hex(8),))
-            self._database.execute(f"PRAGMA user_version = {_SCHEMA}")
-        elif found != _SCHEMA:
-            raise QueueError(f"its layout is number {found}, not {_SCHEMA}")
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+        elif found != SCHEMA:
+            raise QueueError(f"its layout is number {found}, not {SCHEMA}")
 
     def _find(self, name: str, version: str) -> Job | None:
-        query = f"SELECT {_COLUMNS} FROM jobs WHERE name = ? AND version = ?"  # noqa: S608
+        query = f"SELECT {COLUMNS} FROM jobs WHERE name = ? AND version = ?"  # noqa: S608
         row = self._database.execute(query, (name, version)).fetchone()
         return Job(**row) if row else None
 

@@ -33,12 +33,12 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A protected alias on a version that nothing vouches for, or a version that should not be as it is."""
+    """A version with a protected alias or in a release model that nothing vouches for, or one that poses as a prompt."""
 
     name: str
     version: str
     alias: str
-    """Empty where the version itself is what is wrong."""
+    """Empty where it is about the version itself."""
     reason: str
     removed: bool
 
@@ -70,6 +70,8 @@ class Reconciler:
     queue: Queue
     watched: Watched
     doubt: Doubt
+    terms: Callable[[], str]
+    """What versions are judged under now (`terms_of`)."""
     aliases: frozenset[str] = frozenset(("champion",))
     """Protected aliases, beside those that begin with `approved-`."""
     enforce: bool = False
@@ -80,17 +82,19 @@ class Reconciler:
     def once(self, *, again: bool = False) -> Pass:
         """One pass, newest versions first. `again` also queues what failed or stayed inconclusive.
 
-        Raises RegistryError; what was queued until then stays queued.
+        Raises RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then
+        stays queued.
         """
         self._send_what_waits()
+        terms = self.terms()
         listed, queued, unusable, suspects = 0, [], set(), []
         for record in self._listed():
             listed += 1
             if not is_registry_name(record.name):
                 unusable.add(record.name)
-            elif self.watched.gates(record.name) and self._notice(record, again):
+            elif self.watched.gates(record.name) and self._notice(record, terms, again):
                 queued.append(record.label)
-            if self._protected(record) or POSING in record.tags:
+            if self._protected(record) or POSING in record.tags or self.watched.is_release(record.name):
                 suspects.append(record)
         alerts = [alert for record in suspects for alert in self._alerts(record)]
         for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
@@ -113,9 +117,14 @@ class Reconciler:
         releases = {release_name(name, self.watched.release) for name in names}
         return self.registry.versions([*names, *sorted(releases - set(names))], limit=_ALL)
 
-    def _notice(self, record: VersionRecord, again: bool) -> bool:
+    def _notice(self, record: VersionRecord, terms: str, again: bool) -> bool:
         queued = self.queue.notice(
-            record.name, record.version, created_at_ms=record.created_at_ms, now=time.time(), again=again
+            record.name,
+            record.version,
+            created_at_ms=record.created_at_ms,
+            terms=terms,
+            now=time.time(),
+            again=again,
         )
         if queued:
             LOGGER.info("queued %s version %s: found without a verdict of ours", record.name, record.version)
@@ -127,13 +136,23 @@ class Reconciler:
         return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
-        aliases = self._protected(record)
-        reason, known = self._reason(record) if aliases else ("", True)
-        alerts = [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases if reason]
+        alerts = self._doubts(record)
         if POSING in record.tags:
             hides = f"its tag {POSING} hides the model from MLflow's own lists"
             alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
         return alerts
+
+    def _doubts(self, record: VersionRecord) -> list[Alert]:
+        """One for each protected alias, or one for a version of a release model without any."""
+        aliases = self._protected(record)
+        if not aliases and not self.watched.is_release(record.name):
+            return []
+        reason, known = self._reason(record)
+        if not reason:
+            return []
+        if not aliases:
+            aliases, reason = [""], f"only the gate should write to a release model: {reason}"
+        return [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases]
 
     def _reason(self, record: VersionRecord) -> tuple[str, bool]:
         """What is wrong with the version, and whether that is known: what cannot be checked is no reason to remove."""
@@ -146,22 +165,22 @@ class Reconciler:
 
     def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
-        removed = remove and self.registry.aliases(record.name).get(alias) == record.version
+        removed = bool(alias) and remove and self.registry.aliases(record.name).get(alias) == record.version
         if removed:
             self.registry.delete_alias(record.name, alias)
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)
 
 
-def doubt_by_record(queue: Queue) -> Doubt:
-    """Believes this queue's own record of a pass, and nothing else."""
+def doubt_by_record(queue: Queue, terms: Callable[[], str]) -> Doubt:
+    """Believes this queue's own record of a pass under the terms of now, and nothing else.
+
+    The record does not tell whether the version's files were changed afterwards; only an attestation does.
+    """
 
     def doubt(record: VersionRecord) -> str:
         job = queue.find(record.name, record.version)
-        if job is not None and job.created_at_ms == record.created_at_ms and job.outcome == "pass":
-            return ""
-        if job is not None and job.state == "running":
-            return ""  # the gate sets the alias itself, just before it ends; the next pass looks again
-        return "no pass of ours on record"
+        same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == terms()
+        return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
 
     return doubt
 

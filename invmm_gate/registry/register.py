@@ -8,23 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import BLOCK, INCONCLUSIVE, PASS, GateError, ModelError, RegistryError, VerificationError
-from invmm_gate.gate.inputs import Inputs, prepare
+from invmm_gate.errors import GateError, ModelError, RegistryError, VerificationError
+from invmm_gate.gate.inputs import prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.registry.artefacts import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, deliver, promotion_of, settle
-from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for, state_of
-from invmm_gate.registry.measured import measure_and_sign, parcel_for
-from invmm_gate.registry.names import ERROR, PENDING, REASON, RUN, RUNNING, STATE, is_release, safe_registry_name
+from invmm_gate.registry.earlier import attestation_before, verdict_that_holds
+from invmm_gate.registry.evidence import Evidence, state_of
+from invmm_gate.registry.measured import measure_and_sign, parcel_for, terms_for
+from invmm_gate.registry.names import (
+    ERROR,
+    PENDING,
+    REASON,
+    RUN,
+    RUNNING,
+    STATE,
+    candidate_name,
+    is_release,
+)
 from invmm_gate.registry.outbox import OutboxBusyError, Parcel
+from invmm_gate.registry.outcome import EXIT_CODES
+from invmm_gate.registry.promotion import Promoted
 from invmm_gate.registry.source import named
 
 __all__ = ["GateChoices", "Registered", "gate_version", "register"]
 
-_EXIT_CODES: Final = {"pass": PASS, "block": BLOCK, "inconclusive": INCONCLUSIVE}
 _OUTBOX_SECONDS: Final = 30.0
 """How long another process may send before this one leaves its parcel to it."""
 
@@ -46,11 +57,20 @@ class Registered:
     """Whether the registry knows; otherwise the outbox does."""
     blocked: str = ""
     """Why a version that passed was not promoted; empty if it was, or was not meant to be."""
+    remark: str = ""
+    """Why the alias did not move although nothing is wrong: a later version has it, or this one is a release."""
+    terms: str = ""
+    """What it was judged under (`terms_of`)."""
+
+    @property
+    def outcome(self) -> str:
+        """The verdict's, but a pass that was to be promoted and was not is inconclusive."""
+        return "inconclusive" if self.decision == "pass" and self.blocked else self.decision
 
     @property
     def exit_code(self) -> int:
-        """The verdict's, but a pass that was to be promoted and was not is inconclusive."""
-        return INCONCLUSIVE if self.decision == "pass" and self.blocked else _EXIT_CODES[self.decision]
+        """That of the outcome."""
+        return EXIT_CODES[self.outcome]
 
 
 def register(
@@ -65,8 +85,7 @@ def create_version(
     checkpoint: Path, name: str, registry: Registry, *, choices: GateChoices, progress: Progress
 ) -> VersionRecord:
     """A version that waits for its verdict. Bad input, which is looked for first, creates nothing. Raises GateError."""
-    safe_registry_name(name)
-    choices.check(name)
+    choices.check(candidate_name(name, choices.release_name))
     model = prepare(choices.options(checkpoint)).model
     registry.require_answer()
     root = checkpoint if checkpoint.is_dir() else checkpoint.parent
@@ -88,67 +107,49 @@ def gate_version(
     record = registry.version(name, version)
     if record is None:
         raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
-    with _state_noted(registry, record), _files_of(registry, record, choices) as checkpoint:
+    with (
+        _state_noted(registry, record),
+        _scratch(choices) as aside,
+        _files_of(registry, record, choices) as checkpoint,
+    ):
         inputs = prepare(choices.options(checkpoint))
-        evidence = _verdict_that_holds(registry, record, inputs, choices, now=now())
-        if evidence is not None:
-            progress.note(f"{record.label} has a verdict that still holds; not measured again")
-            return _settled(registry, record, evidence, choices, now=now())
-        registry.set_tags(name, version, {STATE: RUNNING})
-        parcel, verdict = measure_and_sign(record, inputs, choices, progress, now=now)
-        done = Registered(
+        begun = Registered(
             name=name,
             version=version,
-            decision=verdict.decision,
+            decision="inconclusive",
             model_digest=inputs.model.digest,
-            run=parcel.run,
+            terms=terms_for(inputs, choices),
         )
+        evidence = verdict_that_holds(registry, record, inputs, choices, now=now())
+        if evidence is not None:
+            progress.note(f"{record.label} has a verdict that still holds; not measured again")
+            return _settled(registry, record, evidence, begun, choices, now=now())
+        previous = attestation_before(registry, name, choices, folder=aside, now=now())
+        registry.set_tags(name, version, {STATE: RUNNING})
+        parcel, verdict = measure_and_sign(record, inputs, choices, progress, previous=previous, now=now)
+        done = replace(begun, decision=verdict.decision, run=parcel.run)
         return _sent(registry, parcel, done, choices, record=record, checkpoint=checkpoint, progress=progress, now=now)
 
 
-def _verdict_that_holds(
-    registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
-) -> Evidence | None:
-    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
-    roots = choices.trusted()
-    if roots is None:
-        return None
-    demands = choices.conditions.demands(roots=roots, policies={inputs.policy.digest: choices.policy})
-    for envelope in envelopes(record.source, record.tags, registry.artefacts):
-        try:
-            evidence = evidence_for(Path(inputs.model.path), envelope, roots, now=now, weights=choices.weights)
-            evidence.require_standing(demands, now)
-        except VerificationError:
-            continue
-        said = evidence.statement
-        found = (said.policy_digest, said.probe_set_digest, said.seed)
-        wanted = (inputs.policy.digest, inputs.probe_set.digest, choices.seed)
-        if found == wanted and _is_final(said.decision, record, choices):
-            return evidence
-    return None
-
-
-def _is_final(decision: str, record: VersionRecord, choices: GateChoices) -> bool:
-    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested."""
-    if is_release(record.name, record.tags, choices.release_name):
-        return True
-    unchanged = choices.waivers is None and choices.baseline is None
-    return decision in ("pass", "block") and unchanged and bool(record.tags.get(RUN))
-
-
 def _settled(
-    registry: Registry, record: VersionRecord, evidence: Evidence, choices: GateChoices, *, now: datetime.datetime
+    registry: Registry,
+    record: VersionRecord,
+    evidence: Evidence,
+    begun: Registered,
+    choices: GateChoices,
+    *,
+    now: datetime.datetime,
 ) -> Registered:
     """Tags and promotion by an attestation that is in the registry already."""
-    said = evidence.statement
     parcel = parcel_for(record, choices, run="", proof=evidence.envelope, now=now)
-    done = Registered(
-        name=record.name, version=record.version, decision=state_of(said.decision), model_digest=said.subject_digest
-    )
-    with _scratch(choices) as folder:
-        terms = promotion_of(parcel, record.tags.get(RUN, ""), folder)
-        released = settle(registry, record, evidence, terms, now=now)
-    return replace(done, released=released, blocked=_not_promoted(record, choices, released))
+    done = replace(begun, decision=state_of(evidence.statement.decision))
+    try:
+        with choices.outbox.locked(wait=_OUTBOX_SECONDS), _scratch(choices) as folder:
+            terms = promotion_of(parcel, record.tags.get(RUN, ""), folder)
+            promoted = settle(registry, record, evidence, terms, now=now)
+    except (OutboxBusyError, VerificationError) as error:
+        return replace(done, blocked=str(error))
+    return _promoted(done, record, choices, promoted)
 
 
 def _sent(
@@ -177,20 +178,26 @@ def _sent(
     except VersionGoneError:
         outbox.remove(parcel)
         raise
+    except VerificationError as error:  # a key, a policy or a clock that is no longer that of the verdict: no block
+        outbox.failed(parcel, str(error))
+        _note(registry, record, {STATE: ERROR, REASON: _reason(error)})
+        return replace(done, delivered=False, blocked=f"the signed verdict does not hold here: {error}")
     except GateError as error:
         outbox.failed(parcel, str(error))
         raise
-    return replace(done, released=sent.released, blocked=_not_promoted(record, choices, sent.released))
+    return _promoted(done, record, choices, sent.promoted)
 
 
-def _not_promoted(record: VersionRecord, choices: GateChoices, released: VersionRecord | None) -> str:
-    """Why a pass promoted nothing; empty if it did, or was not meant to."""
-    meant = choices.alias and not is_release(record.name, record.tags, choices.release_name)
-    return (
-        ""
-        if released is not None or choices.key or not meant
-        else "unsigned: give --key, or --alias '' to promote nothing"
-    )
+def _promoted(done: Registered, record: VersionRecord, choices: GateChoices, promoted: Promoted | None) -> Registered:
+    """With what became of it, and with the reason where a pass promoted nothing or the alias stayed."""
+    if promoted is not None:
+        stays = f"{choices.alias} stays with {promoted.overtaken_by}, which is later"
+        return replace(done, released=promoted.version, remark=stays if promoted.overtaken_by else "")
+    if done.decision != "pass" or not choices.alias:
+        return done
+    if is_release(record.name, choices.release_name):
+        return replace(done, remark=f"{record.name} is a release model: its versions are judged, never promoted")
+    return replace(done, blocked="unsigned: give --key, or --alias '' to promote nothing")
 
 
 @contextmanager

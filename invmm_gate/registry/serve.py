@@ -1,10 +1,9 @@
-"""`serve` and `sync`: the receiver, the reconcile loop and the workers put together."""
+"""`serve`: the receiver, the reconcile loop and the workers put together."""
 
 import re
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import INCONCLUSIVE, INTERNAL_ERROR, PASS, ConfigError
+from invmm_gate.errors import INTERNAL_ERROR, PASS, ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.claims import Claims
-from invmm_gate.registry.client import Registry
+from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.gate_command import TRACKING_URI, gate_command
 from invmm_gate.registry.guard_settings import protected_by_default
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import release_name, safe_registry_name
+from invmm_gate.registry.names import candidate_name, release_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Doubt, Pass, ReconcileLoop, Reconciler, doubt_by_record
+from invmm_gate.registry.reconcile import Doubt, ReconcileLoop, Reconciler, doubt_by_record
 from invmm_gate.registry.signature import Secrets
 from invmm_gate.registry.vouching import doubt_by_attestation
 from invmm_gate.registry.watched import Watched
@@ -48,7 +47,7 @@ class Door:
     """Seconds between writing a claim and reading it back."""
     depth: int = 10_000
     vouch: Callable[[Registry], Doubt] | None = None
-    """How an alias is checked; by default by this queue's own records."""
+    """How an alias, and a pass of another receiver, is checked; by default an alias by this queue's own records."""
     outbox: Outbox | None = None
     """The gate's outbox."""
 
@@ -61,8 +60,22 @@ class Door:
         registry = Registry(self.tracking_uri)
         claims = None
         if self.secrets is not None:
-            claims = Claims(registry, self.secrets, queue.owner, lease=self.worker.lease, settle=self.settle)
+            claims = Claims(
+                registry,
+                self.secrets,
+                queue.owner,
+                vouched=self._vouched(registry),
+                lease=self.worker.lease,
+                settle=self.settle,
+            )
         return Worker(queue, registry, claims, self.worker)
+
+    def _vouched(self, registry: Registry) -> Callable[[VersionRecord], bool]:
+        """Another receiver's pass is proved by what it left in the registry; without roots nothing proves it."""
+        if self.vouch is None:
+            return lambda _: False
+        doubt = self.vouch(registry)
+        return lambda record: not doubt(record)
 
     def reconciler(self, queue: Queue) -> Reconciler:
         """A reconciler with a registry client of its own."""
@@ -71,7 +84,8 @@ class Door:
             registry=registry,
             queue=queue,
             watched=self.watched,
-            doubt=self.vouch(registry) if self.vouch else doubt_by_record(queue),
+            doubt=self.vouch(registry) if self.vouch else doubt_by_record(queue, self.worker.terms),
+            terms=self.worker.terms,
             aliases=self.aliases,
             enforce=self.enforce,
             outbox=self.outbox,
@@ -93,10 +107,9 @@ def door_for(
 ) -> Door:
     """The door for versions that are gated by these choices. Raises ConfigError for a slip in them, before any work."""
     for name in watched.names or ("model",):
-        choices.check(safe_registry_name(name))
+        choices.check(candidate_name(name, choices.release_name))
         _tell_if_open(release_name(name, choices.release_name), choices.alias)
-    if not choices.probes.is_dir():
-        raise ConfigError(f"there is no probe set {choices.probes}", expected="a folder", do="give it with --probes")
+    choices.terms()
     roots, scratch = choices.trusted(), state / "scratch"
     vouch = None
     if roots is not None:
@@ -109,6 +122,7 @@ def door_for(
             command=gate_command(choices),
             environment={TRACKING_URI: tracking_uri},
             state=state,
+            terms=choices.terms,
             retries=retries,
         ),
         watched=watched,
@@ -199,52 +213,3 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synced:
-    """What one `sync` did."""
-
-    found: Pass
-    outcomes: dict[str, int]
-    """Outcome, or state where there is none yet -> number of versions."""
-    unsettled: int
-    """Versions without a pass or block, other than deleted ones."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 if every version has a verdict and every protected alias is vouched for; a block is a verdict."""
-        return INCONCLUSIVE if self.unsettled or self.found.alerts or self.found.unusable else PASS
-
-    def summary(self) -> dict[str, object]:
-        """For machines."""
-        return {
-            "listed": self.found.listed,
-            "queued": list(self.found.queued),
-            "outcomes": self.outcomes,
-            "without_verdict": self.unsettled,
-            "unusable_names": list(self.found.unusable),
-            "alerts": [str(alert) for alert in self.found.alerts],
-            "exit_code": self.exit_code,
-        }
-
-    def __str__(self) -> str:
-        """One line."""
-        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items()) or "none"
-        return (
-            f"{self.found.listed} versions listed, {len(self.found.queued)} new; all so far: {outcomes};"
-            f" {self.unsettled} without a verdict, {len(self.found.alerts)} alerts"
-        )
-
-
-def sync(door: Door, *, again: bool = False, gate: bool = True) -> Synced:
-    """One reconcile pass, then the queue's work as far as it is due. Raises RegistryError where the pass fails."""
-    queue = door.queue()
-    worker = door.new_worker(queue)
-    found = door.reconciler(queue).once(again=again)
-    while gate and worker.work_once():
-        continue
-    outcomes = Counter(job.outcome or job.state for job in queue.jobs())
-    unsettled = sum(number for outcome, number in outcomes.items() if outcome not in ("pass", "block", "gone"))
-    queue.close()
-    return Synced(found=found, outcomes=dict(sorted(outcomes.items())), unsettled=unsettled)

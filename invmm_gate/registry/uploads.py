@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
-from invmm_gate.registry.connection import asked, transferring
+from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.tracking.server import artefacts_beside
 
 EXPERIMENT: Final = "invmm-gate"
@@ -49,6 +49,18 @@ class Uploads:
         if not found:
             raise RegistryError("the run that was just published is not there", do="try again")
         return str(found[0].info.run_id)
+
+    def is_ours(self, run_id: str) -> bool:
+        """Whether it is a run that the tracker published, in the gate's own experiment."""
+        with asked(self.uri, "tell of the gate's run"):
+            try:
+                run = self.client().get_run(run_id)
+            except Exception as error:
+                if is_missing(error):
+                    return False
+                raise
+            ours = str(run.info.experiment_id) == self._experiment()
+            return ours and run.data.tags.get("invmm.state") == "published"
 
     def add_file(self, run_id: str, path: Path, folder: str) -> None:
         """Put one file into a folder of a run, in place of one of its name."""

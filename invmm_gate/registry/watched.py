@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.registry.names import RELEASE_SUFFIX, is_registry_name, release_name
+from invmm_gate.registry.names import is_registry_name, is_release
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -30,6 +30,4 @@ class Watched:
 
     def is_release(self, name: str) -> bool:
         """Whether only the gate should write versions of this model."""
-        if self.names:
-            return name in {release_name(watched, self.release) for watched in self.names}
-        return name == self.release or name.endswith(RELEASE_SUFFIX)
+        return is_release(name, self.release)

@@ -1,21 +1,24 @@
 """The worker: takes a job, starts the gate as a child process, and records what it ended with."""
 
+import logging
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, RegistryError
+from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, ConfigError, ProbeSetError, RegistryError
 from invmm_gate.registry.child import machine_lock, run_child
 from invmm_gate.registry.claims import Claims, Standing
 from invmm_gate.registry.client import Registry
+from invmm_gate.registry.lease import Lease
 from invmm_gate.registry.logs import LOGGER
+from invmm_gate.registry.outcome import read_outcome
 from invmm_gate.registry.queue import LONGEST_WAIT, Job, Queue, QueueError
 
-_FINAL: Final = {PASS: "pass", BLOCK: "block", BAD_INPUT: "bad_input"}
+_FINAL: Final = ("pass", "block", "bad_input")
 _IDLE: Final = 2.0
 """Seconds between looks into the queue when nothing wakes the worker: another process may have filled it."""
 _AWAY: Final = 300.0
@@ -27,11 +30,13 @@ class WorkerSettings:
     """How jobs are worked on."""
 
     command: tuple[str, ...]
-    """The gate's command; `--`, name and version are put behind it."""
+    """The gate's command; `--outcome=FILE`, `--`, name and version are put behind it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the gate is told that not everybody on the machine may read."""
     state: Path
     """Folder for `logs` and `locks`."""
+    terms: Callable[[], str]
+    """What versions are judged under now (`terms_of`). Raises ConfigError, ProbeSetError."""
     retries: int = 3
     """Fresh starts after an attempt without a verdict. Waits for a registry that is away are not counted."""
     first_wait: float = 5.0
@@ -77,10 +82,10 @@ class Worker:
         job = self._queue.claim(self._queue.owner, now=time.time(), lease=self._settings.lease)
         if job is None:
             return False
-        if job.attempts > self._settings.retries + 1:  # the machine or the worker died every time
-            self._finish(job, state="failed", outcome="error", exit_code=None)
-            return True
         try:
+            if job.attempts > self._settings.retries + 1:  # the machine or the worker died every time
+                self._finish(job, "error", self._settings.terms())
+                return True
             with machine_lock(self._settings.state / "locks" / f"{job.id:06d}.lock") as lock:
                 if lock is None:
                     self._postpone(job, "a gate that an earlier worker left behind still runs")
@@ -88,18 +93,20 @@ class Worker:
                     self._gate(job, lock)
         except RegistryError as error:
             self._postpone(job, str(error))
+        except (ConfigError, ProbeSetError) as error:
+            self._postpone(job, str(error), level=logging.ERROR)
         except KeyboardInterrupt:
             self._queue.release(job, not_before=0, counted=False)
             raise
         return True
 
     def _gate(self, job: Job, lock: int) -> None:
-        standing = self._standing(job)
+        standing = self._standing(job, self._settings.terms())
         if standing.state == "gone":
-            self._gone(job, None)
+            self._finish(job, "gone", standing.terms)
         elif standing.state == "ended":
             self._identify(job, standing)
-            self._finish(job, state="done", outcome=standing.outcome, exit_code=None)
+            self._finish(job, standing.outcome, standing.terms)
         elif standing.state == "elsewhere":
             self._postpone(job, "another receiver works on it", until=standing.until)
         elif self._stop.is_set():  # which also cuts short the wait that makes a claim sure
@@ -108,11 +115,11 @@ class Worker:
             self._identify(job, standing)
             self._run_gate(job, standing, lock)
 
-    def _standing(self, job: Job) -> Standing:
+    def _standing(self, job: Job, terms: str) -> Standing:
         if self._claims is not None:
-            return self._claims.take(job.name, job.version, self._stop.wait)
+            return self._claims.take(job.name, job.version, self._stop.wait, terms=terms)
         record = self._registry.version(job.name, job.version)
-        return Standing(state="held", record=record) if record else Standing(state="gone")
+        return Standing(state="held", record=record, terms=terms) if record else Standing(state="gone")
 
     def _identify(self, job: Job, standing: Standing) -> None:
         if standing.record is not None:
@@ -121,88 +128,92 @@ class Worker:
     def _run_gate(self, job: Job, standing: Standing, lock: int) -> None:
         log = self._settings.state / "logs" / f"{job.id:06d}-{job.attempts:02d}-{secrets.token_hex(4)}.log"
         LOGGER.info("gating %s version %s, attempt %d: %s", job.name, job.version, job.attempts, log)
-        lease = _Lease(self._queue, job, self._claims, standing, self._settings.lease)
-        code = run_child(
-            [*self._settings.command, "--", job.name, job.version],
-            log=log,
-            lock=lock,
-            go_on=lambda: not self._stop.is_set() and lease.kept(),
-            grace=self._settings.grace,
-            added=self._settings.environment,
-        )
-        outcome = self._conclude(job, code, log) if lease.standing.state != "gone" else self._gone(job, code, log)
+        told = log.with_suffix(".json")
+        with Lease(self._queue, job, self._claims, standing, self._settings.lease) as lease:
+            code = run_child(
+                [*self._settings.command, f"--outcome={told}", "--", job.name, job.version],
+                log=log,
+                lock=lock,
+                go_on=lambda: not self._stop.is_set() and lease.kept(),
+                grace=self._settings.grace,
+                added=self._settings.environment,
+            )
+        attempt = _Attempt(code=code, log=log, told=told, terms=standing.terms)
+        ended = self._conclude(job, attempt) if lease.standing.state != "gone" else self._end(job, "gone", attempt)
         if self._claims is not None and standing.record is not None and lease.standing.state == "held":
             try:
-                self._claims.end(standing.record, outcome)
+                self._claims.end(standing.record, ended.outcome, terms=ended.terms)
             except RegistryError as error:
                 LOGGER.warning("the claim on %s version %s stays until it runs out: %s", job.name, job.version, error)
 
-    def _conclude(self, job: Job, code: int | None, log: Path) -> str:
-        """The outcome, empty where the job goes back to the queue."""
+    def _conclude(self, job: Job, attempt: "_Attempt") -> "_Ended":
+        """What it ended with; nothing where the job goes back to the queue."""
+        code = attempt.code
         if code is None:
             self._queue.release(job, not_before=0, counted=False)
             LOGGER.warning("stopped gating %s version %s; it stays queued", job.name, job.version)
-            return ""
-        if code in _FINAL:
-            return self._finish(job, state="done", outcome=_FINAL[code], exit_code=code, log=log)
+            return _Ended()
+        told = read_outcome(attempt.told, code)
+        if told is not None and told.name in _FINAL:
+            return self._end(job, told.name, attempt, terms=told.terms)
+        if code in (BAD_INPUT, BLOCK):  # without an outcome, so nothing is wrong with the version
+            self._postpone(job, f"the gate itself cannot work (exit {code}): see {attempt.log}", level=logging.ERROR)
+            return _Ended()
         self._registry.require_answer()  # else the absence of the registry spoilt the attempt
         if self._registry.version(job.name, job.version) is None:
-            return self._gone(job, code, log)
+            return self._end(job, "gone", attempt)
         if job.attempts <= self._settings.retries:
             wait = backoff(job.attempts, first=self._settings.first_wait)
             self._queue.release(job, not_before=time.time() + wait, counted=True)
             LOGGER.warning("no verdict on %s version %s (exit %d); again in %.0f s", job.name, job.version, code, wait)
-            return ""
-        if code == INCONCLUSIVE:
-            return self._finish(job, state="done", outcome="inconclusive", exit_code=code, log=log)
-        return self._finish(job, state="failed", outcome="error", exit_code=code, log=log)
+            return _Ended()
+        return self._end(job, "inconclusive" if code == INCONCLUSIVE else "error", attempt)
 
-    def _gone(self, job: Job, code: int | None, log: Path | None = None) -> str:
-        return self._finish(job, state="done", outcome="gone", exit_code=code, log=log)
+    def _end(self, job: Job, outcome: str, attempt: "_Attempt", terms: str = "") -> "_Ended":
+        ended = _Ended(outcome=outcome, terms=terms or attempt.terms)
+        self._finish(job, outcome, ended.terms, exit_code=attempt.code, log=str(attempt.log))
+        return ended
 
-    def _finish(self, job: Job, *, state: str, outcome: str, exit_code: int | None, log: Path | None = None) -> str:
+    def _finish(self, job: Job, outcome: str, terms: str, *, exit_code: int | None = None, log: str = "") -> None:
         ended = self._queue.finish(
             job,
-            state="done" if state == "done" else "failed",
+            state="failed" if outcome == "error" else "done",
             outcome=outcome,
+            terms=terms,
             exit_code=exit_code,
-            log=str(log or ""),
+            log=log,
             now=time.time(),
         )
         LOGGER.info("%s version %s: %s%s", job.name, job.version, outcome, "" if ended else " (by a worker too late)")
-        return outcome
 
-    def _postpone(self, job: Job, reason: str, until: float = 0.0) -> None:
-        """Back to the queue; the attempt does not count, as the gate could not do anything about it."""
+    def _postpone(self, job: Job, reason: str, *, until: float = 0.0, level: int = logging.WARNING) -> None:
+        """Back to the queue; the attempt does not count, as the version has no part in what went wrong."""
         now = time.time()
         wait = backoff(job.waits + 1, first=self._settings.first_wait, longest=_AWAY)
         not_before = min(max(until, now + wait), now + _AWAY)
         self._queue.release(job, not_before=not_before, counted=False)
-        LOGGER.warning("%s version %s waits %.0f s: %s", job.name, job.version, not_before - now, reason)
+        LOGGER.log(level, "%s version %s waits %.0f s: %s", job.name, job.version, not_before - now, reason)
 
 
-@final
-class _Lease:
-    """Renews the queue's lease and the registry's claim of a job while its gate runs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A gate that was started."""
 
-    def __init__(self, queue: Queue, job: Job, claims: Claims | None, standing: Standing, seconds: float) -> None:
-        self._queue, self._job, self._claims = queue, job, claims
-        self._seconds, self._renewed = seconds, time.monotonic()
-        self.standing = standing
+    code: int | None
+    """Exit code; None if it was stopped."""
+    log: Path
+    told: Path
+    """The file of its outcome."""
+    terms: str
+    """Those of when it was started."""
 
-    def kept(self) -> bool:
-        """False once somebody else has the job, as can be after this machine slept, or the version was deleted."""
-        if time.monotonic() - self._renewed < self._seconds / 3:
-            return True
-        self._renewed = time.monotonic()
-        if not self._queue.renew(self._job, now=time.time(), lease=self._seconds):
-            self.standing = Standing(state="elsewhere")
-        elif self._claims is not None:
-            try:
-                self.standing = self._claims.renew(self.standing)
-            except RegistryError as error:
-                LOGGER.warning("the claim on %s was not renewed: %s", self._job.name, error)
-        return self.standing.state == "held"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """How a job ended; without an outcome it did not."""
+
+    outcome: str = ""
+    terms: str = ""
 
 
 def backoff(times: int, *, first: float, longest: float = LONGEST_WAIT) -> float:

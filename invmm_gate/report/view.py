@@ -155,7 +155,8 @@ def _model_warnings(data: RunData) -> Iterator[str]:
             "not covered by this verdict and must not be released with it."
         )
     if data.run.model.adapters:
-        yield f"{texts.count(len(data.run.model.adapters))} LoRA adapters are part of what was scored, fused at scale 1.0."
+        number = texts.count(len(data.run.model.adapters))
+        yield f"{number} LoRA adapters are part of what was scored, fused at scale 1.0."
     if data.run.model.not_loaded:
         names = ", ".join(data.run.model.not_loaded)
         yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."

@@ -71,6 +71,7 @@ import pathlib, sys, time, os
 folder, code, seconds = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 name, version = sys.argv[-2:]
 assert sys.argv[-3] == "--", sys.argv
+told = pathlib.Path(sys.argv[-4].removeprefix("--outcome="))
 with (folder / "begun").open("a") as file:
     file.write(f"{name}/{version} {os.getpid()}\\n")
 until = time.time() + seconds
@@ -80,7 +81,11 @@ with (folder / "ended").open("a") as file:
     file.write(f"{name}/{version}\\n")
 print("gated", name, version)
 chosen = folder / f"exit-{name}-{version}"
-sys.exit(int(chosen.read_text()) if chosen.exists() else int(code))
+code = int(chosen.read_text()) if chosen.exists() else int(code)
+ended = {0: "pass", 10: "block", 2: "bad_input", 11: "inconclusive"}.get(code)
+if ended and not (folder / f"broken-{name}-{version}").exists():
+    told.write_text('{"name": "%s", "terms": "%s"}' % (ended, (folder / "terms").read_text()))
+sys.exit(code)
 """
 
 
@@ -90,12 +95,31 @@ class Gate:
     def __init__(self, folder: Path, code=0, seconds=0.0):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.judges_under("terms")
         (folder / "gate.py").write_text(RECORDER)
         self.command = (sys.executable, "-S", str(folder / "gate.py"), str(folder), str(code), str(seconds))
+
+    def judges_under(self, terms):
+        """Policy, probe set and so on from now on."""
+        (self.folder / "terms").write_text(terms)
+
+    def terms(self):
+        """What versions are judged under now."""
+        return (self.folder / "terms").read_text()
 
     def exits(self, name, version, code):
         """The exit code for one version."""
         (self.folder / f"exit-{name}-{version}").write_text(str(code))
+
+    def breaks(self, name, version, code):
+        """An exit code for one version that is no end: the gate itself cannot work."""
+        self.exits(name, version, code)
+        (self.folder / f"broken-{name}-{version}").touch()
+
+    def works(self, name, version, code):
+        """As `exits`, after `breaks`."""
+        self.exits(name, version, code)
+        (self.folder / f"broken-{name}-{version}").unlink()
 
     def go(self):
         """Let every gate that waits end."""
@@ -126,8 +150,15 @@ from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import WorkerSettings
 given = json.loads(sys.argv[1])
 log_to_stderr()
-worker = WorkerSettings(command=tuple(given["command"]), state=Path(given["state"]), **given["worker"])
-door = Door(tracking_uri=given["uri"], worker=worker, watched=Watched(names=tuple(given["names"])),
+gate = Path(given["gate"])
+worker = WorkerSettings(command=tuple(given["command"]), state=Path(given["state"]),
+                        terms=(gate / "terms").read_text, **given["worker"])
+def vouch(registry):
+    def doubt(record):
+        ended = (gate / "ended").read_text().split() if (gate / "ended").exists() else []
+        return "" if record.label in ended else "not gated"
+    return doubt
+door = Door(vouch=vouch, tracking_uri=given["uri"], worker=worker, watched=Watched(names=tuple(given["names"])),
             secrets=read_secrets(), **given["door"])
 sys.exit(serve(door, Listening(port=0, **given["listening"])))
 """
@@ -173,6 +204,7 @@ def serving(state: Path, gate: Gate, uri: str, *, names=(), worker=None, door=No
     state.mkdir(parents=True, exist_ok=True)
     given = {
         "command": gate.command,
+        "gate": str(gate.folder),
         "state": str(state),
         "uri": uri,
         "names": names,

@@ -1,6 +1,7 @@
 """The queue: nothing that was accepted is lost, nothing runs twice at once, whatever dies when."""
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.registry.disks import file_system, refuse_network_disk
-from invmm_gate.registry.queue import KEEP_DELIVERIES, LONGEST_WAIT, Queue, QueueError
+from invmm_gate.registry.queue import KEEP_DELIVERIES, LONGEST_WAIT, Queue
 
 LEASE = 60.0
 
@@ -30,7 +31,7 @@ def queue(tmp_path):
 
 
 def ended(queue, job, outcome="pass", state="done", now=0.0):
-    return queue.finish(job, state=state, outcome=outcome, exit_code=0, log="x.log", now=now)
+    return queue.finish(job, state=state, outcome=outcome, terms="terms", exit_code=0, log="x.log", now=now)
 
 
 def test_deliveries_of_one_version_make_one_job(queue):
@@ -52,7 +53,7 @@ def test_a_lease_that_ran_out_gives_the_job_to_another_and_the_first_can_change_
     assert queue.claim("two", now=LEASE - 1, lease=LEASE) is None
     second = queue.claim("two", now=LEASE, lease=LEASE)
     assert (second.id, second.attempts) == (first.id, 2)
-    assert not queue.renew(first, now=LEASE, lease=LEASE)
+    assert not queue.renew(first, until=2 * LEASE)
     assert not queue.release(first, not_before=0, counted=True)
     assert not ended(queue, first, "block")
     assert ended(queue, second)
@@ -62,7 +63,7 @@ def test_a_lease_that_ran_out_gives_the_job_to_another_and_the_first_can_change_
 def test_a_renewed_lease_holds(queue):
     queue.offer("cand", "1", delivery="a", now=0)
     job = queue.claim("one", now=0, lease=LEASE)
-    assert queue.renew(job, now=LEASE - 1, lease=LEASE)
+    assert queue.renew(job, until=2 * LEASE - 1)
     assert queue.claim("two", now=LEASE + 1, lease=LEASE) is None
 
 
@@ -85,8 +86,8 @@ def test_a_clock_that_was_set_back_does_not_hold_a_job_for_ever(queue):
 
 
 def test_what_the_registry_lists_is_queued_once_and_again_if_it_was_made_anew(queue):
-    def notice(made, again=False):
-        return queue.notice("cand", "1", created_at_ms=made, now=0, again=again)
+    def notice(made, again=False, terms="terms"):
+        return queue.notice("cand", "1", created_at_ms=made, terms=terms, now=0, again=again)
 
     assert notice(1000)
     assert not notice(1000)
@@ -95,23 +96,25 @@ def test_what_the_registry_lists_is_queued_once_and_again_if_it_was_made_anew(qu
     ended(queue, job, "block")
     assert not notice(1000)
     assert not notice(1000, again=True)  # a block is a verdict
+    assert notice(1000, terms="a stricter policy")
+    ended(queue, queue.claim("me", now=0, lease=LEASE), "block")
     assert notice(2000)  # the model was deleted and made again: other files under the same number
     assert queue.claim("me", now=0, lease=LEASE).created_at_ms == 2000
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("failed", "error"), ("done", "inconclusive"), ("done", "bad_input")])
 def test_what_has_no_verdict_is_queued_again_only_on_request(queue, state, outcome):
-    queue.notice("cand", "1", created_at_ms=1, now=0)
+    queue.notice("cand", "1", created_at_ms=1, terms="terms", now=0)
     ended(queue, queue.claim("me", now=0, lease=LEASE), outcome, state)
-    assert not queue.notice("cand", "1", created_at_ms=1, now=0)
-    assert queue.notice("cand", "1", created_at_ms=1, now=0, again=True)
+    assert not queue.notice("cand", "1", created_at_ms=1, terms="terms", now=0)
+    assert queue.notice("cand", "1", created_at_ms=1, terms="terms", now=0, again=True)
     assert queue.claim("me", now=0, lease=LEASE).attempts == 1
 
 
 def test_a_version_that_was_gone_is_queued_when_the_registry_lists_it(queue):
     queue.offer("example_model", "1", delivery="test", now=0)
     ended(queue, queue.claim("me", now=0, lease=LEASE), "gone")
-    assert queue.notice("example_model", "1", created_at_ms=5, now=0)
+    assert queue.notice("example_model", "1", created_at_ms=5, terms="terms", now=0)
 
 
 def test_deliveries_are_forgotten_only_when_their_age_alone_refuses_them(queue):
@@ -156,18 +159,29 @@ def test_a_queue_of_another_layout_or_a_link_is_refused(tmp_path):
         Queue(tmp_path / "link")
 
 
-def test_a_full_disk_is_an_error_and_what_was_accepted_stays(queue):
-    queue.offer("cand", "1", delivery="a", now=0)
-    pages = queue._database.execute("PRAGMA page_count").fetchone()[0]
-    queue._database.execute(f"PRAGMA max_page_count = {pages}")
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from invmm_gate.registry.queue import Queue, QueueError
+queue = Queue(Path(sys.argv[1]))
+queue.offer("cand", "1", delivery="a", now=0)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # as if the disk had no room for more
+try:
+    for number in range(2000):
+        queue.offer("cand", str(number + 2), delivery=f"{number}" + "x" * 100, now=0)
+except QueueError as error:
+    print(error, error.exit_code)
+"""
 
-    def fill():
-        for number in range(2000):
-            queue.offer("cand", str(number + 2), delivery=f"{number}" + "x" * 100, now=0)
 
-    with pytest.raises(QueueError, match="full"):
-        fill()
+def test_a_full_disk_is_an_error_and_what_was_accepted_stays(tmp_path):
+    path = tmp_path / "queue.sqlite"
+    child = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"the queue .* failed: .*; see that its disk has room 11\n", child.stdout)
+    queue = Queue(path)
     assert queue.offer("cand", "1", delivery="a", now=0) == "replay"
+    queue.close()
 
 
 def test_network_file_systems_are_refused(tmp_path):
@@ -217,7 +231,7 @@ class QueueUnderCrashes(RuleBasedStateMachine):
     @rule(data=st.data(), outcome=st.sampled_from(["pass", "block", "inconclusive"]))
     def finish(self, data, outcome):
         job, until = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        done = self.queue.finish(job, state="done", outcome=outcome, exit_code=0, log="", now=self.now)
+        done = self.queue.finish(job, state="done", outcome=outcome, terms="terms", exit_code=0, log="", now=self.now)
         assert done or until <= self.now, "a holder in time was turned away"
         if done:
             self.verdicts.setdefault(job.version, []).append(outcome)
@@ -233,7 +247,7 @@ class QueueUnderCrashes(RuleBasedStateMachine):
     def renew(self, data):
         place = data.draw(st.integers(0, len(self.held) - 1))
         job, until = self.held.pop(place)
-        if self.queue.renew(job, now=self.now, lease=LEASE):
+        if self.queue.renew(job, until=self.now + LEASE):
             self.held.append((job, self.now + LEASE))
         else:
             assert until <= self.now
@@ -246,9 +260,10 @@ class QueueUnderCrashes(RuleBasedStateMachine):
     @rule(keep=st.booleans())
     def the_process_dies(self, keep):
         """In the middle of a change that nobody was told of."""
-        self.queue._database.execute("BEGIN IMMEDIATE")
-        self.queue._database.execute("DELETE FROM jobs")
-        self.queue._database.execute("DELETE FROM deliveries")
+        dying = sqlite3.connect(self.path, isolation_level=None)
+        for statement in ("BEGIN IMMEDIATE", "DELETE FROM jobs", "DELETE FROM deliveries"):
+            dying.execute(statement)
+        dying.close()
         self.queue.close()
         self.queue = Queue(self.path)
         if not keep:
@@ -289,7 +304,7 @@ for number in range(100_000):
     queue.offer("cand", f"{run}{number:05d}", delivery=f"{run}-{number}", now=time.time())
     job = queue.claim("me", now=time.time(), lease=0.0)
     if number % 3 == 0:
-        queue.finish(job, state="done", outcome="pass", exit_code=0, log="", now=time.time())
+        queue.finish(job, state="done", outcome="pass", terms="terms", exit_code=0, log="", now=time.time())
         print(f"done {job.version}", flush=True)
     print(f"accepted {run}-{number}", flush=True)
 """

@@ -211,7 +211,7 @@ def test_a_replay_is_answered_and_does_nothing_also_after_a_restart(tmp_path):
         assert post(here.port, body, head)[0] == 202
         assert post(here.port, body, head)[:2] == (200, {"service": "invmm-gate", "status": "replay"})
         job = here.queue.claim("me", now=time.time(), lease=60)
-        here.queue.finish(job, state="done", outcome="pass", exit_code=0, log="", now=time.time())
+        here.queue.finish(job, state="done", outcome="pass", terms="terms", exit_code=0, log="", now=time.time())
     with Set(tmp_path / "q.sqlite") as here:
         assert post(here.port, body, head)[0] == 200
         assert here.queue.counts() == {"queued": 0, "running": 0, "done": 1, "failed": 0}
@@ -228,7 +228,7 @@ def test_a_full_queue_asks_to_come_again_and_remembers_nothing(tmp_path):
         assert int(sent["retry-after"]) > 0
         assert deliver(here.port, version="2") == 202  # known already: needs no room
         job = here.queue.claim("me", now=time.time(), lease=60)
-        here.queue.finish(job, state="done", outcome="pass", exit_code=0, log="", now=time.time())
+        here.queue.finish(job, state="done", outcome="pass", terms="terms", exit_code=0, log="", now=time.time())
         assert post(here.port, body, head)[0] == 202
         assert ("cand", "3") in here.queued
 

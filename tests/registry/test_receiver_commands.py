@@ -11,6 +11,7 @@ from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.cli.register import gate
 from invmm_gate.cli.registry import app
 from invmm_gate.errors import GateError
+from invmm_gate.probes.manifest import write_manifest
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
@@ -25,6 +26,7 @@ SECRET = "INVMM_GATE_WEBHOOK_SECRET"
 def probes(tmp_path):
     folder = tmp_path / "probes"
     folder.mkdir()
+    write_manifest(folder, ())
     return folder
 
 
@@ -107,6 +109,7 @@ def test_serve_does_not_start_without_a_real_secret(probes, monkeypatch, secret)
         ("policy", ["--policy", "stricter"]),
         ("probe set", ["--probes", "nowhere"]),
         ("'../x'", ["--model", "../x"]),
+        ("for what the gate releases", ["--model", "birds-release"]),
         ("--alias", ["--alias", "latest"]),
         ("--path", ["--path", "/health"]),
         ("--path", ["--path", "hook"]),

@@ -2,20 +2,26 @@
 
 import itertools
 import signal
+import socket
 import threading
 import time
 import uuid
 
 import pytest
+from mlflow import MlflowClient
 
 from invmm_gate.errors import RegistryError
-from invmm_gate.registry.claims import Claims
-from invmm_gate.registry.client import Registry
+from invmm_gate.registry.choices import GateChoices
+from invmm_gate.registry.claims import Claims, Standing
+from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.lease import Lease
 from invmm_gate.registry.names import CLAIM
+from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.reconcile import Reconciler, doubt_by_record
-from invmm_gate.registry.serve import Door, sync
+from invmm_gate.registry.serve import Door
 from invmm_gate.registry.signature import Secrets
+from invmm_gate.registry.sync import sync
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import Worker, WorkerSettings, backoff
 from tests.registry.door import KEY, Gate, deliver, serving, until
@@ -47,16 +53,27 @@ def queue(tmp_path):
     found.close()
 
 
+def client_of(registry):
+    return MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
+
+
 def create(registry, name, number=1, **tags):
     """Versions without files: these tests gate with a program that looks at none."""
-    run = registry._asked_client().create_run("0").info
+    run = client_of(registry).create_run("0").info
     source = f"{run.artifact_uri}/checkpoint"
     return [registry.create_version(name, source, tags=tags, run_id=run.run_id) for _ in range(number)]
 
 
 def settings(tmp_path, gate, **changes):
     return WorkerSettings(
-        **{"command": gate.command, "state": tmp_path / "state", "first_wait": 0.05, "lease": 20.0, "grace": 2.0}
+        **{
+            "command": gate.command,
+            "terms": gate.terms,
+            "state": tmp_path / "state",
+            "first_wait": 0.05,
+            "lease": 20.0,
+            "grace": 2.0,
+        }
         | changes
     )
 
@@ -86,8 +103,18 @@ def drain(worker, queue, rounds=200):
     raise AssertionError(outcomes(queue))
 
 
+def terms():
+    return "terms"
+
+
 def reconciling(registry, queue, *names):
-    return Reconciler(registry=registry, queue=queue, watched=Watched(names=names), doubt=doubt_by_record(queue))
+    return Reconciler(
+        registry=registry,
+        queue=queue,
+        watched=Watched(names=names),
+        doubt=doubt_by_record(queue, terms),
+        terms=terms,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ reconciling
@@ -95,19 +122,15 @@ def reconciling(registry, queue, *names):
 
 def test_versions_without_a_webhook_are_found_newest_first_and_only_once(registry, queue, name):
     create(registry, name, 3)
-    reconciler = Reconciler(
-        registry=registry, queue=queue, watched=Watched(names=(name,)), doubt=doubt_by_record(queue)
-    )
+    reconciler = reconciling(registry, queue, name)
     assert reconciler.once().queued == (f"{name}/3", f"{name}/2", f"{name}/1")
     assert reconciler.once().queued == ()
 
 
 def test_tags_that_claim_a_verdict_do_not_keep_a_version_from_the_gate(registry, queue, name):
-    forged = {"invmm.gate": "pass", "invmm.verdict": "pass", CLAIM: "v1 me 0.000 pass c2lnbmVk"}
+    forged = {"invmm.gate": "pass", "invmm.verdict": "pass", CLAIM: "v2 me 0.000 pass terms c2lnbmVk"}
     create(registry, name, **forged)
-    reconciler = Reconciler(
-        registry=registry, queue=queue, watched=Watched(names=(name,)), doubt=doubt_by_record(queue)
-    )
+    reconciler = reconciling(registry, queue, name)
     assert reconciler.once().queued == (f"{name}/1",)
 
 
@@ -115,7 +138,7 @@ def test_a_model_deleted_and_made_again_is_gated_again(tmp_path, plain_server, r
     create(registry, name)
     here = door(tmp_path, gate, plain_server.uri, [name])
     assert sync(here).outcomes == {"pass": 1}
-    registry._asked_client().delete_registered_model(name)
+    client_of(registry).delete_registered_model(name)
     time.sleep(0.01)
     create(registry, name)
     assert sync(here).found.queued == (f"{name}/1",)
@@ -128,7 +151,7 @@ def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told(
     registry = Registry(uri)
     for each in ("cand", "cand-release", "other"):
         create(registry, each)
-    client = registry._asked_client()
+    client = client_of(registry)
     client.create_registered_model(with_space)
     client.create_model_version(with_space, "mlflow-artifacts:/x", await_creation_for=0)
 
@@ -136,6 +159,7 @@ def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told(
     found = reconciling(registry, queue).once()
     assert found.queued == ("other/1",)
     assert found.unusable == (with_space,)
+    assert [(alert.name, alert.alias) for alert in found.alerts] == [("cand-release", "")]
     assert sync(door(tmp_path, gate, uri, [])).exit_code == 11
 
 
@@ -163,6 +187,38 @@ def test_an_alias_without_a_pass_of_ours_is_an_alert_and_is_removed_when_enforce
     )
     assert registry.aliases(name) == {"nightly": "2"}
     assert sync(door(tmp_path, gate, plain_server.uri, [name])).exit_code == 0
+
+
+def test_a_version_that_somebody_wrote_into_a_release_model_is_an_alert(tmp_path, plain_server, registry, name, gate):
+    create(registry, name)
+    create(registry, f"{name}-release", **{"invmm.gate": "pass", "invmm.promoted_from": f"{name}/1"})
+    done = sync(door(tmp_path, gate, plain_server.uri, [name], enforce=True))
+    assert (done.outcomes, done.exit_code) == ({"pass": 1}, 11)
+    (alert,) = done.summary()["alerts"]
+    assert alert.startswith(f"version 1 of {name}-release, which only the gate should write to")
+
+
+def test_another_policy_on_the_same_state_folder_gates_everything_again(tmp_path, plain_server, registry, name, gate):
+    create(registry, name)
+    here = door(tmp_path, gate, plain_server.uri, [name])
+    assert sync(here).outcomes == {"pass": 1}
+    registry.set_alias(name, "champion", "1")
+    assert sync(here).exit_code == 0
+    gate.judges_under("a stricter policy")
+    gate.exits(name, "1", 10)
+    done = sync(here)
+    assert (done.outcomes, done.found.queued) == ({"block": 1}, (f"{name}/1",))
+    assert (len(done.found.alerts), done.exit_code) == (1, 11)
+    assert sync(here).found.queued == ()
+
+
+def test_a_verdict_that_cannot_be_sent_is_not_forgotten(tmp_path, plain_server, registry, name, gate):
+    create(registry, name)
+    outbox = Outbox(tmp_path / "outbox")
+    run = str(tmp_path / "nowhere")
+    outbox.add(Parcel(name=name, version="1", run=run, digest="d", policy="strict", roots=None, alias=""))
+    done = sync(door(tmp_path, gate, plain_server.uri, [name], outbox=outbox))
+    assert (done.outcomes, done.waiting, done.exit_code) == ({"pass": 1}, 1, 11)
 
 
 def test_sync_says_what_stayed_without_a_verdict_and_takes_it_up_again_on_request(
@@ -209,9 +265,61 @@ def test_the_exit_code_of_the_gate_is_the_outcome(tmp_path, registry, queue, nam
     job = queue.find(name, "1")
     assert (job.state, job.outcome, job.exit_code) == (state, outcome, code)
     assert gate.begun == [f"{name}/1"] * starts
-    log = next((tmp_path / "state" / "logs").iterdir())
+    log = next((tmp_path / "state" / "logs").glob("*.log"))
     assert log.stat().st_mode & 0o777 == 0o600
     assert f"gated {name} 1" in log.read_text()
+
+
+@pytest.mark.parametrize("code", [2, 10])
+def test_a_gate_that_cannot_work_ends_no_version_and_costs_it_no_attempt(
+    tmp_path, plain_server, registry, queue, name, gate, caplog, code
+):
+    create(registry, name)
+    gate.breaks(name, "1", code)
+    here = door(tmp_path, gate, plain_server.uri, [name], worker={"retries": 0, "first_wait": 0.6})
+    for _ in range(2):
+        done = sync(here)
+        assert (done.outcomes, done.exit_code) == ({"queued": 1}, 11)
+    assert [record.levelname for record in caplog.records if "cannot work" in record.message].count("ERROR") >= 1
+    assert CLAIM not in registry.version(name, "1").tags
+    assert queue.find(name, "1").attempts == 0
+    gate.works(name, "1", 0)
+    until(lambda: sync(here).outcomes == {"pass": 1}, what="the pass")
+
+
+def test_a_pass_without_an_outcome_is_none(tmp_path, registry, queue, name, gate):
+    create(registry, name)
+    gate.breaks(name, "1", 0)
+    queue.offer(name, "1", delivery="a", now=time.time())
+    drain(Worker(queue, registry, None, settings(tmp_path, gate, retries=1)), queue)
+    assert outcomes(queue) == {f"{name}/1": "error"}
+
+
+def test_a_policy_that_cannot_be_read_leaves_the_version_queued(tmp_path, registry, queue, name, gate, caplog):
+    create(registry, name)
+    queue.offer(name, "1", delivery="a", now=time.time())
+    choices = GateChoices(policy="nosuch", probes=tmp_path)
+    assert Worker(queue, registry, None, settings(tmp_path, gate, terms=choices.terms)).work_once()
+    assert (outcomes(queue), gate.begun) == ({f"{name}/1": "queued"}, [])
+    assert "no policy named" in caplog.text
+
+
+LEASE = 2.0
+
+
+def test_a_registry_that_is_slow_to_answer_holds_up_neither_the_lease_nor_a_stop(queue):
+    queue.offer("cand", "1", delivery="a", now=time.time())
+    job = queue.claim("me", now=time.time(), lease=LEASE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        registry = Registry(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        record = VersionRecord(name="cand", version="1", source="", run_id=None)
+        standing = Standing(state="held", record=record, until=time.time() + LEASE, terms="terms")
+        with Lease(queue, job, claims(registry, "me"), standing, LEASE) as lease:
+            until(lambda: time.time() > standing.until, what="the end of the first lease")
+            began = time.monotonic()
+            assert lease.kept()
+            assert time.monotonic() - began < 2  # the registry takes 3 s to be given up
+            assert queue.claim("another", now=time.time(), lease=LEASE) is None
 
 
 def test_a_version_that_does_not_exist_is_not_gated(tmp_path, registry, queue, name, gate):
@@ -229,7 +337,7 @@ def test_a_version_deleted_while_it_is_gated_ends_as_gone(tmp_path, registry, qu
     thread = threading.Thread(target=worker.work_once)
     thread.start()
     until(lambda: gate.begun)
-    registry._asked_client().delete_model_version(name, "1")
+    client_of(registry).delete_model_version(name, "1")
     gate.go()
     thread.join(20)
     assert outcomes(queue) == {f"{name}/1": "gone"}
@@ -239,10 +347,13 @@ def test_the_gate_is_not_told_the_webhook_secret_and_a_name_is_never_an_option(t
     monkeypatch.setenv("INVMM_GATE_WEBHOOK_SECRET", "the-secret-of-the-webhook")
     create(registry, "--help")
     queue.offer("--help", "1", delivery="a", now=time.time())
-    command = ("/bin/sh", "-c", 'env; echo "arguments: $@"', "sh")
-    worker = Worker(queue, registry, None, WorkerSettings(command=command, state=tmp_path / "state"))
+    script = 'env; shift; echo "arguments: $@"; exit 1'
+    command = ("/bin/sh", "-c", script, "sh")
+    worker = Worker(
+        queue, registry, None, WorkerSettings(command=command, terms=terms, state=tmp_path / "state", retries=0)
+    )
     drain(worker, queue)
-    text = next((tmp_path / "state" / "logs").iterdir()).read_text()
+    text = next((tmp_path / "state" / "logs").glob("*.log")).read_text()
     assert "arguments: -- --help 1" in text
     assert "the-secret" not in text
 
@@ -252,7 +363,7 @@ def test_stopping_ends_the_gate_with_all_its_children_and_keeps_the_job(tmp_path
     queue.offer(name, "1", delivery="a", now=time.time())
     pids = tmp_path / "pids"
     script = f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >> {pids}; sleep 60' & echo $$ >> {pids}; wait; wait"
-    here = WorkerSettings(command=("/bin/sh", "-c", script, "sh"), state=tmp_path / "state", grace=0.5)
+    here = WorkerSettings(command=("/bin/sh", "-c", script, "sh"), terms=terms, state=tmp_path / "state", grace=0.5)
     worker = Worker(queue, registry, None, here)
     thread = threading.Thread(target=worker.run)
     thread.start()
@@ -279,8 +390,7 @@ def test_a_registry_that_is_away_costs_no_attempt_and_the_job_waits(tmp_path, qu
     queue.offer("cand", "1", delivery="a", now=time.time())
     worker = Worker(queue, Registry("http://127.0.0.1:9"), None, settings(tmp_path, gate, retries=0))
     for _ in range(4):
-        assert worker.work_once()
-        until(lambda: queue._database.execute("SELECT not_before <= ? FROM jobs", (time.time(),)).fetchone()[0])
+        until(worker.work_once)  # each time it waits a little longer
     assert (queue.find("cand", "1").attempts, queue.find("cand", "1").waits) == (0, 4)
     assert gate.begun == []
 
@@ -289,7 +399,12 @@ def test_a_registry_that_is_away_costs_no_attempt_and_the_job_waits(tmp_path, qu
 
 
 def claims(registry, owner, key=KEY, **changes):
-    return Claims(registry, Secrets((key,)), owner, **{"settle": 1.0, "lease": 8.0} | changes)
+    usual = {"settle": 1.0, "lease": 8.0, "vouched": lambda _: True}
+    return Claims(registry, Secrets((key,)), owner, **usual | changes)
+
+
+def take(claims, name, version, wait=time.sleep, terms="terms"):
+    return claims.take(name, version, wait, terms=terms)
 
 
 def test_of_two_that_claim_at_the_same_time_one_gets_it(registry, plain_server, name):
@@ -299,16 +414,17 @@ def test_of_two_that_claim_at_the_same_time_one_gets_it(registry, plain_server, 
         found = {}
         barrier = threading.Barrier(3)
 
-        def take(owner, version=version, found=found, barrier=barrier):
-            mine = claims(Registry(plain_server.uri), owner)
-            mine._registry.version(name, version)  # connected before the race
+        def race(owner, version=version, found=found, barrier=barrier):
+            here = Registry(plain_server.uri)
+            mine = claims(here, owner)
+            here.version(name, version)  # connected before the race
             barrier.wait()
             try:
-                found[owner] = mine.take(name, version, time.sleep).state
+                found[owner] = take(mine, name, version).state
             except RegistryError:  # MLflow answers 400 to the slower of two that set a new tag at once
                 found[owner] = "refused"
 
-        threads = [threading.Thread(target=take, args=(owner,)) for owner in ("one", "two", "three")]
+        threads = [threading.Thread(target=race, args=(owner,)) for owner in ("one", "two", "three")]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -322,61 +438,83 @@ def test_of_two_that_claim_at_the_same_time_one_gets_it(registry, plain_server, 
 def test_a_claim_keeps_others_away_until_it_ends_or_runs_out(registry, name):
     create(registry, name, 2)
     one, two = claims(registry, "one"), claims(registry, "two")
-    held = one.take(name, "1", time.sleep)
+    held = take(one, name, "1")
     assert held.state == "held"
-    assert two.take(name, "1", time.sleep).state == "elsewhere"
-    assert one.take(name, "1", time.sleep).state == "held"  # our own, from before a restart
-    one.end(held.record, "block")
-    ended = two.take(name, "1", time.sleep)
+    assert take(two, name, "1").state == "elsewhere"
+    assert take(one, name, "1").state == "held"  # our own, from before a restart
+    one.end(held.record, "block", terms="terms")
+    ended = take(two, name, "1")
     assert (ended.state, ended.outcome) == ("ended", "block")
     short = claims(registry, "one", lease=0.1)
-    assert short.take(name, "2", time.sleep).state == "held"
-    assert two.take(name, "2", time.sleep).state == "held"
+    assert take(short, name, "2").state == "held"
+    assert take(two, name, "2").state == "held"
 
 
 def test_a_claim_that_is_given_up_is_free(registry, name):
     create(registry, name)
     one, two = claims(registry, "one"), claims(registry, "two")
-    one.end(one.take(name, "1", time.sleep).record, "")
-    assert two.take(name, "1", time.sleep).state == "held"
+    one.end(take(one, name, "1").record, "", terms="terms")
+    assert take(two, name, "1").state == "held"
 
 
 def test_a_claim_that_nobody_with_the_secret_made_for_this_version_counts_as_absent(registry, name):
     create(registry, name, 3)
     stranger = claims(registry, "stranger", key=b"another-secret-altogether")
-    stranger.end(stranger.take(name, "1", time.sleep).record, "pass")
+    stranger.end(take(stranger, name, "1").record, "pass", terms="terms")
     mine = claims(registry, "mine")
-    assert mine.take(name, "1", time.sleep).state == "held"
-    mine.end(registry.version(name, "1"), "pass")
+    assert take(mine, name, "1").state == "held"
+    mine.end(registry.version(name, "1"), "pass", terms="terms")
     copied = registry.version(name, "1").tags[CLAIM]
     registry.set_tags(name, "2", {CLAIM: copied})
-    registry.set_tags(name, "3", {CLAIM: "v1 x 99999999999.000 pass"})
+    registry.set_tags(name, "3", {CLAIM: "v2 x 99999999999.000 pass terms"})
     other = claims(registry, "other")
-    assert [other.take(name, version, time.sleep).state for version in "123"] == ["ended", "held", "held"]
+    assert [take(other, name, version).state for version in "123"] == ["ended", "held", "held"]
+
+
+def test_a_pass_by_claim_counts_only_where_it_is_vouched_for_and_under_the_same_terms(registry, name):
+    create(registry, name, 2)
+    one = claims(registry, "one")
+    one.end(take(one, name, "1").record, "pass", terms="terms")
+    one.end(take(one, name, "2").record, "block", terms="terms")
+    assert take(claims(registry, "two"), name, "1", terms="a stricter policy").state == "held"
+    one.end(registry.version(name, "1"), "pass", terms="terms")
+    assert take(claims(registry, "two"), name, "1").state == "ended"
+    unsure = claims(registry, "two", vouched=lambda _: False)
+    assert take(unsure, name, "2").outcome == "block"
+    assert take(unsure, name, "1").state == "held"
+
+
+def test_a_receiver_without_roots_gates_by_itself_what_another_says_has_passed(
+    tmp_path, plain_server, registry, name, gate
+):
+    create(registry, name)
+    claims(registry, "stranger").end(registry.version(name, "1"), "pass", terms="terms")
+    assert sync(door(tmp_path, gate, plain_server.uri, [name])).outcomes == {"pass": 1}
+    assert gate.begun == [f"{name}/1"]
 
 
 def test_a_claimer_whose_write_was_slow_waits_for_the_holder_to_show_itself(registry, name):
     create(registry, name, 2)
     holder, slow = claims(registry, "holder"), claims(registry, "slow", settle=0.0)
-    held = holder.take(name, "1", time.sleep)
+    held = take(holder, name, "1")
     registry.delete_tag(name, "1", CLAIM)  # the slow one looked before the holder wrote
 
     def meanwhile(seconds):
         assert seconds == 4.0  # half a lease
         assert holder.renew(held).state == "held"
 
-    assert slow.take(name, "1", meanwhile).state == "elsewhere"
-    assert slow.take(name, "2", lambda _: None).state == "held"
+    assert take(slow, name, "1", meanwhile).state == "elsewhere"
+    assert take(slow, name, "2", lambda _: None).state == "held"
 
 
 def test_a_holder_whose_claim_ran_out_and_was_taken_is_told(registry, name):
     create(registry, name, 2)
     sleeper, other = claims(registry, "sleeper", lease=0.1), claims(registry, "other")
-    held = sleeper.take(name, "1", time.sleep)
+    held = take(sleeper, name, "1")
     assert sleeper.renew(held).state == "held"  # late, but nobody came
-    assert other.take(name, "1", time.sleep).state == "held"
+    assert take(other, name, "1").state == "held"
     assert sleeper.renew(held).state == "elsewhere"
-    registry._asked_client().delete_model_version(name, "1")
+    client_of(registry).delete_model_version(name, "1")
     assert sleeper.renew(held).state == "gone"
 
 
@@ -388,7 +526,7 @@ def passed(served, name, number):
 
 
 def webhook(registry, served, name="gate-hook"):
-    client = registry._asked_client()
+    client = client_of(registry)
     return client.create_webhook(
         f"{name}-{served.port}",
         f"http://127.0.0.1:{served.port}/hook",
@@ -407,7 +545,7 @@ def test_a_webhook_of_a_real_server_starts_the_gate_and_a_lost_one_only_delays_i
             until(lambda: gate.ended == [f"{name}/1"], what="the gate")
             assert "ignored" in until(lambda: "model_version_tag.set" in served.lines and served.lines)  # our own claim
         finally:
-            registry._asked_client().delete_webhook(hook.webhook_id)
+            client_of(registry).delete_webhook(hook.webhook_id)
         assert served.stop() == 0
     create(registry, name)  # nobody is told
     with serving(tmp_path / "state", gate, plain_server.uri, names=[name], listening={"every": 0.5}) as served:
@@ -505,7 +643,7 @@ def test_two_receivers_on_one_registry_gate_every_version_once(tmp_path, plain_s
             assert one.process.wait(30) == 0
         finally:
             for hook in hooks:
-                registry._asked_client().delete_webhook(hook.webhook_id)
+                client_of(registry).delete_webhook(hook.webhook_id)
     assert sorted(gate.begun) == sorted(wanted)
 
 

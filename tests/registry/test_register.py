@@ -1,9 +1,12 @@
 """`register` and `gate_version` against real servers: what becomes of a version, and of what cannot be sent."""
 
+import base64
 import hashlib
+import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,15 +15,29 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from invmm_gate.attestation.statement import from_payload
+from invmm_gate.cli import run
 from invmm_gate.errors import ConfigError, ModelError, RegistryError, VerificationError
+from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import verify_model
 from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
-from invmm_gate.registry.names import REASON, RUN, STATE, VERDICT, approved_alias
+from invmm_gate.registry.names import (
+    PROMOTED_FROM,
+    REASON,
+    REPORT_DIGEST,
+    RUN,
+    STATE,
+    VERDICT,
+    VERDICT_TAGS,
+    approved_alias,
+)
+from invmm_gate.registry.outcome import Outcome, read_outcome
 from invmm_gate.registry.register import GateChoices, Registered, create_version, gate_version, register
+from invmm_gate.runs.folder import RunFolder
 from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
@@ -38,8 +55,21 @@ def client(plain_server: Server) -> MlflowClient:
 
 @pytest.fixture
 def mine(desk: Desk, tmp_path: Path) -> GateChoices:
-    """Choices that pass, with a state folder of the test's own."""
-    return desk.at(tmp_path / "state").passing
+    """Choices that pass, with a state folder of the test's own, in which what `passed` measured need not be again."""
+    choices = desk.at(tmp_path / "state").passing
+    if desk.passing.runs.exists():
+        shutil.copytree(desk.passing.runs, choices.runs, ignore=shutil.ignore_patterns(".*"))
+    return choices
+
+
+@pytest.fixture
+def other_model(tmp_path: Path) -> Path:
+    """The same network with other bytes."""
+    other = tmp_path / "other"
+    shutil.copytree(MEMORIZING, other)
+    scheduler = other / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text() + "\n")
+    return other
 
 
 def registered(registry: Registry, name: str, choices: GateChoices, model: Path = MEMORIZING) -> Registered:
@@ -93,22 +123,22 @@ def test_a_version_with_a_verdict_is_not_measured_again_and_the_same_bytes_are_r
 
 
 def test_a_later_version_keeps_the_alias_and_swapped_files_are_gated_anew(
-    registry: Registry, plain_server: Server, mine: GateChoices, tmp_path: Path, new_name: Callable[[str], str]
+    registry: Registry, plain_server: Server, mine: GateChoices, other_model: Path, new_name: Callable[[str], str]
 ) -> None:
-    name, other = new_name("late"), tmp_path / "other"
-    shutil.copytree(MEMORIZING, other)
-    scheduler = other / "scheduler" / "scheduler_config.json"
-    scheduler.write_text(scheduler.read_text() + "\n")
-    create_version(other, name, registry, choices=mine, progress=Silent())
+    name = new_name("late")
+    create_version(other_model, name, registry, choices=mine, progress=Silent())
     newer = registered(registry, name, mine)
     older = gate_version(registry, name, "1", choices=mine, progress=Silent())
     assert newer.released is not None
     assert older.released is not None
+    assert (older.exit_code, older.remark) == (0, f"champion stays with {name}/2, which is later")
+    assert newer.remark == ""
     assert registry.aliases(f"{name}-release") == {
         "champion": newer.released.version,
         approved_alias(newer.model_digest): newer.released.version,
         approved_alias(older.model_digest): older.released.version,
     }
+    assert [sequence(registry, done) for done in (newer, older)] == [1, 2]
 
     record = registry.version(name, "2")
     assert record is not None
@@ -121,22 +151,235 @@ def test_a_later_version_keeps_the_alias_and_swapped_files_are_gated_anew(
     assert swapped.model_digest != newer.model_digest
 
 
-def test_without_a_key_nothing_is_promoted_and_the_exit_says_so(
+def sequence(registry: Registry, done: Registered) -> int:
+    assert done.released is not None
+    envelope = registry.artefacts.read(done.released.source, "attestation.json")
+    assert envelope is not None
+    return from_payload(base64.b64decode(json.loads(envelope)["payload"])).sequence
+
+
+def test_a_candidate_of_a_model_that_was_made_again_gets_the_alias_whatever_tags_say(
+    registry: Registry, client: MlflowClient, mine: GateChoices, other_model: Path, new_name: Callable[[str], str]
+) -> None:
+    name = new_name("again")
+    create_version(MEMORIZING, name, registry, choices=mine, progress=Silent())
+    create_version(MEMORIZING, name, registry, choices=mine, progress=Silent())
+    before = gate_version(registry, name, "2", choices=mine, progress=Silent())
+    client.delete_registered_model(name)
+    create_version(other_model, name, registry, choices=mine, progress=Silent())
+    create_version(MEMORIZING, name, registry, choices=mine, progress=Silent())
+    registry.set_tags(name, "1", {PROMOTED_FROM: f"{name}/7"})  # which makes no release of it
+    done = gate_version(registry, name, "1", choices=mine, progress=Silent())
+    assert before.released is not None
+    assert done.released is not None
+    released = f"{name}-release"
+    assert registry.aliases(released)["champion"] == done.released.version != before.released.version
+
+    registry.set_tags(released, before.released.version, {PROMOTED_FROM: f"{name}/999999"})
+    registry.set_alias(released, "champion", before.released.version)
+    gate_version(registry, name, "1", choices=mine, progress=Silent())
+    assert registry.aliases(released)["champion"] == done.released.version
+
+
+def test_a_release_model_takes_no_candidates_and_a_release_that_is_gated_says_why_it_stays(
     registry: Registry, mine: GateChoices, new_name: Callable[[str], str]
 ) -> None:
+    name = new_name("candidate")
+    with pytest.raises(ConfigError, match="for what the gate releases"):
+        create_version(MEMORIZING, f"{name}-release", registry, choices=mine, progress=Silent())
+    with pytest.raises(ConfigError, match="for what the gate releases"):
+        create_version(MEMORIZING, "prod", registry, choices=replace(mine, release_name="prod"), progress=Silent())
+    registered(registry, name, mine)
+    done = gate_version(registry, f"{name}-release", "1", choices=mine, progress=Silent())
+    assert (done.exit_code, done.released) == (0, None)
+    assert "release model" in done.remark
 
+
+def test_versions_with_the_same_files_are_measured_once(
+    registry: Registry, mine: GateChoices, new_name: Callable[[str], str]
+) -> None:
+    first = registered(registry, new_name("same"), mine)
+    timings = (Path(first.run) / "timings.jsonl").read_bytes()
+    second = registered(registry, new_name("same"), mine)
+    assert (second.decision, second.run) == ("pass", first.run)
+    assert (Path(second.run) / "timings.jsonl").read_bytes() == timings
+
+
+def test_a_verdict_counts_again_only_from_the_gates_own_run_and_by_the_same_gate(
+    registry: Registry,
+    client: MlflowClient,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = new_name("reused")
+    first = registered(registry, name, mine)
+    own = registry.version(name, "1")
+    assert own is not None
+    strange = client.create_run("0").info.run_id
+    client.log_artifact(strange, f"{first.run}/attestation.json", "copied")
+    registry.set_tags(name, "1", {RUN: f"{strange}/copied"})
+    client.delete_registered_model(f"{name}-release")
+    done = gate_version(registry, name, "1", choices=mine, progress=Silent())
+    assert done.run == first.run
+    assert done.released is not None
+    assert done.released.run_id == own.tags[RUN].partition("/")[0]
+    assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == ""
+    monkeypatch.setattr("invmm_gate.registry.earlier.__version__", "the next one")
+    assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == first.run
+
+
+def test_a_release_whose_files_are_gone_is_made_again(
+    registry: Registry, plain_server: Server, mine: GateChoices, new_name: Callable[[str], str]
+) -> None:
+    name = new_name("spoilt")
+    first = registered(registry, name, mine)
+    assert first.released is not None
+    for path in stored_weights(plain_server, first.released.source).parents[1].rglob("*"):
+        if path.is_file():
+            path.unlink()
+    again = gate_version(registry, name, "1", choices=mine, progress=Silent())
+    assert again.released is not None
+    assert (again.exit_code, again.released.version) == (0, "2")
+    assert set(registry.aliases(f"{name}-release").values()) == {"2"}
+
+
+def test_of_two_promotions_at_once_the_later_version_has_the_alias(
+    registry: Registry,
+    plain_server: Server,
+    client: MlflowClient,
+    mine: GateChoices,
+    other_model: Path,
+    new_name: Callable[[str], str],
+) -> None:
+    name = new_name("race")
+    registered(registry, name, mine, other_model)
+    registered(registry, name, mine)
+    client.delete_registered_model(f"{name}-release")
+    done: dict[str, Registered] = {}
+
+    def promote(version: str) -> None:
+        mine_too = Registry(plain_server.uri)
+        done[version] = gate_version(mine_too, name, version, choices=mine, progress=Silent())
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in "21"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    later = done["2"].released
+    assert later is not None
+    assert registry.aliases(f"{name}-release")["champion"] == later.version
+
+
+def test_an_attestation_that_does_not_hold_here_is_no_block(
+    registry: Registry, mine: GateChoices, new_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    policy = tmp_path / "edited.yaml"
+    policy.write_bytes(Path(mine.policy).read_bytes())
+
+    class Editing(Watching):
+        def begin(self, stage: str, total: int, done: int = 0) -> None:
+            policy.write_text(Path(mine.policy).read_text() + "# \n")
+            policy.write_text(policy.read_text().replace("name: passing", "name: another"))
+            super().begin(stage, total, done)
+
+    choices = replace(mine, policy=str(policy))
+    record = create_version(MEMORIZING, new_name("edited"), registry, choices=choices, progress=Silent())
+    done = gate_version(registry, record.name, "1", choices=choices, progress=Editing())
+    assert (done.decision, done.outcome, done.exit_code) == ("pass", "inconclusive", 11)
+    assert (done.delivered, done.released) == (False, None)
+    assert "does not hold here" in done.blocked
+    assert len(mine.outbox.parcels()) == 1
+    after = registry.version(record.name, "1")
+    assert after is not None
+    assert after.tags[STATE] == "error"
+
+
+def test_without_a_key_nothing_is_promoted_and_an_older_verdict_is_taken_back(
+    registry: Registry, mine: GateChoices, new_name: Callable[[str], str]
+) -> None:
     name = new_name("unsigned")
-    done = registered(registry, name, replace(mine, key=None))
+    registered(registry, name, replace(mine, alias=""))
+    done = gate_version(registry, name, "1", choices=replace(mine, key=None), progress=Silent())
     record = registry.version(name, "1")
     assert record is not None
     assert (done.decision, done.exit_code, done.released) == ("pass", 11, None)
     assert "unsigned" in done.blocked
-    assert record.tags[STATE] == "inconclusive"
-    assert VERDICT not in record.tags
+    assert (record.tags[STATE], "not signed" in record.tags[REASON]) == ("error", True)
+    assert not VERDICT_TAGS & record.tags.keys()
     assert not registry.aliases(f"{name}-release")
-    meant = replace(done, blocked="")
-    assert meant.exit_code == 0, "with --alias '' nothing was meant to be promoted"
-    assert replace(meant, decision="block").exit_code == replace(done, decision="block").exit_code == 10
+    meant = gate_version(registry, name, "1", choices=replace(mine, key=None, alias=""), progress=Silent())
+    assert (meant.exit_code, meant.blocked) == (0, "")
+
+
+def test_without_a_key_the_guard_lets_the_gate_say_so_and_keeps_what_was_attested(
+    guarded_server: Server, desk: Desk, mine: GateChoices, new_name: Callable[[str], str]
+) -> None:
+    registry, name = Registry(guarded_server.uri), new_name("unsigned")
+    registered(registry, name, replace(mine, alias=""))
+    done = gate_version(registry, name, "1", choices=replace(mine, key=None), progress=Silent())
+    record = registry.version(name, "1")
+    assert record is not None
+    assert (done.decision, done.exit_code, done.delivered, done.released) == ("pass", 11, True, None)
+    assert (record.tags[STATE], record.tags[VERDICT]) == ("error", "pass")
+    assert mine.outbox.parcels() == ()
+    unsigned = replace(desk.blocking, key=None, runs=mine.runs)
+    blocked = gate_version(registry, name, "1", choices=unsigned, progress=Silent())
+    assert (blocked.decision, blocked.exit_code) == ("block", 10)
+
+
+def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends_nothing_else(
+    registry: Registry,
+    mine: GateChoices,
+    other_model: Path,
+    new_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("invmm_gate.registry.register._OUTBOX_SECONDS", 0.0)
+    gone, revealed = new_name("gone"), new_name("revealed")
+    with mine.outbox.locked():  # another process is at it, so both verdicts wait
+        first = registered(registry, gone, mine, other_model)
+        second = registered(registry, revealed, mine)
+    assert (second.delivered, second.exit_code) == (False, 11)
+    shutil.rmtree(first.run)
+    finishing.report(RunFolder(Path(second.run)), reveal=True)
+
+    drained = drain(mine.outbox, registry, now=utc_now())
+    assert (drained.sent, drained.waiting) == ((f"{revealed}/1",), 1)
+    (error,) = drained.errors
+    assert error.startswith(f"{gone}/1: {first.run} holds no run.json")
+    assert not Path(first.run).exists()
+    record = registry.version(revealed, "1")
+    assert record is not None
+    sent = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "report.html")
+    assert sent is not None
+    assert sent != (Path(second.run) / "report.html").read_bytes()
+    assert hashlib.sha256(sent).hexdigest() == record.tags[REPORT_DIGEST]
+
+
+def test_the_gate_tells_a_worker_whose_fault_it_was(
+    registry: Registry, plain_server: Server, mine: GateChoices, new_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    record = create_version(MEMORIZING, new_name("whose"), registry, choices=mine, progress=Silent())
+
+    def gated(*options: str) -> tuple[int, Outcome | None]:
+        told = tmp_path / "told.json"
+        told.unlink(missing_ok=True)
+        places = ("--tracking-uri", registry.uri, "--probes", str(mine.probes), "--runs", str(mine.runs), "--rows", "4")
+        code = run(["registry", "gate", record.name, "1", *places, *options, "--quiet", "--outcome", str(told)])
+        return code, read_outcome(told, code)
+
+    usual = ("--policy", mine.policy, "--alias", "")
+    expired = tmp_path / "waivers.yaml"
+    expired.write_text("waivers: no list\n")
+    assert gated(*usual, "--waivers", str(expired)) == (2, None)
+    assert gated("--policy", "nosuch") == (2, None)
+    code, told = gated(*usual)
+    assert code == 0
+    assert told == Outcome(name="pass", terms=mine.terms())
+    stored_weights(plain_server, record.source).unlink()
+    assert gated(*usual) == (2, Outcome(name="bad_input"))
 
 
 @pytest.mark.parametrize(

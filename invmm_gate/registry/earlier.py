@@ -1,0 +1,81 @@
+"""What earlier attestations are good for: one that holds spares a measurement, a new one follows the released one."""
+
+import datetime
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from invmm_gate import __version__
+from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attestation.statement import Statement
+from invmm_gate.attestation.verification import open_statement
+from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.gate.inputs import Inputs
+from invmm_gate.registry.choices import GateChoices
+from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.connection import RegistryDownError
+from invmm_gate.registry.delivery import REPORT
+from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for
+from invmm_gate.registry.names import RUN, is_release, release_name
+
+
+def verdict_that_holds(
+    registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
+) -> Evidence | None:
+    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
+    roots = choices.trusted()
+    if roots is None:
+        return None
+    demands = choices.conditions.demands(roots=roots, policies={inputs.policy.digest: choices.policy})
+    for envelope in envelopes(record.source, record.tags, registry.artefacts):
+        try:
+            evidence = evidence_for(Path(inputs.model.path), envelope, roots, now=now, weights=choices.weights)
+            evidence.require_standing(demands, now)
+        except VerificationError:
+            continue
+        said = evidence.statement
+        found = (said.policy_digest, said.probe_set_digest, said.seed)
+        wanted = (inputs.policy.digest, inputs.probe_set.digest, choices.seed)
+        if found == wanted and _is_final(registry, record, said, choices):
+            return evidence
+    return None
+
+
+def _is_final(registry: Registry, record: VersionRecord, said: Statement, choices: GateChoices) -> bool:
+    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested."""
+    if is_release(record.name, choices.release_name):
+        return True
+    unchanged = choices.waivers is None and choices.baseline is None and said.verifier_version == __version__
+    return said.decision in ("pass", "block") and unchanged and _lies_in_our_run(registry, record, said)
+
+
+def _lies_in_our_run(registry: Registry, record: VersionRecord, said: Statement) -> bool:
+    """Whether the run that the version names, under which it would be released, is the gate's and has its report."""
+    place = record.tags.get(RUN, "")
+    if not place or not registry.uploads.is_ours(place.partition("/")[0]):
+        return False
+    report = registry.artefacts.read(f"runs:/{place}", REPORT)
+    return report is not None and sha256(report).hexdigest() == said.report_digest
+
+
+def attestation_before(
+    registry: Registry, name: str, choices: GateChoices, *, folder: Path, now: datetime.datetime
+) -> Path | None:
+    """The attestation of what the alias points at now, in a file; None if there is none that a trusted key signed."""
+    roots = choices.trusted()
+    held = registry.alias(release_name(name, choices.release_name), choices.alias) if roots and choices.alias else None
+    if roots is None or held is None:
+        return None
+    try:
+        found = tuple(envelopes(held.source, {}, registry.artefacts))
+    except RegistryDownError:
+        raise
+    except RegistryError:  # a release whose files are gone is followed by nothing
+        return None
+    for envelope in found:
+        with suppress(VerificationError):
+            open_statement(envelope, roots, now=now)
+            path = folder / ATTESTATION
+            path.write_bytes(envelope)
+            return path
+    return None

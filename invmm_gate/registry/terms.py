@@ -1,0 +1,12 @@
+"""What versions are judged under, as one digest: a verdict under other terms is none."""
+
+import hashlib
+
+from invmm_gate import __version__
+from invmm_gate.records import Weights
+
+
+def terms_of(*, policy: str, probe_set: str, seed: int, weights: Weights | None) -> str:
+    """sha256 over the digests of policy and probe set, the seed, which weights count, and the gate's version."""
+    parts = (policy, probe_set, str(seed), weights or "", __version__)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
