@@ -33,7 +33,7 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A version with a protected alias or in a release model that nothing vouches for, or one that poses as a prompt."""
+    """A version that nothing vouches for, with a protected alias or in a release model; or one posing as a prompt."""
 
     name: str
     version: str
