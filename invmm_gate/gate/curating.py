@@ -61,14 +61,8 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
     columns, plain = columns_of(options)
     training = [open_training_data(place, columns, images=options.images) for place in options.sources]
     others = [open_training_data(place, plain, images=options.images) for place in options.controls_from]
-    embedder = make_embedder(
-        options.metric,
-        size=options.size,
-        threshold=options.threshold,
-        sscd=options.sscd,
-        device=options.device,
-    )
     check_files(training)
+    embedder = _embedder(options)
     check_memory(sum(source.count() for source in training), size=embedder.size, width=embedder.scale.width)
     with _store(options, embedder) as store:
         scan = scan_training_data(
@@ -89,6 +83,16 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
         sensitive=sensitive_items(options, scan, found, training),
         wanted=wanted,
         progress=progress,
+    )
+
+
+def _embedder(options: BuildOptions) -> Embedder:
+    return make_embedder(
+        options.metric,
+        size=options.size,
+        threshold=options.threshold,
+        sscd=options.sscd,
+        device=options.device,
     )
 
 
