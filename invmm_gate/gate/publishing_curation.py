@@ -10,7 +10,9 @@ from typing import Final
 
 from invmm_gate import __version__
 from invmm_gate.curation.proposals import Proposal
+from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.curating import Curation
+from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.picturing_curation import contact_sheet
 from invmm_gate.gate.training_scan import Item, read_again
 from invmm_gate.probes.build import NewProbe, write_probe_set
@@ -63,23 +65,8 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
     return {
         "schema_version": 1,
         "built_on": today.isoformat(),
-        "inputs": {
-            "from": [str(place) for place in options.sources],
-            "controls_from": [str(place) for place in options.controls_from],
-            "trained_until": options.trained_until.isoformat() if options.trained_until else None,
-            "sensitive": str(options.sensitive) if options.sensitive else None,
-            "sensitive_column": options.sensitive_column or None,
-            "columns": dict(options.columns),
-            "digest": _digest(scan.items),
-        },
-        "metric": {
-            "name": curation.embedder.metric.name,
-            "size": curation.embedder.size,
-            "threshold": scale.threshold,
-            "digest": curation.embedder.digest,
-            "diameter": options.diameter,
-            "diameter_value": scale.value(scale.distance(scale.threshold) * options.diameter),
-        },
+        "inputs": _inputs(options) | {"digest": _digest(scan.items)},
+        "metric": _metric(curation.embedder, diameter=options.diameter),
         "seed": options.seed,
         "versions": {"invmm-gate": __version__} | {name: version(name) for name in _LIBRARIES},
         "counts": _counts(curation),
@@ -108,6 +95,30 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
             }
             for cluster in curation.clustering.clusters[:_CLUSTERS_LISTED]
         ],
+    }
+
+
+def _inputs(options: BuildOptions) -> dict[str, object]:
+    return {
+        "from": [str(place) for place in options.sources],
+        "controls_from": [str(place) for place in options.controls_from],
+        "images": str(options.images) if options.images else None,
+        "trained_until": options.trained_until.isoformat() if options.trained_until else None,
+        "sensitive": str(options.sensitive) if options.sensitive else None,
+        "sensitive_column": options.sensitive_column or None,
+        "columns": dict(options.columns),
+    }
+
+
+def _metric(embedder: Embedder, *, diameter: float) -> dict[str, object]:
+    scale = embedder.scale
+    return {
+        "name": embedder.metric.name,
+        "size": embedder.size,
+        "threshold": scale.threshold,
+        "digest": embedder.digest,
+        "diameter": diameter,
+        "diameter_value": scale.value(scale.distance(scale.threshold) * diameter),
     }
 
 
