@@ -43,7 +43,9 @@ def build(
     column: Annotated[
         list[str] | None, typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME; may be repeated.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Where a table's paths begin. Default: its folder.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Where paths in all tables begin. Default: a table's folder.")
+    ] = None,
     category: Annotated[str, typer.Option(help="Category of the sensitive probes.")] = "",
     licence: Annotated[str, typer.Option(help="Consent or licence of all probes.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the draw of controls.", min=0)] = 0,
@@ -139,9 +141,14 @@ def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
         f" threshold {embedder.scale.threshold:g}); {curation.clustering.chained} chained ones were split"
     )
     for found in curation.dimensions:
-        yield f"intrinsic dimension {found.harmonic:.1f} ({found.unbiased:.1f} unbiased) at k = {found.neighbours}"
+        yield (
+            f"intrinsic dimension {found.harmonic:.1f} ({found.unbiased:.1f} unbiased) at k = {found.neighbours},"
+            f" from {found.points} images"
+        )
     for group in GROUPS:
-        yield from _listed(group, [f"{item.name}: {item.reason}" for item in planned if item.probe.group == group])
+        yield from _listed(
+            group, [f"{item.probe.id} {item.name}: {item.reason}" for item in planned if item.probe.group == group]
+        )
     refused = [f"{left.name} {left.reason}" for left in curation.controls.refused]
     yield from _listed("images refused as controls", refused)
     if not curation.controls.chosen:

@@ -1,6 +1,7 @@
 """`invmm-gate probes`: build and check a probe set. Only `build` imports torch, for the copy metric."""
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from invmm_gate.cli.build import build
 from invmm_gate.errors import BAD_INPUT, PASS
 
 if TYPE_CHECKING:
+    from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.probes.checks import ValidationReport
 
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
@@ -70,16 +72,18 @@ def validate(
     captions: Annotated[bool, typer.Option("--captions", help="Every probe must have a caption.")] = False,
     policy: Annotated[str | None, typer.Option(help="Policy whose number of controls must be there.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write counts, digest and problems there as JSON.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Check manifest, files and hashes; every problem with its line."""
-    from invmm_gate.cli.show import printable
+    from invmm_gate.cli.show import TerminalProgress, printable
     from invmm_gate.gate.inputs import controls_needed
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.probes.checks import check_probe_set
 
     if policy is not None:
         min_controls = max(min_controls, controls_needed(load_policy(policy)))
-    result = check_probe_set(folder, min_controls=min_controls, captions_required=captions)
+    with TerminalProgress(quiet=quiet) as progress:
+        result = check_probe_set(folder, min_controls=min_controls, captions_required=captions, progress=_bar(progress))
     if out is not None:
         _write(out, result)
     for line in result.lines():
@@ -89,6 +93,17 @@ def validate(
         return BAD_INPUT
     typer.echo(f"{folder}: {len(result.probe_set.probes)} probes, digest {result.probe_set.digest}")
     return PASS
+
+
+def _bar(progress: "TerminalProgress") -> Callable[[int, int], None]:
+    def told(done: int, total: int) -> None:
+        if done == 1:
+            progress.begin("check images", total)
+        progress.advance(1)
+        if done == total:
+            progress.end()
+
+    return told
 
 
 def _write(path: Path, result: "ValidationReport") -> None:

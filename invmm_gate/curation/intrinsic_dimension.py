@@ -12,6 +12,8 @@ from invmm_gate.curation.neighbours import Vectors, exact_distances
 NEIGHBOURS: Final = (10, 20, 40)
 QUERIES: Final = 2000
 """Vectors at which the dimension is estimated; their neighbours are looked for among all."""
+_LEAST: Final = 2.0**-23
+"""ln(T_k / T_j) below which two distances are equal: the vectors themselves are rounded to float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,21 +29,23 @@ class Dimension:
     Averaged harmonically, that form would be low by (k - 2) / (k - 1).
     """
     points: int
+    """Points that the estimates rest on: those with an equal neighbour or with equally far ones have none."""
 
 
 def intrinsic_dimension(
     vectors: Vectors, *, neighbours: tuple[int, ...] = NEIGHBOURS, queries: int = QUERIES, seed: int = 0
 ) -> tuple[Dimension, ...]:
-    """One estimate for each number of neighbours that the set is large enough for.
+    """One estimate for each number of neighbours that the set is large enough for, if any point has one.
 
-    Two equal vectors make an estimate infinite: remove duplicates first.
+    Points with an equal vector are left out: remove duplicates first.
     """
     possible = [count for count in neighbours if count < len(vectors)]
     if not possible:
         return ()
     drawn = np.random.default_rng(seed).permutation(len(vectors))[:queries]
     distances = neighbour_distances(vectors, np.sort(drawn), max(possible))
-    return tuple(_estimate(distances[:, :count]) for count in possible)
+    estimates = (_estimate(distances[:, :count]) for count in possible)
+    return tuple(estimate for estimate in estimates if estimate)
 
 
 def neighbour_distances(vectors: Vectors, queries: NDArray[np.int64], count: int) -> NDArray[np.float64]:
@@ -59,16 +63,19 @@ def neighbour_distances(vectors: Vectors, queries: NDArray[np.int64], count: int
 
 def levina_bickel(distances: Float[NDArray[np.float64], "point neighbour"]) -> NDArray[np.float64]:
     """sum_j ln(T_k / T_j) of each point, over its neighbours j < k; k is the last. Equation 8 of the paper."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         sums: NDArray[np.float64] = np.log(distances[:, -1:] / distances[:, :-1]).sum(axis=1)
     return sums
 
 
-def _estimate(distances: NDArray[np.float64]) -> Dimension:
+def _estimate(distances: NDArray[np.float64]) -> Dimension | None:
     count, sums = distances.shape[1], levina_bickel(distances)
+    sums = sums[np.isfinite(sums) & (sums > (count - 1) * _LEAST)]
+    if not len(sums):
+        return None
     return Dimension(
         neighbours=count,
         harmonic=(count - 1) / float(sums.mean()),
         unbiased=float(((count - 2) / sums).mean()),
-        points=len(distances),
+        points=len(sums),
     )

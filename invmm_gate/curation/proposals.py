@@ -21,8 +21,8 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
-    """A cluster that was passed over, and why."""
+class Skipped:
+    """A cluster that no probe was taken of, and why."""
 
     cluster: str
     row: int
@@ -33,7 +33,7 @@ class Passed:
 class Proposals:
     sensitive: tuple[Proposal, ...]
     duplicated: tuple[Proposal, ...]
-    passed: tuple[Passed, ...]
+    skipped: tuple[Skipped, ...]
 
 
 def cluster_name(rank: int) -> str:
@@ -58,14 +58,14 @@ def propose(
     listed = tuple(_sensitive(row, names.get(row), clusters, multiplicity) for row in sensitive)
     known = set(sensitive)
     chosen: list[Proposal] = []
-    passed: list[Passed] = []
+    skipped: list[Skipped] = []
     for rank, cluster in enumerate(clusters):
         if len(chosen) == duplicated:
             break
         name = cluster_name(rank + 1)
-        reason = "its medoid is a sensitive probe already" if cluster.medoid in known else unfit(cluster.medoid)
+        reason = "is a sensitive probe already" if cluster.medoid in known else unfit(cluster.medoid)
         if reason:
-            passed.append(Passed(cluster=name, row=cluster.medoid, reason=reason))
+            skipped.append(Skipped(cluster=name, row=cluster.medoid, reason=reason))
         else:
             chosen.append(
                 Proposal(
@@ -76,7 +76,7 @@ def propose(
                     reason=f"medoid of {cluster.multiplicity} near-duplicates",
                 )
             )
-    return Proposals(sensitive=listed, duplicated=tuple(chosen), passed=tuple(passed))
+    return Proposals(sensitive=listed, duplicated=tuple(chosen), skipped=tuple(skipped))
 
 
 def _sensitive(row: int, rank: int | None, clusters: Sequence[Cluster], multiplicity: Sequence[int]) -> Proposal:

@@ -38,7 +38,7 @@ class BuildOptions:
     trained_until: datetime.date | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     images: Path | None = None
-    """Where the paths in a table begin; by default the table's folder."""
+    """Where the paths in all tables begin, those of controls too; by default each table's folder."""
     category: str = ""
     licence: str = ""
     seed: int = 0
@@ -61,8 +61,20 @@ def controls_wanted(options: BuildOptions) -> int:
     return options.controls
 
 
+def check_libraries() -> None:
+    """Raises ConfigError without scikit-learn, which is needed only when every image was read."""
+    try:
+        import sklearn  # noqa: F401  (whether it is there)
+    except ImportError as error:
+        raise ConfigError(
+            "scikit-learn is not installed",
+            expected="the extra `curation`",
+            do="run `pip install 'invmm-gate[curation]'`",
+        ) from error
+
+
 def check_options(options: BuildOptions) -> None:
-    """Raises ConfigError for a number out of range, an unknown role of a column, or places that overlap."""
+    """Raises ConfigError for a number out of range or an unknown role of a column."""
     unknown = sorted(set(options.columns) - set(ROLES))
     if unknown:
         raise ConfigError(f"--column {unknown[0]}=...", expected=f"one of {', '.join(ROLES)} before the =")
@@ -70,20 +82,6 @@ def check_options(options: BuildOptions) -> None:
         raise ConfigError(f"--diameter {options.diameter:g}", expected="1 to 2 copy thresholds")
     if options.size is not None and options.size < 1:
         raise ConfigError(f"--size {options.size}", expected="at least 1 pixel")
-    _check_places(options)
-
-
-def _check_places(options: BuildOptions) -> None:
-    """An image that is read twice would pass for a duplicate, and a set among the training data for a part of it."""
-    places = [place.resolve() for place in (*options.sources, *options.controls_from)]
-    for index, place in enumerate(places):
-        if place in places[:index]:
-            raise ConfigError(f"{str(place)!r} is named twice", expected="each folder or table once")
-        if options.folder.resolve().is_relative_to(place):
-            raise ConfigError(
-                f"the probe set {str(options.folder)!r} would lie in {str(place)!r}",
-                expected="a folder outside the images that it is chosen from",
-            )
 
 
 def columns_of(options: BuildOptions) -> tuple[Columns, Columns]:

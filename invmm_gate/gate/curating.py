@@ -1,7 +1,7 @@
 """`probes build`: from training data to a probe set. Joins reading, the copy metric, clusters and proposals."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,17 @@ from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, fi
 from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
-from invmm_gate.curation.proposals import Proposals, propose
+from invmm_gate.curation.proposals import Proposal, Proposals, propose
 from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.gate.build_options import BuildOptions, check_options, columns_of, controls_wanted
+from invmm_gate.gate.build_options import BuildOptions, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.gate.drawing_controls import Controls, draw_controls, whole_pool
 from invmm_gate.gate.embedder import Embedder, make_embedder
 from invmm_gate.gate.embedding_store import EmbeddingStore
+from invmm_gate.gate.overlaps import check_files, check_places
 from invmm_gate.gate.progress import Progress
-from invmm_gate.gate.sensitive import listed_rows
-from invmm_gate.gate.training_scan import Distinct, Scan, distinct, read_again, scan_training_data
+from invmm_gate.gate.sensitive import sensitive_items
+from invmm_gate.gate.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
+from invmm_gate.gate.vector_memory import check_memory
 from invmm_gate.probes.build import check_new_folder, unfit_as_probe
 from invmm_gate.probes.files import folder_lock
 from invmm_gate.probes.training_data import TrainingData, open_training_data
@@ -36,28 +38,32 @@ class Curation:
     """Training data first, then what controls alone are drawn from."""
     scan: Scan
     training: Distinct
+    sensitive: Mapping[int, Item]
+    """Row -> the very image that was named as sensitive."""
     clustering: Clustering
     curve: tuple[CurvePoint, ...]
     dimensions: tuple[Dimension, ...]
     proposals: Proposals
     controls: Controls
 
+    def item_of(self, proposal: Proposal) -> Item:
+        """The image that a proposal is made of."""
+        return (self.sensitive if proposal.group == "sensitive" else self.training.items)[proposal.row]
+
 
 def curate(options: BuildOptions, progress: Progress) -> Curation:
     """Decide on a probe set. Raises GateError."""
     check_new_folder(options.folder)
+    check_libraries()
     wanted = controls_wanted(options)
     check_options(options)
+    check_places(options)
     columns, plain = columns_of(options)
     training = [open_training_data(place, columns, images=options.images) for place in options.sources]
     others = [open_training_data(place, plain, images=options.images) for place in options.controls_from]
-    embedder = make_embedder(
-        options.metric,
-        size=options.size,
-        threshold=options.threshold,
-        sscd=options.sscd,
-        device=options.device,
-    )
+    check_files(training)
+    embedder = _embedder(options)
+    check_memory(sum(source.count() for source in training), size=embedder.size, width=embedder.scale.width)
     with _store(options, embedder) as store:
         scan = scan_training_data(
             training,
@@ -68,16 +74,25 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
             progress=progress,
         )
         found = distinct(scan, store)
-    sensitive = listed_rows(options.sensitive, scan, found, training)
     return _decide(
         options,
         embedder=embedder,
         sources=(*training, *others),
         scan=scan,
         training=found,
-        sensitive=sensitive,
+        sensitive=sensitive_items(options, scan, found, training),
         wanted=wanted,
         progress=progress,
+    )
+
+
+def _embedder(options: BuildOptions) -> Embedder:
+    return make_embedder(
+        options.metric,
+        size=options.size,
+        threshold=options.threshold,
+        sscd=options.sscd,
+        device=options.device,
     )
 
 
@@ -88,25 +103,19 @@ def _decide(
     sources: tuple[TrainingData, ...],
     scan: Scan,
     training: Distinct,
-    sensitive: Sequence[int],
+    sensitive: Mapping[int, Item],
     wanted: int,
     progress: Progress,
 ) -> Curation:
+    _check_fit(sources, sensitive.values())
     clustering, curve = _clusters(options, embedder, training, progress)
     proposals = propose(
         clustering.clusters,
-        sensitive=sensitive,
+        sensitive=tuple(sensitive),
         multiplicity=training.multiplicity.tolist(),
         duplicated=options.duplicated,
-        unfit=lambda row: _unfit(sources, training, row),
+        unfit=lambda row: _unfit(sources, training.items[row]),
     )
-    for proposal in proposals.sensitive:
-        reason = _unfit(sources, training, proposal.row)
-        if reason:
-            raise ProbeSetError(
-                f"the sensitive image {training.items[proposal.row].name!r} cannot be a probe: {reason}",
-                do="leave it out of the list, or mend it",
-            )
     pool = [*scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
     controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=embedder, seed=options.seed)
     if not (proposals.sensitive or proposals.duplicated or controls.chosen):
@@ -120,6 +129,7 @@ def _decide(
         sources=sources,
         scan=scan,
         training=training,
+        sensitive=sensitive,
         clustering=clustering,
         curve=curve,
         dimensions=_dimensions(training, clustering, options.seed),
@@ -151,8 +161,18 @@ def _dimensions(training: Distinct, clustering: Clustering, seed: int) -> tuple[
     return intrinsic_dimension(vectors, seed=seed)
 
 
-def _unfit(sources: Sequence[TrainingData], training: Distinct, row: int) -> str:
-    item = training.items[row]
+def _check_fit(sources: Sequence[TrainingData], sensitive: Collection[Item]) -> None:
+    entries = read_again(sources, sensitive)
+    for item in sensitive:
+        reason = unfit_as_probe(entries[item.source, item.position].data, name=item.name)
+        if reason:
+            raise ProbeSetError(
+                f"the sensitive image {item.name!r} cannot be a probe: it {reason}",
+                do="leave it out of those that are named, or mend it",
+            )
+
+
+def _unfit(sources: Sequence[TrainingData], item: Item) -> str:
     entry = read_again(sources, [item])[item.source, item.position]
     return unfit_as_probe(entry.data, name=item.name)
 

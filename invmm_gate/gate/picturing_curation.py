@@ -37,7 +37,7 @@ def contact_sheet(curation: Curation, planned: Sequence[bytes]) -> ContactSheet:
         cards=cards,
         more_cards=more_cards,
         sensitive=_section(
-            [curation.training.items[proposal.row].name for proposal in curation.proposals.sensitive],
+            [curation.item_of(proposal).name for proposal in curation.proposals.sensitive],
             planned[: len(curation.proposals.sensitive)],
         ),
         controls=_section([entry.name for entry in curation.controls.chosen], planned[first_control:]),
@@ -109,8 +109,8 @@ def _left_out(curation: Curation) -> Iterator[tuple[str, str, str]]:
     """What, which image, why: what a reader must see first comes first."""
     items = curation.training.items
     yield from (("control", left.name, left.reason) for left in curation.controls.refused)
-    for passed in curation.proposals.passed:
-        yield passed.cluster, items[passed.row].name, passed.reason
+    for skipped in curation.proposals.skipped:
+        yield skipped.cluster, items[skipped.row].name, f"its medoid {skipped.reason}"
     yield from (("training image", left.name, left.reason) for left in curation.scan.left_out)
 
 

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import PurePath
 from typing import Final
 
 from invmm_gate import __version__
 from invmm_gate.curation.proposals import Proposal
+from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.curating import Curation
+from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.picturing_curation import contact_sheet
 from invmm_gate.gate.training_scan import Item, read_again
 from invmm_gate.probes.build import NewProbe, write_probe_set
 from invmm_gate.probes.training_data import Entry
-from invmm_gate.records import ProbeSet
+from invmm_gate.records import Group, ProbeSet
 from invmm_gate.report.contact_sheet import render_contact_sheet
 
 RECORD: Final = "curation.json"
@@ -38,14 +39,16 @@ class Planned:
 
 def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned, ...]:
     """The probes in the order of the manifest. Raises ProbeSetError for an image that changed meanwhile."""
-    chosen = [*curation.proposals.sensitive, *curation.proposals.duplicated]
-    items = [curation.training.items[proposal.row] for proposal in chosen]
+    groups = (curation.proposals.sensitive, curation.proposals.duplicated)
+    items = [curation.item_of(proposal) for group in groups for proposal in group]
     entries = read_again(curation.sources, items)
     listed = [
-        _from_training(proposal, item, entries[item.source, item.position], curation, today)
-        for proposal, item in zip(chosen, items, strict=True)
+        _from_training(curation, proposal, entries, number=number, today=today)
+        for group in groups
+        for number, proposal in enumerate(group, start=1)
     ]
-    return (*listed, *(_control(entry, curation, today) for entry in curation.controls.chosen))
+    controls = enumerate(curation.controls.chosen, start=1)
+    return (*listed, *(_control(curation, entry, number=number, today=today) for number, entry in controls))
 
 
 def write_curation(curation: Curation, planned: Sequence[Planned], record: Mapping[str, object]) -> ProbeSet:
@@ -62,23 +65,8 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
     return {
         "schema_version": 1,
         "built_on": today.isoformat(),
-        "inputs": {
-            "from": [str(place) for place in options.sources],
-            "controls_from": [str(place) for place in options.controls_from],
-            "trained_until": options.trained_until.isoformat() if options.trained_until else None,
-            "sensitive": str(options.sensitive) if options.sensitive else None,
-            "sensitive_column": options.sensitive_column or None,
-            "columns": dict(options.columns),
-            "digest": _digest(scan.items),
-        },
-        "metric": {
-            "name": curation.embedder.metric.name,
-            "size": curation.embedder.size,
-            "threshold": scale.threshold,
-            "digest": curation.embedder.digest,
-            "diameter": options.diameter,
-            "diameter_value": scale.value(scale.distance(scale.threshold) * options.diameter),
-        },
+        "inputs": _inputs(options) | {"digest": _digest(scan.items)},
+        "metric": _metric(curation.embedder, diameter=options.diameter),
         "seed": options.seed,
         "versions": {"invmm-gate": __version__} | {name: version(name) for name in _LIBRARIES},
         "counts": _counts(curation),
@@ -89,13 +77,13 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
         ],
         "intrinsic_dimension": [asdict(dimension) for dimension in curation.dimensions],
         "probes": [
-            {"name": item.name, "sha256": item.probe.sha256, "group": item.probe.group}
+            {"id": item.probe.id, "name": item.name, "sha256": item.probe.sha256, "group": item.probe.group}
             | {"cluster": item.probe.cluster, "multiplicity": item.multiplicity, "reason": item.reason}
             for item in planned
         ],
-        "passed_over": [
-            {"cluster": passed.cluster, "name": _name(curation, passed.row), "reason": passed.reason}
-            for passed in curation.proposals.passed
+        "skipped_clusters": [
+            {"cluster": skipped.cluster, "medoid": _name(curation, skipped.row), "reason": skipped.reason}
+            for skipped in curation.proposals.skipped
         ],
         "refused_controls": [asdict(left) for left in curation.controls.refused],
         "left_out": [asdict(left) for left in scan.left_out],
@@ -107,6 +95,30 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
             }
             for cluster in curation.clustering.clusters[:_CLUSTERS_LISTED]
         ],
+    }
+
+
+def _inputs(options: BuildOptions) -> dict[str, object]:
+    return {
+        "from": [str(place) for place in options.sources],
+        "controls_from": [str(place) for place in options.controls_from],
+        "images": str(options.images) if options.images else None,
+        "trained_until": options.trained_until.isoformat() if options.trained_until else None,
+        "sensitive": str(options.sensitive) if options.sensitive else None,
+        "sensitive_column": options.sensitive_column or None,
+        "columns": dict(options.columns),
+    }
+
+
+def _metric(embedder: Embedder, *, diameter: float) -> dict[str, object]:
+    scale = embedder.scale
+    return {
+        "name": embedder.metric.name,
+        "size": embedder.size,
+        "threshold": scale.threshold,
+        "digest": embedder.digest,
+        "diameter": diameter,
+        "diameter_value": scale.value(scale.distance(scale.threshold) * diameter),
     }
 
 
@@ -129,12 +141,20 @@ def _digest(items: Sequence[Item]) -> str:
     return sha256(b"".join(sorted(item.sha256 for item in items))).hexdigest()
 
 
-def _from_training(proposal: Proposal, item: Item, entry: Entry, curation: Curation, today: datetime.date) -> Planned:
-    options = curation.options
+def _from_training(
+    curation: Curation,
+    proposal: Proposal,
+    entries: Mapping[tuple[int, int], Entry],
+    *,
+    number: int,
+    today: datetime.date,
+) -> Planned:
+    options, item = curation.options, curation.item_of(proposal)
+    entry = entries[item.source, item.position]
     place = options.sources[item.source]
     copies = f" ({proposal.multiplicity} near-duplicates in the training data)" if proposal.multiplicity > 1 else ""
     probe = NewProbe(
-        stem=PurePath(item.name).stem,
+        id=_id(proposal.group, number),
         data=entry.data,
         sha256=item.sha256.hex(),
         group=proposal.group,
@@ -148,9 +168,9 @@ def _from_training(proposal: Proposal, item: Item, entry: Entry, curation: Curat
     return Planned(probe=probe, name=item.name, multiplicity=proposal.multiplicity, reason=proposal.reason)
 
 
-def _control(entry: Entry, curation: Curation, today: datetime.date) -> Planned:
+def _control(curation: Curation, entry: Entry, *, number: int, today: datetime.date) -> Planned:
     probe = NewProbe(
-        stem=PurePath(entry.name).stem,
+        id=_id("control", number),
         data=entry.data,
         sha256=sha256(entry.data).hexdigest(),
         group="control",
@@ -161,6 +181,11 @@ def _control(entry: Entry, curation: Curation, today: datetime.date) -> Planned:
     )
     reason = f"drawn from {curation.controls.pool} images with seed {curation.options.seed}; no near-duplicate"
     return Planned(probe=probe, name=entry.name, multiplicity=1, reason=reason)
+
+
+def _id(group: Group, number: int) -> str:
+    """Says nothing of the image: ids stand in reports that may be passed on, and the file's name does not."""
+    return f"{group}-{number:04d}"
 
 
 def _name(curation: Curation, row: int) -> str:

@@ -4,21 +4,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.gate.training_scan import Distinct, Scan
-from invmm_gate.probes.training_data import TrainingData
+from invmm_gate.gate.build_options import BuildOptions
+from invmm_gate.gate.training_scan import Distinct, Item, Scan
+from invmm_gate.probes.training_data import TrainingData, located
 
 
-def listed_rows(
-    listing: Path | None, scan: Scan, training: Distinct, sources: Sequence[TrainingData]
-) -> tuple[int, ...]:
-    """Rows of the sensitive images, by name, exact copies once.
+def sensitive_items(
+    options: BuildOptions, scan: Scan, training: Distinct, sources: Sequence[TrainingData]
+) -> dict[int, Item]:
+    """Row -> the very image that was named, by name; of several with the same pixels the first by name.
 
     Raises ProbeSetError for a listed path that is not in the training data, that could not be read or that is from
-    after the training, with its line.
+    after the training, with its line; and for a column that marks nothing.
     """
-    items = [scan.items[index] for index in scan.marked]
-    names = _by_name(scan, sources)
-    for line, name in _lines(listing) if listing else ():
+    if options.sensitive_column and not scan.marked:
+        raise ProbeSetError(
+            f"--sensitive-column {options.sensitive_column!r} marks none of {len(scan.items)} training images",
+            expected="at least one sensitive image where a column is asked for",
+            do="correct the column or its value, or leave the option out",
+        )
+    items = [scan.items[index] for index in (*scan.marked, *_listed(options.sensitive, scan, sources))]
+    named: dict[int, Item] = {}
+    for item in sorted(items, key=lambda item: (item.name, item.sha256, item.source, item.position)):
+        named.setdefault(training.rows[item.pixels], item)
+    return named
+
+
+def _listed(listing: Path | None, scan: Scan, sources: Sequence[TrainingData]) -> list[int]:
+    if listing is None:
+        return []
+    names, indices = _by_name(scan, sources), []
+    for line, name in _lines(listing):
         found = names.get(name) or names.get(_absolute(name))
         if not found:
             raise ProbeSetError(
@@ -26,18 +42,19 @@ def listed_rows(
                 expected="a path as the training data states it, or one that leads there from here",
                 do=_reason(scan, name),
             )
-        items += [scan.items[index] for index in found]
-    rows = {training.rows[item.pixels] for item in items}
-    return tuple(sorted(rows, key=lambda row: (training.items[row].name, row)))
+        indices += found
+    return indices
 
 
 def _by_name(scan: Scan, sources: Sequence[TrainingData]) -> dict[str, list[int]]:
-    """Items by their name in their source, which two sources may share, and by their absolute path."""
+    """Items by their name in their source, which two sources may share, and by the file that it leads to."""
     names: dict[str, list[int]] = {}
-    roots = [(source.place if source.place.is_dir() else source.place.parent).resolve() for source in sources]
-    for index, item in enumerate(scan.items):
-        for name in {item.name, str(roots[item.source] / item.name)}:
-            names.setdefault(name, []).append(index)
+    for number, source in enumerate(sources):
+        indices = [index for index, item in enumerate(scan.items) if item.source == number]
+        stated = [scan.items[index].name for index in indices]
+        for index, name, path in zip(indices, stated, located(source, stated), strict=True):
+            for known in {name, path} - {""}:
+                names.setdefault(known, []).append(index)
     return names
 
 
@@ -51,7 +68,10 @@ def _lines(listing: Path) -> list[tuple[int, str]]:
             f"--sensitive {listing} cannot be read ({reason})", expected="a text file of paths"
         ) from error
     named = ((number, line.strip()) for number, line in enumerate(lines, start=1))
-    return [(number, line) for number, line in named if line and not line.startswith("#")]
+    listed = [(number, line) for number, line in named if line and not line.startswith("#")]
+    if not listed:
+        raise ConfigError(f"--sensitive {listing} names no image", expected="a path a line")
+    return listed
 
 
 def _absolute(name: str) -> str:

@@ -16,7 +16,7 @@ from invmm_gate.errors import ProbeSetError
 from invmm_gate.gate.embedder import Embedder, Pixels
 from invmm_gate.gate.embedding_store import EmbeddingStore
 from invmm_gate.gate.progress import Progress
-from invmm_gate.probes.images import decode_image
+from invmm_gate.probes.images import decode_image, pixels_sha256
 from invmm_gate.probes.training_data import Entry, TrainingData
 
 AT_ONCE: Final = 32
@@ -32,7 +32,7 @@ class Item:
     name: str
     sha256: bytes
     pixels: bytes
-    """sha256 of the pixels that the metric sees: equal for exact copies."""
+    """sha256 of the pixels at their full size: equal for exact copies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,10 @@ def scan_training_data(
     strict: bool,
     progress: Progress,
 ) -> Scan:
-    """Embed every image of the training data. Raises ProbeSetError without a readable one, or at a broken one."""
+    """Embed every image of the training data.
+
+    Raises ProbeSetError without a readable one, at a broken one that is marked as sensitive, or, if strict, at any.
+    """
     scan = Scan()
     progress.begin("read and embed", sum(source.count() for source in sources))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -150,12 +153,11 @@ def prepare(entry: Entry, embedder: Embedder, store: EmbeddingStore | None = Non
         image = decode_image(entry.data, name=entry.name)
     except ProbeSetError as error:
         return Prepared(entry=entry, problem=str(error).removeprefix(f"{entry.name!r} "))
-    pixels = embedder.fitted(image)
     return Prepared(
         entry=entry,
         sha256=digest,
-        pixels_sha256=sha256(pixels.tobytes()).digest(),
-        pixels=pixels,
+        pixels_sha256=bytes.fromhex(pixels_sha256(image)),
+        pixels=embedder.fitted(image),
     )
 
 
@@ -171,6 +173,12 @@ def _keep(
     broken = [found for found in prepared if found.problem]
     if broken and strict:
         raise ProbeSetError(f"{broken[0].entry.name!r} {broken[0].problem}", do="mend it, or leave out --strict")
+    for found in broken:
+        if found.entry.marked:
+            raise ProbeSetError(
+                f"{found.entry.name!r} is marked as sensitive and cannot be used: {found.problem}",
+                do="mend it, or take off its mark",
+            )
     scan.left_out += [LeftOut(name=found.entry.name, reason=found.problem) for found in broken]
     usable = [found for found in prepared if not found.problem]
     scan.marked += [len(scan.items) + number for number, found in enumerate(usable) if found.entry.marked]

@@ -7,12 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.probes.curate import IMAGES, unique_id
-from invmm_gate.probes.fields import name_key, text_problem
+from invmm_gate.probes.curate import IMAGES
+from invmm_gate.probes.fields import text_problem
 from invmm_gate.probes.files import write_atomically
-from invmm_gate.probes.images import SUFFIXES, decode_named
+from invmm_gate.probes.images import (
+    MAX_SIDE,
+    MIN_SIDE,
+    ONE_COLOUR,
+    SUFFIXES,
+    decode_image,
+    decode_named,
+    is_one_colour,
+    off_limits,
+)
 from invmm_gate.probes.manifest import write_manifest
-from invmm_gate.probes.suite import MAX_SIDE, MIN_SIDE
 from invmm_gate.records import Group, Probe, ProbeSet
 
 
@@ -20,8 +28,7 @@ from invmm_gate.records import Group, Probe, ProbeSet
 class NewProbe:
     """An image that becomes a probe, and its row of the manifest."""
 
-    stem: str
-    """What its id is made of."""
+    id: str
     data: bytes
     sha256: str
     group: Group
@@ -46,16 +53,14 @@ def check_new_folder(folder: Path) -> None:
 
 
 def unfit_as_probe(data: bytes, *, name: str) -> str:
-    """Why an image cannot be a probe, as `probes validate` would say; empty if it can."""
+    """What `probes validate` would say of an image that cannot be a probe, without its name; empty if it can be one."""
     try:
-        image, _ = decode_named(data, name=name)
+        image = decode_image(data, name=name)
     except ProbeSetError as error:
-        return str(error)
+        return str(error).removeprefix(f"{name!r} ")
     if min(image.size) < MIN_SIDE or max(image.size) > MAX_SIDE:
-        return f"it has {image.width} x {image.height} pixels, and a probe {MIN_SIDE} to {MAX_SIDE} a side"
-    if all(low == high for low, high in (band.getextrema() for band in image.split())):
-        return "it has one colour only: any model can make it"
-    return ""
+        return off_limits(image.width, image.height)
+    return ONE_COLOUR if is_one_colour(image) else ""
 
 
 def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str, bytes]) -> ProbeSet:
@@ -85,18 +90,15 @@ def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str
 
 
 def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
-    taken: set[str] = set()
     for line, new in enumerate(probes, start=2):
         found = text_problem({"caption": new.caption, "source": new.source, "category": new.category})
         if found:
-            raise ProbeSetError(f"{new.stem!r} cannot be a probe: {found}")
-        _, kind = decode_named(new.data, name=new.stem)
-        identifier = unique_id(new.stem, taken)
-        taken.add(name_key(identifier))
-        path = f"{IMAGES}/{identifier}{SUFFIXES[kind]}"
+            raise ProbeSetError(f"{new.source!r} cannot be a probe: {found}")
+        _, kind = decode_named(new.data, name=new.source)
+        path = f"{IMAGES}/{new.id}{SUFFIXES[kind]}"
         write_atomically(folder / path, new.data)
         yield Probe(
-            id=identifier,
+            id=new.id,
             path=path,
             sha256=new.sha256,
             group=new.group,

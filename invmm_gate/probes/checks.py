@@ -57,7 +57,7 @@ class ValidationReport:
 def validate_probe_set(folder: Path, *, min_controls: int = 0, captions_required: bool = False) -> ProbeSet:
     """The probe set, if every check passes.
 
-    Raises ProbeSetError with the first problem and the number of further ones; ConfigError without the extra `checks`.
+    Raises ProbeSetError with the first problem and the number of further ones; ConfigError without Great Expectations.
     """
     report = check_probe_set(folder, min_controls=min_controls, captions_required=captions_required)
     if report.probe_set is None:
@@ -76,7 +76,7 @@ def check_probe_set(
 ) -> ValidationReport:
     """Every problem of a probe set. `progress` is told (probes read, probes in all).
 
-    Raises ProbeSetError only where the manifest cannot be read as a table; ConfigError without the extra `checks`.
+    Raises ProbeSetError only where the manifest cannot be read as a table; ConfigError without Great Expectations.
     """
     manifest = read_rows(folder)
     table = build_table(manifest, progress=progress)

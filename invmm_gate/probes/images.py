@@ -24,6 +24,10 @@ SUFFIXES: Final = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """Pillow's names of the formats that are opened, and the suffix that a copy gets."""
 MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 """Pillow modes that become 8-bit RGB without a change of colour."""
+MIN_SIDE: Final = 8
+MAX_SIDE: Final = 16_384
+"""Pixels of a side of a probe image."""
+ONE_COLOUR: Final = "has one colour only; expected a picture: any model can make this one"
 
 
 def open_image(path: Path, *, expected_sha256: str | None) -> Image.Image:
@@ -110,6 +114,22 @@ def _check_opaque(image: Image.Image, name: str) -> None:
             expected="an image without transparent pixels",
             do="lay it on the background that was used for training",
         )
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """Equal for images with the very same pixels, whatever their files."""
+    return hashlib.sha256(f"{image.width}x{image.height};".encode() + image.tobytes()).hexdigest()
+
+
+def is_one_colour(image: Image.Image) -> bool:
+    """Whether an RGB image shows nothing."""
+    extrema: list[tuple[float, float]] = [band.getextrema() for band in image.split()]  # type: ignore[misc]
+    return all(low == high for low, high in extrema)
+
+
+def off_limits(width: object, height: object) -> str:
+    """What to say of an image with a side that no probe may have."""
+    return f"has {width} x {height} pixels; expected {MIN_SIDE} to {MAX_SIDE} a side"
 
 
 def load_pixels(probe_set: ProbeSet, probe: Probe, *, height: int, width: int) -> NDArray[np.uint8]:

@@ -18,6 +18,8 @@ CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
 SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
+ROW_LIMIT: Final = 200_000
+"""Short rows take no room in a CSV file, nor repeated cells in Parquet: the size does not bound the number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,21 +148,26 @@ def _row_problem(folder: Path, row: Row) -> str:
     )
 
 
-def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _text(data: bytes, path: Path) -> str:
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ProbeSetError(
             f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8", do="save as UTF-8"
         ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+
+def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
         for cells in reader:
             if cells:
                 rows.append((line, cells))
+            if len(rows) > ROW_LIMIT + 1:
+                raise too_many_rows(path)
             line = reader.line_num + 1
     except csv.Error as error:
         raise ProbeSetError(f"{path}:{line}: the row cannot be read as CSV ({error})", do="check its quotes") from error
@@ -175,6 +182,15 @@ def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list
                 do="put text that holds a comma between double quotes",
             )
     return header, rows[1:]
+
+
+def too_many_rows(path: Path) -> ProbeSetError:
+    """The error for a manifest above the limit."""
+    return ProbeSetError(
+        f"{path} has more than {ROW_LIMIT:,} rows",
+        expected="a choice of images, as every probe is inverted by itself",
+        do="choose probes from a large set with `invmm-gate probes build`",
+    )
 
 
 def _check_columns(header: Sequence[str], path: Path) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.probes.manifest import ROW_LIMIT, too_many_rows
 
 UNPACKED_LIMIT: Final = 256_000_000
 """Bytes that the table may have when decompressed, as its own footer states them."""
-ROW_LIMIT: Final = 200_000
-"""Repeated cells take no room in the file, so its size does not bound the number of rows."""
 
 
 def parquet_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -23,14 +22,13 @@ def parquet_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, l
         file = pq.ParquetFile(pa.BufferReader(data))
         size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
         count = file.metadata.num_rows
-        table = file.read() if size <= UNPACKED_LIMIT and count <= ROW_LIMIT else None
+        if count > ROW_LIMIT:
+            raise too_many_rows(path)
+        table = file.read() if size <= UNPACKED_LIMIT else None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ProbeSetError(f"{path} cannot be read as Parquet ({str(error)[:200]})") from error
     if table is None:
-        raise ProbeSetError(
-            f"{path} unpacks to {size / 1e6:.0f} MB in {count} rows",
-            expected=f"at most {UNPACKED_LIMIT / 1e6:.0f} MB in {ROW_LIMIT} rows",
-        )
+        raise ProbeSetError(f"{path} unpacks to {size / 1e6:.0f} MB", expected=f"at most {UNPACKED_LIMIT / 1e6:.0f} MB")
     header = [str(name) for name in table.column_names]
     columns = [column.to_pylist() for column in table.columns]
     rows = enumerate(zip(*columns, strict=True), start=2)

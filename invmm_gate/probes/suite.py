@@ -19,17 +19,13 @@ from typing import Any, Final
 
 from invmm_gate.expectations import Check, CheckResult, Record, frame_of, run_checks, suite_of
 from invmm_gate.probes import fields
-from invmm_gate.probes.images import changed
+from invmm_gate.probes.images import MAX_SIDE, MIN_SIDE, ONE_COLOUR, changed, off_limits
 from invmm_gate.probes.manifest import read_rows
 from invmm_gate.probes.table import TABLE_COLUMNS, build_table
 from invmm_gate.records import GROUPS
 
 PROBE_SET: Final = "probe_set"
 """Name of the suite."""
-
-MIN_SIDE: Final = 8
-MAX_SIDE: Final = 16_384
-"""Pixels of a side of a probe image."""
 
 Describe = Callable[[Record], str]
 
@@ -121,9 +117,7 @@ def _file_checks() -> list[Check]:
             name="image shows something",
             expectation="ExpectColumnValuesToBeInSet",
             arguments={"column": "one_colour", "value_set": [False]},
-            describe=lambda row: (
-                f"{row['path']!r} has one colour only; expected a picture: any model can make this one"
-            ),
+            describe=lambda row: f"{row['path']!r} {ONE_COLOUR}",
         ),
         _once(
             "picture",
@@ -183,9 +177,7 @@ def _side(column: str) -> Check:
         name=f"{column} within limits",
         expectation="ExpectColumnValuesToBeBetween",
         arguments={"column": column, "min_value": MIN_SIDE, "max_value": MAX_SIDE},
-        describe=lambda row: (
-            f"{row['path']!r} has {row['width']} x {row['height']} pixels; expected {MIN_SIDE} to {MAX_SIDE} a side"
-        ),
+        describe=lambda row: f"{row['path']!r} {off_limits(row['width'], row['height'])}",
     )
 
 

@@ -5,13 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from PIL import Image
-
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.expectations import Record
 from invmm_gate.probes import fields
 from invmm_gate.probes.files import read_regular_file
-from invmm_gate.probes.images import FILE_LIMIT, decode_image
+from invmm_gate.probes.images import FILE_LIMIT, decode_image, is_one_colour, pixels_sha256
 from invmm_gate.probes.manifest import Manifest, Row
 
 COMPUTED: Final = (
@@ -78,10 +76,6 @@ def _file_columns(folder: Path, values: dict[str, str]) -> Record:
         "sha256_actual": actual,
         "width": image.width,
         "height": image.height,
-        "one_colour": all(low == high for low, high in _extrema(image)),
-        "pixels": hashlib.sha256(f"{image.width}x{image.height};".encode() + image.tobytes()).hexdigest(),
+        "one_colour": is_one_colour(image),
+        "pixels": pixels_sha256(image),
     }
-
-
-def _extrema(image: Image.Image) -> list[tuple[float, float]]:
-    return [band.getextrema() for band in image.split()]  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -17,6 +17,8 @@ OTHER_SUFFIXES: Final = frozenset({".gif", ".bmp", ".tif", ".tiff", ".avif", ".h
 """Images that are not opened; they are told of, as training may well have used them."""
 ROLES: Final = ("path", "image", "caption", "date")
 """What a column of a table can be for; by default the column of the same name."""
+_YES: Final = ("1", "1.0", "true", "t", "yes", "y")
+_NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +48,24 @@ class Columns:
     marked_by: str = ""
     """The column that marks an image as sensitive; empty for none."""
     marked_value: str | None = None
-    """The value that does; None for yes, true or 1."""
+    """The value that does; None where a cell says yes or no."""
 
     def of(self, role: str) -> str:
         """The column for a role."""
         return self.names.get(role, role)
 
-    def marks(self, value: object) -> bool:
-        """Whether a cell marks its row as sensitive."""
+    def marks(self, value: object, *, place: str) -> bool:
+        """Whether a cell marks its row as sensitive. Raises ProbeSetError for one that says neither yes nor no."""
         text = "" if value is None else str(value).strip()
         if self.marked_value is not None:
             return text == self.marked_value
-        return text.casefold() in {"1", "true", "yes", "y", "t"}
+        if text.casefold() not in (*_YES, *_NO):
+            raise ProbeSetError(
+                f"{place}: {self.marked_by} {text[:60]!r} says neither yes nor no",
+                expected=f"{', '.join(_YES)}; or nothing, {', '.join(filter(None, _NO))}",
+                do=f"or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
+            )
+        return text.casefold() in _YES
 
 
 class TrainingData(Protocol):
@@ -66,6 +74,11 @@ class TrainingData(Protocol):
     @property
     def place(self) -> Path:
         """The folder or file."""
+        ...
+
+    @property
+    def root(self) -> Path | None:
+        """Where the entries' names begin; None for a table that holds the images themselves."""
         ...
 
     def count(self) -> int:
@@ -109,7 +122,7 @@ class FolderOfImages:
     """All images below a folder, in the order of their paths. Links are told of, not followed."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place = self.root = place
         self._names = sorted(_walk(place))
         if not self._names:
             raise ProbeSetError(
@@ -140,6 +153,17 @@ def _walk(folder: Path) -> Iterator[str]:
         linked = [name for name in folders if Path(parent, name).is_symlink()]
         wanted = [name for name in files if PurePath(name).suffix.lower() in SUFFIXES | OTHER_SUFFIXES]
         yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*wanted, *linked])
+
+
+def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:
+    """The absolute path without links that each name of a source leads to; empty where the images lie in a table."""
+    if source.root is None:
+        yield from ("" for _ in names)
+        return
+    stated, real = source.root.absolute(), source.root.resolve()
+    for name in names:
+        path = PurePath(name)
+        yield str(real / (path.relative_to(stated) if path.is_relative_to(stated) else path))
 
 
 def read_image_file(root: Path, name: str) -> tuple[bytes, str]:

@@ -18,7 +18,7 @@ class CsvTable:
     """A CSV file whose path column names image files."""
 
     def __init__(self, place: Path, columns: Columns, root: Path) -> None:
-        self.place, self._columns, self._root = place, columns, root
+        self.place, self._columns, self.root = place, columns, root
         self._used = _used_columns(place, next(self._rows())[1], columns, embeds=False)
         self._count = sum(1 for _ in self._rows()) - 1
         if not self._count:
@@ -49,7 +49,7 @@ class CsvTable:
                     {role: values[name] for role, name in self._used.items()},
                     position,
                     columns=self._columns,
-                    root=self._root,
+                    root=self.root,
                     place=f"{self.place}:{line}",
                 )
 
@@ -76,9 +76,10 @@ class ParquetTable:
     """A Parquet file (extra `parquet`) that names image files or holds them, as `datasets` writes them."""
 
     def __init__(self, place: Path, columns: Columns, root: Path) -> None:
-        self.place, self._columns, self._root = place, columns, root
+        self.place, self._columns = place, columns
         file = self._open()
         self._used = _used_columns(place, file.schema_arrow.names, columns, embeds=True)
+        self.root = None if "image" in self._used else root
         self._count = int(file.metadata.num_rows)
         if not self._count:
             raise ProbeSetError(f"{place} has no rows", expected="a row for each image")
@@ -105,7 +106,7 @@ class ParquetTable:
                 for position, row in enumerate(self._rows(file, group), start):
                     if only is None or position in only:
                         place = f"{self.place}: row {position + 1}"
-                        yield _entry(row, position, columns=self._columns, root=self._root, place=place)
+                        yield _entry(row, position, columns=self._columns, root=self.root, place=place)
             start = stop
 
     def _open(self) -> Any:  # pyarrow has no types
@@ -158,10 +159,10 @@ def _used_columns(place: Path, header: Sequence[str], columns: Columns, *, embed
     return used | wanted
 
 
-def _entry(row: Mapping[str, object], position: int, *, columns: Columns, root: Path, place: str) -> Entry:
+def _entry(row: Mapping[str, object], position: int, *, columns: Columns, root: Path | None, place: str) -> Entry:
     """An entry from the cells of its row, by role."""
     path = row.get("path")
-    data, problem = _image(row["image"]) if "image" in row else read_image_file(root, str(path or ""))
+    data, problem = _image(row["image"]) if root is None else read_image_file(root, str(path or ""))
     return Entry(
         position=position,
         name=_name(path, position),
@@ -169,7 +170,7 @@ def _entry(row: Mapping[str, object], position: int, *, columns: Columns, root: 
         problem=problem,
         caption=str(row.get("caption") or ""),
         date=_date(row["date"], place, columns) if columns.dated else None,
-        marked=bool(columns.marked_by) and columns.marks(row["marked"]),
+        marked=bool(columns.marked_by) and columns.marks(row["marked"], place=place),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from invmm_gate.report.charts import HEIGHT, WIDTH, Scale, Tick, scale_for
-from invmm_gate.report.to_html import _environment, _template
+from invmm_gate.report.templates import environment, template
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 18, 24
 
@@ -106,9 +106,9 @@ class Chart:
 
 def render_contact_sheet(sheet: ContactSheet) -> str:
     """The page; the same sheet gives the same bytes. It shows probe images: it belongs beside them, nowhere else."""
-    css = _template("report.css") + _template("contact_sheet.css")
+    css = template("report.css") + template("contact_sheet.css")
     digest = base64.b64encode(hashlib.sha256(css.encode("utf-8")).digest()).decode("ascii")
-    page = _environment().get_template("contact_sheet.html.j2")
+    page = environment().get_template("contact_sheet.html.j2")
     charts = [
         _chart("Clusters", sheet, [row.clusters for row in sheet.curve]),
         _chart("Images in a cluster", sheet, [row.images for row in sheet.curve]),

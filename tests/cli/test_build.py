@@ -1,6 +1,10 @@
 """`invmm-gate probes build`: bad input is one line with exit code 2, and nothing is written or overwritten."""
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.curation.pictures import later_images, picture, png, training_images, written
-from tests.gate.world import call
+from tests.gate.world import ROOT, call
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,18 @@ def listed(text: str) -> Callable[[Place], object]:
     return arrange
 
 
+def million_rows(place: Place):
+    """With 8 GB of memory to spare."""
+    listing = csv_file(place, "path\n" + "other03.png\n" * 1_000_000)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 8 * 10**9, limits[1]))
+    try:
+        return place.build(sources=(listing,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
 def table(text: str, *more: object) -> Callable[[Place], object]:
     return lambda place: place.build(*more, sources=(csv_file(place, text),))
 
@@ -197,6 +215,30 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "missing file": (table("path\nnone.png\n"), ("'none.png'", "is missing")),
     "sensitive image that is not there": (listed("other03.png\nnone.png\n"), ("list.txt:2: 'none.png' is not among",)),
     "sensitive image that is broken": (listed("zz.png\n"), ("list.txt:1: 'zz.png'", "but it is not an image")),
+    "marked image that is broken": (
+        table("path,private\nother03.png,no\nzz.png,yes\n", "--sensitive-column", "private"),
+        (
+            "'zz.png' is marked as sensitive and cannot be used",
+            "is missing",
+        ),
+    ),
+    "marked image outside": (
+        table("path,private\nother03.png,yes\n../later/seen.png,yes\n", "--sensitive-column", "private"),
+        ("'../later/seen.png' is marked as sensitive and cannot be used: leads outside",),
+    ),
+    "mark that says neither yes nor no": (
+        table("path,private\nother03.png,1.0\nother04.png,PII\n", "--sensitive-column", "private"),
+        ("list.csv:3: private 'PII' says neither yes nor no", "--sensitive-column private=VALUE"),
+    ),
+    "column that marks nothing": (
+        table("path,private\nother03.png,no\nother04.png,nan\n", "--sensitive-column", "private"),
+        ("--sensitive-column 'private' marks none of 2 training images",),
+    ),
+    "value that marks nothing": (
+        table(ROW, "--sensitive-column", "kind=A"),
+        ("--sensitive-column 'kind=A' marks none of 1 training images",),
+    ),
+    "list that names nothing": (listed("# of people\n\n"), ("list.txt names no image",)),
     "no list of sensitive images": (with_options("--sensitive", "none.txt"), ("--sensitive none.txt cannot be read",)),
     "controls from nowhere": (with_options("--controls", 3), ("--controls 3 without images to draw them from",)),
     "too few controls": (
@@ -212,6 +254,26 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "controls that were trained on": (
         lambda place: place.build("--controls-from", place.train),
         ("train' is named twice",),
+    ),
+    "folder in another": (
+        lambda place: place.build(sources=(place.train, place.train / "deep")),
+        ("train/deep' lies in", "train', which is named too"),
+    ),
+    "controls in the training data": (
+        lambda place: place.build("--controls-from", place.train / "deep"),
+        ("train/deep' lies in", "train', which is named too"),
+    ),
+    "training data in the controls": (
+        lambda place: place.build("--controls-from", place.root),
+        ("train' lies in", "which is named too"),
+    ),
+    "file in a folder and in a table": (
+        lambda place: place.build(sources=(place.train, csv_file(place, ROW))),
+        ("train/other03.png' is named by", "list.csv'", "each training image in one source"),
+    ),
+    "a million rows": (
+        million_rows,
+        ("1,000,000 images, compared at 32 x 32 pixels, need 24.6 GB", "of memory", "--size", "SSCD"),
     ),
     "probe set in the training data": (
         lambda place: place.build(sources=(place.root,)),
@@ -258,3 +320,15 @@ def test_an_empty_folder_becomes_the_set(place):
     place.probes.mkdir()
     assert place.build().code == 0
     assert (place.probes / "manifest.csv").is_file()
+
+
+def test_without_scikit_learn_the_install_line_is_given_before_an_image_is_read(place):
+    arguments = ["probes", "build", str(place.probes), "--from", str(place.train)]
+    program = f"import sys; sys.modules['sklearn'] = None; from invmm_gate.cli import run; sys.exit(run({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: scikit-learn is not installed; expected the extra `curation`; "
+        "run `pip install 'invmm-gate[curation]'`\n"
+    )
+    assert not place.probes.exists()

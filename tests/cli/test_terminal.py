@@ -12,7 +12,7 @@ import time
 import pytest
 
 from invmm_gate.cli.show import TerminalProgress, printable
-from tests.gate.world import ROOT, World, call, policy_with
+from tests.gate.world import ROOT, call, policy_with
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -49,11 +49,10 @@ def test_quiet_says_nothing_on_the_way(finished, command):
 class Terminal:
     """A process on a pseudo-terminal, and all that it wrote there."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, *arguments: object) -> None:
         controller, terminal = pty.openpty()
-        arguments = [str(argument) for argument in world.arguments(policy=world.folder / "small.yaml")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "invmm_gate", *arguments],
+            [sys.executable, "-m", "invmm_gate", *map(str, arguments)],
             env=ENVIRONMENT,
             stdin=terminal,
             stdout=terminal,
@@ -100,7 +99,7 @@ def plain(text: str) -> str:
 def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(pristine, tmp_path):
     world = pristine.copy(tmp_path / "world")
     world.policy(policy_with(settings={"steps": 200}))
-    terminal = Terminal(world)
+    terminal = Terminal(*world.arguments(policy=world.folder / "small.yaml"))
     try:
         terminal.read_until(r"measure[^\n]*━")
         terminal.read_until(r"measure[^\n]*\d\d:\d\d[^\n]*left")
@@ -115,6 +114,22 @@ def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(
     assert lines[-1] == "interrupted: what was finished is kept; give the same command to go on"
     assert "Traceback" not in terminal.text
     assert plain(terminal.text).count("loading DDPMPipeline") == 1
+
+
+@pytest.mark.parametrize(("more", "shown"), [((), True), (("--quiet",), False)])
+def test_validating_on_a_terminal_shows_how_far_it_is(pristine, more, shown):
+    terminal = Terminal("probes", "validate", pristine.probes, *more)
+    try:
+        assert terminal.read_to_the_end() == 0
+    finally:
+        os.close(terminal.controller)
+    assert bool(re.search(r"check images[^\n]*100%", plain(terminal.text))) is shown
+    assert "5 probes, digest" in terminal.text
+
+
+def test_validating_off_a_terminal_shows_no_progress(pristine):
+    done = call("probes", "validate", pristine.probes)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_each_stage_has_one_bar(monkeypatch):

@@ -85,7 +85,7 @@ def test_a_set_without_sensitive_images_clusters_or_dimension_has_a_page():
     page = render_contact_sheet(sheet(cards=(), sensitive=nothing, controls=nothing, dimensions=(), left_out=()))
     assert 'id="sensitive"' not in page
     assert "No cluster became a probe." in page
-    assert "Not estimated: too few images." in page
+    assert "Not estimated: too few images, or all of them equally far apart." in page
 
 
 @pytest.mark.parametrize("looser", ["higher", "lower"])

@@ -64,3 +64,18 @@ def test_a_sample_of_points_is_drawn_by_the_seed():
     assert first == again != other
     assert first[0].points == 100
     assert first[0].unbiased == pytest.approx(intrinsic_dimension(vectors)[0].unbiased, rel=0.2)
+
+
+def test_images_that_are_all_equally_far_apart_have_no_estimate():
+    assert intrinsic_dimension(np.eye(50, dtype=np.float32)) == ()
+    assert intrinsic_dimension(np.zeros((50, 8), np.float32)) == ()
+
+
+def test_points_without_an_estimate_are_left_out_and_counted():
+    sound = uniform(3, count=200)
+    far = 1000 + 10 * np.eye(30, 40, dtype=np.float32)  # each at the same distance from its 29 nearest
+    twice = np.repeat(sound[:1] - 1000, 60, axis=0)
+    ten, twenty = intrinsic_dimension(np.concatenate([sound, far, twice]), neighbours=(10, 20))
+    alone = intrinsic_dimension(sound, neighbours=(10, 20))
+    assert (ten, twenty) == alone
+    assert ten.points == 200

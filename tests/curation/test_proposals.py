@@ -31,10 +31,10 @@ def test_a_sensitive_image_carries_the_name_and_multiplicity_of_its_cluster():
 def test_a_cluster_that_a_sensitive_probe_stands_for_gives_its_place_to_the_next():
     found = proposed(sensitive=(4,))
     assert [item.row for item in found.duplicated] == [0, 7]
-    assert [(item.row, item.reason) for item in found.passed] == [(4, "its medoid is a sensitive probe already")]
+    assert [(item.row, item.reason) for item in found.skipped] == [(4, "is a sensitive probe already")]
 
 
-def test_a_medoid_that_cannot_be_a_probe_is_passed_over_and_named():
+def test_a_cluster_whose_medoid_cannot_be_a_probe_is_skipped_and_named():
     found = proposed(unfit=lambda row: "blank" if row == 0 else "")
     assert [item.row for item in found.duplicated] == [4, 7]
-    assert [(item.cluster, item.reason) for item in found.passed] == [("duplicates-00002", "blank")]
+    assert [(item.cluster, item.reason) for item in found.skipped] == [("duplicates-00002", "blank")]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.errors import GateError
-from invmm_gate.report import to_html
+from invmm_gate.report import templates
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.report.to_html import render_html
@@ -340,11 +340,11 @@ def test_each_format_names_its_file(data):
 
 def test_a_missing_template_is_named_with_what_to_do():
     with pytest.raises(GateError, match=r"template gone\.css is missing.*install invmm-gate again"):
-        to_html._template("gone.css")
+        templates.template("gone.css")
 
 
 def test_templates_come_from_the_wheel_where_there_is_one(tmp_path, monkeypatch):
     (tmp_path / "_data" / "templates").mkdir(parents=True)
     (tmp_path / "_data" / "templates" / "report.css").write_text("body{}\r\n")
-    monkeypatch.setattr(to_html.resources, "files", lambda _package: tmp_path)
-    assert to_html._template("report.css") == "body{}\n"
+    monkeypatch.setattr(templates.resources, "files", lambda _package: tmp_path)
+    assert templates.template("report.css") == "body{}\n"
