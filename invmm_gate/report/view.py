@@ -155,7 +155,8 @@ def _model_warnings(data: RunData) -> Iterator[str]:
             "not covered by this verdict and must not be released with it."
         )
     if data.run.model.adapters:
-        yield f"{texts.count(len(data.run.model.adapters))} LoRA adapters are part of what was scored, fused at scale 1.0."
+        adapters = texts.count(len(data.run.model.adapters))
+        yield f"{adapters} LoRA adapters are part of what was scored, fused at scale 1.0."
     if data.run.model.not_loaded:
         names = ", ".join(data.run.model.not_loaded)
         yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."
@@ -177,6 +178,8 @@ def _run_warnings(data: RunData) -> Iterator[str]:
         yield f"{texts.count(missing)} probes of the set have not been measured."
     if data.verdict and data.verdict.fingerprint != data.run.fingerprint:
         yield "The verdict was made on other inputs than this run's: the fingerprints differ."
+    if data.verdict and data.verdict.records != data.digests:
+        yield "The verdict was made on other records than these: judge the run again."
 
 
 def facts(data: RunData) -> tuple[tuple[str, str], ...]:
