@@ -3,9 +3,11 @@
 Great Expectations and pandas take seconds to import, so they are imported when a suite is made or run.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from types import ModuleType
 from typing import Any, Final, cast
 
@@ -77,6 +79,18 @@ def run_checks(
     validation = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
     result = validation.run(batch_parameters={"dataframe": frame_of(table, columns)}, result_format="COMPLETE")
     return _results(checks, result.to_json_dict()["results"])
+
+
+def definition_digest(checks: Sequence[Check]) -> str:
+    """sha256 of what the checks ask for: results of other checks are none of these."""
+    asked = [(check.name, check.expectation, check.arguments, check.unique) for check in checks]
+    return sha256(json.dumps(asked, allow_nan=False, sort_keys=True).encode()).hexdigest()
+
+
+def answers(record: SuiteRecord, checks: Sequence[Check]) -> bool:
+    """Whether a stored result has an answer to each of the checks, and no other."""
+    given = [(item.name, item.kind) for item in record.expectations]
+    return given == [(check.name, check.expectation) for check in checks]
 
 
 def suite_record(

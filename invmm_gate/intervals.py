@@ -1,6 +1,6 @@
-"""Confidence intervals of a proportion, and of the difference of two."""
+"""Confidence intervals of a proportion."""
 
-from math import hypot, sqrt
+from math import sqrt
 from statistics import NormalDist
 
 from invmm_gate.records import Interval, ReplicationShare
@@ -36,16 +36,3 @@ def clopper_pearson(hits: int, trials: int, *, confidence: float = 0.95) -> Inte
 def replication_share(hits: int, trials: int) -> ReplicationShare:
     """A share with its 95 % Wilson interval."""
     return ReplicationShare(hits=hits, trials=trials, interval=wilson(hits, trials))
-
-
-def newcombe(before: ReplicationShare, after: ReplicationShare, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Newcombe's hybrid score interval of the difference after - before of two independent proportions.
-
-    Source: Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10.
-    """
-    old, new = (wilson(share.hits, share.trials, confidence=confidence) for share in (before, after))
-    rate_before, rate_after = before.hits / before.trials, after.hits / after.trials
-    difference = rate_after - rate_before
-    below = hypot(rate_after - new.low, old.high - rate_before)
-    above = hypot(new.high - rate_after, rate_before - old.low)
-    return max(-1.0, difference - below), min(1.0, difference + above)

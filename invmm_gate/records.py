@@ -75,7 +75,7 @@ class Expectations:
 
     schema_version: int
     digests: dict[str, str]
-    """sha256 of what the suites were run over: over anything else they say nothing."""
+    """sha256 of what the suites were run over and of what they ask: of anything else they say nothing."""
     suites: tuple[SuiteRecord, ...]
 
 
@@ -354,6 +354,8 @@ class Verdict:
     judged_on: datetime.date
     counts: dict[str, int]
     """Probes per outcome, controls, confirmations."""
+    records: dict[str, str] = field(default_factory=dict)
+    """sha256 of each file that was judged: of other files the verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
 
@@ -376,6 +378,8 @@ class RunData:
     suites: tuple[SuiteRecord, ...] = ()
     """What the Great Expectations suites found in these very records; empty where they were not run over them."""
     verdict: Verdict | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    """sha256 of each file that a verdict is bound to, as it was read; empty for records in no folder."""
 
     @property
     def private_texts(self) -> tuple[str, ...]:

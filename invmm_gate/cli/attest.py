@@ -60,12 +60,13 @@ def sign(
     from invmm_gate.gate.attesting import report_is_attested, sign_run
     from invmm_gate.gate.finishing import circumstances
 
+    now = _now()
     path = sign_run(
         run,
         key=key,
-        now=_now(),
+        now=now,
         policy=policy,
-        beside=circumstances(waivers, baseline),
+        beside=circumstances(waivers, baseline, today=now.date()),
         expires_in=datetime.timedelta(days=expires_in),
         previous=previous,
         roots=roots,

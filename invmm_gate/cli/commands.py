@@ -181,9 +181,10 @@ def judge(
     from invmm_gate.runs.folder import RunFolder
 
     folder = RunFolder(run)
-    rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline)
+    today = _today()
+    rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline, today=today)
     with folder.existing_locked():
-        verdict = finishing.judge(folder, rules, beside, today=_today())
+        verdict = finishing.judge(folder, rules, beside, today=today)
         if render:
             finishing.report(folder, note=_note)
         else:

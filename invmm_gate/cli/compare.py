@@ -111,7 +111,7 @@ def _show(found: "Comparison") -> None:
     for line in lines:
         console.print(printable(line), markup=False)
     wide = console if console.is_terminal else Console(highlight=False, width=_WIDE)
-    for table in (_findings(found), _probes(found)):
+    for table in (_findings(found), _uncompared(found), _probes(found)):
         if table.row_count:
             wide.print(table)
 
@@ -124,6 +124,13 @@ def _findings(found: "Comparison") -> "Table":
         for each in found.findings
     ]
     return _table(("Finding", "Rule", "Probe", "Before", "Now"), rows)
+
+
+def _uncompared(found: "Comparison") -> "Table":
+    from invmm_gate.report.comparison import uncompared_text
+
+    rows = [("unknown", each.rule, each.probe or "whole run", uncompared_text(each)) for each in found.uncompared]
+    return _table(("Not compared", "Rule", "Probe", "Now"), rows)
 
 
 def _probes(found: "Comparison") -> "Table":

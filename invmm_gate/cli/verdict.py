@@ -10,13 +10,16 @@ import typer
 def verdict(
     run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
     *,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint that is about to be released: refuse the verdict on any other.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Print the verdict of a judged run and end with its exit code, the last stage of a pipeline."""
     from invmm_gate.cli.show import as_json, show_verdict, summary
     from invmm_gate.gate.standing import standing_verdict
 
-    found = standing_verdict(run, today=datetime.datetime.now(datetime.UTC).date())
+    found = standing_verdict(run, today=datetime.datetime.now(datetime.UTC).date(), model=model)
     if json:
         as_json(summary(run, found))
     else:

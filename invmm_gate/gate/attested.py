@@ -2,8 +2,6 @@
 
 import datetime
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,10 +9,9 @@ from invmm_gate import __version__
 from invmm_gate.attestation.statement import AttestedDecision, Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.errors import ConfigError, RunFolderError
+from invmm_gate.gate.standing import judged_data
 from invmm_gate.models.digest import digest_of
-from invmm_gate.policy.verdict import decide
 from invmm_gate.records import ModelFile, RunData, Verdict, Waiver
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 
@@ -36,8 +33,7 @@ def statement_of(
     from invmm_gate.gate.finishing import Circumstances, redacted_report
     from invmm_gate.gate.rejudging import require_same_verdict
 
-    data = folder.data()
-    verdict = _fitting_verdict(folder, data)
+    data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())
     run, inputs = data.run, data.run.inputs
     issued = now.astimezone(datetime.UTC).replace(microsecond=0)
@@ -70,49 +66,6 @@ def statement_of(
         sequence=1,
         previous=None,
     )
-
-
-def _fitting_verdict(folder: RunFolder, data: RunData) -> Verdict:
-    """The run's verdict. Raises RunFolderError unless it is of the records that lie beside it."""
-    if data.verdict is None:
-        raise RunFolderError(
-            f"{folder.path} holds no verdict.json",
-            expected="a judged run",
-            do=f"invmm-gate judge {folder.path} --policy POLICY",
-        )
-    differing = list(_differing(data, data.verdict))
-    if differing:
-        raise RunFolderError(
-            f"{folder.path}: {', '.join(differing)} of verdict.json and of the records differ",
-            expected="the verdict of these records",
-            do=f"invmm-gate judge {folder.path} --policy POLICY",
-        )
-    return data.verdict
-
-
-def _differing(data: RunData, verdict: Verdict) -> Iterator[str]:
-    run = data.run
-    digests = {
-        "fingerprint": (verdict.fingerprint, run.fingerprint, fingerprint(run.inputs)),
-        "model digest": (verdict.model_digest, run.model.digest, run.inputs.get("model"), digest_of(run.model.files)),
-        "probe-set digest": (verdict.probe_set_digest, run.probe_set.digest, run.inputs.get("probe_set")),
-        "decision": (verdict.decision, decide(verdict.findings)),
-    }
-    outcomes = Counter(record.outcome for record in data.measurements)
-    statuses = Counter(record.status for record in data.confirmations)
-    counted = outcomes | statuses | Counter(confirmations=len(data.confirmations))
-    yield from (name for name, values in digests.items() if len(set(values)) > 1)
-    names = (
-        "inverted",
-        "not_inverted",
-        "above_threshold",
-        "error",
-        "confirmed",
-        "refuted",
-        "undecided",
-        "confirmations",
-    )
-    yield from (f"number of {name}" for name in names if verdict.counts.get(name) != counted[name])
 
 
 def _attested(verdict: Verdict) -> AttestedDecision:

@@ -2,21 +2,21 @@
 
 import getpass
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
+from datetime import date, datetime
+from itertools import chain
 from pathlib import Path
-from typing import get_args
 
 from pydantic import ValidationError
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.gate.baseline_file import Entry, append_entry, read_baseline_file
+from invmm_gate.gate.standing import judged_data
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
-from invmm_gate.records import BaselineRecord, Outcome, RunData, RunRecord, Verdict
+from invmm_gate.policy.standing import as_of
+from invmm_gate.records import BaselineRecord, RunData
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
@@ -33,13 +33,14 @@ class Baseline:
 def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked: bool, now: datetime) -> Entry:
     """Write down that a judged run is the baseline from now on; nothing else makes one.
 
-    Raises ConfigError for a run that is not judged, did not pass (unless `even_if_blocked`), or whose records and
-    verdict do not fit one another; the file is then as it was.
+    Raises RunFolderError for a run whose verdict is not that of its records, ConfigError for one that does not pass
+    today (unless `even_if_blocked`), or whose records do not hold; the file is then as it was.
     """
     folder = RunFolder(run)
     with folder.existing_locked():
-        data = folder.data()
-        verdict = _fitting_verdict(folder, data)
+        data, written = judged_data(folder)
+        _refuse_unsound(folder, data)
+        verdict = as_of(written, data, today=now.date())
         if verdict.decision != "pass" and not even_if_blocked:
             raise ConfigError(
                 f"{run}: the verdict is {verdict.decision}",
@@ -55,8 +56,8 @@ def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked
                 probe_set_digest=data.run.probe_set.digest,
                 policy=verdict.policy,
                 policy_digest=verdict.policy_digest,
-                measurements_sha256=_digest(folder, MEASUREMENTS),
-                confirmations_sha256=_digest(folder, CONFIRMATIONS),
+                measurements_sha256=data.digests[MEASUREMENTS],
+                confirmations_sha256=data.digests[CONFIRMATIONS],
                 decision=verdict.decision,
                 even_if_blocked=verdict.decision != "pass",
                 blessed_by=_login() if by is None else by,
@@ -69,20 +70,26 @@ def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked
     return entry
 
 
-def load_baseline(path: Path) -> Baseline:
+def load_baseline(path: Path, *, today: date) -> Baseline:
     """The baseline of a run folder, or of a baseline file's newest entry. Raises GateError.
 
-    With a file, ConfigError if anything that was blessed has changed since.
+    With a file, ConfigError if anything that was blessed has changed since; a folder must hold a pass that stands.
     """
     if path.is_file():
         return _blessed(path)
-    folder = RunFolder(path)
-    data = folder.data()
+    data, verdict = judged_data(RunFolder(path))
+    decision = as_of(verdict, data, today=today).decision
+    if decision != "pass":
+        raise ConfigError(
+            f"the baseline {path}: the verdict is {decision}",
+            expected="a run that passed",
+            do="to use it all the same, bless it with --even-if-blocked and name the baseline file",
+        )
     record = BaselineRecord(
         run_id=data.run.run_id,
         fingerprint=data.run.fingerprint,
         model_digest=data.run.model.digest,
-        measurements_digest=_digest(folder, MEASUREMENTS),
+        measurements_digest=data.digests[MEASUREMENTS],
     )
     return Baseline(data=data, record=record)
 
@@ -91,7 +98,7 @@ def _blessed(path: Path) -> Baseline:
     entry = read_baseline_file(path)[-1]
     folder = RunFolder(path.parent / entry.run)
     data = folder.data()
-    changed = ", ".join(_changed(entry, data.run, folder))  # after the reading: what is used is what was checked
+    changed = ", ".join(_changed(entry, data))
     if changed:
         raise ConfigError(
             f"{path}: {changed} of {folder.path} changed since {entry.blessed_by} blessed it on {entry.blessed_on}",
@@ -111,55 +118,29 @@ def _blessed(path: Path) -> Baseline:
     return Baseline(data=data, record=record)
 
 
-def _changed(entry: Entry, run: RunRecord, folder: RunFolder) -> Iterator[str]:
+def _changed(entry: Entry, data: RunData) -> Iterator[str]:
+    run = data.run
     if (run.run_id, run.fingerprint, fingerprint(run.inputs)) != (entry.run_id, entry.fingerprint, entry.fingerprint):
         yield "run.json"
     if run.model.digest != entry.model_digest:
         yield "the model"
     if run.probe_set.digest != entry.probe_set_digest:
         yield "the probe set"
-    if _digest(folder, MEASUREMENTS) != entry.measurements_sha256:
+    if data.digests[MEASUREMENTS] != entry.measurements_sha256:
         yield MEASUREMENTS
-    if _digest(folder, CONFIRMATIONS) != entry.confirmations_sha256:
+    if data.digests[CONFIRMATIONS] != entry.confirmations_sha256:
         yield CONFIRMATIONS
 
 
-def _fitting_verdict(folder: RunFolder, data: RunData) -> Verdict:
-    run, verdict = data.run, data.verdict
-    if verdict is None:
+def _refuse_unsound(folder: RunFolder, data: RunData) -> None:
+    """Raise ConfigError for records that no verdict could rest on, which `--even-if-blocked` does not excuse."""
+    fault = next(chain(record_findings(data), self_check_findings(data.self_checks)), None)
+    if fault is not None:
         raise ConfigError(
-            f"{folder.path} was not judged",
-            expected="a run with a verdict",
-            do=f"judge it first: invmm-gate judge {folder.path} --policy POLICY",
+            f"{folder.path}: {fault.message}",
+            expected="records and self-checks that hold",
+            do="measure it again",
         )
-    misfit = next(_misfits(run, data, verdict), "")
-    if misfit:
-        raise ConfigError(
-            f"{folder.path}: {misfit}",
-            expected="records, self-checks and a verdict that fit one another",
-            do="judge it again, or measure it again",
-        )
-    return verdict
-
-
-def _misfits(run: RunRecord, data: RunData, verdict: Verdict) -> Iterator[str]:
-    if fingerprint(run.inputs) != run.fingerprint:
-        yield "run.json has another fingerprint than its inputs give"
-    of_run = (run.fingerprint, run.model.digest, run.probe_set.digest)
-    if (verdict.fingerprint, verdict.model_digest, verdict.probe_set_digest) != of_run:
-        yield "the verdict was made on other inputs"
-    yield from (finding.message for finding in record_findings(data))
-    yield from (finding.message for finding in self_check_findings(data.self_checks))
-    outcomes = Counter(record.outcome for record in data.measurements)
-    if any(verdict.counts.get(name) != outcomes[name] for name in get_args(Outcome)):
-        yield f"{MEASUREMENTS} changed since it was judged"
-    if verdict.counts.get("confirmations") != len(data.confirmations):
-        yield f"{CONFIRMATIONS} changed since it was judged"
-
-
-def _digest(folder: RunFolder, name: str) -> str:
-    path = folder.path / name
-    return sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
 def _login() -> str:

@@ -14,7 +14,7 @@ from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.records import Verdict
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
 
 if TYPE_CHECKING:
     from invmm_gate.gate.session import Session  # imports torch
@@ -46,7 +46,7 @@ class Checked:
 
 def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
-    beside = finishing.circumstances(finish.waivers, finish.baseline)
+    beside = finishing.circumstances(finish.waivers, finish.baseline, today=today)
     inputs = _prepared(options)
     with _opened(inputs, progress) as (session, folder):
         session = _measured(session, folder, progress)
@@ -60,8 +60,12 @@ def check(options: Options, finish: Finish, progress: Progress, *, today: dateti
 def measure(options: Options, progress: Progress, *, replacing: bool = False) -> Path:
     """Self-check and measure, without confirming or judging; the run folder.
 
-    With `replacing`, a run of other inputs in that folder makes way.
+    With `replacing`, a run of other inputs in that folder makes way; its verdict at once, as it must not outlive a
+    refusal of the new inputs.
     """
+    if replacing and options.out is not None and (options.out / RUN).exists():
+        with RunFolder(options.out).locked():
+            RunFolder(options.out).forget(*_JUDGED)
     with _opened(_prepared(options), progress) as (session, folder):
         _measured(session, folder, progress, replacing=replacing)
     return folder.path
@@ -150,7 +154,7 @@ def _confirmed(
     folder.begin_confirming(session.record, plan, replacing=replacing)
     folder.forget(*_JUDGED)
     if all(check.passed for check in folder.self_checks()):
-        confirming.confirm(session, folder, progress, baseline=beside.baseline)
+        confirming.confirm(session, folder, progress, baseline=beside.approved)
     confirm_record.model_unchanged(session, folder)
     folder.end(CONFIRMING)
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from invmm_gate.gate.blessing import load_baseline
+from invmm_gate.gate.standing import refuse_misfit
 from invmm_gate.policy.compare import compare
 from invmm_gate.policy.comparison import Comparison
 from invmm_gate.policy.schema import Policy, load_policy
+from invmm_gate.policy.standing import as_of
 from invmm_gate.policy.verdict import judge
 from invmm_gate.records import RunData
 from invmm_gate.runs.folder import RunFolder
@@ -18,18 +20,17 @@ def compare_runs(
 ) -> Comparison:
     """Compare two runs; a baseline file stands for the run that was blessed last. Writes nothing. Raises GateError.
 
-    With a policy, both records are judged by it here, without waivers; the verdicts on disk stay as they are.
+    Their verdicts count as they stand today; one that is not of the records beside it is refused. With a policy, both
+    records are judged by it here, without waivers; the verdicts on disk stay as they are.
     """
     rules = load_policy(policy) if policy is not None else None
-    old, new = _data(before), _data(after)
-    if rules is not None:
-        old, new = _judged(old, rules, today), _judged(new, rules, today)
+    old, new = (_judged(path, rules, today) for path in (before, after))
     return compare(old, new, policy=rules, common_probes=common_probes)
 
 
-def _data(path: Path) -> RunData:
-    return load_baseline(path).data if path.is_file() else RunFolder(path).data()
-
-
-def _judged(data: RunData, policy: Policy, today: datetime.date) -> RunData:
-    return replace(data, verdict=judge(data, policy, (), today=today))
+def _judged(path: Path, policy: Policy | None, today: datetime.date) -> RunData:
+    data = load_baseline(path, today=today).data if path.is_file() else RunFolder(path).data()
+    if policy is not None:
+        return replace(data, verdict=judge(data, policy, (), today=today))
+    refuse_misfit(path, data)
+    return data if data.verdict is None else replace(data, verdict=as_of(data.verdict, data, today=today))

@@ -27,16 +27,14 @@ from invmm_gate.measure.streams import stream
 from invmm_gate.policy.schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.verdict import probes_to_confirm
 from invmm_gate.protocols import PromptEncoder
-from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Measurement, Probe
+from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Probe, RunData
 from invmm_gate.runs.folder import RunFolder
 
 _FILE_NAMES: Final = {PLAIN_SAMPLING: "sampled", CAPTION: "caption", CLUSTER_PROMPT: "cluster", GCG: "gcg"}
 _Event = TypeVar("_Event")
 
 
-def confirm(
-    session: Session, folder: RunFolder, progress: Progress, *, baseline: Sequence[Measurement] | None = None
-) -> None:
+def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline: RunData | None = None) -> None:
     """Confirm what the policy wants confirmed and has no record yet; out of memory goes on with half the rows.
 
     Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
@@ -59,7 +57,7 @@ class _Confirming:
     session: Session
     folder: RunFolder
     progress: Progress
-    baseline: Sequence[Measurement] | None
+    baseline: RunData | None
 
     @property
     def rows(self) -> int:

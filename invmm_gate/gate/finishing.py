@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.errors import ConfigError, GateError
-from invmm_gate.gate.blessing import load_baseline
+from invmm_gate.errors import GateError
+from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
 from invmm_gate.gate.witness import with_suites
-from invmm_gate.policy.conditions import different_conditions
+from invmm_gate.policy.conditions import refuse_other_conditions
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import judge as decide
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.records import BaselineRecord, Measurement, RunData, Verdict, Waiver
+from invmm_gate.records import RunData, Verdict, Waiver
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.report.to_html import render_html
@@ -33,22 +33,21 @@ class Circumstances:
     """What `judge` weighs beside the records and the policy."""
 
     waivers: tuple[Waiver, ...] = ()
-    baseline: tuple[Measurement, ...] | None = None
-    """The last approved run's measurements; None if no run was named."""
-    conditions: dict[str, object] | None = None
-    """What decided the baseline's scores (its run.json's inputs)."""
-    blessed: BaselineRecord | None = None
-    """Which run the baseline is, and who blessed it."""
+    baseline: Baseline | None = None
+    """The last approved run; None if none was named."""
+
+    @property
+    def approved(self) -> RunData | None:
+        """The records of the last approved run."""
+        return self.baseline.data if self.baseline else None
 
 
-def circumstances(waivers: Path | None, baseline: Path | None) -> Circumstances:
+def circumstances(waivers: Path | None, baseline: Path | None, *, today: datetime.date) -> Circumstances:
     """Read both files. Before anything is measured: a slip in them must not cost hours. Raises GateError."""
-    listed = load_waivers(waivers) if waivers else ()
-    if baseline is None:
-        return Circumstances(waivers=listed)
-    found = load_baseline(baseline)
-    data = found.data
-    return Circumstances(waivers=listed, baseline=data.measurements, conditions=data.run.inputs, blessed=found.record)
+    return Circumstances(
+        waivers=load_waivers(waivers) if waivers else (),
+        baseline=load_baseline(baseline, today=today) if baseline else None,
+    )
 
 
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
@@ -64,22 +63,12 @@ def decided(
     folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
 ) -> tuple[RunData, Verdict]:
     """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
-    if beside.conditions is not None:
-        _refuse_other_conditions(folder.run().inputs, beside.conditions)
+    approved = beside.approved
+    if approved is not None:
+        refuse_other_conditions(approved.run.inputs, folder.run().inputs, runs="the run and its baseline")
     data = with_suites(folder)
-    verdict = decide(data, policy, beside.waivers, today=today, baseline=beside.baseline)
-    return data, replace(verdict, baseline=beside.blessed)
-
-
-def _refuse_other_conditions(now: dict[str, object], before: dict[str, object]) -> None:
-    """Scores compare only under one profile, metric and settings (MEASURES D26)."""
-    different = different_conditions(before, now)
-    if different:
-        raise ConfigError(
-            f"the baseline was measured under another {', '.join(different)}",
-            expected="a baseline under the same conditions, as only such scores compare",
-            do="measure the baseline's model again, or leave out --baseline",
-        )
+    verdict = decide(data, policy, beside.waivers, today=today, baseline=approved)
+    return data, replace(verdict, baseline=beside.baseline.record if beside.baseline else None)
 
 
 def report(

@@ -31,7 +31,7 @@ def require_same_verdict(folder: RunFolder, verdict: Verdict, *, policy: str | N
 def _require_all_named(verdict: Verdict, beside: Circumstances) -> None:
     if verdict.waivers and not beside.waivers:
         raise ConfigError("the verdict was reached with waivers", expected="their file", do="give it with --waivers")
-    if verdict.baseline is not None and beside.blessed is None:
+    if verdict.baseline is not None and beside.baseline is None:
         raise ConfigError("the verdict was reached with a baseline", expected="the same", do="give it with --baseline")
 
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 from invmm_gate.records import RunData
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.suites import CONFIRMED, MEASURED, run_suites
+from invmm_gate.runs.suites import both_answered, run_suites
 
 
 def with_suites(folder: RunFolder) -> RunData:
     """All records with what the suites find in them.
 
-    What expectations.json says of these very records stands; else the suites are run, which takes some seconds where
-    Great Expectations is not imported yet.
+    What expectations.json says of these very records and suites stands; else the suites are run, which takes some
+    seconds where Great Expectations is not imported yet.
     """
     data = folder.data()
-    if {MEASURED, CONFIRMED} <= {suite.name for suite in data.suites}:
+    if both_answered(data.suites):
         return data
     checks = data.run.probe_set.checks
     suites = (*((checks,) if checks else ()), *run_suites(data))

@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
-from invmm_gate.intervals import newcombe, replication_share
 from invmm_gate.policy.comparison import (
     TEST_SAMPLES,
     Change,
-    Difference,
     RateChange,
     RateFate,
     ScoreChange,
@@ -16,8 +13,6 @@ from invmm_gate.policy.comparison import (
 )
 from invmm_gate.policy.numbers import guarded
 from invmm_gate.records import Confirmation, Measurement, ReplicationShare
-
-CONFIDENCE: Final = 0.95
 
 
 def score_change(before: Measurement | None, after: Measurement | None, *, margin: float | None) -> ScoreChange:
@@ -62,29 +57,26 @@ def overall(changes: Iterable[str]) -> Change:
 
 
 def _by_method(tried: Iterable[Confirmation]) -> Mapping[str, ReplicationShare]:
-    return {found.method: replication_share(found.hits, found.trials) for found in tried}
+    return {
+        found.method: ReplicationShare(hits=found.hits, trials=found.trials, interval=found.interval) for found in tried
+    }
 
 
 def _rate(name: str, before: ReplicationShare | None, after: ReplicationShare | None) -> RateChange:
-    # The records may hold intervals of other kinds, as the exact one of sampling that looks several times.
-    old, new = (share and replication_share(share.hits, share.trials) for share in (before, after))
-    difference = _difference(old, new) if old and new else None
-    return RateChange(name=name, change=_fate(old, new, difference), before=old, after=new, difference=difference)
+    return RateChange(name=name, change=_fate(before, after), before=before, after=after)
 
 
-def _difference(before: ReplicationShare, after: ReplicationShare) -> Difference:
-    low, high = newcombe(before, after, confidence=CONFIDENCE)
-    separate = low > 0 or high < 0
-    return Difference(low=low, high=high, confidence=CONFIDENCE, method="newcombe", separate=separate)
+def _fate(before: ReplicationShare | None, after: ReplicationShare | None) -> RateFate:
+    """By the recorded intervals, whatever ended the sampling: an interval for a fixed number of samples would not do.
 
-
-def _fate(before: ReplicationShare | None, after: ReplicationShare | None, difference: Difference | None) -> RateFate:
-    if difference is None:
+    Sampling stops at a look with a copy, so the counts alone lean to whichever run met its copy first.
+    """
+    if before is None or after is None:
         hits = sum(share.hits for share in (before, after) if share)
         return "unknown" if hits else "not_compared"
-    if not difference.separate:
-        return "unchanged"
-    return "worse" if difference.low > 0 else "better"
+    if after.interval.low > before.interval.high:
+        return "worse"
+    return "better" if before.interval.low > after.interval.high else "unchanged"
 
 
 def _range(found: Measurement) -> tuple[float, float]:

@@ -16,12 +16,13 @@ from invmm_gate.policy.comparison import (
     ProbeChange,
     RunSide,
 )
-from invmm_gate.policy.conditions import described_conditions
+from invmm_gate.policy.conditions import refuse_other_conditions
 from invmm_gate.policy.coverage import self_check_findings
-from invmm_gate.policy.evidence import has_prompts, is_selected, names
-from invmm_gate.policy.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes
+from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
+from invmm_gate.policy.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.schema import Policy, RegressionConfig
 from invmm_gate.policy.soundness import record_findings
+from invmm_gate.policy.standing import verdict_faults
 from invmm_gate.records import Confirmation, Measurement, Probe, RunData
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
@@ -49,15 +50,16 @@ def compare(
     hold, a failed self-check, other probes. `common_probes` leaves out the probes that are not the same in both.
     """
     sides = _Sides(before, after)
-    _refuse_other_conditions(sides)
+    refuse_other_conditions(before.run.inputs, after.run.inputs, runs="the runs")
     for name, data in (("first", before), ("second", after)):
         _refuse_unreliable(name, data)
     left_out = _left_out(sides)
     _refuse_other_probes(sides, left_out, common_probes=common_probes)
     probes = tuple(_probe_changes(sides, left_out, policy))
+    by_id = {each.probe: each for each in probes}
     excuse = _why_no_findings(sides)
     skip = frozenset((REGRESSION, BELOW_CONTROLS) if _other_probe_sets(sides, left_out) else (REGRESSION,))
-    findings = () if excuse else finding_changes(before, after, {each.probe: each for each in probes}, skip=skip)
+    findings = () if excuse else finding_changes(before, after, by_id, skip=skip)
     return Comparison(
         schema_version=COMPARISON_SCHEMA_VERSION,
         before=_side(before),
@@ -71,6 +73,7 @@ def compare(
         },
         notes=tuple(_notes(sides, policy, excuse, skip=skip)),
         left_out=left_out,
+        uncompared=() if excuse else uncompared(after, by_id, skip=skip),
         findings=tuple(sorted(findings, key=lambda each: _ORDER.index(each.change))),
         probes=tuple(sorted(probes, key=lambda each: _ORDER.index(each.change))),
     )
@@ -79,7 +82,8 @@ def compare(
 def exit_code(comparison: Comparison, fail_on: FailOn | None) -> int:
     """0 without `fail_on`; else 10 for what it names, 11 if something is unknown. Raises ConfigError without findings.
 
-    `new`: a finding that no waiver covers. `worse`: also one that got worse, or a probe that is no control.
+    `new`: a finding that no waiver covers. `worse`: also one that got worse, or a probe that is no control. Whether a
+    finding is new that the first run says nothing about is unknown.
     """
     if fail_on is None:
         return PASS
@@ -94,22 +98,11 @@ def exit_code(comparison: Comparison, fail_on: FailOn | None) -> int:
         counted += [each.change for each in comparison.probes if each.group != "control"]
     if "new" in counted or (fail_on == "worse" and "worse" in counted):
         return BLOCK
-    return INCONCLUSIVE if "unknown" in counted else PASS
+    return INCONCLUSIVE if "unknown" in counted or comparison.uncompared else PASS
 
 
 def _is_waived(finding: FindingChange) -> bool:
     return finding.after is not None and finding.after.waived
-
-
-def _refuse_other_conditions(sides: _Sides) -> None:
-    before, after = sides.before.run.inputs, sides.after.run.inputs
-    different = described_conditions(before, after)
-    if different:
-        raise ConfigError(
-            f"the runs differ in {different}",
-            expected="two runs under one profile, settings, family and metric, as only such scores compare",
-            do="measure one of them again",
-        )
 
 
 def _refuse_unreliable(name: str, data: RunData) -> None:
@@ -130,13 +123,11 @@ def _left_out(sides: _Sides) -> LeftOut:
         gone=tuple(name for name in before if name not in after),
         added=tuple(name for name in after if name not in before),
         replaced=tuple(
-            name for name, probe in after.items() if name in before and not _same(before[name], probe, prompts)
+            name
+            for name, probe in after.items()
+            if name in before and not same_probe(before[name], probe, prompts=prompts)
         ),
     )
-
-
-def _same(before: Probe, after: Probe, prompts: bool) -> bool:
-    return before.sha256 == after.sha256 and (not prompts or before.caption == after.caption)
 
 
 def _refuse_other_probes(sides: _Sides, left_out: LeftOut, *, common_probes: bool) -> None:
@@ -206,8 +197,8 @@ def _why_no_findings(sides: _Sides) -> str:
     for name, data in (("first", sides.before), ("second", sides.after)):
         if data.verdict is None:
             return f"the {name} run was not judged"
-        if data.verdict.fingerprint != data.run.fingerprint:
-            return f"the {name} run's verdict was made on other inputs"
+        if fault := next(verdict_faults(data), ""):
+            return f"the {name} run's verdict {fault}"
     if old and new and old.policy_digest != new.policy_digest:
         return f"the verdicts are under two policies, {old.policy} and {new.policy}, or two versions of one"
     return ""

@@ -46,28 +46,16 @@ class ScoreChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Interval of the difference after - before of two proportions, both ends in [-1, 1]."""
-
-    low: float
-    high: float
-    confidence: float
-    method: Literal["newcombe"]
-    separate: bool
-    """The interval leaves out 0."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RateChange:
     """How often samples replicate the probe, by one kind of input. High = memorized."""
 
     name: str
     """`test_samples`, or the way of confirming. A search may have found another prompt in each run."""
     change: RateFate
+    """`worse` or `better` only where the two intervals have no rate in common."""
     before: ReplicationShare | None
-    """With its Wilson interval, whatever interval the record holds."""
+    """With the interval of the record, which holds for sampling that could stop early."""
     after: ReplicationShare | None
-    difference: Difference | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +90,17 @@ class FindingChange:
     change: FindingFate
     before: Breach | None
     after: Breach | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncompared:
+    """A finding of the second run, not waived, that the first run says nothing about."""
+
+    rule: str
+    probe: str | None
+    effect: Literal["block", "inconclusive"]
+    value: float | None
+    limit: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,5 +150,7 @@ class Comparison:
     left_out: LeftOut
     findings: tuple[FindingChange, ...]
     """Worst first."""
+    uncompared: tuple[Uncompared, ...]
+    """Whether these are new is unknown."""
     probes: tuple[ProbeChange, ...]
     """Worst first, then in the probe set's order."""

@@ -3,20 +3,24 @@
 from collections.abc import Mapping
 from typing import Final
 
+from invmm_gate.errors import ConfigError
+
 CONDITIONS: Final = ("family", "profile", "settings", "metric")
 """Those of a run's inputs without which two scores do not compare."""
 
 Inputs = Mapping[str, object]
 
 
-def different_conditions(before: Inputs, after: Inputs) -> tuple[str, ...]:
-    """The conditions in which the inputs of two runs differ."""
-    return tuple(name for name in CONDITIONS if before.get(name) != after.get(name))
-
-
-def described_conditions(before: Inputs, after: Inputs) -> str:
-    """The same for a sentence, with the names of the settings that differ."""
-    return ", ".join(name + _parts(before.get(name), after.get(name)) for name in different_conditions(before, after))
+def refuse_other_conditions(before: Inputs, after: Inputs, *, runs: str) -> None:
+    """Raise ConfigError that names what differs, if scores of runs with these inputs do not compare."""
+    names = [name for name in CONDITIONS if before.get(name) != after.get(name)]
+    different = ", ".join(name + _parts(before.get(name), after.get(name)) for name in names)
+    if different:
+        raise ConfigError(
+            f"{runs} differ in {different}",
+            expected="two runs under one profile, settings, family and metric, as only such scores compare",
+            do="measure one of them again",
+        )
 
 
 def _parts(before: object, after: object) -> str:

@@ -24,7 +24,7 @@ class Evidence:
     plan: PlainSampling | PromptConfirmation | None = None
     """How this run's kind of model is confirmed; None where the policy does not say."""
     baseline: Mapping[str, Measurement] | None = None
-    """Measurements of the last approved run by probe id, no errors; None if no run was given."""
+    """Measurements by probe id of the same probes in the last approved run, no errors; None if no run was given."""
 
     def selected(self, choice: Selection) -> tuple[tuple[Probe, Measurement], ...]:
         """The measured probes that a rule looks at, in the probe set's order."""
@@ -39,6 +39,11 @@ def has_prompts(run: RunRecord) -> bool:
     """Whether the run is of a text-to-image model, by the settings that it was measured with."""
     settings = run.inputs.get("settings")
     return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
+
+
+def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:
+    """Whether two probes of one id are the same test: the same image, and for models with prompts the same caption."""
+    return before.sha256 == after.sha256 and (not prompts or before.caption == after.caption)
 
 
 def is_selected(probe: Probe, choice: Selection) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from invmm_gate.policy.changes import overall
-from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, FindingChange, FindingFate, ProbeChange
+from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, FindingChange, FindingFate, ProbeChange, Uncompared
 from invmm_gate.policy.coverage import METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.soundness import RECORDS
 from invmm_gate.records import Finding, RunData
@@ -66,10 +66,31 @@ def finding_changes(
     )
 
 
+def uncompared(after: RunData, probes: Mapping[str, ProbeChange], *, skip: frozenset[str]) -> tuple[Uncompared, ...]:
+    """Findings of the second run that `finding_changes` leaves out and no waiver covers.
+
+    Without the open questions of the rule `regression`: a comparison answers by itself what that rule lacks a baseline
+    for.
+    """
+    return tuple(
+        Uncompared(
+            rule=finding.rule, probe=finding.probe, effect=finding.effect, value=finding.value, limit=finding.limit
+        )
+        for finding in (after.verdict.findings if after.verdict else ())
+        if finding.waiver is None
+        and not _is_compared(finding, probes, skip)
+        and not (finding.rule == REGRESSION and finding.effect == "inconclusive")
+    )
+
+
+def _is_compared(finding: Finding, probes: Mapping[str, ProbeChange], skip: frozenset[str]) -> bool:
+    return finding.rule not in skip and (finding.probe is None or finding.probe in probes)
+
+
 def _findings(data: RunData, probes: Mapping[str, ProbeChange], skip: frozenset[str]) -> _Findings:
     found: dict[_Key, list[Finding]] = {}
     for finding in data.verdict.findings if data.verdict else ():
-        if finding.rule not in skip and (finding.probe is None or finding.probe in probes):
+        if _is_compared(finding, probes, skip):
             found.setdefault((finding.rule, finding.probe), []).append(finding)
     undecided = (key[0] for key, here in found.items() if key[1] is None and here[0].effect == "inconclusive")
     measured = frozenset(record.probe for record in data.measurements if record.outcome != "error")

@@ -115,7 +115,7 @@ class BelowControls:
 class Regression:
     """Blocks a probe that became easier to reproduce than in the baseline run.
 
-    A probe that the baseline lacks counts as not inverted there.
+    A probe that the baseline lacks, or has with another image or caption, counts as not inverted there.
     """
 
     config: RegressionConfig
@@ -136,7 +136,8 @@ class Regression:
         if old is None:
             if now.invmm is None:
                 return ()
-            message = f"{probe.id} scores {now.invmm:.6g} and was not inverted in the baseline"
+            reason = "the baseline has no score of this very probe" if before is None else "it was not inverted before"
+            message = f"{probe.id} scores {now.invmm:.6g}, and {reason}"
             return (block(self.config.rule, probe.id, message, value=now.invmm),)
         limit = old - self.config.margin
         if now.invmm is not None and now.invmm <= guarded(limit):

@@ -13,7 +13,7 @@ from invmm_gate.policy.coverage import (
     self_check_findings,
     tolerated_error_notes,
 )
-from invmm_gate.policy.evidence import Evidence, has_prompts, names, undecided
+from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
 from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
@@ -41,12 +41,12 @@ def judge(
     waivers: Sequence[Waiver],
     *,
     today: datetime.date,
-    baseline: Sequence[Measurement] | None = None,
+    baseline: RunData | None = None,
 ) -> Verdict:
     """Pass, block or inconclusive. Same records, policy, waivers and day in, same verdict out.
 
     Inconclusive if a self-check failed or is missing, whatever else; else block if any block finding is not waived;
-    else inconclusive if anything could not be decided; else pass.
+    else inconclusive if anything could not be decided; else pass. `baseline`: the last approved run.
     """
     evidence = gather(data, policy, baseline=baseline)
     found = (
@@ -58,7 +58,7 @@ def judge(
         *coverage_findings(data, policy, evidence.measured),
         *_rule_findings(policy, evidence),
     )
-    day = max(today, _run_day(data) or today)
+    day = day_of_judging(data, today)
     findings = apply_waivers(found, waivers, model=data.run.model.digest, today=day)
     probes = [probe.id for probe in data.run.probe_set.probes]
     states = waiver_states(findings, waivers, probes, model=data.run.model.digest, today=day)
@@ -67,7 +67,7 @@ def judge(
     return Verdict(
         schema_version=VERDICT_SCHEMA_VERSION,
         decision=decision,
-        reasons=(*_reasons(decision, findings), *notes),
+        reasons=(*reasons_for(decision, findings), *notes),
         findings=findings,
         waivers=states,
         policy=policy.name,
@@ -76,7 +76,8 @@ def judge(
         probe_set_digest=data.run.probe_set.digest,
         fingerprint=data.run.fingerprint,
         judged_on=today,
-        counts=_counts(data, findings),
+        counts=counts_of(data, findings),
+        records=dict(data.digests),
     )
 
 
@@ -91,7 +92,7 @@ def decide(findings: Sequence[Finding]) -> Decision:
     return "pass"
 
 
-def gather(data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | None = None) -> Evidence:
+def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) -> Evidence:
     """The records that can be trusted, with the confirmations that the policy asks for."""
     probes = data.run.probe_set.probes
     evidence = Evidence(
@@ -99,13 +100,13 @@ def gather(data: RunData, policy: Policy, *, baseline: Sequence[Measurement] | N
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
-        baseline=None if baseline is None else sound_measurements(baseline),
+        baseline=None if baseline is None else _of_same_probes(baseline, data),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))
 
 
 def probes_to_confirm(
-    data: RunData, policy: Policy, *, method: str, baseline: Sequence[Measurement] | None = None
+    data: RunData, policy: Policy, *, method: str, baseline: RunData | None = None
 ) -> tuple[str, ...]:
     """Ids of the probes that the policy wants confirmed by a method, in the probe set's order."""
     required = gather(data, policy, baseline=baseline).required
@@ -145,12 +146,27 @@ def _rule_findings(policy: Policy, evidence: Evidence) -> tuple[Finding, ...]:
     return tuple(finding for config in policy.rules for finding in rule_for(config).findings(evidence))
 
 
-def _baseline_findings(baseline: Sequence[Measurement] | None) -> tuple[Finding, ...]:
+def _of_same_probes(baseline: RunData, data: RunData) -> dict[str, Measurement]:
+    """The baseline's sound measurements, without those of another image or caption under the same id."""
+    prompts = has_prompts(data.run)
+    old, new = ({probe.id: probe for probe in run.run.probe_set.probes} for run in (baseline, data))
+    same = {name for name in old.keys() & new.keys() if same_probe(old[name], new[name], prompts=prompts)}
+    sound = sound_measurements(baseline.measurements, baseline.run.probe_set.probes)
+    return {name: found for name, found in sound.items() if name in same}
+
+
+def _baseline_findings(baseline: RunData | None) -> tuple[Finding, ...]:
     if baseline is None:
         return ()
-    sound = sound_measurements(baseline)
-    broken = {record.probe for record in baseline if record.probe not in sound and record.outcome != "error"}
+    records = baseline.measurements
+    sound = sound_measurements(records, baseline.run.probe_set.probes)
+    broken = {record.probe for record in records if record.probe not in sound and record.outcome != "error"}
     return (undecided(RECORDS, f"the baseline has invalid records for {names(broken)}"),) if broken else ()
+
+
+def day_of_judging(data: RunData, today: datetime.date) -> datetime.date:
+    """The day that waivers are held against: never before the run itself, whatever the clock says."""
+    return max(today, _run_day(data) or today)
 
 
 def _run_day(data: RunData) -> datetime.date | None:
@@ -166,7 +182,8 @@ def _date_findings(data: RunData) -> tuple[Finding, ...]:
     return ()
 
 
-def _reasons(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+def reasons_for(decision: Decision, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The sentences that a verdict gives for its decision, weightiest first."""
     if decision == "pass":
         waived = f" that is not waived ({len(findings)} waived)" if findings else ""
         return (f"every probe was measured and no rule found a breach{waived}",)
@@ -192,7 +209,8 @@ def _waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
     )
 
 
-def _counts(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
+def counts_of(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
+    """Probes per outcome, controls, confirmations and findings."""
     probes = data.run.probe_set.probes
     outcomes = Counter(record.outcome for record in data.measurements)
     statuses = Counter(record.status for record in data.confirmations)

@@ -122,7 +122,7 @@ class GateChoices:
                 do="choose another alias, or --alias '' to promote nothing",
             )
         load_policy(self.policy)
-        finishing.circumstances(self.waivers, self.baseline)
+        finishing.circumstances(self.waivers, self.baseline, today=utc_now().date())
         self.conditions.revocations()
         self.trusted()
 

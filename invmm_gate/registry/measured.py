@@ -42,7 +42,7 @@ def measure_and_sign(
             key=choices.key,
             now=signed,
             policy=choices.policy,
-            beside=circumstances(choices.waivers, choices.baseline),
+            beside=circumstances(choices.waivers, choices.baseline, today=signed.date()),
             previous=previous,
             roots=choices.roots_file(),
         )

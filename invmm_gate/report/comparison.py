@@ -3,7 +3,17 @@
 from collections.abc import Iterator
 from typing import Final
 
-from invmm_gate.policy.comparison import Breach, Comparison, FindingChange, ProbeChange, RateChange, RunSide, ScoreState
+from invmm_gate.policy.comparison import (
+    Breach,
+    Comparison,
+    FindingChange,
+    ProbeChange,
+    RateChange,
+    RunSide,
+    ScoreState,
+    Uncompared,
+)
+from invmm_gate.records import ReplicationShare
 from invmm_gate.report import texts
 from invmm_gate.report.to_markdown import SIZE_LIMIT, inert
 
@@ -36,25 +46,34 @@ def score_text(state: ScoreState | None) -> str:
 
 
 def rate_text(rate: RateChange) -> str:
-    """Both counts, and the interval of their difference with its method."""
+    """Both counts with their intervals, and whether these have no rate in common."""
     name = rate.name.replace("_", " ")
-    old, new = (
-        f"{texts.hits(share.hits, share.trials)}" if share else "not tried" for share in (rate.before, rate.after)
-    )
-    if rate.difference is None:
-        return f"{name} {old} → {new}"
-    low, high = (f"{100 * end:+.1f}" for end in (rate.difference.low, rate.difference.high))
-    apart = "separate" if rate.difference.separate else "not separate"
-    return f"{name} {old} → {new} (difference {low} to {high} points, {apart})"
+    old, new = (_share_text(share) if share else "not tried" for share in (rate.before, rate.after))
+    apart = {"worse": ", separate", "better": ", separate", "unchanged": ", not separate"}.get(rate.change, "")
+    return f"{name} {old} → {new}{apart}"
+
+
+def _share_text(share: ReplicationShare) -> str:
+    low, high = (f"{100 * end:.1f}" for end in (share.interval.low, share.interval.high))
+    return f"{texts.hits(share.hits, share.trials)} ({low} to {high} %)"
 
 
 def breach_text(breach: Breach | None) -> str:
     """What a finding says on one side."""
     if breach is None:
         return "none"
-    value = f" {texts.score(breach.value)}" if breach.value is not None else ""
-    limit = f" (limit {texts.score(breach.limit)})" if breach.limit is not None else ""
-    return f"{'waived' if breach.waived else breach.effect}{value}{limit}"
+    return _with_figures("waived" if breach.waived else breach.effect, breach.value, breach.limit)
+
+
+def uncompared_text(finding: Uncompared) -> str:
+    """What a finding says that only the second run could have."""
+    return _with_figures(finding.effect, finding.value, finding.limit)
+
+
+def _with_figures(what: str, value: float | None, limit: float | None) -> str:
+    figure = f" {texts.score(value)}" if value is not None else ""
+    bound = f" (limit {texts.score(limit)})" if limit is not None else ""
+    return f"{what}{figure}{bound}"
 
 
 def shown_rates(probe: ProbeChange) -> str:
@@ -66,7 +85,13 @@ def shown_rates(probe: ProbeChange) -> str:
 
 
 def _rendered(comparison: Comparison, rows: int) -> str:
-    parts = [_head(comparison), *_findings(comparison, rows), *_probes(comparison, rows), _foot(comparison)]
+    parts = [
+        _head(comparison),
+        *_findings(comparison, rows),
+        *_uncompared(comparison, rows),
+        *_probes(comparison, rows),
+        _foot(comparison),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,6 +133,18 @@ def _finding(finding: FindingChange) -> str:
     return f"| {finding.change.upper()} | {_code(finding.rule)} | {probe} | {before} | {after} |"
 
 
+def _uncompared(comparison: Comparison, rows: int) -> Iterator[str]:
+    if comparison.uncompared:
+        left = comparison.uncompared
+        head = ["### Findings now that the first run says nothing about", "", "| Rule | Probe | Now |", "|---|---|---|"]
+        yield "\n".join([*head, *map(_left, left[:rows]), *_more(len(left) - rows, "finding")])
+
+
+def _left(finding: Uncompared) -> str:
+    probe = _code(finding.probe) if finding.probe else "whole run"
+    return f"| {_code(finding.rule)} | {probe} | {inert(uncompared_text(finding))} |"
+
+
 def _probes(comparison: Comparison, rows: int) -> Iterator[str]:
     changed = [probe for probe in comparison.probes if probe.change != "unchanged"]
     if changed:
@@ -129,8 +166,8 @@ def _probe(probe: ProbeChange) -> str:
 def _foot(comparison: Comparison) -> str:
     return (
         f"Profile {_code(comparison.profile or 'none')}, copy metric {_code(comparison.metric)}. A lower InvMM is "
-        "worse; not inverted is the best outcome and no proof of safety. Differences of rates: Newcombe's 95 % hybrid "
-        "score interval, in percentage points; separate if it leaves out 0. This compares two runs; it is no verdict."
+        "worse; not inverted is the best outcome and no proof of safety. Rates are separate if their recorded "
+        "intervals, which allow for stopping early, have no rate in common. This compares two runs; it is no verdict."
     )
 
 

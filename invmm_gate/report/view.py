@@ -178,6 +178,8 @@ def _run_warnings(data: RunData) -> Iterator[str]:
         yield f"{texts.count(missing)} probes of the set have not been measured."
     if data.verdict and data.verdict.fingerprint != data.run.fingerprint:
         yield "The verdict was made on other inputs than this run's: the fingerprints differ."
+    if data.verdict and data.verdict.records != data.digests:
+        yield "The verdict was made on other records than these: judge the run again."
 
 
 def facts(data: RunData) -> tuple[tuple[str, str], ...]:

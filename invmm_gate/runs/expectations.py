@@ -1,13 +1,14 @@
-"""expectations.json: what the suites found, bound to the bytes that they were run over."""
+"""expectations.json: what the suites found, bound to the bytes that they were run over and to what they ask."""
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.records import Expectations, RunRecord, SuiteRecord
+from invmm_gate.runs.digests import file_digest
 from invmm_gate.runs.files import explained, write_whole
 from invmm_gate.runs.jsonio import from_json, to_json
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.suites import suites_digest
 
 EXPECTATIONS: Final = "expectations.json"
 EXPECTATIONS_SCHEMA_VERSION: Final = 1
@@ -20,7 +21,7 @@ def write_expectations(folder: Path, run: RunRecord, suites: tuple[SuiteRecord, 
 
 
 def read_expectations(folder: Path, run: RunRecord) -> tuple[SuiteRecord, ...]:
-    """What the suites found in the records as they are now; empty where they were not run over these.
+    """What the suites found in the records as they are now; empty where these suites were not run over these records.
 
     Raises RunFolderError for a file that cannot be read.
     """
@@ -32,18 +33,10 @@ def read_expectations(folder: Path, run: RunRecord) -> tuple[SuiteRecord, ...]:
     except OSError as error:
         raise explained(error, path) from error
     found = from_json(Expectations, text, where=str(path))
-    return found.suites if found.digests == _digests(folder, run) else ()
+    current = (EXPECTATIONS_SCHEMA_VERSION, _digests(folder, run))
+    return found.suites if (found.schema_version, found.digests) == current else ()
 
 
 def _digests(folder: Path, run: RunRecord) -> dict[str, str]:
-    return {"probe_set": run.probe_set.digest} | {
-        name: _digest(folder / name) for name in (MEASUREMENTS, CONFIRMATIONS)
-    }
-
-
-def _digest(path: Path) -> str:
-    """sha256 of the file; a missing one has the digest of an empty one, as it holds as many records."""
-    try:
-        return sha256(path.read_bytes() if path.exists() else b"").hexdigest()
-    except OSError as error:
-        raise explained(error, path) from error
+    files = {name: file_digest(folder / name) for name in (MEASUREMENTS, CONFIRMATIONS)}
+    return {"probe_set": run.probe_set.digest, "suites": suites_digest()} | files

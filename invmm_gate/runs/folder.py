@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.runs.digests import record_digests
 from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.files import (
     append_line,
@@ -212,6 +213,7 @@ class RunFolder:
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
             suites=read_expectations(self.path, run),
             verdict=from_json(Verdict, verdict.read_bytes(), where=str(verdict)) if verdict.exists() else None,
+            digests=record_digests(self.path),
         )
 
     def write_verdict(self, verdict: Verdict) -> None:

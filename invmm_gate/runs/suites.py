@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from invmm_gate.expectations import Check, Record, run_checks, suite_of, suite_record
+from invmm_gate.expectations import Check, Record, answers, definition_digest, run_checks, suite_of, suite_record
 from invmm_gate.records import GROUPS, ConfirmationStatus, Outcome, RunData, SuiteRecord
 from invmm_gate.runs.tables import CONFIRMATION_COLUMNS, MEASUREMENT_COLUMNS, confirmation_rows, measurement_rows
 
@@ -46,6 +46,18 @@ def run_suites(data: RunData) -> tuple[SuiteRecord, SuiteRecord]:
         _run(MEASURED, measurement_rows(data), measurement_checks(), MEASUREMENT_COLUMNS),
         _run(CONFIRMED, confirmation_rows(data), confirmation_checks(), CONFIRMATION_COLUMNS),
     )
+
+
+def suites_digest() -> str:
+    """sha256 of what both suites ask for."""
+    return definition_digest((*measurement_checks(), *confirmation_checks()))
+
+
+def both_answered(suites: Sequence[SuiteRecord]) -> bool:
+    """Whether stored results answer all that both suites ask."""
+    asked = {MEASURED: measurement_checks(), CONFIRMED: confirmation_checks()}
+    found = {suite.name: suite for suite in suites}
+    return all(name in found and answers(found[name], checks) for name, checks in asked.items())
 
 
 def _run(name: str, rows: list[Record], checks: Sequence[Check], columns: Sequence[str]) -> SuiteRecord:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from invmm_gate.runs.fingerprint import fingerprint
 from tests.gate.world import LENIENT, POLICY, World, add_picture, call, draw, new_world, policy_with, torchscript
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -365,13 +366,17 @@ def test_a_baseline_with_a_regression_is_blocked_and_without_one_the_question_st
     assert call("judge", finished.run, "--policy", policy).code == 11
     baseline = finished.folder / "approved"
     os.rename(finished.copy(finished.folder.parent / "approved").run, baseline)
+    refused = call("judge", finished.run, "--policy", policy, "--baseline", baseline)
+    assert refused.code == 2
+    assert f"the baseline {baseline}: the verdict is inconclusive; expected a run that passed" in refused.error
     lines = [json.loads(line) for line in (baseline / "measurements.jsonl").read_text().splitlines()]
     for line in lines:
         line |= {"outcome": "not_inverted", "invmm": None, "invmm_spread": None, "trials": []}
     (baseline / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call("judge", baseline, "--policy", finished.policy(LENIENT, "lenient")).code == 0
     called = call("judge", finished.run, "--policy", policy, "--baseline", baseline)
     assert called.code == 10
-    assert "was not inverted in the baseline" in called.out
+    assert "and it was not inverted before" in called.out
 
 
 def test_the_table_is_of_policies_that_work(world):
@@ -383,7 +388,13 @@ def test_a_baseline_of_other_settings_is_refused_because_its_scores_do_not_compa
     baseline = finished.copy(finished.folder / "other").run
     record = json.loads((baseline / "run.json").read_text())
     record["inputs"]["settings"]["learning_rate"] = 0.2
+    record["fingerprint"] = fingerprint(record["inputs"])
     (baseline / "run.json").write_text(json.dumps(record))
+    (baseline / "confirm.json").unlink()
+    (baseline / "confirmations.jsonl").unlink()
+    rules = [{"rule": "invmm_below", "threshold": 0.001}]
+    policy = finished.policy(policy_with(rules=rules, settings={"learning_rate": 0.2}), "other")
+    assert call("judge", baseline, "--policy", policy).code == 0
     called = call("judge", finished.run, "--policy", finished.policy(), "--baseline", baseline)
     assert called.code == 2
-    assert "the baseline was measured under another settings; expected a baseline under the same" in called.err
+    assert "the run and its baseline differ in settings (learning_rate); expected two runs under one" in called.error

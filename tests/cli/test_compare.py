@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from tests.cli.test_imports import DEVICE, ENVIRONMENT
 from tests.gate.stored_runs import blocked, passing, stored
 from tests.gate.world import call
-from tests.policy.policy_builders import clean_run, probe, with_probes, with_score
+from tests.policy.policy_builders import TODAY, clean_run, measured, probe, waiver, with_probes, with_score
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 REGRESSION = """
@@ -45,7 +46,9 @@ def test_a_comparison_is_no_gate_and_ends_with_0(runs: Path) -> None:
     assert "findings: 1 new" in called.out
     assert "probes: 1 worse, 22 unchanged" in called.out
     assert re.search(r"NEW +invmm_below +p1 +none +block 0\.0200 \(limit 0\.0500\)", called.out)
-    assert re.search(r"WORSE +p1 +sensitive +not inverted +0\.0200 +test samples 0 of 8 → 8 of 8", called.out)
+    assert re.search(
+        r"WORSE +p1 +sensitive +not inverted +0\.0200 +test samples 0 of 8 \(.*\) → 8 of 8 \(.*\), separate", called.out
+    )
     assert not CONTROL.search(called.out), "off a terminal there are no colours"
 
 
@@ -104,6 +107,7 @@ SCHEMA = {
             "after": {"effect": "str", "value": "float", "limit": "float", "waived": "bool"},
         }
     ],
+    "uncompared": "list",
     "probes": [
         {
             "probe": "str",
@@ -124,13 +128,6 @@ SCHEMA = {
                     "change": "str",
                     "before": SHARE,
                     "after": SHARE,
-                    "difference": {
-                        "low": "float",
-                        "high": "float",
-                        "confidence": "float",
-                        "method": "str",
-                        "separate": "bool",
-                    },
                 }
             ],
         }
@@ -181,8 +178,28 @@ def test_runs_that_do_not_compare_are_refused_in_one_line(runs: Path, tmp_path: 
     assert "1 added, 0 gone" in call("compare", runs / "good", more).error
     assert call("compare", runs / "good", more, "--common-probes").code == 0
     assert "left out: 1 added, 0 gone, 0 replaced" in call("compare", runs / "good", more, "--common-probes").out
+    scored = replace(probes, run=changed, measurements=(*data.measurements, measured(probe("p9"), 0.02)))
+    blocked = stored(scored, tmp_path / "blocked")
+    gated = call("compare", runs / "good", blocked, "--common-probes", "--fail-on", "new")
+    assert gated.code == 11, "p9 blocks, and the first run says nothing about it"
+    assert re.search(r"UNKNOWN +invmm_below +p9 +block 0\.0200 \(limit 0\.0500\)", gated.out)
     assert "holds no run.json" in call("compare", runs, runs / "good").error
     assert "--fail-on" in call("compare", runs / "good", runs / "good", "--fail-on", "older").error
+
+
+def test_a_verdict_counts_as_it_stands_today_and_only_for_its_own_records(runs: Path, tmp_path: Path) -> None:
+    expired = waiver(probe="p1", expires=TODAY)  # long past for the command
+    waived = stored(with_score(clean_run(), "p1", 0.02), tmp_path / "waived", waivers=(expired,))
+    assert json.loads((waived / "verdict.json").read_text())["decision"] == "pass"
+    called = call("compare", runs / "good", waived, "--fail-on", "new", "--json")
+    assert called.code == 10
+    assert json.loads(called.out)["after"]["decision"] == "block"
+    other = Path(shutil.copytree(runs / "good", tmp_path / "other"))
+    shutil.copy(runs / "bad" / "measurements.jsonl", other)
+    refused = call("compare", runs / "good", other)
+    assert refused.code == 2
+    assert "verdict.json was made before measurements.jsonl changed" in refused.error
+    assert call("compare", runs / "good", other, "--policy", "strict", "--fail-on", "new").code == 10, "judged afresh"
 
 
 def test_hostile_names_are_inert_on_a_terminal(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_folder_that_is_no_run_is_bad_input(tmp_path):
     ("before", "after", "fault"),
     [
         ('"decision": "block"', '"decision": "pass"', "says pass, and its findings say block"),
-        ('"fingerprint": "', '"fingerprint": "0', "is of other records than the folder's"),
+        ('"fingerprint": "', '"fingerprint": "0', "was made on other inputs"),
     ],
 )
 def test_a_verdict_that_was_edited_is_not_believed(finished, before, after, fault):
@@ -87,6 +87,58 @@ def test_a_verdict_that_was_edited_is_not_believed(finished, before, after, faul
     called = call("verdict", finished.run)
     assert called.code == 2
     assert fault in called.error
+
+
+@pytest.mark.parametrize("name", ["run.json", "measurements.jsonl", "self_checks.jsonl", "confirmations.jsonl"])
+def test_a_verdict_of_other_records_than_the_folders_is_not_believed(finished, name):
+    assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
+    path = finished.run / name
+    path.write_text(path.read_text() + ("" if path.suffix == ".json" else "{") + " ")
+    called = call("verdict", finished.run)
+    assert called.code == 2
+    assert f"verdict.json was made before {name} changed" in called.error
+
+
+def test_a_verdict_that_was_written_before_it_named_its_records_is_not_believed(finished):
+    path = finished.run / "verdict.json"
+    found = json.loads(path.read_text())
+    del found["records"]
+    path.write_text(json.dumps(found))
+    assert "was made before confirm.json" in call("verdict", finished.run).error
+
+
+def test_a_verdict_is_of_the_model_that_is_about_to_be_released_or_of_none(finished):
+    assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
+    assert call("verdict", finished.run, "--model", finished.model).code == 0
+    own = finished.copied_model()
+    assert call("verdict", own.run, "--model", own.model).code == 0, "the same bytes in another place"
+    config = own.model / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + "\n")
+    other = call("verdict", own.run, "--model", own.model)
+    assert other.code == 2
+    assert f"{own.run} is no run of {own.model}, whose files give " in other.error
+    missing = call("verdict", own.run, "--model", own.folder / "none")
+    assert missing.code == 2
+    assert "none" in missing.error
+
+
+def test_no_earlier_pass_outlives_a_refused_measure_with_replace(finished):
+    assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
+    named = ("--policy", finished.policy(), "--probes", finished.probes, "--out", finished.run, "--rows", "4")
+    assert call("measure", "--model", finished.folder / "none", *named).code == 2
+    assert call("verdict", finished.run).code == 0, "nothing was to be replaced"
+    assert call("measure", "--model", finished.folder / "none", *named, "--replace").code == 2
+    assert call("verdict", finished.run).code == 2
+    assert not (finished.run / "report.html").exists()
+    assert (finished.run / "measurements.jsonl").exists(), "records make way only once the new inputs hold"
+
+
+def test_replace_removes_nothing_from_a_folder_that_is_no_run(finished, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "report.html").write_text("mine")
+    named = ("--policy", finished.policy(), "--probes", finished.probes, "--out", tmp_path / "docs", "--replace")
+    assert call("measure", "--model", finished.folder / "none", *named).code == 2
+    assert (tmp_path / "docs" / "report.html").read_text() == "mine"
 
 
 def test_a_validated_probe_set_leaves_counts_and_digest(pristine, tmp_path):

@@ -85,6 +85,11 @@ def test_every_stage_waits_for_all_that_it_reads():
     assert read | {f"{RUN}/timings.jsonl"} <= set(PIPELINE["report"]["deps"])
 
 
+def test_the_verdict_is_of_the_model_that_is_there_now():
+    assert PIPELINE["verdict"]["cmd"].split()[-2:] == ["--model", PARAMS["model"]]
+    assert PARAMS["model"] in PIPELINE["verdict"]["deps"]
+
+
 @pytest.mark.parametrize("policy", sorted((ROOT / "policies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_policy_has_the_keys_that_the_stages_name(policy):
     keys = set(yaml.safe_load(policy.read_text()))

@@ -424,18 +424,23 @@ def drop_line(name: str) -> Callable[[Path], None]:
 
 
 MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no verdict": (lambda run: (run / "verdict.json").unlink(), "holds no verdict.json; expected a judged run"),
-    "decision": (edit("verdict.json", lambda said: said.update(decision="block")), "decision"),
-    "model digest": (edit("verdict.json", lambda said: said.update(model_digest="0" * 64)), "model digest"),
-    "probe-set digest": (edit("verdict.json", lambda said: said.update(probe_set_digest="0" * 64)), "probe-set digest"),
-    "fingerprint": (edit("verdict.json", lambda said: said.update(fingerprint="0" * 64)), "fingerprint"),
+    "no verdict": (
+        lambda run: (run / "verdict.json").unlink(),
+        "holds no verdict.json; expected a run that was judged",
+    ),
+    "decision": (edit("verdict.json", lambda said: said.update(decision="block")), "says block"),
+    "model digest": (edit("verdict.json", lambda said: said.update(model_digest="0" * 64)), "on other inputs"),
+    "probe-set digest": (edit("verdict.json", lambda said: said.update(probe_set_digest="0" * 64)), "on other inputs"),
+    "fingerprint": (edit("verdict.json", lambda said: said.update(fingerprint="0" * 64)), "on other inputs"),
     "settings": (edit("run.json", lambda run: run["inputs"]["settings"].update(steps=1)), "fingerprint"),
     "model": (edit("run.json", lambda run: run["model"].update(digest="0" * 64)), "model digest"),
     "file": (edit("run.json", lambda run: run["model"]["files"][0].update(sha256="0" * 64)), "model digest"),
     "probe set": (edit("run.json", lambda run: run["probe_set"].update(digest="0" * 64)), "probe-set digest"),
-    "measurement": (drop_line("measurements.jsonl"), "number of not_inverted"),
-    "confirmation": (drop_line("confirmations.jsonl"), "number of refuted, number of confirmations"),
-    "seed": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
+    "measurement": (drop_line("measurements.jsonl"), "before measurements.jsonl changed"),
+    "confirmation": (drop_line("confirmations.jsonl"), "before confirmations.jsonl changed"),
+    "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "counts other records"),
+    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "before run.json changed"),
+    "self-check": (drop_line("self_checks.jsonl"), "before self_checks.jsonl changed"),
     "unreadable": (lambda run: (run / "verdict.json").write_text("{"), "verdict.json cannot be read"),
 }
 

@@ -14,22 +14,30 @@ import yaml
 from invmm_gate.errors import ConfigError, GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.baseline_file import read_baseline_file
-from invmm_gate.gate.blessing import bless, load_baseline
+from invmm_gate.gate.blessing import Baseline, bless, load_baseline
 from invmm_gate.policy.verdict import judge
 from invmm_gate.records import BaselineRecord, RunData
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.stored_runs import blocked, passing, stored
-from tests.policy.policy_builders import STRICT, TODAY, clean_run, policy_with, with_score
+from tests.policy.policy_builders import STRICT, TODAY, clean_run, policy_with, waiver, with_score
 
 NOW = datetime.datetime(2026, 11, 21, 22, 11, 4, tzinfo=datetime.UTC)
 REGRESSION = policy_with(rules=[{"rule": "regression", "margin": 0.05}])
 
 
 def blessed(run: Path, file: Path, **changes: object) -> None:
-    given = {"reason": "release 1.4", "by": "ada", "even_if_blocked": False, "now": NOW} | changes
-    bless(run, file=file, **given)  # type: ignore[arg-type]
+    options = {"reason": "release 1.4", "by": "ada", "even_if_blocked": False, "now": NOW} | changes
+    bless(run, file=file, **options)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Baseline:
+    return load_baseline(path, today=TODAY)
+
+
+def given(baseline: Path) -> finishing.Circumstances:
+    return finishing.circumstances(None, baseline, today=TODAY)
 
 
 def edited(file: Path, **changes: object) -> None:
@@ -79,7 +87,7 @@ def test_blessing_again_keeps_what_was_blessed_before(approved: Path, file: Path
     assert file.read_text().startswith(first)
     assert [entry.blessed_by for entry in read_baseline_file(file)] == ["ada", "bob"]
     assert read_baseline_file(file)[-1].reason == '"quoted": #no comment, ünïcode'
-    assert load_baseline(file).record.blessed_by == "bob", "the newest counts"
+    assert load(file).record.blessed_by == "bob", "the newest counts"
 
 
 def test_a_run_that_did_not_pass_is_blessed_only_on_request_and_the_file_says_so(tmp_path: Path, file: Path) -> None:
@@ -99,6 +107,24 @@ def test_the_first_baseline_of_a_policy_with_the_rule_regression_can_be_blessed(
     assert read_baseline_file(file)[-1].decision == "inconclusive"
 
 
+def test_a_pass_under_a_waiver_that_has_expired_since_is_no_pass(tmp_path: Path, file: Path) -> None:
+    low = with_score(clean_run(), "p1", 0.02)
+    run = stored(low, tmp_path / "run", waivers=(waiver(probe="p1", expires=NOW.date()),))
+    tomorrow = NOW + datetime.timedelta(days=1)
+    with pytest.raises(ConfigError, match="the verdict is block; expected a run that passed"):
+        blessed(run, file, now=tomorrow)
+    blessed(run, file, now=tomorrow, even_if_blocked=True)
+    blessed(run, file, now=NOW)
+    assert [entry.decision for entry in read_baseline_file(file)] == ["block", "pass"]
+
+
+def test_records_that_do_not_hold_are_not_blessed_whatever_is_asked(tmp_path: Path, file: Path) -> None:
+    run = stored(replace(clean_run(), self_checks=()), tmp_path / "run")
+    with pytest.raises(ConfigError, match="positive_control is missing"):
+        blessed(run, file, even_if_blocked=True)
+    assert not file.exists()
+
+
 def test_even_if_blocked_is_not_written_down_for_a_run_that_passed(approved: Path, file: Path) -> None:
     blessed(approved, file, even_if_blocked=True)
     assert read_baseline_file(file)[-1].even_if_blocked is False
@@ -106,7 +132,7 @@ def test_even_if_blocked_is_not_written_down_for_a_run_that_passed(approved: Pat
 
 def test_a_run_without_a_verdict_is_refused(tmp_path: Path, file: Path) -> None:
     run = stored(clean_run(), tmp_path / "run", judged_by=None)
-    with pytest.raises(ConfigError, match=r"was not judged; .*invmm-gate judge"):
+    with pytest.raises(RunFolderError, match=r"holds no verdict\.json; .*invmm-gate judge"):
         blessed(run, file, even_if_blocked=True)
 
 
@@ -114,16 +140,25 @@ def _rewrite(path: Path, change: dict[str, object]) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
+def _put(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
 def _drop_last_line(path: Path) -> None:
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:-1]))
 
 
 MISFITS = {
-    "edited inputs": (lambda run: _rewrite(run / "run.json", {"inputs": {"seed": 9}}), "another fingerprint than"),
+    "edited inputs": (lambda run: _rewrite(run / "run.json", {"inputs": {"seed": 9}}), "before run.json changed"),
+    "an edited decision": (lambda run: _rewrite(run / "verdict.json", {"decision": "block"}), "findings say pass"),
+    "another form": (lambda run: _rewrite(run / "verdict.json", {"schema_version": 99}), "schema version 99"),
+    "a score": (lambda run: _put(run / "measurements.jsonl", '"seed": 0', '"seed": 1'), "measurements.jsonl changed"),
     "another verdict": (lambda run: _rewrite(run / "verdict.json", {"model_digest": "0" * 64}), "on other inputs"),
     "fewer measurements": (lambda run: _drop_last_line(run / "measurements.jsonl"), "measurements.jsonl changed"),
     "fewer confirmations": (lambda run: _drop_last_line(run / "confirmations.jsonl"), "confirmations.jsonl changed"),
-    "no self-checks": (lambda run: (run / "self_checks.jsonl").unlink(), "positive_control is missing"),
+    "no self-checks": (lambda run: (run / "self_checks.jsonl").unlink(), "self_checks.jsonl changed"),
     "no probe set": (
         lambda run: _rewrite(run / "run.json", {"probe_set": {"folder": "x", "probes": [], "digest": "d" * 64}}),
         "on other inputs",
@@ -137,7 +172,7 @@ def test_records_that_do_not_fit_the_verdict_are_refused_whatever_is_asked(
 ) -> None:
     spoil, said = MISFITS[name]
     spoil(approved)
-    with pytest.raises(ConfigError, match=said) as refused:
+    with pytest.raises(RunFolderError, match=said) as refused:
         blessed(approved, file, even_if_blocked=True)
     assert "\n" not in str(refused.value)
     assert not file.exists()
@@ -200,11 +235,11 @@ def test_the_rule_regression_is_held_against_the_blessed_run_and_the_verdict_nam
 ) -> None:
     blessed(approved, file)
     run = RunFolder(stored(with_score(clean_run(), "p1", 0.3), tmp_path / "run", judged_by=None))
-    verdict = finishing.judge(run, REGRESSION, finishing.circumstances(None, file), today=TODAY)
+    verdict = finishing.judge(run, REGRESSION, given(file), today=TODAY)
     assert (verdict.decision, verdict.findings[0].probe) == ("block", "p1")
     assert run.data().verdict == verdict, "the baseline survives the file"
     assert verdict.baseline is not None
-    assert verdict.baseline.run_id == load_baseline(approved).record.run_id
+    assert verdict.baseline.run_id == load(approved).record.run_id
     assert (verdict.baseline.blessed_by, verdict.baseline.reason) == ("ada", "release 1.4")
     html, summary = render_html(run.data()), render_summary(run.data())
     assert "blessed by ada on 2026-11-21T22:11:04+00:00: release 1.4" in html
@@ -214,12 +249,30 @@ def test_the_rule_regression_is_held_against_the_blessed_run_and_the_verdict_nam
 
 def test_a_run_folder_named_by_hand_is_a_baseline_that_nobody_blessed(approved: Path, tmp_path: Path) -> None:
     run = RunFolder(passing(tmp_path / "run"))
-    verdict = finishing.judge(run, REGRESSION, finishing.circumstances(None, approved), today=TODAY)
+    verdict = finishing.judge(run, REGRESSION, given(approved), today=TODAY)
     assert verdict.decision == "pass"
     assert verdict.baseline is not None
     assert (verdict.baseline.blessed_by, verdict.baseline.decision) == ("", None)
     for text in (render_html(run.data()), render_summary(run.data())):
         assert "blessed by nobody" in text
+
+
+@pytest.mark.parametrize("kind", ["blocked", "waived", "unjudged", "edited"])
+def test_a_run_folder_without_a_pass_that_stands_is_no_baseline(kind: str, tmp_path: Path) -> None:
+    low = with_score(clean_run(), "p1", 0.02)
+    run = tmp_path / "run"
+    if kind == "waived":
+        stored(low, run, waivers=(waiver(probe="p1", expires=TODAY),))
+        assert load(run).record.run_id, "while the waiver holds"
+    else:
+        stored(low, run, judged_by=None if kind == "unjudged" else STRICT)
+    if kind == "edited":
+        _rewrite(run / "verdict.json", {"decision": "pass"})
+    said = {"unjudged": r"holds no verdict\.json", "edited": "says pass, and its findings say block"}
+    refused = said.get(kind, r"the verdict is block; expected a run that passed; .*--even-if-blocked")
+    with pytest.raises(GateError, match=refused) as error:
+        load_baseline(run, today=TODAY + datetime.timedelta(days=1))
+    assert error.value.exit_code == 2
 
 
 def test_without_a_baseline_neither_verdict_nor_report_names_one(approved: Path) -> None:
@@ -242,10 +295,10 @@ def test_a_baseline_whose_records_changed_since_is_refused(name: str, approved: 
     text = (approved / name).read_text()
     (approved / name).write_text(text.replace("0.2", "0.3", 1) if "0.2" in text else text[:-1] + " \n")
     with pytest.raises(ConfigError, match=rf"{name} of .* changed since ada blessed it on 2026-11-21") as refused:
-        finishing.circumstances(None, file)
+        given(file)
     assert refused.value.exit_code == 2
     (approved / name).write_text(text)
-    assert finishing.circumstances(None, file).blessed is not None, "restored, it holds again"
+    assert given(file).baseline is not None, "restored, it holds again"
 
 
 def test_any_byte_of_the_records_counts(approved: Path, file: Path) -> None:
@@ -255,7 +308,7 @@ def test_any_byte_of_the_records_counts(approved: Path, file: Path) -> None:
     for place in range(0, len(whole), 101):
         path.write_bytes(whole[:place] + bytes((whole[place] ^ 1,)) + whole[place + 1 :])
         with pytest.raises(GateError):  # changed, or no longer a record
-            load_baseline(file)
+            load(file)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +332,7 @@ def test_an_edited_baseline_file_is_refused(change: dict[str, object], said: str
     blessed(approved, file)
     edited(file, **change)
     with pytest.raises(ConfigError, match=said) as refused:
-        load_baseline(file)
+        load(file)
     assert "\n" not in str(refused.value)
 
 
@@ -287,7 +340,7 @@ def test_a_run_that_is_gone_is_refused(approved: Path, file: Path, tmp_path: Pat
     blessed(approved, file)
     os.rename(approved, tmp_path / "elsewhere")
     with pytest.raises(RunFolderError, match=r"holds no run\.json"):
-        load_baseline(file)
+        load(file)
 
 
 def test_file_and_runs_can_move_together(approved: Path, file: Path, tmp_path: Path) -> None:
@@ -297,7 +350,7 @@ def test_file_and_runs_can_move_together(approved: Path, file: Path, tmp_path: P
     (tmp_path / "place").mkdir()
     os.rename(tmp_path / "moved", tmp_path / "place" / "runs")
     os.rename(file, tmp_path / "place" / "baseline.yaml")
-    assert load_baseline(tmp_path / "place" / "baseline.yaml").record.blessed_by == "ada"
+    assert load(tmp_path / "place" / "baseline.yaml").record.blessed_by == "ada"
 
 
 def test_a_baseline_of_other_conditions_is_refused_with_a_file_too(approved: Path, file: Path, tmp_path: Path) -> None:
@@ -305,8 +358,8 @@ def test_a_baseline_of_other_conditions_is_refused_with_a_file_too(approved: Pat
     data = clean_run()
     other = replace(data, run=replace(data.run, inputs=data.run.inputs | {"profile": "paper"}))
     run = RunFolder(stored(other, tmp_path / "run", judged_by=None))
-    with pytest.raises(ConfigError, match="measured under another profile"):
-        finishing.judge(run, REGRESSION, finishing.circumstances(None, file), today=TODAY)
+    with pytest.raises(ConfigError, match="the run and its baseline differ in profile"):
+        finishing.judge(run, REGRESSION, given(file), today=TODAY)
 
 
 def _reports(baseline: BaselineRecord, data: RunData | None = None) -> tuple[str, str]:
@@ -318,7 +371,7 @@ def _reports(baseline: BaselineRecord, data: RunData | None = None) -> tuple[str
 def test_a_reason_in_foreign_markup_is_text_in_every_report(approved: Path, file: Path) -> None:
     hostile = "<script>alert(1)</script> ::set-output name=x:: [a](javascript:b) | `c`"
     blessed(approved, file, reason=hostile, by="<b>eve</b>")
-    html, summary = _reports(load_baseline(file).record)
+    html, summary = _reports(load(file).record)
     assert "&lt;script&gt;alert" in html
     assert "script" in summary
     for text in (html, summary):
@@ -334,6 +387,6 @@ def test_a_caption_in_a_reason_is_redacted(approved: Path, file: Path) -> None:
     data = clean_run()
     probes = tuple(replace(each, caption=caption) for each in data.run.probe_set.probes)
     captioned = replace(data, run=replace(data.run, probe_set=replace(data.run.probe_set, probes=probes)))
-    for text in _reports(load_baseline(file).record, captioned):
+    for text in _reports(load(file).record, captioned):
         assert caption not in text
         assert "redacted" in text

@@ -11,7 +11,7 @@ import pytest
 
 from invmm_gate.gate import finishing, witness
 from invmm_gate.policy.soundness import record_findings
-from invmm_gate.records import ExpectationRecord, RunData, SuiteRecord
+from invmm_gate.records import RunData, SuiteRecord
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
 from tests.cli.test_imports import imported_by
@@ -94,13 +94,13 @@ def test_the_second_witness_alone_leaves_the_run_inconclusive(finished):
     folder = RunFolder(finished.run)
     data = folder.data()
     assert not record_findings(replace(data, suites=()))
-    odd = ExpectationRecord(name="something odd", kind="Expect", success=False, failing=1, rows=("p1",))
     first, second, third = data.suites
-    spoilt = replace(second, success=False, expectations=(*second.expectations, odd))
+    odd = replace(second.expectations[0], success=False, failing=1, rows=("p1",))
+    spoilt = replace(second, success=False, expectations=(odd, *second.expectations[1:]))
     write_expectations(finished.run, data.run, (first, spoilt, third))
     called = call("judge", finished.run, "--policy", lenient)
     assert called.code == 11
-    assert "the suite measurements found records that cannot be: something odd (failing rows: 1)" in called.out
+    assert f"the suite measurements found records that cannot be: {odd.name} (failing rows: 1)" in called.out
 
 
 def test_a_failed_suite_is_no_pass_even_if_it_does_not_say_what_failed(checked):
@@ -117,6 +117,34 @@ def test_a_file_without_the_suites_of_the_records_is_not_enough(finished):
     assert isinstance(found, RunData)
     assert {suite.name for suite in found.suites} == {"probe_set", "measurements", "confirmations"}
     assert folder.data().suites == found.suites
+
+
+@pytest.mark.parametrize("spoil", ["another version", "no suites", "suites that ask nothing", "suites that ask less"])
+def test_results_that_do_not_answer_these_suites_are_not_believed(finished, spoil):
+    path = finished.run / "expectations.json"
+    before = json.loads(path.read_text())
+    edited = json.loads(path.read_text())
+    if spoil == "another version":
+        edited |= {"schema_version": 99, "suites": []}
+    elif spoil == "no suites":
+        edited["suites"] = []
+    for suite in edited["suites"]:
+        kept = 0 if spoil == "suites that ask nothing" else -1
+        suite["expectations"] = suite["expectations"][:kept]
+    path.write_text(json.dumps(edited))
+    code, modules = imported_by("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient"))
+    assert code == 0
+    assert "great_expectations" in modules, "they were run"
+    assert json.loads(path.read_text()) == before
+
+
+def test_a_report_of_other_records_than_were_judged_says_so(finished):
+    edit_score(finished, "0.0101")
+    assert call("report", finished.run).code == 0
+    said = "The verdict was made on other records than these: judge the run again."
+    assert said in (finished.run / "report.html").read_text()
+    assert judge(finished).code in (10, 11)
+    assert said not in (finished.run / "report.html").read_text()
 
 
 def test_without_pyarrow_the_command_says_once_what_is_left_out_and_no_old_file_stays(finished, monkeypatch):

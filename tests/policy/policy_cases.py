@@ -19,6 +19,7 @@ from invmm_gate.records import (
     CurvePoint,
     ExpectationRecord,
     Interval,
+    Measurement,
     RunData,
     SuiteRecord,
     Verdict,
@@ -191,7 +192,7 @@ def thresholds_and_their_guard_bands_are_included(gate: SimpleNamespace) -> None
         policy = only(BELOW | {"threshold": threshold})
         expect(judged(gate, with_score(clean_run(), "p1", score), policy), "block", ("invmm_below", "p1"))
         data = clean_run()
-        before = [measured(target(data, "p1"), 0.5)]
+        before = approved(measured(target(data, "p1"), 0.5))
         falls = only(REGRESSION | {"margin": 0.5 - threshold})
         score = (0.5 - (0.5 - threshold)) * (1 + 1e-4)
         expect(judged(gate, with_score(data, "p1", score), falls, baseline=before), "block", ("regression", "p1"))
@@ -231,9 +232,13 @@ def rule_that_looks_at_nothing_is_inconclusive(gate: SimpleNamespace) -> None:
     for rule in (BELOW, CONTROLLED, REGRESSION):
         name = (rule["rule"], None)
         empty = {"groups": ["canary"]}
-        expect(judged(gate, data, only(rule | empty), baseline=[]), "inconclusive", name)
-        expect(judged(gate, data, only(rule | {"categories": ["faces", "nofaces"]}), baseline=[]), "inconclusive", name)
-        expect(judged(gate, data, only(rule | {"categories": ["faces"]}), baseline=[]), "pass")
+        expect(judged(gate, data, only(rule | empty), baseline=approved()), "inconclusive", name)
+        expect(
+            judged(gate, data, only(rule | {"categories": ["faces", "nofaces"]}), baseline=approved()),
+            "inconclusive",
+            name,
+        )
+        expect(judged(gate, data, only(rule | {"categories": ["faces"]}), baseline=approved()), "pass")
 
 
 # --- confirmed
@@ -574,10 +579,15 @@ def probe_without_share_leaves_the_comparison_open(gate: SimpleNamespace) -> Non
 # --- regression
 
 
+def approved(*measurements: Measurement) -> RunData:
+    """The clean run as a baseline, with these measurements alone."""
+    return replace(clean_run(), measurements=measurements)
+
+
 @case
 def fallen_score_blocks(gate: SimpleNamespace) -> None:
     data = clean_run()
-    before = [measured(target(data, name), 0.5) for name in ("p1", "p2", "p3")]
+    before = approved(*(measured(target(data, name), 0.5) for name in ("p1", "p2", "p3")))
     verdicts = {
         0.4: "block",
         0.49: "block",
@@ -590,7 +600,7 @@ def fallen_score_blocks(gate: SimpleNamespace) -> None:
     for score, decision in verdicts.items():
         verdict = judged(gate, with_score(data, "p1", score), only(REGRESSION), baseline=before)
         expect(verdict, decision, *([("regression", "p1")] if decision == "block" else []))
-    low = [measured(target(data, "p1"), 0.005)]
+    low = approved(measured(target(data, "p1"), 0.005))
     expect(judged(gate, with_score(data, "p1", 0.004), only(REGRESSION), baseline=low), "pass")
 
 
@@ -598,10 +608,10 @@ def fallen_score_blocks(gate: SimpleNamespace) -> None:
 def newly_inverted_probe_blocks(gate: SimpleNamespace) -> None:
     data = clean_run()
     befores = (
-        [measured(target(data, "p1"))],
-        [],
-        [broken(target(data, "p1"))],
-        [stopped(target(data, "p1"), 0.2)],
+        approved(measured(target(data, "p1"))),
+        approved(),
+        approved(broken(target(data, "p1"))),
+        approved(stopped(target(data, "p1"), 0.2)),
     )
     for before in befores:
         verdict = judged(gate, with_score(data, "p1", 3.0), only(REGRESSION), baseline=before)
@@ -612,7 +622,7 @@ def newly_inverted_probe_blocks(gate: SimpleNamespace) -> None:
 @case
 def stopped_probe_is_compared_by_its_bound(gate: SimpleNamespace) -> None:
     data = clean_run()
-    before = [measured(target(data, "p1"), 0.5)]
+    before = approved(measured(target(data, "p1"), 0.5))
     for bound, decision in ((0.6, "pass"), (0.4, "inconclusive"), (0.49, "inconclusive"), (0.49 * (1 + 1e-4), "pass")):
         verdict = judged(
             gate, with_measurement(data, stopped(target(data, "p1"), bound)), only(REGRESSION), baseline=before
@@ -626,9 +636,32 @@ def missing_or_bad_baseline_is_inconclusive(gate: SimpleNamespace) -> None:
     verdict = judged(gate, data, only(REGRESSION))
     expect(verdict, "inconclusive", ("regression", None))
     assert "--baseline RUN" in verdict.reasons[0]
-    for bad in ([measured(target(data, "p1"), float("nan"))], [measured(target(data, "p1"))] * 2):
+    twice = [measured(target(data, "p1"))] * 2
+    for bad in (approved(measured(target(data, "p1"), float("nan"))), approved(*twice)):
         expect(judged(gate, data, only(REGRESSION), baseline=bad), "inconclusive", ("records", None))
-    expect(judged(gate, data, only(BELOW), baseline=[]), "pass")
+    expect(judged(gate, data, only(BELOW), baseline=approved()), "pass")
+
+
+@case
+def another_image_under_the_same_id_is_no_baseline(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    high = with_score(data, "p1", 0.5)
+    expect(judged(gate, high, only(REGRESSION), baseline=high), "pass")
+    other = with_probes(high, replace(target(data, "p1"), sha256="f" * 64))
+    verdict = judged(gate, high, only(REGRESSION), baseline=other)
+    expect(verdict, "block", ("regression", "p1"))
+    assert "the baseline has no score of this very probe" in verdict.reasons[0]
+    renamed = with_probes(high, replace(target(data, "p1"), caption="a heron"))
+    expect(judged(gate, high, only(REGRESSION), baseline=renamed), "pass")
+
+
+@case
+def another_caption_is_no_baseline_for_a_model_with_prompts(gate: SimpleNamespace) -> None:
+    data = with_score(text_run(), "p1", 0.5)
+    policy = only(REGRESSION)
+    expect(judged(gate, data, policy, baseline=data), "pass")
+    other = with_probes(data, replace(target(data, "p1"), caption="another caption"))
+    expect(judged(gate, data, policy, baseline=other), "block", ("regression", "p1"))
 
 
 # --- coverage, self-checks, metric, settings

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.policy.compare import compare, exit_code
-from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, Comparison, FindingChange, ProbeChange
+from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, Comparison, FindingChange, ProbeChange, Uncompared
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import judge
+from invmm_gate.policy.verdict import counts_of, decide, judge
 from invmm_gate.records import Finding, RunData
 from tests.policy.policy_builders import (
     CHECKS,
@@ -44,7 +44,8 @@ MIRRORED = {"worse": "better", "better": "worse", "new": "fixed", "fixed": "new"
 
 def judged(data: RunData, policy: Policy = STRICT, **changes: Any) -> RunData:
     verdict = judge(data, policy, changes.pop("waivers", ()), today=TODAY)
-    return replace(data, verdict=replace(verdict, **changes))
+    counts = counts_of(data, changes.get("findings", verdict.findings))
+    return replace(data, verdict=replace(verdict, counts=counts, **changes))
 
 
 def of(comparison: Comparison, name: str = "p1") -> ProbeChange:
@@ -137,7 +138,7 @@ def test_more_replicating_samples_never_read_better(data: RunData, name: str, mo
 @settings(max_examples=200, deadline=None)
 def test_with_a_margin_worse_means_what_the_rule_regression_blocks(before: float | None, after: float | None) -> None:
     old, new = (with_score(clean_run(), "p1", score) for score in (before, after))
-    verdict = judge(new, REGRESSION, (), today=TODAY, baseline=old.measurements)
+    verdict = judge(new, REGRESSION, (), today=TODAY, baseline=old)
     blocked = any(each.rule == "regression" and each.probe == "p1" for each in verdict.findings)
     change = of(compare(old, new, policy=REGRESSION)).score
     assert (change.change == "worse") == blocked
@@ -222,7 +223,7 @@ def test_the_margin_is_the_smallest_of_the_rules_that_look_at_the_probe() -> Non
 # --- rates ---
 
 
-def test_a_rate_is_worse_only_where_the_interval_of_the_difference_leaves_out_zero() -> None:
+def test_a_rate_is_worse_only_where_the_recorded_intervals_have_no_rate_in_common() -> None:
     data = clean_run()
     for hits, trials, change in ((3, 512, "unchanged"), (40, 512, "worse")):
         (rate,) = (
@@ -230,10 +231,8 @@ def test_a_rate_is_worse_only_where_the_interval_of_the_difference_leaves_out_ze
             for each in of(compare(data, with_confirmation(data, sampled("p1", hits, trials)))).rates
             if each.name == "plain_sampling"
         )
-        assert rate.difference is not None
-        assert (rate.change, rate.difference.separate) == (change, change == "worse")
-        assert rate.difference.low <= hits / trials <= rate.difference.high
-        assert (rate.difference.method, rate.after and rate.after.interval.method) == ("newcombe", "wilson")
+        assert rate.change == change
+        assert (rate.after and rate.after.interval) == sampled("p1", hits, trials).interval, "as it was recorded"
 
 
 def test_more_replicating_test_samples_make_a_probe_worse_that_was_never_inverted() -> None:
@@ -317,13 +316,25 @@ def test_a_rule_that_could_not_be_decided_leaves_its_findings_unknown() -> None:
     assert finding(compare(_blocked(), settings_differ)).change == "unknown"
 
 
-def test_findings_of_the_rule_regression_are_left_out_with_a_word() -> None:
+def test_a_block_by_the_rule_regression_cannot_be_compared_and_is_no_pass() -> None:
     data = with_score(clean_run(), "p1", 0.2)
-    verdict = judge(data, REGRESSION, (), today=TODAY, baseline=clean_run().measurements)
-    old, new = judged(clean_run(), REGRESSION), replace(data, verdict=verdict)
+    verdict = judge(data, REGRESSION, (), today=TODAY, baseline=clean_run())
+    before = judge(clean_run(), REGRESSION, (), today=TODAY, baseline=clean_run())
+    old, new = replace(clean_run(), verdict=before), replace(data, verdict=verdict)
+    assert (before.decision, verdict.decision) == ("pass", "block")
     comparison = compare(old, new)
     assert comparison.findings == ()
     assert any("regression are left out" in note for note in comparison.notes)
+    assert comparison.uncompared == (Uncompared(rule="regression", probe="p1", effect="block", value=0.2, limit=None),)
+    assert (exit_code(comparison, "new"), exit_code(compare(new, old), "new")) == (11, 0)
+    waived = judge(data, REGRESSION, (waiver(probe="p1"),), today=TODAY, baseline=clean_run())
+    assert exit_code(compare(old, replace(data, verdict=waived)), "new") == 0
+
+
+def test_the_rule_regression_without_a_baseline_leaves_nothing_open_as_the_comparison_answers_it() -> None:
+    old, new = judged(clean_run(), REGRESSION), judged(clean_run(), REGRESSION)
+    assert {each.rule for each in (new.verdict.findings if new.verdict else ())} == {"regression"}
+    assert exit_code(compare(old, new, policy=REGRESSION), "worse") == 0
 
 
 def test_findings_are_not_compared_without_two_verdicts_under_one_policy() -> None:
@@ -333,6 +344,10 @@ def test_findings_are_not_compared_without_two_verdicts_under_one_policy() -> No
         (judged(data), data, "the second run was not judged"),
         (judged(data), judged(data, policy_digest=digest("other")), "two policies"),
         (judged(data), judged(data, fingerprint=digest("other")), "the second run's verdict was made on other inputs"),
+        (judged(data), replace(judged(data), measurements=data.measurements[1:]), "verdict counts other records"),
+        (judged(data), judged(data, records={"run.json": digest("other")}), "verdict was made before run.json changed"),
+        (judged(data), judged(data, schema_version=99), "verdict is of schema version 99"),
+        (judged(data), judged(data, decision="block"), "verdict says block, and its findings say pass"),
     ):
         comparison = compare(old, new)
         assert (comparison.findings_compared, comparison.findings) == (False, ())
@@ -362,6 +377,13 @@ def test_exit_codes_fail_closed() -> None:
         comparison = compare(old, new)
         codes = tuple(exit_code(comparison, fail_on) for fail_on in (None, "new", "worse"))
         assert codes == (0, on_new, on_worse)
+
+
+def test_a_new_breach_outweighs_one_that_cannot_be_compared() -> None:
+    new = judged(_other_set(with_score(clean_run(), "p2", 0.02)))
+    comparison = compare(judged(clean_run()), new, common_probes=True)
+    assert comparison.uncompared
+    assert exit_code(comparison, "new") == 10
 
 
 def test_a_new_breach_outweighs_one_that_is_unknown() -> None:
@@ -459,7 +481,13 @@ def test_common_probes_are_compared_and_the_others_are_named() -> None:
     assert (left.added, left.gone, left.replaced) == (("p9",), ("p3",), ("p1",))
     assert left.probes & {each.probe for each in comparison.probes} == set()
     assert {"p2", "c00"} <= {each.probe for each in comparison.probes}
-    assert comparison.findings == (), "the breach of p9 is of a probe that the first run did not have"
+    assert comparison.findings == ()
+    assert [(each.rule, each.probe, each.effect) for each in comparison.uncompared] == [
+        ("invmm_below", "p9", "block"),
+        ("confirmed", "p9", "inconclusive"),
+    ], "of a probe that the first run did not have"
+    assert exit_code(comparison, "new") == 11
+    assert exit_code(compare(new, old, common_probes=True), "new") == 0
     turned = compare(new, old, common_probes=True).left_out
     assert (turned.added, turned.gone, turned.replaced) == (("p3",), ("p9",), ("p1",))
 
@@ -480,6 +508,8 @@ def test_below_controls_is_left_out_where_the_probe_sets_differ() -> None:
     comparison = compare(old, other, common_probes=True)
     assert comparison.findings == ()
     assert any("below_controls are left out" in note for note in comparison.notes)
+    assert ("below_controls", "p2", "block") in {(each.rule, each.probe, each.effect) for each in comparison.uncompared}
+    assert exit_code(comparison, "new") == 11
 
 
 def test_nothing_in_common_is_refused() -> None:
@@ -556,7 +586,7 @@ def test_a_breach_counts_as_waived_only_if_every_finding_of_it_is() -> None:
         findings = tuple(
             replace(each, waiver=waiver(probe="p1")) if each in waived else each for each in both.verdict.findings
         )
-        told = replace(both, verdict=replace(both.verdict, findings=findings))
+        told = judged(both, findings=findings, decision=decide(findings))
         breach = finding(compare(judged(text_run()), told), "confirmed").after
         assert breach is not None
         assert breach.waived == (len(waived) == 2)

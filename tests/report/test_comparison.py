@@ -22,6 +22,7 @@ from tests.policy.policy_builders import (
     target,
     with_confirmation,
     with_measurement,
+    with_probes,
     with_score,
 )
 
@@ -48,10 +49,22 @@ def test_the_summary_says_what_came_what_went_and_what_is_unknown(comparison: Co
     assert "| NEW | <code>invmm_below</code> | <code>p1</code> | none | block 0.0123 (limit 0.0500) |" in plain
     assert "| FIXED | <code>invmm_below</code> | <code>p2</code> | block 0.0200 (limit 0.0500) | none |" in plain
     assert "| WORSE | <code>p1</code> | sensitive | not inverted | 0.0123 |" in plain
-    assert re.search(r"plain sampling 0 of 512 → 40 of 512 \(difference \+5\.\d to \+10\.\d points, separate\)", plain)
+    rates = r"plain sampling 0 of 512 \(0\.0 to 0\.\d %\) → 40 of 512 \(5\.\d to 10\.\d %\), separate"
+    assert re.search(rates, plain)
     assert "| UNKNOWN | <code>p3</code> | canary | not inverted | broke |" in plain
-    assert "Newcombe's 95 % hybrid score interval" in plain
+    assert "Rates are separate if their recorded intervals, which allow for stopping early" in plain
     assert "it is no verdict" in plain
+
+
+def test_a_finding_that_only_this_run_could_have_is_shown() -> None:
+    data = clean_run()
+    more = with_probes(data, probe("p9"))
+    changed = replace(more.run, probe_set=replace(more.run.probe_set, digest="f" * 64))
+    new = replace(more, run=changed, measurements=(*data.measurements, measured(probe("p9"), 0.02)))
+    text = render_comparison(compare(judged(data), judged(new), common_probes=True))
+    plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
+    assert "### Findings now that the first run says nothing about" in plain
+    assert "| <code>invmm_below</code> | <code>p9</code> | block 0.0200 (limit 0.0500) |" in plain
 
 
 def test_unchanged_runs_have_no_tables(comparison: Comparison) -> None:

@@ -34,7 +34,7 @@ def folder(tmp_path, record):
 def test_what_was_found_is_read_back_with_the_records(folder, record):
     assert folder.data().suites == (SUITE,)
     found = json.loads((folder.path / EXPECTATIONS).read_text())
-    assert set(found["digests"]) == {"probe_set", "measurements.jsonl", "confirmations.jsonl"}
+    assert set(found["digests"]) == {"probe_set", "suites", "measurements.jsonl", "confirmations.jsonl"}
     assert found["suites"][0]["expectations"][0]["rows"] == ["a"]
 
 
@@ -54,6 +54,14 @@ def test_results_over_another_probe_set_are_not_shown(folder, record):
     text = (folder.path / EXPECTATIONS).read_text()
     (folder.path / EXPECTATIONS).write_text(text.replace("s" * 64, "t" * 64))
     assert read_expectations(folder.path, record) == ()
+
+
+@pytest.mark.parametrize("edit", [{"schema_version": 99}, {"digests": {"suites": "0" * 64}}])
+def test_results_of_another_version_or_of_other_suites_are_not_shown(folder, edit):
+    path = folder.path / EXPECTATIONS
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | edit | {"digests": found["digests"] | edit.get("digests", {})}))
+    assert folder.data().suites == ()
 
 
 def test_a_run_whose_suites_were_not_run_has_no_results(folder):

@@ -1,0 +1,56 @@
+"""Whether a verdict is that of the records beside it, and what is left of it today. Pure."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from invmm_gate.policy.evidence import names
+from invmm_gate.policy.verdict import VERDICT_SCHEMA_VERSION, counts_of, day_of_judging, decide, reasons_for
+from invmm_gate.policy.waivers import apply_waivers, waiver_states
+from invmm_gate.records import RunData, Verdict
+
+_EXPIRED: Final = "a waiver has expired since the run was judged"
+
+
+def verdict_faults(data: RunData) -> Iterator[str]:
+    """Why the verdict is not that of the records beside it; nothing where it is, or where there is none."""
+    verdict, run = data.verdict, data.run
+    if verdict is None:
+        return
+    if verdict.schema_version != VERDICT_SCHEMA_VERSION:
+        yield f"is of schema version {verdict.schema_version}, not {VERDICT_SCHEMA_VERSION}"
+    of_run = (run.fingerprint, run.model.digest, run.probe_set.digest)
+    if (verdict.fingerprint, verdict.model_digest, verdict.probe_set_digest) != of_run:
+        yield "was made on other inputs"
+    files = verdict.records.keys() | data.digests.keys()
+    changed = [name for name in files if verdict.records.get(name) != data.digests.get(name)]
+    if changed:
+        yield f"was made before {names(changed)} changed"
+    if decide(verdict.findings) != verdict.decision:
+        yield f"says {verdict.decision}, and its findings say {decide(verdict.findings)}"
+    if verdict.counts != counts_of(data, verdict.findings):
+        yield "counts other records and findings than there are"
+
+
+def as_of(verdict: Verdict, data: RunData, *, today: datetime.date) -> Verdict:
+    """The verdict of these records as it stands today: what only an expired waiver covers counts again.
+
+    A pipeline keeps a verdict for as long as its inputs stay the same; a waiver does not last that long.
+    """
+    day = day_of_judging(data, max(today, verdict.judged_on))
+    waivers = [state.waiver for state in verdict.waivers]
+    model = data.run.model.digest
+    findings = apply_waivers(verdict.findings, waivers, model=model, today=day)
+    if findings == verdict.findings:
+        return verdict
+    probes = [probe.id for probe in data.run.probe_set.probes]
+    decision = decide(findings)
+    return replace(
+        verdict,
+        decision=decision,
+        reasons=(_EXPIRED, *reasons_for(decision, findings)),
+        findings=findings,
+        waivers=waiver_states(findings, waivers, probes, model=model, today=day),
+        counts=counts_of(data, findings),
+    )
