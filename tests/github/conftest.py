@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.world import POLICY, new_world
+from tests.gate.world import new_world, policy_with
 from tests.github.run_action import ACTION, Job, run_action
 from tests.github.services import Services
 
@@ -26,16 +26,23 @@ class Checkout:
     folder: Path
 
     def run(self, *, action: Path = ACTION, **given: str) -> Job:
-        """The action with the small policy and four rows; underscores in names are dashes."""
+        """The action with the small policy, four rows and details; underscores in names are dashes."""
         artifacts = self.folder.parent / "artifacts"
         artifacts.mkdir(exist_ok=True)
         services = Services(artifacts, refuse_sarif=given.pop("refuse_sarif", "") == "true")
-        inputs = {"policy": "small.yaml", "rows": "4", "command": GATE}
+        cancel_once = given.pop("cancel_once", "")
+        inputs = {"policy": "small.yaml", "rows": "4", "command": GATE, "details": "true"}
         inputs |= {name.replace("_", "-"): value for name, value in given.items()}
         environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GITHUB_TOKEN": "canary-of-a-token"}
         scratch = Path(tempfile.mkdtemp(dir=self.folder.parent))
         return run_action(
-            inputs, workspace=self.folder, scratch=scratch, services=services, action=action, environment=environment
+            inputs,
+            workspace=self.folder,
+            scratch=scratch,
+            services=services,
+            action=action,
+            environment=environment,
+            cancel_once=cancel_once,
         )
 
     @property
@@ -45,7 +52,7 @@ class Checkout:
 
 def new_checkout(folder: Path) -> Checkout:
     world = new_world(folder, single=())
-    world.policy(POLICY)
+    world.policy(policy_with(settings={"steps": 10, "test_every": 5}))
     return Checkout(folder)
 
 
@@ -74,7 +81,7 @@ def blocked(pristine: Checkout) -> Job:
 @pytest.fixture(scope="session")
 def passed(pristine: Checkout) -> Job:
     """The clean checkpoint's job. Not to be changed."""
-    return pristine.run(model="checkpoints/clean")
+    return pristine.run(model="checkpoints/clean", details="false")
 
 
 @pytest.fixture
