@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 # Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.

@@ -85,7 +85,10 @@ def test_what_leaves_the_runner_holds_no_caption_source_or_image(blocked: Job, p
         assert secrets_in(content, pristine) == []
 
 
-def test_a_report_that_shows_images_would_be_noticed(recorded: Path, pristine: Checkout) -> None:
+def test_a_report_that_shows_images_would_be_noticed(
+    recorded: Path, pristine: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pristine.folder)
     assert call("report", recorded, "--reveal").code == 0
     found = secrets_in((recorded / "report.html").read_text(), pristine)
     assert {CAPTION, "data:image/"} < set(found)
