@@ -16,7 +16,7 @@ from tests.gate.world import ROOT, policy_with
 SHIPPED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
 STAGES = ("probes", "gate", "validate", "measure", "confirm", "judge", "report", "verdict")
 POLICY = policy_with(
-    settings={"batch_size": 64, "steps": 10, "test_every": 5},
+    settings={"batch_size": 64, "steps": 4, "test_every": 2},
     confirm={"plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "all"}},
 )
 """A batch as large as the rows of a call: one probe after the other, so that a run can be killed between two."""

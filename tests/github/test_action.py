@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from tests.gate.world import CAPTION, SOURCE, call
 from tests.github import runner_files
 from tests.github.conftest import ROOT, Checkout
-from tests.github.run_action import ACTION, Job
+from tests.github.run_action import ACTION, Job, Step
 
 Replay = Callable[..., Job]
+Published = Callable[..., Step]
 
 
 def _job_module() -> Any:
@@ -138,13 +139,13 @@ def test_without_details_more_rules_than_github_shows_are_nine_and_a_count(repla
     ],
 )
 def test_without_details_a_reason_is_shown_where_it_cannot_name_a_probe(
-    replay: Replay, exit_code: int, says: str, shown: bool
+    published: Published, exit_code: int, says: str, shown: bool
 ) -> None:
-    job = replay(None, exit_code, says=says, details="false")
-    assert job.failed
-    assert (says in job.log) is shown
-    assert "not cleared for release" in job.summary
-    assert shown or "may name probes" in job.summary
+    step = published(None, exit_code, says=says, details="false")
+    assert step.outputs["conclusion"] == str(exit_code)
+    assert (says in step.log) is shown
+    assert "not cleared for release" in step.summary
+    assert shown or "may name probes" in step.summary
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,6 @@ def test_without_details_a_reason_is_shown_where_it_cannot_name_a_probe(
         ({"model": "checkpoints/none"}, "does not exist"),
         ({"model": "checkpoints/clean", "policy": "stirct"}, "stirct"),
         ({"model": "checkpoints/clean", "probes": "nowhere"}, "nowhere"),
-        ({"model": "checkpoints/clean", "seed": "x"}, "seed"),
         ({"model": "checkpoints/clean", "command": "/no/such/gate"}, "cannot be run"),
         ({"model": "checkpoints/clean", "command": "'unclosed"}, ""),
     ],
@@ -184,13 +184,21 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize(
-    ("option", "name"), [*(("model", name) for name in HOSTILE), *(("probes", name) for name in HOSTILE[:1])]
-)
-def test_hostile_names_run_nothing_and_forge_nothing(checkout: Checkout, option: str, name: str) -> None:
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_reach_the_gate_as_they_are_and_run_nothing(
+    replay: Replay, checkout: Checkout, name: str
+) -> None:
     before = sorted(checkout.folder.rglob("*"))
-    job = checkout.run(**({"model": "checkpoints/clean"} | {option: name}))
+    job = replay(None, 2, says="error: refused", model=name, probes=name, waivers=name)
     assert sorted(checkout.folder.rglob("*")) == before
+    (line,) = re.findall(r"^arguments: (.*)$", job.step("gate").log, re.MULTILINE)
+    assert {f"--{option}={name}" for option in ("model", "probes", "waivers")} <= set(json.loads(line))
+    assert [command.data for command in job.commands] == ["bad input, nothing was measured: error: refused"]
+
+
+@pytest.mark.parametrize("name", [HOSTILE[2], HOSTILE[5], HOSTILE[7]])
+def test_what_the_gate_says_of_a_hostile_name_forges_nothing(checkout: Checkout, name: str) -> None:
+    job = checkout.run(model=name)
     assert job.failed
     assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "2")
     assert [command.name for command in job.commands] == ["error"]
@@ -257,15 +265,15 @@ def test_fields_of_findings_cannot_leave_their_annotation(replay: Replay, record
     ],
 )
 def test_a_verdict_that_the_exit_code_does_not_confirm_is_none(
-    replay: Replay, recorded: Path, decision: str | None, exit_code: int, expected: tuple[str, str]
+    published: Published, recorded: Path, decision: str | None, exit_code: int, expected: tuple[str, str]
 ) -> None:
     if decision is None:
         (recorded / "verdict.json").unlink()
     else:
         edited(recorded / "verdict.json", lambda record: record.update(decision=decision))
-    job = replay(recorded, exit_code, fail_on_block="false")
-    assert job.failed
-    assert (job.outputs["verdict"], job.outputs["exit-code"]) == expected
+    step = published(recorded, exit_code, fail_on_block="false")
+    assert (step.outputs["verdict"], step.outputs["exit-code"]) == expected
+    assert step.outputs["conclusion"] != "0"
 
 
 def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
@@ -274,13 +282,19 @@ def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
     assert job.outputs["verdict"] == "error"
 
 
-@pytest.mark.parametrize(("asked", "failed"), [("false", False), ("true", True), ("no", True), ("", True)])
+@pytest.mark.parametrize(("asked", "concluded"), [("false", "0"), ("true", "10"), ("no", "10"), ("", "10")])
 def test_a_block_is_let_through_only_where_that_is_asked_for(
-    replay: Replay, recorded: Path, asked: str, failed: bool
+    published: Published, recorded: Path, asked: str, concluded: str
 ) -> None:
-    job = replay(recorded, fail_on_block=asked)
-    assert job.failed is failed
-    assert job.outputs["exit-code"] == "10"
+    step = published(recorded, 10, fail_on_block=asked)
+    assert step.outputs["conclusion"] == concluded
+    assert step.outputs["exit-code"] == "10"
+
+
+def test_a_block_that_is_let_through_is_still_said(replay: Replay, recorded: Path) -> None:
+    job = replay(recorded, fail_on_block="false")
+    assert not job.failed
+    assert job.outputs["verdict"] == "block"
 
 
 def test_the_gates_log_holds_no_workflow_commands_and_sees_none_of_githubs_files(replay: Replay) -> None:
