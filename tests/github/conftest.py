@@ -134,9 +134,8 @@ def published(tmp_path: Path) -> Callable[..., Step]:
             "EXIT_CODE": str(exit_code),
             "FOLDER": str(folder),
             "GITHUB_WORKSPACE": str(tmp_path),
-            **{
-                f"GITHUB_{key}": str(folder / name) for key, name in zip(("OUTPUT", "STEP_SUMMARY"), names, strict=True)
-            },
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
         }
         command = [sys.executable, "-B", str(ACTION / "publish.py")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
