@@ -3,10 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test shapes lint types contracts coverage clean
+.PHONY: demo pipeline test shapes lint types contracts coverage clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/run.py
+
+# The stages call `invmm-gate` and `python` from PATH.
+pipeline: $(INSTALLED)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" dvc repro
 
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
 test: $(INSTALLED)
@@ -32,7 +36,7 @@ coverage: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet,tracking,registry,curation,dev]"
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[parquet,tracking,server,curation,dev]"
 	touch $(INSTALLED)
 
 clean:

@@ -1,6 +1,7 @@
 """Which checkpoints the release gate is to look at, from the event that started the workflow.
 
-A push: every entry of checkpoints/ that it changed and that is still there. By hand: the checkpoint that was named.
+A push: every entry of checkpoints/ that it changed and that is still there, be it a link to nowhere, which the gate
+refuses. By hand: the checkpoint that was named.
 From the registry: the version that was announced, of which only the name and the number are read.
 """
 
@@ -28,7 +29,7 @@ def pushed(event: dict[str, Any]) -> list[str]:
     if changed is None:
         changed = git("ls-tree", "-r", "--name-only", "-z", after, "--", FOLDER)
     entries = {"/".join(path.split("/")[:2]) for path in changed.split("\0") if path.count("/")}
-    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries) if Path(entry).exists()]
+    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries) if os.path.lexists(entry)]
 
 
 def named(event: dict[str, Any]) -> list[str]:

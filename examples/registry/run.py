@@ -5,7 +5,7 @@ and the receiver is killed while it is being gated; a clean checkpoint is regist
 webhook is lost; a protected alias and a verdict tag are set by hand. In the end every version has a verdict, only the
 clean one is released, and what was released verifies. Ends with 0 if all of that came true, else with 1.
 
-`--fast` measures next to nothing and only draws plain samples, for tests. It needs the extra `registry`.
+`--fast` measures next to nothing and only draws plain samples, for tests. It needs the extra `server`.
 """
 
 import argparse

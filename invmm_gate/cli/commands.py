@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from invmm_gate.cli.verdict import verdict
+from invmm_gate.cli.version import version
 from invmm_gate.records import Weights
 
 app = typer.Typer(
@@ -148,6 +149,7 @@ def confirm(
     *,
     policy: Annotated[str | None, typer.Option(help="Default: the policy that the run was measured under.")] = None,
     sscd: Sscd = None,
+    baseline: Baseline = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> int:
@@ -156,7 +158,7 @@ def confirm(
     from invmm_gate.gate.check import confirm as run_confirm
 
     with TerminalProgress(quiet=quiet) as progress:
-        run_confirm(run, progress, policy=policy, sscd=sscd, replacing=replace)
+        run_confirm(run, progress, policy=policy, sscd=sscd, baseline=baseline, replacing=replace)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 
@@ -224,13 +226,7 @@ def publish(run: Run, *, tracking_uri: TrackingUri = None) -> int:
     return 0
 
 
-@app.command(epilog="Example: invmm-gate version")
-def version() -> int:
-    """Print the version."""
-    from invmm_gate import __version__
-
-    typer.echo(f"invmm-gate {__version__}")
-    return 0
+app.command(epilog="Example: invmm-gate version")(version)
 
 
 def _command() -> str:

@@ -72,17 +72,23 @@ def measure(options: Options, progress: Progress, *, replacing: bool = False) ->
 
 
 def confirm(
-    run: Path, progress: Progress, *, policy: str | None = None, sscd: Path | None = None, replacing: bool = False
+    run: Path,
+    progress: Progress,
+    *,
+    policy: str | None = None,
+    sscd: Path | None = None,
+    baseline: Path | None = None,
+    replacing: bool = False,
 ) -> None:
     """Confirm the probes of a measured run. Model and probe set must be as they were measured.
 
     `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
-    make way.
+    make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
     """
-    folder = RunFolder(run)
+    folder, beside = RunFolder(run), finishing.circumstances(None, baseline)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
-        _confirmed(session, folder, progress, beside=finishing.Circumstances(), replacing=replacing)
+        _confirmed(session, folder, progress, beside=beside, replacing=replacing)
 
 
 def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Options:

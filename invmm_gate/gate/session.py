@@ -5,9 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 
 # Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.
@@ -17,7 +14,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate import __version__
 from invmm_gate.confirm.counting import prompts_of
 from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.errors import ConfigError
@@ -30,6 +26,7 @@ from invmm_gate.probes.images import load_pixels
 from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder
 from invmm_gate.records import MetricRecord, Probe, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.installed import installed_gate
 from invmm_gate.settings import InversionSettings
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
@@ -37,7 +34,6 @@ from invmm_gate.similarity.sscd import sscd_metric
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
 _LARGEST_SSCD_SIDE: Final = 320
-_LIBRARIES: Final = ("torch", "diffusers", "transformers", "tokenizers", "peft", "safetensors", "numpy", "pillow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -220,26 +216,9 @@ def _decisive(
         "rows": rows,
         "device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
         "threads": 0 if cuda else torch.get_num_threads(),
-        "code": _code_digest(),
-        "versions": {"invmm-gate": __version__} | {name: _version(name) for name in _LIBRARIES},
-    }
+    } | installed_gate()
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, object]:
     """As JSON stores it: tuples become lists, so that a fingerprint can be taken again from the file."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
-
-
-def _code_digest() -> str:
-    """sha256 over the package's own source: records of other code do not mix, whatever its version says."""
-    digest = sha256()
-    for entry in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(entry.read_bytes())
-    return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

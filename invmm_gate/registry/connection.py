@@ -30,7 +30,7 @@ def connect(uri: str) -> Any:
         mlflow = import_mlflow()
     except PublishError as error:
         raise RegistryError(
-            "MLflow is not installed", expected="the extra `registry`", do="run `pip install 'invmm-gate[registry]'`"
+            "MLflow is not installed", expected="the extra `server`", do="run `pip install 'invmm-gate[server]'`"
         ) from error
     with asked(uri, "be opened"):
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

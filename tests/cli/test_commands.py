@@ -48,6 +48,24 @@ def test_version_is_printed():
     assert call("version").out == f"invmm-gate {__version__}\n"
 
 
+def test_the_installed_gate_is_written_as_a_file_that_changes_with_it_alone(tmp_path):
+    for name in ("first", "again"):
+        assert call("version", "--out", tmp_path / f"{name}.json").code == 0
+    first = (tmp_path / "first.json").read_bytes()
+    assert first == (tmp_path / "again.json").read_bytes()
+    written = json.loads(first)
+    assert len(written["code"]) == 64
+    assert written["versions"]["invmm-gate"] == __version__
+    assert "torch" in written["versions"]
+
+
+def test_a_place_where_the_installed_gate_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    refused = call("version", "--out", tmp_path / "file" / "gate.json")
+    assert refused.code not in (0, 1)
+    assert "gate.json" in refused.error
+
+
 def test_from_an_empty_folder_to_a_verdict(tmp_path):
     world = World(tmp_path / "own")
     world.folder.mkdir()

@@ -14,9 +14,9 @@ import yaml
 from tests.gate.world import ROOT, policy_with
 
 SHIPPED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
-STAGES = ("probes", "validate", "measure", "confirm", "judge", "report", "verdict")
+STAGES = ("probes", "gate", "validate", "measure", "confirm", "judge", "report", "verdict")
 POLICY = policy_with(
-    settings={"batch_size": 64, "steps": 10, "test_every": 5},
+    settings={"batch_size": 64, "steps": 4, "test_every": 2},
     confirm={"plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "all"}},
 )
 """A batch as large as the rows of a call: one probe after the other, so that a run can be killed between two."""
@@ -63,11 +63,14 @@ class Project:
     def run(self) -> Path:
         return self.folder / "pipeline" / "run"
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """A command with the environment's own tools first on PATH, as after `source .venv/bin/activate`."""
+    def start(self, *command: str, code: Path = ROOT) -> subprocess.Popen[str]:
+        """A command with the environment's own tools first on PATH, as after `source .venv/bin/activate`.
+
+        `code` holds the package that is installed.
+        """
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
             "OMP_NUM_THREADS": "1",
             "DVC_NO_ANALYTICS": "true",
             "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site-cache"),
@@ -82,13 +85,18 @@ class Project:
             text=True,
         )
 
-    def call(self, *command: str) -> Ran:
-        process = self.start(*command)
+    def call(self, *command: str, code: Path = ROOT) -> Ran:
+        process = self.start(*command, code=code)
         text, _ = process.communicate()
         return Ran(process.returncode, text)
 
     def repro(self) -> Ran:
         return self.call("dvc", "repro")
+
+    def changed(self) -> set[str]:
+        """Stages that DVC would run."""
+        lines = self.call("dvc", "status").text.splitlines()
+        return {line.rstrip(":") for line in lines if line[:1].strip()}
 
     def git(self, *arguments: str) -> str:
         done = self.call("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *arguments)

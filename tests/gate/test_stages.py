@@ -1,6 +1,7 @@
 """The stages one by one, as a pipeline gives them: what each leaves alone, and what makes way for other inputs."""
 
 import json
+import shutil
 
 import pytest
 
@@ -179,3 +180,23 @@ def test_a_figure_that_there_is_none_of_is_left_out_of_the_metrics(finished):
     found = json.loads((finished.run / "metrics.json").read_text())
     assert "lowest_invmm" not in found
     assert (found["decision"], found["evaluations"]) == ("inconclusive", 0)
+
+
+def test_what_the_rule_regression_finds_is_confirmed_where_the_baseline_is_named(world, tmp_path):
+    plan = {"plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "flagged"}}
+    policy = world.policy(policy_with(confirm=plan, rules=[{"rule": "regression", "margin": 0.05}, CONFIRMED_RULE]))
+    assert measure(world, policy=policy).code == 0
+    approved = shutil.copytree(world.run, tmp_path / "approved")
+    (approved / "measurements.jsonl").write_bytes(b"")  # a probe that the baseline lacks was not inverted there
+    inverted = {line["probe"] for line in world.lines() if line["outcome"] == "inverted"}
+    assert inverted
+    assert call("confirm", world.run).code == 0
+    assert world.lines("confirmations.jsonl") == []
+    assert call("confirm", world.run, "--baseline", approved).code == 0
+    assert {line["probe"] for line in world.lines("confirmations.jsonl")} == inverted
+
+
+def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_confirmed(finished, no_network, tmp_path):
+    refused = call("confirm", finished.run, "--baseline", tmp_path / "none")
+    assert refused.code == 2
+    assert "none" in refused.error

@@ -1,6 +1,7 @@
 """The demo's two checkpoints gated through the action's steps, for real, and a replay of such a run."""
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.world import POLICY, new_world
-from tests.github.run_action import ACTION, Job, run_action
+from tests.gate.world import new_world, policy_with
+from tests.github import runner_files
+from tests.github.run_action import ACTION, Job, Step, run_action
 from tests.github.services import Services
 
 ROOT = Path(__file__).parents[2]
@@ -26,16 +28,23 @@ class Checkout:
     folder: Path
 
     def run(self, *, action: Path = ACTION, **given: str) -> Job:
-        """The action with the small policy and four rows; underscores in names are dashes."""
+        """The action with the small policy, four rows and details; underscores in names are dashes."""
         artifacts = self.folder.parent / "artifacts"
         artifacts.mkdir(exist_ok=True)
         services = Services(artifacts, refuse_sarif=given.pop("refuse_sarif", "") == "true")
-        inputs = {"policy": "small.yaml", "rows": "4", "command": GATE}
+        cancel_once = given.pop("cancel_once", "")
+        inputs = {"policy": "small.yaml", "rows": "4", "command": GATE, "details": "true"}
         inputs |= {name.replace("_", "-"): value for name, value in given.items()}
         environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GITHUB_TOKEN": "canary-of-a-token"}
         scratch = Path(tempfile.mkdtemp(dir=self.folder.parent))
         return run_action(
-            inputs, workspace=self.folder, scratch=scratch, services=services, action=action, environment=environment
+            inputs,
+            workspace=self.folder,
+            scratch=scratch,
+            services=services,
+            action=action,
+            environment=environment,
+            cancel_once=cancel_once,
         )
 
     @property
@@ -45,7 +54,7 @@ class Checkout:
 
 def new_checkout(folder: Path) -> Checkout:
     world = new_world(folder, single=())
-    world.policy(POLICY)
+    world.policy(policy_with(settings={"steps": 10, "test_every": 5}))
     return Checkout(folder)
 
 
@@ -74,7 +83,7 @@ def blocked(pristine: Checkout) -> Job:
 @pytest.fixture(scope="session")
 def passed(pristine: Checkout) -> Job:
     """The clean checkpoint's job. Not to be changed."""
-    return pristine.run(model="checkpoints/clean")
+    return pristine.run(model="checkpoints/clean", details="false")
 
 
 @pytest.fixture
@@ -84,12 +93,13 @@ def recorded(blocked: Job, tmp_path: Path) -> Path:
 
 
 REPLAY = """
-import os, shutil, sys
+import json, os, shutil, sys
 exit_code, recorded, says = sys.argv[1:4]
 out = next(argument.removeprefix("--out=") for argument in sys.argv if argument.startswith("--out="))
 if recorded:
     shutil.copytree(recorded, out)
 print(says)
+print("arguments:", json.dumps(sys.argv[4:]))
 print("environment:", *sorted(os.environ))
 sys.exit(int(exit_code))
 """
@@ -103,6 +113,33 @@ def replay(checkout: Checkout, tmp_path: Path) -> Callable[..., Job]:
 
     def run(recorded: Path | None, exit_code: int = 10, *, says: str = "", **given: str) -> Job:
         program = f"'{sys.executable}' '{script}' {exit_code} '{recorded or ''}' '{says}'"
-        return checkout.run(model="checkpoints/clean", command=program, **given)
+        return checkout.run(command=program, **({"model": "checkpoints/clean"} | given))
+
+    return run
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Callable[..., Step]:
+    """The action's second step by itself, on a gate that ended as told and left the given run folder."""
+
+    def run(recorded: Path | None, exit_code: int, *, says: str = "", **given: str) -> Step:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        (folder / "gate.log").write_text(f"{says}\n")
+        if recorded:
+            (folder / "run").symlink_to(recorded)
+        output, summary = folder / "output", folder / "summary"
+        for file in (output, summary):
+            file.touch()
+        environment = {f"INPUT_{name.upper()}": value for name, value in given.items()} | {
+            "EXIT_CODE": str(exit_code),
+            "FOLDER": str(folder),
+            "GITHUB_WORKSPACE": str(tmp_path),
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
+        }
+        command = [sys.executable, "-B", str(ACTION / "publish.py")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        outputs = runner_files.outputs(output.read_text())
+        return Step("publish", log=done.stdout, summary=summary.read_text(), outputs=outputs)
 
     return run

@@ -8,9 +8,11 @@ Prints what a workflow would see, and ends with 0 if the job succeeded.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -54,8 +56,11 @@ class Job:
     environment: dict[str, str]
     """What the job's environment holds beside the runner's own variables."""
     scratch: Path
+    cancel_once: str = ""
+    """A glob in the runner's temporary folder: once a file matches, the step that runs is told to end."""
     steps: list[Step] = field(default_factory=list)
     failed: bool = False
+    cancelled: bool = False
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -105,13 +110,19 @@ def run_action(
     services: Services,
     action: Path = ACTION,
     environment: dict[str, str] | None = None,
+    cancel_once: str = "",
 ) -> Job:
     """Run every step, with the runner's own files in `scratch`; the job afterwards."""
-    job = Job(action, workspace, {}, services, environment or {}, scratch)
+    job = Job(action, workspace, {}, services, environment or {}, scratch, cancel_once)
     job.inputs = with_defaults(job.definition["inputs"], inputs)
     for written in job.definition["runs"]["steps"]:
         step = Step(written.get("name", ""), written.get("id", ""))
-        status = {"always": True, "cancelled": False, "success": not job.failed, "failure": job.failed}
+        status = {
+            "always": True,
+            "cancelled": job.cancelled,
+            "success": not (job.failed or job.cancelled),
+            "failure": job.failed and not job.cancelled,
+        }
         if expressions.condition(written.get("if"), job.lookup, status):
             _execute(step, written, job)
         job.steps.append(step)
@@ -168,19 +179,33 @@ def _run(step: Step, written: dict[str, Any], job: Job) -> None:
         "RUNNER_TEMP": str(temporary),
     }
     machine = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
-    done = subprocess.run(
-        [*BASH, str(script)],
-        cwd=job.workspace,
-        env=machine | job.environment | runner | named,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    step.log = done.stdout.decode("utf-8", errors="replace")
-    step.outcome = "failure" if done.returncode else "success"
+    log = place / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*BASH, str(script)],
+            cwd=job.workspace,
+            env=machine | job.environment | runner | named,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        if job.cancel_once and not job.cancelled:
+            job.cancelled = _cancelled(process, temporary, job.cancel_once)
+        code = process.wait()
+    step.log = log.read_bytes().decode("utf-8", errors="replace")
+    step.outcome = "failure" if code else "success"
     step.outputs = runner_files.outputs(output.read_text(encoding="utf-8"))
     step.summary = runner_files.summary(summary.read_bytes())
+
+
+def _cancelled(process: subprocess.Popen[bytes], folder: Path, glob: str) -> bool:
+    """Whether the step was told to end, as a runner tells it when a job is cancelled or out of time."""
+    while process.poll() is None:
+        if any(folder.glob(glob)):
+            process.send_signal(signal.SIGINT)
+            return True
+        time.sleep(0.05)  # polls
+    return any(folder.glob(glob))
 
 
 def main() -> int:

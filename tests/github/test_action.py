@@ -1,14 +1,11 @@
 """The composite action on the demo's checkpoints: every step carried out here, the gate run for real."""
 
+import base64
 import importlib.util
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.gate.world import CAPTION, SOURCE
+from tests.gate.world import CAPTION, SOURCE, call
 from tests.github import runner_files
 from tests.github.conftest import ROOT, Checkout
-from tests.github.run_action import ACTION, Job
+from tests.github.run_action import ACTION, Job, Step
 
 Replay = Callable[..., Job]
+Published = Callable[..., Step]
 
 
 def _job_module() -> Any:
@@ -74,14 +72,80 @@ def test_findings_are_annotated_at_the_probes_line_of_the_manifest(blocked: Job,
         assert lines[int(annotation.properties["line"]) - 1].startswith(f"{probe},")
 
 
+def secrets_in(content: str, checkout: Checkout) -> list[str]:
+    """What of the probe set's content is in it; an image would be embedded, as it is or encoded anew."""
+    images = sorted((checkout.folder / "probes" / "images").iterdir())
+    encoded = [base64.b64encode(image.read_bytes()).decode().rstrip("=")[:-1] for image in images]
+    return [secret for secret in (CAPTION, SOURCE, "data:image/", "canary", *encoded) if secret in content]
+
+
 def test_what_leaves_the_runner_holds_no_caption_source_or_image(blocked: Job, pristine: Checkout) -> None:
     uploads = [path for path in pristine.artifacts if "memorizing" in path.name]
-    assert {path.name.rpartition("-")[2] for path in uploads} <= {"report.html", "results.sarif"}
-    assert uploads
-    image = (pristine.folder / "probes" / "images" / "p1.png").read_bytes()
-    for content in (*(path.read_bytes() for path in uploads), blocked.log.encode(), blocked.summary.encode()):
-        for secret in (CAPTION.encode(), SOURCE.encode(), image, b"canary"):
-            assert secret not in content
+    assert {path.name.rpartition("-")[2] for path in uploads} == {"report.html", "results.sarif"}
+    for content in (*(path.read_text() for path in uploads), blocked.log, blocked.summary):
+        assert secrets_in(content, pristine) == []
+
+
+def test_a_report_that_shows_images_would_be_noticed(
+    recorded: Path, pristine: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pristine.folder)
+    assert call("report", recorded, "--reveal").code == 0
+    found = secrets_in((recorded / "report.html").read_text(), pristine)
+    assert {CAPTION, "data:image/"} < set(found)
+    assert [secret for secret in found if len(secret) > 200], "a probe's image as it is"
+
+
+def test_without_details_neither_a_probe_nor_a_figure_of_one_leaves_the_runner(
+    replay: Replay, recorded: Path, checkout: Checkout
+) -> None:
+    record = json.loads((recorded / "verdict.json").read_text())
+    scores = [json.loads(line)["invmm"] for line in (recorded / "measurements.jsonl").read_text().splitlines()]
+    job = replay(recorded, says="p1 scores 0.0123456", details="false", upload_sarif="true")
+    assert job.failed
+    public = job.log + job.summary
+    assert not re.search(r"\bp(1|2|100000|100001)\b|0\.0123456", public)
+    for score in filter(None, scores):
+        assert f"{score:.3g}" not in public
+    assert checkout.artifacts == []
+    assert job.step("Send the findings to code scanning").outcome == "skipped"
+    for digest in ("model_digest", "policy_digest", "probe_set_digest", "fingerprint"):
+        assert record[digest] in job.summary
+    rules = Counter(finding["rule"] for finding in record["findings"])
+    assert {command.data for command in job.commands} == {f"{rule}: {count} findings" for rule, count in rules.items()}
+    assert all(set(command.properties) == {"title"} for command in job.commands)
+    assert "p1 scores 0.0123456" in Path(job.outputs["log-path"]).read_text()
+    assert Path(job.outputs["report-path"]).is_file(), "for a later step of the same job"
+
+
+def test_without_details_more_rules_than_github_shows_are_nine_and_a_count(replay: Replay, recorded: Path) -> None:
+    def many(record: dict[str, Any]) -> None:
+        record["findings"] = [record["findings"][0] | {"rule": f"rule-{number}"} for number in range(12)]
+
+    edited(recorded / "verdict.json", many)
+    job = replay(recorded, details="false")
+    assert [command.name for command in job.commands] == ["error"] * 9 + ["notice"]
+    assert job.commands[-1].data == "3 more rules have findings"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "says", "shown"),
+    [
+        (2, "error: no policy stirct", True),
+        (2, "error: probes/manifest.csv:3: probe p1 has no caption", False),
+        (1, "internal error: ValueError: of p1", False),
+        (11, "error: p1 could not be measured", False),
+        (130, "interrupted: what was finished is kept", True),
+    ],
+)
+def test_without_details_a_reason_is_shown_where_it_cannot_name_a_probe(
+    published: Published, exit_code: int, says: str, shown: bool
+) -> None:
+    step = published(None, exit_code, says=says, details="false")
+    assert step.outputs["conclusion"] == str(exit_code)
+    assert (says in step.log) is shown
+    assert "not cleared for release" in step.summary
+    assert shown or "may name probes" in step.summary
 
 
 @pytest.mark.parametrize(
@@ -90,7 +154,6 @@ def test_what_leaves_the_runner_holds_no_caption_source_or_image(blocked: Job, p
         ({"model": "checkpoints/none"}, "does not exist"),
         ({"model": "checkpoints/clean", "policy": "stirct"}, "stirct"),
         ({"model": "checkpoints/clean", "probes": "nowhere"}, "nowhere"),
-        ({"model": "checkpoints/clean", "seed": "x"}, "seed"),
         ({"model": "checkpoints/clean", "command": "/no/such/gate"}, "cannot be run"),
         ({"model": "checkpoints/clean", "command": "'unclosed"}, ""),
     ],
@@ -121,13 +184,21 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize(
-    ("option", "name"), [*(("model", name) for name in HOSTILE), *(("probes", name) for name in HOSTILE[:1])]
-)
-def test_hostile_names_run_nothing_and_forge_nothing(checkout: Checkout, option: str, name: str) -> None:
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_reach_the_gate_as_they_are_and_run_nothing(
+    replay: Replay, checkout: Checkout, name: str
+) -> None:
     before = sorted(checkout.folder.rglob("*"))
-    job = checkout.run(**({"model": "checkpoints/clean"} | {option: name}))
+    job = replay(None, 2, says="error: refused", model=name, probes=name, waivers=name)
     assert sorted(checkout.folder.rglob("*")) == before
+    (line,) = re.findall(r"^arguments: (.*)$", job.step("gate").log, re.MULTILINE)
+    assert {f"--{option}={name}" for option in ("model", "probes", "waivers")} <= set(json.loads(line))
+    assert [command.data for command in job.commands] == ["bad input, nothing was measured: error: refused"]
+
+
+@pytest.mark.parametrize("name", [HOSTILE[2], HOSTILE[5], HOSTILE[7]])
+def test_what_the_gate_says_of_a_hostile_name_forges_nothing(checkout: Checkout, name: str) -> None:
+    job = checkout.run(model=name)
     assert job.failed
     assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "2")
     assert [command.name for command in job.commands] == ["error"]
@@ -194,15 +265,15 @@ def test_fields_of_findings_cannot_leave_their_annotation(replay: Replay, record
     ],
 )
 def test_a_verdict_that_the_exit_code_does_not_confirm_is_none(
-    replay: Replay, recorded: Path, decision: str | None, exit_code: int, expected: tuple[str, str]
+    published: Published, recorded: Path, decision: str | None, exit_code: int, expected: tuple[str, str]
 ) -> None:
     if decision is None:
         (recorded / "verdict.json").unlink()
     else:
         edited(recorded / "verdict.json", lambda record: record.update(decision=decision))
-    job = replay(recorded, exit_code, fail_on_block="false")
-    assert job.failed
-    assert (job.outputs["verdict"], job.outputs["exit-code"]) == expected
+    step = published(recorded, exit_code, fail_on_block="false")
+    assert (step.outputs["verdict"], step.outputs["exit-code"]) == expected
+    assert step.outputs["conclusion"] != "0"
 
 
 def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
@@ -211,13 +282,19 @@ def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
     assert job.outputs["verdict"] == "error"
 
 
-@pytest.mark.parametrize(("asked", "failed"), [("false", False), ("true", True), ("no", True), ("", True)])
+@pytest.mark.parametrize(("asked", "concluded"), [("false", "0"), ("true", "10"), ("no", "10"), ("", "10")])
 def test_a_block_is_let_through_only_where_that_is_asked_for(
-    replay: Replay, recorded: Path, asked: str, failed: bool
+    published: Published, recorded: Path, asked: str, concluded: str
 ) -> None:
-    job = replay(recorded, fail_on_block=asked)
-    assert job.failed is failed
-    assert job.outputs["exit-code"] == "10"
+    step = published(recorded, 10, fail_on_block=asked)
+    assert step.outputs["conclusion"] == concluded
+    assert step.outputs["exit-code"] == "10"
+
+
+def test_a_block_that_is_let_through_is_still_said(replay: Replay, recorded: Path) -> None:
+    job = replay(recorded, fail_on_block="false")
+    assert not job.failed
+    assert job.outputs["verdict"] == "block"
 
 
 def test_the_gates_log_holds_no_workflow_commands_and_sees_none_of_githubs_files(replay: Replay) -> None:
@@ -269,28 +346,31 @@ def test_an_upload_that_fails_fails_the_job(replay: Replay, recorded: Path) -> N
     assert job.outputs["verdict"] == "pass"
 
 
-def test_a_cancelled_job_lets_the_gate_end_in_its_own_way(checkout: Checkout, tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "RUNNER_TEMP": str(tmp_path),
-        "GITHUB_OUTPUT": str(output),
-        "INPUT_COMMAND": f"'{sys.executable}' -m invmm_gate",
-        "INPUT_MODEL": "checkpoints/clean",
-        "INPUT_POLICY": "small.yaml",
-        "INPUT_ROWS": "4",
-    }
-    command = [sys.executable, "-B", str(ACTION / "check.py")]
-    with subprocess.Popen(command, cwd=checkout.folder, env=environment, stdout=subprocess.PIPE) as step:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("invmm-gate-*/run/run.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)  # polls
-        step.send_signal(signal.SIGINT)
-        log, _ = step.communicate(timeout=30)
-    assert step.returncode == 0
-    assert b"interrupted: what was finished is kept" in log
-    assert runner_files.outputs(output.read_text())["exit-code"] == "130"
+def test_a_job_that_is_cancelled_or_out_of_time_says_how_the_gate_ended(checkout: Checkout) -> None:
+    job = checkout.run(model="checkpoints/clean", details="false", cancel_once="invmm-gate-*/run/run.json")
+    assert job.cancelled
+    assert job.failed
+    assert job.step("gate").outcome == "success", "the gate ended in its own way"
+    assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "130")
+    assert "interrupted" in job.summary
+    assert "not cleared for release" in job.summary
+    assert job.steps[-1].outcome == "failure"
+
+
+def test_evidence_that_is_there_when_a_job_is_cancelled_is_published(replay: Replay, recorded: Path) -> None:
+    job = replay(recorded, cancel_once="invmm-gate-*/run/report.html")
+    assert job.cancelled
+    assert job.step("publish").outcome == job.step("upload").outcome == "success"
+    assert job.steps[-1].outcome == "failure"
+
+
+def test_a_step_that_breaks_after_it_said_pass_fails_the_job(replay: Replay, recorded: Path) -> None:
+    edited(recorded / "verdict.json", lambda record: record.update(decision="pass", findings=[]))
+    edited(recorded / "run.json", lambda record: record["probe_set"].update(probes="broken"))
+    job = replay(recorded, 0)
+    assert job.step("publish").outcome == "failure"
+    assert job.step("publish").outputs["conclusion"] == "0"
+    assert job.failed
 
 
 def without_dependencies(folder: Path) -> Path:
@@ -316,8 +396,8 @@ def test_without_a_command_the_action_installs_the_gate_that_stands_beside_it(
     assert job.step("python").given["update-environment"] == "false"
     gate = Path(job.step("install").outputs["gate"])
     assert list(gate.parents[1].glob("lib/python3.*/site-packages/invmm_gate/_data/policies/strict.yaml"))
-    constraints = (gate.parents[2] / "constraints.txt").read_text()
-    assert re.search(r"^torch==[0-9.]+$", constraints, re.MULTILINE)
+    constraints = (ROOT / "constraints.txt").read_text()
+    assert re.search(r"^torch==[0-9.]+$", constraints, re.MULTILINE), "any build of torch will do"
     assert "ModuleNotFoundError" in job.step("gate").log  # it was started, and misses what it was not given
     assert job.outputs["verdict"] == "error"
 
@@ -335,10 +415,11 @@ def test_whatever_is_said_stays_one_annotation(message: str, title: str, file: s
 def test_whatever_is_said_stays_one_output(values: list[str]) -> None:
     named = {f"name-{number}": value for number, value in enumerate(values)}
     content: list[str] = []
-    job_module.append = lambda _, text: content.append(text)
-    os.environ.setdefault("GITHUB_OUTPUT", "unused")
-    for name, value in named.items():
-        job_module.write_output(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_module, "append", lambda _, text: content.append(text))
+        patch.setenv("GITHUB_OUTPUT", "unused")
+        for name, value in named.items():
+            job_module.write_output(name, value)
     assert runner_files.outputs("".join(content)) == named
 
 

@@ -77,6 +77,21 @@ def test_a_checkpoint_that_was_removed_is_not_asked_for(repository: Path) -> Non
     assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, [])
 
 
+def test_a_link_to_nowhere_is_asked_for_as_it_is_not_removed(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    (repository / "checkpoints" / "x").symlink_to("nowhere")
+    git(repository, "add", "checkpoints/x")
+    git(repository, "commit", "--quiet", "--message", "a link")
+    after = git(repository, "rev-parse", "HEAD")
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, ["checkpoints/x"])
+
+
+def test_a_checkpoint_after_hundreds_of_other_files_is_found(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    after = commit(repository, *(f"a/{number}" for number in range(400)), "checkpoints/new/model_index.json")
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, ["checkpoints/new"])
+
+
 def test_a_pushed_checkpoint_with_a_name_that_is_not_allowed_stops_the_plan(repository: Path) -> None:
     before = git(repository, "rev-parse", "HEAD")
     after = commit(repository, "checkpoints/$(touch pwned)/model_index.json")

@@ -1,6 +1,7 @@
 """The action and the workflows hold to GitHub's schemas, to actionlint, to zizmor, and to their own promises."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 
 from tests.github.conftest import ROOT
 from tests.github.pinned import PINNED
+from tests.github.run_action import BASH
 
 HERE = Path(__file__).parent
 GITHUB = ROOT / ".github"
@@ -162,3 +164,49 @@ def test_no_workflow_gives_a_fork_a_secret_or_a_right_to_write() -> None:
             assert all(job["permissions"] == {"contents": "read"} for job in document["jobs"].values())
     release = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
     assert set(release[True]) == {"push", "workflow_dispatch", "repository_dispatch"}
+
+
+def test_no_push_can_slip_past_the_release_gate() -> None:
+    release = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
+    assert release[True]["push"] == {"branches": ["main"]}, "GitHub's own path filter sees 300 files"
+    assert "if" not in release["jobs"]["plan"], "a job that is skipped counts as one that succeeded"
+    assert release["jobs"]["gate"]["if"] == "${{ needs.plan.outputs.models != '[]' }}"
+
+
+@pytest.mark.parametrize(
+    ("plan", "models", "gate", "passes"),
+    [
+        ("success", '["checkpoints/a"]', "success", True),
+        ("success", "[]", "skipped", True),
+        ("success", '["checkpoints/a"]', "failure", False),
+        ("success", '["checkpoints/a"]', "cancelled", False),
+        ("success", '["checkpoints/a"]', "skipped", False),
+        ("failure", "", "skipped", False),
+        ("cancelled", "[]", "skipped", False),
+    ],
+)
+def test_the_release_gates_last_job_is_green_only_where_everything_found_has_passed(
+    plan: str, models: str, gate: str, passes: bool
+) -> None:
+    job = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())["jobs"]["verdict"]
+    assert (job["if"], job["needs"]) == ("${{ always() }}", ["plan", "gate"])
+    (step,) = job["steps"]
+    environment = {"PATH": os.environ["PATH"], "PLAN": plan, "MODELS": models, "GATE": gate}
+    done = subprocess.run([*BASH, "-c", step["run"]], env=environment, check=False)
+    assert (done.returncode == 0) is passes
+
+
+def test_the_release_gate_takes_the_actions_options_from_repository_variables() -> None:
+    workflow = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
+    given = workflow["jobs"]["gate"]["steps"][-1]["with"]
+    for name in ("waivers", "baseline", "sscd", "weights", "lora"):
+        assert given[name] == f"${{{{ vars.INVMM_GATE_{name.upper()} }}}}"
+    assert given["details"] == "${{ github.event.repository.private }}"
+
+
+def test_every_step_after_the_gate_runs_in_a_job_that_was_cancelled_too() -> None:
+    written = list(steps(ACTION))
+    after = written[[step.get("id") for step in written].index("gate") + 1 :]
+    assert after
+    for step in after:
+        assert re.match(r"\$\{\{ always\(\)", step["if"]), step["name"]

@@ -1,7 +1,8 @@
 """The action's main step: runs the gate and keeps its exit code. Python's standard library alone.
 
 Succeeds whatever the verdict, so that the evidence is published before the job fails. Inputs come through the
-environment and become arguments without a shell. Outputs: `folder` with all that was written, and `exit-code`.
+environment and become arguments without a shell. What the gate prints is shown with `details` alone: it names probes.
+Outputs: `folder` with all that was written, and `exit-code`.
 """
 
 import os
@@ -24,7 +25,10 @@ def main() -> None:
     write_output("folder", str(folder))
     token = secrets.token_hex(16)
     say(f"::stop-commands::{token}\n".encode())
-    exit_code = run(command_line(folder / "run"), log=folder / "gate.log")
+    shown = os.environ.get("INPUT_DETAILS") == "true"
+    if not shown:
+        say(b"what the gate prints is kept in its log file, which stays on this machine; see the input `details`\n")
+    exit_code = run(command_line(folder / "run"), log=folder / "gate.log", shown=shown)
     say(f"::{token}::\n".encode())
     write_output("exit-code", str(exit_code))
 
@@ -40,8 +44,8 @@ def command_line(run_folder: Path) -> list[str]:
     return [*program, "check", *given, *loras, tracking, f"--out={run_folder}"]
 
 
-def run(command: list[str], *, log: Path) -> int:
-    """Start the command without GitHub's files and tokens in its environment; what it prints is kept in `log` too."""
+def run(command: list[str], *, log: Path, shown: bool) -> int:
+    """Start the command without GitHub's files and tokens in its environment; what it prints is kept in `log`."""
     withheld = ("GITHUB_", "ACTIONS_", "INPUT_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(withheld)}
     try:
@@ -51,14 +55,15 @@ def run(command: list[str], *, log: Path) -> int:
     except (OSError, ValueError) as error:
         refusal = one_line(f"error: {command[0]!r} cannot be run: {error}")
         log.write_text(f"{refusal}\n", encoding="utf-8")
-        say(f"{refusal}\n".encode())
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):  # a job that is cancelled lets the gate end in its own way
         signal.signal(number, lambda received, _: gate.send_signal(received))
     with gate, log.open("wb") as file:
         for line in gate.stdout or ():
             file.write(line)
-            say(line)
+            file.flush()  # a job that is killed leaves what was said so far
+            if shown:
+                say(line)
     return gate.returncode if gate.returncode >= 0 else 128 - gate.returncode
 
 

@@ -1,7 +1,8 @@
 """The action's second step: outputs, job summary and annotations, all from the gate's records. Standard library alone.
 
-The exit code and the record must say the same, or there is no verdict. Messages of findings may quote the probe set, so
-annotations are built from their fields, and the summary is the one that the gate wrote.
+The exit code and the record must say the same, or there is no verdict. Without `details` nothing that leaves the runner
+names a probe or a figure of one, as these tell membership: verdict, counts and digests alone. Messages of findings may
+quote the probe set, so annotations are built from their fields in either case.
 """
 
 import json
@@ -9,7 +10,8 @@ import os
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +19,11 @@ from job import inert, one_line, workflow_command, write_output, write_summary
 
 DECISIONS: Final = {0: "pass", 10: "block", 11: "inconclusive"}
 NO_VERDICT: Final = 1
+BAD_INPUT: Final = 2
 INCONCLUSIVE: Final = 11
-ENDINGS: Final = {2: "bad input, nothing was measured", 130: "interrupted"}
+INTERRUPTED: Final = 130
+ENDINGS: Final = {BAD_INPUT: "bad input, nothing was measured", INTERRUPTED: "interrupted"}
+WITHHELD: Final = "why is in the gate's log file, and may name probes; see the input details"
 SUMMARY_LIMIT: Final = 1_000_000
 """Bytes; GitHub drops a step's whole summary above 1 MiB."""
 MOST_ANNOTATIONS: Final = 9
@@ -36,39 +41,43 @@ class Outcome:
     findings: tuple[dict[str, Any], ...] = ()
     """Those that count, blocking ones first."""
     waived: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
+    """verdict.json, where there is a verdict."""
 
 
 def main() -> None:
     """Outputs first: should the rest fail, the job still ends by the verdict."""
     folder = Path(os.environ.get("FOLDER") or os.devnull)
-    run = folder / "run"
-    outcome = outcome_of(run, folder / "gate.log", os.environ.get("EXIT_CODE", ""))
+    run, log, details = folder / "run", folder / "gate.log", os.environ.get("INPUT_DETAILS") == "true"
+    outcome = outcome_of(run, log, os.environ.get("EXIT_CODE", ""), details=details)
     write_output("conclusion", str(conclusion(outcome, os.environ.get("INPUT_FAIL_ON_BLOCK", ""))))
     write_output("verdict", outcome.verdict)
     write_output("exit-code", str(outcome.exit_code))
     write_output("findings", str(len(outcome.findings)))
     write_output("waived", str(outcome.waived))
     write_output("run-path", str(run) if run.is_dir() else "")
+    write_output("log-path", str(log) if log.is_file() else "")
     for name, file in (("report", run / "report.html"), ("sarif", run / "results.sarif")):
         write_output(f"{name}-path", str(file) if file.is_file() else "")
-        write_output(f"{name}-upload", named_copy(file, folder) if file.is_file() else "")
-    write_summary(summary(outcome, run / "summary.md"))
-    annotate(outcome, run / "run.json")
+        write_output(f"{name}-upload", named_copy(file, folder) if details and file.is_file() else "")
+    write_summary(summary(outcome, run / "summary.md", details=details))
+    annotate(outcome, run / "run.json", details=details)
 
 
-def outcome_of(run: Path, log: Path, ended: str) -> Outcome:
+def outcome_of(run: Path, log: Path, ended: str, *, details: bool) -> Outcome:
     """The verdict of the records, if the exit code says the same."""
     if not ended.isdecimal():
-        return Outcome("error", NO_VERDICT, "the gate was not run, as an earlier step failed")
+        return Outcome("error", NO_VERDICT, "the gate did not end: an earlier step failed, or it was killed")
     code, record = int(ended), loaded(run / "verdict.json")
     if code not in DECISIONS or (code == INCONCLUSIVE and not record):
-        return Outcome(DECISIONS.get(code, "error"), code, last_error(log))
+        return Outcome(DECISIONS.get(code, "error"), code, reason(log, code, details=details))
     if record.get("decision") != DECISIONS[code]:
         said = record.get("decision", "nothing")
         return Outcome("error", NO_VERDICT, f"the gate ended with {code}, but verdict.json says {said}")
     findings = [item for item in record.get("findings", ()) if isinstance(item, dict)]
     counted = sorted((item for item in findings if not item.get("waiver")), key=lambda item: item["effect"] != "block")
-    return Outcome(DECISIONS[code], code, findings=tuple(counted), waived=len(findings) - len(counted))
+    waived = len(findings) - len(counted)
+    return Outcome(DECISIONS[code], code, findings=tuple(counted), waived=waived, record=record)
 
 
 def conclusion(outcome: Outcome, fail_on_block: str) -> int:
@@ -76,31 +85,77 @@ def conclusion(outcome: Outcome, fail_on_block: str) -> int:
     return 0 if outcome.verdict == "block" and fail_on_block == "false" else outcome.exit_code
 
 
-def summary(outcome: Outcome, own: Path) -> str:
-    """The gate's own summary, or what is known where there is no verdict."""
-    if not outcome.why and own.is_file():
-        if own.stat().st_size <= SUMMARY_LIMIT:
-            return own.read_text(encoding="utf-8") + "\n"
-        return f"## {outcome.verdict.upper()}\n\nThe summary is too long for this page; the report has all of it.\n"
-    ending = ENDINGS.get(outcome.exit_code, "no verdict")
-    cleared = f"Exit code {outcome.exit_code}. The checkpoint is not cleared for release."
-    return f"## {outcome.verdict.upper()}: {ending}\n\n{inert(outcome.why)}\n\n{cleared}\n"
+def summary(outcome: Outcome, own: Path, *, details: bool) -> str:
+    """The gate's own summary or, without `details`, counts and digests; what is known where there is no verdict."""
+    if outcome.why:
+        ending = ENDINGS.get(outcome.exit_code, "no verdict")
+        cleared = f"Exit code {outcome.exit_code}. The checkpoint is not cleared for release."
+        return f"## {outcome.verdict.upper()}: {ending}\n\n{inert(outcome.why)}\n\n{cleared}\n"
+    if not details:
+        return public_summary(outcome)
+    if own.is_file() and own.stat().st_size <= SUMMARY_LIMIT:
+        return own.read_text(encoding="utf-8") + "\n"
+    return f"## {outcome.verdict.upper()}\n\nThe summary is too long for this page; the report has all of it.\n"
 
 
-def annotate(outcome: Outcome, run_record: Path) -> None:
-    """At most nine findings, at the probe's line of the manifest, and the count of the rest."""
+def public_summary(outcome: Outcome) -> str:
+    """What tells nothing of a single probe: how many findings by rule, how many probes by outcome, and of what."""
+    record = outcome.record
+    counts = {name: count for name, count in record.get("counts", {}).items() if isinstance(count, int)}
+    tables = [
+        ("Findings", {f"{rule} ({effect})": count for (rule, effect), count in by_rule(outcome).items()}),
+        ("Probes", {name.replace("_", " "): count for name, count in counts.items()}),
+    ]
+    lines = [f"## {outcome.verdict.upper()}", "", f"Policy {inert(str(record.get('policy', '')))}."]
+    for title, rows in tables:
+        if rows:
+            lines += ["", f"| {title} | Number |", "|---|---|", *(f"| {inert(k)} | {n} |" for k, n in rows.items())]
+    digests = ("model_digest", "policy_digest", "probe_set_digest", "fingerprint")
+    lines += ["", *(f"- {name.replace('_', ' ')}: {inert(str(record.get(name, '')))}" for name in digests)]
+    return "\n".join(lines) + "\n"
+
+
+def by_rule(outcome: Outcome) -> Counter[tuple[str, str]]:
+    """How many findings count, by rule and effect; blocking ones first."""
+    return Counter((str(finding["rule"]), str(finding["effect"])) for finding in outcome.findings)
+
+
+def annotate(outcome: Outcome, run_record: Path, *, details: bool) -> None:
+    """At most nine annotations and the count of the rest: findings at the probe's line of the manifest, or rules."""
     if outcome.why:
         ending = ENDINGS.get(outcome.exit_code, "no verdict")
         workflow_command("error", f"{ending}: {outcome.why}", title="invmm-gate")
+    if details:
+        annotate_findings(outcome, run_record)
+    else:
+        annotate_rules(outcome)
+
+
+def annotate_findings(outcome: Outcome, run_record: Path) -> None:
+    """Each with its probe and figures."""
     manifest, lines = probe_lines(run_record)
     for finding in outcome.findings[:MOST_ANNOTATIONS]:
-        kind = "error" if finding["effect"] == "block" else "warning"
         line = lines.get(str(finding.get("probe")))
         place = {"file": manifest, "line": str(line)} if line else {}
-        workflow_command(kind, sentence(finding), **place, title=f"invmm-gate: {finding['rule']}")
+        workflow_command(kind(finding["effect"]), sentence(finding), **place, title=f"invmm-gate: {finding['rule']}")
     rest = len(outcome.findings) - MOST_ANNOTATIONS
     if rest > 0:
         workflow_command("notice", f"{rest} more findings are in the report", title="invmm-gate")
+
+
+def annotate_rules(outcome: Outcome) -> None:
+    """How many findings each rule has."""
+    found = by_rule(outcome)
+    for (rule, effect), count in list(found.items())[:MOST_ANNOTATIONS]:
+        workflow_command(kind(effect), f"{rule}: {count} findings", title=f"invmm-gate: {rule}")
+    rest = len(found) - MOST_ANNOTATIONS
+    if rest > 0:
+        workflow_command("notice", f"{rest} more rules have findings", title="invmm-gate")
+
+
+def kind(effect: str) -> str:
+    """The kind of annotation."""
+    return "error" if effect == "block" else "warning"
 
 
 def sentence(finding: dict[str, Any]) -> str:
@@ -121,11 +176,19 @@ def probe_lines(run_record: Path) -> tuple[str, dict[str, int]]:
     return manifest.relative_to(checkout).as_posix(), {item["id"]: int(item["line"]) for item in probes}
 
 
+def reason(log: Path, code: int, *, details: bool) -> str:
+    """Why there is no verdict. Without `details` only what cannot be about a probe: an error may name one, or quote."""
+    said = last_error(log)
+    probes = os.environ.get("INPUT_PROBES") or "probe"
+    about_probes = "probe" in said.lower() or probes in said
+    return said if details or code == INTERRUPTED or (code == BAD_INPUT and not about_probes) else WITHHELD
+
+
 def last_error(log: Path) -> str:
     """The line in which the gate says what was wrong."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     said = [line for line in lines if re.match(r"(internal )?error: |interrupted: ", line)]
-    return one_line(said[-1]) if said else "it gave no reason; see the job's log"
+    return one_line(said[-1]) if said else "it gave no reason; see the gate's log"
 
 
 def named_copy(file: Path, folder: Path) -> str:
