@@ -158,7 +158,7 @@ def confirm(
     from invmm_gate.gate.check import confirm as run_confirm
 
     with TerminalProgress(quiet=quiet) as progress:
-        run_confirm(run, progress, policy=policy, sscd=sscd, baseline=baseline, replacing=replace)
+        run_confirm(run, progress, today=_today(), policy=policy, sscd=sscd, baseline=baseline, replacing=replace)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 

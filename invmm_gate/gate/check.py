@@ -75,6 +75,7 @@ def confirm(
     run: Path,
     progress: Progress,
     *,
+    today: datetime.date,
     policy: str | None = None,
     sscd: Path | None = None,
     baseline: Path | None = None,
@@ -85,7 +86,7 @@ def confirm(
     `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
     make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
     """
-    folder, beside = RunFolder(run), finishing.circumstances(None, baseline)
+    folder, beside = RunFolder(run), finishing.circumstances(None, baseline, today=today)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
         _confirmed(session, folder, progress, beside=beside, replacing=replacing)
