@@ -36,7 +36,7 @@ from invmm_gate.registry.source import named
 
 __all__ = ["GateChoices", "Registered", "gate_version", "register"]
 
-_OUTBOX_SECONDS: Final = 30.0
+OUTBOX_SECONDS: Final = 30.0
 """How long another process may send before this one leaves its parcel to it."""
 
 
@@ -144,7 +144,7 @@ def _settled(
     parcel = parcel_for(record, choices, run="", proof=evidence.envelope, now=now)
     done = replace(begun, decision=state_of(evidence.statement.decision))
     try:
-        with choices.outbox.locked(wait=_OUTBOX_SECONDS), _scratch(choices) as folder:
+        with choices.outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
             terms = promotion_of(parcel, record.tags.get(RUN, ""), folder)
             promoted = settle(registry, record, evidence, terms, now=now)
     except (OutboxBusyError, VerificationError) as error:
@@ -167,7 +167,7 @@ def _sent(
     outbox = choices.outbox
     outbox.supersede(parcel)
     try:
-        with outbox.locked(wait=_OUTBOX_SECONDS), _scratch(choices) as folder:
+        with outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
             sent = deliver(parcel, registry, now=now(), scratch=folder, checkpoint=checkpoint)
             outbox.remove(parcel)
     except (RegistryDownError, OutboxBusyError) as error:

@@ -336,7 +336,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
     new_name: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.register._OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
     gone, revealed = new_name("gone"), new_name("revealed")
     with mine.outbox.locked():  # another process is at it, so both verdicts wait
         first = registered(registry, gone, mine, other_model)
