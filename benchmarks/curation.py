@@ -159,7 +159,8 @@ def _draw_files(folder: Path, count: int) -> None:
             coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
             picture = np.asarray(coarse.resize((64, 64), Image.Resampling.BICUBIC))
         noise = random.integers(0, 9, picture.shape) if number % 5 == 0 else 0
-        Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8)).save(folder / f"{number:06d}.png")
+        image = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
+        image.save(folder / f"{number:06d}.png", compress_level=1)
 
 
 def main() -> None:

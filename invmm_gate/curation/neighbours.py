@@ -2,6 +2,7 @@
 
 A block's squared distances come from one matrix product in float32. Its rounding error is bounded, so that every pair
 gets a lower and an upper bound of its distance; only pairs that a threshold falls between are computed in float64.
+Where the vectors vary along few axes, their shadows on those decide first which pairs are worth a distance.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from invmm_gate.curation.shadows import FEW, Centred, Close, Shadows, centre_of, centred, make_shadows
+
 Vectors = NDArray[np.float32]
 """(row, feature)."""
 Indices = NDArray[np.int64]
@@ -18,8 +21,8 @@ Indices = NDArray[np.int64]
 ROWS: Final = 1024
 COLUMNS: Final = 4096
 """A block of both is 16 MiB, which a processor's last cache holds."""
-_UNIT: Final = 2.0**-24
-"""Unit roundoff of float32."""
+_EXACT: Final = 2.0**-40
+"""Relative error of a distance in float64, generously."""
 _EXACT_NUMBERS: Final = 4_000_000
 """Numbers that one step of `exact_distances` holds."""
 
@@ -65,30 +68,23 @@ def candidate_pairs(
 
     `skip` may decline a block before it is computed. `told` gets the number of pairs that a block settled.
     """
-    centre = _mean(vectors)
-    norms = _squared_norms(vectors, centre)
-    asked, asked_norms = (vectors, norms) if queries is None else (queries, _squared_norms(queries, centre))
-    # Rounding of a product of width n is at most n units of |x||y| <= (|x|^2 + |y|^2) / 2 (Higham, eq. 3.5); the rest
-    # covers the sums, the norms and the centring.
-    error = (vectors.shape[1] + 32) * _UNIT
-    for row in range(0, len(asked), ROWS):
-        rows = slice(row, min(row + ROWS, len(asked)))
-        block = -2 * (asked[rows] - centre)
-        for column in range(row if queries is None else 0, len(vectors), COLUMNS):
-            columns = slice(column, min(column + COLUMNS, len(vectors)))
-            if skip is None or not skip(rows, columns):
-                squares = block @ (vectors[columns] - centre).T
-                squares += asked_norms[rows, None].astype(np.float32)
-                squares += norms[None, columns].astype(np.float32)
-                margin = error * (asked_norms[rows].max() + norms[columns].max())
-                close = squares <= radius**2 + margin
-                if queries is None and column < rows.stop:
-                    close &= np.arange(row, rows.stop)[:, None] < np.arange(column, columns.stop)
-                found = np.nonzero(close)
-                if len(found[0]):
-                    yield _bounded(squares[found], found, starts=(row, column), margin=margin)
-            if told is not None:
-                told((rows.stop - row) * (columns.stop - column))
+    known = centred(vectors, centre_of(vectors))
+    asked = known if queries is None else centred(queries, known.centre)
+    shadows = make_shadows(asked, known, radius) if len(asked.rows) > ROWS else None
+    for rows, columns in _blocks(len(asked.rows), len(vectors), upper=queries is None):
+        if skip is None or not skip(rows, columns):
+            found = _few(shadows, asked, known, block=(rows, columns), radius=radius) if shadows else None
+            found = found or _bounded(asked.close(known, rows, columns, radius), rows, columns, upper=asked is known)
+            if len(found.rows):
+                yield found
+        if told is not None:
+            told((rows.stop - rows.start) * (columns.stop - columns.start))
+
+
+def _blocks(asked: int, known: int, *, upper: bool) -> Iterator[tuple[slice, slice]]:
+    for row in range(0, asked, ROWS):
+        for column in range(row if upper else 0, known, COLUMNS):
+            yield slice(row, min(row + ROWS, asked)), slice(column, min(column + COLUMNS, known))
 
 
 def block_pairs(count: int) -> int:
@@ -119,27 +115,30 @@ def exact_distances(queries: Vectors, vectors: Vectors, *, rows: Indices, column
     return distances
 
 
-def _bounded(
-    squares: NDArray[np.float32], found: tuple[Indices, ...], *, starts: tuple[int, int], margin: float
-) -> Candidates:
-    exact = squares.astype(np.float64)
+def _few(
+    shadows: Shadows, asked: Centred, known: Centred, *, block: tuple[slice, slice], radius: float
+) -> Candidates | None:
+    """The pairs of a block by their distances in float64, where few shadows are close; None where many are."""
+    close = shadows.asked.close(shadows.known, *block, radius)
+    if np.count_nonzero(close.pairs) > FEW * close.pairs.size:
+        return None
+    found = _bounded(close, *block, upper=asked is known)
+    distances = exact_distances(asked.rows, known.rows, rows=found.rows, columns=found.columns)
+    rounding = distances * _EXACT
+    exact = Candidates(rows=found.rows, columns=found.columns, low=distances - rounding, high=distances + rounding)
+    return exact.picked(exact.low <= radius)
+
+
+def _bounded(close: Close, rows: slice, columns: slice, *, upper: bool) -> Candidates:
+    """The close pairs of a block; above the diagonal only, where both sides are the same."""
+    pairs = close.pairs
+    if upper and columns.start < rows.stop:
+        pairs = pairs & (np.arange(rows.start, rows.stop)[:, None] < np.arange(columns.start, columns.stop))
+    found = np.nonzero(pairs)
+    squares = close.squares[found].astype(np.float64)
     return Candidates(
-        rows=found[0] + starts[0],
-        columns=found[1] + starts[1],
-        low=np.sqrt(np.maximum(exact - margin, 0)),
-        high=np.sqrt(np.maximum(exact, 0) + margin),
+        rows=found[0] + rows.start,
+        columns=found[1] + columns.start,
+        low=np.sqrt(np.maximum(squares - close.margin, 0)),
+        high=np.sqrt(np.maximum(squares, 0) + close.margin),
     )
-
-
-def _mean(vectors: Vectors) -> NDArray[np.float32]:
-    """Distances do not depend on the centre; their rounding error does."""
-    mean: NDArray[np.float64] = vectors.mean(axis=0, dtype=np.float64)
-    return mean.astype(np.float32)
-
-
-def _squared_norms(vectors: Vectors, centre: NDArray[np.float32]) -> NDArray[np.float64]:
-    norms = np.empty(len(vectors))
-    for start in range(0, len(vectors), ROWS):
-        part = (vectors[start : start + ROWS] - centre).astype(np.float64)
-        norms[start : start + ROWS] = np.einsum("ij,ij->i", part, part)
-    return norms

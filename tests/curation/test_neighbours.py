@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.curation import neighbours
 from invmm_gate.curation.neighbours import block_pairs, candidate_pairs, close_pairs
+from invmm_gate.curation.shadows import FEW, centre_of, centred, make_shadows
 from tests.curation.vectors import naive_distances, with_copies
 
 
@@ -50,6 +51,54 @@ def test_bounds_hold_the_true_distance_at_any_scale(seed, count, width, power):
         assert (part.low <= true[pairs]).all()
         assert (part.high >= true[pairs]).all()
     assert (seen | ~np.triu(true <= radius, k=1)).all()
+
+
+def flat(count, rank, *, rest, seed=0):
+    """Vectors of 300 numbers along few axes and a little off them, with near-duplicates and exact copies."""
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((count, rank)) @ random.standard_normal((rank, 300))
+    vectors[: count // 4] = vectors[count // 4 : 2 * (count // 4)]
+    vectors[: count // 8] += rest * random.standard_normal((count // 8, 300))
+    return (vectors + rest * random.standard_normal(300)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 40])
+@pytest.mark.parametrize("rest", [0.0, 1e-4, 0.3])
+@pytest.mark.parametrize(("offset", "factor"), [(0.0, 1.0), (30.0, 1.0), (0.0, 1e-4), (1e3, 1e3)])
+def test_shadows_lose_no_pair_and_add_none(small_blocks, rank, rest, offset, factor):
+    vectors = (flat(150, rank, rest=rest) + np.float32(offset)) * np.float32(factor)
+    true = naive_distances(vectors, vectors)
+    above = np.sort(true[np.triu_indices(150, k=1)])
+    for radius in (above[15], above[30], above[50], 0.9 * above[45]):
+        found = close_pairs(vectors, float(radius))
+        rows, columns = np.nonzero(np.triu(true <= radius * (1 + 1e-12), k=1))
+        assert set(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) <= set(
+            zip(rows.tolist(), columns.tolist(), strict=True)
+        )
+        rows, columns = np.nonzero(np.triu(true <= radius * (1 - 1e-12), k=1))
+        assert set(zip(rows.tolist(), columns.tolist(), strict=True)) <= set(
+            zip(found.rows.tolist(), found.columns.tolist(), strict=True)
+        )
+
+
+def test_a_shadow_is_never_farther_than_its_vector_and_few_are_close():
+    vectors = flat(600, 30, rest=0.3)
+    known = centred(vectors, centre_of(vectors))
+    true = naive_distances(vectors, vectors)
+    radius = 1.1 * float(np.sort(true[np.triu_indices(600, k=1)])[140])
+    shadows = make_shadows(known, known, radius)
+    assert shadows is not None
+    whole = slice(0, 600)
+    close = shadows.known.close(shadows.known, whole, whole, radius)
+    assert (close.squares <= true**2 + close.margin).all()
+    assert close.pairs.mean() < FEW + 1 / 600
+    assert close.pairs[true <= radius].all()
+
+
+def test_vectors_along_many_axes_or_mostly_close_have_no_shadows():
+    for vectors, radius in ((with_copies(600, 300), 1.3), (flat(600, 5, rest=0.0), 1e9), (with_copies(600, 60), 0.1)):
+        known = centred(vectors, centre_of(vectors))
+        assert make_shadows(known, known, radius) is None
 
 
 def test_progress_adds_up_to_what_was_announced(small_blocks):
