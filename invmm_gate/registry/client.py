@@ -10,7 +10,15 @@ from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
-from invmm_gate.registry.connection import asked, connect, is_missing, registry_store, require_answer, transferring
+from invmm_gate.registry.connection import (
+    as_default,
+    asked,
+    connect,
+    is_missing,
+    registry_store,
+    require_answer,
+    transferring,
+)
 from invmm_gate.registry.names import POSING, is_verdict_tag, safe_registry_name
 from invmm_gate.registry.places import ClientPlaces
 from invmm_gate.registry.uploads import Uploads
@@ -183,14 +191,15 @@ class Registry:
             except Exception as error:
                 if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
                     raise
-            made = client.create_model_version(
-                name,
-                source,
-                run_id=run_id,
-                tags=dict(tags),
-                await_creation_for=0,
-                model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
-            )
+            with as_default(self.uri):
+                made = client.create_model_version(
+                    name,
+                    source,
+                    run_id=run_id,
+                    tags=dict(tags),
+                    await_creation_for=0,
+                    model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+                )
             return record_of(made)
 
     def download(self, record: VersionRecord, target: Path) -> Path:

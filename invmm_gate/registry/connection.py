@@ -5,11 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from invmm_gate.errors import GateError, PublishError, RegistryError
 from invmm_gate.tracking.server import import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 
+_DEFAULT: Final = "MLFLOW_TRACKING_URI"
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _TRANSFER_SECONDS: Final = "600"
 """For one file: a server stores it in its own store before it answers."""
@@ -97,11 +99,26 @@ def transferring() -> Iterator[None]:
         with _lock:
             _transfers.pop()
             if not _transfers:
-                _restore(_before.pop())
+                _restore(_TIMEOUT, _before.pop())
 
 
-def _restore(timeout: str | None) -> None:
-    if timeout is None:
-        os.environ.pop(_TIMEOUT, None)
+@contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """A local database's store looks logged models up in MLflow's default place, whatever the client was told."""
+    if urlsplit(uri).scheme in ("http", "https"):
+        yield
+        return
+    with _lock:
+        before = os.environ.get(_DEFAULT)
+        os.environ[_DEFAULT] = uri
+        try:
+            yield
+        finally:
+            _restore(_DEFAULT, before)
+
+
+def _restore(name: str, before: str | None) -> None:
+    if before is None:
+        os.environ.pop(name, None)
     else:
-        os.environ[_TIMEOUT] = timeout
+        os.environ[name] = before

@@ -107,6 +107,16 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     assert error.value.exit_code == 10
 
 
+def test_a_database_file_is_a_registry_too_whatever_mlflow_takes_for_its_default(
+    mine: GateChoices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    made = create_version(MEMORIZING, "local", registry, choices=mine, progress=Silent())
+    assert registry.version("local", made.version) == made
+    assert os.environ["MLFLOW_TRACKING_URI"].endswith("elsewhere.db")
+
+
 def test_a_version_with_a_verdict_is_not_measured_again_and_the_same_bytes_are_released_once(
     guarded_server: Server, passed: Registered, desk: Desk, tmp_path: Path
 ) -> None:
