@@ -355,7 +355,8 @@ class Verdict:
     counts: dict[str, int]
     """Probes per outcome, controls, confirmations."""
     records: dict[str, str] = field(default_factory=dict)
-    """sha256 of each file that was judged: of other files the verdict says nothing. Empty for records in no folder."""
+    """sha256 of each file that was judged, of run.json without its date, context and paths: of other records the
+    verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
 
@@ -379,7 +380,7 @@ class RunData:
     """What the Great Expectations suites found in these very records; empty where they were not run over them."""
     verdict: Verdict | None = None
     digests: dict[str, str] = field(default_factory=dict)
-    """sha256 of each file that a verdict is bound to, as it was read; empty for records in no folder."""
+    """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
 
     @property
     def private_texts(self) -> tuple[str, ...]:

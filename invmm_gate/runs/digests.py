@@ -1,19 +1,30 @@
-"""sha256 of a run's record files: what a verdict, a baseline and the suites' results are bound to."""
+"""sha256 of a run's records: what a verdict, a baseline and the suites' results are bound to."""
 
+import json
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.records import RunRecord
 from invmm_gate.runs.files import explained
 from invmm_gate.runs.stages import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 
-JUDGED: Final = (RUN, SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
-"""The files that `judge` decides by."""
+JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
+"""The files that `judge` decides by, beside run.json."""
 
 
-def record_digests(folder: Path) -> dict[str, str]:
-    """The sha256 of each judged file. Taken after the records were read, it shows a change in between."""
-    return {name: file_digest(folder / name) for name in JUDGED}
+def record_digests(folder: Path, run: RunRecord) -> dict[str, str]:
+    """The sha256 of all that `judge` decides by. Taken after the records were read, it shows a change in between."""
+    return {RUN: _run_digest(run)} | {name: file_digest(folder / name) for name in JUDGED}
+
+
+def _run_digest(run: RunRecord) -> str:
+    """Of what run.json says but for its date, context and paths, so that equal runs have equal verdicts."""
+    model = replace(run.model, path="", adapters=())
+    probe_set = replace(run.probe_set, folder="")
+    decisive = asdict(replace(run, created_at="", context={}, model=model, probe_set=probe_set))
+    return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -213,7 +213,7 @@ class RunFolder:
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
             suites=read_expectations(self.path, run),
             verdict=from_json(Verdict, verdict.read_bytes(), where=str(verdict)) if verdict.exists() else None,
-            digests=record_digests(self.path),
+            digests=record_digests(self.path, run),
         )
 
     def write_verdict(self, verdict: Verdict) -> None:

@@ -439,7 +439,8 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "measurement": (drop_line("measurements.jsonl"), "before measurements.jsonl changed"),
     "confirmation": (drop_line("confirmations.jsonl"), "before confirmations.jsonl changed"),
     "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "counts other records"),
-    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "before run.json changed"),
+    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
+    "group": (edit("run.json", lambda run: run["probe_set"]["probes"][0].update(group="control")), "before run.json"),
     "self-check": (drop_line("self_checks.jsonl"), "before self_checks.jsonl changed"),
     "unreadable": (lambda run: (run / "verdict.json").write_text("{"), "verdict.json cannot be read"),
 }
