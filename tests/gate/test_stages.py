@@ -186,10 +186,13 @@ def test_what_the_rule_regression_finds_is_confirmed_where_the_baseline_is_named
     plan = {"plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "flagged"}}
     policy = world.policy(policy_with(confirm=plan, rules=[{"rule": "regression", "margin": 0.05}, CONFIRMED_RULE]))
     assert measure(world, policy=policy).code == 0
-    approved = shutil.copytree(world.run, tmp_path / "approved")
-    (approved / "measurements.jsonl").write_bytes(b"")  # a probe that the baseline lacks was not inverted there
-    inverted = {line["probe"] for line in world.lines() if line["outcome"] == "inverted"}
+    lines = world.lines()
+    inverted = {line["probe"] for line in lines if line["outcome"] == "inverted"}
     assert inverted
+    approved = shutil.copytree(world.run, tmp_path / "approved")
+    harder = [line | {"invmm": line["invmm"] and line["invmm"] + 1.0} for line in lines]
+    (approved / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in harder))
+    assert call("judge", approved, "--policy", world.policy(LENIENT, "lenient")).code == 0
     assert call("confirm", world.run).code == 0
     assert world.lines("confirmations.jsonl") == []
     assert call("confirm", world.run, "--baseline", approved).code == 0

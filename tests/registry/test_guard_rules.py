@@ -165,6 +165,7 @@ def sweeping(server: Server, desk: Desk, tmp_path: Path, name: str) -> Reconcile
         queue=Queue(tmp_path / "state" / "queue.sqlite"),
         watched=Watched(names=(name,)),
         doubt=doubt_by_attestation(registry, roots.demands, scratch=tmp_path / "scratch"),
+        terms=desk.passing.terms,
         enforce=True,
     )
 

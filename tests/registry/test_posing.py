@@ -27,11 +27,20 @@ def client(tmp_path: Path) -> MlflowClient:
     return client
 
 
+def terms() -> str:
+    return "terms"
+
+
 def swept(tmp_path: Path, *names: str) -> Pass:
     queue = Queue(tmp_path / "queue.sqlite")
     registry = Registry(f"sqlite:///{tmp_path / 'own.db'}")
-    doubt = doubt_by_record(queue)
-    found = Reconciler(registry=registry, queue=queue, watched=Watched(names=names), doubt=doubt).once()
+    found = Reconciler(
+        registry=registry,
+        queue=queue,
+        watched=Watched(names=names),
+        doubt=doubt_by_record(queue, terms),
+        terms=terms,
+    ).once()
     queue.close()
     return found
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from invmm_gate.attestation.keys import load_signing_key
 from invmm_gate.attestation.statement import from_payload
 from invmm_gate.cli import run
 from invmm_gate.errors import ConfigError, ModelError, RegistryError, VerificationError
@@ -23,6 +24,7 @@ from invmm_gate.gate.attesting import verify_model
 from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry
+from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
 from invmm_gate.registry.names import (
@@ -285,18 +287,19 @@ def test_of_two_promotions_at_once_the_later_version_has_the_alias(
 def test_an_attestation_that_does_not_hold_here_is_no_block(
     registry: Registry, mine: GateChoices, new_name: Callable[[str], str], tmp_path: Path
 ) -> None:
-    policy = tmp_path / "edited.yaml"
-    policy.write_bytes(Path(mine.policy).read_bytes())
+    revoked = tmp_path / "revoked.yaml"
+    revoked.write_text("[]\n")
+    assert mine.key is not None
+    key_id = load_signing_key(mine.key).key_id
 
-    class Editing(Watching):
+    class Revoking(Watching):
         def begin(self, stage: str, total: int, done: int = 0) -> None:
-            policy.write_text(Path(mine.policy).read_text() + "# \n")
-            policy.write_text(policy.read_text().replace("name: passing", "name: another"))
+            revoked.write_text(f"- {{key: {key_id}, reason: the laptop was stolen}}\n")
             super().begin(stage, total, done)
 
-    choices = replace(mine, policy=str(policy))
+    choices = replace(mine, conditions=Conditions(revoked=revoked))
     record = create_version(MEMORIZING, new_name("edited"), registry, choices=choices, progress=Silent())
-    done = gate_version(registry, record.name, "1", choices=choices, progress=Editing())
+    done = gate_version(registry, record.name, "1", choices=choices, progress=Revoking())
     assert (done.decision, done.outcome, done.exit_code) == ("pass", "inconclusive", 11)
     assert (done.delivered, done.released) == (False, None)
     assert "does not hold here" in done.blocked
