@@ -10,6 +10,7 @@ from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import GateError
 from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
+from invmm_gate.gate.standing import refuse_misfit
 from invmm_gate.gate.witness import with_suites
 from invmm_gate.policy.conditions import refuse_other_conditions
 from invmm_gate.policy.schema import Policy
@@ -116,15 +117,16 @@ def publish(folder: RunFolder, tracking_uri: str | None) -> str:
 
     publish.json says `pending` before the first request and `published` after the last one. Without `tracking_uri`, a
     pending run goes where it was to go. Reports are rendered anew, without pictures, whatever `--reveal` wrote into the
-    folder: no pixel of a probe or of a copy of it is ever sent.
+    folder: no pixel of a probe or of a copy of it is ever sent. Raises RunFolderError for a verdict on other records.
     """
     from invmm_gate.tracking.mlflow_log import MlflowTracker
     from invmm_gate.tracking.spool import mark_published, read, spool
 
+    data = folder.data()
+    refuse_misfit(folder.path, data)
     before = read(folder.path)
     uri = tracking_uri or (before.uri if before else "") or None
     spool(folder.path, uri=uri)
-    data = folder.data()
     try:
         rendered = _rendered(data, ReportImages(), reveal=False)
         texts = {name: content for name, content in rendered.items() if isinstance(content, str)}

@@ -103,3 +103,13 @@ def test_a_broken_marker_is_said_and_the_verdict_stands(finished):
     called = check_tracked(finished)
     assert called.code == 10
     assert "publish.json is not a publish record" in called.err
+
+
+def test_a_verdict_that_is_not_that_of_its_records_is_sent_to_nobody(finished, tmp_path):
+    path = finished.run / "verdict.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decision": "pass"}))
+    refused = call("publish", finished.run, "--tracking-uri", f"sqlite:///{tmp_path / 'own.db'}")
+    assert refused.code == 2
+    assert "says pass, and its findings say block" in refused.error
+    assert not (tmp_path / "own.db").exists()
+    assert read(finished.run) is None
