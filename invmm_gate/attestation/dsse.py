@@ -51,14 +51,14 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign_envelope(payload: bytes, key: SigningKey) -> bytes:
-    """The attestation file for a payload."""
-    signature = key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload))
-    return _encoded(payload, PAYLOAD_TYPE, key.key_id, signature)
+def sign_envelope(payload: bytes, key: SigningKey, payload_type: str = PAYLOAD_TYPE) -> bytes:
+    """The file for a payload: an attestation, unless another type is named."""
+    signature = key.sign(pre_authentication_encoding(payload_type, payload))
+    return _encoded(payload, payload_type, key.key_id, signature)
 
 
-def open_envelope(envelope: bytes, roots: TrustRoots) -> Opened:
-    """The payload, if a key of the roots signed it. Raises VerificationError.
+def open_envelope(envelope: bytes, roots: TrustRoots, payload_type: str = PAYLOAD_TYPE) -> Opened:
+    """The payload, if a key of the roots signed it as one of this type. Raises VerificationError.
 
     Nothing of the payload is looked at before the signature holds.
     """
@@ -66,7 +66,7 @@ def open_envelope(envelope: bytes, roots: TrustRoots) -> Opened:
     payload, signature = _decoded(parsed.payload, "payload"), _decoded(parsed.signatures[0].sig, "signature")
     key_id = parsed.signatures[0].keyid
     if _encoded(payload, parsed.payloadType, key_id, signature) != envelope:
-        raise _malformed("it is not spelled as `invmm-gate sign` writes it")
+        raise _malformed("it is not spelled as the gate writes it")
     key = roots.find(key_id)
     if key is None:
         raise VerificationError(
@@ -78,8 +78,8 @@ def open_envelope(envelope: bytes, roots: TrustRoots) -> Opened:
         raise VerificationError(
             f"signature: it does not fit the content (key {key.name})", expected="an attestation that nobody changed"
         )
-    if parsed.payloadType != PAYLOAD_TYPE:
-        raise VerificationError(f"payloadType: {parsed.payloadType!r}", expected=repr(PAYLOAD_TYPE))
+    if parsed.payloadType != payload_type:
+        raise VerificationError(f"payloadType: {parsed.payloadType!r}", expected=repr(payload_type))
     return Opened(payload=payload, key=key)
 
 
@@ -111,4 +111,4 @@ def _decoded(text: str, what: str) -> bytes:
 
 
 def _malformed(why: str) -> VerificationError:
-    return VerificationError(f"envelope: {why}", expected="the unchanged file that `invmm-gate sign` wrote")
+    return VerificationError(f"envelope: {why}", expected="the unchanged file that the gate wrote when it was signed")

@@ -100,6 +100,7 @@ class _Waiver(_Wire):
     probe: Line | None
     rule: Line | None
     model: Hex | None
+    approved_by: Hex | None
 
 
 class _Predicate(_Wire):
@@ -180,7 +181,7 @@ def _sha256(digest: str) -> dict[str, str]:
 
 
 def _waiver(waiver: Waiver) -> dict[str, str | None]:
-    said = {key: getattr(waiver, key) for key in _Waiver.model_fields}
+    said = {to_camel(key): getattr(waiver, key) for key in _Waiver.model_fields}
     return said | {"expires": waiver.expires.isoformat()}
 
 

@@ -30,6 +30,8 @@ class Expected:
     """Aware."""
     weights: Weights | None = None
     allow_waivers: bool = True
+    reviewers: TrustRoots | None = None
+    """Who may have approved the waivers that were used; None = whoever the gate that signed accepted."""
     probe_set_digest: str | None = None
     min_probes: int = 1
     max_age: datetime.timedelta | None = None
@@ -67,6 +69,7 @@ def check_statement(trusted: Trusted, expected: Expected) -> None:
     said = trusted.statement
     _subject(said, expected)
     _verdict(said, expected)
+    _approvals(trusted, expected)
     _policy(said, expected)
     check_standing(trusted, expected)
 
@@ -89,15 +92,18 @@ def check_standing(trusted: Trusted, expected: Expected) -> None:
 def _verifier(key: TrustedKey, said: Statement, now: datetime.datetime) -> None:
     if key.verifier is not None and said.verifier != key.verifier:
         raise _mismatch("verifier", repr(said.verifier), f"{key.verifier!r}, for whom the key {key.name} may sign")
-    if key.valid_from is not None and said.issued_at.date() < key.valid_from:
-        raise _mismatch(
-            "issuedAt", as_text(said.issued_at), f"from {key.valid_from} on, as the key {key.name} is valid"
-        )
-    if key.valid_until is not None and now.astimezone(datetime.UTC).date() > key.valid_until:
+    check_key_window(key, said.issued_at, now.astimezone(datetime.UTC).date())
+
+
+def check_key_window(key: TrustedKey, signed_at: datetime.datetime, today: datetime.date) -> None:
+    """Raises VerificationError unless the key could sign then, and what it signed holds today."""
+    if key.valid_from is not None and signed_at.date() < key.valid_from:
+        raise _mismatch("issuedAt", as_text(signed_at), f"from {key.valid_from} on, as the key {key.name} is valid")
+    if key.valid_until is not None and today > key.valid_until:
         raise VerificationError(
             f"signature: the key {key.name} was valid until {key.valid_until}",
             expected="a key that is still valid",
-            do="sign the run again with the key that replaced it",
+            do="sign again with the key that replaced it",
         )
 
 
@@ -121,6 +127,21 @@ def _verdict(said: Statement, expected: Expected) -> None:
         raise _mismatch(
             "verdict", f"{said.decision} with {len(said.waivers)} waivers", "waivers with pass_with_waiver only"
         )
+
+
+def _approvals(trusted: Trusted, expected: Expected) -> None:
+    """Nobody approves for themselves, and where reviewers are named, each waiver is one of theirs."""
+    for waiver in trusted.statement.waivers:
+        of = f"that of {waiver.owner}"
+        if waiver.approved_by == trusted.key.key_id:
+            raise _mismatch("waivers", f"{of} is approved by the key that signed the verdict", "another person's key")
+        if expected.reviewers is None:
+            continue
+        reviewer = None if waiver.approved_by is None else expected.reviewers.find(waiver.approved_by)
+        if reviewer is None:
+            by = f"the key {waiver.approved_by}" if waiver.approved_by else "nobody"
+            raise _mismatch("waivers", f"{of} is approved by {by}", f"a reviewer ({expected.reviewers.names()})")
+        check_key_window(reviewer, trusted.statement.issued_at, expected.now.astimezone(datetime.UTC).date())
 
 
 def _policy(said: Statement, expected: Expected) -> None:
@@ -158,10 +179,12 @@ def _times(said: Statement, expected: Expected) -> None:
 
 
 def check_revocation(trusted: Trusted, revoked: Revocations) -> None:
-    """Raises VerificationError for an attestation, or one by a key, that no longer counts."""
+    """Raises VerificationError for an attestation, one by a key, or one on a reviewer's word, that no longer counts."""
+    reviewers = {waiver.approved_by for waiver in trusted.statement.waivers if waiver.approved_by is not None}
     for what, digest, reasons in (
         ("attestation", trusted.digest, revoked.verdicts),
         ("key", trusted.key.key_id, revoked.keys),
+        *(("reviewer's key", reviewer, revoked.keys) for reviewer in sorted(reviewers)),
     ):
         if digest in reasons:
             raise VerificationError(

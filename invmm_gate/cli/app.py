@@ -20,6 +20,8 @@ for group, name in (
     (policy.app, "policy"),
     (metric.app, "metric"),
     (attest.keys, "keys"),
+    (attest.waivers_app, "waivers"),
+    (attest.audit_log, "audit-log"),
     (registry.app, "registry"),
 ):
     app.add_typer(group, name=name)

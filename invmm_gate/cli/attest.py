@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from invmm_gate.attestation.statement import Statement
 
 keys = typer.Typer(help="Keys that sign verdicts.", no_args_is_help=True, rich_markup_mode=None)
+waivers_app = typer.Typer(help="Exceptions that a reviewer approves.", no_args_is_help=True, rich_markup_mode=None)
+audit_log = typer.Typer(help="The log of signed verdicts.", no_args_is_help=True, rich_markup_mode=None)
 
 SIGN_EXAMPLE = "Example: invmm-gate sign reports/first --key gate.key"
 VERIFY_EXAMPLE = (
     "Example: invmm-gate verify --model runs/ckpt --attestation attestation.json --policy strict --roots gate.pub"
 )
 
+Reviewers = Annotated[
+    Path | None,
+    typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys that may approve waivers: a .pub file, or roots.yaml."),
+]
 Roots = Annotated[
     Path, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust: a .pub file, or roots.yaml with several.")
 ]
@@ -36,6 +42,46 @@ def new(name: Annotated[Path, typer.Argument(help="Makes NAME.key and NAME.pub."
     return PASS
 
 
+@waivers_app.command(epilog="Example: invmm-gate waivers approve waivers.yaml --key reviewer.key")
+def approve(
+    waivers: Annotated[Path, typer.Argument(help="waivers.yaml, each entry for one probe of one model.")],
+    *,
+    key: Annotated[Path, typer.Option(help="The reviewer's private key, another one than the gate's.")],
+) -> int:
+    """Sign the waivers as their reviewer, in waivers.yaml.approval. A policy's findings are waived by these alone."""
+    from invmm_gate.cli.show import printable
+    from invmm_gate.gate.approving import approve_waivers
+
+    path, number = approve_waivers(waivers, key=key, now=_now())
+    typer.echo(printable(f"approved: {number} waivers, {path}"))
+    return PASS
+
+
+@audit_log.command("verify", epilog="Example: invmm-gate audit-log verify verdicts.jsonl --head 12:5f0c...")
+def verify_audit_log(
+    log: Annotated[Path, typer.Argument(help="The log that `sign --log`, or the registry's gate, wrote.")],
+    *,
+    head: Annotated[
+        str | None, typer.Option(help="NUMBER:DIGEST that the log once had, as this command printed.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Walk the log: no line changed, added in between or left out. Exit code 0, or 10 if it does not hold together."""
+    from invmm_gate.cli.show import as_json, printable
+    from invmm_gate.gate.auditing import verify_log
+
+    entries, last = verify_log(log, head=head)
+    if json:
+        as_json({"head": str(last), "entries": [entry.model_dump(mode="json") for entry in entries]})
+        return PASS
+    for entry in entries:
+        typer.echo(
+            printable(f"{entry.number:>6}  {entry.signed_at:%Y-%m-%d %H:%M}  {entry.verdict:<16}  {entry.model}")
+        )
+    typer.echo(printable(f"verified: {len(entries)} verdicts, head {last}"))
+    return PASS
+
+
 def sign(
     run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
     *,
@@ -44,6 +90,7 @@ def sign(
         str | None, typer.Option(help="The policy that it was judged under. Default: the shipped one of its name.")
     ] = None,
     waivers: Annotated[Path | None, typer.Option(help="The waivers that it was judged with.")] = None,
+    reviewers: Reviewers = None,
     baseline: Annotated[Path | None, typer.Option(help="The baseline that it was judged against.")] = None,
     expires_in: Annotated[int, typer.Option(help="Days until it expires.", min=1, max=3650)] = 90,
     previous: Annotated[Path | None, typer.Option(help="The attestation before this one, to be chained to.")] = None,
@@ -51,6 +98,7 @@ def sign(
         Path | None, typer.Option(help="Keys that may have signed --previous. Default: the key itself.")
     ] = None,
     verifier: Annotated[str, typer.Option(help="Id of who judged, as roots.yaml names it.")] = "invmm-gate",
+    log: Annotated[Path | None, typer.Option(help="Audit log that gets a line for the verdict.")] = None,
 ) -> int:
     """Sign a run's verdict, whatever it is, as attestation.json in its folder. Needs no model.
 
@@ -66,11 +114,12 @@ def sign(
         key=key,
         now=now,
         policy=policy,
-        beside=circumstances(waivers, baseline, today=now.date()),
+        beside=circumstances(waivers, baseline, today=now.date(), reviewers=reviewers),
         expires_in=datetime.timedelta(days=expires_in),
         previous=previous,
         roots=roots,
         verifier=verifier,
+        log=log,
     )
     typer.echo(printable(f"signed: {path}"))
     if not report_is_attested(run):
@@ -92,6 +141,10 @@ def verify(
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights; none is read.")] = False,
     max_age: Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)] = None,
     refuse_waivers: Annotated[bool, typer.Option("--refuse-waivers", help="Accept no waived finding.")] = False,
+    reviewers: Annotated[
+        Path | None,
+        typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys, one of which must have approved each waiver."),
+    ] = None,
     revoked: Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")] = None,
     min_sequence: Annotated[int, typer.Option(help="Lowest accepted sequence number.", min=1)] = 1,
     probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
@@ -112,6 +165,7 @@ def verify(
         allow_pickle=allow_pickle,
         max_age=None if max_age is None else datetime.timedelta(days=max_age),
         allow_waivers=not refuse_waivers,
+        reviewers=reviewers,
         revoked=revoked,
         min_sequence=min_sequence,
         probe_set_digest=probe_set_digest,

@@ -39,6 +39,10 @@ WeightsOption = Annotated[
 Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
+Reviewers = Annotated[
+    Path | None,
+    typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys that may approve waivers: a .pub file, or roots.yaml."),
+]
 Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show probe images and copies in the report.")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
@@ -63,6 +67,7 @@ def check(
     lora: Lora = None,
     sscd: Sscd = None,
     waivers: Waivers = None,
+    reviewers: Reviewers = None,
     baseline: Baseline = None,
     reveal: Reveal = False,
     tracking_uri: TrackingUri = None,
@@ -91,7 +96,14 @@ def check(
         sscd=sscd,
         command=_command(),
     )
-    finish = Finish(waivers=waivers, baseline=baseline, reveal=reveal, track=track, tracking_uri=tracking_uri)
+    finish = Finish(
+        waivers=waivers,
+        reviewers=reviewers,
+        baseline=baseline,
+        reveal=reveal,
+        track=track,
+        tracking_uri=tracking_uri,
+    )
     with local_checkpoint(model, tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
         result = run_check(replace(options, model=path), finish, progress, today=_today())
     if json:
@@ -169,6 +181,7 @@ def judge(
     *,
     policy: PolicyOption,
     waivers: Waivers = None,
+    reviewers: Reviewers = None,
     baseline: Baseline = None,
     render: Annotated[bool, typer.Option("--report/--no-report", help="Render the report too.")] = True,
     exit_zero: Annotated[
@@ -184,7 +197,8 @@ def judge(
 
     folder = RunFolder(run)
     today = _today()
-    rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline, today=today)
+    rules = load_policy(policy)
+    beside = finishing.circumstances(waivers, baseline, today=today, reviewers=reviewers)
     with folder.existing_locked():
         verdict = finishing.judge(folder, rules, beside, today=today)
         if render:

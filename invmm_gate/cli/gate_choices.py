@@ -26,6 +26,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
+Reviewers = Annotated[
+    Path | None,
+    typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys that may approve waivers: a .pub file, or roots.yaml."),
+]
 Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
 WeightsOption = Annotated[
     Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
@@ -48,6 +52,7 @@ def _gate_choices(
     rows: Rows = None,
     sscd: Sscd = None,
     waivers: Waivers = None,
+    reviewers: Reviewers = None,
     baseline: Baseline = None,
     weights: WeightsOption = None,
     alias: Alias = "champion",
@@ -71,7 +76,7 @@ def _gate_choices(
         waivers=waivers,
         baseline=baseline,
         weights=weights,
-        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers),
+        conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers, reviewers=reviewers),
         alias=alias,
         release_name=release_name,
     )

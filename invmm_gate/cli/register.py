@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.cli.gate_choices import MaxAge, RefuseWaivers, Revoked, with_gate_choices
+from invmm_gate.cli.gate_choices import MaxAge, RefuseWaivers, Reviewers, Revoked, with_gate_choices
 
 if TYPE_CHECKING:
     from invmm_gate.registry.choices import GateChoices
@@ -96,6 +96,7 @@ def guard(
     revoked: Revoked = None,
     max_age: MaxAge = None,
     refuse_waivers: RefuseWaivers = False,
+    reviewers: Reviewers = None,
     min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
     probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
 ) -> int:
@@ -111,6 +112,7 @@ def guard(
         revoked=revoked,
         max_age=max_age,
         refuse_waivers=refuse_waivers,
+        reviewers=reviewers,
         min_probes=min_probes,
         probe_set_digest=probe_set_digest,
     )

@@ -1,6 +1,7 @@
 """Sign a finished run, and hold an attestation against the files that are about to be served. No torch."""
 
 import datetime
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from invmm_gate.attestation.keys import VERIFIER, SigningKey, load_roots, load_s
 from invmm_gate.attestation.reading import read_small
 from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.attestation.statement import Statement, to_payload
+from invmm_gate.attestation.summary import SUMMARY, summary_payload
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
 from invmm_gate.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.gate.attested import statement_of
+from invmm_gate.gate.auditing import log_verdict
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.records import Weights
@@ -39,13 +42,16 @@ def sign_run(
     previous: Path | None = None,
     roots: Path | None = None,
     verifier: str = VERIFIER,
+    log: Path | None = None,
 ) -> Path:
     """Write RUN/attestation.json for any judged run, a blocked one too, once judging it again gives its verdict.
 
     `policy`, a name or a file, is needed where it is none that ships; `beside` are the waivers and the baseline.
     `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
-    no roots are given. An attestation never outlives a waiver that it rests on. Raises ConfigError for a key or file
-    that cannot be used, RunFolderError for a run whose verdict is not that of its records: it stays unsigned.
+    no roots are given. An attestation never outlives a waiver that it rests on. `log` is the audit log that gets a
+    line before the attestation is written. Beside a pass without waivers a summary for generic verifiers is written.
+    Raises ConfigError for a key or file that cannot be used, RunFolderError for a run whose verdict is not that of its
+    records: it stays unsigned.
     """
     signing_key = load_signing_key(key)
     before = None if previous is None else _opened_previous(previous, signing_key, roots, now=now)
@@ -59,8 +65,32 @@ def sign_run(
             sequence=1 if before is None else before.statement.sequence + 1,
             previous=None if before is None else before.digest,
         )
-        folder.write(ATTESTATION, sign_envelope(to_payload(chained), signing_key))
+        _write_signed(folder, chained, signing_key, log)
     return run / ATTESTATION
+
+
+def _write_signed(folder: RunFolder, statement: Statement, key: SigningKey, log: Path | None) -> None:
+    """The log first: a line without an attestation shows, an attestation without a line does not."""
+    _refuse_own_approval(statement, key)
+    envelope = sign_envelope(to_payload(statement), key)
+    digest = hashlib.sha256(envelope).hexdigest()
+    if log is not None:
+        log_verdict(log, statement, attestation=digest)
+    folder.forget(SUMMARY)
+    folder.write(ATTESTATION, envelope)
+    summary = summary_payload(statement, attestation=digest)
+    if summary is not None:
+        folder.write(SUMMARY, sign_envelope(summary, key))
+
+
+def _refuse_own_approval(statement: Statement, key: SigningKey) -> None:
+    own = next((waiver for waiver in statement.waivers if waiver.approved_by == key.key_id), None)
+    if own is not None:
+        raise ConfigError(
+            f"the waiver of {own.owner} for {own.probe} is approved by the key that is to sign the verdict",
+            expected="two keys: who gates does not approve",
+            do="let a reviewer approve the waivers",
+        )
 
 
 def verify_model(
@@ -75,6 +105,7 @@ def verify_model(
     allow_pickle: bool = False,
     max_age: datetime.timedelta | None = None,
     allow_waivers: bool = True,
+    reviewers: Path | None = None,
     revoked: Path | None = None,
     min_sequence: int = 1,
     probe_set_digest: str | None = None,
@@ -90,6 +121,7 @@ def verify_model(
     if probe_set_digest is not None:
         require_digest(probe_set_digest)
     trust = load_roots(roots)
+    approvers = None if reviewers is None else load_roots(reviewers)
     revocations = Revocations() if revoked is None else load_revocations(revoked)
     trusted = open_statement(read_attestation(attestation), trust, now=now)
     digest = served_digest(model, allow_pickle=allow_pickle, weights=weights, loras=loras)
@@ -101,6 +133,7 @@ def verify_model(
             now=now,
             weights=weights,
             allow_waivers=allow_waivers,
+            reviewers=approvers,
             probe_set_digest=probe_set_digest,
             min_probes=min_probes,
             max_age=max_age,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.inputs import Inputs, Options, prepare
@@ -19,7 +20,7 @@ from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
 if TYPE_CHECKING:
     from invmm_gate.gate.session import Session  # imports torch
 
-_JUDGED: Final = (*finishing.OUTPUTS, ATTESTATION)
+_JUDGED: Final = (*finishing.OUTPUTS, ATTESTATION, SUMMARY)
 """A verdict of an earlier state must not outlive what is measured or confirmed now."""
 
 
@@ -28,6 +29,8 @@ class Finish:
     """What `check` does after measuring."""
 
     waivers: Path | None = None
+    reviewers: Path | None = None
+    """Keys that may approve waivers."""
     baseline: Path | None = None
     reveal: bool = False
     track: bool = True
@@ -46,7 +49,7 @@ class Checked:
 
 def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
-    beside = finishing.circumstances(finish.waivers, finish.baseline, today=today)
+    beside = finishing.circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
     inputs = _prepared(options)
     with _opened(inputs, progress) as (session, folder):
         session = _measured(session, folder, progress)

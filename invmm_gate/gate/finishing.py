@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.attestation.approval import approved
 from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attestation.keys import load_roots
+from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError
 from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
@@ -43,10 +46,16 @@ class Circumstances:
         return self.baseline.data if self.baseline else None
 
 
-def circumstances(waivers: Path | None, baseline: Path | None, *, today: datetime.date) -> Circumstances:
-    """Read both files. Before anything is measured: a slip in them must not cost hours. Raises GateError."""
+def circumstances(
+    waivers: Path | None, baseline: Path | None, *, today: datetime.date, reviewers: Path | None = None
+) -> Circumstances:
+    """Read the files. Before anything is measured: a slip in them must not cost hours. Raises GateError.
+
+    `reviewers` are the keys whose approvals count (`attestation.approval`).
+    """
+    trusted = load_roots(reviewers) if reviewers else None
     return Circumstances(
-        waivers=load_waivers(waivers) if waivers else (),
+        waivers=approved(load_waivers(waivers), waivers, trusted, today=today) if waivers else (),
         baseline=load_baseline(baseline, today=today) if baseline else None,
     )
 
@@ -54,7 +63,7 @@ def circumstances(waivers: Path | None, baseline: Path | None, *, today: datetim
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
     """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
     data, verdict = decided(folder, policy, beside, today=today)
-    folder.forget(ATTESTATION)  # that of an earlier verdict
+    folder.forget(ATTESTATION, SUMMARY)  # those of an earlier verdict
     folder.write_verdict(verdict)
     folder.write(METRICS, metrics_file(data, verdict))
     return verdict

@@ -160,6 +160,8 @@ class Policy(StrictModel):
     confirm: ConfirmChoice = ConfirmChoice()
     rules: Annotated[tuple[RuleConfig, ...], Field(min_length=1)]
     coverage: Coverage = Coverage()
+    waivers: Literal["approved", "owned"] = "approved"
+    """Which waivers count: those that a reviewer signed (`invmm-gate waivers approve`), or any that has an owner."""
 
     @model_validator(mode="after")
     def _decidable(self) -> "Policy":

@@ -7,7 +7,7 @@ from typing import Final
 
 from invmm_gate.policy.evidence import names
 from invmm_gate.policy.verdict import VERDICT_SCHEMA_VERSION, counts_of, day_of_judging, decide, reasons_for
-from invmm_gate.policy.waivers import apply_waivers, waiver_states
+from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.records import RunData, Verdict
 
 _EXPIRED: Final = "a waiver has expired since the run was judged"
@@ -40,8 +40,10 @@ def as_of(verdict: Verdict, data: RunData, *, today: datetime.date) -> Verdict:
     """
     day = day_of_judging(data, max(today, verdict.judged_on))
     waivers = [state.waiver for state in verdict.waivers]
-    model = data.run.model.digest
-    findings = apply_waivers(verdict.findings, waivers, model=model, today=day)
+    # Under a policy that asks for approval, those without are among the states; else none is.
+    approval = any(state.state == "unapproved" for state in verdict.waivers)
+    terms = WaiverTerms(model=data.run.model.digest, today=day, approval=approval)
+    findings = apply_waivers(verdict.findings, waivers, terms)
     if findings == verdict.findings:
         return verdict
     probes = [probe.id for probe in data.run.probe_set.probes]
@@ -51,6 +53,6 @@ def as_of(verdict: Verdict, data: RunData, *, today: datetime.date) -> Verdict:
         decision=decision,
         reasons=(_EXPIRED, *reasons_for(decision, findings)),
         findings=findings,
-        waivers=waiver_states(findings, waivers, probes, model=model, today=day),
+        waivers=waiver_states(findings, waivers, probes, terms),
         counts=counts_of(data, findings),
     )

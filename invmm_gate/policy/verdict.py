@@ -17,7 +17,7 @@ from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe,
 from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
-from invmm_gate.policy.waivers import apply_waivers, waiver_states
+from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.records import (
     CAPTION,
     GCG,
@@ -59,9 +59,10 @@ def judge(
         *_rule_findings(policy, evidence),
     )
     day = day_of_judging(data, today)
-    findings = apply_waivers(found, waivers, model=data.run.model.digest, today=day)
+    terms = WaiverTerms(model=data.run.model.digest, today=day, approval=policy.waivers == "approved")
+    findings = apply_waivers(found, waivers, terms)
     probes = [probe.id for probe in data.run.probe_set.probes]
-    states = waiver_states(findings, waivers, probes, model=data.run.model.digest, today=day)
+    states = waiver_states(findings, waivers, probes, terms)
     decision = decide(findings)
     notes = (*tolerated_error_notes(data, policy), *_waiver_notes(states))
     return Verdict(
@@ -200,6 +201,7 @@ def _waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
         "unused": "covers no finding",
         "unknown_probe": "names a probe that the probe set does not have",
         "other_model": "is for another model and does nothing",
+        "unapproved": "is approved by no reviewer who was named, and does nothing",
     }
     return tuple(
         f"the waiver of {state.waiver.owner} for {state.waiver.probe or state.waiver.rule} "

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -94,11 +94,28 @@ def is_for(waiver: Waiver, model: str) -> bool:
     return waiver.model is None or waiver.model == model
 
 
-def apply_waivers(
-    findings: Sequence[Finding], waivers: Sequence[Waiver], *, model: str, today: datetime.date
-) -> tuple[Finding, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaiverTerms:
+    """Under what a waiver counts."""
+
+    model: str
+    """Digest of the model that is judged."""
+    today: datetime.date
+    approval: bool
+    """Whether a reviewer must have signed it."""
+
+    def allow(self, waiver: Waiver) -> bool:
+        """Whether the waiver may speak at all."""
+        return is_valid(waiver, self.today) and is_for(waiver, self.model) and not self.lacks_approval(waiver)
+
+    def lacks_approval(self, waiver: Waiver) -> bool:
+        """Whether a signature is asked for and not there."""
+        return self.approval and waiver.approved_by is None
+
+
+def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], terms: WaiverTerms) -> tuple[Finding, ...]:
     """The same findings, each with the first valid waiver that covers it."""
-    valid = [waiver for waiver in waivers if is_valid(waiver, today) and is_for(waiver, model)]
+    valid = [waiver for waiver in waivers if terms.allow(waiver)]
     return tuple(
         replace(finding, waiver=next((waiver for waiver in valid if covers(waiver, finding)), None))
         for finding in findings
@@ -106,20 +123,20 @@ def apply_waivers(
 
 
 def waiver_states(
-    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], *, model: str, today: datetime.date
+    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], terms: WaiverTerms
 ) -> tuple[WaiverState, ...]:
     """What became of each waiver, in the order given."""
-    return tuple(_state(waiver, findings, probes, model=model, today=today) for waiver in waivers)
+    return tuple(_state(waiver, findings, probes, terms) for waiver in waivers)
 
 
-def _state(
-    waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], *, model: str, today: datetime.date
-) -> WaiverState:
-    if not is_valid(waiver, today):
+def _state(waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], terms: WaiverTerms) -> WaiverState:
+    if not is_valid(waiver, terms.today):
         return WaiverState(waiver=waiver, state="expired")
-    if not is_for(waiver, model):
+    if not is_for(waiver, terms.model):
         return WaiverState(waiver=waiver, state="other_model")
     if waiver.probe is not None and waiver.probe not in probes:
         return WaiverState(waiver=waiver, state="unknown_probe")
+    if terms.lacks_approval(waiver):
+        return WaiverState(waiver=waiver, state="unapproved")
     used = any(covers(waiver, finding) for finding in findings)
     return WaiverState(waiver=waiver, state="used" if used else "unused")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from invmm_gate.attestation.audit_log import AUDIT_LOG
 from invmm_gate.attestation.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.errors import ConfigError
 from invmm_gate.gate import finishing
@@ -60,9 +61,18 @@ class GateChoices:
         return Outbox(self.runs.parent / "outbox")
 
     @property
+    def log(self) -> Path:
+        """The audit log: every verdict that was signed here."""
+        return self.runs.parent / AUDIT_LOG
+
+    @property
     def finish(self) -> Finish:
         """What `check` does after measuring; MLflow is told later, by the outbox."""
-        return Finish(waivers=self.waivers, baseline=self.baseline, track=False)
+        return Finish(waivers=self.waivers, reviewers=self.conditions.reviewers, baseline=self.baseline, track=False)
+
+    def circumstances(self, *, today: datetime.date) -> finishing.Circumstances:
+        """Waivers and baseline, read. Raises GateError."""
+        return finishing.circumstances(self.waivers, self.baseline, today=today, reviewers=self.conditions.reviewers)
 
     def roots_file(self) -> Path | None:
         """The trust roots; None without roots and key. Raises ConfigError if the key is there without its .pub file."""
@@ -122,7 +132,7 @@ class GateChoices:
                 do="choose another alias, or --alias '' to promote nothing",
             )
         load_policy(self.policy)
-        finishing.circumstances(self.waivers, self.baseline, today=utc_now().date())
+        self.circumstances(today=utc_now().date())
         self.conditions.revocations()
         self.trusted()
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.attestation.keys import TrustRoots
+from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.gate.attesting import require_digest
 from invmm_gate.records import Weights
@@ -21,6 +21,8 @@ class Conditions:
     max_age: int | None = None
     """Days since a verdict was signed."""
     refuse_waivers: bool = False
+    reviewers: Path | None = None
+    """Keys, one of which must have approved each waiver; None = whoever the gate that signed accepted."""
     min_probes: int = 1
     """Controls not counted."""
     probe_set_digest: str | None = None
@@ -34,6 +36,7 @@ class Conditions:
             policies=policies,
             weights=weights,
             allow_waivers=not self.refuse_waivers,
+            reviewers=None if self.reviewers is None else load_roots(self.reviewers),
             revoked=self.revocations(),
             probe_set_digest=self.probe_set_digest,
             min_probes=self.min_probes,

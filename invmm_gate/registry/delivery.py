@@ -111,8 +111,10 @@ def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
     """Where the parcel's version goes if it passed; None where nothing is to be promoted."""
     if parcel.roots is None or not parcel.alias:
         return None
-    revoked = None if parcel.revoked is None else Path(parcel.revoked)
-    conditions = Conditions(revoked=revoked, max_age=parcel.max_age, refuse_waivers=parcel.refuse_waivers)
+    revoked, reviewers = (None if path is None else Path(path) for path in (parcel.revoked, parcel.reviewers))
+    conditions = Conditions(
+        revoked=revoked, max_age=parcel.max_age, refuse_waivers=parcel.refuse_waivers, reviewers=reviewers
+    )
     return Promotion(
         release_name=release_name(parcel.name, parcel.release_name),
         alias=parcel.alias,

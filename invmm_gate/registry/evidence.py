@@ -45,6 +45,8 @@ class Demands:
     """Accepted policies: digest -> name."""
     weights: Weights | None = None
     allow_waivers: bool = True
+    reviewers: TrustRoots | None = None
+    """Who may have approved waivers; None = whoever the gate that signed accepted."""
     revoked: Revocations = field(default_factory=Revocations)
     probe_set_digest: str | None = None
     """The only accepted probe set; None = any."""
@@ -94,6 +96,7 @@ class Evidence:
             now=now,
             weights=demands.weights,
             allow_waivers=demands.allow_waivers,
+            reviewers=demands.reviewers,
             revoked=demands.revoked,
             probe_set_digest=demands.probe_set_digest,
             min_probes=demands.min_probes,

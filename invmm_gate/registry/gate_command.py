@@ -31,6 +31,7 @@ def gate_command(choices: GateChoices) -> tuple[str, ...]:
         "--runs": choices.runs,
         "--revoked": choices.conditions.revoked,
         "--max-age": choices.conditions.max_age,
+        "--reviewers": choices.conditions.reviewers,
     }
     given = [f"{option}={value}" for option, value in values.items() if value is not None]
     switches = ("--refuse-waivers",) if choices.conditions.refuse_waivers else ()

@@ -17,6 +17,7 @@ from invmm_gate.registry.guard_settings import (
     POLICIES,
     PROBE_SET,
     REFUSE_WAIVERS,
+    REVIEWERS,
     REVOKED,
     ROOTS,
     settings_from,
@@ -59,6 +60,7 @@ def _variables(conditions: Conditions) -> dict[str, str]:
     chosen = {
         REVOKED: conditions.revoked and conditions.revoked.resolve(),
         MAX_AGE: conditions.max_age,
+        REVIEWERS: conditions.reviewers and conditions.reviewers.resolve(),
         REFUSE_WAIVERS: "true" if conditions.refuse_waivers else None,
         MIN_PROBES: conditions.min_probes if conditions.min_probes > 1 else None,
         PROBE_SET: conditions.probe_set_digest,

@@ -20,6 +20,7 @@ ALIASES: Final = "INVMM_GATE_GUARD_ALIASES"
 REVOKED: Final = "INVMM_GATE_GUARD_REVOKED"
 MAX_AGE: Final = "INVMM_GATE_GUARD_MAX_AGE"
 REFUSE_WAIVERS: Final = "INVMM_GATE_GUARD_REFUSE_WAIVERS"
+REVIEWERS: Final = "INVMM_GATE_GUARD_REVIEWERS"
 MIN_PROBES: Final = "INVMM_GATE_GUARD_MIN_PROBES"
 PROBE_SET: Final = "INVMM_GATE_GUARD_PROBE_SET_DIGEST"
 DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
@@ -75,14 +76,19 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
 
 
 def _conditions(environment: Mapping[str, str]) -> Conditions:
-    revoked = environment.get(REVOKED, "").strip()
     return Conditions(
-        revoked=Path(revoked) if revoked else None,
+        revoked=_path(environment, REVOKED),
         max_age=_number(environment, MAX_AGE),
         refuse_waivers=_switch(environment, REFUSE_WAIVERS),
+        reviewers=_path(environment, REVIEWERS),
         min_probes=_number(environment, MIN_PROBES) or 1,
         probe_set_digest=environment.get(PROBE_SET, "").strip() or None,
     )
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    value = environment.get(name, "").strip()
+    return Path(value) if value else None
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

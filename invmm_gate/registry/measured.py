@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.attesting import sign_run
 from invmm_gate.gate.check import Checked, check
-from invmm_gate.gate.finishing import circumstances
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
 from invmm_gate.records import Verdict
@@ -42,12 +42,13 @@ def measure_and_sign(
             key=choices.key,
             now=signed,
             policy=choices.policy,
-            beside=circumstances(choices.waivers, choices.baseline, today=signed.date()),
+            beside=choices.circumstances(today=signed.date()),
             previous=previous,
             roots=choices.roots_file(),
+            log=choices.log,
         )
     else:
-        RunFolder(checked.folder).forget(ATTESTATION)  # of an earlier verdict
+        RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
     proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
     return parcel_for(
         record, choices, run=str(checked.folder.resolve()), proof=proof.read_bytes(), now=signed
@@ -72,6 +73,7 @@ def parcel_for(
         revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
         max_age=choices.conditions.max_age,
         refuse_waivers=choices.conditions.refuse_waivers,
+        reviewers=None if choices.conditions.reviewers is None else str(choices.conditions.reviewers.resolve()),
         created_at=now.isoformat(),
     )
 

@@ -43,6 +43,8 @@ class Parcel:
     """File of revocations, by its full path."""
     max_age: int | None = None
     refuse_waivers: bool = False
+    reviewers: str | None = None
+    """File of the keys that may have approved waivers, by its full path."""
     created_at: str = ""
     attempts: int = 0
     last_error: str = ""

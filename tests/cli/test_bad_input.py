@@ -307,7 +307,8 @@ VALID = "- {rule: invmm_below, reason: known, owner: Ada, expires: 2030-01-01}\n
 def test_a_waiver_that_does_nothing_is_said_in_verdict_and_report(finished, text, code, says):
     path = finished.folder / "waivers.yaml"
     path.write_text(text)
-    called = call("judge", finished.run, "--policy", finished.policy(), "--waivers", path)
+    policy = finished.policy(policy_with(waivers="owned"), "owned")
+    called = call("judge", finished.run, "--policy", policy, "--waivers", path)
     assert called.code == code
     assert any(says in reason for reason in finished.verdict()["reasons"])
     assert "expired" in (finished.run / "report.html").read_text() or text != EXPIRED

@@ -31,7 +31,7 @@ from tests.gate.world import LENIENT, MEMORIZING, World, call
 from tests.models import tiny_text
 from tests.models.conftest import tiny_unet
 from tests.models.test_lora import save_lora
-from tests.policy.policy_builders import STRICT, TODAY, waiver, with_score
+from tests.policy.policy_builders import REVIEWER, STRICT, TODAY, waiver, with_score
 
 DAY = datetime.timedelta(days=1)
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -327,6 +327,10 @@ def exception(**changes: Any) -> Waiver:
     return waiver(probe="p1", **changes)
 
 
+def reviewed(listed: Path) -> tuple[Waiver, ...]:
+    return tuple(replace(found, approved_by=REVIEWER) for found in load_waivers(listed))
+
+
 def beside(**changes: Any) -> dict[str, Any]:
     return {"beside": Circumstances(waivers=(exception(**changes),))}
 
@@ -335,7 +339,7 @@ def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, ti
     attestation = desk.sign(waived(desk, tiny), **beside())
     said = desk.verify(tiny, attestation)
     assert said.decision == "pass_with_waiver"
-    assert said.waivers == (Waiver(reason="agreed", owner="ann", expires=datetime.date(2026, 12, 31), probe="p1"),)
+    assert said.waivers == (exception(line=0),)
     with pytest.raises(VerificationError, match="waivers: 1 used; expected none, as --refuse-waivers says"):
         desk.verify(tiny, attestation, allow_waivers=False)
 
@@ -361,14 +365,14 @@ def test_a_waiver_for_one_model_lets_no_other_through(desk: Desk, tiny: Path):
     for number, (model, decision, state) in enumerate(((own, "pass", "used"), ("ab" * 32, "block", "other_model"))):
         listed.write_text(f"- {{probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: {model}}}\n")
         run = desk.run(
-            tiny, f"run-{number}", waivers=load_waivers(listed), spoilt=lambda data: with_score(data, "p1", 0.01)
+            tiny, f"run-{number}", waivers=reviewed(listed), spoilt=lambda data: with_score(data, "p1", 0.01)
         )
         verdict = run.data().verdict
         assert verdict is not None
         assert (verdict.decision, verdict.waivers[0].state) == (decision, state)
     assert "other model" in (run.path / "report.html").read_text()
     listed.write_text(f"# moved\n- {{probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: {own}}}\n")
-    signed = desk.sign(RunFolder(desk.folder / "run-0"), beside=Circumstances(waivers=load_waivers(listed)))
+    signed = desk.sign(RunFolder(desk.folder / "run-0"), beside=Circumstances(waivers=reviewed(listed)))
     assert desk.verify(tiny, signed).waivers[0].model == own
     listed.write_text("- {probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: clean}\n")
     with pytest.raises(ConfigError, match=r"waivers\.yaml:1: \[0\]\.model"):

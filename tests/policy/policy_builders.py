@@ -29,6 +29,8 @@ TODAY = datetime.date(2026, 3, 1)
 STRICT = load_policy("strict")
 STANDARD = load_policy("standard")
 PERMISSIVE = load_policy("permissive")
+REVIEWER = "b" * 64
+"""Id of the key that approved a waiver."""
 
 SENSITIVE = ("p1", "p2", "p3")
 CONTROLS = tuple(f"c{number:02}" for number in range(20))
@@ -205,7 +207,8 @@ def with_probes(data: RunData, *changed: Probe) -> RunData:
 
 
 def waiver(**changes: Any) -> Waiver:
-    base = Waiver(reason="agreed", owner="ann", expires=datetime.date(2026, 12, 31), line=3)
+    """One that a reviewer signed."""
+    base = Waiver(reason="agreed", owner="ann", expires=datetime.date(2026, 12, 31), approved_by=REVIEWER, line=3)
     return replace(base, **changes)
 
 

@@ -994,6 +994,23 @@ def waiver_for_one_model_does_nothing_for_another(gate: SimpleNamespace) -> None
 
 
 @case
+def waiver_that_no_reviewer_approved_counts_only_where_the_policy_says_so(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    mine = waiver(probe="p1", approved_by=None)
+    verdict = judged(gate, data, only(BELOW), mine)
+    expect(verdict, "block", ("invmm_below", "p1"))
+    assert [each.state for each in verdict.waivers] == ["unapproved"]
+    assert verdict.reasons[-1] == (
+        "the waiver of ann for p1 is approved by no reviewer who was named, and does nothing"
+    )
+    owned = policy_with(only(BELOW), waivers="owned")
+    for either in (mine, waiver(probe="p1")):
+        verdict = judged(gate, data, owned, either)
+        expect(verdict, "pass", ("invmm_below", "p1"))
+        assert [each.state for each in verdict.waivers] == ["used"]
+
+
+@case
 def waiver_counts_through_its_last_day(gate: SimpleNamespace) -> None:
     data = with_score(clean_run(), "p1", 0.01)
     day = datetime.timedelta(days=1)

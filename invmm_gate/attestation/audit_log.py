@@ -1,0 +1,129 @@
+"""The verdicts that were signed, one line each, every line with the digest of the one before it.
+
+Nobody signs the log. What makes it tell is its head, the number and digest of the last line, kept where the log is not:
+in the registry beside each version, in a commit, in a ticket. A line that is changed, added in between or left out, a
+block above all, then gives another head.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from invmm_gate.attestation.plain_json import parse_plain
+from invmm_gate.attestation.statement import AttestedDecision, Statement
+from invmm_gate.attestation.texts import Hex, Instant, Line, as_text
+from invmm_gate.errors import VerificationError
+
+AUDIT_LOG: Final = "verdicts.jsonl"
+"""The log's usual name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A place in the log: everything up to it is as it was."""
+
+    number: int
+    """Of its line, from 1; 0 = an empty log."""
+    digest: str
+    """sha256 of the line without its end; empty for an empty log."""
+
+    def __str__(self) -> str:
+        """`12:DIGEST`, as `audit-log verify --head` takes it."""
+        return f"{self.number}:{self.digest}"
+
+
+EMPTY: Final = Head(number=0, digest="")
+
+
+class Entry(BaseModel):
+    """One verdict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["urn:invmm-gate:audit:v1"] = "urn:invmm-gate:audit:v1"
+    number: Annotated[int, Field(ge=1)]
+    signed_at: Instant
+    verdict: AttestedDecision
+    model: Line
+    model_digest: Hex
+    policy_digest: Hex
+    probe_set_digest: Hex
+    attestation: Hex
+    """sha256 of the attestation file."""
+    previous: Hex | None
+    """sha256 of the line before; None for the first."""
+
+
+def next_line(head: Head, said: Statement, *, attestation: str) -> str:
+    """The line that follows `head`, without its end."""
+    plain = {
+        "kind": "urn:invmm-gate:audit:v1",
+        "number": head.number + 1,
+        "signed_at": as_text(said.issued_at),
+        "verdict": said.decision,
+        "model": said.subject_name,
+        "model_digest": said.subject_digest,
+        "policy_digest": said.policy_digest,
+        "probe_set_digest": said.probe_set_digest,
+        "attestation": attestation,
+        "previous": head.digest or None,
+    }
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def head_of(line: str, number: int) -> Head:
+    """The head that a log has with this line as its last."""
+    return Head(number=number, digest=sha256(line.encode()).hexdigest())
+
+
+def walk(lines: Sequence[bytes]) -> tuple[tuple[Entry, Head], ...]:
+    """Every entry with the head up to it. Raises VerificationError that names the first line that does not fit."""
+    found: list[tuple[Entry, Head]] = []
+    head = EMPTY
+    for number, line in enumerate(lines, start=1):
+        entry = _entry(line, number)
+        if (entry.number, entry.previous or "") != (number, head.digest):
+            raise VerificationError(
+                f"line {number}: it follows another line than the one before it",
+                expected=f"number {number} after {head.digest or 'nothing'}",
+                do="compare the log with a copy of it: a line was changed, added or left out",
+            )
+        head = Head(number=number, digest=sha256(line).hexdigest())
+        found.append((entry, head))
+    return tuple(found)
+
+
+def require_head(heads: Sequence[Head], known: Head) -> None:
+    """Raise VerificationError unless the log was once exactly at the head that is known from elsewhere."""
+    if known == EMPTY:
+        return
+    if len(heads) < known.number:
+        raise VerificationError(
+            f"the log ends at line {len(heads)}",
+            expected=f"at least the {known.number} lines that it once had",
+            do="find out who took the last ones away",
+        )
+    found = heads[known.number - 1]
+    if found != known:
+        raise VerificationError(
+            f"line {known.number} has the digest {found.digest}",
+            expected=f"{known.digest}, which it once had",
+            do="compare the log with a copy of it: a line up to this one was changed, added or left out",
+        )
+
+
+def _entry(line: bytes, number: int) -> Entry:
+    try:
+        return Entry.model_validate_json(json.dumps(parse_plain(line)))
+    except VerificationError as error:
+        raise VerificationError(f"line {number}: {error.found}", expected="a verdict as `sign` logs it") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise VerificationError(
+            f"line {number}: {where}: {first['msg']}", expected="a verdict as `sign` logs it"
+        ) from error

@@ -1,0 +1,73 @@
+"""The audit log on disk: signed verdicts are added under a lock, and held against a head that was kept elsewhere."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, head_of, next_line, require_head, walk
+from invmm_gate.attestation.statement import Statement
+from invmm_gate.errors import ConfigError, VerificationError
+from invmm_gate.runs.files import append_line, drop_torn_line, whole_lines
+
+_WAIT: Final = 30.0
+"""Seconds for another signer to write its line."""
+_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})")
+
+
+def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
+    """Add a verdict, unless its attestation is in the log already; the head up to it.
+
+    Raises ConfigError for a log that cannot be written, or that does not hold together: nothing is added to that.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(log.with_name(f".{log.name}.lock"), timeout=_WAIT):
+            return _appended(log, said, attestation)
+    except Timeout as error:
+        raise ConfigError(f"{log} is held by another process", do="wait for it") from error
+    except OSError as error:
+        raise ConfigError(f"{log} cannot be written: {error.strerror or error}", do="give another --log") from error
+    except VerificationError as error:
+        raise ConfigError(f"{log}: {error.found}", expected=error.expected, do=error.do) from error
+
+
+def _appended(log: Path, said: Statement, attestation: str) -> Head:
+    drop_torn_line(log)  # of a signer that was killed: its attestation was not written either
+    found = walk(whole_lines(log))
+    for entry, head in found:
+        if entry.attestation == attestation:
+            return head
+    last = found[-1][1] if found else EMPTY
+    line = next_line(last, said, attestation=attestation)
+    append_line(log, line)
+    return head_of(line, last.number + 1)
+
+
+def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...], Head]:
+    """All entries and the head, if the log holds together and, with `head`, still holds all that it held then.
+
+    Raises VerificationError; ConfigError for a file or a head that cannot be read.
+    """
+    known = EMPTY if head is None else _parsed(head)
+    if not log.is_file():
+        raise ConfigError(f"there is no {log}", expected="a log that `sign --log` wrote", do="name it")
+    try:
+        data = log.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+    if data and not data.endswith(b"\n"):
+        raise VerificationError(
+            f"{log}: its last line is cut off", expected="whole lines", do="sign once more with --log, which drops it"
+        )
+    found = walk(whole_lines(log))
+    require_head([at for _, at in found], known)
+    return tuple(entry for entry, _ in found), found[-1][1] if found else EMPTY
+
+
+def _parsed(head: str) -> Head:
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        raise ConfigError(f"--head {head[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
+    return Head(number=int(match[1]), digest=match[2])
