@@ -1,6 +1,7 @@
 """The audit log on disk: signed verdicts are added under a lock, and held against a head that was kept elsewhere."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,12 @@ def _appended(log: Path, said: Statement, attestation: str) -> Head:
     line = next_line(last, said, attestation=attestation)
     append_line(log, line)
     return head_of(line, last.number + 1)
+
+
+def logged_at(log: Path, attestation: bytes) -> Head | None:
+    """Where the verdict of an attestation file stands in the log; None if it does not. Raises VerificationError."""
+    digest = sha256(attestation).hexdigest()
+    return next((head for entry, head in walk(whole_lines(log)) if entry.attestation == digest), None)
 
 
 def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...], Head]:

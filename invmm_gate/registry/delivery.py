@@ -12,6 +12,7 @@ from typing import Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import load_roots
+from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, PublishError, RegistryError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation
@@ -21,7 +22,7 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, evidence_for, state_of, verdict_tags
-from invmm_gate.registry.names import ERROR, REASON, RUN, STATE, VERDICT_TAGS, is_release, release_name
+from invmm_gate.registry.names import ERROR, LOG_ENTRY, REASON, RUN, STATE, VERDICT_TAGS, is_release, release_name
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
@@ -102,7 +103,8 @@ def deliver(
         envelope = read_attestation(Path(parcel.run) / ATTESTATION)
         evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
         place = _prove(registry, run_id, parcel, evidence, Path(folder))
-        registry.set_tags(record.name, record.version, {RUN: place})
+        logged = {LOG_ENTRY: parcel.log_entry} if parcel.log_entry else {}
+        registry.set_tags(record.name, record.version, {RUN: place} | logged)
         promoted = settle(registry, record, evidence, promotion_of(parcel, place, Path(folder)), now=now)
     return Delivered(run_id=run_id, promoted=promoted)
 
@@ -180,6 +182,7 @@ def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, 
             expected="the records and the version of the gate that the signature is of",
             do="gate the version again",
         )
-    for path in (report, run / "verdict.json", run / ATTESTATION):
+    summary = (run / SUMMARY,) if (run / SUMMARY).is_file() else ()
+    for path in (report, run / "verdict.json", run / ATTESTATION, *summary):
         registry.uploads.add_file(run_id, path, folder)
     return f"{run_id}/{folder}"

@@ -10,6 +10,7 @@ from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.attesting import sign_run
+from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.check import Checked, check
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
@@ -73,6 +74,7 @@ def parcel_for(
         revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
         max_age=choices.conditions.max_age,
         refuse_waivers=choices.conditions.refuse_waivers,
+        log_entry=str(logged_at(choices.log, proof) or "") if choices.key is not None else "",
         reviewers=None if choices.conditions.reviewers is None else str(choices.conditions.reviewers.resolve()),
         created_at=now.isoformat(),
     )

@@ -45,6 +45,8 @@ class Parcel:
     refuse_waivers: bool = False
     reviewers: str | None = None
     """File of the keys that may have approved waivers, by its full path."""
+    log_entry: str = ""
+    """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
     created_at: str = ""
     attempts: int = 0
     last_error: str = ""

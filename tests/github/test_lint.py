@@ -199,7 +199,7 @@ def test_the_release_gates_last_job_is_green_only_where_everything_found_has_pas
 def test_the_release_gate_takes_the_actions_options_from_repository_variables() -> None:
     workflow = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
     given = workflow["jobs"]["gate"]["steps"][-1]["with"]
-    for name in ("waivers", "baseline", "sscd", "weights", "lora"):
+    for name in ("waivers", "reviewers", "baseline", "sscd", "weights", "lora"):
         assert given[name] == f"${{{{ vars.INVMM_GATE_{name.upper()} }}}}"
     assert given["details"] == "${{ github.event.repository.private }}"
 

@@ -61,7 +61,9 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
         weights="ema",
         alias="",
         release_name="rel",
-        conditions=Conditions(revoked=tmp_path / "revoked.yaml", max_age=30, refuse_waivers=True),
+        conditions=Conditions(
+            revoked=tmp_path / "revoked.yaml", max_age=30, refuse_waivers=True, reviewers=tmp_path / "reviewer.pub"
+        ),
         runs=tmp_path / "runs",
     )
     given = gate_command(every)
@@ -72,6 +74,7 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
         assert str(context.params["runs"]) == str(tmp_path / "runs")
         assert (context.params["max_age"], context.params["refuse_waivers"]) == (30, True)
         assert context.params["revoked"] == tmp_path / "revoked.yaml"
+        assert context.params["reviewers"] == tmp_path / "reviewer.pub"
 
 
 def test_a_password_in_the_tracking_uri_is_not_on_the_gates_command_line(tmp_path, probes):

@@ -92,7 +92,8 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     sent = b"".join(path.read_bytes() for path in everything.rglob("*") if path.is_file())
     folder = everything / "passed-v1"
     assert record.tags[RUN] == f"{record.run_id}/passed-v1"
-    assert {path.name for path in folder.iterdir()} == {"report.html", "verdict.json", "attestation.json"}
+    proofs = {"report.html", "verdict.json", "attestation.json", "verification_summary.json"}
+    assert {path.name for path in folder.iterdir()} == proofs
     assert CAPTION.encode() not in sent
     assert SOURCE.encode() not in sent
 

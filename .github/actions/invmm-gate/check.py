@@ -16,7 +16,19 @@ from typing import Final
 
 from job import one_line, say, write_output
 
-OPTIONS: Final = ("model", "policy", "probes", "waivers", "baseline", "sscd", "weights", "seed", "device", "rows")
+OPTIONS: Final = (
+    "model",
+    "policy",
+    "probes",
+    "waivers",
+    "reviewers",
+    "baseline",
+    "sscd",
+    "weights",
+    "seed",
+    "device",
+    "rows",
+)
 
 
 def main() -> None:
