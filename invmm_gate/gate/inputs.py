@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from invmm_gate.errors import ProbeSetError
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.probes.checks import validate_probe_set
@@ -50,7 +51,17 @@ def prepare(options: Options) -> Inputs:
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy))
+    _refuse_other_set(probe_set, policy)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
+
+
+def _refuse_other_set(probe_set: ProbeSet, policy: Policy) -> None:
+    if policy.coverage.probe_set not in (None, probe_set.digest):
+        raise ProbeSetError(
+            f"{probe_set.folder} has the digest {probe_set.digest}",
+            expected=f"{policy.coverage.probe_set}, the probe set that policy {policy.name} names",
+            do="give that set, or have the policy's coverage.probe_set changed by who answers for it",
+        )
 
 
 def controls_needed(policy: Policy) -> int:

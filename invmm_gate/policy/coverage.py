@@ -58,6 +58,9 @@ def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Meas
     ):
         if count < least:
             yield undecided(COVERAGE, f"{count} {kind} were measured, the policy asks for at least {least}")
+    pinned = policy.coverage.probe_set
+    if pinned not in (None, data.run.probe_set.digest):
+        yield undecided(COVERAGE, f"the run is of another probe set than {pinned}, which the policy names")
 
 
 def _tolerated_errors(data: RunData, policy: Policy) -> dict[str, str]:

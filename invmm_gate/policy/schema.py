@@ -148,6 +148,8 @@ class Coverage(StrictModel):
     min_controls: Annotated[Whole, Field(ge=0, le=10_000)] = 16
     max_errors: Annotated[Whole, Field(ge=0, le=10_000)] = 0
     """Controls that may be in error. A probe in error always makes the run inconclusive."""
+    probe_set: Digest | None = None
+    """Digest of the only probe set that counts, as `probes validate` prints it; None = any of that size."""
 
 
 class Policy(StrictModel):

@@ -181,6 +181,9 @@ CASES: dict[str, Case] = {
     "policy that is no YAML": Case(policy_text(lambda _: "rules: [\n"), ("tested.yaml:",)),
     "policy file that is missing": Case(lambda world: ("--policy", world.folder / "no.yaml"), ("no.yaml",)),
     "policy name with a slip": Case(lambda _: ("--policy", "strickt"), ("'strickt'", "strict")),
+    "another probe set than the policy's": Case(
+        policy_of(coverage={"min_controls": 2, "probe_set": "0" * 64}), ("has the digest", "0" * 64, "policy small")
+    ),
     "probe file missing": Case(probe_file(Path.unlink), ("manifest.csv:3", "images/p2.png")),
     "probe changed since it was added": Case(
         probe_file(lambda path: draw(99).save(path)), ("manifest.csv:3", "changed since", "add it again")

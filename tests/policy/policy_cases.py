@@ -946,6 +946,17 @@ def long_lists_of_reasons_are_cut(gate: SimpleNamespace) -> None:
         assert len(verdict.reasons) == min(count, 11)
 
 
+@case
+def another_probe_set_than_the_policy_names_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    data = clean_run()
+    pinned = {"min_controls": 16, "probe_set": data.run.probe_set.digest}
+    expect(judged(gate, data, only(BELOW, coverage=pinned)), "pass")
+    pinned["probe_set"] = "0" * 64
+    verdict = judged(gate, data, only(BELOW, coverage=pinned))
+    expect(verdict, "inconclusive", ("coverage", None))
+    assert verdict.findings[0].message == f"the run is of another probe set than {'0' * 64}, which the policy names"
+
+
 # --- waivers
 
 
