@@ -30,7 +30,8 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.gate.finishing import Circumstances, redacted_report
+    from invmm_gate.gate.finishing import Circumstances
+    from invmm_gate.gate.public_edition import public_data, public_report
     from invmm_gate.gate.rejudging import require_same_verdict
 
     data, verdict = judged_data(folder)
@@ -48,7 +49,7 @@ def statement_of(
         probe_set_digest=run.probe_set.digest,
         probes=len(run.probe_set.probes) - controls,
         controls=controls,
-        report_digest=hashlib.sha256(redacted_report(data)).hexdigest(),
+        report_digest=hashlib.sha256(public_report(public_data(folder, data)).encode()).hexdigest(),
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
         profile=str(inputs.get("profile", "")),

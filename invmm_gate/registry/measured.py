@@ -72,6 +72,7 @@ def parcel_for(
         revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
         max_age=choices.conditions.max_age,
         refuse_waivers=choices.conditions.refuse_waivers,
+        details=choices.details,
         created_at=now.isoformat(),
     )
 

@@ -43,6 +43,8 @@ class Parcel:
     """File of revocations, by its full path."""
     max_age: int | None = None
     refuse_waivers: bool = False
+    details: bool = False
+    """Whether MLflow is told ids and exact scores."""
     created_at: str = ""
     attempts: int = 0
     last_error: str = ""
