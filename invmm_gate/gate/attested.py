@@ -31,12 +31,13 @@ def statement_of(
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
     from invmm_gate.gate.finishing import Circumstances
-    from invmm_gate.gate.public_edition import public_data, public_report
+    from invmm_gate.gate.public_edition import public_names, public_report
     from invmm_gate.gate.rejudging import require_same_verdict
+    from invmm_gate.report.public import public
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())
-    run, inputs = data.run, data.run.inputs
+    run, inputs, names = data.run, data.run.inputs, public_names(folder, data.run)
     issued = now.astimezone(datetime.UTC).replace(microsecond=0)
     waivers = _used(verdict)
     controls = sum(probe.group == "control" for probe in run.probe_set.probes)
@@ -49,7 +50,7 @@ def statement_of(
         probe_set_digest=run.probe_set.digest,
         probes=len(run.probe_set.probes) - controls,
         controls=controls,
-        report_digest=hashlib.sha256(public_report(public_data(folder, data)).encode()).hexdigest(),
+        report_digest=hashlib.sha256(public_report(public(data, names)).encode()).hexdigest(),
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
         profile=str(inputs.get("profile", "")),
