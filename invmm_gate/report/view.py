@@ -196,7 +196,7 @@ def facts(data: RunData) -> tuple[tuple[str, str], ...]:
     return (
         ("probes measured", texts.count(measured) if measured == total else texts.hits(measured, total)),
         ("inverted", texts.count(outcomes["inverted"])),
-        ("lowest InvMM", texts.score(min(scores, default=None))),
+        ("lowest InvMM, at most" if data.public else "lowest InvMM", texts.score(min(scores, default=None))),
         ("not inverted", texts.count(outcomes["not_inverted"])),
         ("above threshold", texts.count(outcomes["above_threshold"])),
         ("confirmed", texts.count(len(confirmed))),

@@ -305,6 +305,8 @@ def test_report_and_summary_say_how_to_read_them_and_the_full_ones_do_not(data):
     shown = edition(data)
     assert NOTE in render_html(shown).replace("&#39;", "'")
     assert NOTE in render_summary(shown)
+    assert "lowest InvMM, at most" in render_html(shown)
+    assert "lowest InvMM, at most" in render_summary(shown)
     assert "Evaluations" not in render_html(shown)
     assert "Evidence per probe" not in render_html(shown)
     assert "the sha256 of this page" in render_html(shown)
