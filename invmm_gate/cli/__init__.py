@@ -1,6 +1,7 @@
 """The command line. Parses, calls the gate, prints, exits; no decisions. Only `main` exits the process."""
 
 import os
+import resource
 import signal
 import sys
 from typing import Final
@@ -23,6 +24,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code. Every failure is one line on stderr."""
     os.umask(0o077)  # probes and copies of them are private
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and so is this process's memory
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS"):
         os.environ.setdefault(name, "true")

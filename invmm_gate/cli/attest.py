@@ -124,7 +124,9 @@ def sign(
     typer.echo(printable(f"signed: {path}"))
     if not report_is_attested(run):
         typer.echo(
-            printable(f"note: {run}/report.html is not the one that was signed; `invmm-gate report {run}` writes that"),
+            printable(
+                f"note: {run}/public/report.html is not the one that was signed; `invmm-gate report {run}` writes that"
+            ),
             err=True,
         )
     return PASS

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from invmm_gate.cli.gate_choices import Details
 from invmm_gate.cli.verdict import verdict
 from invmm_gate.cli.version import version
 from invmm_gate.records import Weights
@@ -72,6 +73,7 @@ def check(
     reveal: Reveal = False,
     tracking_uri: TrackingUri = None,
     track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    details: Details = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -103,6 +105,7 @@ def check(
         reveal=reveal,
         track=track,
         tracking_uri=tracking_uri,
+        details=details,
     )
     with local_checkpoint(model, tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
         result = run_check(replace(options, model=path), finish, progress, today=_today())
@@ -229,14 +232,14 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 
 
 @app.command(epilog="Example: invmm-gate publish reports/first --tracking-uri http://127.0.0.1:5000")
-def publish(run: Run, *, tracking_uri: TrackingUri = None) -> int:
-    """Log a finished run to MLflow, also one that could not be sent before."""
+def publish(run: Run, *, tracking_uri: TrackingUri = None, details: Details = False) -> int:
+    """Log a finished run to MLflow, also one that could not be sent before: the public edition, without --details."""
     from invmm_gate.gate import finishing
     from invmm_gate.runs.folder import RunFolder
 
     folder = RunFolder(run)
     with folder.existing_locked():
-        typer.echo(f"logged: {finishing.publish(folder, tracking_uri)}")
+        typer.echo(f"logged: {finishing.publish(folder, tracking_uri, details=details)}")
     return 0
 
 

@@ -38,6 +38,7 @@ Alias = Annotated[str, typer.Option(help="Alias that moves to a version that pas
 Release = Annotated[str | None, typer.Option(help="Model that what passes is released as. Default: NAME-release.")]
 Revoked = Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")]
 MaxAge = Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)]
+Details = Annotated[bool, typer.Option("--details", help="Send MLflow ids and exact scores: they tell membership.")]
 RefuseWaivers = Annotated[bool, typer.Option("--refuse-waivers", help="Promote nothing on a waived finding.")]
 
 
@@ -60,6 +61,7 @@ def _gate_choices(
     revoked: Revoked = None,
     max_age: MaxAge = None,
     refuse_waivers: RefuseWaivers = False,
+    details: Details = False,
 ) -> "GateChoices":
     from invmm_gate.registry.choices import GateChoices
     from invmm_gate.registry.conditions import Conditions
@@ -79,6 +81,7 @@ def _gate_choices(
         conditions=Conditions(revoked=revoked, max_age=max_age, refuse_waivers=refuse_waivers, reviewers=reviewers),
         alias=alias,
         release_name=release_name,
+        details=details,
     )
 
 

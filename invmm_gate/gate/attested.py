@@ -30,14 +30,16 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.gate.finishing import Circumstances, redacted_report
+    from invmm_gate.gate.finishing import Circumstances
+    from invmm_gate.gate.public_edition import public_names, public_report
     from invmm_gate.gate.rejudging import require_same_verdict
+    from invmm_gate.report.public import public
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())
-    run, inputs = data.run, data.run.inputs
+    run, inputs, edition = data.run, data.run.inputs, public(data, public_names(folder, data.run))
     issued = now.astimezone(datetime.UTC).replace(microsecond=0)
-    waivers = _used(verdict)
+    waivers = _used(edition.verdict or verdict)  # an attestation travels: no id of a probe, no free text
     controls = sum(probe.group == "control" for probe in run.probe_set.probes)
     return Statement(
         subject_name=run.model.name,
@@ -48,7 +50,7 @@ def statement_of(
         probe_set_digest=run.probe_set.digest,
         probes=len(run.probe_set.probes) - controls,
         controls=controls,
-        report_digest=hashlib.sha256(redacted_report(data)).hexdigest(),
+        report_digest=hashlib.sha256(public_report(edition).encode()).hexdigest(),
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
         profile=str(inputs.get("profile", "")),

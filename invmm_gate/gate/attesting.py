@@ -156,11 +156,11 @@ def read_attestation(path: Path) -> bytes:
 
 
 def report_is_attested(run: Path) -> bool:
-    """Whether report.html in a signed run's folder is the one that is signed: neither revealed nor edited."""
-    from invmm_gate.gate.finishing import redacted_report
+    """Whether public/report.html in a signed run's folder is the one that is signed: there, and not edited."""
+    from invmm_gate.gate.public_edition import PUBLIC, PUBLIC_REPORT, public_data, public_report
 
-    path = run / "report.html"
-    return path.is_file() and path.read_bytes() == redacted_report(RunFolder(run).data())
+    folder, path = RunFolder(run), run / PUBLIC / PUBLIC_REPORT
+    return path.is_file() and path.read_bytes() == public_report(public_data(folder, folder.data())).encode()
 
 
 def served_digest(model: Path, *, allow_pickle: bool, weights: Weights | None, loras: Sequence[Path]) -> str:

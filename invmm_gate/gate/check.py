@@ -13,6 +13,7 @@ from invmm_gate.errors import GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
+from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.records import Verdict
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
@@ -35,6 +36,8 @@ class Finish:
     reveal: bool = False
     track: bool = True
     tracking_uri: str | None = None
+    details: bool = False
+    """Whether MLflow is told ids and exact scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Checked:
 def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
     beside = finishing.circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
+    shared_key()  # a slip in it must not cost hours
     inputs = _prepared(options)
     with _opened(inputs, progress) as (session, folder):
         session = _measured(session, folder, progress)
@@ -188,7 +192,7 @@ def _say_what_is_there(folder: RunFolder, progress: Progress) -> None:
 
 def _publish(folder: RunFolder, finish: Finish, progress: Progress) -> str:
     try:
-        return finishing.publish(folder, finish.tracking_uri)
+        return finishing.publish(folder, finish.tracking_uri, details=finish.details)
     except GateError as error:
         progress.note(f"not published: {error}")
         return ""

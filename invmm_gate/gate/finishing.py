@@ -13,6 +13,7 @@ from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError
 from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
+from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, write_public_files
 from invmm_gate.gate.standing import refuse_misfit
 from invmm_gate.gate.witness import with_suites
 from invmm_gate.policy.conditions import refuse_other_conditions
@@ -22,12 +23,11 @@ from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.records import RunData, Verdict, Waiver
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
-from invmm_gate.report.to_html import render_html
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import METRICS, VERDICT
 
-REPORTS: Final = tuple(form.file for form in FORMATS.values())
+REPORTS: Final = (*(form.file for form in FORMATS.values()), *PUBLIC_FILES)
 OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *REPORTS)
 """The files that say how a run was judged."""
 
@@ -84,7 +84,10 @@ def decided(
 def report(
     folder: RunFolder, *, reveal: bool = False, note: Callable[[str], None] = lambda _: None
 ) -> tuple[Path, ...]:
-    """Render every format from the records; the files written. `note` is told of a format that is left out."""
+    """Render every format and the public edition from the records; the files written.
+
+    `note` is told of a format that is left out. Raises ConfigError for a key of the public names that cannot be used.
+    """
     data = folder.data()
     images = _images(folder, data) if reveal else ReportImages()
     rendered = _rendered(data, images, reveal=reveal)
@@ -94,12 +97,7 @@ def report(
         else:
             folder.forget(form.file)  # one of an earlier verdict must not stay
             note(f'{form.file} is left out; for it, `pip install "invmm-gate[{form.needs}]"`')
-    return tuple(folder.path / name for name in rendered)
-
-
-def redacted_report(data: RunData) -> bytes:
-    """report.html without pictures, whatever `--reveal` wrote into the folder: the one that an attestation names."""
-    return render_html(data).encode()
+    return (*(folder.path / name for name in rendered), *write_public_files(folder, data))
 
 
 def _rendered(data: RunData, images: ReportImages, *, reveal: bool) -> dict[str, str | bytes]:
@@ -121,27 +119,39 @@ def _images(folder: RunFolder, data: RunData) -> ReportImages:
     return ReportImages(probes=probes, copies={probe: found for probe, found in copies.items() if found})
 
 
-def publish(folder: RunFolder, tracking_uri: str | None) -> str:
+def publish(folder: RunFolder, tracking_uri: str | None, *, details: bool = False) -> str:
     """Log the run to MLflow; where it can be seen. Raises PublishError; the verdict stands all the same.
 
-    publish.json says `pending` before the first request and `published` after the last one. Without `tracking_uri`, a
-    pending run goes where it was to go. Reports are rendered anew, without pictures, whatever `--reveal` wrote into the
-    folder: no pixel of a probe or of a copy of it is ever sent. Raises RunFolderError for a verdict on other records.
+    The public edition is sent; with `details` the records with ids and exact scores. publish.json says `pending` before
+    the first request and `published` after the last one. Without `tracking_uri`, a pending run goes where it was to go.
+    Reports are rendered anew, without pictures, whatever `--reveal` wrote into the folder: no pixel of a probe or of a
+    copy of it is ever sent. Raises RunFolderError for a verdict on other records.
     """
     from invmm_gate.tracking.mlflow_log import MlflowTracker
     from invmm_gate.tracking.spool import mark_published, read, spool
 
-    data = folder.data()
-    refuse_misfit(folder.path, data)
+    sent = to_publish(folder, details=details)
     before = read(folder.path)
     uri = tracking_uri or (before.uri if before else "") or None
     spool(folder.path, uri=uri)
     try:
-        rendered = _rendered(data, ReportImages(), reveal=False)
-        texts = {name: content for name, content in rendered.items() if isinstance(content, str)}
-        place = MlflowTracker(uri).publish(data, folder.path, rendered=texts)
+        place = MlflowTracker(uri).publish(sent, folder.path, rendered=_texts(sent))
     except GateError as error:
         spool(folder.path, uri=uri, error=str(error))
         raise
     mark_published(folder.path, uri=uri, place=place)
     return place
+
+
+def to_publish(folder: RunFolder, *, details: bool) -> RunData:
+    """What `publish` sends of the records. Raises RunFolderError for a verdict on other records, ConfigError."""
+    data = folder.data()
+    refuse_misfit(folder.path, data)
+    return data if details else public_data(folder, data)
+
+
+def _texts(sent: RunData) -> dict[str, str]:
+    if sent.public:
+        return public_files(sent)
+    rendered = _rendered(sent, ReportImages(), reveal=False)
+    return {name: content for name, content in rendered.items() if isinstance(content, str)}

@@ -64,7 +64,7 @@ def judge(
     probes = [probe.id for probe in data.run.probe_set.probes]
     states = waiver_states(findings, waivers, probes, terms)
     decision = decide(findings)
-    notes = (*tolerated_error_notes(data, policy), *_waiver_notes(states))
+    notes = (*tolerated_error_notes(data, policy), *waiver_notes(states))
     return Verdict(
         schema_version=VERDICT_SCHEMA_VERSION,
         decision=decision,
@@ -195,7 +195,8 @@ def reasons_for(decision: Decision, findings: Sequence[Finding]) -> tuple[str, .
     return (*ordered[:_MOST_REASONS], *more)
 
 
-def _waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
+def waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
+    """One sentence for each waiver that covers nothing."""
     texts = {
         "expired": "expired on {waiver.expires} and does nothing",
         "unused": "covers no finding",

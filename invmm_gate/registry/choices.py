@@ -11,6 +11,7 @@ from invmm_gate.errors import ConfigError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
+from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.records import Weights
@@ -51,6 +52,8 @@ class GateChoices:
     """The alias that moves to a version that passed; empty = nothing is promoted."""
     release_name: str | None = None
     """The model that versions which pass are released as; by default `<name>-release`."""
+    details: bool = False
+    """Whether MLflow is told ids and exact scores."""
     runs: Path = Path(".invmm-gate/runs")
     """Folder of the run folders; the outbox lies beside it."""
     command: str = ""
@@ -133,6 +136,7 @@ class GateChoices:
             )
         load_policy(self.policy)
         self.circumstances(today=utc_now().date())
+        shared_key()
         self.conditions.revocations()
         self.trusted()
 

@@ -8,7 +8,6 @@ import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import load_roots
@@ -17,6 +16,7 @@ from invmm_gate.errors import GateError, PublishError, RegistryError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation
 from invmm_gate.gate.progress import Progress, Silent
+from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
@@ -26,9 +26,8 @@ from invmm_gate.registry.names import ERROR, LOG_ENTRY, REASON, RUN, STATE, VERD
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.tracking.contents import contents
-
-REPORT: Final = "report.html"
+from invmm_gate.runs.stages import VERDICT
+from invmm_gate.tracking.contents import publication_key
 
 
 class VersionGoneError(RegistryError):
@@ -94,7 +93,7 @@ def deliver(
             expected="a version that stays until it has a verdict",
             do=f"its report is in {parcel.run}",
         )
-    run_id = _published(Path(parcel.run), registry)
+    run_id = _published(parcel, registry)
     if parcel.roots is None:
         _tag_unsigned(registry, record, run_id)
         return Delivered(run_id=run_id, promoted=None)
@@ -157,32 +156,34 @@ def _tag_unsigned(registry: Registry, record: VersionRecord, run_id: str) -> Non
             return
 
 
-def _published(run: Path, registry: Registry) -> str:
+def _published(parcel: Parcel, registry: Registry) -> str:
     """The id of the MLflow run that holds report, verdict and attestation."""
-    folder = RunFolder(run)
-    data = folder.data()
+    folder = RunFolder(Path(parcel.run))
+    sent = finishing.to_publish(folder, details=parcel.details)
     try:
-        finishing.publish(folder, registry.uri)
+        finishing.publish(folder, registry.uri, details=parcel.details)
     except PublishError as error:
         raise RegistryDownError(error.found, expected=error.expected, do=error.do) from error
-    return registry.uploads.run_of(contents(data, run).key)
+    return registry.uploads.run_of(publication_key(sent))
 
 
 def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, scratch: Path) -> str:
     """The signed files in a folder of the version's own: versions with the same files share the gate's run.
 
-    The report is rendered from the records, as it was when it was signed: the run folder's may show pictures.
+    The public edition is rendered from the records, as it was when it was signed.
     """
-    run, folder = Path(parcel.run), f"{parcel.name}-v{parcel.version}"
-    report = scratch / REPORT
-    report.write_bytes(finishing.redacted_report(RunFolder(run).data()))
-    if sha256(report.read_bytes()).hexdigest() != evidence.statement.report_digest:
+    run, folder = RunFolder(Path(parcel.run)), f"{parcel.name}-v{parcel.version}"
+    files = public_files(public_data(run, run.data()))
+    if sha256(files[PUBLIC_REPORT].encode()).hexdigest() != evidence.statement.report_digest:
         raise RegistryError(
-            f"the records in {run} do not give the report that was signed",
-            expected="the records and the version of the gate that the signature is of",
+            f"the records in {run.path} do not give the report that was signed",
+            expected="the records, the version of the gate and the key of the public names that the signature is of",
             do="gate the version again",
         )
-    summary = (run / SUMMARY,) if (run / SUMMARY).is_file() else ()
-    for path in (report, run / "verdict.json", run / ATTESTATION, *summary):
+    for name in (PUBLIC_REPORT, VERDICT):
+        (scratch / name).write_text(files[name], encoding="utf-8")
+    verdict = run.path if parcel.details else scratch
+    summary = (run.path / SUMMARY,) if (run.path / SUMMARY).is_file() else ()
+    for path in (scratch / PUBLIC_REPORT, verdict / VERDICT, run.path / ATTESTATION, *summary):
         registry.uploads.add_file(run_id, path, folder)
     return f"{run_id}/{folder}"

@@ -11,10 +11,10 @@ from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.verification import open_statement
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.gate.inputs import Inputs
+from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
-from invmm_gate.registry.delivery import REPORT
 from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for
 from invmm_gate.registry.names import RUN, is_release, release_name
 
@@ -54,7 +54,7 @@ def _lies_in_our_run(registry: Registry, record: VersionRecord, said: Statement)
     place = record.tags.get(RUN, "")
     if not place or not registry.uploads.is_ours(place.partition("/")[0]):
         return False
-    report = registry.artefacts.read(f"runs:/{place}", REPORT)
+    report = registry.artefacts.read(f"runs:/{place}", PUBLIC_REPORT)
     return report is not None and sha256(report).hexdigest() == said.report_digest
 
 

@@ -34,5 +34,6 @@ def gate_command(choices: GateChoices) -> tuple[str, ...]:
         "--reviewers": choices.conditions.reviewers,
     }
     given = [f"{option}={value}" for option, value in values.items() if value is not None]
-    switches = ("--refuse-waivers",) if choices.conditions.refuse_waivers else ()
+    asked = {"--refuse-waivers": choices.conditions.refuse_waivers, "--details": choices.details}
+    switches = [switch for switch, on in asked.items() if on]
     return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, *switches, "--quiet")

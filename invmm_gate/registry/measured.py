@@ -76,6 +76,7 @@ def parcel_for(
         refuse_waivers=choices.conditions.refuse_waivers,
         log_entry=str(logged_at(choices.log, proof) or "") if choices.key is not None else "",
         reviewers=None if choices.conditions.reviewers is None else str(choices.conditions.reviewers.resolve()),
+        details=choices.details,
         created_at=now.isoformat(),
     )
 

@@ -47,6 +47,8 @@ class Parcel:
     """File of the keys that may have approved waivers, by its full path."""
     log_entry: str = ""
     """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
+    details: bool = False
+    """Whether MLflow is told ids and exact scores."""
     created_at: str = ""
     attempts: int = 0
     last_error: str = ""

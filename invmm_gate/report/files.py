@@ -10,6 +10,8 @@ RUN_FILES: Final = (
     ("scores.csv", "one row a probe, for a spreadsheet"),
     ("scores.parquet", "the same with types, where pyarrow is installed"),
     ("expectations.json", "what the data checks found"),
+    ("public/", "report, summary and verdict with hashed names and bands for scores: what may be handed on"),
+    ("public-ids.key", "the key of the hashed names; never to be handed on"),
     ("measurements.jsonl", "all that was measured, with the curves"),
     ("confirmations.jsonl", "how probes were confirmed; prompts that were found are in it"),
     ("run.json", "what was run on what; captions and paths are in it"),

@@ -4,6 +4,7 @@ from typing import Final
 
 from invmm_gate.records import Confirmation, Finding, Measurement, RunData
 from invmm_gate.report import texts
+from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
 
@@ -36,6 +37,7 @@ def _summary(data: RunData, rows: int) -> str:
     clean = cleaner(data, reveal=False)
     parts = [
         _verdict(data, clean, rows),
+        NOTE if data.public else "",
         _facts(data),
         _data_checks(data),
         _findings(data, clean, rows),

@@ -7,6 +7,7 @@ from typing import Final
 
 from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
 from invmm_gate.report import texts
+from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline import described_baseline
 from invmm_gate.report.charts import Panel, panels
 from invmm_gate.report.files import RUN_FILES
@@ -73,6 +74,8 @@ class ReportView:
     profile: str
     baseline: str
     reveal: bool
+    note: str
+    """How to read the figures of a public edition; empty in a full report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         profile=next((value for name, value in settings if name.rpartition(".")[2] == "profile"), ""),
         baseline=clean(described_baseline(data)),
         reveal=reveal,
+        note=NOTE if data.public else "",
     )
 
 
@@ -192,7 +196,7 @@ def facts(data: RunData) -> tuple[tuple[str, str], ...]:
     return (
         ("probes measured", texts.count(measured) if measured == total else texts.hits(measured, total)),
         ("inverted", texts.count(outcomes["inverted"])),
-        ("lowest InvMM", texts.score(min(scores, default=None))),
+        ("lowest InvMM, at most" if data.public else "lowest InvMM", texts.score(min(scores, default=None))),
         ("not inverted", texts.count(outcomes["not_inverted"])),
         ("above threshold", texts.count(outcomes["above_threshold"])),
         ("confirmed", texts.count(len(confirmed))),
@@ -224,7 +228,7 @@ def _probes(data: RunData, findings: Sequence[Finding], clean: Cleaner, book: Pi
             cluster=entry.cluster if entry else "",
             flagged=item.probe in flagged,
             waived=item.probe in waived,
-            detailed=number <= DETAILED or item.probe in flagged,
+            detailed=not data.public and (number <= DETAILED or item.probe in flagged),
             opened=item.probe in opened,
             private=entry if book.reveal else None,
         )

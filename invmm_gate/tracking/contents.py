@@ -30,10 +30,8 @@ _UPLOADED: Final = (
 )
 _REDACTED_REPORT: Final = '<meta name="invmm-gate-redacted" content="yes">'
 _IMAGE: Final = 'src="data:'
-_COLUMNS: Final = (
-    "probe", "group", "category", "outcome", "invmm", "invmm_above",
-    "hits", "trials", "steps", "evaluations", "seconds",
-)  # fmt: skip
+_COLUMNS: Final = ("probe", "group", "category", "outcome", "invmm", "invmm_above", "hits", "trials")
+_COST_COLUMNS: Final = ("steps", "evaluations", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +83,8 @@ def contents(
 ) -> RunContents:
     """Everything to log; `rendered` files stand in for the folder's own.
 
-    Raises PublishError where a file of the run folder cannot be read.
+    Of a public edition these files are sent and none of the folder's, and no probe gets a run of its own. Raises
+    PublishError where a file of the run folder cannot be read.
     """
     guard = Guard(data.private_texts)
     files, withheld = _files(data, folder, guard, rendered)
@@ -93,17 +92,18 @@ def contents(
     params = {name: value for name, value in flattened(data.run.inputs) if guard.passes(value)}
     tags = _tags(data) | ({"invmm.withheld": ", ".join(withheld)} if withheld else {})
     return RunContents(
-        key=_key(data),
+        key=publication_key(data),
         name=safe_name(f"{data.run.model.name} {data.run.run_id}"),
         tags={name: value[:TAG_LIMIT] for name, value in tags.items() if guard.passes(value)},
         params=unique_names(params),
         metrics=_metrics(data),
         files=files,
-        probes=tuple(_probe(item, data) for item in ranked[:child_runs]),
+        probes=() if data.public else tuple(_probe(item, data) for item in ranked[:child_runs]),
     )
 
 
-def _key(data: RunData) -> str:
+def publication_key(data: RunData) -> str:
+    """The tag by which a run that was sent is found again; of a public edition it tells no more than the edition."""
     results = [[asdict(item) for item in data.measurements], [asdict(item) for item in data.confirmations]]
     verdict = asdict(data.verdict) if data.verdict else None
     text = json.dumps([data.run.fingerprint, verdict, results], sort_keys=True, default=str)
@@ -114,6 +114,7 @@ def _tags(data: RunData) -> dict[str, str]:
     run, verdict = data.run, data.verdict
     return {
         "invmm.verdict": verdict.decision if verdict else "not_judged",
+        "invmm.edition": "public" if data.public else "details",
         "invmm.reasons": " | ".join(verdict.reasons) if verdict else "",
         "invmm.fingerprint": run.fingerprint,
         "invmm.run_id": run.run_id,
@@ -143,11 +144,18 @@ def _metrics(data: RunData) -> dict[str, float]:
             "replication_share_max": max(shares, default=None),
             "findings": sum(item.waiver is None for item in findings),
             "findings_waived": sum(item.waiver is not None for item in findings),
-            "evaluations": sum(item.evaluations for item in data.measurements),
-            "confirmation_evaluations": sum(item.evaluations for item in data.confirmations),
-            "seconds": sum(data.seconds.values()),
         }
+        | ({} if data.public else _costs(data))
     )
+
+
+def _costs(data: RunData) -> dict[str, float]:
+    """Sums over probes that tell how soon they were inverted, the more so the fewer there are."""
+    return {
+        "evaluations": sum(item.evaluations for item in data.measurements),
+        "confirmation_evaluations": sum(item.evaluations for item in data.confirmations),
+        "seconds": sum(data.seconds.values()),
+    }
 
 
 def _probe(item: Measurement, data: RunData) -> ProbeContents:
@@ -187,12 +195,16 @@ def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
 
 def _files(data: RunData, folder: Path, guard: Guard, rendered: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The files to upload, and the names of those held back because they hold something private."""
-    stored = (name for name in _UPLOADED if name not in rendered)
-    found = dict(rendered) | {name: text for name in stored if (text := _read(folder / name)) is not None}
-    found["confirmations.jsonl"] = "".join(_confirmations(data))
+    found = dict(rendered) | ({} if data.public else _stored(data, folder, rendered))
     found["probes.json"] = _table(data)
     allowed = {name: text for name, text in found.items() if text and _may_leave(name, text, guard)}
     return allowed, sorted(name for name, text in found.items() if text and name not in allowed)
+
+
+def _stored(data: RunData, folder: Path, rendered: Mapping[str, str]) -> dict[str, str]:
+    names = (name for name in _UPLOADED if name not in rendered)
+    found = {name: text for name in names if (text := _read(folder / name)) is not None}
+    return found | {"confirmations.jsonl": "".join(_confirmations(data))}
 
 
 def _may_leave(name: str, text: str, guard: Guard) -> bool:
@@ -218,12 +230,13 @@ def _confirmations(data: RunData) -> Sequence[str]:
 
 def _table(data: RunData) -> str:
     """All probes as the table format that MLflow shows: columns and rows."""
+    columns = _COLUMNS if data.public else (*_COLUMNS, *_COST_COLUMNS)
     rows = [
         (
             item.probe, item.group, item.category, item.outcome, item.invmm, item.invmm_above,
             item.share.hits if item.share else None, item.share.trials if item.share else None,
             item.steps, item.evaluations, data.seconds.get(item.probe),
-        )
+        )[:len(columns)]
         for item in data.measurements
     ]  # fmt: skip
-    return json.dumps({"columns": _COLUMNS, "data": rows}, indent=None, sort_keys=True)
+    return json.dumps({"columns": columns, "data": rows}, indent=None, sort_keys=True)

@@ -150,11 +150,12 @@ def test_a_block_is_signed_and_refused(finished: World):
 
 
 def test_signing_says_when_the_report_at_hand_is_not_the_one_that_is_signed(passed: World):
-    assert call("report", passed.run, "--reveal").code == 0
+    (passed.run / "public" / "report.html").write_text("<p>PASS</p>")
     called = call(*sign(passed))
     assert called.code == 0
     assert called.err == (
-        f"note: {passed.run}/report.html is not the one that was signed; `invmm-gate report {passed.run}` writes that\n"
+        f"note: {passed.run}/public/report.html is not the one that was signed;"
+        f" `invmm-gate report {passed.run}` writes that\n"
     )
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from invmm_gate.cli.app import app
 from invmm_gate.gate.finishing import REPORTS
+from invmm_gate.gate.public_edition import PUBLIC_FILES
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.stages import CONFIRMING, MEASURE, METRICS, VERDICT
@@ -63,7 +64,7 @@ def test_every_file_has_one_stage_that_writes_it():
         f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records, *CONFIRMING.folders)
     }
     assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, EXPECTATIONS, METRICS)}
-    always = {form.file for form in FORMATS.values() if not form.needs}
+    always = {form.file for form in FORMATS.values() if not form.needs} | set(PUBLIC_FILES)
     assert set(outs("report")) == {f"{RUN}/{name}" for name in REPORTS if name in always}
     assert outs("verdict") == {}
 

@@ -1,5 +1,6 @@
 """A verdict is signed as it is, and holds only for the files, policy and probes that it was reached with."""
 
+import base64
 import datetime
 import json
 import os
@@ -20,6 +21,7 @@ from invmm_gate.errors import ConfigError, GateError, ModelError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from invmm_gate.gate.finishing import Circumstances
+from invmm_gate.gate.public_edition import public_names
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
@@ -113,7 +115,7 @@ def test_a_real_check_that_passes_is_signed_and_holds_for_its_model_only(finishe
     assert said.probe_set_digest == record["probe_set"]["digest"]
     assert (said.seed, said.profile, said.weights) == (0, "gate", record["model"]["weights"])
     assert said.versions == record["inputs"]["versions"]
-    assert said.report_digest == sha(finished.run / "report.html")
+    assert said.report_digest == sha(finished.run / "public" / "report.html")
     files = [finished.run / name for name in ("measurements.jsonl", "confirmations.jsonl")]
     assert said.results_digest == digest_of(
         ModelFile(path=path.name, size=path.stat().st_size, sha256=sha(path)) for path in files
@@ -147,17 +149,22 @@ def test_a_new_verdict_or_measurement_does_away_with_the_old_attestation(finishe
     assert attestation.exists(), "a report changes no verdict"
 
 
-def test_the_report_that_is_named_is_the_one_without_pictures(desk: Desk, finished: World):
-    assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
-    redacted = sha(finished.run / "report.html")
+def test_the_report_that_is_named_is_the_public_one_whatever_the_other_shows(desk: Desk, finished: World):
+    policy = str(finished.policy(LENIENT, "lenient"))
+    assert call("judge", finished.run, "--policy", policy).code == 0
+    public = finished.run / "public" / "report.html"
+    travelling = sha(public)
     finishing.report(RunFolder(finished.run), reveal=True)
-    assert sha(finished.run / "report.html") != redacted
-    attestation = desk.sign(RunFolder(finished.run), now=later(), policy=str(finished.folder / "lenient.yaml"))
+    assert sha(public) == travelling
+    attestation = desk.sign(RunFolder(finished.run), now=later(), policy=policy)
+    assert desk.verify(MEMORIZING, attestation, policy=policy, now=later()).report_digest == travelling
+    assert report_is_attested(finished.run)
+    public.write_text(public.read_text().replace("PASS", "BLOCK"))
     assert not report_is_attested(finished.run)
-    policy = str(finished.folder / "lenient.yaml")
-    assert desk.verify(MEMORIZING, attestation, policy=policy, now=later()).report_digest == redacted
     assert call("report", finished.run).code == 0
     assert report_is_attested(finished.run)
+    public.unlink()
+    assert not report_is_attested(finished.run)
 
 
 def test_no_byte_of_the_weights_can_be_changed(desk: Desk, tiny: Path):
@@ -336,10 +343,13 @@ def beside(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, tiny: Path):
-    attestation = desk.sign(waived(desk, tiny), **beside())
+    run = waived(desk, tiny)
+    attestation = desk.sign(run, **beside())
     said = desk.verify(tiny, attestation)
     assert said.decision == "pass_with_waiver"
-    assert said.waivers == (exception(line=0),)
+    name = public_names(run, run.run()).of("p1")
+    assert said.waivers == (exception(line=0, probe=name, reason="withheld"),)
+    assert b'"p1"' not in base64.b64decode(json.loads(attestation.read_bytes())["payload"])
     with pytest.raises(VerificationError, match="waivers: 1 used; expected none, as --refuse-waivers says"):
         desk.verify(tiny, attestation, allow_waivers=False)
 

@@ -24,6 +24,10 @@ CONTRACT = {
     "scores.csv",
     "scores.parquet",
     "expectations.json",
+    "public/report.html",
+    "public/summary.md",
+    "public/verdict.json",
+    "public-ids.key",
     "inversions/p1.safetensors",
     "inversions/p2.safetensors",
 }
@@ -44,10 +48,11 @@ def files(world: World) -> set[str]:
     return {path.relative_to(world.run).as_posix() for path in world.run.rglob("*") if path.is_file()}
 
 
-def schema_errors(world: World) -> list[str]:
+def schema_errors(world: World, verdict: str = "verdict.json") -> list[str]:
     schema = json.loads(resources.files("invmm_gate").joinpath("policy", "verdict.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(world.verdict())]
+    said = json.loads((world.run / verdict).read_text())
+    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(said)]
 
 
 def test_the_memorizing_checkpoint_is_blocked_with_exit_code_10_and_its_evidence(checked):
@@ -71,7 +76,7 @@ def test_the_run_folder_holds_the_files_of_the_contract_and_no_others(checked):
 
 def test_the_verdict_obeys_the_shipped_schema(checked):
     world, _ = checked
-    assert schema_errors(world) == []
+    assert schema_errors(world) == schema_errors(world, "public/verdict.json") == []
     assert world.verdict()["decision"] == "block"
     assert world.verdict()["fingerprint"] == json.loads((world.run / "run.json").read_text())["fingerprint"]
 

@@ -7,6 +7,10 @@ import sqlite3
 
 import pytest
 
+from invmm_gate.gate import finishing
+from invmm_gate.report.bands import INVMM_EDGES
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.tracking.contents import publication_key
 from invmm_gate.tracking.spool import read
 from tests.gate.world import CAPTION, SOURCE, World, call
 
@@ -57,15 +61,47 @@ def test_a_dead_server_changes_neither_verdict_nor_exit_code_and_the_run_is_sent
 
 
 def test_a_tracked_check_logs_to_a_database_in_the_working_folder_and_says_where(finished, tmp_path):
-    called = check_tracked(finished, "--json")
+    called = check_tracked(finished, "--details", "--json")
     assert called.code == 10
     assert called.err == ""
     assert json.loads(called.out)["published"].startswith(f"sqlite:///{tmp_path}/mlflow.db")
     assert read(finished.run).state == "published"
     probes = rows(tmp_path / "mlflow.db", "select value from tags where key = 'invmm.probe' order by value")
     assert probes == [("p1",), ("p100000",), ("p100001",), ("p16",), ("p2",)]
-    check_tracked(finished)
+    check_tracked(finished, "--details")
     assert len(rows(tmp_path / "mlflow.db", "select * from tags where key = 'invmm.key'")) == 1, "sent once"
+
+
+def test_without_details_mlflow_gets_the_public_edition_and_no_run_or_figure_of_a_probe(finished, tmp_path):
+    called = check_tracked(finished)
+    assert called.code == 10
+    database = tmp_path / "mlflow.db"
+    sent = {path.name: path.read_text() for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
+    assert sent.keys() == {"report.html", "summary.md", "verdict.json", "probes.json"}
+    for name in ("report.html", "summary.md", "verdict.json"):
+        assert sent[name] == (finished.run / "public" / name).read_text()
+    assert rows(database, "select value from tags where key in ('invmm.probe', 'mlflow.parentRunId')") == []
+    assert rows(database, "select value from tags where key = 'invmm.edition'") == [("public",)]
+    metrics = dict(rows(database, "select key, value from metrics"))
+    assert metrics["inverted"] == 2
+    assert metrics["invmm_min"] in INVMM_EDGES
+    assert not {"evaluations", "confirmation_evaluations", "seconds"} & metrics.keys()
+    table = json.loads(sent["probes.json"])
+    assert table["columns"] == ["probe", "group", "category", "outcome", "invmm", "invmm_above", "hits", "trials"]
+    assert all(re.fullmatch(r"p-[0-9a-f]{16}", row[0]) for row in table["data"])
+
+    again = call("publish", finished.run)
+    assert again.out.removeprefix("logged: ").strip() in called.out, "sent once"
+    assert call("publish", finished.run, "--details").out != again.out
+    assert len(rows(database, "select * from tags where key = 'invmm.key'")) == 2
+
+
+def test_the_tag_by_which_a_run_is_found_again_is_no_hash_of_exact_scores(finished, tmp_path):
+    check_tracked(finished)
+    (key,) = rows(tmp_path / "mlflow.db", "select value from tags where key = 'invmm.key'")
+    exact = publication_key(RunFolder(finished.run).data())
+    assert key[0] != exact
+    assert key[0] == publication_key(finishing.to_publish(RunFolder(finished.run), details=False))
 
 
 def test_no_track_sends_nothing_and_marks_nothing(checked, tmp_path):
@@ -74,7 +110,7 @@ def test_no_track_sends_nothing_and_marks_nothing(checked, tmp_path):
 
 
 def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tmp_path):
-    called = check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
+    called = check_tracked(finished, "--reveal", "--details", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
     assert called.code == 10
     assert "data:image/png" in (finished.run / "report.html").read_text()
     sent = {path.name: path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
@@ -86,7 +122,7 @@ def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tm
 
 
 def test_private_texts_and_pixels_appear_nowhere_on_the_trackers_disk(finished, tmp_path):
-    check_tracked(finished, "--reveal", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
+    check_tracked(finished, "--reveal", "--details", "--tracking-uri", f"sqlite:///{tmp_path}/local.db")
     stored = [tmp_path / "local.db", *(path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file())]
     pictures = [path.read_bytes() for path in (finished.run / "copies").rglob("*.png")]
     assert pictures

@@ -64,6 +64,7 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
         conditions=Conditions(
             revoked=tmp_path / "revoked.yaml", max_age=30, refuse_waivers=True, reviewers=tmp_path / "reviewer.pub"
         ),
+        details=True,
         runs=tmp_path / "runs",
     )
     given = gate_command(every)
@@ -73,6 +74,7 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
         assert context.params["alias"] == ""
         assert str(context.params["runs"]) == str(tmp_path / "runs")
         assert (context.params["max_age"], context.params["refuse_waivers"]) == (30, True)
+        assert context.params["details"] is True
         assert context.params["revoked"] == tmp_path / "revoked.yaml"
         assert context.params["reviewers"] == tmp_path / "reviewer.pub"
 

@@ -12,6 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from invmm_gate.errors import PublishError
 from invmm_gate.report.images import ReportImages
+from invmm_gate.report.public import public
+from invmm_gate.report.public_names import PublicNames
 from invmm_gate.report.to_html import render_html
 from invmm_gate.tracking import mlflow_log
 from invmm_gate.tracking.mlflow_log import MlflowTracker
@@ -219,3 +221,17 @@ def test_publishing_sets_no_global_tracking_uri(data, tmp_path, here):
     MlflowTracker(f"sqlite:///{tmp_path}/other.db").publish(make_data("9" * 64), fill(Path(tmp_path / "r2"), data))
     assert mlflow.get_tracking_uri() == before
     assert (tmp_path / "mlartifacts").is_dir()
+
+
+def test_of_a_public_edition_nothing_of_the_run_folder_and_no_probe_by_itself_is_sent(data, folder, here):
+    edition = public(data, PublicNames.under(bytes(32), data.run.probe_set.probes))
+    MlflowTracker().publish(edition, folder, rendered={"report.html": render_html(edition)})
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path.cwd()}/mlflow.db")
+    (parent,) = parents(client)
+    assert children(client, parent) == []
+    assert artefacts(client, parent) == {"report.html", "probes.json"}
+    assert parent.data.tags["invmm.edition"] == "public"
+    assert parent.data.tags["invmm.child_runs"] == "0 of 3 probes, most memorized first"
+    assert (parent.data.metrics["invmm_min"], parent.data.metrics["replication_share_max"]) == (0.01, 1.0)
+    assert "evaluations" not in parent.data.metrics
+    assert "measure.steps" not in parent.data.params, "an input that is not known to be harmless"

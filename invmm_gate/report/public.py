@@ -1,0 +1,196 @@
+"""The public edition: a run's records as anybody may see them. What is not listed here as public is left out.
+
+A reader without the key cannot link a probe's name to an image, and no figure of a single probe is exact: exact scores
+tell which images a model was trained on. Digests, settings, thresholds, counts and the decision are what they were.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Final
+
+from invmm_gate.policy.verdict import reasons_for, waiver_notes
+from invmm_gate.records import (
+    Confirmation,
+    Finding,
+    Measurement,
+    ModelManifest,
+    Probe,
+    RunData,
+    RunRecord,
+    SuiteRecord,
+    Verdict,
+    Waiver,
+)
+from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
+from invmm_gate.report.public_names import PublicNames
+
+WITHHELD: Final = "withheld"
+"""Stands for a text that somebody wrote, as it may name what is private."""
+
+INPUTS: Final = frozenset(
+    ("model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm")
+) | {"metric", "seed", "rows", "device", "threads", "code", "versions"}
+"""Inputs of a run that say nothing of a single probe."""
+
+OF_PROBE: Final[dict[tuple[str, str], str]] = {
+    ("invmm_below", "block"): "{probe} is easier to reproduce than the limit on InvMM allows",
+    ("invmm_below", "inconclusive"): "{probe} was stopped too early to be held against the limit on InvMM",
+    ("confirmed", "block"): "an input that a user could give replicates {probe}",
+    ("confirmed", "inconclusive"): "the confirmation of {probe} is missing or unfinished",
+    ("below_controls", "block"): "{probe} is an outlier against the controls",
+    ("below_controls", "inconclusive"): "{probe} has neither a score nor a share of replicating samples",
+    ("regression", "block"): "{probe} is easier to reproduce than in the baseline",
+    ("regression", "inconclusive"): "{probe} was stopped too early to be compared with the baseline",
+    ("coverage", "inconclusive"): "{probe} broke",
+    ("records", "inconclusive"): "the records of {probe} cannot be trusted",
+}
+"""What a finding of a rule and an effect says of a probe; its own message has the probe's figures."""
+OF_RUN: Final = {
+    "coverage": "too little was measured",
+    "self_check": "a self-check failed or is missing",
+    "records": "the records cannot be trusted",
+    "metric": "the copy metric is unfit, or none that the policy lists",
+    "settings": "the run was measured or confirmed in another way than the policy asks",
+}
+"""What a finding says of the whole run; its own message may name probes."""
+_LIMITED: Final = frozenset(("invmm_below", "confirmed", "below_controls"))
+"""Rules whose limit is the policy's. That of `regression` is a score of the baseline."""
+
+
+def public(data: RunData, names: PublicNames) -> RunData:
+    """The records without ids, texts and exact figures of single probes, in an order that tells nothing either."""
+    measurements = (_measurement(item, names) for item in data.measurements)
+    confirmations = (_confirmation(item, names) for item in data.confirmations)
+    return RunData(
+        run=_run(data.run, names),
+        self_checks=tuple(replace(check, detail="") for check in data.self_checks),
+        measurements=tuple(sorted(measurements, key=lambda item: item.probe)),
+        confirmations=tuple(sorted(confirmations, key=lambda item: (item.probe, item.method))),
+        suites=tuple(_suite(suite, names) for suite in data.suites),
+        verdict=None if data.verdict is None else _verdict(data, data.verdict, names),
+        digests=data.digests,
+        public=True,
+    )
+
+
+def _run(run: RunRecord, names: PublicNames) -> RunRecord:
+    probes = sorted((_probe(probe, names) for probe in run.probe_set.probes), key=lambda probe: probe.id)
+    return replace(
+        run,
+        model=_model(run.model),
+        probe_set=replace(run.probe_set, folder="", probes=tuple(probes), checks=None),
+        inputs={name: value for name, value in run.inputs.items() if name in INPUTS},
+        context=_context(run.context, names),
+    )
+
+
+def _model(model: ModelManifest) -> ModelManifest:
+    return replace(model, path="", adapters=tuple(PurePath(adapter).name for adapter in model.adapters))
+
+
+def _context(context: Mapping[str, object], names: PublicNames) -> dict[str, object]:
+    """What a report warns of."""
+    said: dict[str, object] = {"guidance_distilled": context.get("guidance_distilled") is True}
+    cut = context.get("truncated_captions")
+    if isinstance(cut, Mapping) and cut:
+        said["truncated_captions"] = {names.of(str(probe)): True for probe in cut}
+    return said
+
+
+def _probe(probe: Probe, names: PublicNames) -> Probe:
+    return Probe(
+        id=names.of(probe.id),
+        path="",
+        sha256="",
+        group=probe.group,
+        line=0,
+        category=probe.category,
+        cluster=names.of_cluster(probe.cluster),
+    )
+
+
+def _measurement(item: Measurement, names: PublicNames) -> Measurement:
+    return Measurement(
+        probe=names.of(item.probe),
+        group=item.group,
+        category=item.category,
+        outcome=item.outcome,
+        invmm=score_band(item.invmm),
+        invmm_above=bound_band(item.invmm_above),
+        invmm_spread=None,
+        share=share_band(item.share),
+        steps=0,
+        evaluations=0,
+        guidance_scale=None,
+        trials=(),
+        reason=WITHHELD if item.reason else "",
+    )
+
+
+def _confirmation(item: Confirmation, names: PublicNames) -> Confirmation:
+    hits, interval = counts_band(item.hits, item.trials, item.interval)
+    return Confirmation(
+        probe=names.of(item.probe),
+        method=item.method,
+        status=item.status,
+        hits=hits,
+        trials=item.trials,
+        interval=interval,
+        evaluations=0,
+        closest=None,
+    )
+
+
+def _suite(suite: SuiteRecord, names: PublicNames) -> SuiteRecord:
+    found = (replace(item, rows=tuple(sorted(map(names.of, item.rows)))) for item in suite.expectations)
+    return replace(suite, expectations=tuple(found))
+
+
+def _verdict(data: RunData, verdict: Verdict, names: PublicNames) -> Verdict:
+    findings = tuple(sorted((_finding(item, names) for item in verdict.findings), key=_place))
+    states = tuple(replace(state, waiver=_waiver(state.waiver, names)) for state in verdict.waivers)
+    return replace(
+        verdict,
+        reasons=(*reasons_for(verdict.decision, findings), *_tolerated(data, verdict), *waiver_notes(states)),
+        findings=findings,
+        waivers=states,
+        baseline=None if verdict.baseline is None else replace(verdict.baseline, reason=WITHHELD),
+    )
+
+
+def _place(finding: Finding) -> tuple[bool, str, str, str]:
+    """By nothing that could tell of the probe set's order."""
+    return (finding.waiver is not None, finding.effect, finding.rule, finding.probe or "")
+
+
+def _finding(finding: Finding, names: PublicNames) -> Finding:
+    probe = None if finding.probe is None else names.of(finding.probe)
+    return Finding(
+        rule=finding.rule,
+        effect=finding.effect,
+        probe=probe,
+        message=_message(finding, probe),
+        limit=finding.limit if finding.rule in _LIMITED else None,
+        waiver=None if finding.waiver is None else _waiver(finding.waiver, names),
+    )
+
+
+def _message(finding: Finding, probe: str | None) -> str:
+    if probe is None:
+        return OF_RUN.get(finding.rule, f"the rule {finding.rule} could not be decided")
+    said = OF_PROBE.get((finding.rule, finding.effect), "{probe} has a finding of another rule")
+    return said.format(probe=probe)
+
+
+def _waiver(waiver: Waiver, names: PublicNames) -> Waiver:
+    probe = None if waiver.probe is None else names.of(waiver.probe)
+    return replace(waiver, probe=probe, reason=WITHHELD, line=0)
+
+
+def _tolerated(data: RunData, verdict: Verdict) -> tuple[str, ...]:
+    """Controls that broke without a finding."""
+    found = {finding.probe for finding in verdict.findings}
+    broken = [item for item in data.measurements if item.outcome == "error" and item.probe not in found]
+    said = f"{len(broken)} controls broke, which the policy allows for, and count against the model"
+    return (said,) if broken else ()
