@@ -87,7 +87,7 @@ def _refuse_own_approval(statement: Statement, key: SigningKey) -> None:
     own = next((waiver for waiver in statement.waivers if waiver.approved_by == key.key_id), None)
     if own is not None:
         raise ConfigError(
-            f"the waiver of {own.owner} for {own.probe} is approved by the key that is to sign the verdict",
+            f"the waiver of {own.owner} is approved by the key that is to sign the verdict",
             expected="two keys: who gates does not approve",
             do="let a reviewer approve the waivers",
         )

@@ -348,7 +348,7 @@ def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, ti
     said = desk.verify(tiny, attestation)
     assert said.decision == "pass_with_waiver"
     name = public_names(run, run.run()).of("p1")
-    assert said.waivers == (exception(line=0, probe=name, reason="withheld"),)
+    assert said.waivers == (waiver(line=0, probe=name, reason="withheld"),)
     assert b'"p1"' not in base64.b64decode(json.loads(attestation.read_bytes())["payload"])
     with pytest.raises(VerificationError, match="waivers: 1 used; expected none, as --refuse-waivers says"):
         desk.verify(tiny, attestation, allow_waivers=False)
