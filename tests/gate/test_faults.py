@@ -174,8 +174,8 @@ def test_a_disk_that_is_full_from_the_start_is_said_in_one_line(world, small_dis
 def test_a_disk_that_fills_up_keeps_what_was_measured_and_the_run_goes_on_after_room_was_made(
     world, checked, small_disk
 ):
-    disk = small_disk(256)
-    (disk / "ballast").write_bytes(b"x" * 200_000)
+    disk = small_disk(384)
+    (disk / "ballast").write_bytes(b"x" * 330_000)
     called = world.check("--out", disk / "run")
     assert called.code == 11
     assert "the disk is full" in called.error
