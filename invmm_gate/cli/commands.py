@@ -38,6 +38,7 @@ WeightsOption = Annotated[
 ]
 Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Environment = Annotated[str | None, typer.Option(help="Approved environment. Default: $INVMM_GATE_ENVIRONMENT.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
 Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show probe images and copies in the report.")]
@@ -62,6 +63,7 @@ def check(
     weights: WeightsOption = None,
     lora: Lora = None,
     sscd: Sscd = None,
+    environment: Environment = None,
     waivers: Waivers = None,
     baseline: Baseline = None,
     reveal: Reveal = False,
@@ -76,7 +78,9 @@ def check(
     from invmm_gate.gate.check import check as run_check
     from invmm_gate.gate.inputs import Options
     from invmm_gate.registry.source import local_checkpoint
+    from invmm_gate.runs.installed import require_environment
 
+    require_environment(environment)  # before a model is downloaded from the registry
     options = Options(
         model=Path(model),
         policy=policy,
@@ -89,6 +93,7 @@ def check(
         weights=weights,
         loras=tuple(lora or ()),
         sscd=sscd,
+        environment=environment,
         command=_command(),
     )
     finish = Finish(waivers=waivers, baseline=baseline, reveal=reveal, track=track, tracking_uri=tracking_uri)
@@ -115,6 +120,7 @@ def measure(
     weights: WeightsOption = None,
     lora: Lora = None,
     sscd: Sscd = None,
+    environment: Environment = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> int:
@@ -135,6 +141,7 @@ def measure(
         weights=weights,
         loras=tuple(lora or ()),
         sscd=sscd,
+        environment=environment,
         command=_command(),
     )
     with TerminalProgress(quiet=quiet) as progress:
@@ -181,7 +188,9 @@ def judge(
     from invmm_gate.gate import finishing
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.runs.installed import require_environment
 
+    require_environment()
     folder = RunFolder(run)
     today = _today()
     rules, beside = load_policy(policy), finishing.circumstances(waivers, baseline, today=today)

@@ -113,7 +113,7 @@ class RunFolder:
         found = self.run()
         changed = changed_inputs(found, run)
         if changed and not replacing:
-            raise another_run(self.path, changed)
+            raise another_run(self.path, changed, found=found, asked=run)
         if changed:
             found = self._replaced(found, run, changed)
         for name in MEASURE.records:
@@ -137,8 +137,8 @@ class RunFolder:
         The policy may be another than the one that the run was measured under. With `replacing`, confirmations under
         another plan make way.
         """
-        if changed := changed_for_confirming(self.run(), run):
-            raise another_run(self.path, changed)
+        if changed := changed_for_confirming(measured := self.run(), run):
+            raise another_run(self.path, changed, found=measured, asked=run)
         found = self.confirmed()
         changed = found.differences(plan) if found else [CONFIRM] if (self.path / CONFIRMATIONS).exists() else []
         if changed and not replacing:
