@@ -1,14 +1,10 @@
 """The run folder of DESIGN 4: the only reader and writer of its records."""
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
-
-from filelock import FileLock, Timeout
+from typing import TypeVar
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
@@ -32,6 +28,7 @@ from invmm_gate.runs.identity import (
     refuse_orphans,
 )
 from invmm_gate.runs.jsonio import from_json, to_json
+from invmm_gate.runs.lock import folder_lock, refuse_locked
 from invmm_gate.runs.stages import (
     CONFIRM,
     CONFIRMATIONS,
@@ -44,9 +41,6 @@ from invmm_gate.runs.stages import (
     VERDICT,
     Stage,
 )
-
-_LOCK: Final = ".lock"
-_HOLDER: Final = ".lock-holder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,30 +63,13 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises RunFolderError at once if another holds it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK, timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise RunFolderError(
-                f"{self.path} is in use by {self._holder()}",
-                expected="one run a folder",
-                do="wait for that run, or give another --out",
-            ) from error
-        except OSError as error:
-            raise explained(error, self.path) from error
-        try:
+        with folder_lock(self.path):
             remove_leftovers(self.path)
-            write_whole(self.path / _HOLDER, f"process {os.getpid()} on {socket.gethostname()}")
             yield
-        finally:
-            lock.release()
 
     def refuse_if_in_use(self) -> None:
         """Raise RunFolderError if another process holds the folder; found before minutes go into loading."""
-        if (self.path / _LOCK).exists():
-            with self.locked():
-                return
+        refuse_locked(self.path)
 
     @contextmanager
     def existing_locked(self) -> Iterator[None]:
@@ -243,7 +220,3 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise explained(error, self.path / name) from error
-
-    def _holder(self) -> str:
-        holder = self.path / _HOLDER
-        return holder.read_text() if holder.exists() else "another process"
