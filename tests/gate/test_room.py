@@ -13,9 +13,10 @@ from invmm_gate.errors import MeasurementError, RunFolderError
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.room import require_room
 from invmm_gate.gate.session import Session, open_session
+from invmm_gate.probes.curate import init_probe_set
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.test_text_to_image import MODEL, POLICY
-from tests.gate.world import World
+from tests.gate.world import World, add_picture
 
 BLOCK = 4096
 Needed = Callable[[Session], int]
@@ -58,8 +59,11 @@ def test_more_seeds_and_longer_curves_need_more_room(pristine: World, needed: Ne
         assert needed(replace(session, settings=replace(session.settings, **change))) > needed(session)
 
 
-def test_the_distribution_of_a_soft_prompt_is_counted(pristine: World, needed: Needed) -> None:
-    world = World(pristine.folder, MODEL)
+def test_the_distribution_of_a_soft_prompt_is_counted(tmp_path: Path, needed: Needed) -> None:
+    world = World(tmp_path / "text", MODEL)
+    init_probe_set(world.probes)
+    for number, group in ((1, "duplicated"), (100_000, "control"), (100_001, "control")):
+        add_picture(world, number, group, size=32)
     settings = POLICY["measure"]["settings"] | {"long_captions": "truncate"}
     policy = POLICY | {"measure": POLICY["measure"] | {"settings": settings}}
     caption = session_of(world, world.policy(policy, "text"))
