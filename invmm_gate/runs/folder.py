@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.runs.chain import note_row, refuse_unnoted
 from invmm_gate.runs.digests import record_digests
 from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.files import (
@@ -25,6 +26,7 @@ from invmm_gate.runs.identity import (
     as_confirmed,
     changed_for_confirming,
     changed_inputs,
+    measured_fingerprint,
     refuse_orphans,
 )
 from invmm_gate.runs.jsonio import from_json, to_json
@@ -93,8 +95,7 @@ class RunFolder:
             raise another_run(self.path, changed, found=found, asked=run)
         if changed:
             found = self._replaced(found, run, changed)
-        for name in MEASURE.records:
-            drop_torn_line(self.path / name)
+        self._go_on_after(MEASURE)
         return found
 
     def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
@@ -129,7 +130,18 @@ class RunFolder:
         kept = replace(found, policy=plan.policy) if found and not changed else plan
         if kept != found:
             self.note_confirmed(kept)
-        drop_torn_line(self.path / CONFIRMATIONS)
+        self._go_on_after(CONFIRMING)
+
+    def _go_on_after(self, stage: Stage) -> None:
+        for name in stage.records:
+            drop_torn_line(self.path / name)
+        self.refuse_edited()
+
+    def refuse_edited(self) -> None:
+        """Raise RunFolderError, naming file and line, for a record that this run did not write so."""
+        root = measured_fingerprint(self.run())
+        for stage in (MEASURE, CONFIRMING):
+            refuse_unnoted(self.path, stage, root=root)
 
     def end(self, stage: Stage) -> None:
         """Records in the probe set's order, so that equal runs give equal files; every file of the stage is there."""
@@ -160,7 +172,9 @@ class RunFolder:
     def append(self, record: Measurement | Confirmation | SelfCheck) -> None:
         """Add one record to its file, whole and flushed."""
         name = {Measurement: MEASUREMENTS, Confirmation: CONFIRMATIONS, SelfCheck: SELF_CHECKS}[type(record)]
-        append_line(self.path / name, to_json(record))
+        stage, row = CONFIRMING if name in CONFIRMING.rows else MEASURE, to_json(record)
+        note_row(self.path / stage.chain, row, root=lambda: measured_fingerprint(self.run()))
+        append_line(self.path / name, row)
 
     def note_seconds(self, probe: str, seconds: float) -> None:
         """Wall time of a probe; kept apart from its measurement, which is byte-identical when repeated."""
