@@ -31,7 +31,9 @@ CONTRACT = {
 BESIDES = {
     "self_checks.jsonl",
     "timings.jsonl",
+    "measure.chain",
     "confirm.json",
+    "confirm.chain",
     "metrics.json",
     "expectations.json",
     ".lock",
