@@ -13,8 +13,9 @@ pipeline: $(INSTALLED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" dvc repro
 
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
+# tests/order.py says which files start first.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The numerics once more with the shapes in their signatures checked at run time; twice as slow, so apart from `test`.
 shapes: $(INSTALLED)

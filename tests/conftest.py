@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import VariancePreserving
+from tests.order import pytest_collection_modifyitems  # noqa: F401  (a hook)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """All commands, put together."""
 
-from invmm_gate.cli import attest, compare, metric, policy, probes, register, registry
+from invmm_gate.cli import attest, compare, environment, metric, policy, probes, register, registry
 from invmm_gate.cli.commands import app
 
 for command, example in (
@@ -9,6 +9,7 @@ for command, example in (
     (attest.sign, attest.SIGN_EXAMPLE),
     (attest.verify, attest.VERIFY_EXAMPLE),
     (register.register, register.REGISTER_EXAMPLE),
+    (environment.environment, environment.ENVIRONMENT_EXAMPLE),
 ):
     app.command(epilog=example)(command)
 

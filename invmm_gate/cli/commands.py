@@ -39,6 +39,7 @@ WeightsOption = Annotated[
 ]
 Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Environment = Annotated[str | None, typer.Option(help="Approved environment. Default: $INVMM_GATE_ENVIRONMENT.")]
 Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
 Reviewers = Annotated[
     Path | None,
@@ -67,6 +68,7 @@ def check(
     weights: WeightsOption = None,
     lora: Lora = None,
     sscd: Sscd = None,
+    environment: Environment = None,
     waivers: Waivers = None,
     reviewers: Reviewers = None,
     baseline: Baseline = None,
@@ -83,7 +85,9 @@ def check(
     from invmm_gate.gate.check import check as run_check
     from invmm_gate.gate.inputs import Options
     from invmm_gate.registry.source import local_checkpoint
+    from invmm_gate.runs.installed import require_environment
 
+    require_environment(environment)  # before a model is downloaded from the registry
     options = Options(
         model=Path(model),
         policy=policy,
@@ -96,6 +100,7 @@ def check(
         weights=weights,
         loras=tuple(lora or ()),
         sscd=sscd,
+        environment=environment,
         command=_command(),
     )
     finish = Finish(
@@ -130,6 +135,7 @@ def measure(
     weights: WeightsOption = None,
     lora: Lora = None,
     sscd: Sscd = None,
+    environment: Environment = None,
     replace: Replace = False,
     quiet: Quiet = False,
 ) -> int:
@@ -150,6 +156,7 @@ def measure(
         weights=weights,
         loras=tuple(lora or ()),
         sscd=sscd,
+        environment=environment,
         command=_command(),
     )
     with TerminalProgress(quiet=quiet) as progress:
@@ -197,7 +204,9 @@ def judge(
     from invmm_gate.gate import finishing
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.runs.installed import require_environment
 
+    require_environment()
     folder = RunFolder(run)
     today = _today()
     rules = load_policy(policy)

@@ -8,6 +8,7 @@ from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.records import ModelManifest, ProbeSet, Weights
+from invmm_gate.runs.installed import require_environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Options:
     loras: tuple[Path, ...] = ()
     """LoRA weights that are released on top of the model."""
     sscd: Path | None = None
+    environment: str | None = None
+    """Digest of the approved environment; by default that of the variable INVMM_GATE_ENVIRONMENT, else any will do."""
     command: str = ""
     """The command line, for the reader of run.json."""
 
@@ -46,6 +49,7 @@ class Inputs:
 
 def prepare(options: Options) -> Inputs:
     """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError."""
+    require_environment(options.environment)
     policy = load_policy(options.policy)
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from invmm_gate.gate.memory import fits, reduced
 from invmm_gate.gate.progress import Progress
+from invmm_gate.gate.room import require_room
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
@@ -83,6 +84,7 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     The session that `confirm` goes on with: it knows how many rows fit.
     """
     probes = session.inputs.probe_set.probes
+    require_room(session, folder, _waiting(session, folder))
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
         if not fits(partial(_measure, session, folder, waiting, progress)):

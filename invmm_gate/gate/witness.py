@@ -9,12 +9,13 @@ from invmm_gate.runs.suites import both_answered, run_suites
 
 
 def with_suites(folder: RunFolder) -> RunData:
-    """All records with what the suites find in them.
+    """All records, none of them edited, with what the suites find in them.
 
     What expectations.json says of these very records and suites stands; else the suites are run, which takes some
-    seconds where Great Expectations is not imported yet.
+    seconds where Great Expectations is not imported yet. Raises RunFolderError.
     """
     data = folder.data()
+    folder.refuse_edited()
     if both_answered(data.suites):
         return data
     checks = data.run.probe_set.checks

@@ -27,7 +27,7 @@ from invmm_gate.records import Confirmation, Measurement, Probe, RunData
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
 """The copy metric that is made of the controls."""
-_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions")
+_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions", "distributions")
 _ORDER: Final = ("new", "worse", "unknown", "fixed", "better", "unchanged")
 
 

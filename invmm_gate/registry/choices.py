@@ -19,6 +19,7 @@ from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.terms import terms_of
+from invmm_gate.runs.installed import require_environment
 
 Clock = Callable[[], datetime.datetime]
 """Asked again where hours may have passed, as between a measurement and its signature."""
@@ -134,6 +135,7 @@ class GateChoices:
                 expected="letters, digits, dashes and underscores, and neither `latest` nor `v1`",
                 do="choose another alias, or --alias '' to promote nothing",
             )
+        require_environment()
         load_policy(self.policy)
         self.circumstances(today=utc_now().date())
         shared_key()

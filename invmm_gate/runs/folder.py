@@ -1,17 +1,14 @@
 """The run folder of DESIGN 4: the only reader and writer of its records."""
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
-
-from filelock import FileLock, Timeout
+from typing import TypeVar
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.runs.chain import note_row, refuse_unnoted
 from invmm_gate.runs.digests import record_digests
 from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.files import (
@@ -29,9 +26,11 @@ from invmm_gate.runs.identity import (
     as_confirmed,
     changed_for_confirming,
     changed_inputs,
+    measured_fingerprint,
     refuse_orphans,
 )
 from invmm_gate.runs.jsonio import from_json, to_json
+from invmm_gate.runs.lock import folder_lock, refuse_locked
 from invmm_gate.runs.stages import (
     CONFIRM,
     CONFIRMATIONS,
@@ -44,9 +43,6 @@ from invmm_gate.runs.stages import (
     VERDICT,
     Stage,
 )
-
-_LOCK: Final = ".lock"
-_HOLDER: Final = ".lock-holder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,30 +65,13 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises RunFolderError at once if another holds it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK, timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise RunFolderError(
-                f"{self.path} is in use by {self._holder()}",
-                expected="one run a folder",
-                do="wait for that run, or give another --out",
-            ) from error
-        except OSError as error:
-            raise explained(error, self.path) from error
-        try:
+        with folder_lock(self.path):
             remove_leftovers(self.path)
-            write_whole(self.path / _HOLDER, f"process {os.getpid()} on {socket.gethostname()}")
             yield
-        finally:
-            lock.release()
 
     def refuse_if_in_use(self) -> None:
         """Raise RunFolderError if another process holds the folder; found before minutes go into loading."""
-        if (self.path / _LOCK).exists():
-            with self.locked():
-                return
+        refuse_locked(self.path)
 
     @contextmanager
     def existing_locked(self) -> Iterator[None]:
@@ -113,11 +92,10 @@ class RunFolder:
         found = self.run()
         changed = changed_inputs(found, run)
         if changed and not replacing:
-            raise another_run(self.path, changed)
+            raise another_run(self.path, changed, found=found, asked=run)
         if changed:
             found = self._replaced(found, run, changed)
-        for name in MEASURE.records:
-            drop_torn_line(self.path / name)
+        self._go_on_after(MEASURE)
         return found
 
     def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
@@ -137,8 +115,8 @@ class RunFolder:
         The policy may be another than the one that the run was measured under. With `replacing`, confirmations under
         another plan make way.
         """
-        if changed := changed_for_confirming(self.run(), run):
-            raise another_run(self.path, changed)
+        if changed := changed_for_confirming(measured := self.run(), run):
+            raise another_run(self.path, changed, found=measured, asked=run)
         found = self.confirmed()
         changed = found.differences(plan) if found else [CONFIRM] if (self.path / CONFIRMATIONS).exists() else []
         if changed and not replacing:
@@ -152,7 +130,18 @@ class RunFolder:
         kept = replace(found, policy=plan.policy) if found and not changed else plan
         if kept != found:
             self.note_confirmed(kept)
-        drop_torn_line(self.path / CONFIRMATIONS)
+        self._go_on_after(CONFIRMING)
+
+    def _go_on_after(self, stage: Stage) -> None:
+        for name in stage.records:
+            drop_torn_line(self.path / name)
+        self.refuse_edited()
+
+    def refuse_edited(self) -> None:
+        """Raise RunFolderError, naming file and line, for a record that this run did not write so."""
+        root = measured_fingerprint(self.run())
+        for stage in (MEASURE, CONFIRMING):
+            refuse_unnoted(self.path, stage, root=root)
 
     def end(self, stage: Stage) -> None:
         """Records in the probe set's order, so that equal runs give equal files; every file of the stage is there."""
@@ -183,7 +172,9 @@ class RunFolder:
     def append(self, record: Measurement | Confirmation | SelfCheck) -> None:
         """Add one record to its file, whole and flushed."""
         name = {Measurement: MEASUREMENTS, Confirmation: CONFIRMATIONS, SelfCheck: SELF_CHECKS}[type(record)]
-        append_line(self.path / name, to_json(record))
+        stage, row = CONFIRMING if name in CONFIRMING.rows else MEASURE, to_json(record)
+        note_row(self.path / stage.chain, row, root=lambda: measured_fingerprint(self.run()))
+        append_line(self.path / name, row)
 
     def note_seconds(self, probe: str, seconds: float) -> None:
         """Wall time of a probe; kept apart from its measurement, which is byte-identical when repeated."""
@@ -243,7 +234,3 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise explained(error, self.path / name) from error
-
-    def _holder(self) -> str:
-        holder = self.path / _HOLDER
-        return holder.read_text() if holder.exists() else "another process"

@@ -51,10 +51,16 @@ def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
     return [name for name in _different(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
 
 
-def another_run(folder: Path, changed: list[str]) -> RunFolderError:
-    """The refusal to go on with a run of other inputs."""
+def measured_fingerprint(run: RunRecord) -> str:
+    """As the fingerprint, of the inputs that measurements depend on: where records are kept, it stays."""
+    return fingerprint({name: value for name, value in run.inputs.items() if name not in WITHOUT_SCORES})
+
+
+def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: RunRecord) -> RunFolderError:
+    """The refusal to go on with a run of other inputs; of an input with parts, the parts that differ are named."""
+    named = (name + _parts(found.inputs.get(name), asked.inputs.get(name)) for name in changed)
     return RunFolderError(
-        f"{folder} holds a run with another {', '.join(changed)}",
+        f"{folder} holds a run with another {', '.join(named)}",
         expected="the same inputs as when it began",
         do="give another --out",
     )
@@ -86,6 +92,12 @@ def as_confirmed(run: RunRecord, record: ConfirmRecord | None) -> RunRecord:
 
 def _different(found: dict[str, object], asked: dict[str, object]) -> list[str]:
     return [name for name in sorted(found | asked) if found.get(name) != asked.get(name)]
+
+
+def _parts(found: object, asked: object) -> str:
+    if not isinstance(found, dict) or not isinstance(asked, dict):
+        return ""
+    return f" ({', '.join(_different(found, asked))})"
 
 
 def _kept(run: RunRecord) -> dict[str, object]:

@@ -23,7 +23,11 @@ class Stage:
 
     begins_with: str
     """Says what the stage was begun on; the other files are of the same."""
+    rows: tuple[str, ...]
+    """The files that grow by a row, each of which is noted in the chain."""
+    chain: str
     records: tuple[str, ...]
+    """All files but the first."""
     folders: tuple[str, ...]
 
     def clear(self, folder: Path) -> None:
@@ -51,7 +55,15 @@ class Stage:
 
 MEASURE: Final = Stage(
     begins_with=RUN,
-    records=(SELF_CHECKS, MEASUREMENTS, TIMINGS),
+    rows=(SELF_CHECKS, MEASUREMENTS),
+    chain="measure.chain",
+    records=(SELF_CHECKS, MEASUREMENTS, TIMINGS, "measure.chain"),
     folders=("inversions", "copies/inverted"),
 )
-CONFIRMING: Final = Stage(begins_with=CONFIRM, records=(CONFIRMATIONS,), folders=("copies/confirmed",))
+CONFIRMING: Final = Stage(
+    begins_with=CONFIRM,
+    rows=(CONFIRMATIONS,),
+    chain="confirm.chain",
+    records=(CONFIRMATIONS, "confirm.chain"),
+    folders=("copies/confirmed",),
+)

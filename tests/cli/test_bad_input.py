@@ -14,7 +14,18 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.runs.fingerprint import fingerprint
-from tests.gate.world import LENIENT, POLICY, World, add_picture, call, draw, new_world, policy_with, torchscript
+from tests.gate.world import (
+    LENIENT,
+    POLICY,
+    World,
+    add_picture,
+    call,
+    draw,
+    new_world,
+    note_again,
+    policy_with,
+    torchscript,
+)
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SSCD = [{"name": "sscd_disc_large", "threshold": 0.5}]
@@ -377,6 +388,7 @@ def test_a_baseline_with_a_regression_is_blocked_and_without_one_the_question_st
     for line in lines:
         line |= {"outcome": "not_inverted", "invmm": None, "invmm_spread": None, "trials": []}
     (baseline / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    note_again(baseline)
     assert call("judge", baseline, "--policy", finished.policy(LENIENT, "lenient")).code == 0
     called = call("judge", finished.run, "--policy", policy, "--baseline", baseline)
     assert called.code == 10
@@ -396,6 +408,7 @@ def test_a_baseline_of_other_settings_is_refused_because_its_scores_do_not_compa
     (baseline / "run.json").write_text(json.dumps(record))
     (baseline / "confirm.json").unlink()
     (baseline / "confirmations.jsonl").unlink()
+    note_again(baseline)
     rules = [{"rule": "invmm_below", "threshold": 0.001}]
     policy = finished.policy(policy_with(rules=rules, settings={"learning_rate": 0.2}), "other")
     assert call("judge", baseline, "--policy", policy).code == 0

@@ -14,6 +14,7 @@ from tests.gate.world import CAPTION, PLANTED, World, add_picture, call, draw, p
 
 COMMANDS = (
     "check", "measure", "confirm", "judge", "verdict", "report", "publish", "version", "compare", "bless", "sign",
+    "environment",
     "verify", "register", "probes", "policy", "metric", "keys", "registry",
 )  # fmt: skip
 GROUPS = {("probes",), ("policy",), ("metric",), ("keys",), ("registry",)}

@@ -29,7 +29,9 @@ def imported_by(*arguments: object) -> tuple[int, set[str]]:
     return found["code"], {module.split(".")[0] for module in found["modules"]}
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("check", "--help"), ("version",), ("probes", "add", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("check", "--help"), ("version",), ("environment",), ("probes", "add", "--help")]
+)
 def test_help_and_version_import_none_of_the_heavy_packages(arguments):
     code, modules = imported_by(*arguments)
     assert code == 0

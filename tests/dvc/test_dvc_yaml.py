@@ -80,9 +80,11 @@ def test_every_stage_waits_for_all_that_it_reads():
     written = {stage: set(outs(stage)) for stage in STAGES}
     for stage, before in (("confirm", "measure"), ("judge", "confirm"), ("report", "judge"), ("verdict", "report")):
         assert set(PIPELINE[stage]["deps"]) & written[before]
-    read = {f"{RUN}/{name}" for name in (MEASURE.begins_with, "self_checks.jsonl", "measurements.jsonl")}
-    read |= {f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records)}
-    assert read <= set(PIPELINE["judge"]["deps"])
+    measured = {f"{RUN}/{name}" for name in (MEASURE.begins_with, *MEASURE.rows)}
+    read = measured | {f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.rows)}
+    chains = {f"{RUN}/{stage.chain}" for stage in (MEASURE, CONFIRMING)}
+    assert measured | {f"{RUN}/{MEASURE.chain}"} <= set(PIPELINE["confirm"]["deps"])
+    assert read | chains <= set(PIPELINE["judge"]["deps"])
     assert read | {f"{RUN}/timings.jsonl"} <= set(PIPELINE["report"]["deps"])
 
 

@@ -35,7 +35,9 @@ CONTRACT = {
 BESIDES = {
     "self_checks.jsonl",
     "timings.jsonl",
+    "measure.chain",
     "confirm.json",
+    "confirm.chain",
     "metrics.json",
     "expectations.json",
     ".lock",

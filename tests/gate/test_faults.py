@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -172,20 +173,43 @@ def test_a_disk_that_is_full_from_the_start_is_said_in_one_line(world, small_dis
 
 
 def test_a_disk_that_fills_up_keeps_what_was_measured_and_the_run_goes_on_after_room_was_made(
-    world, checked, small_disk
+    world, checked, small_disk, monkeypatch
 ):
-    disk = small_disk(384)
-    (disk / "ballast").write_bytes(b"x" * 330_000)
+    disk = small_disk(1024)
+    ballast, real = disk / "ballast", measuring.require_room
+
+    def room_that_others_take(*given):
+        real(*given)
+        ballast.write_bytes(b"x" * (shutil.disk_usage(disk).free - 8192))
+
+    monkeypatch.setattr(measuring, "require_room", room_that_others_take)
     called = world.check("--out", disk / "run")
     assert called.code == 11
     assert "the disk is full" in called.error
     assert "what was measured is kept" in called.error
     kept = (disk / "run" / "self_checks.jsonl").read_bytes()
-    (disk / "ballast").unlink()
+    ballast.unlink()
+    monkeypatch.undo()
     assert world.check("--out", disk / "run").code == 10
     assert (disk / "run" / "self_checks.jsonl").read_bytes().startswith(kept)
     for name in ("measurements.jsonl", "confirmations.jsonl", "verdict.json", "summary.md"):
         assert (disk / "run" / name).read_bytes() == (checked[0].run / name).read_bytes()
+
+
+def test_too_little_room_is_told_with_the_bytes_before_anything_is_measured(world, small_disk):
+    disk = small_disk(1024)
+    (disk / "ballast").write_bytes(b"x" * 800_000)
+    called = world.check("--out", disk / "run")
+    assert called.code == 11
+    said = re.search(rf"{disk}/run has (\d+) bytes of room, 5 probes may need (\d+); expected room", called.error)
+    assert said, called.error
+    assert int(said[1]) < int(said[2]) < 1_000_000
+    assert "give the same command again" in called.error
+    assert not (disk / "run" / "measurements.jsonl").exists()
+    (disk / "ballast").unlink()
+    assert world.check("--out", disk / "run").code == 10
+    (disk / "ballast").write_bytes(b"x" * 600_000)
+    assert world.check("--out", disk / "run").code == 10, "nothing is left to measure"
 
 
 def test_a_disk_that_fails_while_a_verdict_is_written_leaves_no_pass_behind(finished, monkeypatch):

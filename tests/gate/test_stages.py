@@ -8,7 +8,7 @@ import pytest
 from invmm_gate.gate import confirming, measuring
 from invmm_gate.report.bands import score_band
 from invmm_gate.runs.stages import CONFIRMING, MEASURE
-from tests.gate.world import LENIENT, World, add_picture, call, policy_with
+from tests.gate.world import LENIENT, World, add_picture, call, note_again, policy_with
 
 CONFIRMED_RULE = {"rule": "confirmed", "rate_limit": 0.0}
 
@@ -193,6 +193,7 @@ def test_what_the_rule_regression_finds_is_confirmed_where_the_baseline_is_named
     approved = shutil.copytree(world.run, tmp_path / "approved")
     harder = [line | {"invmm": line["invmm"] and line["invmm"] + 1.0} for line in lines]
     (approved / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in harder))
+    note_again(approved)
     assert call("judge", approved, "--policy", world.policy(LENIENT, "lenient")).code == 0
     assert call("confirm", world.run).code == 0
     assert world.lines("confirmations.jsonl") == []

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ from invmm_gate.records import RunData, SuiteRecord
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
 from tests.cli.test_imports import imported_by
-from tests.gate.world import LENIENT, World, call
+from tests.gate.world import LENIENT, World, call, note_again
 
 
 def suites(world: World) -> dict[str, bool]:
@@ -28,10 +29,11 @@ def judge(world: World):
 
 
 def edit_score(world: World, value: str) -> None:
-    """The first score that stands in the records becomes another."""
+    """The first score that stands in the records becomes another, and nobody can tell by the chain."""
     path = world.run / "measurements.jsonl"
     first = next(line["invmm"] for line in world.lines() if line["invmm"] is not None)
     path.write_text(path.read_text().replace(f'"invmm": {first!r}', f'"invmm": {value}', 1))
+    note_again(world.run)
 
 
 def test_a_check_runs_all_three_suites_and_shows_them(checked):
@@ -57,6 +59,16 @@ def test_every_machine_format_agrees_with_the_verdict(checked):
     rows = list(csv.DictReader(io.StringIO((world.run / "scores.csv").read_text())))
     assert [row["id"] for row in rows if "block" in row["findings"]] == [item["probe"] for item in verdict["findings"]]
     assert (world.run / "scores.parquet").read_bytes().startswith(b"PAR1")
+
+
+def test_an_edited_score_is_refused_where_the_run_is_judged_and_where_it_goes_on(finished):
+    path = finished.run / "measurements.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text(re.sub(r'"invmm": [0-9.e-]+', '"invmm": 9.9', first, count=1) + "".join(others))
+    said = f"error: {path}:1 is not as this run wrote it; expected records that nobody edited; restore the file"
+    for called in (judge(finished), finished.check(), call("confirm", finished.run)):
+        assert called.code == 2
+        assert called.error.startswith(said)
 
 
 def test_judging_again_does_not_run_them_again(finished):

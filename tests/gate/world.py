@@ -21,6 +21,11 @@ import yaml
 from invmm_gate.cli import run
 from invmm_gate.gate.progress import Silent
 from invmm_gate.probes.curate import add_probes, init_probe_set
+from invmm_gate.runs.chain import note_row
+from invmm_gate.runs.files import whole_lines
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import measured_fingerprint
+from invmm_gate.runs.stages import CONFIRMING, MEASURE
 
 ROOT = Path(__file__).parents[2]
 MEMORIZING = ROOT / "examples" / "demo" / "models" / "memorizing"
@@ -94,6 +99,16 @@ def call(*arguments: object) -> Called:
         os.umask(umask)
         signal.signal(signal.SIGTERM, handler)
     return Called(code, out.getvalue(), err.getvalue())
+
+
+def note_again(run: Path) -> None:
+    """The chains of the records as they lie there now, as a forger would write them."""
+    root = measured_fingerprint(RunFolder(run).run())
+    for stage in (MEASURE, CONFIRMING):
+        (run / stage.chain).unlink(missing_ok=True)
+        for name in stage.rows:
+            for row in whole_lines(run / name):
+                note_row(run / stage.chain, row.decode(), root=lambda: root)
 
 
 @dataclass(frozen=True)

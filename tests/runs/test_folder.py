@@ -1,6 +1,8 @@
 """The run folder: one run, one process, and records that are read as they were written or not at all."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -114,7 +116,7 @@ def test_records_without_their_run_are_not_taken_over(tmp_path, record):
     folder.begin(record)
     folder.append(measurement("heron"))
     (tmp_path / "run.json").unlink()
-    with pytest.raises(RunFolderError, match=r"holds measurements\.jsonl without run\.json"):
+    with pytest.raises(RunFolderError, match=r"holds measurements\.jsonl, measure\.chain without run\.json"):
         folder.begin(record)
 
 
@@ -211,6 +213,29 @@ def test_a_folder_that_nobody_holds_may_be_used(tmp_path):
     with folder.locked():
         pass
     folder.refuse_if_in_use()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_clear_line_and_no_run_begins_there(tmp_path, monkeypatch, code):
+    def flock(*_given):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = RunFolder(tmp_path / "run")
+    said = f"cannot be locked: {os.strerror(code)}; .* --out on a local disk"
+    with pytest.raises(RunFolderError, match=said) as caught, folder.locked():
+        pytest.fail("nobody could keep others out")
+    assert caught.value.exit_code == 2
+    monkeypatch.undo()
+    with folder.locked():
+        pass
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match="cannot be written"), RunFolder(tmp_path).locked():
+        pytest.fail("the lock is another's file")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_what_is_out_of_date_is_forgotten(tmp_path, record):

@@ -136,7 +136,7 @@ def test_a_run_may_be_confirmed_under_a_policy_with_other_rules(folder):
     [
         ({"seed": 1}, "seed"),
         ({"model": "x"}, "model"),
-        ({"settings": {"steps": 11}}, "settings"),
+        ({"settings": {"steps": 11}}, r"settings \(steps\)"),
         ({"rows": 4}, "rows"),
     ],
 )

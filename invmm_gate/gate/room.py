@@ -1,0 +1,62 @@
+"""Room for a run's files, asked for before hours are spent on them."""
+
+import shutil
+from collections.abc import Collection
+
+from invmm_gate.confirm.counting import COPIES_KEPT
+from invmm_gate.errors import MeasurementError
+from invmm_gate.gate.session import Session
+from invmm_gate.measure.aggregate import tasks_for
+from invmm_gate.records import Probe
+from invmm_gate.runs.files import explained
+from invmm_gate.runs.folder import RunFolder
+
+_FLOAT32 = 4
+_OF_A_TEST, _OF_A_TRIAL = 256, 1024
+"""Bytes of a point of the curve and of the rest of a trial, as JSON, rounded up."""
+_TIMES_WRITTEN = 3
+"""A row is written once, again where rows are put in order, and reports repeat it."""
+_OF_A_FILE = 4096
+"""A file system gives whole blocks."""
+_METHODS = 3
+"""Ways in which one probe can be confirmed, each with its copies."""
+
+
+def require_room(session: Session, folder: RunFolder, waiting: Collection[Probe]) -> None:
+    """Raise MeasurementError unless the disk has room for these probes' files, each inverted and confirmed."""
+    needed = sum(_record(session, probe) for probe in waiting) + len(waiting) * (_inversion(session) + _copies(session))
+    try:
+        free = shutil.disk_usage(folder.path).free
+    except OSError as error:
+        raise explained(error, folder.path) from error
+    if free < needed:
+        raise MeasurementError(
+            f"{folder.path} has {free} bytes of room, {len(waiting)} probes may need {needed}",
+            expected="room for each probe's record, inversion and copies",
+            do="free some and give the same command again, or give an --out elsewhere",
+        )
+
+
+def _record(session: Session, probe: Probe) -> int:
+    tests = session.settings.steps // session.settings.test_every + 1
+    trials = len(tasks_for([probe], session.settings))
+    return _TIMES_WRITTEN * trials * (tests * _OF_A_TEST + _OF_A_TRIAL)
+
+
+def _inversion(session: Session) -> int:
+    channels, height, width = session.model.latent_shape
+    return _OF_A_FILE + _FLOAT32 * (2 * channels * height * width + _logits(session))
+
+
+def _logits(session: Session) -> int:
+    prompts, settings = session.model.prompts, session.settings
+    if prompts is None or settings.prompt == "caption":
+        return 0
+    choices = prompts.vocabulary if session.choices is None else len(session.choices)
+    return min(settings.prompt_tokens, prompts.positions) * choices
+
+
+def _copies(session: Session) -> int:
+    """A PNG of noise is a little larger than its pixels."""
+    height, width = session.model.image_size
+    return (1 + _METHODS) * COPIES_KEPT * (_OF_A_FILE + 3 * height * width)

@@ -1,0 +1,108 @@
+"""The distributions that decide a score or a verdict, by what their RECORD files say. Imports none of them."""
+
+import csv
+import os
+import re
+import sys
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Final
+
+NO_RECORD: Final = "no RECORD"
+_SCORES: Final = (
+    "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
+    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
+)  # fmt: skip
+_VERDICTS: Final = (
+    "scipy", "pydantic", "pydantic-core", "pyyaml", "great-expectations", "pandas", "pyarrow", "jinja2", "markupsafe",
+    "cryptography", "typer",
+)  # fmt: skip
+_COMPILED: Final = re.compile(r"((?:nvidia|cuda)_\w+)-[^-]+\.dist-info")
+"""CUDA's libraries as torch requires them; their names differ with CUDA's version."""
+_BY_INSTALLER: Final = re.compile(
+    r"\.\./(?:.*/)?(?:bin|Scripts)/[^/]+|[^/,]+\.dist-info/(?:INSTALLER|REQUESTED|direct_url\.json|uv_cache\.json),"
+)
+_HASHES: Final = ("sha256", "sha384", "sha512")
+_VERSION: Final = re.compile(r"^Version: *(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """One distribution as it is installed."""
+
+    name: str
+    version: str
+    record: str
+    """sha256 of the lines of RECORD that its wheel brought; NO_RECORD where there is none."""
+    files: int
+    """Files that those lines name."""
+
+
+def installed_distributions(path: Sequence[str] | None = None) -> tuple[Installed, ...]:
+    """Those of the deciding distributions that are there, by name; `path` is by default sys.path."""
+    return tuple(_installed(name, found) for name, found in _deciding(sys.path if path is None else path))
+
+
+def changed_files(path: Sequence[str] | None = None) -> list[str]:
+    """Their files that are missing or are no longer as RECORD says, as `name: file`. Reads them all."""
+    found = _deciding(sys.path if path is None else path)
+    return [f"{name}: {file}" for name, there in found for file in _changed(there)]
+
+
+def _deciding(path: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
+    for name in sorted({*_SCORES, *_VERDICTS, *_compiled(path)}):
+        found = next(iter(distributions(name=name, path=list(path))), None)
+        if found is not None:
+            yield name, found
+
+
+def _compiled(path: Sequence[str]) -> Iterator[str]:
+    for folder in path:
+        names = os.listdir(folder or ".") if Path(folder).is_dir() else ()
+        yield from (match[1].replace("_", "-") for name in names if (match := _COMPILED.fullmatch(name)))
+
+
+def _installed(name: str, found: Distribution) -> Installed:
+    # `found.version` parses all of METADATA, the longest part of which is a README.
+    version = _VERSION.search(found.read_text("METADATA") or found.read_text("PKG-INFO") or "")
+    record = found.read_text("RECORD")
+    lines = _of_the_wheel((record or "").splitlines())
+    return Installed(
+        name=name,
+        version=version[1] if version else "unknown",
+        record=NO_RECORD if record is None else sha256("\n".join(lines).encode()).hexdigest(),
+        files=len(lines),
+    )
+
+
+def _of_the_wheel(lines: Iterable[str]) -> list[str]:
+    """Equal for equal wheels, whoever installed them and where.
+
+    An installer adds its own notes, and scripts that begin with the path of the environment's Python. A line without a
+    hash says nothing: RECORD itself, and .pyc files, which hold the time at which their source was written.
+    """
+    hashed = (line for line in lines if not line.endswith(",,"))
+    return sorted(line for line in hashed if not _BY_INSTALLER.match(line))
+
+
+def _changed(found: Distribution) -> Iterator[str]:
+    record = found.read_text("RECORD")
+    if record is None:
+        yield NO_RECORD
+        return
+    for row in csv.reader(_of_the_wheel(record.splitlines())):
+        name, claim = (*row, "")[:2]
+        algorithm, _, expected = claim.partition("=")
+        file = Path(str(found.locate_file(name)))
+        if algorithm not in _HASHES or not file.is_file() or _digest(file, algorithm) != expected:
+            yield name
+
+
+def _digest(file: Path, algorithm: str) -> str:
+    """As RECORD writes it: base64 for URLs, without padding."""
+    with file.open("rb") as content:
+        return urlsafe_b64encode(file_digest(content, algorithm).digest()).rstrip(b"=").decode()

@@ -1,0 +1,81 @@
+"""What a run is said to need is no less than what it takes."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from invmm_gate.errors import MeasurementError, RunFolderError
+from invmm_gate.gate.inputs import Options, prepare
+from invmm_gate.gate.room import require_room
+from invmm_gate.gate.session import Session, open_session
+from invmm_gate.probes.curate import init_probe_set
+from invmm_gate.runs.folder import RunFolder
+from tests.gate.test_text_to_image import MODEL, POLICY
+from tests.gate.world import World, add_picture
+
+BLOCK = 4096
+Needed = Callable[[Session], int]
+
+
+@pytest.fixture
+def needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Needed:
+    """The bytes that a full disk is said to lack for all probes of a session."""
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+
+    def said(session: Session) -> int:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+        with pytest.raises(MeasurementError) as caught:
+            require_room(session, RunFolder(tmp_path), session.inputs.probe_set.probes)
+        found = re.search(r"has 0 bytes of room, \d+ probes may need (\d+);", str(caught.value))
+        assert found, caught.value
+        return int(found[1])
+
+    return said
+
+
+def session_of(world: World, policy: Path) -> Session:
+    return open_session(prepare(Options(model=world.model, policy=str(policy), probes=world.probes, rows=4)))
+
+
+def taken(place: Path) -> int:
+    """Bytes of all files on a disk that gives whole blocks."""
+    return sum(-(-path.stat().st_size // BLOCK) * BLOCK for path in place.rglob("*") if path.is_file())
+
+
+def test_what_a_whole_run_wrote_is_no_more_than_it_was_said_to_need(finished: World, needed: Needed) -> None:
+    written = sum(taken(finished.run / name) for name in ("inversions", "copies"))
+    written += sum((finished.run / name).stat().st_size for name in ("measurements.jsonl", "confirmations.jsonl"))
+    assert written <= needed(session_of(finished, finished.policy()))
+
+
+def test_more_seeds_and_longer_curves_need_more_room(pristine: World, needed: Needed) -> None:
+    session = session_of(pristine, pristine.policy())
+    for change in ({"seeds": 3}, {"steps": 2000}, {"mirror": True}):
+        assert needed(replace(session, settings=replace(session.settings, **change))) > needed(session)
+
+
+def test_the_distribution_of_a_soft_prompt_is_counted(tmp_path: Path, needed: Needed) -> None:
+    world = World(tmp_path / "text", MODEL)
+    init_probe_set(world.probes)
+    for number, group in ((1, "duplicated"), (100_000, "control"), (100_001, "control")):
+        add_picture(world, number, group, size=32)
+    settings = POLICY["measure"]["settings"] | {"long_captions": "truncate"}
+    policy = POLICY | {"measure": POLICY["measure"] | {"settings": settings}}
+    caption = session_of(world, world.policy(policy, "text"))
+    joint = replace(caption, settings=replace(caption.settings, prompt="joint"))
+    some = replace(joint, choices=torch.arange(10))
+    positions = min(joint.settings.prompt_tokens, joint.prompts.positions)
+    probes = len(joint.inputs.probe_set.probes)
+    assert needed(joint) - needed(caption) == 4 * positions * joint.prompts.vocabulary * probes
+    assert needed(some) - needed(caption) == 4 * positions * 10 * probes
+
+
+def test_a_folder_that_is_gone_is_one_clear_line(pristine: World, tmp_path: Path) -> None:
+    session = session_of(pristine, pristine.policy())
+    with pytest.raises(RunFolderError, match="none cannot be written: No such file"):
+        require_room(session, RunFolder(tmp_path / "none"), session.inputs.probe_set.probes)

@@ -1,0 +1,36 @@
+"""What takes longest starts first, so that no worker idles while another one still has minutes to go."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FILES = {
+    "conftest.py": "from tests.order import pytest_collection_modifyitems\n",
+    "test_a_few.py": "def test_one(): ...\n",
+    "test_b_many.py": "".join(f"def test_{n}(): ...\n" for n in range(9)),
+    "test_c_long.py": "import pytest\n\n@pytest.mark.slow\ndef test_long(): ...\n",
+    "test_d_more.py": "".join(f"def test_{n}(): ...\n" for n in range(5)),
+    "pytest.ini": "[pytest]\nmarkers = slow\n",
+}
+
+
+def test_files_with_slow_tests_start_first_and_then_those_with_most_tests(root: Path, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "xdist", "-n", "1", "--dist", "loadfile"]
+    done = subprocess.run(
+        [*command, "--no-loadscope-reorder"],
+        env=os.environ | {"PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ran = [line.split("] ")[-1].split()[-1] for line in done.stdout.splitlines() if "PASSED" in line]
+    assert list(dict.fromkeys(name.split("::")[0] for name in ran)) == [
+        "test_c_long.py",
+        "test_b_many.py",
+        "test_d_more.py",
+        "test_a_few.py",
+    ]
