@@ -55,6 +55,8 @@ class Statement:
     """Files of the other weights: neither scored nor covered by the subject's digest."""
     pickles: tuple[str, ...]
     versions: dict[str, str]
+    environment: str
+    """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
     waivers: tuple[Waiver, ...]
     """Those that were used."""
     verifier: str
@@ -118,6 +120,7 @@ class _Predicate(_Wire):
     left_out: tuple[Line, ...]
     pickles: tuple[Line, ...]
     versions: dict[Line, Line]
+    environment: Hex
     waivers: tuple[_Waiver, ...]
     issued_at: Instant
     expires_at: Instant
@@ -164,6 +167,7 @@ def _predicate(said: Statement) -> dict[str, object]:
         "leftOut": said.left_out,
         "pickles": said.pickles,
         "versions": said.versions,
+        "environment": said.environment,
         "waivers": [_waiver(waiver) for waiver in said.waivers],
         "issuedAt": as_text(said.issued_at),
         "expiresAt": as_text(said.expires_at),
@@ -216,6 +220,7 @@ def from_payload(payload: bytes) -> Statement:
         left_out=said.left_out,
         pickles=said.pickles,
         versions=said.versions,
+        environment=said.environment,
         waivers=tuple(Waiver(**dict(waiver)) for waiver in said.waivers),
         verifier=said.verifier.id,
         verifier_version=said.verifier.version,

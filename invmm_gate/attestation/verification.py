@@ -34,6 +34,8 @@ class Expected:
     """Who may have approved the waivers that were used; None = whoever the gate that signed accepted."""
     probe_set_digest: str | None = None
     min_probes: int = 1
+    environment: str | None = None
+    """The only environment that may have measured."""
     max_age: datetime.timedelta | None = None
     revoked: Revocations = field(default_factory=Revocations)
     min_sequence: int = 1
@@ -78,6 +80,8 @@ def check_standing(trusted: Trusted, expected: Expected) -> None:
     """What must hold of any verdict that is still relied on, a block too: probes, dates, revocations and sequence."""
     said = trusted.statement
     _probe_set(said, expected)
+    if expected.environment is not None and said.environment != expected.environment:
+        raise _mismatch("environment", said.environment, expected.environment, do="gate the model in the approved one")
     _times(said, expected)
     check_revocation(trusted, expected.revoked)
     if said.sequence < expected.min_sequence:

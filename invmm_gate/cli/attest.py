@@ -151,6 +151,7 @@ def verify(
     min_sequence: Annotated[int, typer.Option(help="Lowest accepted sequence number.", min=1)] = 1,
     probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
     min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
+    environment: Annotated[str | None, typer.Option(help="The installed environment that must have measured.")] = None,
 ) -> int:
     """Hold an attestation against a checkpoint before it is served. Exit code 0, or 10 if anything does not match."""
     from invmm_gate.cli.show import printable
@@ -172,6 +173,7 @@ def verify(
         min_sequence=min_sequence,
         probe_set_digest=probe_set_digest,
         min_probes=min_probes,
+        environment=environment,
     )
     typer.echo(printable(_line(statement)))
     return PASS

@@ -60,6 +60,7 @@ def statement_of(
         left_out=run.model.left_out,
         pickles=run.model.pickles,
         versions=_versions(inputs.get("versions")),
+        environment=str(inputs.get("environment")),
         waivers=waivers,
         verifier=verifier,
         verifier_version=__version__,

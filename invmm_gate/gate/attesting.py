@@ -110,6 +110,7 @@ def verify_model(
     min_sequence: int = 1,
     probe_set_digest: str | None = None,
     min_probes: int = 1,
+    environment: str | None = None,
 ) -> Statement:
     """The statement, if the attestation holds for the model's bytes as they are now, under one of the policies.
 
@@ -120,6 +121,8 @@ def verify_model(
     policies = {load_policy(name).digest: name for name in names}
     if probe_set_digest is not None:
         require_digest(probe_set_digest)
+    if environment is not None:
+        require_digest(environment, "--environment")
     trust = load_roots(roots)
     approvers = None if reviewers is None else load_roots(reviewers)
     revocations = Revocations() if revoked is None else load_revocations(revoked)
@@ -136,6 +139,7 @@ def verify_model(
             reviewers=approvers,
             probe_set_digest=probe_set_digest,
             min_probes=min_probes,
+            environment=environment,
             max_age=max_age,
             revoked=revocations,
             min_sequence=min_sequence,
@@ -144,10 +148,10 @@ def verify_model(
     return trusted.statement
 
 
-def require_digest(probe_set_digest: str) -> None:
-    """Raise ConfigError for what can be the digest of no probe set."""
-    if not re.fullmatch(r"[0-9a-f]{64}", probe_set_digest):
-        raise ConfigError(f"--probe-set-digest {probe_set_digest!r}", expected="64 hexadecimal digits, in lower case")
+def require_digest(digest: str, option: str = "--probe-set-digest") -> None:
+    """Raise ConfigError for what can be no digest."""
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ConfigError(f"{option} {digest!r}", expected="64 hexadecimal digits, in lower case")
 
 
 def read_attestation(path: Path) -> bytes:

@@ -46,6 +46,7 @@ STATEMENT = Statement(
     left_out=("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
     pickles=(),
     versions={"invmm-gate": "0.1.0", "torch": "2.13.0+cpu", "diffusers": "0.42.1"},
+    environment=digest("environment"),
     waivers=(),
     verifier="invmm-gate",
     verifier_version="0.1.0",

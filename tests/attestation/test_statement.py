@@ -26,6 +26,7 @@ waivers = st.builds(
     expires=st.dates(),
     probe=st.none() | lines,
     rule=st.none() | lines,
+    approved_by=st.none() | digests,
     line=st.just(0),
 )
 statements = st.builds(
@@ -46,6 +47,7 @@ statements = st.builds(
     left_out=st.lists(lines, max_size=3).map(tuple),
     pickles=st.lists(lines, max_size=3).map(tuple),
     versions=st.dictionaries(lines, lines, max_size=3),
+    environment=digests,
     waivers=st.lists(waivers, max_size=3).map(tuple),
     verifier=lines,
     verifier_version=lines,

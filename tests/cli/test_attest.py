@@ -93,6 +93,8 @@ def test_keys_and_roots_can_come_from_the_environment(passed: World, monkeypatch
         (("--min-sequence", 2), 10, "error: sequence: 1; expected at least 2"),
         (("--probe-set-digest", "ab" * 32), 10, "error: probe-set digest: "),
         (("--probe-set-digest", "ab"), 2, "error: --probe-set-digest 'ab'; expected 64 hexadecimal digits"),
+        (("--environment", "ab" * 32), 10, "error: environment: "),
+        (("--environment", "ab"), 2, "error: --environment 'ab'; expected 64 hexadecimal digits"),
         (("--weights", "best"), 2, "--weights"),
         (("--max-age", 0), 2, "--max-age"),
         (("--revoked", "none.yaml"), 2, "error: none.yaml: no such file"),

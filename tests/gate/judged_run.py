@@ -34,6 +34,7 @@ def judged_run(
         "policy": STRICT.digest,
         "profile": "gate",
         "seed": 7,
+        "environment": "e" * 64,
         "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
     }
     record = replace(data.run, model=manifest, inputs=inputs, fingerprint=fingerprint(inputs))
