@@ -41,7 +41,7 @@ class Statement:
     """Probes under test, the controls not among them."""
     controls: int
     report_digest: str
-    """sha256 of report.html as `invmm-gate report` writes it, without pictures."""
+    """sha256 of public/report.html: no id and no exact score of a probe."""
     results_digest: str
     """A digest over measurements.jsonl and confirmations.jsonl, by the rule of a checkpoint's digest."""
     fingerprint: str
@@ -58,7 +58,7 @@ class Statement:
     environment: str
     """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
     waivers: tuple[Waiver, ...]
-    """Those that were used."""
+    """Those that were used, as the public edition has them: a name in place of the probe's id, and no reason."""
     verifier: str
     """Id of who judged."""
     verifier_version: str
