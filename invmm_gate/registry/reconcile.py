@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from invmm_gate.errors import GateError, RegistryError
 from invmm_gate.registry.client import Registry, VersionRecord
@@ -22,13 +22,23 @@ from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import backoff
 
-Doubt = Callable[[VersionRecord], str]
-"""Why a version may not carry a protected alias, in one line; empty if it may.
-
-Raises RegistryError where that cannot be found out: RegistryDownError if nothing can be, else of this version only.
-"""
-
 _ALL: Final = 1_000_000
+
+
+class Doubts(Protocol):
+    """What speaks against a version, in one line; empty if nothing does.
+
+    Only what is wrong with the version itself does. Where that cannot be found out, as on a full disk or with a store
+    that does not hand out the files, RegistryError is raised: RegistryDownError if of no version it can be.
+    """
+
+    def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
+        """Why it may not carry a protected alias now; with `anew` not by anything that was only wrong earlier."""
+        ...
+
+    def of_release(self, record: VersionRecord) -> str:
+        """Why the gate cannot have released it. Whether its verdict still counts is another question."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,7 @@ class Reconciler:
     registry: Registry
     queue: Queue
     watched: Watched
-    doubt: Doubt
+    doubts: Doubts
     terms: Callable[[], str]
     """What versions are judged under now (`terms_of`)."""
     aliases: frozenset[str] = frozenset(("champion",))
@@ -144,24 +154,15 @@ class Reconciler:
 
     def _doubts(self, record: VersionRecord) -> list[Alert]:
         """One for each protected alias, or one for a version of a release model without any."""
-        aliases = self._protected(record)
-        if not aliases and not self.watched.is_release(record.name):
-            return []
-        reason, known = self._reason(record)
-        if not reason:
-            return []
-        if not aliases:
-            aliases, reason = [""], f"only the gate should write to a release model: {reason}"
-        return [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases]
-
-    def _reason(self, record: VersionRecord) -> tuple[str, bool]:
-        """What is wrong with the version, and whether that is known: what cannot be checked is no reason to remove."""
-        try:
-            return self.doubt(record), True
-        except RegistryDownError:
-            raise
-        except RegistryError as error:
-            return f"cannot be checked now: {error}", False
+        if aliases := self._protected(record):
+            reason, known = _asked(lambda: self.doubts.of_alias(record, anew=self.enforce))
+            remove = self.enforce and known
+            return [self._alert(record, alias, reason, remove=remove) for alias in aliases if reason]
+        if self.watched.is_release(record.name):
+            reason, _ = _asked(lambda: self.doubts.of_release(record))
+            said = f"only the gate should write to a release model: {reason}"
+            return [self._alert(record, "", said, remove=False)] if reason else []
+        return []
 
     def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
@@ -171,18 +172,14 @@ class Reconciler:
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)
 
 
-def doubt_by_record(queue: Queue, terms: Callable[[], str]) -> Doubt:
-    """Believes this queue's own record of a pass under the terms of now, and nothing else.
-
-    The record does not tell whether the version's files were changed afterwards; only an attestation does.
-    """
-
-    def doubt(record: VersionRecord) -> str:
-        job = queue.find(record.name, record.version)
-        same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == terms()
-        return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
-
-    return doubt
+def _asked(doubt: Callable[[], str]) -> tuple[str, bool]:
+    """What is wrong with a version, and whether that is known: what cannot be checked is no reason to remove."""
+    try:
+        return doubt(), True
+    except RegistryDownError:
+        raise
+    except RegistryError as error:
+        return f"cannot be checked now: {error}", False
 
 
 @final

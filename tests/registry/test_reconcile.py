@@ -18,10 +18,11 @@ from invmm_gate.registry.lease import Lease
 from invmm_gate.registry.names import CLAIM
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Reconciler, doubt_by_record
+from invmm_gate.registry.reconcile import Reconciler
 from invmm_gate.registry.serve import Door
 from invmm_gate.registry.signature import Secrets
 from invmm_gate.registry.sync import sync
+from invmm_gate.registry.vouching import ByRecord
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import Worker, WorkerSettings, backoff
 from tests.registry.door import KEY, Gate, deliver, serving, until
@@ -112,7 +113,7 @@ def reconciling(registry, queue, *names):
         registry=registry,
         queue=queue,
         watched=Watched(names=names),
-        doubt=doubt_by_record(queue, terms),
+        doubts=ByRecord(queue, terms),
         terms=terms,
     )
 
