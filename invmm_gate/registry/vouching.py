@@ -12,6 +12,7 @@ from typing import Final, final
 
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.records import Weights
+from invmm_gate.registry.choices import Clock, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.evidence import Accept, Demands, accepted, envelopes, evidence_among, once_passed, passing
 from invmm_gate.registry.hashed import HashedFiles, hashed
@@ -67,17 +68,23 @@ class ByAttestation:
     """
 
     def __init__(
-        self, registry: Registry, demands: Callable[[], Demands], *, scratch: Path, recheck: float = RECHECK
+        self,
+        registry: Registry,
+        demands: Callable[[], Demands],
+        *,
+        scratch: Path,
+        recheck: float = RECHECK,
+        now: Clock = utc_now,
     ) -> None:
         """`demands` are asked for each time; `recheck` is in seconds."""
         self._registry, self._demands, self._scratch, self._recheck = registry, demands, scratch, recheck
+        self._now = now
         self._looks: dict[_Key, _Look] = {}
 
     def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
         """A version without a pass under an accepted policy that holds now."""
         demands = self._demands()
-        accept = passing(demands, datetime.datetime.now(datetime.UTC))
-        return self._doubt(record, accept, demands.weights, anew=anew)
+        return self._doubt(record, passing(demands, self._now()), demands.weights, anew=anew)
 
     def of_release(self, record: VersionRecord) -> str:
         """A version that never passed, or only by a key that was not trusted when the version was made or is revoked.

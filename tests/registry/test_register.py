@@ -42,7 +42,7 @@ from invmm_gate.registry.register import GateChoices, Registered, create_version
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
 from tests.registry.conftest import Desk
-from tests.registry.servers import Server
+from tests.registry.servers import Server, stored_weights
 
 
 @pytest.fixture
@@ -53,15 +53,6 @@ def registry(plain_server: Server) -> Registry:
 @pytest.fixture
 def client(plain_server: Server) -> MlflowClient:
     return MlflowClient(tracking_uri=plain_server.uri, registry_uri=plain_server.uri)
-
-
-@pytest.fixture
-def mine(desk: Desk, tmp_path: Path) -> GateChoices:
-    """Choices that pass, with a state folder of the test's own, in which what `passed` measured need not be again."""
-    choices = desk.at(tmp_path / "state").passing
-    if desk.passing.runs.exists():
-        shutil.copytree(desk.passing.runs, choices.runs, ignore=shutil.ignore_patterns(".*"))
-    return choices
 
 
 @pytest.fixture
@@ -535,9 +526,3 @@ def test_a_frozen_server_holds_nobody_up(stoppable: Server, mine: GateChoices) -
     finally:
         for pid in children:
             os.kill(pid, signal.SIGCONT)
-
-
-def stored_weights(server: Server, source: str) -> Path:
-    folder = f"*/models/{source.removeprefix('models:/')}"
-    (weights,) = server.artefacts.glob(f"{folder}/**/diffusion_pytorch_model.safetensors")
-    return weights
