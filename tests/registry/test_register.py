@@ -23,7 +23,7 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import verify_model
 from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
-from invmm_gate.registry.client import Registry
+from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
@@ -245,6 +245,32 @@ def test_a_release_whose_files_are_gone_is_made_again(
     assert again.released is not None
     assert (again.exit_code, again.released.version) == (0, "2")
     assert set(registry.aliases(f"{name}-release").values()) == {"2"}
+
+
+def test_a_store_that_changes_what_it_was_given_gets_no_alias_and_the_verdict_waits(
+    registry: Registry,
+    plain_server: Server,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, made = new_name("unreliable"), registry.create_version
+    record = create_version(MEMORIZING, name, registry, choices=mine, progress=Silent())
+
+    def spoilt(name: str, source: str, *, tags: dict[str, str], run_id: str | None) -> VersionRecord:
+        weights = stored_weights(plain_server, source)  # written, and not read back yet
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+        return made(name, source, tags=tags, run_id=run_id)
+
+    monkeypatch.setattr(registry, "create_version", spoilt)
+    with pytest.raises(RegistryError, match=rf"{name}-release/1 does not read back as it was sent") as error:
+        gate_version(registry, name, record.version, choices=mine, progress=Silent())
+    assert error.value.exit_code == 11
+    assert registry.aliases(f"{name}-release") == {}
+    assert drain(mine.outbox, registry, now=utc_now()).waiting == 1, "the store still changes what it is given"
+    monkeypatch.undo()
+    assert drain(mine.outbox, registry, now=utc_now()).sent == (f"{name}/1",)
+    assert set(registry.aliases(f"{name}-release").values()) == {"3"}
 
 
 def test_of_two_promotions_at_once_the_later_version_has_the_alias(
