@@ -198,14 +198,75 @@ def test_a_release_model_takes_no_candidates_and_a_release_that_is_gated_says_wh
     assert "release model" in done.remark
 
 
-def test_versions_with_the_same_files_are_measured_once(
-    registry: Registry, mine: GateChoices, new_name: Callable[[str], str]
+def measured(seen: Watching) -> int:
+    """How many probes a gate measured, rather than found measured."""
+    return sum(total - done for stage, total, done in seen.stages if stage == "measure")
+
+
+def proof_of(registry: Registry, name: str, version: str) -> bytes:
+    """The attestation in the version's own folder of the gate's run."""
+    record = registry.version(name, version)
+    assert record is not None
+    assert record.tags[STATE] == record.tags[VERDICT] == "pass"
+    assert record.tags[RUN].endswith(f"/{name}-v{version}")
+    found = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "attestation.json")
+    assert found is not None
+    return found
+
+
+def test_the_same_bytes_as_five_versions_are_measured_once_and_each_has_its_own_verdict(
+    registry: Registry, desk: Desk, tmp_path: Path, new_name: Callable[[str], str]
 ) -> None:
-    first = registered(registry, new_name("same"), mine)
-    timings = (Path(first.run) / "timings.jsonl").read_bytes()
-    second = registered(registry, new_name("same"), mine)
-    assert (second.decision, second.run) == ("pass", first.run)
-    assert (Path(second.run) / "timings.jsonl").read_bytes() == timings
+    names, choices, seen = [new_name("same"), new_name("same")], desk.at(tmp_path / "fresh").passing, Watching()
+    versions = [(names[0], "1"), (names[0], "2"), (names[0], "3"), (names[1], "1"), (names[1], "2")]
+    for name, _ in versions:
+        create_version(MEMORIZING, name, registry, choices=choices, progress=Silent())
+    done = [gate_version(registry, *versions[0], choices=choices, progress=seen)]
+    once = measured(seen)
+    done += [gate_version(registry, *each, choices=choices, progress=seen) for each in versions[1:]]
+    assert [each.outcome for each in done] == ["pass"] * 5
+    assert measured(seen) == once > 0
+    proofs = [proof_of(registry, *each) for each in versions]
+    assert len(set(proofs)) == 5
+    said = [from_payload(base64.b64decode(json.loads(proof)["payload"])) for proof in proofs]
+    assert {each.subject_digest for each in said} == {done[0].model_digest}
+
+
+@pytest.mark.parametrize("changed", ["policy", "probe set", "seed", "gate"])
+def test_what_was_measured_is_not_used_again_under_another(
+    registry: Registry,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+) -> None:
+    name = new_name("crossing")
+    first = registered(registry, name, mine)
+    other = mine
+    if changed == "policy":
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(Path(mine.policy).read_text().replace("name: passing", "name: another"))
+        other = replace(mine, policy=str(policy))
+    elif changed == "probe set":
+        probes = tmp_path / "probes"
+        shutil.copytree(mine.probes, probes)
+        manifest = probes / "manifest.csv"
+        head, _, *others = manifest.read_text().splitlines(keepends=True)
+        manifest.write_text("".join([head, *others]))
+        other = replace(mine, probes=probes)
+    elif changed == "seed":
+        other = replace(mine, seed=1)
+    else:
+        for module in ("earlier", "terms"):
+            monkeypatch.setattr(f"invmm_gate.registry.{module}.__version__", "the next one")
+    again = [
+        gate_version(registry, name, "1", choices=other, progress=Silent()),
+        registered(registry, new_name("crossing"), other),
+    ]
+    assert [each.run for each in again] == [again[0].run] * 2
+    assert again[0].run not in ("", first.run)
+    assert {each.terms for each in again} == {again[0].terms} != {first.terms}
 
 
 def test_a_verdict_counts_again_only_from_the_gates_own_run_and_by_the_same_gate(
