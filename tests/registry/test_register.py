@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from invmm_gate.attestation.keys import load_signing_key
+from invmm_gate.attestation.keys import load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import from_payload
 from invmm_gate.cli import run
 from invmm_gate.errors import ConfigError, ModelError, RegistryError, VerificationError
@@ -402,6 +402,49 @@ def test_without_a_key_nothing_is_promoted_and_an_older_verdict_is_taken_back(
     assert not registry.aliases(f"{name}-release")
     meant = gate_version(registry, name, "1", choices=replace(mine, key=None, alias=""), progress=Silent())
     assert (meant.exit_code, meant.blocked) == (0, "")
+    seen = Watching()
+    signed = gate_version(registry, name, "1", choices=mine, progress=seen)
+    assert (signed.exit_code, measured(seen)) == (0, 0)
+    assert registry.aliases(f"{name}-release")["champion"] == "1"
+
+
+@pytest.mark.parametrize("spoil", [lambda key: key.chmod(0o644), lambda key: key.rename(key.with_suffix(".away"))])
+def test_a_key_that_is_lost_while_its_version_is_measured_costs_the_signature_and_not_the_verdict(
+    registry: Registry,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+    spoil: Callable[[Path], object],
+) -> None:
+    assert mine.key is not None
+    key = tmp_path / "gate.key"
+    for suffix in (".key", ".pub"):
+        shutil.copy2(mine.key.with_suffix(suffix), key.with_suffix(suffix))
+    choices, name = replace(mine, key=key), new_name("keyless")
+    create_version(MEMORIZING, name, registry, choices=choices, progress=Silent())
+
+    class Losing(Watching):
+        def begin(self, stage: str, total: int, done: int = 0) -> None:
+            if not self.stages:
+                spoil(key)
+            super().begin(stage, total, done)
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"gate\.key"):
+            gate_version(registry, name, "1", choices=choices, progress=Losing())
+        record = registry.version(name, "1")
+        assert record is not None
+        assert (record.tags[STATE], VERDICT_TAGS & record.tags.keys()) == ("error", set())
+        assert not registry.aliases(f"{name}-release")
+        assert choices.outbox.parcels() == ()
+    (verdict,) = choices.runs.glob("*/verdict.json")
+    assert json.loads(verdict.read_text())["decision"] == "pass"
+    assert not (verdict.parent / "attestation.json").exists()
+
+    shutil.copy2(mine.key, key)
+    seen = Watching()
+    done = gate_version(registry, name, "1", choices=choices, progress=seen)
+    assert (done.exit_code, measured(seen), done.run) == (0, 0, str(verdict.parent))
 
 
 def test_without_a_key_the_guard_lets_the_gate_say_so_and_keeps_what_was_attested(
@@ -466,6 +509,10 @@ def test_the_gate_tells_a_worker_whose_fault_it_was(
     expired.write_text("waivers: no list\n")
     assert gated(*usual, "--waivers", str(expired)) == (2, None)
     assert gated("--policy", "nosuch") == (2, None)
+    key = new_key_pair(tmp_path / "open").private
+    key.chmod(0o644)
+    assert gated(*usual, "--key", str(key)) == (2, None)
+    assert gated(*usual, "--key", str(tmp_path / "nosuch.key")) == (2, None)
     code, told = gated(*usual)
     assert code == 0
     assert told == Outcome(name="pass", terms=mine.terms())
