@@ -5,40 +5,26 @@ version. Only this queue's own record counts, and only for the very version that
 """
 
 import datetime
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Protocol, final
+from dataclasses import dataclass, field
+from typing import Final, final
 
 from invmm_gate.errors import GateError, RegistryError
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name
+from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name, unusable_name
 from invmm_gate.registry.outbox import Outbox, OutboxBusyError
 from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.vouching import Doubts
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import backoff
 
 _ALL: Final = 1_000_000
-
-
-class Doubts(Protocol):
-    """What speaks against a version, in one line; empty if nothing does.
-
-    Only what is wrong with the version itself does. Where that cannot be found out, as on a full disk or with a store
-    that does not hand out the files, RegistryError is raised: RegistryDownError if of no version it can be.
-    """
-
-    def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
-        """Why it may not carry a protected alias now; with `anew` not by anything that was only wrong earlier."""
-        ...
-
-    def of_release(self, record: VersionRecord) -> str:
-        """Why the gate cannot have released it. Whether its verdict still counts is another question."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +57,17 @@ class Pass:
     alerts: tuple[Alert, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the registry listed."""
+
+    listed: int
+    queued: list[str]
+    unusable: tuple[str, ...]
+    suspects: list[VersionRecord]
+    """Versions of which it has to be asked what speaks for them."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciler:
@@ -88,14 +85,31 @@ class Reconciler:
     """Take a protected alias away from a version that nothing vouches for."""
     outbox: Outbox | None = None
     """Verdicts that could not be sent when they were reached; sent before each pass."""
+    _told: set[str] = field(default_factory=set, init=False)
+    """Unusable names that were told of."""
 
-    def once(self, *, again: bool = False) -> Pass:
+    def once(self, *, again: bool = False, every: float = math.inf) -> Pass:
         """One pass, newest versions first. `again` also queues what failed or stayed inconclusive.
 
-        Raises RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then
-        stays queued.
+        Files are looked at last; while that lasts, new versions are looked for every so many seconds. Raises
+        RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then stays
+        queued.
         """
         self._send_what_waits()
+        found, at = self._find(again=again), time.monotonic()
+        self._tell(found.unusable)
+        queued, alerts = list(found.queued), []
+        for record in found.suspects:
+            if time.monotonic() - at >= every:
+                queued, at = queued + self._find().queued, time.monotonic()
+            alerts += self._alerts(record)
+        for alert in alerts:
+            LOGGER.warning("%s", alert)
+        self.queue.prune(now=time.time())
+        return Pass(listed=found.listed, queued=tuple(queued), unusable=found.unusable, alerts=tuple(alerts))
+
+    def _find(self, *, again: bool = False) -> "_Found":
+        """Queue what is new."""
         terms = self.terms()
         listed, queued, unusable, suspects = 0, [], set(), []
         for record in self._listed():
@@ -106,11 +120,15 @@ class Reconciler:
                 queued.append(record.label)
             if self._protected(record) or POSING in record.tags or self.watched.is_release(record.name):
                 suspects.append(record)
-        alerts = [alert for record in suspects for alert in self._alerts(record)]
-        for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
-            LOGGER.warning("%s", line)
-        self.queue.prune(now=time.time())
-        return Pass(listed=listed, queued=tuple(queued), unusable=tuple(sorted(unusable)), alerts=tuple(alerts))
+        return _Found(listed=listed, queued=queued, unusable=tuple(sorted(unusable)), suspects=suspects)
+
+    def _tell(self, unusable: tuple[str, ...]) -> None:
+        """Each name once, unless its model was gone in between."""
+        for name in unusable:
+            if name not in self._told:
+                LOGGER.warning("%s", unusable_name(name))
+        self._told.clear()
+        self._told.update(unusable)
 
     def _send_what_waits(self) -> None:
         if self.outbox is None or not self.outbox.parcels():
@@ -208,7 +226,7 @@ class ReconcileLoop:
 
     def _pass(self) -> bool:
         try:
-            found = self._reconciler.once()
+            found = self._reconciler.once(every=self._every)
         except GateError as error:
             LOGGER.warning("the reconcile pass was cut short: %s", error)
             return False

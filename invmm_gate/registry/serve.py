@@ -22,9 +22,9 @@ from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.names import candidate_name, release_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Doubts, ReconcileLoop, Reconciler
+from invmm_gate.registry.reconcile import ReconcileLoop, Reconciler
 from invmm_gate.registry.signature import Secrets
-from invmm_gate.registry.vouching import ByAttestation, ByRecord
+from invmm_gate.registry.vouching import ByAttestation, ByRecord, Doubts
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import Worker, WorkerSettings
 

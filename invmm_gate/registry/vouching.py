@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.records import Weights
@@ -24,6 +24,22 @@ RECHECK: Final = 3600.0
 """Seconds for which a version's files are believed to be those that were hashed; its verdict is checked each time."""
 
 _Key = tuple[str, str, int, str, str, Weights | None]
+
+
+class Doubts(Protocol):
+    """What speaks against a version, in one line; empty if nothing does.
+
+    Only what is wrong with the version itself does. Where that cannot be found out, as on a full disk or with a store
+    that does not hand out the files, RegistryError is raised: RegistryDownError if of no version it can be.
+    """
+
+    def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
+        """Why it may not carry a protected alias now; with `anew` not by anything that was only wrong earlier."""
+        ...
+
+    def of_release(self, record: VersionRecord) -> str:
+        """Why the gate cannot have released it. Whether its verdict still counts is another question."""
+        ...
 
 
 @final

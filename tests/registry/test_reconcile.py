@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
@@ -146,7 +147,7 @@ def test_a_model_deleted_and_made_again_is_gated_again(tmp_path, plain_server, r
     assert gate.begun == [f"{name}/1"] * 2
 
 
-def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told(tmp_path, queue, gate):
+def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told_once(tmp_path, queue, gate, caplog):
     with_space = "a name with a space"
     uri = f"sqlite:///{tmp_path / 'own.db'}"
     registry = Registry(uri)
@@ -155,12 +156,16 @@ def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told(
     client = client_of(registry)
     client.create_registered_model(with_space)
     client.create_model_version(with_space, "mlflow-artifacts:/x", await_creation_for=0)
+    client.set_registered_model_alias(with_space, "champion", "1")
 
     assert reconciling(registry, queue, "cand").once().queued == ("cand/1",)
-    found = reconciling(registry, queue).once()
+    everything = reconciling(registry, queue)
+    found = everything.once()
     assert found.queued == ("other/1",)
-    assert found.unusable == (with_space,)
-    assert [(alert.name, alert.alias) for alert in found.alerts] == [("cand-release", "")]
+    assert found.unusable == everything.once().unusable == (with_space,)
+    (told,) = [record for record in caplog.records if "it is not gated under this one" in record.message]
+    assert repr(with_space) in told.message
+    assert {(alert.name, alert.alias) for alert in found.alerts} == {("cand-release", ""), (with_space, "champion")}
     assert sync(door(tmp_path, gate, uri, [])).exit_code == 11
 
 
@@ -241,6 +246,21 @@ def test_backoff_doubles_up_to_its_cap_and_is_spread():
     for times, found in enumerate(waits, start=1):
         full = min(60.0, 2.0 * 2 ** (times - 1))
         assert full / 2 <= min(found) < max(found) <= full
+
+
+def test_a_version_that_is_made_while_files_are_looked_at_does_not_wait_for_the_next_pass(registry, queue, name):
+    create(registry, name, 2)
+    registry.set_alias(name, "champion", "1")
+    registry.set_alias(name, "approved-0123456789ab", "2")
+
+    class Slow:
+        def of_alias(self, record, *, anew=False):
+            create(registry, name)
+            return ""
+
+    sweep = replace(reconciling(registry, queue, name), doubts=Slow())
+    assert sweep.once(every=0.0).queued == (f"{name}/2", f"{name}/1", f"{name}/3")
+    assert sweep.once().queued == (f"{name}/4",)
 
 
 # ----------------------------------------------------------------------------------------------------------- working
