@@ -39,7 +39,7 @@ def headers(body, *, key=KEY, delivery=None, at=None, **others):
 
 def post(port, body=b"", head=None, path="/hook", method="POST"):
     """Status and decoded answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers(body) if head is None else head)
         answer = connection.getresponse()
@@ -195,7 +195,7 @@ class Served:
     def stop(self):
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(50)
 
 
 @contextmanager

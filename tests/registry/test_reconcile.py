@@ -328,7 +328,8 @@ def test_a_policy_that_cannot_be_read_leaves_the_version_queued(tmp_path, regist
 LEASE = 2.0
 
 
-def test_a_registry_that_is_slow_to_answer_holds_up_neither_the_lease_nor_a_stop(queue):
+def test_a_registry_that_is_slow_to_answer_holds_up_neither_the_lease_nor_a_stop(queue, monkeypatch):
+    monkeypatch.setattr("invmm_gate.tracking.server._REACHABLE_WITHIN", 60.0)
     queue.offer("cand", "1", delivery="a", now=time.time())
     job = queue.claim("me", now=time.time(), lease=LEASE)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -339,8 +340,8 @@ def test_a_registry_that_is_slow_to_answer_holds_up_neither_the_lease_nor_a_stop
             until(lambda: time.time() > standing.until, what="the end of the first lease")
             began = time.monotonic()
             assert lease.kept()
-            assert time.monotonic() - began < 2  # the registry takes 3 s to be given up
-            assert queue.claim("another", now=time.time(), lease=LEASE) is None
+            assert time.monotonic() - began < 30  # the registry takes 60 s to be given up
+            assert queue.claim("another", now=standing.until, lease=LEASE) is None
 
 
 def test_a_version_that_does_not_exist_is_not_gated(tmp_path, registry, queue, name, gate):
@@ -391,8 +392,8 @@ def test_stopping_ends_the_gate_with_all_its_children_and_keeps_the_job(tmp_path
     until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     began = time.monotonic()
     worker.stop()
-    thread.join(20)
-    assert time.monotonic() - began < 5
+    thread.join(50)
+    assert time.monotonic() - began < 45  # it would have slept for 60 s
     for pid in pids.read_text().split():
         until(lambda pid=pid: not alive(int(pid)), what=f"the end of {pid}")
     job = queue.find(name, "1")
@@ -420,7 +421,7 @@ def test_a_registry_that_is_away_costs_no_attempt_and_the_job_waits(tmp_path, qu
 
 
 def claims(registry, owner, key=KEY, **changes):
-    usual = {"settle": 1.0, "lease": 8.0, "vouched": lambda _: True}
+    usual = {"settle": 1.0, "lease": 40.0, "vouched": lambda _: True}
     return Claims(registry, Secrets((key,)), owner, **usual | changes)
 
 
@@ -521,7 +522,7 @@ def test_a_claimer_whose_write_was_slow_waits_for_the_holder_to_show_itself(regi
     registry.delete_tag(name, "1", CLAIM)  # the slow one looked before the holder wrote
 
     def meanwhile(seconds):
-        assert seconds == 4.0  # half a lease
+        assert seconds == 20.0  # half a lease
         assert holder.renew(held).state == "held"
 
     assert take(slow, name, "1", meanwhile).state == "elsewhere"
@@ -613,7 +614,7 @@ def test_sigterm_stops_within_seconds_and_the_work_goes_on_afterwards(tmp_path, 
         pid = int((tmp_path / "gate" / "begun").read_text().split()[1])
         began = time.monotonic()
         assert served.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 45  # the gate would have gone on for 60 s
         assert not alive(pid)
         assert "stays queued" in served.lines
         assert "Traceback" not in served.lines

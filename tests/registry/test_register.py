@@ -622,7 +622,7 @@ def test_a_registry_that_goes_down_after_measuring_gets_the_verdict_later_and_on
 
     began = time.monotonic()
     held = drain(mine.outbox, registry, now=utc_now())
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # MLflow alone would try for minutes
     assert (held.sent, held.waiting, len(held.errors)) == ((), 1, 1)
 
     stoppable.start()
@@ -656,7 +656,7 @@ def test_a_frozen_server_holds_nobody_up(stoppable: Server, mine: GateChoices) -
         began = time.monotonic()
         with pytest.raises(RegistryDownError):
             create_version(MEMORIZING, "frozen", registry, choices=mine, progress=Silent())
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60  # MLflow alone would try for minutes
     finally:
         for pid in children:
             os.kill(pid, signal.SIGCONT)
