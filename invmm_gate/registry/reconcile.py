@@ -103,8 +103,6 @@ class Reconciler:
             if time.monotonic() - at >= every:
                 queued, at = queued + self._find().queued, time.monotonic()
             alerts += self._alerts(record)
-        for alert in alerts:
-            LOGGER.warning("%s", alert)
         self.queue.prune(now=time.time())
         return Pass(listed=found.listed, queued=tuple(queued), unusable=found.unusable, alerts=tuple(alerts))
 
@@ -164,10 +162,13 @@ class Reconciler:
         return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
+        """Told at once: an alias that was taken away must be told of, whatever becomes of the pass."""
         alerts = self._doubts(record)
         if POSING in record.tags:
             hides = f"its tag {POSING} hides the model from MLflow's own lists"
             alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
+        for alert in alerts:
+            LOGGER.warning("%s", alert)
         return alerts
 
     def _doubts(self, record: VersionRecord) -> list[Alert]:

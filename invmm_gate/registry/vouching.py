@@ -54,7 +54,7 @@ class ByRecord:
     terms: Callable[[], str]
 
     def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
-        """Any version without such a record."""
+        """Every version without such a record."""
         job = self.queue.find(record.name, record.version)
         same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == self.terms()
         return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
@@ -69,7 +69,7 @@ class _Look:
     """What a version held when it was downloaded."""
 
     at: float
-    """By the monotonic clock."""
+    """Before that, by the monotonic clock."""
     found: tuple[bytes, ...]
     """Its attestations, of which at least one could do."""
     files: HashedFiles
@@ -126,9 +126,10 @@ class ByAttestation:
 
     def _look(self, record: VersionRecord, found: tuple[bytes, ...], weights: Weights | None) -> _Look:
         """Raises SourceError for files that cannot be had, RegistryError if it is not known whether they can."""
+        began = time.monotonic()
         with _folder(self._scratch) as folder:
             files = self._registry.artefacts.download(record.source, folder / "files")
-            return _Look(at=time.monotonic(), found=found, files=hashed(files, weights))
+            return _Look(at=began, found=found, files=hashed(files, weights))
 
     def _remembered(self, key: _Key) -> _Look | None:
         look = self._looks.get(key)

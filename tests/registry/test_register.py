@@ -411,16 +411,15 @@ def test_without_a_key_nothing_is_promoted_and_an_older_verdict_is_taken_back(
 @pytest.mark.parametrize("spoil", [lambda key: key.chmod(0o644), lambda key: key.rename(key.with_suffix(".away"))])
 def test_a_key_that_is_lost_while_its_version_is_measured_costs_the_signature_and_not_the_verdict(
     registry: Registry,
-    mine: GateChoices,
+    desk: Desk,
     new_name: Callable[[str], str],
     tmp_path: Path,
     spoil: Callable[[Path], object],
 ) -> None:
-    assert mine.key is not None
     key = tmp_path / "gate.key"
-    for suffix in (".key", ".pub"):
-        shutil.copy2(mine.key.with_suffix(suffix), key.with_suffix(suffix))
-    choices, name = replace(mine, key=key), new_name("keyless")
+    for file in (desk.key.private, desk.key.public):
+        shutil.copy2(file, tmp_path)
+    choices, name = desk.at(tmp_path / "state", key=key).passing, new_name("keyless")
     create_version(MEMORIZING, name, registry, choices=choices, progress=Silent())
 
     class Losing(Watching):
@@ -441,7 +440,7 @@ def test_a_key_that_is_lost_while_its_version_is_measured_costs_the_signature_an
     assert json.loads(verdict.read_text())["decision"] == "pass"
     assert not (verdict.parent / "attestation.json").exists()
 
-    shutil.copy2(mine.key, key)
+    shutil.copy2(desk.key.private, key)
     seen = Watching()
     done = gate_version(registry, name, "1", choices=choices, progress=seen)
     assert (done.exit_code, measured(seen), done.run) == (0, 0, str(verdict.parent))
