@@ -36,7 +36,7 @@ from invmm_gate.errors import RegistryError
 from invmm_gate.gate.attesting import verify_model
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry
-from invmm_gate.registry.names import STATE, VERDICT
+from invmm_gate.registry.names import DECISIONS, PENDING, STATE, VERDICT
 
 DEMO: Final = Path(__file__).resolve().parents[1] / "demo"
 sys.path.insert(0, str(DEMO))
@@ -179,19 +179,22 @@ def story(place: Place, *, patience: float) -> Registry:
         )
         say("registering the memorizing checkpoint; its webhook reaches the receiver")
         register(place, "memorizing")
-        wait_until(lambda: state(registry, "1") == "running", "the receiver to begin", seconds=patience)
+        wait_until(lambda: state(registry, "1") not in ("", PENDING), "the receiver to begin", seconds=patience)
         say("killing the receiver, and the gate that it has started, in the middle")
         crash(first)
     say("registering the clean checkpoint; nobody listens, its webhook is lost")
     register(place, "clean")
     say("starting the receiver again")
     with process("receiver", *receiver(place), place=place, ready=f"{place.hook}/health"):
-        judged = ("pass", "block", "inconclusive")
         wait_until(
-            lambda: all(state(registry, version) in judged for version in ("1", "2")), "two verdicts", seconds=patience
+            lambda: all(state(registry, version) in DECISIONS for version in ("1", "2")),
+            "two verdicts",
+            seconds=patience,
         )
         wait_until(
-            lambda: bool(registry.aliases(f"{MODEL}-release")) or state(registry, "2") != "pass", "the release", 120
+            lambda: "champion" in registry.aliases(f"{MODEL}-release") or state(registry, "2") != "pass",
+            "the release",
+            seconds=patience,
         )
     return registry
 

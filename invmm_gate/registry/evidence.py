@@ -15,17 +15,17 @@ from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.verification import (
     Expected,
     Trusted,
+    check_passed,
     check_revocation,
     check_standing,
     check_statement,
     open_statement,
 )
 from invmm_gate.errors import ModelError, RegistryError, VerificationError
-from invmm_gate.models.files import list_files
-from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.records import ModelManifest, Weights
-from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
+from invmm_gate.registry.artefacts import Artefacts
 from invmm_gate.registry.connection import RegistryDownError
+from invmm_gate.registry.hashed import HashedFiles, Inspect, hashed, inspected, no_subject, require_subject
 from invmm_gate.registry.names import (
     MODEL_DIGEST,
     POLICY_DIGEST,
@@ -54,13 +54,8 @@ class Demands:
     max_age: datetime.timedelta | None = None
 
 
-Inspect = Callable[[Path, Weights | None], ModelManifest]
-"""How the files of a checkpoint are hashed; the weights are those that count."""
-
-
-def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
-    """The manifest of the files as they are now. Raises ModelError."""
-    return inspect_checkpoint(checkpoint, weights=weights)
+Accept = Callable[[bytes], Trusted]
+"""What an attestation says, if that is what is asked for. Raises VerificationError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,29 +74,15 @@ class Evidence:
 
     def require_pass(self, demands: Demands, now: datetime.datetime) -> None:
         """Raise VerificationError, naming the field, unless it is a pass under an accepted policy that still holds."""
-        check_statement(self.trusted, self._expected(demands, now))
+        check_statement(self.trusted, _expected(self.statement, demands, now))
 
     def require_standing(self, demands: Demands, now: datetime.datetime) -> None:
         """Raise VerificationError if the verdict, whatever it decides, is revoked, too old or on other probes."""
-        check_standing(self.trusted, self._expected(demands, now))
+        check_standing(self.trusted, _expected(self.statement, demands, now))
 
     def require_not_revoked(self, demands: Demands) -> None:
         """Raise VerificationError if the attestation or its key no longer counts."""
         check_revocation(self.trusted, demands.revoked)
-
-    def _expected(self, demands: Demands, now: datetime.datetime) -> Expected:
-        return Expected(
-            subject_digest=self.statement.subject_digest,
-            policies=demands.policies,
-            now=now,
-            weights=demands.weights,
-            allow_waivers=demands.allow_waivers,
-            reviewers=demands.reviewers,
-            revoked=demands.revoked,
-            probe_set_digest=demands.probe_set_digest,
-            min_probes=demands.min_probes,
-            max_age=demands.max_age,
-        )
 
 
 def verdict_tags(statement: Statement) -> dict[str, str]:
@@ -139,14 +120,9 @@ def evidence_for(
     said = trusted.statement
     try:
         manifest = inspect(checkpoint, said.weights if left_out and said.left_out else weights)
-    except ModelError as error:  # what cannot even be inspected is not what was attested
-        raise VerificationError(f"subject: {error.found}", expected=error.expected, do=error.do) from error
-    if manifest.digest != said.subject_digest:
-        raise VerificationError(
-            f"subject digest: the files give {manifest.digest}",
-            expected=f"{said.subject_digest}, the attested model",
-            do="gate these files",
-        )
+    except ModelError as error:
+        raise no_subject(error.found, error.expected, error.do) from error
+    require_subject(manifest, said)
     return Evidence(envelope=envelope, trusted=trusted, manifest=manifest)
 
 
@@ -156,36 +132,77 @@ def evidence_that_promotes(
     """The first attestation that is a pass as demanded, of files beside which nothing else lies that could be loaded.
 
     `files` is the folder of all that a version's source holds: it is what a consumer of the version loads. Raises the
-    VerificationError of the last attestation.
+    VerificationError of the last attestation; the files are hashed only if one of them could do.
     """
-    checkpoint, wrong = checkpoint_in(files), no_evidence()
+    accept = passing(demands, now)
+    candidates = accepted(found, accept)
+    return evidence_among(candidates, accept, hashed(files, demands.weights))
+
+
+def passing(demands: Demands, now: datetime.datetime) -> Accept:
+    """Accepts a pass as demanded that holds now."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=now)
+        check_statement(trusted, _expected(trusted.statement, demands, now))
+        return trusted
+
+    return accept
+
+
+def once_passed(demands: Demands, then: datetime.datetime) -> Accept:
+    """Accepts a pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=then)
+        check_passed(trusted.statement)
+        check_revocation(trusted, Revocations(keys=demands.revoked.keys))
+        return trusted
+
+    return accept
+
+
+def accepted(found: Iterable[bytes], accept: Accept) -> tuple[bytes, ...]:
+    """The attestations that could do. Raises the VerificationError of the last one if there are none."""
+    candidates, wrong = [], no_evidence()
     for envelope in found:
         try:
-            evidence = evidence_for(checkpoint, envelope, demands.roots, now=now, weights=demands.weights)
-            evidence.require_pass(demands, now)
-            _require_nothing_beside(files, evidence.manifest)
+            accept(envelope)
         except VerificationError as error:
             wrong = error
         else:
-            return evidence
+            candidates.append(envelope)
+    if not candidates:
+        raise wrong
+    return tuple(candidates)
+
+
+def evidence_among(found: Iterable[bytes], accept: Accept, files: HashedFiles) -> Evidence:
+    """The first accepted attestation of exactly these files. Raises the VerificationError of the last one."""
+    wrong = no_evidence()
+    for envelope in found:
+        try:
+            trusted = accept(envelope)
+            return Evidence(envelope=envelope, trusted=trusted, manifest=files.require(trusted.statement))
+        except VerificationError as error:
+            wrong = error
     raise wrong
 
 
-def _require_nothing_beside(files: Path, manifest: ModelManifest) -> None:
-    """The form of the gate's own releases: the attested files, and the attestation beside them."""
-    checkpoint = Path(manifest.path)
-    root = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    attested = {(root / file.path).relative_to(files).as_posix() for file in manifest.files}
-    try:
-        beside = sorted(set(list_files(files)) - attested - {ATTESTATION})
-    except ModelError as error:
-        raise VerificationError(f"beside the checkpoint: {error.found}", expected=error.expected) from error
-    if beside:
-        raise VerificationError(
-            f"{len(beside)} files that are not attested lie beside the checkpoint, {beside[0]!a} among them",
-            expected=f"the attested files and {ATTESTATION} alone, as whoever loads the version gets all of them",
-            do="register the checkpoint by itself: `invmm-gate register`",
-        )
+def _expected(said: Statement, demands: Demands, now: datetime.datetime) -> Expected:
+    """All that is demanded but the subject, which `HashedFiles.require` is asked for."""
+    return Expected(
+        subject_digest=said.subject_digest,
+        policies=demands.policies,
+        now=now,
+        weights=demands.weights,
+        allow_waivers=demands.allow_waivers,
+        reviewers=demands.reviewers,
+        revoked=demands.revoked,
+        probe_set_digest=demands.probe_set_digest,
+        min_probes=demands.min_probes,
+        max_age=demands.max_age,
+    )
 
 
 def envelopes(source: str, tags: Mapping[str, str], artefacts: Artefacts) -> Iterator[bytes]:

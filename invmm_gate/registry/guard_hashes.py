@@ -9,7 +9,7 @@ from typing import Final, final
 
 from invmm_gate.models.files import list_files
 from invmm_gate.records import ModelManifest, Weights
-from invmm_gate.registry.evidence import inspected
+from invmm_gate.registry.hashed import inspected
 
 _KEPT: Final = 8
 _SETTLED: Final = 2.0

@@ -54,10 +54,17 @@ def is_registry_name(name: str) -> bool:
 def safe_registry_name(name: str) -> str:
     """The name itself. Raises ConfigError if the gate does not work on such a name."""
     if not is_registry_name(name):
-        raise ConfigError(
-            f"registered model {name!a}", expected="1 to 128 letters, digits, dots, dashes and underscores"
-        )
+        raise unusable_name(name)
     return name
+
+
+def unusable_name(name: str) -> ConfigError:
+    """The error for a model that gets no verdict, as the gate does not work on such a name."""
+    return ConfigError(
+        f"registered model {name[:200]!a}",
+        expected="1 to 128 letters, digits, dots, dashes and underscores",
+        do="register it under such a name: it is not gated under this one",
+    )
 
 
 def release_name(name: str, chosen: str | None = None) -> str:

@@ -5,10 +5,11 @@ version. Only this queue's own record counts, and only for the very version that
 """
 
 import datetime
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
 from invmm_gate.errors import GateError, RegistryError
@@ -16,17 +17,12 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name
+from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name, unusable_name
 from invmm_gate.registry.outbox import Outbox, OutboxBusyError
 from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.vouching import Doubts
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import backoff
-
-Doubt = Callable[[VersionRecord], str]
-"""Why a version may not carry a protected alias, in one line; empty if it may.
-
-Raises RegistryError where that cannot be found out: RegistryDownError if nothing can be, else of this version only.
-"""
 
 _ALL: Final = 1_000_000
 
@@ -61,6 +57,17 @@ class Pass:
     alerts: tuple[Alert, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the registry listed."""
+
+    listed: int
+    queued: list[str]
+    unusable: tuple[str, ...]
+    suspects: list[VersionRecord]
+    """Versions of which it has to be asked what speaks for them."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciler:
@@ -69,7 +76,7 @@ class Reconciler:
     registry: Registry
     queue: Queue
     watched: Watched
-    doubt: Doubt
+    doubts: Doubts
     terms: Callable[[], str]
     """What versions are judged under now (`terms_of`)."""
     aliases: frozenset[str] = frozenset(("champion",))
@@ -78,14 +85,29 @@ class Reconciler:
     """Take a protected alias away from a version that nothing vouches for."""
     outbox: Outbox | None = None
     """Verdicts that could not be sent when they were reached; sent before each pass."""
+    _told: set[str] = field(default_factory=set, init=False)
+    """Unusable names that were told of."""
 
-    def once(self, *, again: bool = False) -> Pass:
+    def once(self, *, again: bool = False, every: float = math.inf) -> Pass:
         """One pass, newest versions first. `again` also queues what failed or stayed inconclusive.
 
-        Raises RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then
-        stays queued.
+        Files are looked at last; while that lasts, new versions are looked for every so many seconds. Raises
+        RegistryError, and ConfigError or ProbeSetError for terms that cannot be told; what was queued until then stays
+        queued.
         """
         self._send_what_waits()
+        found, at = self._find(again=again), time.monotonic()
+        self._tell(found.unusable)
+        queued, alerts = list(found.queued), []
+        for record in found.suspects:
+            if time.monotonic() - at >= every:
+                queued, at = queued + self._find().queued, time.monotonic()
+            alerts += self._alerts(record)
+        self.queue.prune(now=time.time())
+        return Pass(listed=found.listed, queued=tuple(queued), unusable=found.unusable, alerts=tuple(alerts))
+
+    def _find(self, *, again: bool = False) -> "_Found":
+        """Queue what is new."""
         terms = self.terms()
         listed, queued, unusable, suspects = 0, [], set(), []
         for record in self._listed():
@@ -96,11 +118,15 @@ class Reconciler:
                 queued.append(record.label)
             if self._protected(record) or POSING in record.tags or self.watched.is_release(record.name):
                 suspects.append(record)
-        alerts = [alert for record in suspects for alert in self._alerts(record)]
-        for line in (*(f"model {name!a} cannot be gated under this name" for name in sorted(unusable)), *alerts):
-            LOGGER.warning("%s", line)
-        self.queue.prune(now=time.time())
-        return Pass(listed=listed, queued=tuple(queued), unusable=tuple(sorted(unusable)), alerts=tuple(alerts))
+        return _Found(listed=listed, queued=queued, unusable=tuple(sorted(unusable)), suspects=suspects)
+
+    def _tell(self, unusable: tuple[str, ...]) -> None:
+        """Each name once, unless its model was gone in between."""
+        for name in unusable:
+            if name not in self._told:
+                LOGGER.warning("%s", unusable_name(name))
+        self._told.clear()
+        self._told.update(unusable)
 
     def _send_what_waits(self) -> None:
         if self.outbox is None or not self.outbox.parcels():
@@ -136,32 +162,26 @@ class Reconciler:
         return [alias for alias in record.aliases if alias in self.aliases or alias.startswith(APPROVED)]
 
     def _alerts(self, record: VersionRecord) -> list[Alert]:
+        """Told at once: an alias that was taken away must be told of, whatever becomes of the pass."""
         alerts = self._doubts(record)
         if POSING in record.tags:
             hides = f"its tag {POSING} hides the model from MLflow's own lists"
             alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
+        for alert in alerts:
+            LOGGER.warning("%s", alert)
         return alerts
 
     def _doubts(self, record: VersionRecord) -> list[Alert]:
         """One for each protected alias, or one for a version of a release model without any."""
-        aliases = self._protected(record)
-        if not aliases and not self.watched.is_release(record.name):
-            return []
-        reason, known = self._reason(record)
-        if not reason:
-            return []
-        if not aliases:
-            aliases, reason = [""], f"only the gate should write to a release model: {reason}"
-        return [self._alert(record, alias, reason, remove=self.enforce and known) for alias in aliases]
-
-    def _reason(self, record: VersionRecord) -> tuple[str, bool]:
-        """What is wrong with the version, and whether that is known: what cannot be checked is no reason to remove."""
-        try:
-            return self.doubt(record), True
-        except RegistryDownError:
-            raise
-        except RegistryError as error:
-            return f"cannot be checked now: {error}", False
+        if aliases := self._protected(record):
+            reason, known = _asked(lambda: self.doubts.of_alias(record, anew=self.enforce))
+            remove = self.enforce and known
+            return [self._alert(record, alias, reason, remove=remove) for alias in aliases if reason]
+        if self.watched.is_release(record.name):
+            reason, _ = _asked(lambda: self.doubts.of_release(record))
+            said = f"only the gate should write to a release model: {reason}"
+            return [self._alert(record, "", said, remove=False)] if reason else []
+        return []
 
     def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""
@@ -171,18 +191,14 @@ class Reconciler:
         return Alert(name=record.name, version=record.version, alias=alias, reason=reason, removed=removed)
 
 
-def doubt_by_record(queue: Queue, terms: Callable[[], str]) -> Doubt:
-    """Believes this queue's own record of a pass under the terms of now, and nothing else.
-
-    The record does not tell whether the version's files were changed afterwards; only an attestation does.
-    """
-
-    def doubt(record: VersionRecord) -> str:
-        job = queue.find(record.name, record.version)
-        same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == terms()
-        return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
-
-    return doubt
+def _asked(doubt: Callable[[], str]) -> tuple[str, bool]:
+    """What is wrong with a version, and whether that is known: what cannot be checked is no reason to remove."""
+    try:
+        return doubt(), True
+    except RegistryDownError:
+        raise
+    except RegistryError as error:
+        return f"cannot be checked now: {error}", False
 
 
 @final
@@ -211,7 +227,7 @@ class ReconcileLoop:
 
     def _pass(self) -> bool:
         try:
-            found = self._reconciler.once()
+            found = self._reconciler.once(every=self._every)
         except GateError as error:
             LOGGER.warning("the reconcile pass was cut short: %s", error)
             return False

@@ -22,9 +22,9 @@ from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.names import candidate_name, release_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Doubt, ReconcileLoop, Reconciler, doubt_by_record
+from invmm_gate.registry.reconcile import ReconcileLoop, Reconciler
 from invmm_gate.registry.signature import Secrets
-from invmm_gate.registry.vouching import doubt_by_attestation
+from invmm_gate.registry.vouching import ByAttestation, ByRecord, Doubts
 from invmm_gate.registry.watched import Watched
 from invmm_gate.registry.worker import Worker, WorkerSettings
 
@@ -46,7 +46,7 @@ class Door:
     settle: float = 2.0
     """Seconds between writing a claim and reading it back."""
     depth: int = 10_000
-    vouch: Callable[[Registry], Doubt] | None = None
+    vouch: Callable[[Registry], Doubts] | None = None
     """How an alias, and a pass of another receiver, is checked; by default an alias by this queue's own records."""
     outbox: Outbox | None = None
     """The gate's outbox."""
@@ -74,8 +74,8 @@ class Door:
         """Another receiver's pass is proved by what it left in the registry; without roots nothing proves it."""
         if self.vouch is None:
             return lambda _: False
-        doubt = self.vouch(registry)
-        return lambda record: not doubt(record)
+        doubts = self.vouch(registry)
+        return lambda record: not doubts.of_alias(record)
 
     def reconciler(self, queue: Queue) -> Reconciler:
         """A reconciler with a registry client of its own."""
@@ -84,7 +84,7 @@ class Door:
             registry=registry,
             queue=queue,
             watched=self.watched,
-            doubt=self.vouch(registry) if self.vouch else doubt_by_record(queue, self.worker.terms),
+            doubts=self.vouch(registry) if self.vouch else ByRecord(queue, self.worker.terms),
             terms=self.worker.terms,
             aliases=self.aliases,
             enforce=self.enforce,
@@ -115,7 +115,7 @@ def door_for(
     if roots is not None:
         policies = {load_policy(choices.policy).digest: choices.policy}
         demands = partial(choices.conditions.demands, roots=roots, policies=policies, weights=choices.weights)
-        vouch = partial(doubt_by_attestation, demands=demands, scratch=scratch)
+        vouch = partial(ByAttestation, demands=demands, scratch=scratch)
     return Door(
         tracking_uri=tracking_uri,
         worker=WorkerSettings(

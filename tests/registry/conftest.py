@@ -5,6 +5,7 @@ loopback are allowed on both. There is one of each for the session: give every t
 """
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,15 @@ def desk(pristine: World, tmp_path_factory: pytest.TempPathFactory) -> Desk:  # 
     )
     blocking = replace(passing, policy=str(world.policy(BLOCKING, "blocking")))
     return Desk(world, key, passing, blocking)
+
+
+@pytest.fixture
+def mine(desk: Desk, tmp_path: Path) -> GateChoices:
+    """Choices that pass, with a state folder of the test's own, in which what `passed` measured need not be again."""
+    choices = desk.at(tmp_path / "state").passing
+    if desk.passing.runs.exists():
+        shutil.copytree(desk.passing.runs, choices.runs, ignore=shutil.ignore_patterns(".*"))
+    return choices
 
 
 @pytest.fixture(scope="session")

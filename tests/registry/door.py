@@ -39,7 +39,7 @@ def headers(body, *, key=KEY, delivery=None, at=None, **others):
 
 def post(port, body=b"", head=None, path="/hook", method="POST"):
     """Status and decoded answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, headers(body) if head is None else head)
         answer = connection.getresponse()
@@ -153,13 +153,13 @@ log_to_stderr()
 gate = Path(given["gate"])
 worker = WorkerSettings(command=tuple(given["command"]), state=Path(given["state"]),
                         terms=(gate / "terms").read_text, **given["worker"])
-def vouch(registry):
-    def doubt(record):
+class Ended:
+    def of_alias(self, record, *, anew=False):
         ended = (gate / "ended").read_text().split() if (gate / "ended").exists() else []
         return "" if record.label in ended else "not gated"
-    return doubt
-door = Door(vouch=vouch, tracking_uri=given["uri"], worker=worker, watched=Watched(names=tuple(given["names"])),
-            secrets=read_secrets(), **given["door"])
+    of_release = of_alias
+door = Door(vouch=lambda registry: Ended(), tracking_uri=given["uri"], worker=worker,
+            watched=Watched(names=tuple(given["names"])), secrets=read_secrets(), **given["door"])
 sys.exit(serve(door, Listening(port=0, **given["listening"])))
 """
 
@@ -195,7 +195,7 @@ class Served:
     def stop(self):
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(50)
 
 
 @contextmanager

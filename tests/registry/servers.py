@@ -107,3 +107,10 @@ def mlflow_server(
         yield server
     finally:
         server.stop()
+
+
+def stored_weights(server: Server, source: str) -> Path:
+    """The weights file of a logged model in the server's artefact store."""
+    folder = f"*/models/{source.removeprefix('models:/')}"
+    (weights,) = server.artefacts.glob(f"{folder}/**/diffusion_pytorch_model.safetensors")
+    return weights

@@ -83,7 +83,7 @@ def test_a_version_that_was_never_gated_gets_no_protected_alias(client: MlflowCl
 def asked_for(server: Server, prefix: str, **wish: str) -> tuple[int, str]:
     """Status and message of a request for an alias."""
     url = f"{server.uri}{prefix}/mlflow/registered-models/alias"
-    answer = requests.post(url, json=wish, timeout=30)
+    answer = requests.post(url, json=wish, timeout=120)
     return answer.status_code, answer.json().get("message", "")
 
 
@@ -104,7 +104,7 @@ def test_a_version_that_passed_has_one_spelling(guarded_server: Server, passed: 
 @pytest.mark.parametrize("body", ["", "not json", "[]", '{"name": 1}', '{"name": "blocked", "alias": "champion"}'])
 def test_a_request_that_cannot_be_read_is_refused(guarded_server: Server, blocked: Registered, body: str) -> None:
     url = f"{guarded_server.uri}/api/2.0/mlflow/registered-models/alias"
-    answer = requests.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=30)
+    answer = requests.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=120)
     assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
 
 
@@ -137,7 +137,7 @@ def test_a_model_cannot_be_hidden_among_the_prompts(
     refused(lambda: client.set_model_version_tag(ungated, "1", POSING.upper(), "true"))
     refused(lambda: client.set_registered_model_tag(ungated, POSING, "true"))
     born = {"name": ungated, "source": "dummy-source", "tags": [{"key": POSING, "value": "true"}]}
-    answer = requests.post(f"{guarded_server.uri}/api/2.0/mlflow/model-versions/create", json=born, timeout=30)
+    answer = requests.post(f"{guarded_server.uri}/api/2.0/mlflow/model-versions/create", json=born, timeout=120)
     assert (answer.status_code, "invmm-gate" in answer.json()["message"]) == (403, True)
     assert [found.version for found in client.search_model_versions(f"name = '{ungated}'")] == ["1"]
     prompt = new_name("prompt")

@@ -27,7 +27,7 @@ from invmm_gate.registry.names import VERDICT
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.reconcile import Reconciler
 from invmm_gate.registry.register import Registered
-from invmm_gate.registry.vouching import doubt_by_attestation
+from invmm_gate.registry.vouching import ByAttestation
 from invmm_gate.registry.watched import Watched
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
@@ -164,7 +164,7 @@ def sweeping(server: Server, desk: Desk, tmp_path: Path, name: str) -> Reconcile
         registry=registry,
         queue=Queue(tmp_path / "state" / "queue.sqlite"),
         watched=Watched(names=(name,)),
-        doubt=doubt_by_attestation(registry, roots.demands, scratch=tmp_path / "scratch"),
+        doubts=ByAttestation(registry, roots.demands, scratch=tmp_path / "scratch"),
         terms=desk.passing.terms,
         enforce=True,
     )
@@ -211,13 +211,13 @@ def test_a_verdict_that_ends_after_its_files_were_hashed_is_an_alert_at_the_next
             "INVMM_GATE_GUARD_REVOKED": str(revoked),
         }
     )
-    doubt = doubt_by_attestation(registry, settings.demands, scratch=tmp_path / "scratch")
+    doubts = ByAttestation(registry, settings.demands, scratch=tmp_path / "scratch")
     record = registry.version(released, "1")
     assert record is not None
-    assert doubt(record) == ""
+    assert doubts.of_alias(record) == ""
     digest = hashlib.sha256((stored(guarded_server, client) / "attestation.json").read_bytes()).hexdigest()
     revoked.write_text(f"- {{verdict: {digest}, reason: the probes were wrong}}\n")
-    assert "the probes were wrong" in doubt(record)
+    assert "the probes were wrong" in doubts.of_alias(record)
 
 
 def make_again(client: MlflowClient, name: str) -> None:

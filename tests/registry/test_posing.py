@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.names import POSING
 from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Pass, Reconciler, doubt_by_record
+from invmm_gate.registry.reconcile import Pass, Reconciler
+from invmm_gate.registry.vouching import ByRecord
 from invmm_gate.registry.watched import Watched
 
 
@@ -38,7 +39,7 @@ def swept(tmp_path: Path, *names: str) -> Pass:
         registry=registry,
         queue=queue,
         watched=Watched(names=names),
-        doubt=doubt_by_record(queue, terms),
+        doubts=ByRecord(queue, terms),
         terms=terms,
     ).once()
     queue.close()
