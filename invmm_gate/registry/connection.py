@@ -108,11 +108,13 @@ def as_default(uri: str) -> Iterator[None]:
     if urlsplit(uri).scheme in ("http", "https"):
         yield
         return
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
     with _lock:
-        before = os.environ.get(_DEFAULT)
-        os.environ[_DEFAULT] = uri
+        before = os.environ.get(_DEFAULT)  # which MLflow sets too, and does not put back
         try:
-            yield
+            with _use_tracking_uri(uri):
+                yield
         finally:
             _restore(_DEFAULT, before)
 

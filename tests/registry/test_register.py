@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from invmm_gate.attestation.keys import load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import from_payload
@@ -101,14 +102,25 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     assert error.value.exit_code == 10
 
 
+@pytest.fixture(params=["environment", "process"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Another database, which MLflow was told is its default."""
+    uri = f"sqlite:///{tmp_path}/elsewhere.db"
+    if request.param == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield uri
+    else:
+        with _use_tracking_uri(uri):
+            yield uri
+
+
 def test_a_database_file_is_a_registry_too_whatever_mlflow_takes_for_its_default(
-    mine: GateChoices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mine: GateChoices, tmp_path: Path, elsewhere: str
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
     made = create_version(MEMORIZING, "local", registry, choices=mine, progress=Silent())
     assert registry.version("local", made.version) == made
-    assert os.environ["MLFLOW_TRACKING_URI"].endswith("elsewhere.db")
+    assert os.environ["MLFLOW_TRACKING_URI"] == elsewhere
 
 
 def test_a_version_with_a_verdict_is_not_measured_again_and_the_same_bytes_are_released_once(
