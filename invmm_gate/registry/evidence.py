@@ -150,13 +150,13 @@ def passing(demands: Demands, now: datetime.datetime) -> Accept:
     return accept
 
 
-def once_passed(demands: Demands, then: datetime.datetime) -> Accept:
-    """Accepts a pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
+def once_passed(roots: TrustRoots, then: datetime.datetime, revoked: Revocations) -> Accept:
+    """Accepts a pass by a key that was trusted at that time, whether or not it still counts, unless it is revoked."""
 
     def accept(envelope: bytes) -> Trusted:
-        trusted = open_statement(envelope, demands.roots, now=then)
+        trusted = open_statement(envelope, roots, now=then)
         check_passed(trusted.statement)
-        check_revocation(trusted, Revocations(keys=demands.revoked.keys))
+        check_revocation(trusted, revoked)
         return trusted
 
     return accept

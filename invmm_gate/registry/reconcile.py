@@ -5,11 +5,12 @@ version. Only this queue's own record counts, and only for the very version that
 """
 
 import datetime
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, final
 
 from invmm_gate.errors import GateError, RegistryError
@@ -37,6 +38,8 @@ class Alert:
     """Empty where it is about the version itself."""
     reason: str
     removed: bool
+    lapsed: bool = False
+    """Whether it is an alias `approved-...` of a release whose verdict has merely run out: old, and nobody's slip."""
 
     def __str__(self) -> str:
         """One line."""
@@ -55,6 +58,7 @@ class Pass:
     unusable: tuple[str, ...]
     """Models whose names the gate does not work on: their versions get no verdict."""
     alerts: tuple[Alert, ...]
+    lapsed: tuple[Alert, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,13 @@ class Reconciler:
                 queued, at = queued + self._find().queued, time.monotonic()
             alerts += self._alerts(record)
         self.queue.prune(now=time.time())
-        return Pass(listed=found.listed, queued=tuple(queued), unusable=found.unusable, alerts=tuple(alerts))
+        return Pass(
+            listed=found.listed,
+            queued=tuple(queued),
+            unusable=found.unusable,
+            alerts=tuple(alert for alert in alerts if not alert.lapsed),
+            lapsed=tuple(alert for alert in alerts if alert.lapsed),
+        )
 
     def _find(self, *, again: bool = False) -> "_Found":
         """Queue what is new."""
@@ -168,20 +178,31 @@ class Reconciler:
             hides = f"its tag {POSING} hides the model from MLflow's own lists"
             alerts.append(Alert(name=record.name, version=record.version, alias="", reason=hides, removed=False))
         for alert in alerts:
-            LOGGER.warning("%s", alert)
+            if alert.removed or not alert.lapsed:  # a lapsed one stays so, and is in the pass's result
+                LOGGER.log(logging.INFO if alert.lapsed else logging.WARNING, "%s", alert)
         return alerts
 
     def _doubts(self, record: VersionRecord) -> list[Alert]:
         """One for each protected alias, or one for a version of a release model without any."""
         if aliases := self._protected(record):
             reason, known = _asked(lambda: self.doubts.of_alias(record, anew=self.enforce))
-            remove = self.enforce and known
-            return [self._alert(record, alias, reason, remove=remove) for alias in aliases if reason]
+            if not reason:
+                return []
+            remove, lapsed = self.enforce and known, known and self._lapsed(record)
+            alerts = [self._alert(record, alias, reason, remove=remove) for alias in aliases]
+            return [replace(alert, lapsed=lapsed and alert.alias.startswith(APPROVED)) for alert in alerts]
         if self.watched.is_release(record.name):
             reason, _ = _asked(lambda: self.doubts.of_release(record))
             said = f"only the gate should write to a release model: {reason}"
             return [self._alert(record, "", said, remove=False)] if reason else []
         return []
+
+    def _lapsed(self, record: VersionRecord) -> bool:
+        """Whether the gate released it, on a verdict that has run out and was not taken back."""
+        if not self.watched.is_release(record.name):
+            return False
+        reason, known = _asked(lambda: self.doubts.of_approval(record))
+        return known and not reason
 
     def _alert(self, record: VersionRecord, alias: str, reason: str, *, remove: bool) -> Alert:
         """Another look before the alias goes: it may have been moved to a good version meanwhile."""

@@ -36,6 +36,7 @@ class Synced:
             "not_sent": self.waiting,
             "unusable_names": list(self.found.unusable),
             "alerts": [str(alert) for alert in self.found.alerts],
+            "lapsed": [str(alert) for alert in self.found.lapsed],
             "exit_code": self.exit_code,
         }
 
@@ -44,7 +45,8 @@ class Synced:
         outcomes = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.items()) or "none"
         return (
             f"{self.found.listed} versions listed, {len(self.found.queued)} new; all so far: {outcomes};"
-            f" {self.unsettled} without a verdict, {self.waiting} not sent yet, {len(self.found.alerts)} alerts"
+            f" {self.unsettled} without a verdict, {self.waiting} not sent yet, {len(self.found.alerts)} alerts,"
+            f" {len(self.found.lapsed)} lapsed approvals"
         )
 
 

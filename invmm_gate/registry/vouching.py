@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
+from invmm_gate.attestation.revocation import Revocations
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.records import Weights
 from invmm_gate.registry.choices import Clock, utc_now
@@ -41,6 +42,10 @@ class Doubts(Protocol):
         """Why the gate cannot have released it. Whether its verdict still counts is another question."""
         ...
 
+    def of_approval(self, record: VersionRecord) -> str:
+        """Why it cannot have been approved, or is no longer to be; a verdict that has merely run out is no reason."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ class ByRecord:
         job = self.queue.find(record.name, record.version)
         same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == self.terms()
         return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
+
+    def of_approval(self, record: VersionRecord) -> str:
+        """As `of_alias`, for the same reason."""
+        return self.of_alias(record)
 
     def of_release(self, record: VersionRecord) -> str:
         """As `of_alias`: without trust roots nothing shows what the gate released."""
@@ -107,8 +116,14 @@ class ByAttestation:
 
         A pass that expired, is too old, of another policy or revoked by itself is the gate's all the same.
         """
-        made = datetime.datetime.fromtimestamp(record.created_at_ms / 1000, datetime.UTC)
-        return self._doubt(record, once_passed(self._demands(), made), None, anew=False)
+        demands = self._demands()
+        revoked = Revocations(keys=demands.revoked.keys)
+        return self._doubt(record, once_passed(demands.roots, _made(record), revoked), None, anew=False)
+
+    def of_approval(self, record: VersionRecord) -> str:
+        """As `of_release`, but a pass that was revoked is none."""
+        demands = self._demands()
+        return self._doubt(record, once_passed(demands.roots, _made(record), demands.revoked), None, anew=False)
 
     def _doubt(self, record: VersionRecord, accept: Accept, weights: Weights | None, *, anew: bool) -> str:
         key = (record.name, record.version, record.created_at_ms, record.source, record.tags.get(RUN, ""), weights)
@@ -141,6 +156,10 @@ class ByAttestation:
             del self._looks[other]
         self._looks[key] = look
         return look
+
+
+def _made(record: VersionRecord) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(record.created_at_ms / 1000, datetime.UTC)
 
 
 def _wrong(look: _Look, accept: Accept) -> str:

@@ -153,15 +153,33 @@ def roots_until(released: Released, day: datetime.date) -> Path:
 # ----------------------------------------------------------------------------------------------------------- alerts
 
 
-def test_a_release_whose_verdict_expired_is_an_alert_only_while_it_has_an_alias(make: Callable[[], Released]) -> None:
+def test_a_release_whose_verdict_expired_is_an_alert_only_while_it_is_what_is_served(
+    make: Callable[[], Released],
+) -> None:
     here = make()
-    assert {(alert.alias, alert.removed, "expiresAt" in alert.reason) for alert in here.swept(after=LATER).alerts} == {
-        ("champion", False, True),
-        ("approved-0123456789ab", False, True),
-    }
-    assert all(alert.removed for alert in here.swept(enforce=True, after=LATER).alerts)
+    for asked in ({"after": LATER}, {"policy": "strict"}, {"after": 2 * DAY, "max_age": 1}):
+        found = here.swept(**asked)
+        assert [(alert.alias, alert.removed) for alert in found.alerts] == [("champion", False)]
+        assert [(alert.alias, alert.removed) for alert in found.lapsed] == [("approved-0123456789ab", False)]
+    found = here.swept(enforce=True, after=LATER)
+    assert all(alert.removed and "expiresAt" in alert.reason for alert in (*found.alerts, *found.lapsed))
     assert here.registry.aliases(here.release) == {}
     assert here.swept(enforce=True, after=LATER).alerts == ()
+
+
+def test_an_approval_that_was_taken_back_or_never_given_is_an_alert_whatever_its_age(
+    make: Callable[[], Released],
+) -> None:
+    here = make()
+    here.registry.delete_alias(here.release, "champion")
+    assert here.swept(after=LATER).alerts == ()
+    digest = hashlib.sha256(here.attestation).hexdigest()
+    for after in (0 * DAY, LATER):
+        (alert,) = here.swept(after=after, revoked=here.revoked(f"verdict: {digest}")).alerts
+        assert (alert.alias, alert.lapsed) == ("approved-0123456789ab", False)
+    weights = next(here.files.rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\7")
+    assert [alert.alias for alert in here.swept(after=LATER).alerts] == ["approved-0123456789ab"]
 
 
 def test_a_release_without_an_alias_may_be_old_of_another_policy_or_revoked(make: Callable[[], Released]) -> None:
