@@ -46,6 +46,7 @@ def test_its_commands_give_a_verdict_under_the_rule_regression(tmp_path, monkeyp
     shutil.copytree(MEMORIZING, tmp_path / "models" / "ckpt")
     torchscript(tmp_path / "sscd.pt")
     (tmp_path / "waivers.yaml").write_text("[]\n")
+    assert call("keys", "new", tmp_path / "reviewer").code == 0
     monkeypatch.chdir(tmp_path)
 
     def run(stage: str) -> int:
