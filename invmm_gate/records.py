@@ -297,6 +297,8 @@ class Waiver:
     rule: str | None = None
     model: str | None = None
     """Digest of the only model that it is for; None = any."""
+    image: str | None = None
+    """sha256 of the only image that it is for; None = whatever image the probe shows."""
     approved_by: str | None = None
     """Id of the reviewer's key that signed it; None = nobody's that was trusted."""
     line: int = 0
@@ -319,7 +321,7 @@ class Finding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaiverState:
     waiver: Waiver
-    state: Literal["used", "unused", "expired", "unknown_probe", "other_model", "unapproved"]
+    state: Literal["used", "unused", "expired", "unknown_probe", "other_model", "other_image", "unapproved"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,10 @@ _KIND: Final = "urn:invmm-gate:waivers:v1"
 
 
 class _Approved(StrictModel):
-    """One waiver, for one probe of one model: what applies to everything is no exception."""
+    """One waiver, for one image under one model: what applies to everything is no exception."""
 
     probe: Line
+    image: Hex
     rule: Line | None
     model: Hex
     reason: Line
@@ -68,7 +69,14 @@ def approve(waivers: Sequence[Waiver], key: SigningKey, *, now: datetime.datetim
         _parsed(payload)
     except VerificationError as error:
         raise ConfigError(f"this cannot be approved: {error.found}", expected=error.expected) from error
-    return sign_envelope(payload, key, _PAYLOAD_TYPE)
+    envelope = sign_envelope(payload, key, _PAYLOAD_TYPE)
+    if len(envelope) > MAX_BYTES:
+        raise ConfigError(
+            f"{len(waivers)} waivers make an approval of {len(envelope)} bytes",
+            expected=f"at most {MAX_BYTES}",
+            do="waive less, or in several files",
+        )
+    return envelope
 
 
 def approved(
@@ -113,12 +121,12 @@ def _parsed(payload: bytes) -> _Approval:
 
 
 def _require_narrow(waiver: Waiver, today: datetime.date) -> None:
-    for what, given in (("probe", waiver.probe), ("model", waiver.model)):
+    for what, given in (("probe", waiver.probe), ("image", waiver.image), ("model", waiver.model)):
         if given is None:
             raise ConfigError(
                 f"line {waiver.line}: the waiver of {waiver.owner} names no {what}",
-                expected="one probe of one model: what applies to everything is no exception",
-                do="add `model`, the digest in verdict.json, and `probe`",
+                expected="one image under one model: what applies to everything is no exception",
+                do="add `probe`, `image`, the sha256 in the manifest, and `model`, the digest in verdict.json",
             )
     if today > waiver.expires:
         raise ConfigError(

@@ -9,12 +9,14 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, head_of, next_line, require_head, walk
 from invmm_gate.attestation.statement import Statement
+from invmm_gate.attestation.texts import as_text
+from invmm_gate.attestation.verification import CLOCK_SKEW
 from invmm_gate.errors import ConfigError, VerificationError
 from invmm_gate.runs.files import append_line, drop_torn_line, whole_lines
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""
-_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})")
+_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
@@ -35,21 +37,58 @@ def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
 
 
 def _appended(log: Path, said: Statement, attestation: str) -> Head:
-    drop_torn_line(log)  # of a signer that was killed: its attestation was not written either
-    found = walk(whole_lines(log))
+    found = _mended(log)
     for entry, head in found:
         if entry.attestation == attestation:
             return head
     last = found[-1][1] if found else EMPTY
+    if found and said.issued_at < found[-1][0].signed_at - CLOCK_SKEW:
+        raise VerificationError(
+            f"line {last.number} is of {as_text(found[-1][0].signed_at)}, and the clock says {as_text(said.issued_at)}",
+            expected="a verdict that is later than the one before it",
+            do="set the clock",
+        )
     line = next_line(last, said, attestation=attestation)
     append_line(log, line)
     return head_of(line, last.number + 1)
 
 
+def _mended(log: Path) -> tuple[tuple[Entry, Head], ...]:
+    """The log's entries; what a killed signer left is dropped, as its attestation was not written either.
+
+    A whole last entry that lacks nothing but its end is kept.
+    """
+    lines, tail = whole_lines(log), log.read_bytes().rpartition(b"\n")[2] if log.exists() else b""
+    if not tail:
+        return walk(lines)
+    try:
+        found = walk([*lines, tail])
+    except VerificationError:
+        drop_torn_line(log)
+        return walk(lines)
+    append_line(log, "")
+    return found
+
+
 def logged_at(log: Path, attestation: bytes) -> Head | None:
-    """Where the verdict of an attestation file stands in the log; None if it does not. Raises VerificationError."""
+    """Where the verdict of an attestation file stands in the log; None if it does not. Raises ConfigError."""
     digest = sha256(attestation).hexdigest()
-    return next((head for entry, head in walk(whole_lines(log)) if entry.attestation == digest), None)
+    return next((head for entry, head in _walked(log) if entry.attestation == digest), None)
+
+
+def require_sound(log: Path) -> None:
+    """Raise ConfigError for a log that nothing could be added to: before hours are spent on a verdict."""
+    if log.exists():
+        _walked(log)
+
+
+def _walked(log: Path) -> tuple[tuple[Entry, Head], ...]:
+    try:
+        return walk(whole_lines(log))
+    except OSError as error:
+        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+    except VerificationError as error:
+        raise ConfigError(f"{log}: {error.found}", expected=error.expected, do=error.do) from error
 
 
 def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...], Head]:
@@ -66,7 +105,9 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
         raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
     if data and not data.endswith(b"\n"):
         raise VerificationError(
-            f"{log}: its last line is cut off", expected="whole lines", do="sign once more with --log, which drops it"
+            f"{log}: its last line is cut off",
+            expected="whole lines",
+            do="sign once more with --log, which finishes a whole entry and drops a cut one",
         )
     found = walk(whole_lines(log))
     require_head([at for _, at in found], known)
@@ -77,4 +118,4 @@ def _parsed(head: str) -> Head:
     match = _HEAD.fullmatch(head)
     if match is None:
         raise ConfigError(f"--head {head[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
-    return Head(number=int(match[1]), digest=match[2])
+    return Head(number=int(match[1]), digest=match[2]) if match[1] else EMPTY

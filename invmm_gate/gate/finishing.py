@@ -13,7 +13,7 @@ from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError
 from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
-from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, write_public_files
+from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
 from invmm_gate.gate.standing import refuse_misfit
 from invmm_gate.gate.witness import with_suites
 from invmm_gate.policy.conditions import refuse_other_conditions
@@ -25,6 +25,7 @@ from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.installed import require_measured_in
 from invmm_gate.runs.stages import METRICS, VERDICT
 
 REPORTS: Final = (*(form.file for form in FORMATS.values()), *PUBLIC_FILES)
@@ -63,7 +64,8 @@ def circumstances(
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
     """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
     data, verdict = decided(folder, policy, beside, today=today)
-    folder.forget(ATTESTATION, SUMMARY)  # those of an earlier verdict
+    public_names(folder, data.run)  # a key that cannot be used is told before anything is written
+    folder.forget(ATTESTATION, SUMMARY, *PUBLIC_FILES)  # those of an earlier verdict
     folder.write_verdict(verdict)
     folder.write(METRICS, metrics_file(data, verdict))
     return verdict
@@ -73,6 +75,7 @@ def decided(
     folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
 ) -> tuple[RunData, Verdict]:
     """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
+    require_measured_in(folder.run().inputs.get("environment"))
     approved = beside.approved
     if approved is not None:
         refuse_other_conditions(approved.run.inputs, folder.run().inputs, runs="the run and its baseline")

@@ -31,6 +31,11 @@ def require_same_verdict(folder: RunFolder, verdict: Verdict, *, policy: str | N
 def _require_all_named(verdict: Verdict, beside: Circumstances) -> None:
     if verdict.waivers and not beside.waivers:
         raise ConfigError("the verdict was reached with waivers", expected="their file", do="give it with --waivers")
+    reviewed = any(state.waiver.approved_by for state in verdict.waivers)
+    if reviewed and not any(waiver.approved_by for waiver in beside.waivers):
+        raise ConfigError(
+            "the verdict was reached with a reviewer's approval", expected="the same", do="give --reviewers"
+        )
     if verdict.baseline is not None and beside.baseline is None:
         raise ConfigError("the verdict was reached with a baseline", expected="the same", do="give it with --baseline")
 

@@ -42,17 +42,17 @@ def as_of(verdict: Verdict, data: RunData, *, today: datetime.date) -> Verdict:
     waivers = [state.waiver for state in verdict.waivers]
     # Under a policy that asks for approval, those without are among the states; else none is.
     approval = any(state.state == "unapproved" for state in verdict.waivers)
-    terms = WaiverTerms(model=data.run.model.digest, today=day, approval=approval)
+    images = {probe.id: probe.sha256 for probe in data.run.probe_set.probes}
+    terms = WaiverTerms(model=data.run.model.digest, today=day, approval=approval, images=images)
     findings = apply_waivers(verdict.findings, waivers, terms)
     if findings == verdict.findings:
         return verdict
-    probes = [probe.id for probe in data.run.probe_set.probes]
     decision = decide(findings)
     return replace(
         verdict,
         decision=decision,
         reasons=(_EXPIRED, *reasons_for(decision, findings)),
         findings=findings,
-        waivers=waiver_states(findings, waivers, probes, terms),
+        waivers=waiver_states(findings, waivers, terms),
         counts=counts_of(data, findings),
     )

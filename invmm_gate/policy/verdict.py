@@ -59,10 +59,14 @@ def judge(
         *_rule_findings(policy, evidence),
     )
     day = day_of_judging(data, today)
-    terms = WaiverTerms(model=data.run.model.digest, today=day, approval=policy.waivers == "approved")
+    terms = WaiverTerms(
+        model=data.run.model.digest,
+        today=day,
+        approval=policy.waivers == "approved",
+        images={probe.id: probe.sha256 for probe in data.run.probe_set.probes},
+    )
     findings = apply_waivers(found, waivers, terms)
-    probes = [probe.id for probe in data.run.probe_set.probes]
-    states = waiver_states(findings, waivers, probes, terms)
+    states = waiver_states(findings, waivers, terms)
     decision = decide(findings)
     notes = (*tolerated_error_notes(data, policy), *waiver_notes(states))
     return Verdict(
@@ -202,6 +206,7 @@ def waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
         "unused": "covers no finding",
         "unknown_probe": "names a probe that the probe set does not have",
         "other_model": "is for another model and does nothing",
+        "other_image": "is for another image than the probe shows and does nothing",
         "unapproved": "is approved by no reviewer who was named, and does nothing",
     }
     return tuple(

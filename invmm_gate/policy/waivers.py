@@ -1,7 +1,7 @@
 """Waivers: owned, expiring exceptions. They never remove a finding, and never cover what could not be decided."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -31,6 +31,7 @@ class _WaiverEntry(StrictModel):
     probe: Sentence | None = None
     rule: Sentence | None = None
     model: Digest | None = None
+    image: Digest | None = None
     reason: Sentence
     owner: Sentence
     expires: Annotated[datetime.date, BeforeValidator(_as_date)]
@@ -55,7 +56,7 @@ _WAIVERS: Final = TypeAdapter(tuple[_WaiverEntry, ...])
 def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
     """Read waivers.yaml: a list of {probe and/or rule, reason, owner, expires}. Raises ConfigError with FILE:LINE.
 
-    An entry with `model`, a model's digest, is for that model alone.
+    An entry with `model`, a model's digest, is for that model alone, one with `image`, a sha256, for that image alone.
     """
     document = load_document(Path(path))
     entries = parse(_WAIVERS, document)
@@ -67,6 +68,7 @@ def load_waivers(path: Path | str) -> tuple[Waiver, ...]:
             probe=entry.probe,
             rule=entry.rule,
             model=entry.model,
+            image=entry.image,
             line=document.line((index,)),
         )
         for index, entry in enumerate(entries)
@@ -103,10 +105,17 @@ class WaiverTerms:
     today: datetime.date
     approval: bool
     """Whether a reviewer must have signed it."""
+    images: Mapping[str, str]
+    """Probe -> sha256 of its image."""
 
     def allow(self, waiver: Waiver) -> bool:
         """Whether the waiver may speak at all."""
-        return is_valid(waiver, self.today) and is_for(waiver, self.model) and not self.lacks_approval(waiver)
+        fits = is_for(waiver, self.model) and self.shows(waiver)
+        return fits and is_valid(waiver, self.today) and not self.lacks_approval(waiver)
+
+    def shows(self, waiver: Waiver) -> bool:
+        """Whether its probe shows the image that it is for."""
+        return waiver.image is None or self.images.get(waiver.probe or "") == waiver.image
 
     def lacks_approval(self, waiver: Waiver) -> bool:
         """Whether a signature is asked for and not there."""
@@ -123,19 +132,21 @@ def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], terms:
 
 
 def waiver_states(
-    findings: Sequence[Finding], waivers: Sequence[Waiver], probes: Sequence[str], terms: WaiverTerms
+    findings: Sequence[Finding], waivers: Sequence[Waiver], terms: WaiverTerms
 ) -> tuple[WaiverState, ...]:
     """What became of each waiver, in the order given."""
-    return tuple(_state(waiver, findings, probes, terms) for waiver in waivers)
+    return tuple(_state(waiver, findings, terms) for waiver in waivers)
 
 
-def _state(waiver: Waiver, findings: Sequence[Finding], probes: Sequence[str], terms: WaiverTerms) -> WaiverState:
+def _state(waiver: Waiver, findings: Sequence[Finding], terms: WaiverTerms) -> WaiverState:
     if not is_valid(waiver, terms.today):
         return WaiverState(waiver=waiver, state="expired")
     if not is_for(waiver, terms.model):
         return WaiverState(waiver=waiver, state="other_model")
-    if waiver.probe is not None and waiver.probe not in probes:
+    if waiver.probe is not None and waiver.probe not in terms.images:
         return WaiverState(waiver=waiver, state="unknown_probe")
+    if not terms.shows(waiver):
+        return WaiverState(waiver=waiver, state="other_image")
     if terms.lacks_approval(waiver):
         return WaiverState(waiver=waiver, state="unapproved")
     used = any(covers(waiver, finding) for finding in findings)

@@ -9,6 +9,7 @@ from invmm_gate.attestation.audit_log import AUDIT_LOG
 from invmm_gate.attestation.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.errors import ConfigError
 from invmm_gate.gate import finishing
+from invmm_gate.gate.auditing import require_sound
 from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
 from invmm_gate.gate.public_edition import shared_key
@@ -141,6 +142,7 @@ class GateChoices:
         shared_key()
         self.conditions.revocations()
         self.trusted()
+        require_sound(self.log)
 
 
 def _is_reserved(alias: str) -> bool:

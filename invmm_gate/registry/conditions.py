@@ -10,6 +10,7 @@ from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.gate.attesting import require_digest
 from invmm_gate.records import Weights
 from invmm_gate.registry.evidence import Demands
+from invmm_gate.runs.installed import approved_environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Conditions:
             revoked=self.revocations(),
             probe_set_digest=self.probe_set_digest,
             min_probes=self.min_probes,
+            environment=approved_environment(),
             max_age=None if self.max_age is None else datetime.timedelta(days=self.max_age),
         )
 

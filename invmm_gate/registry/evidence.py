@@ -5,7 +5,7 @@ Tags, aliases and sources are pointers at most: who can write them could point a
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from invmm_gate.attestation.dsse import ATTESTATION
@@ -51,6 +51,8 @@ class Demands:
     probe_set_digest: str | None = None
     """The only accepted probe set; None = any."""
     min_probes: int = 1
+    environment: str | None = None
+    """The only environment that may have measured; None = any."""
     max_age: datetime.timedelta | None = None
 
 
@@ -150,13 +152,26 @@ def passing(demands: Demands, now: datetime.datetime) -> Accept:
     return accept
 
 
-def once_passed(roots: TrustRoots, then: datetime.datetime, revoked: Revocations) -> Accept:
-    """Accepts a pass by a key that was trusted at that time, whether or not it still counts, unless it is revoked."""
+def once_passed(demands: Demands, then: datetime.datetime) -> Accept:
+    """Accepts a pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
 
     def accept(envelope: bytes) -> Trusted:
-        trusted = open_statement(envelope, roots, now=then)
+        trusted = open_statement(envelope, demands.roots, now=then)
         check_passed(trusted.statement)
-        check_revocation(trusted, revoked)
+        check_revocation(trusted, Revocations(keys=demands.revoked.keys))
+        return trusted
+
+    return accept
+
+
+def passed_then(demands: Demands, then: datetime.datetime) -> Accept:
+    """Accepts what met all demands when it was signed but that of the policy, which may be an earlier one."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=then)
+        said = trusted.statement
+        whatever = replace(demands, max_age=None, policies={said.policy_digest: said.policy_name})
+        check_statement(trusted, _expected(said, whatever, said.issued_at))
         return trusted
 
     return accept
@@ -201,6 +216,7 @@ def _expected(said: Statement, demands: Demands, now: datetime.datetime) -> Expe
         revoked=demands.revoked,
         probe_set_digest=demands.probe_set_digest,
         min_probes=demands.min_probes,
+        environment=demands.environment,
         max_age=demands.max_age,
     )
 

@@ -51,13 +51,19 @@ def measure_and_sign(
     else:
         RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
     proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
+    logged = logged_at(choices.log, proof.read_bytes()) if choices.key is not None else None
     return parcel_for(
-        record, choices, run=str(checked.folder.resolve()), proof=proof.read_bytes(), now=signed
+        record,
+        choices,
+        run=str(checked.folder.resolve()),
+        proof=proof.read_bytes(),
+        now=signed,
+        log_entry=str(logged or ""),
     ), checked.verdict
 
 
 def parcel_for(
-    record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime
+    record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime, log_entry: str = ""
 ) -> Parcel:
     """What is to be sent of a run that belongs to a version."""
     roots = choices.roots_file() if choices.key is not None else None
@@ -74,7 +80,7 @@ def parcel_for(
         revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
         max_age=choices.conditions.max_age,
         refuse_waivers=choices.conditions.refuse_waivers,
-        log_entry=str(logged_at(choices.log, proof) or "") if choices.key is not None else "",
+        log_entry=log_entry,
         reviewers=None if choices.conditions.reviewers is None else str(choices.conditions.reviewers.resolve()),
         details=choices.details,
         created_at=now.isoformat(),

@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
-from invmm_gate.attestation.revocation import Revocations
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.records import Weights
 from invmm_gate.registry.choices import Clock, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.evidence import Accept, Demands, accepted, envelopes, evidence_among, once_passed, passing
+from invmm_gate.registry.evidence import (
+    Accept,
+    Demands,
+    accepted,
+    envelopes,
+    evidence_among,
+    once_passed,
+    passed_then,
+    passing,
+)
 from invmm_gate.registry.hashed import HashedFiles, hashed
 from invmm_gate.registry.names import RUN
 from invmm_gate.registry.places import SourceError
@@ -116,14 +124,11 @@ class ByAttestation:
 
         A pass that expired, is too old, of another policy or revoked by itself is the gate's all the same.
         """
-        demands = self._demands()
-        revoked = Revocations(keys=demands.revoked.keys)
-        return self._doubt(record, once_passed(demands.roots, _made(record), revoked), None, anew=False)
+        return self._doubt(record, once_passed(self._demands(), _made(record)), None, anew=False)
 
     def of_approval(self, record: VersionRecord) -> str:
-        """As `of_release`, but a pass that was revoked is none."""
-        demands = self._demands()
-        return self._doubt(record, once_passed(demands.roots, _made(record), demands.revoked), None, anew=False)
+        """A version without a pass that met all demands but the policy's when it was signed, or with a revoked one."""
+        return self._doubt(record, passed_then(self._demands(), _made(record)), None, anew=False)
 
     def _doubt(self, record: VersionRecord, accept: Accept, weights: Weights | None, *, anew: bool) -> str:
         key = (record.name, record.version, record.created_at_ms, record.source, record.tags.get(RUN, ""), weights)

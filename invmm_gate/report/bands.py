@@ -53,12 +53,24 @@ def counts_band(hits: int, trials: int, interval: Interval) -> tuple[int, Interv
 
 def _band_of(hits: int, trials: int) -> int:
     share = Fraction(hits, trials) if trials > 0 else Fraction(0)
-    return next((number for number, edge in enumerate(SHARE_EDGES) if share <= edge), len(SHARE_EDGES) - 1)
+    ends = _ends(max(trials, 0))
+    return next((band for band, most in enumerate(ends) if share * trials <= most), len(ends) - 1)
+
+
+@cache
+def _ends(trials: int) -> tuple[int, ...]:
+    """The most hits of each band. A band of a single count, which would be exact, is one with that above it."""
+    ends = [0]
+    for edge in SHARE_EDGES[1:]:
+        most = floor(edge * trials)
+        if most > ends[-1] + 1 or edge == SHARE_EDGES[-1]:
+            ends.append(most)
+    return tuple(ends)
 
 
 @cache
 def _counts_band(band: int, trials: int, confidence: float, method: str) -> tuple[int, Interval]:
-    most = floor(SHARE_EDGES[band] * trials)
-    least = min(floor(SHARE_EDGES[band - 1] * trials) + 1, most) if band else 0
+    ends = _ends(trials)
+    most, least = ends[band], min(ends[band - 1] + 1, ends[band]) if band else 0
     low, high = (_INTERVALS[method](count, trials, confidence=confidence) for count in (least, most))
     return most, Interval(low=low.low, high=high.high, confidence=confidence, method=low.method)

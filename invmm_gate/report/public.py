@@ -185,7 +185,7 @@ def _message(finding: Finding, probe: str | None) -> str:
 
 def _waiver(waiver: Waiver, names: PublicNames) -> Waiver:
     probe = None if waiver.probe is None else names.of(waiver.probe)
-    return replace(waiver, probe=probe, reason=WITHHELD, line=0)
+    return replace(waiver, probe=probe, image=None, reason=WITHHELD, line=0)
 
 
 def _tolerated(data: RunData, verdict: Verdict) -> tuple[str, ...]:

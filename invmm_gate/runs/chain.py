@@ -26,25 +26,42 @@ def note_row(chain: Path, row: str, *, root: Callable[[], str]) -> None:
     append_line(chain, f"{digest} {_link(before, digest)}")
 
 
-def refuse_unnoted(folder: Path, stage: Stage, *, root: str) -> None:
-    """Raise RunFolderError for a row that is not in the stage's chain, and for a chain that does not hang together.
-
-    A row may be missing, as one is whose writing was interrupted: it is measured again, or the run is inconclusive.
-    """
-    noted = _noted(folder / stage.chain, root)
+def refuse_other_rows(folder: Path, stage: Stage, *, root: str) -> None:
+    """Raise RunFolderError unless the stage's rows are those that its chain notes, and the chain hangs together."""
+    noted, present = _noted(folder / stage.chain, root), set()
     for name in stage.rows:
         for number, line in enumerate(whole_lines(folder / name), start=1):
-            if sha256(line).hexdigest() not in noted:
+            digest = sha256(line).hexdigest()
+            if digest not in noted:
                 raise _refusal(f"{folder / name}:{number} is not as this run wrote it")
+            present.add(digest)
+    for number, digest in enumerate(noted, start=1):
+        if digest not in present:
+            raise _refusal(
+                f"{folder / stage.chain}:{number} notes a row that is not there",
+                do="restore the file, or give the command that wrote it again",
+            )
 
 
-def _noted(chain: Path, root: str) -> set[str]:
-    noted, before = set(), root
+def drop_unwritten(folder: Path, stage: Stage) -> None:
+    """Take back the last link if its row was never written, as after a kill between the two; no other can be so."""
+    chain = folder / stage.chain
+    links = whole_lines(chain)
+    rows = (line for name in stage.rows for line in whole_lines(folder / name))
+    if links and links[-1][:_DIGEST].decode(errors="replace") not in {sha256(row).hexdigest() for row in rows}:
+        try:
+            os.truncate(chain, chain.stat().st_size - len(links[-1]) - 1)
+        except OSError as error:
+            raise explained(error, chain) from error
+
+
+def _noted(chain: Path, root: str) -> list[str]:
+    noted, before = [], root
     for number, line in enumerate(whole_lines(chain), start=1):
         digest, _, link = line.decode(errors="replace").partition(" ")
         if link != _link(before, digest):
             raise _refusal(f"{chain}:{number} does not follow from the run and the lines before it")
-        noted.add(digest)
+        noted.append(digest)
         before = link
     return noted
 
@@ -66,7 +83,5 @@ def _link(before: str, digest: str) -> str:
     return sha256(f"{before} {digest}".encode()).hexdigest()
 
 
-def _refusal(found: str) -> RunFolderError:
-    return RunFolderError(
-        found, expected="records that nobody edited", do="restore the file, or begin anew with another --out"
-    )
+def _refusal(found: str, do: str = "restore the file, or begin anew with another --out") -> RunFolderError:
+    return RunFolderError(found, expected="records that nobody edited", do=do)

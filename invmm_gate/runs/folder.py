@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
-from invmm_gate.runs.chain import note_row, refuse_unnoted
+from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
 from invmm_gate.runs.digests import record_digests
 from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.files import (
@@ -135,13 +135,14 @@ class RunFolder:
     def _go_on_after(self, stage: Stage) -> None:
         for name in stage.records:
             drop_torn_line(self.path / name)
+        drop_unwritten(self.path, stage)
         self.refuse_edited()
 
     def refuse_edited(self) -> None:
         """Raise RunFolderError, naming file and line, for a record that this run did not write so."""
         root = measured_fingerprint(self.run())
         for stage in (MEASURE, CONFIRMING):
-            refuse_unnoted(self.path, stage, root=root)
+            refuse_other_rows(self.path, stage, root=root)
 
     def end(self, stage: Stage) -> None:
         """Records in the probe set's order, so that equal runs give equal files; every file of the stage is there."""

@@ -52,13 +52,29 @@ def require_environment(approved: str | None = None) -> None:
 
     Where neither names one, any will do; an empty name is none that was approved.
     """
-    approved = os.environ.get(APPROVED) if approved is None else approved
+    approved = approved_environment() if approved is None else approved
     if approved is not None and approved != installed_environment().digest:
         raise ConfigError(
             f"the installed environment is {installed_environment().digest}",
             expected=f"the approved one, {approved!a} (--environment or ${APPROVED})",
             do="`invmm-gate environment` shows what is installed",
         )
+
+
+def require_measured_in(environment: object) -> None:
+    """Raise ConfigError unless a run was measured in the environment that INVMM_GATE_ENVIRONMENT names, if it does."""
+    approved = approved_environment()
+    if approved is not None and environment != approved:
+        raise ConfigError(
+            f"the run was measured in the environment {environment!s}",
+            expected=f"the approved one, {approved!a} (${APPROVED})",
+            do="measure the model again where that is installed",
+        )
+
+
+def approved_environment() -> str | None:
+    """What INVMM_GATE_ENVIRONMENT says; None where it is not set."""
+    return os.environ.get(APPROVED)
 
 
 def require_unchanged_files() -> None:

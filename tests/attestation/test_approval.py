@@ -16,8 +16,8 @@ from invmm_gate.errors import ConfigError, VerificationError
 from invmm_gate.policy.waivers import load_waivers
 from tests.attestation.material import DAY, NOW, WAIVER, digest, expected, key_pair, signed
 
-ENTRY = "- {probe: p%d, model: %s, reason: agreed, owner: ann, expires: 2027-06-30}\n"
-MODEL = digest("model")
+MODEL, IMAGE = digest("model"), digest("image")
+ENTRY = f"- {{probe: p%d, image: {IMAGE}, model: %s, reason: agreed, owner: ann, expires: 2027-06-30}}\n"
 TODAY = NOW.date()
 
 
@@ -55,7 +55,13 @@ def test_what_was_added_or_changed_afterwards_is_not(listed, reviewer):
     give(listed, key)
     listed.write_text(listed.read_text().replace("probe: p2", "probe: p9") + ENTRY % (3, MODEL))
     assert seen(listed, roots) == [key.key_id, None, None]
-    for before, after in (("agreed", "other"), ("ann", "bob"), ("2027-06-30", "2028-06-30"), (MODEL, digest("x"))):
+    for before, after in (
+        ("agreed", "other"),
+        ("ann", "bob"),
+        ("2027-06-30", "2028-06-30"),
+        (MODEL, digest("x")),
+        (IMAGE, digest("y")),
+    ):
         listed.write_text((ENTRY % (1, MODEL)).replace(before, after))
         assert seen(listed, roots) == [None]
 
@@ -107,13 +113,20 @@ def test_what_a_reviewer_signed_and_is_no_approval_is_bad_input(listed, reviewer
     ("entry", "says"),
     [
         (ENTRY.replace("probe: p%d", "rule: invmm_below") % MODEL, "names no probe"),
-        ("- {probe: p1, reason: r, owner: o, expires: 2027-06-30}\n", "names no model"),
+        ("- {probe: p1, reason: r, owner: o, expires: 2027-06-30}\n", "names no image"),
+        (f"- {{probe: p1, image: {IMAGE}, reason: r, owner: o, expires: 2027-06-30}}\n", "names no model"),
         (ENTRY.replace("2027-06-30", "2026-11-21") % (1, MODEL), "expired on 2026-11-21"),
     ],
 )
 def test_a_waiver_for_everything_or_for_nothing_any_more_cannot_be_approved(listed, reviewer, entry, says):
     listed.write_text(ENTRY % (1, MODEL) + entry)
     with pytest.raises(ConfigError, match=f"line 2: the waiver of .* {says}"):
+        approve(load_waivers(listed), reviewer[0], now=NOW)
+
+
+def test_more_waivers_than_an_approval_holds_are_refused_before_it_is_written(listed, reviewer):
+    listed.write_text("".join(ENTRY % (number, MODEL) for number in range(4000)))
+    with pytest.raises(ConfigError, match=r"4000 waivers make an approval of \d+ bytes; expected at most 1000000"):
         approve(load_waivers(listed), reviewer[0], now=NOW)
 
 

@@ -1,6 +1,7 @@
 """From a waivers file to a signed verdict with two keys, and the log and summary that signing leaves."""
 
 import base64
+import datetime
 import json
 import subprocess
 import sys
@@ -11,12 +12,21 @@ import pytest
 
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.errors import ConfigError
+from invmm_gate.gate import finishing
+from invmm_gate.gate.attesting import sign_run
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.installed import installed_environment
 from tests.gate.judged_run import judged_run
 from tests.gate.test_attesting import WEIGHTS, _tiny, tiny  # noqa: F401  (fixtures)
 from tests.gate.world import call
 from tests.policy.policy_builders import with_score
 
-ENTRY = "- {{probe: p1, model: {model}, reason: agreed, owner: ann, expires: 2099-12-31}}\n"
+ENTRY = "- {{probe: p1, image: {image}, model: {model}, reason: agreed, owner: ann, expires: 2099-12-31}}\n"
+
+
+def image_of(folder: RunFolder) -> str:
+    return next(probe.sha256 for probe in folder.run().probe_set.probes if probe.id == "p1")
 
 
 @pytest.fixture
@@ -25,7 +35,7 @@ def desk(tmp_path: Path, tiny: Path):  # noqa: F811
     folder = judged_run(tmp_path / "run", tiny, spoilt=lambda data: with_score(data, "p1", 0.01))
     for name in ("gate", "reviewer"):
         new_key_pair(tmp_path / name)
-    (tmp_path / "waivers.yaml").write_text(ENTRY.format(model=folder.run().model.digest))
+    (tmp_path / "waivers.yaml").write_text(ENTRY.format(model=folder.run().model.digest, image=image_of(folder)))
     return tmp_path
 
 
@@ -80,13 +90,49 @@ def test_a_verdict_by_an_approval_is_not_signed_without_the_reviewers(desk):
     assert judge(desk).code == 0
     called = call("sign", desk / "run", "--key", desk / "gate.key", "--waivers", desk / "waivers.yaml")
     assert called.code == 2
-    assert "its records give other decision, findings, counts than verdict.json" in called.error
+    assert "the verdict was reached with a reviewer's approval; expected the same; give --reviewers" in called.error
+
+
+def test_an_approval_is_for_the_image_that_was_seen_whatever_its_probe_is_called(desk):
+    listed = desk / "waivers.yaml"
+    listed.write_text(listed.read_text().replace(image_of(RunFolder(desk / "run")), "ab" * 32))
+    approve(desk)
+    assert judge(desk).code == 10
+    said = json.loads((desk / "run" / "verdict.json").read_text())
+    assert [state["state"] for state in said["waivers"]] == ["other_image"]
+    assert "is for another image than the probe shows" in said["reasons"][-1]
+
+
+def test_a_block_leaves_no_public_pass_beside_it_whatever_ends_the_command(desk, monkeypatch):
+    approve(desk)
+    assert judge(desk).code == 0
+    public = desk / "run" / "public" / "verdict.json"
+    assert json.loads(public.read_text())["decision"] == "pass"
+    key = desk / "run" / "public-ids.key"
+    key.chmod(0o644)
+    called = call("judge", desk / "run", "--policy", "strict")
+    assert called.code == 2
+    assert "mode 0644" in called.error
+    assert json.loads((desk / "run" / "verdict.json").read_text())["decision"] == "pass", "nothing was judged"
+    key.chmod(0o600)
+    monkeypatch.setattr(finishing, "report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call("judge", desk / "run", "--policy", "strict").code == 130
+    assert not public.exists()
+
+
+def test_nothing_is_judged_or_signed_that_was_measured_in_another_than_the_approved_environment(desk, monkeypatch):
+    run, here = desk / "run", installed_environment().digest
+    monkeypatch.setenv("INVMM_GATE_ENVIRONMENT", here)
+    for command in (("judge", run, "--policy", "strict"), ("sign", run, "--key", desk / "gate.key")):
+        called = call(*command)
+        assert called.code == 2
+        assert f"the run was measured in the environment {'e' * 64}; expected the approved one" in called.error
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("- {probe: p1, reason: r, owner: o, expires: 2099-12-31}\n", "line 1: the waiver of o names no model"),
+        ("- {probe: p1, reason: r, owner: o, expires: 2099-12-31}\n", "line 1: the waiver of o names no image"),
         ("[]\n", "holds no waivers; expected at least one"),
         ("- {probe: p1}\n", "waivers.yaml:1"),
     ],
@@ -133,9 +179,31 @@ def test_a_line_that_a_killed_signer_left_half_written_is_dropped(desk):
     whole = log.read_bytes()
     log.write_bytes(whole + whole[:40])
     assert call("audit-log", "verify", log).code == 10
+    log.write_bytes(whole + whole[:40])
     approve(desk)
     assert (judge(desk).code, sign(desk, "--log", log).code) == (0, 0)
     assert call("audit-log", "verify", log).out.count("\n") == 3
+
+
+def test_a_block_whose_line_lacks_only_its_end_is_kept(desk):
+    log = desk / "verdicts.jsonl"
+    assert call("sign", desk / "run", "--key", desk / "gate.key", "--log", log).code == 0
+    log.write_bytes(log.read_bytes()[:-1])
+    assert call("audit-log", "verify", log).code == 10
+    approve(desk)
+    assert (judge(desk).code, sign(desk, "--log", log).code) == (0, 0)
+    seen = json.loads(call("audit-log", "verify", log, "--json").out)
+    assert [entry["verdict"] for entry in seen["entries"]] == ["block", "pass_with_waiver"]
+
+
+def test_a_verdict_from_before_the_last_one_is_not_logged(desk):
+    log = desk / "verdicts.jsonl"
+    options = {"key": desk / "gate.key", "log": log}
+    now = datetime.datetime.now(datetime.UTC)
+    sign_run(desk / "run", now=now, **options)
+    with pytest.raises(ConfigError, match=r"line 1 is of .*, and the clock says .* set the clock"):
+        sign_run(desk / "run", now=now - datetime.timedelta(minutes=6), **options)
+    sign_run(desk / "run", now=now - datetime.timedelta(minutes=4), **options)
 
 
 def test_signers_side_by_side_write_one_chain(desk, tiny):  # noqa: F811
@@ -159,7 +227,7 @@ def test_signers_side_by_side_write_one_chain(desk, tiny):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize(("head", "code"), [("1:abc", 2), ("0:" + "0" * 64, 2), ("1:" + "0" * 64, 10)])
+@pytest.mark.parametrize(("head", "code"), [("1:abc", 2), ("0:" + "0" * 64, 2), ("0:", 0), ("1:" + "0" * 64, 10)])
 def test_a_head_that_is_none_or_another_is_refused(desk, head, code):
     log = desk / "verdicts.jsonl"
     call("sign", desk / "run", "--key", desk / "gate.key", "--log", log)

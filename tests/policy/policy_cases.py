@@ -1005,6 +1005,18 @@ def waiver_for_one_model_does_nothing_for_another(gate: SimpleNamespace) -> None
 
 
 @case
+def waiver_for_one_image_does_nothing_once_the_probe_shows_another(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    shown = next(probe.sha256 for probe in data.run.probe_set.probes if probe.id == "p1")
+    expect(judged(gate, data, only(BELOW), waiver(probe="p1", image=shown)), "pass", ("invmm_below", "p1"))
+    for other in (waiver(probe="p1", image="0" * 64), waiver(rule="invmm_below", image=shown)):
+        verdict = judged(gate, data, only(BELOW), other)
+        expect(verdict, "block", ("invmm_below", "p1"))
+        assert [each.state for each in verdict.waivers] == ["other_image"]
+        assert verdict.reasons[-1].endswith("is for another image than the probe shows and does nothing")
+
+
+@case
 def waiver_that_no_reviewer_approved_counts_only_where_the_policy_says_so(gate: SimpleNamespace) -> None:
     data = with_score(clean_run(), "p1", 0.01)
     mine = waiver(probe="p1", approved_by=None)

@@ -11,7 +11,7 @@ import pytest
 from invmm_gate.attestation.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.cli import run
-from invmm_gate.errors import VerificationError
+from invmm_gate.errors import ConfigError, VerificationError
 from invmm_gate.gate.approving import approve_waivers
 from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.progress import Silent
@@ -21,11 +21,12 @@ from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.evidence import Evidence, evidence_for
 from invmm_gate.registry.names import LOG_ENTRY, STATE, VERDICT
 from invmm_gate.registry.register import GateChoices, Registered, register
+from invmm_gate.runs.folder import RunFolder
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
 
 DAY = datetime.timedelta(days=1)
-ENTRY = "- {{probe: {probe}, model: {model}, reason: agreed, owner: ann, expires: 2099-12-31}}\n"
+ENTRY = "- {{probe: {probe}, image: {image}, model: {model}, reason: agreed, owner: ann, expires: 2099-12-31}}\n"
 
 
 @pytest.fixture
@@ -48,8 +49,11 @@ def waive(choices: GateChoices, blocked: Registered) -> None:
     """A waiver for every finding of a blocked version."""
     assert choices.waivers is not None
     findings = json.loads((Path(blocked.run) / "verdict.json").read_text())["findings"]
-    probes = sorted({found["probe"] for found in findings})
-    choices.waivers.write_text("".join(ENTRY.format(probe=probe, model=blocked.model_digest) for probe in probes))
+    found = {found["probe"] for found in findings}
+    probes = [probe for probe in RunFolder(Path(blocked.run)).run().probe_set.probes if probe.id in found]
+    choices.waivers.write_text(
+        "".join(ENTRY.format(probe=probe.id, image=probe.sha256, model=blocked.model_digest) for probe in probes)
+    )
 
 
 def test_a_version_with_findings_is_released_once_a_reviewer_has_signed_the_waivers(
@@ -124,3 +128,14 @@ def test_a_pass_leaves_its_summary_beside_the_attestation(passed: Registered, gu
         Registry(guarded_server.uri).artefacts.read(f"runs:/{record.run_id}/passed-v1", SUMMARY)
         == (Path(passed.run) / SUMMARY).read_bytes()
     )
+
+
+def test_a_log_that_does_not_hold_together_is_told_before_anything_is_measured(
+    plain_server: Server, desk: Desk, new_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    choices = desk.at(tmp_path / "state").passing
+    choices.log.parent.mkdir(parents=True)
+    choices.log.write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"verdicts\.jsonl: line 1: number: Field required"):
+        registered(plain_server, new_name("spoilt"), choices, desk)
+    assert not choices.runs.exists()

@@ -173,6 +173,8 @@ def test_an_approval_that_was_taken_back_or_never_given_is_an_alert_whatever_its
     here = make()
     here.registry.delete_alias(here.release, "champion")
     assert here.swept(after=LATER).alerts == ()
+    assert [alert.lapsed for alert in here.swept(after=LATER, min_probes=999).alerts] == [False], "it never met that"
+    assert [alert.lapsed for alert in here.swept(probe_set_digest="0" * 64).alerts] == [False]
     digest = hashlib.sha256(here.attestation).hexdigest()
     for after in (0 * DAY, LATER):
         (alert,) = here.swept(after=after, revoked=here.revoked(f"verdict: {digest}")).alerts

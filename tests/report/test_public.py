@@ -286,7 +286,10 @@ def test_a_share_is_at_most_its_band_with_an_interval_that_holds_and_tells_the_b
     assert share_band(most) == shown
 
 
-@pytest.mark.parametrize(("hits", "trials", "told"), [(0, 8, 0), (1, 8, 4), (5, 8, 8), (3, 512, 5), (6, 512, 51)])
+@pytest.mark.parametrize(
+    ("hits", "trials", "told"),
+    [(0, 8, 0), (1, 8, 4), (5, 8, 8), (3, 512, 5), (6, 512, 51), (1, 128, 12), (1, 16, 8), (1, 1, 1)],
+)
 def test_counts_of_samples_are_told_as_the_readme_says(hits, trials, told):
     assert share_band(ReplicationShare(hits=hits, trials=trials, interval=wilson(hits, trials))).hits == told
 

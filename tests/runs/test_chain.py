@@ -116,14 +116,29 @@ def test_a_run_folder_without_a_chain_as_earlier_versions_wrote_it_is_not_judged
         folder.refuse_edited()
 
 
-def test_a_record_that_was_lost_may_be_measured_again(folder):
+def test_the_last_record_that_was_noted_and_not_written_is_made_again_and_refused_until_then(folder):
     path = folder.path / "measurements.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(whole.splitlines(keepends=True)[0])
+    first, second = path.read_bytes().splitlines(keepends=True)  # written and noted the other way round
+    path.write_bytes(second)
+    with pytest.raises(RunFolderError, match=r"measure\.chain:3 notes a row that is not there; .* give the command"):
+        folder.refuse_edited()
     folder.begin(run_record())
-    folder.append(measurement(PROBES[1]))
-    assert path.read_bytes() == whole
+    folder.append(measurement(PROBES[0]))
+    assert path.read_bytes() == second + first
     folder.refuse_edited()
+
+
+@pytest.mark.parametrize(("name", "chain"), [("measurements.jsonl", "measure"), ("confirmations.jsonl", "confirm")])
+def test_a_record_that_was_taken_out_is_refused_wherever_the_run_is_taken_up(folder, name, chain):
+    path = folder.path / name
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # the last one is what was noted first
+    for taken_up in (
+        lambda: folder.begin(run_record()),
+        lambda: folder.begin_confirming(run_record(), PLAN),
+        folder.refuse_edited,
+    ):
+        with pytest.raises(RunFolderError, match=rf"{chain}\.chain:\d notes a row that is not there"):
+            taken_up()
 
 
 def test_another_policy_keeps_the_records_and_their_chain(folder):
