@@ -39,7 +39,7 @@ def refuse_other_rows(folder: Path, stage: Stage, *, root: str) -> None:
         if digest not in present:
             raise _refusal(
                 f"{folder / stage.chain}:{number} notes a row that is not there",
-                do="restore the file, or give the command that wrote it again",
+                do="give the command that wrote it again; else restore the file, or begin anew with another --out",
             )
 
 

@@ -95,7 +95,7 @@ class RunFolder:
             raise another_run(self.path, changed, found=found, asked=run)
         if changed:
             found = self._replaced(found, run, changed)
-        self._go_on_after(MEASURE)
+        self._go_on()
         return found
 
     def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
@@ -130,12 +130,14 @@ class RunFolder:
         kept = replace(found, policy=plan.policy) if found and not changed else plan
         if kept != found:
             self.note_confirmed(kept)
-        self._go_on_after(CONFIRMING)
+        self._go_on()
 
-    def _go_on_after(self, stage: Stage) -> None:
-        for name in stage.records:
-            drop_torn_line(self.path / name)
-        drop_unwritten(self.path, stage)
+    def _go_on(self) -> None:
+        """Mend what a kill can leave behind, in whatever stage it came, and refuse the rest."""
+        for stage in (MEASURE, CONFIRMING):
+            for name in stage.records:
+                drop_torn_line(self.path / name)
+            drop_unwritten(self.path, stage)
         self.refuse_edited()
 
     def refuse_edited(self) -> None:

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from invmm_gate.gate import confirming, finishing, measuring
-from tests.gate.world import CAPTION, LENIENT, SOURCE, World, call, policy_with, torchscript
+from tests.gate.world import CAPTION, LENIENT, SOURCE, World, call, note_again, policy_with, torchscript
 
 CONTRACT = {
     "run.json",
@@ -180,6 +180,7 @@ def test_measure_confirm_and_judge_make_what_check_makes(checked, world):
 
 def test_records_without_a_confirmation_that_the_policy_asks_for_do_not_pass(finished):
     (finished.run / "confirmations.jsonl").unlink()
+    note_again(finished.run)
     policy = LENIENT | {"rules": [*LENIENT["rules"], {"rule": "confirmed", "rate_limit": 0.0}]}
     assert call("judge", finished.run, "--policy", finished.policy(policy, "lenient")).code == 11
     assert "was not confirmed by plain sampling" in finished.verdict()["reasons"][0]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from invmm_gate.gate import measuring
 from invmm_gate.models.pixel import PixelModel
-from tests.gate.world import LENIENT, World, policy_with
+from tests.gate.world import LENIENT, World, note_again, policy_with
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -139,6 +139,7 @@ def test_out_of_memory_while_sampling_halves_the_rows_too(world, memory_for):
     policy = world.policy(policy_with(settings={"test_samples": 2}))
     assert world.check("--rows", "16", policy=policy).code == 10
     (world.run / "confirmations.jsonl").unlink()
+    note_again(world.run)
     memory_for(2)
     called = world.check("--rows", "16", policy=policy)
     assert called.code == 10

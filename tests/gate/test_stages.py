@@ -131,6 +131,7 @@ def test_a_raised_threshold_confirms_the_same_scores(finished):
 def test_a_run_that_is_not_measured_to_its_end_is_not_confirmed(finished):
     lines = (finished.run / "measurements.jsonl").read_bytes().splitlines(keepends=True)
     (finished.run / "measurements.jsonl").write_bytes(b"".join(lines[:2]))
+    note_again(finished.run)
     called = call("confirm", finished.run)
     assert called.code == 2
     assert "3 probes that are not measured yet" in called.error
@@ -177,6 +178,7 @@ def test_the_metrics_are_figures_of_the_verdict_and_nothing_private(finished):
 def test_a_figure_that_there_is_none_of_is_left_out_of_the_metrics(finished):
     for name in ("measurements.jsonl", "confirmations.jsonl"):
         (finished.run / name).write_text("")
+    note_again(finished.run)
     assert call("judge", finished.run, "--policy", finished.policy()).code == 11
     found = json.loads((finished.run / "metrics.json").read_text())
     assert "lowest_invmm" not in found
