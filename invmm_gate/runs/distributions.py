@@ -8,11 +8,13 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
+from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Final
 
 NO_RECORD: Final = "no RECORD"
+"""There is none, or it does not name the package: one that was installed as editable."""
 _SCORES: Final = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
     "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
@@ -21,6 +23,9 @@ _VERDICTS: Final = (
     "scipy", "pydantic", "pydantic-core", "pyyaml", "great-expectations", "pandas", "pyarrow", "jinja2", "markupsafe",
     "cryptography", "typer",
 )  # fmt: skip
+_IMPORTED: Final = frozenset((*_SCORES, *_VERDICTS))
+_MODULES: Final = {"pillow": "PIL", "pyyaml": "yaml"}
+"""What is imported of a distribution whose package is not called as it is."""
 _COMPILED: Final = re.compile(r"((?:nvidia|cuda)_\w+)-[^-]+\.dist-info")
 """CUDA's libraries as torch requires them; their names differ with CUDA's version."""
 _BY_INSTALLER: Final = re.compile(
@@ -37,14 +42,17 @@ class Installed:
     name: str
     version: str
     record: str
-    """sha256 of the lines of RECORD that its wheel brought; NO_RECORD where there is none."""
+    """sha256 of the lines of RECORD that its wheel brought, or NO_RECORD."""
     files: int
     """Files that those lines name."""
+    shadowed_by: str = ""
+    """The file that Python would import in place of the one that RECORD names; empty where it is that one."""
 
 
 def installed_distributions(path: Sequence[str] | None = None) -> tuple[Installed, ...]:
     """Those of the deciding distributions that are there, by name; `path` is by default sys.path."""
-    return tuple(_installed(name, found) for name, found in _deciding(sys.path if path is None else path))
+    path = sys.path if path is None else path
+    return tuple(_installed(name, found, path) for name, found in _deciding(path))
 
 
 def changed_files(path: Sequence[str] | None = None) -> list[str]:
@@ -54,7 +62,7 @@ def changed_files(path: Sequence[str] | None = None) -> list[str]:
 
 
 def _deciding(path: Sequence[str]) -> Iterator[tuple[str, Distribution]]:
-    for name in sorted({*_SCORES, *_VERDICTS, *_compiled(path)}):
+    for name in sorted({*_IMPORTED, *_compiled(path)}):
         found = next(iter(distributions(name=name, path=list(path))), None)
         if found is not None:
             yield name, found
@@ -66,17 +74,27 @@ def _compiled(path: Sequence[str]) -> Iterator[str]:
         yield from (match[1].replace("_", "-") for name in names if (match := _COMPILED.fullmatch(name)))
 
 
-def _installed(name: str, found: Distribution) -> Installed:
+def _installed(name: str, found: Distribution, path: Sequence[str]) -> Installed:
     # `found.version` parses all of METADATA, the longest part of which is a README.
     version = _VERSION.search(found.read_text("METADATA") or found.read_text("PKG-INFO") or "")
-    record = found.read_text("RECORD")
-    lines = _of_the_wheel((record or "").splitlines())
+    lines = _of_the_wheel((found.read_text("RECORD") or "").splitlines())
+    text = "\n".join(lines)
+    module = _MODULES.get(name, name.replace("-", "_")) if name in _IMPORTED else ""
+    recorded = f"\n{module}/__init__.py," in f"\n{text}" if module else bool(lines)
     return Installed(
         name=name,
         version=version[1] if version else "unknown",
-        record=NO_RECORD if record is None else sha256("\n".join(lines).encode()).hexdigest(),
+        record=sha256(text.encode()).hexdigest() if recorded else NO_RECORD,
         files=len(lines),
+        shadowed_by=_shadow(module, found, path) if module and recorded else "",
     )
+
+
+def _shadow(module: str, found: Distribution, path: Sequence[str]) -> str:
+    spec = PathFinder.find_spec(module, list(path))
+    origin = "" if spec is None else spec.origin or ", ".join(spec.submodule_search_locations or ())
+    own = str(found.locate_file(f"{module}/__init__.py"))
+    return "" if os.path.realpath(origin) == os.path.realpath(own) else origin or "nothing"
 
 
 def _of_the_wheel(lines: Iterable[str]) -> list[str]:
@@ -90,11 +108,10 @@ def _of_the_wheel(lines: Iterable[str]) -> list[str]:
 
 
 def _changed(found: Distribution) -> Iterator[str]:
-    record = found.read_text("RECORD")
-    if record is None:
+    lines = _of_the_wheel((found.read_text("RECORD") or "").splitlines())
+    if not lines:
         yield NO_RECORD
-        return
-    for row in csv.reader(_of_the_wheel(record.splitlines())):
+    for row in csv.reader(lines):
         name, claim = (*row, "")[:2]
         algorithm, _, expected = claim.partition("=")
         file = Path(str(found.locate_file(name)))

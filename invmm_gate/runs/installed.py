@@ -29,8 +29,12 @@ class Environment:
 
 @cache
 def installed_environment() -> Environment:
-    """The environment of this process."""
+    """The environment of this process.
+
+    Raises ConfigError if another package would be imported than one whose RECORD is a part of the digest.
+    """
     code, found = _code_digest(), installed_distributions()
+    _refuse_shadowed(found)
     lines = [("invmm-gate", __version__, code), *((item.name, item.version, item.record) for item in found)]
     digest = sha256("".join("\0".join(line) + "\n" for line in sorted(lines)).encode()).hexdigest()
     return Environment(digest=digest, code=code, distributions=found)
@@ -50,12 +54,13 @@ def installed_gate() -> dict[str, object]:
 def require_environment(approved: str | None = None) -> None:
     """Raise ConfigError unless this environment is the approved one, by default that of INVMM_GATE_ENVIRONMENT.
 
-    Where neither names one, any will do; an empty name is none that was approved.
+    Where neither names one, any in which no package shadows an installed one will do; an empty name is none that was
+    approved.
     """
-    approved = approved_environment() if approved is None else approved
-    if approved is not None and approved != installed_environment().digest:
+    approved, here = approved_environment() if approved is None else approved, installed_environment().digest
+    if approved is not None and approved != here:
         raise ConfigError(
-            f"the installed environment is {installed_environment().digest}",
+            f"the installed environment is {here}",
             expected=f"the approved one, {approved!a} (--environment or ${APPROVED})",
             do="`invmm-gate environment` shows what is installed",
         )
@@ -86,6 +91,16 @@ def require_unchanged_files() -> None:
             expected="the files that were installed",
             do="install these packages again",
         )
+
+
+def _refuse_shadowed(found: tuple[Installed, ...]) -> None:
+    for item in found:
+        if item.shadowed_by:
+            raise ConfigError(
+                f"{item.name} would be imported from {item.shadowed_by}",
+                expected=f"the installed {item.name} {item.version}, whose RECORD the environment's digest stands for",
+                do="take what comes before it out of PYTHONPATH, or install that package with pip",
+            )
 
 
 def _code_digest() -> str:

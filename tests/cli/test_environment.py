@@ -1,12 +1,15 @@
 """An environment that was approved is the only one that measures and judges; another one is told how to see itself."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from invmm_gate.runs import installed
 from invmm_gate.runs.installed import installed_environment
-from tests.gate.world import call
+from tests.gate.world import ROOT, call
 
 VARIABLE = "INVMM_GATE_ENVIRONMENT"
 
@@ -78,6 +81,17 @@ def test_the_option_comes_before_the_variable(command, monkeypatch):
     called = call(*REFUSED[command], "--environment", "0" * 64)
     assert called.code == 2
     assert "the installed environment is" in called.error
+
+
+def test_nothing_is_measured_with_a_package_that_shadows_an_installed_one(pristine, tmp_path):
+    shadow = tmp_path / "shadow" / "diffusers"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text("raise SystemExit(99)")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(shadow.parent), str(ROOT)))}
+    command = [sys.executable, "-m", "invmm_gate", *map(str, pristine.arguments())]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"error: diffusers would be imported from {shadow / '__init__.py'}; expected the installed" in ended.stderr
 
 
 def test_a_run_is_not_confirmed_in_another_environment(finished, monkeypatch):

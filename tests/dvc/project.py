@@ -13,7 +13,8 @@ import yaml
 
 from tests.gate.world import ROOT, policy_with
 
-SHIPPED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
+SHIPPED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "constraints.txt", "dvc.yaml", "params.yaml")
+CODE = ("invmm_gate", "policies", "reports/templates")
 STAGES = ("probes", "gate", "validate", "measure", "confirm", "judge", "report", "verdict")
 POLICY = policy_with(
     settings={"batch_size": 64, "steps": 4, "test_every": 2},
@@ -63,14 +64,11 @@ class Project:
     def run(self) -> Path:
         return self.folder / "pipeline" / "run"
 
-    def start(self, *command: str, code: Path = ROOT) -> subprocess.Popen[str]:
-        """A command with the environment's own tools first on PATH, as after `source .venv/bin/activate`.
-
-        `code` holds the package that is installed.
-        """
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command with the environment's own tools first on PATH, as after `source .venv/bin/activate`."""
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(code),
+            "PYTHONPATH": str(self.folder),
             "OMP_NUM_THREADS": "1",
             "DVC_NO_ANALYTICS": "true",
             "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site-cache"),
@@ -85,8 +83,8 @@ class Project:
             text=True,
         )
 
-    def call(self, *command: str, code: Path = ROOT) -> Ran:
-        process = self.start(*command, code=code)
+    def call(self, *command: str) -> Ran:
+        process = self.start(*command)
         text, _ = process.communicate()
         return Ran(process.returncode, text)
 
@@ -96,7 +94,7 @@ class Project:
     def changed(self) -> set[str]:
         """Stages that DVC would run."""
         lines = self.call("dvc", "status").text.splitlines()
-        return {line.rstrip(":") for line in lines if line[:1].strip()}
+        return {line.rstrip(":") for line in lines if line[:1].strip() and line.endswith(":")}
 
     def git(self, *arguments: str) -> str:
         done = self.call("git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *arguments)
@@ -132,6 +130,8 @@ def new_project(folder: Path, *, model: str) -> Project:
     for name in SHIPPED:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "examples" / "demo" / "models", demo / "models")
     shutil.copy(ROOT / "examples" / "demo" / "draw.py", demo)
     (demo / "probe_set.py").write_text(PROBE_SET)
