@@ -15,7 +15,6 @@ import yaml
 
 from invmm_gate.runs.stages import CONFIRMING, MEASURE
 from tests.dvc.project import POLICY, STAGES, Project, Ran, new_project
-from tests.gate.world import ROOT
 
 pytest.importorskip("dvc", reason="DVC is in the extra `data`")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
