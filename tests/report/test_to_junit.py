@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from junitparser import JUnitXml
 from xmlschema import XMLSchema10
 
 from invmm_gate.records import SelfCheck
@@ -60,6 +61,21 @@ def outcomes(data):
         (case.get("classname").removeprefix("invmm_gate."), case.get("name")): case[0].tag if len(case) else "passed"
         for case in suite_of(data).iter("testcase")
     }
+
+
+def test_another_reader_of_such_files_finds_the_same_cases_and_counts(data):
+    (suite,) = read = JUnitXml.fromstring(render_junit(data))
+    as_read = {
+        (case.classname.removeprefix("invmm_gate."), case.name): case.result[0].__class__.__name__.lower()
+        if case.result
+        else "passed"
+        for case in suite
+    }
+    assert as_read == outcomes(data)
+    written = (suite.tests, suite.failures, suite.errors, suite.skipped)
+    read.update_statistics()
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == written
+    assert min(written[1:]) > 0
 
 
 def test_the_file_is_as_it_was(data):
