@@ -21,7 +21,8 @@ test: $(INSTALLED)
 
 # The numerics once more with the shapes in their signatures checked at run time; twice as slow, so apart from `test`.
 shapes: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/measure tests/confirm tests/similarity tests/diffusion tests/models \
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+	  tests/measure tests/confirm tests/similarity tests/diffusion tests/models \
 	  --jaxtyping-packages=invmm_gate.measure,invmm_gate.diffusion,invmm_gate.similarity,invmm_gate.confirm,invmm_gate.models.pixel,invmm_gate.models.latent,beartype.beartype
 
 lint: $(INSTALLED)
