@@ -10,10 +10,8 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/run.py
 
 # The stages call `invmm-gate` and `python` from PATH. DVC does not see what pip did, so stage `gate` is asked each time.
-pipeline: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 pipeline: $(INSTALLED)
-	dvc repro --force --single-item gate
-	dvc repro
+	export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && dvc repro --force --single-item gate && dvc repro
 
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
 # tests/order.py says which files start first.
