@@ -84,7 +84,7 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     The session that `confirm` goes on with: it knows how many rows fit.
     """
     probes = session.inputs.probe_set.probes
-    require_room(session, folder, _waiting(session, folder))
+    require_room(session, folder, _waiting(session, folder), note=progress.note)
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
         if not fits(partial(_measure, session, folder, waiting, progress)):
