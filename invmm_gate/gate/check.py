@@ -11,6 +11,7 @@ from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, RunFolderError
 from invmm_gate.gate import finishing
+from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.public_edition import shared_key
@@ -50,31 +51,35 @@ class Checked:
     """Where the run was logged; empty if it was not."""
 
 
-def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
+def check(
+    options: Options, finish: Finish, progress: Progress, *, today: datetime.date, clocks: Clocks = SYSTEM_CLOCKS
+) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
+    watch = clocks.watch()
     beside = finishing.circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
     shared_key()  # a slip in it must not cost hours
     inputs = _prepared(options)
     with _opened(inputs, progress) as (session, folder):
-        session = _measured(session, folder, progress)
-        _confirmed(session, folder, progress, beside=beside)
+        session = _measured(session, folder, progress, watch=watch)
+        _confirmed(session, folder, progress, beside=beside, watch=clocks.watch())
         verdict = finishing.judge(folder, inputs.policy, beside, today=today)
         finishing.report(folder, reveal=finish.reveal, note=progress.note)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)
 
 
-def measure(options: Options, progress: Progress, *, replacing: bool = False) -> Path:
+def measure(options: Options, progress: Progress, *, replacing: bool = False, clocks: Clocks = SYSTEM_CLOCKS) -> Path:
     """Self-check and measure, without confirming or judging; the run folder.
 
     With `replacing`, a run of other inputs in that folder makes way; its verdict at once, as it must not outlive a
     refusal of the new inputs.
     """
+    watch = clocks.watch()
     if replacing and options.out is not None and (options.out / RUN).exists():
         with RunFolder(options.out).locked():
             RunFolder(options.out).forget(*_JUDGED)
     with _opened(_prepared(options), progress) as (session, folder):
-        _measured(session, folder, progress, replacing=replacing)
+        _measured(session, folder, progress, watch=watch, replacing=replacing)
     return folder.path
 
 
@@ -87,16 +92,18 @@ def confirm(
     sscd: Path | None = None,
     baseline: Path | None = None,
     replacing: bool = False,
+    clocks: Clocks = SYSTEM_CLOCKS,
 ) -> None:
     """Confirm the probes of a measured run. Model and probe set must be as they were measured.
 
     `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
     make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
     """
+    watch = clocks.watch()
     folder, beside = RunFolder(run), finishing.circumstances(None, baseline, today=today)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
-        _confirmed(session, folder, progress, beside=beside, replacing=replacing)
+        _confirmed(session, folder, progress, beside=beside, watch=watch, replacing=replacing)
 
 
 def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Options:
@@ -140,7 +147,9 @@ def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunF
         yield session, folder
 
 
-def _measured(session: "Session", folder: RunFolder, progress: Progress, *, replacing: bool = False) -> "Session":
+def _measured(
+    session: "Session", folder: RunFolder, progress: Progress, *, watch: Watch, replacing: bool = False
+) -> "Session":
     """The session that confirming goes on with: it knows how many rows fit."""
     from invmm_gate.gate import measuring
 
@@ -150,6 +159,7 @@ def _measured(session: "Session", folder: RunFolder, progress: Progress, *, repl
     if measuring.self_check(session, folder, progress):
         session = measuring.measure(session, folder, progress)
     measuring.model_unchanged(session, folder)
+    measuring.clock_unchanged(watch, folder)
     folder.end(MEASURE)
     return session
 
@@ -160,6 +170,7 @@ def _confirmed(
     progress: Progress,
     *,
     beside: finishing.Circumstances,
+    watch: Watch,
     replacing: bool = False,
 ) -> None:
     from invmm_gate.gate import confirm_record, confirming
@@ -170,6 +181,7 @@ def _confirmed(
     if all(check.passed for check in folder.self_checks()):
         confirming.confirm(session, folder, progress, baseline=beside.approved)
     confirm_record.model_unchanged(session, folder)
+    confirm_record.clock_unchanged(watch, folder)
     folder.end(CONFIRMING)
 
 

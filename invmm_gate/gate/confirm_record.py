@@ -4,13 +4,16 @@ from dataclasses import replace
 from typing import Final
 
 from invmm_gate.errors import RunFolderError
+from invmm_gate.gate.clock import Watch
 from invmm_gate.gate.measuring import unchanged
 from invmm_gate.gate.session import Session
 from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.records import SelfCheck
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
 
 MODEL_UNCHANGED: Final = "model_unchanged_in_confirm"
+CLOCK_UNCHANGED: Final = "clock_unchanged_in_confirm"
 
 
 def confirm_record(policy: Policy) -> ConfirmRecord:
@@ -32,8 +35,17 @@ def note_rows(folder: RunFolder, rows: int) -> None:
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
-    record, check = _record(folder), unchanged(session, MODEL_UNCHANGED)
-    if not check.passed or MODEL_UNCHANGED not in {check.name for check in record.self_checks}:
+    _note_end(folder, unchanged(session, MODEL_UNCHANGED))
+
+
+def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
+    """As in measuring."""
+    _note_end(folder, watch.check(CLOCK_UNCHANGED))
+
+
+def _note_end(folder: RunFolder, check: SelfCheck) -> None:
+    record = _record(folder)
+    if not check.passed or check.name not in {check.name for check in record.self_checks}:
         folder.note_confirmed(replace(record, self_checks=(*record.self_checks, check)))
 
 

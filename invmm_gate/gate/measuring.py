@@ -9,6 +9,7 @@ from typing import Final
 
 from safetensors.torch import save
 
+from invmm_gate.gate.clock import Watch
 from invmm_gate.gate.memory import fits, reduced
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.room import require_room
@@ -22,6 +23,7 @@ from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 MODEL_UNCHANGED: Final = "model_unchanged"
+CLOCK_UNCHANGED: Final = "clock_unchanged"
 _UTILITY_CONTROLS: Final = 16
 
 
@@ -43,8 +45,17 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
-    check = unchanged(session, MODEL_UNCHANGED)
-    if not check.passed or MODEL_UNCHANGED not in {check.name for check in folder.self_checks()}:
+    _note_end(folder, unchanged(session, MODEL_UNCHANGED))
+
+
+def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
+    """At the end of the stage: run.json has the date of its begin, which waivers and signatures are held against."""
+    _note_end(folder, watch.check(CLOCK_UNCHANGED))
+
+
+def _note_end(folder: RunFolder, check: SelfCheck) -> None:
+    """A check that passed is noted once, as each time the run goes on ends with it."""
+    if not check.passed or check.name not in {check.name for check in folder.self_checks()}:
         folder.append(check)
 
 
@@ -84,7 +95,7 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     The session that `confirm` goes on with: it knows how many rows fit.
     """
     probes = session.inputs.probe_set.probes
-    require_room(session, folder, _waiting(session, folder))
+    require_room(session, folder, _waiting(session, folder), note=progress.note)
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
         if not fits(partial(_measure, session, folder, waiting, progress)):

@@ -1,7 +1,7 @@
 """Room for a run's files, asked for before hours are spent on them."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from invmm_gate.confirm.counting import COPIES_KEPT
 from invmm_gate.errors import MeasurementError
@@ -18,22 +18,34 @@ _TIMES_WRITTEN = 3
 """A row is written once, again where rows are put in order, and reports repeat it."""
 _OF_A_FILE = 4096
 """A file system gives whole blocks."""
-_METHODS = 3
-"""Ways in which one probe can be confirmed, each with its copies."""
+_PROMPT_METHODS = 3
+"""Ways in which a probe can be confirmed by prompts, each with its copies; without prompts there is one."""
 
 
-def require_room(session: Session, folder: RunFolder, waiting: Collection[Probe]) -> None:
-    """Raise MeasurementError unless the disk has room for these probes' files, each inverted and confirmed."""
-    needed = sum(_record(session, probe) for probe in waiting) + len(waiting) * (_inversion(session) + _copies(session))
+def require_room(
+    session: Session, folder: RunFolder, waiting: Collection[Probe], *, note: Callable[[str], None]
+) -> None:
+    """Raise MeasurementError unless the disk has room for these probes' records, which every run writes.
+
+    Inversions and copies are of memorized probes alone, of which a clean model has none: where there is no room for
+    those of all probes, `note` is told.
+    """
+    records = sum(_record(session, probe) for probe in waiting)
+    others = len(waiting) * (_inversion(session) + _copies(session))
     try:
         free = shutil.disk_usage(folder.path).free
     except OSError as error:
         raise explained(error, folder.path) from error
-    if free < needed:
+    if free < records:
         raise MeasurementError(
-            f"{folder.path} has {free} bytes of room, {len(waiting)} probes may need {needed}",
-            expected="room for each probe's record, inversion and copies",
+            f"{folder.path} has {free} bytes of room, the records of {len(waiting)} probes may need {records}",
+            expected="room for each probe's record",
             do="free some and give the same command again, or give an --out elsewhere",
+        )
+    if free < records + others:
+        note(
+            f"{folder.path} has {free} bytes of room; inversions and copies may take {others} if all {len(waiting)} "
+            "probes are memorized; a disk that is full ends the run with what is finished kept"
         )
 
 
@@ -57,6 +69,7 @@ def _logits(session: Session) -> int:
 
 
 def _copies(session: Session) -> int:
-    """A PNG of noise is a little larger than its pixels."""
+    """Of the inversion and of each confirmation. A PNG of noise is a little larger than its pixels."""
     height, width = session.model.image_size
-    return (1 + _METHODS) * COPIES_KEPT * (_OF_A_FILE + 3 * height * width)
+    methods = 1 if session.model.prompts is None else _PROMPT_METHODS
+    return (1 + methods) * COPIES_KEPT * (_OF_A_FILE + 3 * height * width)

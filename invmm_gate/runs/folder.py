@@ -64,7 +64,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises RunFolderError at once if another holds it."""
+        """Hold the folder for this process. Raises RunFolderError within a second if another holds it."""
         with folder_lock(self.path):
             remove_leftovers(self.path)
             yield

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +13,21 @@ from invmm_gate.runs.files import explained, write_whole
 
 _LOCK: Final = ".lock"
 _HOLDER: Final = ".lock-holder"
+_LOOKERS_GONE_WITHIN: Final = 0.5
+"""Seconds. Who looks holds the lock for microseconds, and must not keep a run from starting."""
+_ASKED_EVERY: Final = 0.01
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder, which is made if need be. Raises RunFolderError at once if another process holds it."""
+    """Hold the folder, which is made if need be. Raises RunFolderError within a second if another process holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise explained(error, folder) from error
     try:
-        _lock(handle, folder)
+        _hold(handle, folder)
         write_whole(folder / _HOLDER, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
@@ -31,31 +35,49 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def refuse_locked(folder: Path) -> None:
-    """Raise RunFolderError if another process holds the folder. Makes nothing."""
-    if (folder / _LOCK).exists():
-        with folder_lock(folder):
-            return
+    """Raise RunFolderError at once if another process holds the folder. Writes nothing."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explained(error, folder) from error
+    try:
+        if not _locked(handle, folder, shared=True):
+            raise _in_use(folder)
+    finally:
+        os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _hold(handle: int, folder: Path) -> None:
+    until = time.monotonic() + _LOOKERS_GONE_WITHIN
+    while not _locked(handle, folder, shared=False):
+        if time.monotonic() > until:
+            raise _in_use(folder)
+        time.sleep(_ASKED_EVERY)
+
+
+def _locked(handle: int, folder: Path, *, shared: bool) -> bool:
+    """Take the lock without waiting; False if another process has it. Raises RunFolderError where there are none."""
     import fcntl  # not on Windows, where `verify` works without a run folder
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunFolderError(
-            f"{folder} is in use by {_holder(folder)}",
-            expected="one run a folder",
-            do="wait for that run, or give another --out",
-        ) from error
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:  # ENOSYS, ENOLCK, EOPNOTSUPP: some network and user-space file systems
         raise RunFolderError(
             f"{folder} cannot be locked: {error.strerror or error}",
             expected="a file system with locks, as every local one has, so that no two runs mix in one folder",
             do="give an --out on a local disk",
         ) from error
+    return True
 
 
-def _holder(folder: Path) -> str:
+def _in_use(folder: Path) -> RunFolderError:
     holder = folder / _HOLDER
-    return holder.read_text() if holder.exists() else "another process"
+    return RunFolderError(
+        f"{folder} is in use by {holder.read_text() if holder.exists() else 'another process'}",
+        expected="one run a folder",
+        do="wait for that run, or give another --out",
+    )

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.gate import measuring
+from invmm_gate.gate import confirming, measuring
 from invmm_gate.models.pixel import PixelModel
-from tests.gate.world import LENIENT, World, note_again, policy_with
+from tests.gate.world import LENIENT, World, call, note_again, policy_with
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -179,8 +179,8 @@ def test_a_disk_that_fills_up_keeps_what_was_measured_and_the_run_goes_on_after_
     disk = small_disk(1024)
     ballast, real = disk / "ballast", measuring.require_room
 
-    def room_that_others_take(*given):
-        real(*given)
+    def room_that_others_take(*given, **named):
+        real(*given, **named)
         ballast.write_bytes(b"x" * (shutil.disk_usage(disk).free - 8192))
 
     monkeypatch.setattr(measuring, "require_room", room_that_others_take)
@@ -197,20 +197,84 @@ def test_a_disk_that_fills_up_keeps_what_was_measured_and_the_run_goes_on_after_
         assert (disk / "run" / name).read_bytes() == (checked[0].run / name).read_bytes()
 
 
-def test_too_little_room_is_told_with_the_bytes_before_anything_is_measured(world, small_disk):
+def test_too_little_room_for_the_records_is_told_with_the_bytes_before_anything_is_measured(world, small_disk):
     disk = small_disk(1024)
-    (disk / "ballast").write_bytes(b"x" * 800_000)
+    (disk / "ballast").write_bytes(b"x" * 1_000_000)
     called = world.check("--out", disk / "run")
     assert called.code == 11
-    said = re.search(rf"{disk}/run has (\d+) bytes of room, 5 probes may need (\d+); expected room", called.error)
+    said = re.search(rf"{disk}/run has (\d+) bytes of room, the records of 5 probes may need (\d+);", called.error)
     assert said, called.error
-    assert int(said[1]) < int(said[2]) < 1_000_000
+    assert int(said[1]) < int(said[2]) < 100_000
     assert "give the same command again" in called.error
     assert not (disk / "run" / "measurements.jsonl").exists()
     (disk / "ballast").unlink()
     assert world.check("--out", disk / "run").code == 10
-    (disk / "ballast").write_bytes(b"x" * 600_000)
-    assert world.check("--out", disk / "run").code == 10, "nothing is left to measure"
+
+
+NO_ROOM = r"/run has (\d+) bytes of room; inversions and copies may take (\d+) if all 5 probes are memorized; .* kept"
+
+
+def test_without_room_for_copies_of_all_probes_the_run_goes_on_and_says_so_once(world, small_disk):
+    disk = small_disk(1024)
+    (disk / "ballast").write_bytes(b"x" * 850_000)
+    asked = ("measure", *world.arguments()[1:-1], "--out", disk / "run")
+    called = call(*asked)
+    assert called.code == 0, called.err
+    said = re.findall(NO_ROOM, called.err)
+    assert len(said) == 1, called.err
+    assert int(said[0][0]) < int(said[0][1]) < 300_000
+    assert list((disk / "run").glob("copies/inverted/*/*.png"))
+    assert not re.search(NO_ROOM, call(*asked).err), "nothing is left to measure"
+    shutil.rmtree(disk / "run")
+    assert call(*asked, "--quiet").err == ""
+
+
+@pytest.fixture(scope="module")
+def copied(pristine, tmp_path_factory) -> World:
+    """An undisturbed check in which probes are inverted and confirmed, so that there are copies of both kinds."""
+    world = pristine.copy(tmp_path_factory.mktemp("copied") / "world")
+    policy = world.policy(policy_with(metric=[{"name": "pixel_rmse", "threshold": 0.3}]))
+    assert world.check(policy=policy).code == 10
+    return world
+
+
+@pytest.mark.parametrize(("stage", "kind"), [(measuring, "inverted"), (confirming, "confirmed")])
+def test_a_disk_that_is_full_when_a_copy_is_written_ends_in_one_line_and_the_run_goes_on_later(
+    copied, small_disk, monkeypatch, stage, kind
+):
+    policy, undisturbed = copied.folder / "small.yaml", files_of(copied.run)
+    disk = small_disk(1024)
+    ballast, real, stored = disk / "ballast", stage.store_copies, []
+
+    def others_take_the_room(folder, place, copies):
+        copies = list(copies)
+        if copies and stored:
+            (disk / "run" / place).parent.mkdir(parents=True)
+            ballast.write_bytes(b"x" * shutil.disk_usage(disk).free)
+        names = real(folder, place, copies)
+        stored.extend(names)
+        return names
+
+    monkeypatch.setattr(stage, "store_copies", others_take_the_room)
+    called = copied.check("--out", disk / "run", policy=policy)
+    assert called.code == 11
+    said = re.match(rf"error: the disk is full: {disk}/run/(copies/{kind}/p\d+/\S+) could not be written", called.error)
+    assert said, called.error
+    kept = files_of(disk / "run")
+    assert not (disk / "run" / said[1]).exists()
+    assert not (disk / "run" / "verdict.json").exists()
+    assert {name: kept.get(name) for name in stored} == {name: undisturbed[name] for name in stored}
+    ballast.unlink()
+    monkeypatch.undo()
+    assert copied.check("--out", disk / "run", policy=policy).code == 10
+    assert files_of(disk / "run") == undisturbed
+
+
+def files_of(run) -> dict[str, bytes]:
+    """Records and copies, and whatever a stopped writer would leave among them."""
+    kinds = ("*.jsonl", "copies/*/*/*", "copies/*/*/.*", "inversions/*", "verdict.json")
+    paths = [path for kind in kinds for path in run.glob(kind) if path.name != "timings.jsonl"]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_a_disk_that_fails_while_a_verdict_is_written_leaves_no_pass_behind(finished, monkeypatch):

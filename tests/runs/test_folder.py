@@ -193,10 +193,10 @@ def test_a_second_process_is_refused_at_once_and_told_who_holds_the_folder(tmp_p
     began = time.monotonic()
     with pytest.raises(RunFolderError, match=f"is in use by process {holder.pid} on {os.uname().nodename}") as caught:
         folder.refuse_if_in_use()
-    assert time.monotonic() - began < 1
     assert caught.value.exit_code == 2
-    with pytest.raises(RunFolderError, match="is in use"), folder.locked():
+    with pytest.raises(RunFolderError, match=f"is in use by process {holder.pid} on"), folder.locked():
         pytest.fail("the folder is held")
+    assert time.monotonic() - began < 1, "both, one after the other"
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
@@ -215,6 +215,79 @@ def test_a_folder_that_nobody_holds_may_be_used(tmp_path):
     folder.refuse_if_in_use()
 
 
+def contents(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_looking_whether_a_folder_is_in_use_changes_nothing_in_it(tmp_path, holder):
+    folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "other")
+    with other.locked():
+        pass
+    (other.path / ".lock-holder").write_text("process 1 on elsewhere")
+    before = {place: contents(place.path) for place in (folder, other)}
+    with pytest.raises(RunFolderError, match=f"process {holder.pid} on"):
+        folder.refuse_if_in_use()
+    other.refuse_if_in_use()
+    assert {place: contents(place.path) for place in (folder, other)} == before
+
+
+def test_a_free_folder_on_a_read_only_disk_is_not_told_to_be_in_use(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        with RunFolder(disk / "run").locked():
+            pass
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        RunFolder(disk / "run").refuse_if_in_use()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+LOOKER = """
+import sys
+from pathlib import Path
+from invmm_gate.errors import RunFolderError
+from invmm_gate.runs.folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+folder.refuse_if_in_use()
+print("looking", flush=True)
+while True:
+    try:
+        folder.refuse_if_in_use()
+    except RunFolderError:
+        pass
+"""
+
+
+def test_who_only_looks_never_keeps_a_run_from_starting(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        pass
+    looker = subprocess.Popen([sys.executable, "-c", LOOKER, folder.path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert looker.stdout is not None
+        assert looker.stdout.readline() == "looking\n"
+        for _ in range(200):
+            with folder.locked():
+                pass
+        assert looker.poll() is None, "somebody looked all the time"
+    finally:
+        looker.kill()
+        looker.communicate()
+
+
+def test_those_who_look_at_the_same_time_do_not_refuse_one_another(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        pass
+    with (folder.path / ".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        folder.refuse_if_in_use()
+
+
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_one_clear_line_and_no_run_begins_there(tmp_path, monkeypatch, code):
     def flock(*_given):
@@ -226,6 +299,8 @@ def test_a_file_system_without_locks_is_one_clear_line_and_no_run_begins_there(t
     with pytest.raises(RunFolderError, match=said) as caught, folder.locked():
         pytest.fail("nobody could keep others out")
     assert caught.value.exit_code == 2
+    with pytest.raises(RunFolderError, match=said):
+        folder.refuse_if_in_use()
     monkeypatch.undo()
     with folder.locked():
         pass
@@ -235,6 +310,8 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunFolderError, match="cannot be written"), RunFolder(tmp_path).locked():
         pytest.fail("the lock is another's file")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        RunFolder(tmp_path).refuse_if_in_use()
     assert not (tmp_path / "elsewhere").exists()
 
 
