@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
@@ -13,6 +14,8 @@ from invmm_gate.diffusion.schedule import VariancePreserving
 from tests.order import pytest_collection_modifyitems  # noqa: F401  (a hook)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile("shared_machine", deadline=None)  # a busy machine is no bug
+settings.load_profile("shared_machine")
 ROOT = Path(__file__).parents[1]
 
 

@@ -134,7 +134,7 @@ def _changed(entry: Entry, data: RunData) -> Iterator[str]:
 
 def _refuse_unsound(folder: RunFolder, data: RunData) -> None:
     """Raise ConfigError for records that no verdict could rest on, which `--even-if-blocked` does not excuse."""
-    fault = next(chain(record_findings(data), self_check_findings(data.self_checks)), None)
+    fault = next(chain(record_findings(data), self_check_findings(data)), None)
     if fault is not None:
         raise ConfigError(
             f"{folder.path}: {fault.message}",

@@ -1,19 +1,16 @@
 """What confirm.json holds beside the confirmations: their plan, and what happened while they were made."""
 
 from dataclasses import replace
-from typing import Final
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.clock import Watch
 from invmm_gate.gate.measuring import unchanged
 from invmm_gate.gate.session import Session
+from invmm_gate.policy.coverage import CLOCK_UNCHANGED_IN_CONFIRM, MODEL_UNCHANGED_IN_CONFIRM
 from invmm_gate.policy.schema import ConfirmedConfig, Policy
 from invmm_gate.records import SelfCheck
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
-
-MODEL_UNCHANGED: Final = "model_unchanged_in_confirm"
-CLOCK_UNCHANGED: Final = "clock_unchanged_in_confirm"
 
 
 def confirm_record(policy: Policy) -> ConfirmRecord:
@@ -35,12 +32,12 @@ def note_rows(folder: RunFolder, rows: int) -> None:
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
-    _note_end(folder, unchanged(session, MODEL_UNCHANGED))
+    _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
 
 
 def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
     """As in measuring."""
-    _note_end(folder, watch.check(CLOCK_UNCHANGED))
+    _note_end(folder, watch.check(CLOCK_UNCHANGED_IN_CONFIRM))
 
 
 def _note_end(folder: RunFolder, check: SelfCheck) -> None:

@@ -19,18 +19,17 @@ from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.self_check import positive_control, utility_floor
 from invmm_gate.models.inspect import changed_files
+from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED, POSITIVE_CONTROL, UTILITY_FLOOR
 from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
-MODEL_UNCHANGED: Final = "model_unchanged"
-CLOCK_UNCHANGED: Final = "clock_unchanged"
 _UTILITY_CONTROLS: Final = 16
 
 
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     """Check the gate and the model before the probes; whether both passed."""
     done = {check.name for check in folder.self_checks()}
-    checks = {"positive_control": _positive_control, "utility_floor": _utility_floor}
+    checks = {POSITIVE_CONTROL: _positive_control, UTILITY_FLOOR: _utility_floor}
     progress.begin("self-check", total=len(checks), done=len(done & set(checks)))
     for name, check in checks.items():
         if name not in done:

@@ -107,7 +107,7 @@ def _is_waived(finding: FindingChange) -> bool:
 
 def _refuse_unreliable(name: str, data: RunData) -> None:
     # Probes that are missing are compared as unknown; the suites would refuse the whole run for them.
-    faults = [*record_findings(replace(data, suites=())), *self_check_findings(data.self_checks)]
+    faults = [*record_findings(replace(data, suites=())), *self_check_findings(data)]
     if faults:
         raise ConfigError(
             f"the {name} run ({data.run.run_id}) cannot be relied on: {faults[0].message}",

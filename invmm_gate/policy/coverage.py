@@ -16,21 +16,32 @@ from invmm_gate.policy.schema import (
     Policy,
     PromptConfirmation,
 )
-from invmm_gate.records import Finding, Measurement, RunData, RunRecord, SelfCheck
+from invmm_gate.records import Finding, Measurement, RunData, RunRecord
 
 COVERAGE: Final = "coverage"
 SELF_CHECK: Final = "self_check"
 METRIC: Final = "metric"
 SETTINGS: Final = "settings"
 
-REQUIRED_SELF_CHECKS: Final = ("positive_control", "utility_floor")
-"""The gate must see a memorizing model as one, and the model under test must be able to denoise."""
+POSITIVE_CONTROL: Final = "positive_control"
+"""The gate sees a memorizing model as one."""
+UTILITY_FLOOR: Final = "utility_floor"
+"""The model under test can denoise."""
+MODEL_UNCHANGED: Final = "model_unchanged"
+"""At the end of measuring, the model's files are those that were inspected."""
+CLOCK_UNCHANGED: Final = "clock_unchanged"
+"""At the end of measuring, nobody has set the clock since its begin."""
+MODEL_UNCHANGED_IN_CONFIRM: Final = "model_unchanged_in_confirm"
+CLOCK_UNCHANGED_IN_CONFIRM: Final = "clock_unchanged_in_confirm"
+_OF_MEASURING: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, MODEL_UNCHANGED, CLOCK_UNCHANGED)
+_OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM, CLOCK_UNCHANGED_IN_CONFIRM)
 
 
-def self_check_findings(checks: tuple[SelfCheck, ...]) -> Iterator[Finding]:
-    """Self-checks that failed or are missing."""
+def self_check_findings(data: RunData) -> Iterator[Finding]:
+    """Self-checks that failed, or are missing: the last ones of a stage are those of a stage that was cut short."""
+    checks = data.self_checks
     present = {check.name for check in checks}
-    for name in REQUIRED_SELF_CHECKS:
+    for name in (*_OF_MEASURING, *(_OF_CONFIRMING if data.confirmations else ())):
         if name not in present:
             yield undecided(SELF_CHECK, f"the self-check {name} is missing")
     for check in checks:

@@ -50,7 +50,7 @@ def judge(
     """
     evidence = gather(data, policy, baseline=baseline)
     found = (
-        *self_check_findings(data.self_checks),
+        *self_check_findings(data),
         *record_findings(data),
         *_baseline_findings(baseline),
         *_date_findings(data),

@@ -136,9 +136,11 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
     )
 
 
+ENDS = ("model_unchanged", "clock_unchanged", "model_unchanged_in_confirm", "clock_unchanged_in_confirm")
 CHECKS = (
     SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
     SelfCheck(name="utility_floor", passed=True, detail="denoises the controls", value=0.02, limit=0.1),
+    *(SelfCheck(name=name, passed=True, detail="as it was") for name in ENDS),
 )
 
 

@@ -728,7 +728,8 @@ def too_few_probes_or_controls_are_inconclusive(gate: SimpleNamespace) -> None:
 def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
     blocked = with_score(clean_run(), "p1", 0.01)
     failed = replace(CHECKS[0], passed=False, detail="the memorizing model did not invert")
-    for checks in ((), CHECKS[:1], CHECKS[1:], (failed, CHECKS[1]), (*CHECKS, replace(failed, name="extra"))):
+    without_one = (CHECKS[:place] + CHECKS[place + 1 :] for place in range(len(CHECKS)))
+    for checks in ((), *without_one, (failed, *CHECKS[1:]), (*CHECKS, replace(failed, name="extra"))):
         verdict = judged(gate, replace(blocked, self_checks=checks), only(BELOW))
         assert verdict.decision == "inconclusive"
         assert "self-check" in verdict.reasons[0]
@@ -739,10 +740,12 @@ def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
         replace(CHECKS[0], limit=float("inf")),
         replace(CHECKS[0], passed=1),
     ):
-        verdict = judged(gate, replace(clean_run(), self_checks=(spoiled, CHECKS[1])), only(BELOW))
+        verdict = judged(gate, replace(clean_run(), self_checks=(spoiled, *CHECKS[1:])), only(BELOW))
         expect(verdict, "inconclusive", ("self_check", None))
     bare = tuple(replace(check, value=None, limit=None) for check in CHECKS)
     expect(judged(gate, replace(clean_run(), self_checks=bare), only(BELOW)), "pass")
+    unconfirmed = replace(clean_run(), confirmations=(), self_checks=CHECKS[:4])
+    expect(judged(gate, unconfirmed, only(BELOW)), "pass")
 
 
 @case

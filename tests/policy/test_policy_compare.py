@@ -429,7 +429,7 @@ def test_other_settings_are_refused_by_name() -> None:
     [
         (lambda data: replace(data, self_checks=CHECKS[:1]), "utility_floor is missing"),
         (
-            lambda data: replace(data, self_checks=(replace(CHECKS[0], passed=False), CHECKS[1])),
+            lambda data: replace(data, self_checks=(replace(CHECKS[0], passed=False), *CHECKS[1:])),
             "positive_control failed",
         ),
         (lambda data: with_score(data, "p1", float("nan")), "invalid score nan"),
