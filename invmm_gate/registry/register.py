@@ -16,7 +16,7 @@ from invmm_gate.registry.choices import Clock, GateChoices, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, deliver, promotion_of, settle
-from invmm_gate.registry.earlier import attestation_before, verdict_that_holds
+from invmm_gate.registry.earlier import attestation_before, log_entry_of, verdict_that_holds
 from invmm_gate.registry.evidence import Evidence, state_of
 from invmm_gate.registry.measured import measure_and_sign, parcel_for, terms_for
 from invmm_gate.registry.names import (
@@ -141,7 +141,9 @@ def _settled(
     now: datetime.datetime,
 ) -> Registered:
     """Tags and promotion by an attestation that is in the registry already."""
-    parcel = parcel_for(record, choices, run="", proof=evidence.envelope, now=now)
+    proof = evidence.envelope
+    logged = log_entry_of(record, proof, choices.log)
+    parcel = parcel_for(record, choices, run="", proof=proof, now=now, log_entry=logged)
     done = replace(begun, decision=state_of(evidence.statement.decision))
     try:
         with choices.outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
