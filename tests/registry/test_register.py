@@ -28,6 +28,7 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
+from invmm_gate.registry.gate_command import gate_command
 from invmm_gate.registry.names import (
     PROMOTED_FROM,
     REASON,
@@ -38,7 +39,8 @@ from invmm_gate.registry.names import (
     VERDICT_TAGS,
     approved_alias,
 )
-from invmm_gate.registry.outcome import Outcome, read_outcome
+from invmm_gate.registry.outbox import Outbox, Parcel
+from invmm_gate.registry.outcome import SAME_FILES, Outcome, read_outcome
 from invmm_gate.registry.register import GateChoices, Registered, create_version, gate_version, register
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
@@ -243,6 +245,48 @@ def test_the_same_bytes_as_five_versions_are_measured_once_and_each_has_its_own_
     assert len(set(proofs)) == 5
     said = [from_payload(base64.b64decode(json.loads(proof)["payload"])) for proof in proofs]
     assert {each.subject_digest for each in said} == {done[0].model_digest}
+
+
+@pytest.mark.parametrize("when", ["measuring", "sending"])
+def test_of_two_gates_at_once_on_the_same_files_one_waits_and_both_versions_get_their_verdict(
+    registry: Registry,
+    desk: Desk,
+    tmp_path: Path,
+    new_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    name, choices, tried = new_name("twins"), desk.at(tmp_path / "fresh").passing, []
+    for _ in range(2):
+        create_version(desk.world.model, name, registry, choices=choices, progress=Silent())
+    told, options = tmp_path / "told.json", gate_command(choices)[3:]
+
+    def second() -> int:
+        tried.append(run([*options, "--tracking-uri", registry.uri, "--outcome", str(told), "--", name, "2"]))
+        return tried[-1]
+
+    class Meanwhile(Silent):
+        def begin(self, stage: str, total: int, done: int = 0) -> None:
+            if not tried and when == "measuring":
+                second()
+
+    def sent(self: Outbox, parcel: Parcel) -> None:
+        if not tried and when == "sending":
+            second()
+        supersede(self, parcel)
+
+    supersede = Outbox.supersede
+    monkeypatch.setattr(Outbox, "supersede", sent)
+    first = gate_version(registry, name, "1", choices=choices, progress=Meanwhile())
+    assert (tried, read_outcome(told, 11)) == ([11], Outcome(name=SAME_FILES))
+    waiting = registry.version(name, "2")
+    assert waiting is not None
+    assert waiting.tags == {STATE: "pending"}
+    assert (first.outcome, first.delivered) == ("pass", True)
+    assert second() == 0
+    gated = registry.version(name, "2")
+    assert gated is not None
+    assert (gated.tags[STATE], REASON in gated.tags) == ("pass", False)
 
 
 @pytest.mark.parametrize("changed", ["policy", "probe set", "seed", "gate"])
