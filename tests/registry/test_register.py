@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from invmm_gate.attestation.keys import load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import from_payload
@@ -104,25 +104,35 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     assert error.value.exit_code == 10
 
 
-@pytest.fixture(params=["environment", "process"])
-def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Another database, which MLflow was told is its default."""
+@pytest.fixture(params=["environment", "process", "nothing"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow was told by one of them that another database is its default."""
     uri = f"sqlite:///{tmp_path}/elsewhere.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if request.param == "environment":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
-    else:
-        with _use_tracking_uri(uri):
-            yield uri
+    if request.param == "process":
+        mlflow.set_tracking_uri(uri)
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as it is before it was ever called
 
 
+def told_to_mlflow() -> tuple[str | None, str]:
+    """The default that the environment names, and the one that holds without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return named, mlflow.get_tracking_uri()
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_database_file_is_a_registry_too_whatever_mlflow_takes_for_its_default(
-    mine: GateChoices, tmp_path: Path, elsewhere: str
+    mine: GateChoices, tmp_path: Path
 ) -> None:
-    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    before, registry = told_to_mlflow(), Registry(f"sqlite:///{tmp_path}/local.db")
     made = create_version(MEMORIZING, "local", registry, choices=mine, progress=Silent())
     assert registry.version("local", made.version) == made
-    assert os.environ["MLFLOW_TRACKING_URI"] == elsewhere
+    assert told_to_mlflow() == before
 
 
 def test_a_version_with_a_verdict_is_not_measured_again_and_the_same_bytes_are_released_once(
