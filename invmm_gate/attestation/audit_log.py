@@ -6,6 +6,7 @@ block above all, then gives another head.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -37,6 +38,20 @@ class Head:
 
 
 EMPTY: Final = Head(number=0, digest="")
+_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
+
+
+def read_head(text: str) -> Head | None:
+    """The head that is written so; None for any other text."""
+    match = _HEAD.fullmatch(text)
+    if match is None:
+        return None
+    return Head(number=int(match[1]), digest=match[2]) if match[1] else EMPTY
+
+
+def is_head(text: str) -> bool:
+    """Whether a log that has lines can have this head."""
+    return read_head(text) not in (None, EMPTY)
 
 
 class Entry(BaseModel):

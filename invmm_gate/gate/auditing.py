@@ -1,13 +1,12 @@
 """The audit log on disk: signed verdicts are added under a lock, and held against a head that was kept elsewhere."""
 
-import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
-from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, head_of, next_line, require_head, walk
+from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, head_of, next_line, read_head, require_head, walk
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW
@@ -16,7 +15,6 @@ from invmm_gate.runs.files import append_line, drop_torn_line, whole_lines
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""
-_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
@@ -115,7 +113,7 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
 
 
 def _parsed(head: str) -> Head:
-    match = _HEAD.fullmatch(head)
-    if match is None:
+    known = read_head(head)
+    if known is None:
         raise ConfigError(f"--head {head[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
-    return Head(number=int(match[1]), digest=match[2]) if match[1] else EMPTY
+    return known

@@ -14,7 +14,7 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.progress import Progress
-from invmm_gate.gate.public_edition import shared_key
+from invmm_gate.gate.public_edition import require_usable_key, shared_key
 from invmm_gate.records import Verdict
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
@@ -144,6 +144,7 @@ def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunF
         session = open_session(inputs)
     folder = RunFolder(inputs.options.out or Path("reports") / f"{inputs.model.name}-{session.record.run_id}")
     with folder.locked(), memory_explained():
+        require_usable_key(folder)
         yield session, folder
 
 

@@ -66,6 +66,12 @@ def shared_key() -> bytes | None:
     return _read_key(Path(named)) if named else None
 
 
+def require_usable_key(folder: RunFolder) -> None:
+    """Raise ConfigError for a key that the run's names could not be made with: asked before anything is measured."""
+    if shared_key() is None and (folder.path / KEY_FILE).exists():
+        _own_key(folder)
+
+
 def _own_key(folder: RunFolder) -> bytes:
     path = folder.path / KEY_FILE
     if not path.exists():

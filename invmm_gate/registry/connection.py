@@ -108,15 +108,19 @@ def as_default(uri: str) -> Iterator[None]:
     if urlsplit(uri).scheme in ("http", "https"):
         yield
         return
-    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
-
+    mlflow = import_mlflow()
     with _lock:
-        before = os.environ.get(_DEFAULT)  # which MLflow sets too, and does not put back
+        before = os.environ.get(_DEFAULT)
+        os.environ[_DEFAULT] = uri
+        chosen = mlflow.get_tracking_uri()  # another one if the process was told a default, which goes before this
         try:
-            with _use_tracking_uri(uri):
-                yield
+            if chosen != uri:
+                mlflow.set_tracking_uri(uri)
+            yield
         finally:
-            _restore(_DEFAULT, before)
+            if chosen != uri:
+                mlflow.set_tracking_uri(chosen)
+            _restore(_DEFAULT, before)  # which MLflow sets too
 
 
 def _restore(name: str, before: str | None) -> None:

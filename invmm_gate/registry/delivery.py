@@ -22,7 +22,7 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, evidence_for, state_of, verdict_tags
-from invmm_gate.registry.names import ERROR, LOG_ENTRY, REASON, RUN, STATE, VERDICT_TAGS, is_release, release_name
+from invmm_gate.registry.names import ERROR, REASON, RUN, STATE, VERDICT_TAGS, is_release, log_entry_tags, release_name
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
@@ -102,7 +102,7 @@ def deliver(
         envelope = read_attestation(Path(parcel.run) / ATTESTATION)
         evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
         place = _prove(registry, run_id, parcel, evidence, Path(folder))
-        logged = {LOG_ENTRY: parcel.log_entry} if parcel.log_entry else {}
+        logged = log_entry_tags(envelope, parcel.log_entry)
         registry.set_tags(record.name, record.version, {RUN: place} | logged)
         promoted = settle(registry, record, evidence, promotion_of(parcel, place, Path(folder)), now=now)
     return Delivered(run_id=run_id, promoted=promoted)
@@ -120,6 +120,7 @@ def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
         release_name=release_name(parcel.name, parcel.release_name),
         alias=parcel.alias,
         place=place,
+        log_entry=parcel.log_entry,
         demands=conditions.demands(
             roots=load_roots(Path(parcel.roots)),
             policies={load_policy(parcel.policy).digest: parcel.policy},

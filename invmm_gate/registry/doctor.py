@@ -33,8 +33,9 @@ _OPENER: Final = urllib.request.build_opener(_NoRedirects)
 _SKEW: Final = 30.0
 _KEY: Final = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 _UNREADABLE: Final = (
-    f"the server's log says why; if that is InvalidToken, set {_KEY} on the server, which makes up another key at each"
-    " start, empty its database's table `webhooks`, whose rows even MLflow can no longer delete, and create them anew"
+    f"the server's log says why, with MLFLOW_LOGGING_LEVEL=DEBUG; if that is InvalidToken, set {_KEY} on the server,"
+    " each process of which makes up another key at each start, empty its database's table `webhooks`, whose rows even"
+    " MLflow can no longer delete, and create them anew"
 )
 _SERVER_SIDE: Final = {
     "Invalid webhook URL scheme": "set MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https on the server, or use https",

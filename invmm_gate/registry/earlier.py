@@ -6,17 +6,19 @@ from hashlib import sha256
 from pathlib import Path
 
 from invmm_gate import __version__
+from invmm_gate.attestation.audit_log import is_head
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.verification import open_statement
 from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for
-from invmm_gate.registry.names import RUN, is_release, release_name
+from invmm_gate.registry.names import RUN, is_release, log_entry_tag, release_name
 
 
 def verdict_that_holds(
@@ -79,3 +81,12 @@ def attestation_before(
             path.write_bytes(envelope)
             return path
     return None
+
+
+def log_entry_of(record: VersionRecord, envelope: bytes, log: Path) -> str:
+    """Where an attestation stands in the audit log (`Head`): by our own, else as the version's tag says; else empty.
+
+    The tag may have been set by hand where no guard stands. Raises ConfigError for a log that cannot be read.
+    """
+    own, said = logged_at(log, envelope), record.tags.get(log_entry_tag(envelope), "")
+    return str(own) if own else said if is_head(said) else ""

@@ -1,7 +1,8 @@
 """The guard: an MLflow server that sets protected aliases and verdict tags only where an attestation entitles to them.
 
 Started by `mlflow server --app-name invmm-gate`. For every request that could promote a version or claim a verdict it
-asks whether an attestation holds for the bytes that lie in the artefact store at that moment.
+asks whether an attestation holds for the bytes that lie in the artefact store at that moment. Of each attestation the
+audit log's head is said once: the guard does not know the log, but nobody changes what the gate wrote.
 
 Between MLflow's answer and the question whether it is the version that was judged, some milliseconds, an alias may
 point at one that was made in its place; then it is taken away, and the answer is a refusal.

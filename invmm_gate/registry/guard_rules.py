@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, final
 
+from invmm_gate.attestation.audit_log import is_head
 from invmm_gate.errors import RegistryError, VerificationError
 from invmm_gate.registry.artefacts import checkpoint_in
 from invmm_gate.registry.client import VersionRecord
@@ -34,14 +35,13 @@ from invmm_gate.registry.guard_stores import (
     is_prompt,
     server_artefacts,
 )
-from invmm_gate.registry.names import POSING, STATE, VERDICT_TAGS, is_verdict_tag
+from invmm_gate.registry.names import POSING, STATE, VERDICT_TAGS, is_log_entry, is_verdict_tag, log_entry_tag
 
 After = Callable[[], None]
 """Undoes what was done, and raises VerificationError, if it was done to another version than that which was judged."""
 
 _UNPROMOTED_STAGES: Final = ("none", "archived")
-_CLAIMING: Final = frozenset(VERDICT_TAGS | {STATE})
-_SPELLED: Final = _CLAIMING | {POSING}
+_SPELLED: Final = frozenset(VERDICT_TAGS | {STATE, POSING})
 
 
 def nothing() -> None:
@@ -79,7 +79,7 @@ class Guard:
         return partial(self._look_at_renamed, request.new_name, passed)
 
     def set_version_tag(self, request: Any) -> After:
-        """A tag that claims a verdict may say only what an attestation of the version says."""
+        """A tag that claims a verdict may say only what an attestation of the version says, of the log's head once."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
         if not is_verdict_tag(request.key, request.value):
@@ -114,7 +114,7 @@ class Guard:
         """A registered model has no verdict, its versions have."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
-        if request.key in _CLAIMING:
+        if is_verdict_tag(request.key, None):
             raise _claimed(request.key)
         return nothing
 
@@ -144,7 +144,7 @@ class Guard:
                         inspect=self.hashes.inspected,
                     )
                     evidence.require_not_revoked(demands)
-                    _require_said(evidence, key, value)
+                    _require_said(evidence, record, key, value)
                 except VerificationError as error:
                     wrong = error
                 else:
@@ -179,16 +179,30 @@ def _version(name: str, version: str) -> VersionRecord:
     return record
 
 
-def _require_said(found: Evidence, key: str, value: str) -> None:
+def _require_said(found: Evidence, record: VersionRecord, key: str, value: str) -> None:
+    if is_log_entry(key):
+        _require_first(found, record, key, value)
+        return
     said = verdict_tags(found.statement) | {STATE: state_of(found.statement.decision)}
     if said[key] != value:
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected=f"{said[key]}, as attested")
 
 
+def _require_first(found: Evidence, record: VersionRecord, key: str, value: str) -> None:
+    """The log is not here, so its head is not known: it is said once of each attestation, and then stays."""
+    if key != log_entry_tag(found.envelope):
+        raise VerificationError(f"tag {key[:80]!a}", expected=f"{log_entry_tag(found.envelope)}, as the attestation is")
+    if not is_head(value):
+        raise VerificationError(f"tag {key}: {value[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
+    first = record.tags.get(key, value)
+    if value != first:
+        raise VerificationError(f"tag {key}: {value[:80]!a}", expected=f"{first}, which it has already")
+
+
 def _refuse_lookalike(key: str) -> None:
     """Some databases take upper for lower case and drop spaces at the end."""
     plain = key.strip().casefold()
-    if plain in _SPELLED and key != plain:
+    if (plain in _SPELLED or is_log_entry(plain)) and key != plain:
         raise VerificationError(f"tag {key[:80]!a}", expected=f"{plain}, spelled so")
 
 

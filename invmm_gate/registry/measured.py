@@ -103,9 +103,14 @@ def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today:
 
 def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
     """Versions with the same files share a run, and so are measured once."""
-    name = f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
+    name = runs_of(inputs, choices)
     for number in itertools.count(1):
         yield choices.runs / f"{name}{'' if number == 1 else f'-{number}'}"
+
+
+def runs_of(inputs: Inputs, choices: GateChoices) -> str:
+    """What the run folders of these files under these terms are called."""
+    return f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
 
 
 def terms_for(inputs: Inputs, choices: GateChoices) -> str:

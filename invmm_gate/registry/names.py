@@ -1,6 +1,7 @@
 """Names in the registry: the tags of a model version, and what a model or an alias may be called."""
 
 import re
+from hashlib import sha256
 from typing import Final
 
 from invmm_gate.errors import ConfigError
@@ -24,7 +25,8 @@ PROBE_SET_DIGEST: Final = "invmm.probe_set_digest"
 RUN: Final = "invmm.run"
 """`<run id>/<folder>`: the gate's MLflow run, and where in it report.html, verdict.json and attestation.json lie."""
 LOG_ENTRY: Final = "invmm.log_entry"
-"""`NUMBER:DIGEST`: the audit log's head when the verdict was signed, for `audit-log verify --head`."""
+"""Begins a tag (`log_entry_tag`): `NUMBER:DIGEST`, the audit log's head when the verdict was signed, for
+`audit-log verify --head`. One for each attestation, so that nobody ever has a reason to write another over it."""
 CLAIM: Final = "invmm.claim"
 """Who is gating the version now."""
 REASON: Final = "invmm.reason"
@@ -79,7 +81,22 @@ def approved_alias(digest: str) -> str:
 
 def is_verdict_tag(key: str, value: str | None) -> bool:
     """Whether setting this tag claims a verdict; with value None, whether deleting it hides one."""
-    return key in VERDICT_TAGS or (key == STATE and value not in UNDECIDED)
+    return key in VERDICT_TAGS or (key == STATE and value not in UNDECIDED) or is_log_entry(key)
+
+
+def is_log_entry(key: str) -> bool:
+    """Whether a tag of this key would be read as the audit log's head."""
+    return key.startswith(LOG_ENTRY)
+
+
+def log_entry_tag(envelope: bytes) -> str:
+    """The tag's key for an attestation file: `invmm.log_entry.` and 12 digits of the digest that its line has."""
+    return f"{LOG_ENTRY}.{sha256(envelope).hexdigest()[:12]}"
+
+
+def log_entry_tags(envelope: bytes, head: str) -> dict[str, str]:
+    """The tag for an attestation that was logged; none where `head` is empty."""
+    return {log_entry_tag(envelope): head} if head else {}
 
 
 def is_release(name: str, chosen: str | None = None) -> bool:

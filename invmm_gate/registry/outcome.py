@@ -11,18 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError
+from invmm_gate.registry.alone import SameFilesError
 from invmm_gate.runs.files import write_whole
 
 if TYPE_CHECKING:
     from invmm_gate.registry.register import Registered
 
-EXIT_CODES: Final = {"pass": PASS, "block": BLOCK, "inconclusive": INCONCLUSIVE, "bad_input": BAD_INPUT}
+SAME_FILES: Final = "same_files"
+"""No end: another process gates the same files now, and this version is to be gated after it."""
+EXIT_CODES: Final = {
+    "pass": PASS,
+    "block": BLOCK,
+    "inconclusive": INCONCLUSIVE,
+    "bad_input": BAD_INPUT,
+    SAME_FILES: INCONCLUSIVE,
+}
 """`bad_input` = the version's own files cannot be used; nothing else is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """An end of the gate's work on a version."""
+    """An end of the gate's work on a version, or what it waits for."""
 
     name: str
     """One of EXIT_CODES."""
@@ -34,6 +43,10 @@ def telling(gate: "Callable[[], Registered]", file: Path | None) -> "Registered"
     """What `gate` returns or raises, with its outcome in the file, where there is one to write."""
     try:
         done = gate()
+    except SameFilesError:
+        if file is not None:
+            _write(file, Outcome(name=SAME_FILES))
+        raise
     except ModelError as error:
         if file is not None and not _is_of_this_machine(error):
             _write(file, Outcome(name="bad_input"))

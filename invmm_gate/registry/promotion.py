@@ -16,7 +16,7 @@ from invmm_gate.registry.artefacts import CHECKPOINT
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Demands, Evidence, envelopes, evidence_that_promotes, state_of, verdict_tags
-from invmm_gate.registry.names import PROMOTED_CREATED, PROMOTED_FROM, RUN, STATE, approved_alias
+from invmm_gate.registry.names import PROMOTED_CREATED, PROMOTED_FROM, RUN, STATE, approved_alias, log_entry_tags
 from invmm_gate.registry.watched import is_version
 
 
@@ -28,6 +28,8 @@ class Promotion:
     alias: str
     place: str
     """The gate's MLflow run, which the copy is logged under, and the folder of the version's proofs in it."""
+    log_entry: str
+    """Where the verdict stands in the audit log (`Head`); empty where that is not known."""
     demands: Demands
     scratch: Path
     """A folder with room for a copy of the checkpoint."""
@@ -99,7 +101,8 @@ def _log_again(registry: Registry, candidate: VersionRecord, evidence: Evidence,
     tags = {RUN: terms.place} | _origin(candidate)
     released = registry.create_version(terms.release_name, source, tags=tags, run_id=run_id)
     said = evidence.statement
-    registry.set_tags(released.name, released.version, verdict_tags(said) | {STATE: state_of(said.decision)})
+    logged = log_entry_tags(evidence.envelope, terms.log_entry)
+    registry.set_tags(released.name, released.version, logged | verdict_tags(said) | {STATE: state_of(said.decision)})
     return released
 
 

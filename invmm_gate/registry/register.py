@@ -11,14 +11,15 @@ from typing import Final
 from invmm_gate.errors import GateError, ModelError, RegistryError, VerificationError
 from invmm_gate.gate.inputs import prepare
 from invmm_gate.gate.progress import Progress
+from invmm_gate.registry.alone import SameFilesError, alone
 from invmm_gate.registry.artefacts import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, deliver, promotion_of, settle
-from invmm_gate.registry.earlier import attestation_before, verdict_that_holds
+from invmm_gate.registry.earlier import attestation_before, log_entry_of, verdict_that_holds
 from invmm_gate.registry.evidence import Evidence, state_of
-from invmm_gate.registry.measured import measure_and_sign, parcel_for, terms_for
+from invmm_gate.registry.measured import measure_and_sign, parcel_for, runs_of, terms_for
 from invmm_gate.registry.names import (
     ERROR,
     PENDING,
@@ -101,7 +102,8 @@ def gate_version(
 ) -> Registered:
     """Download, measure, judge, sign, tag, and promote on a pass; once, if the verdict on the same digests still holds.
 
-    Raises RegistryError if the version does not exist, or no more; any other GateError as `check` does.
+    Raises RegistryError if the version does not exist, or no more, SameFilesError, which changes nothing, while another
+    process gates the same files; any other GateError as `check` does.
     """
     choices.check(name)
     record = registry.version(name, version)
@@ -124,11 +126,14 @@ def gate_version(
         if evidence is not None:
             progress.note(f"{record.label} has a verdict that still holds; not measured again")
             return _settled(registry, record, evidence, begun, choices, now=now())
-        previous = attestation_before(registry, name, choices, folder=aside, now=now())
-        registry.set_tags(name, version, {STATE: RUNNING})
-        parcel, verdict = measure_and_sign(record, inputs, choices, progress, previous=previous, now=now)
-        done = replace(begun, decision=verdict.decision, run=parcel.run)
-        return _sent(registry, parcel, done, choices, record=record, checkpoint=checkpoint, progress=progress, now=now)
+        with alone(choices.runs, runs_of(inputs, choices)):
+            previous = attestation_before(registry, name, choices, folder=aside, now=now())
+            registry.set_tags(name, version, {STATE: RUNNING})
+            parcel, verdict = measure_and_sign(record, inputs, choices, progress, previous=previous, now=now)
+            done = replace(begun, decision=verdict.decision, run=parcel.run)
+            return _sent(
+                registry, parcel, done, choices, record=record, checkpoint=checkpoint, progress=progress, now=now
+            )
 
 
 def _settled(
@@ -141,7 +146,9 @@ def _settled(
     now: datetime.datetime,
 ) -> Registered:
     """Tags and promotion by an attestation that is in the registry already."""
-    parcel = parcel_for(record, choices, run="", proof=evidence.envelope, now=now)
+    proof = evidence.envelope
+    logged = log_entry_of(record, proof, choices.log)
+    parcel = parcel_for(record, choices, run="", proof=proof, now=now, log_entry=logged)
     done = replace(begun, decision=state_of(evidence.statement.decision))
     try:
         with choices.outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
@@ -220,7 +227,7 @@ def _state_noted(registry: Registry, record: VersionRecord) -> Iterator[None]:
     """However gating ends without a verdict, the version says so; an interruption leaves it to be gated again."""
     try:
         yield
-    except (VersionGoneError, RegistryDownError):
+    except (VersionGoneError, RegistryDownError, SameFilesError):
         raise
     except KeyboardInterrupt:
         _note(registry, record, {STATE: PENDING})

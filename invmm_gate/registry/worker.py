@@ -15,7 +15,7 @@ from invmm_gate.registry.claims import Claims, Standing
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.lease import Lease
 from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.outcome import read_outcome
+from invmm_gate.registry.outcome import SAME_FILES, read_outcome
 from invmm_gate.registry.queue import LONGEST_WAIT, Job, Queue, QueueError
 
 _FINAL: Final = ("pass", "block", "bad_input")
@@ -156,6 +156,9 @@ class Worker:
         told = read_outcome(attempt.told, code)
         if told is not None and told.name in _FINAL:
             return self._end(job, told.name, attempt, terms=told.terms)
+        if told is not None and told.name == SAME_FILES:
+            self._postpone(job, "another gate measures the same files, for this version too", level=logging.INFO)
+            return _Ended()
         if code in (BAD_INPUT, BLOCK):  # without an outcome, so nothing is wrong with the version
             self._postpone(job, f"the gate itself cannot work (exit {code}): see {attempt.log}", level=logging.ERROR)
             return _Ended()

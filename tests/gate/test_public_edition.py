@@ -11,7 +11,7 @@ import pytest
 from invmm_gate.gate import finishing
 from invmm_gate.gate.public_edition import KEY_VARIABLE, PUBLIC_FILES
 from invmm_gate.runs.folder import RunFolder
-from tests.gate.world import LENIENT, World, call
+from tests.gate.world import LENIENT, World, call, note_again
 
 
 def pages(world: World) -> dict[str, bytes]:
@@ -92,6 +92,26 @@ def test_a_spoilt_key_of_the_folder_is_one_line_and_is_never_replaced(finished):
     assert called.code == 2
     assert "public-ids.key' holds 5 bytes" in called.error
     assert key.read_bytes() == b"short"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda key: key.write_bytes(b"short"), "public-ids.key' holds 5 bytes; expected the key of the public names"),
+        (lambda key: key.chmod(0o644), "public-ids.key' has mode 0644; expected a file that only its owner can read"),
+    ],
+)
+def test_where_a_run_goes_on_a_spoilt_key_of_its_folder_is_one_line_before_anything_is_measured(finished, spoil, said):
+    measured = finished.run / "measurements.jsonl"
+    measured.write_text(measured.read_text().splitlines(keepends=True)[0])
+    (finished.run / "confirmations.jsonl").unlink()
+    note_again(finished.run)
+    spoil(finished.run / "public-ids.key")
+    called = call(*finished.arguments())
+    assert called.code == 2
+    assert said in called.error
+    assert len(finished.lines()) == 1
+    assert "resuming" not in called.err
 
 
 def test_pages_of_an_earlier_verdict_do_not_stay(finished):

@@ -83,6 +83,8 @@ print("gated", name, version)
 chosen = folder / f"exit-{name}-{version}"
 code = int(chosen.read_text()) if chosen.exists() else int(code)
 ended = {0: "pass", 10: "block", 2: "bad_input", 11: "inconclusive"}.get(code)
+says = folder / f"says-{name}-{version}"
+ended = says.read_text() if says.exists() else ended
 if ended and not (folder / f"broken-{name}-{version}").exists():
     told.write_text('{"name": "%s", "terms": "%s"}' % (ended, (folder / "terms").read_text()))
 sys.exit(code)
@@ -115,6 +117,10 @@ class Gate:
         """An exit code for one version that is no end: the gate itself cannot work."""
         self.exits(name, version, code)
         (self.folder / f"broken-{name}-{version}").touch()
+
+    def says(self, name, version, outcome):
+        """The outcome that it tells of for one version, whatever its exit code."""
+        (self.folder / f"says-{name}-{version}").write_text(outcome)
 
     def works(self, name, version, code):
         """As `exits`, after `breaks`."""

@@ -10,11 +10,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.errors import ConfigError
+from invmm_gate.gate.auditing import verify_log
+from invmm_gate.gate.progress import Silent
+from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server
 from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import POSING, RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias
-from invmm_gate.registry.register import Registered
+from invmm_gate.registry.names import LOG_ENTRY, POSING, RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias, is_log_entry
+from invmm_gate.registry.register import GateChoices, Registered, gate_version, register
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
 
@@ -114,7 +117,11 @@ def test_a_stage_is_no_way_around(client: MlflowClient, ungated: str, stage: str
         refused(lambda: client.transition_model_version_stage(ungated, "1", stage))
 
 
-@pytest.mark.parametrize("key", [*sorted(VERDICT_TAGS), STATE, "Invmm.Verdict", "invmm.gate "])
+ENTRY = f"{LOG_ENTRY}.0123456789ab"
+HEAD = f"7:{'ab' * 32}"
+
+
+@pytest.mark.parametrize("key", [*sorted(VERDICT_TAGS), STATE, ENTRY, "Invmm.Verdict", "invmm.gate ", ENTRY.upper()])
 def test_a_forged_verdict_tag_is_refused(client: MlflowClient, ungated: str, key: str) -> None:
     refused(lambda: client.set_model_version_tag(ungated, "1", key, "pass"))
     assert key not in client.get_model_version(ungated, "1").tags
@@ -157,6 +164,78 @@ def test_a_block_cannot_be_rewritten_or_deleted(client: MlflowClient, blocked: R
     assert client.get_model_version("blocked", "1").tags[VERDICT] == "block"
 
 
+def entries(client: MlflowClient, name: str, version: str = "1") -> dict[str, str]:
+    """What the tags of a version say of the audit log."""
+    tags: dict[str, str] = client.get_model_version(name, version).tags
+    return {key: value for key, value in tags.items() if is_log_entry(key)}
+
+
+def test_the_logs_head_stands_beside_a_verdict_and_beside_its_release_and_stays(
+    client: MlflowClient, passed: Registered, desk: Desk
+) -> None:
+    said = entries(client, "passed")
+    assert entries(client, "passed-release") == said
+    ((key, head),) = said.items()
+    verify_log(desk.passing.log, head=head)
+    later = f"{int(head.partition(':')[0]) + 1}:{'0' * 64}"
+    for name in ("passed", "passed-release"):
+        assert "has already" in refused(lambda name=name: client.set_model_version_tag(name, "1", key, later))
+        refused(lambda name=name: client.delete_model_version_tag(name, "1", key))
+        refused(lambda name=name: client.set_model_version_tag(name, "1", ENTRY, later))
+        client.set_model_version_tag(name, "1", key, head)
+        assert entries(client, name) == said
+
+
+@pytest.mark.parametrize("value", ["", "7", HEAD.upper(), f"{HEAD}0", f"0{HEAD}", "0:", f"{HEAD}\n"])
+def test_what_can_be_no_head_is_not_said_of_the_log(
+    client: MlflowClient, passed: Registered, ungated: str, value: str
+) -> None:
+    """The version has the attestation of the same bytes as another, and so the right to name the log once."""
+    client.set_model_version_tag(ungated, "1", RUN, client.get_model_version("passed", "1").tags[RUN])
+    (key,) = entries(client, "passed")
+    refused(lambda: client.set_model_version_tag(ungated, "1", key, value))
+    assert entries(client, ungated) == {}
+
+
+def test_a_version_that_is_gated_again_keeps_both_heads_and_by_another_machines_log_too(
+    guarded_server: Server,
+    client: MlflowClient,
+    desk: Desk,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    registry, name = Registry(guarded_server.uri), new_name("again")
+    register(desk.world.model, name, registry, choices=mine, progress=Silent())
+    first, other = entries(client, name), desk.at(tmp_path / "another-machine").blocking
+    done = gate_version(registry, name, "1", choices=other, progress=Silent())
+    both = entries(client, name)
+    assert (done.decision, done.delivered, len(both)) == ("block", True, 2)
+    assert first.items() < both.items()
+    assert [value.partition(":")[0] for key, value in both.items() if key not in first] == ["1"]
+    for log, head in ((mine.log, first), (other.log, dict(both.items() - first.items()))):
+        verify_log(log, head=next(iter(head.values())))
+
+
+def test_a_release_that_is_made_again_has_the_logs_head_too(
+    guarded_server: Server,
+    client: MlflowClient,
+    desk: Desk,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    """By a machine whose own log has no such line the tag of the candidate is believed, as the guard kept it."""
+    registry, name = Registry(guarded_server.uri), new_name("remade")
+    register(desk.world.model, name, registry, choices=mine, progress=Silent())
+    said = entries(client, name)
+    for number, choices in enumerate((mine, desk.at(tmp_path / "another-machine").passing)):
+        client.delete_registered_model(f"{name}-release")
+        again = gate_version(registry, name, "1", choices=choices, progress=Silent())
+        assert (again.run, again.exit_code) == ("", 0), number
+        assert entries(client, f"{name}-release") == said
+
+
 def test_tags_that_are_no_verdict_can_be_set_by_anybody(client: MlflowClient, ungated: str) -> None:
     client.set_model_version_tag(ungated, "1", STATE, "pending")
     client.set_model_version_tag(ungated, "1", "team", "birds")
@@ -170,11 +249,17 @@ def test_a_copy_does_not_inherit_the_verdict(client: MlflowClient, passed: Regis
     assert not client.search_model_versions("name = 'stolen'")
 
 
-def test_a_verdict_cannot_be_brought_along_at_birth(client: MlflowClient, new_name: Callable[[str], str]) -> None:
+def test_a_verdict_cannot_be_brought_along_at_birth(
+    guarded_server: Server, client: MlflowClient, new_name: Callable[[str], str]
+) -> None:
     refused(lambda: client.create_registered_model(new_name("born"), tags={VERDICT: "pass"}))
     name = new_name("born")
     client.create_registered_model(name)
     refused(lambda: client.set_registered_model_tag(name, VERDICT, "pass"))
+    refused(lambda: client.set_registered_model_tag(name, ENTRY, HEAD))
+    born_logged = {"name": name, "source": "models:/m-1", "tags": [{"key": ENTRY, "value": HEAD}]}
+    answer = requests.post(f"{guarded_server.uri}/api/2.0/mlflow/model-versions/create", json=born_logged, timeout=120)
+    assert (answer.status_code, "claims a verdict" in answer.json()["message"]) == (403, True)
 
 
 def test_the_attestation_of_another_model_does_not_help(

@@ -1,6 +1,7 @@
 """Every version has a verdict in the end, and one gate: with real MLflow servers, `serve` processes and kills."""
 
 import itertools
+import logging
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.lease import Lease
 from invmm_gate.registry.names import CLAIM
 from invmm_gate.registry.outbox import Outbox, Parcel
+from invmm_gate.registry.outcome import SAME_FILES
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.reconcile import Reconciler
 from invmm_gate.registry.serve import Door
@@ -289,6 +291,27 @@ def test_the_exit_code_of_the_gate_is_the_outcome(tmp_path, registry, queue, nam
     log = next((tmp_path / "state" / "logs").glob("*.log"))
     assert log.stat().st_mode & 0o777 == 0o600
     assert f"gated {name} 1" in log.read_text()
+
+
+def test_a_version_whose_files_another_gate_measures_waits_for_it_and_costs_no_attempt(
+    tmp_path, plain_server, registry, queue, name, gate, caplog
+):
+    caplog.set_level(logging.INFO)
+    create(registry, name)
+    gate.exits(name, "1", 11)
+    gate.says(name, "1", SAME_FILES)
+    here = door(tmp_path, gate, plain_server.uri, [name], worker={"retries": 0, "first_wait": 0.6})
+    done = sync(here)
+    assert (done.outcomes, done.exit_code) == ({"queued": 1}, 11)
+    lines = [record for record in caplog.records if f"{name} version 1 waits" in record.message]
+    assert {record.levelname for record in lines} == {"INFO"}
+    assert all("another gate measures the same files" in record.message for record in lines)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    assert CLAIM not in registry.version(name, "1").tags
+    assert queue.find(name, "1").attempts == 0
+    gate.exits(name, "1", 0)
+    gate.says(name, "1", "pass")
+    until(lambda: sync(here).outcomes == {"pass": 1}, what="the pass")
 
 
 @pytest.mark.parametrize("code", [2, 10])

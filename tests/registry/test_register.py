@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 from invmm_gate.attestation.keys import load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import from_payload
@@ -28,6 +28,7 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
+from invmm_gate.registry.gate_command import gate_command
 from invmm_gate.registry.names import (
     PROMOTED_FROM,
     REASON,
@@ -38,7 +39,8 @@ from invmm_gate.registry.names import (
     VERDICT_TAGS,
     approved_alias,
 )
-from invmm_gate.registry.outcome import Outcome, read_outcome
+from invmm_gate.registry.outbox import Outbox, Parcel
+from invmm_gate.registry.outcome import SAME_FILES, Outcome, read_outcome
 from invmm_gate.registry.register import GateChoices, Registered, create_version, gate_version, register
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
@@ -102,25 +104,35 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     assert error.value.exit_code == 10
 
 
-@pytest.fixture(params=["environment", "process"])
-def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Another database, which MLflow was told is its default."""
+@pytest.fixture(params=["environment", "process", "nothing"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow was told by one of them that another database is its default."""
     uri = f"sqlite:///{tmp_path}/elsewhere.db"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if request.param == "environment":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        yield uri
-    else:
-        with _use_tracking_uri(uri):
-            yield uri
+    if request.param == "process":
+        mlflow.set_tracking_uri(uri)
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as it is before it was ever called
 
 
+def told_to_mlflow() -> tuple[str | None, str]:
+    """The default that the environment names, and the one that holds without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return named, mlflow.get_tracking_uri()
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_database_file_is_a_registry_too_whatever_mlflow_takes_for_its_default(
-    mine: GateChoices, tmp_path: Path, elsewhere: str
+    mine: GateChoices, tmp_path: Path
 ) -> None:
-    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    before, registry = told_to_mlflow(), Registry(f"sqlite:///{tmp_path}/local.db")
     made = create_version(MEMORIZING, "local", registry, choices=mine, progress=Silent())
     assert registry.version("local", made.version) == made
-    assert os.environ["MLFLOW_TRACKING_URI"] == elsewhere
+    assert told_to_mlflow() == before
 
 
 def test_a_version_with_a_verdict_is_not_measured_again_and_the_same_bytes_are_released_once(
@@ -243,6 +255,48 @@ def test_the_same_bytes_as_five_versions_are_measured_once_and_each_has_its_own_
     assert len(set(proofs)) == 5
     said = [from_payload(base64.b64decode(json.loads(proof)["payload"])) for proof in proofs]
     assert {each.subject_digest for each in said} == {done[0].model_digest}
+
+
+@pytest.mark.parametrize("when", ["measuring", "sending"])
+def test_of_two_gates_at_once_on_the_same_files_one_waits_and_both_versions_get_their_verdict(
+    registry: Registry,
+    desk: Desk,
+    tmp_path: Path,
+    new_name: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    name, choices, tried = new_name("twins"), desk.at(tmp_path / "fresh").passing, []
+    for _ in range(2):
+        create_version(desk.world.model, name, registry, choices=choices, progress=Silent())
+    told, options = tmp_path / "told.json", gate_command(choices)[3:]
+
+    def second() -> int:
+        tried.append(run([*options, "--tracking-uri", registry.uri, "--outcome", str(told), "--", name, "2"]))
+        return tried[-1]
+
+    class Meanwhile(Silent):
+        def begin(self, stage: str, total: int, done: int = 0) -> None:
+            if not tried and when == "measuring":
+                second()
+
+    def sent(self: Outbox, parcel: Parcel) -> None:
+        if not tried and when == "sending":
+            second()
+        supersede(self, parcel)
+
+    supersede = Outbox.supersede
+    monkeypatch.setattr(Outbox, "supersede", sent)
+    first = gate_version(registry, name, "1", choices=choices, progress=Meanwhile())
+    assert (tried, read_outcome(told, 11)) == ([11], Outcome(name=SAME_FILES))
+    waiting = registry.version(name, "2")
+    assert waiting is not None
+    assert waiting.tags == {STATE: "pending"}
+    assert (first.outcome, first.delivered) == ("pass", True)
+    assert second() == 0
+    gated = registry.version(name, "2")
+    assert gated is not None
+    assert (gated.tags[STATE], REASON in gated.tags) == ("pass", False)
 
 
 @pytest.mark.parametrize("changed", ["policy", "probe set", "seed", "gate"])

@@ -19,7 +19,7 @@ from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.evidence import Evidence, evidence_for
-from invmm_gate.registry.names import LOG_ENTRY, STATE, VERDICT
+from invmm_gate.registry.names import STATE, VERDICT, is_log_entry
 from invmm_gate.registry.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
 from tests.registry.conftest import Desk
@@ -74,10 +74,11 @@ def test_a_version_with_findings_is_released_once_a_reviewer_has_signed_the_waiv
     assert [entry.verdict for entry in entries] == ["block", "block", "pass_with_waiver"]
     assert {entry.model_digest for entry in entries} == {first.model_digest}
     tags = [registry.version(name, number).tags for number in ("1", "2", "3")]  # type: ignore[union-attr]
-    for number, said in enumerate(tags, start=1):
-        assert said[LOG_ENTRY].startswith(f"{number}:")
-        verify_log(waiving.log, head=said[LOG_ENTRY])
-    assert tags[-1][LOG_ENTRY] == str(head)
+    heads = [next(value for key, value in said.items() if is_log_entry(key)) for said in tags]
+    for number, said in enumerate(heads, start=1):
+        assert said.startswith(f"{number}:")
+        verify_log(waiving.log, head=said)
+    assert heads[-1] == str(head)
     assert [(said[STATE], said[VERDICT]) for said in tags] == [
         ("block", "block"),
         ("block", "block"),
