@@ -12,7 +12,7 @@ import time
 import pytest
 
 from invmm_gate.gate import check as gate_check
-from invmm_gate.gate import confirming, measuring
+from invmm_gate.gate import confirm_record, confirming, measuring
 from tests.gate.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
@@ -104,6 +104,25 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
         assert len(world.lines()) == lines
         assert not (world.run / "verdict.json").exists()
     assert world.check().code == 10
+
+
+@pytest.mark.parametrize(("module", "missing"), [(measuring, ""), (confirm_record, "_in_confirm")])
+@pytest.mark.parametrize("check", ["model_unchanged", "clock_unchanged"])
+def test_a_run_that_was_cut_short_before_its_last_checks_is_judged_inconclusive(
+    world, monkeypatch, module, missing, check
+):
+    policy = world.policy()
+
+    def pressed(*_given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, check, pressed)
+        assert world.check(policy=policy).code == 130
+    judged = call("judge", world.run, "--policy", policy)
+    assert judged.code == 11
+    assert f"the self-check {check}{missing} is missing" in world.verdict()["reasons"]
+    assert world.check(policy=policy).code == 10
 
 
 CHANGES = {
