@@ -81,9 +81,9 @@ def bless(
     from invmm_gate.gate.blessing import bless as bless_run
 
     entry = bless_run(run, reason=reason, by=by, file=baseline, even_if_blocked=even_if_blocked, now=_now())
-    typer.echo(
-        printable(f"blessed: run {entry.run_id} ({entry.decision}) by {entry.blessed_by}; next: --baseline {baseline}")
-    )
+    waived = f", {entry.waived} findings waived" if entry.waived else ""
+    verdict = f"{entry.decision}{waived}"
+    typer.echo(printable(f"blessed: run {entry.run_id} ({verdict}) by {entry.blessed_by}; next: --baseline {baseline}"))
     return PASS
 
 

@@ -50,6 +50,8 @@ class Entry(StrictModel):
     confirmations_sha256: Digest
     """Of an empty file where nothing was confirmed."""
     decision: Decision
+    waived: Annotated[Whole, Field(ge=0)]
+    """Findings that a waiver covered then."""
     even_if_blocked: Annotated[bool, Field(strict=True)]
     blessed_by: Line
     blessed_on: Line

@@ -59,6 +59,7 @@ def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked
                 measurements_sha256=data.digests[MEASUREMENTS],
                 confirmations_sha256=data.digests[CONFIRMATIONS],
                 decision=verdict.decision,
+                waived=sum(finding.waiver is not None for finding in verdict.findings),
                 even_if_blocked=verdict.decision != "pass",
                 blessed_by=_login() if by is None else by,
                 blessed_on=now.isoformat(timespec="seconds"),

@@ -74,7 +74,7 @@ def test_the_file_says_which_run_was_blessed_by_whom_when_and_why(approved: Path
     assert (entry["run_id"], entry["fingerprint"]) == (run["run_id"], run["fingerprint"])
     assert (entry["model_digest"], entry["probe_set_digest"]) == (run["model"]["digest"], run["probe_set"]["digest"])
     assert (entry["policy"], entry["policy_digest"]) == ("strict", STRICT.digest)
-    assert (entry["decision"], entry["even_if_blocked"]) == ("pass", False)
+    assert (entry["decision"], entry["waived"], entry["even_if_blocked"]) == ("pass", 0, False)
     assert (entry["blessed_by"], entry["blessed_on"]) == ("ada", "2026-11-21T22:11:04+00:00")
     assert entry["reason"] == "release 1.4"
     assert len(entry["measurements_sha256"]) == len(entry["confirmations_sha256"]) == 64
@@ -115,7 +115,7 @@ def test_a_pass_under_a_waiver_that_has_expired_since_is_no_pass(tmp_path: Path,
         blessed(run, file, now=tomorrow)
     blessed(run, file, now=tomorrow, even_if_blocked=True)
     blessed(run, file, now=NOW)
-    assert [entry.decision for entry in read_baseline_file(file)] == ["block", "pass"]
+    assert [(entry.decision, entry.waived) for entry in read_baseline_file(file)] == [("block", 0), ("pass", 1)]
 
 
 def test_records_that_do_not_hold_are_not_blessed_whatever_is_asked(tmp_path: Path, file: Path) -> None:
