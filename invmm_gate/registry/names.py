@@ -47,8 +47,8 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALIAS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 RELEASE_SUFFIX: Final = "-release"
 APPROVED: Final = "approved-"
-_LATIN: Final = re.compile(r"LATIN .*?\b([A-Z])( WITH .*)?")
-"""The Unicode name of a form of a Latin letter."""
+_LATIN: Final = re.compile(r"LATIN .*?\b([A-Z]{1,2})( WITH .*)?")
+"""The Unicode name of a form of a Latin letter, or of two in one."""
 
 
 def is_registry_name(name: str) -> bool:
@@ -65,7 +65,7 @@ def folded(text: str) -> str:
 
 
 def _plain(char: str) -> str:
-    """The ASCII character, that of which it is a form, or nothing."""
+    """The ASCII character, or those of which it is a form, or nothing."""
     if char.isascii():
         return char if char.isprintable() else ""
     letter = _LATIN.fullmatch(unicodedata.name(char, ""))

@@ -210,6 +210,7 @@ def test_every_push_to_main_starts_the_workflow_whatever_it_changed() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release-gate.yml").read_text())
     assert workflow[True]["push"] == {"branches": ["main"]}, "YAML reads `on` as true"
     (planner,) = [step for step in workflow["jobs"]["plan"]["steps"] if step.get("id") == "plan"]
+    assert workflow["jobs"]["gate"]["steps"][0]["with"]["lfs"] is True, "of a pointer's change the weights are gated"
     assert planner["env"] == {"INVMM_GATE_LORA": "${{ vars.INVMM_GATE_LORA }}"}
 
 

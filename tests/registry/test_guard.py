@@ -19,7 +19,17 @@ from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server
 from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import LOG_ENTRY, POSING, RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias, is_log_entry
+from invmm_gate.registry.names import (
+    LOG_ENTRY,
+    POSING,
+    RUN,
+    STATE,
+    VERDICT,
+    VERDICT_TAGS,
+    approved_alias,
+    folded,
+    is_log_entry,
+)
 from invmm_gate.registry.register import GateChoices, Registered, gate_version, register
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port
@@ -188,6 +198,21 @@ def test_the_state_of_an_ungated_version_cannot_be_read_as_a_verdict(
     refused(lambda: client.set_model_version_tag(ungated, "1", STATE, value))
     for free in ("pending", "running", "error"):
         client.set_model_version_tag(ungated, "1", STATE, free)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("x-release", "x-release"),
+        ("Ｘ-ReLéAſe \t", "x-release"),
+        ("ø ł đ ı ß ᴇ", "o l d i s e"),
+        ("Æther œuvre ﬁn", "aether oeuvre fin"),
+        ("in\u00advmm\u200b.\x00gate🙂", "invmm.gate"),
+        ("学習", ""),
+    ],
+)
+def test_folded_text_is_what_loosely_comparing_databases_take_it_for(text: str, plain: str) -> None:
+    assert folded(text) == folded(plain) == plain
 
 
 def test_a_model_cannot_be_hidden_among_the_prompts(
