@@ -1,8 +1,10 @@
 """Which checkpoints the release gate is to look at, from the event that started the workflow.
 
-A push: every entry of checkpoints/ that it changed and that is still there, be it a link to nowhere, which the gate
-refuses. By hand: the checkpoint that was named.
-From the registry: the version that was announced, of which only the name and the number are read.
+A push: every entry of checkpoints/ that it changed and that is still there. All of checkpoints/ has to be files of the
+repository, as git tells of a change of those alone: a link or a submodule is refused whatever was pushed. LoRA weights
+that are released on top are a part of every checkpoint.
+By hand: the checkpoint that was named. From the registry: the version that was announced, of which only the name and
+the number are read.
 """
 
 import json
@@ -10,12 +12,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 FOLDER: Final = "checkpoints"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 VERSION: Final = r"[1-9][0-9]{0,9}"
+COMMIT: Final = "[0-9a-f]{40}|[0-9a-f]{64}"
+LINK: Final = "120000"
+SUBMODULE: Final = "160000"
 
 
 class RefusedError(ValueError):
@@ -23,13 +29,53 @@ class RefusedError(ValueError):
 
 
 def pushed(event: dict[str, Any]) -> list[str]:
-    """Changed entries of checkpoints/; all of them where the state before is not known."""
-    before, after = str(event.get("before", "")), str(event["after"])
-    changed = git("diff", "--name-only", "--no-renames", "-z", before, after, "--", FOLDER) if known(before) else None
-    if changed is None:
-        changed = git("ls-tree", "-r", "--name-only", "-z", after, "--", FOLDER)
-    entries = {"/".join(path.split("/")[:2]) for path in changed.split("\0") if path.count("/")}
-    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries) if os.path.lexists(entry)]
+    """Changed entries of checkpoints/; all of them where the state before is not known, or that of a LoRA."""
+    before, after = str(event.get("before", "")), checked(event["after"], COMMIT)
+    old, new = tree(before) if known(before) else {}, tree(after)
+    refuse_unseen(new)
+    changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+    entries = entries_of(new)
+    if all(same(old, new, lora) for lora in loras()):
+        entries &= entries_of(changed)
+    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries)]
+
+
+def tree(commit: str) -> dict[str, str]:
+    """Path -> mode, type and object of everything in a commit."""
+    lines = (line.partition("\t") for line in git("ls-tree", "-r", "-z", commit).split("\0") if line)
+    return {path: what for what, _, path in lines}
+
+
+def refuse_unseen(files: dict[str, str]) -> None:
+    """What lies behind a link or in a submodule changes without a change here, so that no push would gate it."""
+    for path, what in files.items():
+        if path == FOLDER or (path.startswith(f"{FOLDER}/") and not is_file(what)):
+            kind = {LINK: "a link", SUBMODULE: "a submodule"}.get(what.split()[0], "a file")
+            raise RefusedError(
+                f"{path[:200]!r} is {kind}; expected a folder {FOLDER} with files of this repository alone, as a push"
+                " that changes them elsewhere cannot be told; move the files there, and let a link point at them"
+            )
+
+
+def entries_of(paths: Iterable[str]) -> set[str]:
+    """The entries of checkpoints/ that the paths lie in."""
+    return {"/".join(path.split("/")[:2]) for path in paths if path.startswith(f"{FOLDER}/")}
+
+
+def loras() -> list[str]:
+    """The variable that the gate is given, one path a line."""
+    lines = (line.strip() for line in os.environ.get("INVMM_GATE_LORA", "").splitlines())
+    return [PurePosixPath(line).as_posix() for line in lines if line]
+
+
+def same(old: dict[str, str], new: dict[str, str], path: str) -> bool:
+    """Whether git knows the path as a file that did not change; of a path behind a link or elsewhere it knows none."""
+    return path in new and is_file(new[path]) and old.get(path) == new[path]
+
+
+def is_file(what: str) -> bool:
+    """Whether this is a file, an LFS pointer included, whose change is a change of the weights."""
+    return what.split()[0] not in (LINK, SUBMODULE)
 
 
 def named(event: dict[str, Any]) -> list[str]:
@@ -53,15 +99,15 @@ def checked(text: object, pattern: str) -> str:
 
 def known(commit: str) -> bool:
     """Whether the commit is there; a new branch's `before` is forty zeros."""
-    full = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit)
-    if not full or not commit.strip("0"):
+    if not re.fullmatch(COMMIT, commit) or not commit.strip("0"):
         return False
     return subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], check=False).returncode == 0  # noqa: S603, S607
 
 
 def git(*arguments: str) -> str:
-    """What git prints."""
-    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout  # noqa: S603, S607
+    """What git prints; a file's name may be of any bytes."""
+    done = subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE)  # noqa: S603, S607
+    return os.fsdecode(done.stdout)
 
 
 EVENTS: Final = {"push": pushed, "workflow_dispatch": named, "repository_dispatch": announced}

@@ -33,7 +33,9 @@ def build(
     duplicated: Annotated[int, typer.Option(help="Largest clusters to take a probe of.", min=0)] = 32,
     sensitive: Annotated[Path | None, typer.Option(help="File that lists sensitive images, one path a line.")] = None,
     sensitive_column: Annotated[str, typer.Option(help="NAME or NAME=VALUE that marks sensitive rows.")] = "",
-    controls: Annotated[int | None, typer.Option(help="Controls to draw. Default: 32 if there are any.", min=0)] = None,
+    controls: Annotated[
+        int | None, typer.Option(help="Controls to draw. Default: up to 32 of what there is.", min=0)
+    ] = None,
     controls_from: Annotated[
         list[Path] | None, typer.Option(help="Images the model cannot have seen, as for --from; may be repeated.")
     ] = None,
@@ -128,6 +130,8 @@ def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
 
 def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     """The proposal in words."""
+    from invmm_gate.gate.build_options import ENOUGH_CONTROLS
+
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
     yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"
     yield f"  compared at {embedder.size} x {embedder.size} pixels; images of another size are resized for that alone"
@@ -151,8 +155,11 @@ def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
         )
     refused = [f"{left.name} {left.reason}" for left in curation.controls.refused]
     yield from _listed("images refused as controls", refused)
-    if not curation.controls.chosen:
+    controls = len(curation.controls.chosen)
+    if not controls:
         yield "no controls: rules that compare with controls need them; see --controls-from and --trained-until"
+    elif controls < ENOUGH_CONTROLS:
+        yield f"{controls} controls: policies strict and standard need {ENOUGH_CONTROLS}; see --controls-from"
 
 
 def _listed(what: str, texts: Sequence[str]) -> Iterator[str]:

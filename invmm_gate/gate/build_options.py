@@ -11,7 +11,9 @@ from invmm_gate.errors import ConfigError
 from invmm_gate.probes.training_data import ROLES, Columns
 
 CONTROLS: Final = 32
-"""Controls that are drawn where images for them are given and no number is."""
+"""Controls that are drawn, if there are so many, where images for them are given and no number is."""
+ENOUGH_CONTROLS: Final = 16
+"""What the policies strict and standard need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,19 @@ class BuildOptions:
     strict: bool = False
 
 
-def controls_wanted(options: BuildOptions) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """How many controls are drawn."""
+
+    least: int
+    """Fewer are an error."""
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.most}, as --controls asks" if self.least == self.most else f"at least {self.least}"
+
+
+def controls_wanted(options: BuildOptions) -> Wanted:
     """Raises ConfigError for controls without images to draw them from."""
     given = bool(options.controls_from) or options.trained_until is not None
     if options.controls and not given:
@@ -56,9 +70,9 @@ def controls_wanted(options: BuildOptions) -> int:
             expected="images that the model cannot have seen",
             do="name them with --controls-from FOLDER, or give --trained-until DATE and a date column",
         )
-    if options.controls is None:
-        return CONTROLS if given else 0
-    return options.controls
+    if options.controls is None and given:
+        return Wanted(least=1, most=CONTROLS)
+    return Wanted(least=options.controls or 0, most=options.controls or 0)
 
 
 def check_libraries() -> None:

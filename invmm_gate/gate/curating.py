@@ -14,7 +14,14 @@ from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimensi
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.proposals import Proposal, Proposals, propose
 from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.gate.build_options import BuildOptions, check_libraries, check_options, columns_of, controls_wanted
+from invmm_gate.gate.build_options import (
+    BuildOptions,
+    Wanted,
+    check_libraries,
+    check_options,
+    columns_of,
+    controls_wanted,
+)
 from invmm_gate.gate.drawing_controls import Controls, draw_controls, whole_pool
 from invmm_gate.gate.embedder import Embedder, make_embedder
 from invmm_gate.gate.embedding_store import EmbeddingStore
@@ -104,7 +111,7 @@ def _decide(
     scan: Scan,
     training: Distinct,
     sensitive: Mapping[int, Item],
-    wanted: int,
+    wanted: Wanted,
     progress: Progress,
 ) -> Curation:
     _check_fit(sources, sensitive.values())

@@ -9,6 +9,7 @@ import numpy as np
 
 from invmm_gate.curation.neighbours import Vectors, close_pairs
 from invmm_gate.errors import ProbeSetError
+from invmm_gate.gate.build_options import Wanted
 from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.training_scan import Distinct, Later, LeftOut, prepare
 from invmm_gate.probes.build import unfit_as_probe
@@ -40,12 +41,12 @@ def draw_controls(
     pool: Sequence[Later],
     sources: Sequence[TrainingData],
     *,
-    wanted: int,
+    wanted: Wanted,
     training: Distinct,
     embedder: Embedder,
     seed: int,
 ) -> Controls:
-    """`wanted` images of the pool. Raises ProbeSetError where the pool does not hold so many.
+    """Images of the pool, as many as are wanted. Raises ProbeSetError where the pool holds too few.
 
     Refused: an image within the copy threshold of a training image, itself or mirrored, or of another control; and one
     that cannot be a probe. A control that the model has seen is worse than none.
@@ -54,18 +55,18 @@ def draw_controls(
         pool, key=lambda later: (sha256(f"{seed}:{later.name}".encode(errors="surrogateescape")).digest(), later.source)
     )
     draw = _Draw(embedder)
-    while order and len(draw.chosen) < wanted:
-        count = max(wanted - len(draw.chosen), _LEAST_AT_ONCE)
+    while order and len(draw.chosen) < wanted.most:
+        count = max(wanted.most - len(draw.chosen), _LEAST_AT_ONCE)
         part, order = order[:count], order[count:]
         for drawn in _judged(_entries(sources, part), training=training, embedder=embedder):
-            if len(draw.chosen) < wanted:
+            if len(draw.chosen) < wanted.most:
                 draw.take(drawn)
-    if len(draw.chosen) < wanted:
+    if len(draw.chosen) < wanted.least:
         first = f"; the first refused: {draw.refused[0].name!r} {draw.refused[0].reason}" if draw.refused else ""
         raise ProbeSetError(
             f"{len(draw.chosen)} controls in {len(pool)} images, {len(draw.refused)} of them refused{first}",
-            expected=f"{wanted}, as --controls asks",
-            do="give more images with --controls-from, or ask for fewer",
+            expected=str(wanted),
+            do="give more images with --controls-from, or ask for fewer with --controls",
         )
     return Controls(chosen=tuple(draw.chosen), refused=tuple(draw.refused), pool=len(pool))
 

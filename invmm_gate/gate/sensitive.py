@@ -5,7 +5,7 @@ from pathlib import Path
 
 from invmm_gate.errors import ConfigError, ProbeSetError
 from invmm_gate.gate.build_options import BuildOptions
-from invmm_gate.gate.training_scan import Distinct, Item, Scan
+from invmm_gate.gate.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.probes.training_data import TrainingData, located
 
 
@@ -19,7 +19,8 @@ def sensitive_items(
     """
     if options.sensitive_column and not scan.marked:
         raise ProbeSetError(
-            f"--sensitive-column {options.sensitive_column!r} marks none of {len(scan.items)} training images",
+            f"--sensitive-column {options.sensitive_column!r} marks none of {len(scan.items)} training images,"
+            f" whose cells say {_shown(scan.values)}",
             expected="at least one sensitive image where a column is asked for",
             do="correct the column or its value, or leave the option out",
         )
@@ -28,6 +29,11 @@ def sensitive_items(
     for item in sorted(items, key=lambda item: (item.name, item.sha256, item.source, item.position)):
         named.setdefault(training.rows[item.pixels], item)
     return named
+
+
+def _shown(values: Sequence[str]) -> str:
+    first = ", ".join(repr(value[:40]) for value in values[:VALUES])
+    return f"{first} and more" if len(values) > VALUES else first
 
 
 def _listed(listing: Path | None, scan: Scan, sources: Sequence[TrainingData]) -> list[int]:

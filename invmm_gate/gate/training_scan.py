@@ -21,6 +21,8 @@ from invmm_gate.probes.training_data import Entry, TrainingData
 
 AT_ONCE: Final = 32
 """Images that are decoded and embedded together."""
+VALUES: Final = 5
+"""Values of a column that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Scan:
     later: list[Later] = field(default_factory=list)
     marked: list[int] = field(default_factory=list)
     """Indices of the items that the sensitive column marks."""
+    values: list[str] = field(default_factory=list)
+    """What cells of that column say, at most VALUES + 1 that differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,7 @@ def scan_training_data(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for number, source in enumerate(sources):
             for entries in in_parts(source.entries(), AT_ONCE):
+                _note_values(scan, entries)
                 seen = [_is_seen(scan, number, entry, trained_until) for entry in entries]
                 used = [entry for entry, was_seen in zip(entries, seen, strict=True) if was_seen]
                 prepared = list(pool.map(lambda entry: prepare(entry, embedder, store), used))
@@ -126,6 +131,12 @@ def in_parts(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
     iterator = iter(entries)
     while part := list(islice(iterator, size)):
         yield part
+
+
+def _note_values(scan: Scan, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if entry.value is not None and entry.value not in scan.values and len(scan.values) <= VALUES:
+            scan.values.append(entry.value)
 
 
 def _is_seen(scan: Scan, source: int, entry: Entry, trained_until: date | None) -> bool:

@@ -35,6 +35,8 @@ class Entry:
     date: datetime.date | None = None
     marked: bool = False
     """Whether the column that was asked for marks it as sensitive."""
+    value: str | None = None
+    """What its cell in that column says; None without such a column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Columns:
 
     def marks(self, value: object, *, place: str) -> bool:
         """Whether a cell marks its row as sensitive. Raises ProbeSetError for one that says neither yes nor no."""
-        text = "" if value is None else str(value).strip()
+        text = text_of(value)
         if self.marked_value is not None:
             return text == self.marked_value
         if text.casefold() not in (*_YES, *_NO):
@@ -66,6 +68,11 @@ class Columns:
                 do=f"or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
             )
         return text.casefold() in _YES
+
+
+def text_of(cell: object) -> str:
+    """A cell as it is compared with yes, no, or the value that marks an image."""
+    return "" if cell is None else str(cell).strip()
 
 
 class TrainingData(Protocol):

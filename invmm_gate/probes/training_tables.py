@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.probes.training_data import Columns, Entry, read_image_file
+from invmm_gate.probes.training_data import Columns, Entry, read_image_file, text_of
 
 _ROWS_AT_ONCE: Final = 32
 """Rows of a Parquet file that are in memory together, as each may hold an image."""
@@ -171,6 +171,7 @@ def _entry(row: Mapping[str, object], position: int, *, columns: Columns, root: 
         caption=str(row.get("caption") or ""),
         date=_date(row["date"], place, columns) if columns.dated else None,
         marked=bool(columns.marked_by) and columns.marks(row["marked"], place=place),
+        value=text_of(row["marked"]) if columns.marked_by else None,
     )
 
 

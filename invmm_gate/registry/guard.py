@@ -8,9 +8,10 @@ Between MLflow's answer and the question whether it is the version that was judg
 point at one that was made in its place; then it is taken away, and the answer is a refusal.
 
 What it cannot see: writes to the database that do not pass through this server, and another server on the same
-database without it; files that are changed after an alias was set, so a deployer runs `invmm-gate verify` on what it
-downloads. Prompts share the routes of models, so a protected alias cannot be given to a prompt. MLflow has room for one
-app: `basic-auth` cannot be used beside it, so authentication has to stand in front of the server.
+database without it; that a database takes more names for one another than `folded` does; files that are changed after
+an alias was set, so a deployer runs `invmm-gate verify` on what it downloads. Prompts share the routes of models, so a
+protected alias cannot be given to a prompt. MLflow has room for one app: `basic-auth` cannot be used beside it, so
+authentication has to stand in front of the server.
 """
 
 import http

@@ -35,7 +35,16 @@ from invmm_gate.registry.guard_stores import (
     is_prompt,
     server_artefacts,
 )
-from invmm_gate.registry.names import POSING, STATE, VERDICT_TAGS, is_log_entry, is_verdict_tag, log_entry_tag
+from invmm_gate.registry.names import (
+    ALIAS_PATTERN,
+    POSING,
+    STATE,
+    VERDICT_TAGS,
+    folded,
+    is_log_entry,
+    is_verdict_tag,
+    log_entry_tag,
+)
 
 After = Callable[[], None]
 """Undoes what was done, and raises VerificationError, if it was done to another version than that which was judged."""
@@ -59,6 +68,7 @@ class Guard:
 
     def set_alias(self, request: Any) -> After:
         """A protected alias may point only at a version that passed."""
+        _refuse_unspellable(request.alias)
         if not self.settings.protects(request.name, request.alias):
             return nothing
         record = self._passed(request.name, request.version)
@@ -199,9 +209,15 @@ def _require_first(found: Evidence, record: VersionRecord, key: str, value: str)
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected=f"{first}, which it has already")
 
 
+def _refuse_unspellable(alias: str) -> None:
+    """MLflow lets in letters of all scripts and a line's end, which a database may take for those of another alias."""
+    if not ALIAS_PATTERN.fullmatch(alias):
+        raise VerificationError(f"alias {alias[:80]!a}", expected="letters of ASCII, digits, dashes and underscores")
+
+
 def _refuse_lookalike(key: str) -> None:
-    """Some databases take upper for lower case and drop spaces at the end."""
-    plain = key.strip().casefold()
+    """A database may take the key for one of a verdict."""
+    plain = folded(key)
     if (plain in _SPELLED or is_log_entry(plain)) and key != plain:
         raise VerificationError(f"tag {key[:80]!a}", expected=f"{plain}, spelled so")
 

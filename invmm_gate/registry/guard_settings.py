@@ -13,6 +13,7 @@ from invmm_gate.errors import ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.evidence import Demands
+from invmm_gate.registry.names import folded
 
 ROOTS: Final = "INVMM_GATE_GUARD_ROOTS"
 POLICIES: Final = "INVMM_GATE_GUARD_POLICIES"
@@ -36,7 +37,7 @@ class GuardSettings:
     """Accepted policies: digest -> name."""
     conditions: Conditions
     aliases: tuple[str, ...]
-    """Patterns as in a shell, `alias` or `model@alias`; upper and lower case are the same."""
+    """Patterns as in a shell, `alias` or `model@alias`, as `folded` spells them."""
 
     def demands(self) -> Demands:
         """As of now: revocations are read again. Raises ConfigError."""
@@ -48,9 +49,10 @@ class GuardSettings:
 
 
 def is_protected(patterns: Iterable[str], name: str, alias: str) -> bool:
-    """Whether one of the patterns, in lower case, is of the alias of this model."""
-    whole = f"{name}@{alias}".casefold()
-    return any(fnmatchcase(whole if "@" in pattern else alias.casefold(), pattern) for pattern in patterns)
+    """Whether one of the patterns, as `folded` spells them, is of the alias of this model, however that is spelled."""
+    plain = folded(alias)
+    whole = f"{folded(name)}@{plain}"
+    return any(fnmatchcase(whole if "@" in pattern else plain, pattern) for pattern in patterns)
 
 
 def protected_by_default(name: str, alias: str) -> bool:
@@ -62,7 +64,7 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     """The settings. Raises ConfigError for one that is missing or cannot be used."""
     policies = [load_policy(name) for name in _listed(environment, POLICIES, "strict")]
     roots = load_roots(Path(_required(environment, ROOTS, "keys/gate.pub")))
-    aliases = tuple(pattern.casefold() for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
+    aliases = tuple(folded(pattern) for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
     if not aliases:
         raise ConfigError(f"{ALIASES} names no alias", expected=f"patterns, as {DEFAULT_ALIASES}")
     settings = GuardSettings(

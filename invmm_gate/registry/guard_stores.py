@@ -11,6 +11,7 @@ from typing import Any, final
 from invmm_gate.registry.artefacts import Artefacts
 from invmm_gate.registry.client import VersionRecord, record_of
 from invmm_gate.registry.connection import asked, is_missing
+from invmm_gate.registry.names import folded
 from invmm_gate.registry.places import Repository, locate
 
 _STORE: str = "mlflow-artifacts:/"
@@ -75,9 +76,10 @@ def is_prompt(name: str) -> bool:
 
 
 def drop_alias(name: str, alias: str, version: str) -> None:
-    """Take the alias away if it points at this version."""
-    if aliases_of(name).get(alias) == version:
-        _registry().delete_registered_model_alias(name, alias)
+    """Take the alias away if it points at this version, as the database spells it."""
+    for stored, target in aliases_of(name).items():
+        if folded(stored) == folded(alias) and target == version:
+            _registry().delete_registered_model_alias(name, stored)
 
 
 def drop_tag(name: str, version: str, key: str) -> None:

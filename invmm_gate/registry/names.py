@@ -1,6 +1,7 @@
 """Names in the registry: the tags of a model version, and what a model or an alias may be called."""
 
 import re
+import unicodedata
 from hashlib import sha256
 from typing import Final
 
@@ -46,11 +47,29 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALIAS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 RELEASE_SUFFIX: Final = "-release"
 APPROVED: Final = "approved-"
+_LATIN: Final = re.compile(r"LATIN .*?\b([A-Z]{1,2})( WITH .*)?")
+"""The Unicode name of a form of a Latin letter, or of two in one."""
 
 
 def is_registry_name(name: str) -> bool:
     """Whether the gate works on a model of this name: it can be a file name and needs no quoting in a filter."""
     return NAME_PATTERN.fullmatch(name) is not None and bool(set(name) - {"."})
+
+
+def folded(text: str) -> str:
+    """The plain ASCII that a database which compares loosely may take this for.
+
+    MySQL and SQL Server by default ignore accents, width, case, blanks at the end, and characters they do not know.
+    """
+    return "".join(map(_plain, unicodedata.normalize("NFKD", text))).strip().lower()
+
+
+def _plain(char: str) -> str:
+    """The ASCII character, or those of which it is a form, or nothing."""
+    if char.isascii():
+        return char if char.isprintable() else ""
+    letter = _LATIN.fullmatch(unicodedata.name(char, ""))
+    return letter[1] if letter else ""
 
 
 def safe_registry_name(name: str) -> str:

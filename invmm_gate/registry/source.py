@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from invmm_gate.errors import ConfigError, RegistryError
+from invmm_gate.errors import ConfigError
 from invmm_gate.registry.names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name
-from invmm_gate.registry.places import LOGGED_MODEL, RUN, VERSION
+from invmm_gate.registry.places import LOGGED_MODEL, RUN, VERSION, SourceError
 
 if TYPE_CHECKING:
     from invmm_gate.registry.client import Registry
@@ -46,7 +46,8 @@ def is_registry_uri(model: str) -> bool:
 def local_checkpoint(model: str, tracking_uri: str | None = None, *, cache: Path | None = None) -> Iterator[Path]:
     """The checkpoint as a path: a plain path as it is, a registry's URI as a download that is gone afterwards.
 
-    With `cache` the download stays there, in place of one of the same version. Raises ConfigError, RegistryError.
+    With `cache` the download stays there, in place of one of the same version. Raises ConfigError for what is not there
+    or is not to be had, RegistryError where the registry does not say.
     """
     if not is_registry_uri(model):
         yield Path(model)
@@ -71,14 +72,14 @@ def resolved_checkpoint(
     except OSError as error:
         raise ConfigError(f"{parent} cannot be written: {error.strerror}", do="give another --cache") from error
     try:
-        path = named(registry.fetch(found.source, folder / "files"), found.label)
+        path = named(_fetched(found.source, registry, folder), found.label)
         yield (_kept(path, folder, parent / found.label) if cache else path), found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def resolve(model: str, registry: "Registry") -> Resolved:
-    """What the URI stands for now. Raises ConfigError if it cannot be read, RegistryError if nothing is there."""
+    """What the URI stands for now. Raises ConfigError if it cannot be read, or names no version or alias."""
     if match := LOGGED_MODEL.fullmatch(model):
         return Resolved(uri=model, label=match[1], source=model)
     if (match := RUN.fullmatch(model)) and match[2]:
@@ -89,7 +90,7 @@ def resolve(model: str, registry: "Registry") -> Resolved:
     by_alias = _ALIAS.fullmatch(model) is not None
     record = registry.alias(match[1], match[2]) if by_alias else registry.version(match[1], match[2])
     if record is None:
-        raise RegistryError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
+        raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
     return Resolved(
         uri=model,
         label=f"{record.name}-v{record.version}",
@@ -97,6 +98,13 @@ def resolve(model: str, registry: "Registry") -> Resolved:
         name=record.name,
         version=record.version,
     )
+
+
+def _fetched(source: str, registry: "Registry", folder: Path) -> Path:
+    try:
+        return registry.fetch(source, folder / "files")
+    except SourceError as error:
+        raise ConfigError(error.found, expected=error.expected, do=error.do) from error
 
 
 def named(checkpoint: Path, label: str) -> Path:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.gate.build_options import ENOUGH_CONTROLS
+from invmm_gate.policy.schema import load_policy
 from tests.curation.pictures import later_images, picture, png, training_images, written
 from tests.gate.world import ROOT, call
 
@@ -73,6 +75,39 @@ def test_build_says_what_it_found_and_the_set_is_valid(place):
     assert call("probes", "validate", place.probes, "--min-controls", 12).code == 0
 
 
+@pytest.mark.parametrize(("images", "controls", "note"), [(40, 32, False), (16, 16, False), (15, 15, True)])
+def test_where_nobody_says_how_many_controls_the_images_that_there_are_are_taken(place, images, controls, note):
+    few = written(place.root / "few", {f"{seed}.png": png(picture(seed)) for seed in range(200, 200 + images)})
+    done = place.build("--controls-from", few, "--dry-run")
+    assert done.code == 0, done.err
+    assert f"\n{controls} control:\n" in done.out
+    said = f"{controls} controls: policies strict and standard need 16; see --controls-from"
+    assert (said in done.out) == note
+
+
+@pytest.mark.parametrize("policy", ["strict", "standard"])
+def test_the_note_on_few_controls_says_what_the_policies_say(policy):
+    assert load_policy(policy).coverage.min_controls == ENOUGH_CONTROLS
+
+
+def test_a_column_that_marks_nothing_is_shown_with_values_that_it_has(place):
+    listing = "path,s\n" + "".join(f"other{number:02}.png,{number % 7}.0\n" for number in range(3, 13))
+    (place.train / "list.csv").write_text(listing)
+    done = place.build("--sensitive-column", "s=1", sources=(place.train / "list.csv",))
+    assert (done.code, done.err) == (
+        2,
+        "error: --sensitive-column 's=1' marks none of 10 training images, whose cells say '3.0', '4.0', '5.0', '6.0',"
+        " '0.0' and more; expected at least one sensitive image where a column is asked for; correct the column or its"
+        " value, or leave the option out\n",
+    )
+
+
+def test_values_of_a_column_are_shown_as_they_are_compared(place):
+    table = {"path": ["other03.png", "other04.png", "other05.png"], "s": [True, None, False]}
+    done = place.build("--sensitive-column", "s=true", "--images", place.train, sources=(parquet(place, **table),))
+    assert "marks none of 3 training images, whose cells say 'True', '', 'False'; expected" in done.err
+
+
 def test_a_dry_run_writes_nothing(place):
     done = place.build("--dry-run")
     assert done.code == 0
@@ -108,6 +143,10 @@ def test_a_file_name_that_is_not_unicode_is_told_of(place):
     assert "text that is not Unicode" in done.err
     done = place.build("--controls-from", place.later, "--controls", 12, "--seed", 1, "--dry-run")
     assert done.code == 0, done.err
+
+
+def no_control(place: Place):
+    return place.build("--controls-from", written(place.root / "seen", {"seen.png": later_images()["seen.png"]}))
 
 
 def empty_folder(place: Place):
@@ -243,7 +282,11 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "controls from nowhere": (with_options("--controls", 3), ("--controls 3 without images to draw them from",)),
     "too few controls": (
         lambda place: place.build("--controls-from", place.later, "--controls", 13),
-        ("12 controls in 14 images, 2 of them refused", "expected 13"),
+        ("12 controls in 14 images, 2 of them refused", "expected 13, as --controls asks"),
+    ),
+    "no control at all": (
+        no_control,
+        ("0 controls in 1 images, 1 of them refused; the first refused: 'seen.png' is a near", "expected at least 1;"),
     ),
     "existing probe set": (existing_set, ("probes' exists already", "never overwritten")),
     "linked probe set": (linked_target, ("probes' exists already",)),

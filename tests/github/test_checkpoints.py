@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.github import runner_files
 from tests.github.conftest import ROOT
@@ -16,9 +17,9 @@ SCRIPT = ROOT / ".github" / "scripts" / "checkpoints.py"
 ZEROS = "0" * 40
 
 
-def planned(folder: Path, name: str, event: dict[str, Any]) -> tuple[int, list[str] | None, str]:
+def planned(folder: Path, name: str, event: dict[str, Any], **variables: str) -> tuple[int, list[str] | None, str]:
     """Exit code, the list and what was said."""
-    payload, output = folder / "event.json", folder / "output"
+    payload, output = folder / ".git" / "event.json", folder / ".git" / "output"
     payload.write_text(json.dumps(event))
     output.write_text("")
     environment = {
@@ -26,7 +27,7 @@ def planned(folder: Path, name: str, event: dict[str, Any]) -> tuple[int, list[s
         "GITHUB_EVENT_NAME": name,
         "GITHUB_EVENT_PATH": str(payload),
         "GITHUB_OUTPUT": str(output),
-    }
+    } | variables
     command = [sys.executable, "-B", SCRIPT]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     written = runner_files.outputs(output.read_text())
@@ -50,7 +51,7 @@ def commit(folder: Path, *paths: str) -> str:
     number = git(folder, "rev-list", "--all", "--count")
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(f"{path} {number}")
+        (folder / path).write_text(f"{path!a} {number}")
     git(folder, "add", *paths)
     git(folder, "commit", "--quiet", "--message", "a change")
     return git(folder, "rev-parse", "HEAD")
@@ -78,13 +79,139 @@ def test_a_checkpoint_that_was_removed_is_not_asked_for(repository: Path) -> Non
     assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, [])
 
 
-def test_a_link_to_nowhere_is_asked_for_as_it_is_not_removed(repository: Path) -> None:
-    before = git(repository, "rev-parse", "HEAD")
-    (repository / "checkpoints" / "x").symlink_to("nowhere")
-    git(repository, "add", "checkpoints/x")
+def linked(repository: Path, path: str, target: str) -> str:
+    (repository / path).parent.mkdir(parents=True, exist_ok=True)
+    (repository / path).symlink_to(target)
+    git(repository, "add", path)
     git(repository, "commit", "--quiet", "--message", "a link")
+    return git(repository, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("checkpoints/x", "../models/x"),
+        ("checkpoints/x", "nowhere"),
+        ("checkpoints/latest", "old"),
+        ("checkpoints/x.safetensors", "../models/x/weights.safetensors"),
+        ("checkpoints/x/unet", "../../models/x"),
+    ],
+)
+def test_a_link_is_refused_at_every_push_as_the_weights_behind_it_change_elsewhere(
+    repository: Path, path: str, target: str
+) -> None:
+    commit(repository, "models/x/weights.safetensors")
+    before = linked(repository, path, target)
+    after = commit(repository, "models/x/weights.safetensors")
+    code, models, said = planned(repository, "push", {"before": before, "after": after})
+    assert (code, models) == (2, None)
+    assert said.startswith(f"error: the event names no checkpoint: '{path}' is a link; expected a folder checkpoints")
+    assert said.count("\n") == 1
+
+
+def submodule(repository: Path, path: str) -> str:
+    """As `git submodule add` leaves it in the tree, with what hides its changes from `git diff`."""
+    (repository / ".gitmodules").write_text(f'[submodule "x"]\n\tpath = {path}\n\turl = x\n\tignore = all\n')
+    entry = f"160000,{git(repository, 'rev-parse', 'HEAD')},{path}"
+    git(repository, "add", ".gitmodules")
+    git(repository, "update-index", "--add", "--cacheinfo", entry)
+    git(repository, "commit", "--quiet", "--message", "a submodule")
+    return git(repository, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("path", ["checkpoints/x", "checkpoints/old/unet"])
+def test_a_submodule_is_refused_as_the_gates_checkout_has_none(repository: Path, path: str) -> None:
+    before = submodule(repository, path)
+    after = submodule(repository, path)
+    code, models, said = planned(repository, "push", {"before": before, "after": after})
+    assert (code, models) == (2, None)
+    assert f"'{path}' is a submodule" in said
+
+
+@pytest.mark.parametrize("kind", ["link", "submodule", "file"])
+def test_checkpoints_that_are_no_folder_of_the_repository_are_refused(repository: Path, kind: str) -> None:
+    git(repository, "rm", "-r", "--quiet", "checkpoints")
+    if kind == "link":
+        before = linked(repository, "checkpoints", "models")
+    else:
+        before = submodule(repository, "checkpoints") if kind == "submodule" else commit(repository, "checkpoints")
+    after = commit(repository, "models/x/weights.safetensors")
+    code, models, said = planned(repository, "push", {"before": before, "after": after})
+    assert (code, models) == (2, None)
+    assert f"'checkpoints' is a {kind}" in said
+
+
+def test_links_elsewhere_hinder_nothing(repository: Path) -> None:
+    before = linked(repository, "models/old", "../checkpoints/old")
+    after = commit(repository, "checkpoints/old/model_index.json")
+    assert planned(repository, "push", {"before": before, "after": after}) == (0, ["checkpoints/old"], "")
+
+
+def test_a_checkpoint_that_was_moved_is_asked_for_under_its_new_name(repository: Path) -> None:
+    before = commit(repository, "models/faces/model_index.json")
+    git(repository, "mv", "models/faces", "checkpoints/faces")
+    git(repository, "mv", "checkpoints/old", "checkpoints/older")
+    git(repository, "commit", "--quiet", "--message", "a move")
     after = git(repository, "rev-parse", "HEAD")
-    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, ["checkpoints/x"])
+    expected = ["checkpoints/faces", "checkpoints/older"]
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, expected)
+
+
+def test_a_file_that_was_taken_out_of_a_checkpoint_is_a_change_of_it(repository: Path) -> None:
+    before = commit(repository, "checkpoints/old/scheduler.json")
+    git(repository, "rm", "--quiet", "checkpoints/old/scheduler.json")
+    after = commit(repository, "README.md")
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, ["checkpoints/old"])
+
+
+def test_a_push_that_rewrote_the_past_is_held_against_the_state_before_it(repository: Path) -> None:
+    first = git(repository, "rev-parse", "HEAD")
+    before = commit(repository, "checkpoints/old/model_index.json", "checkpoints/gone.safetensors")
+    git(repository, "reset", "--quiet", "--hard", first)
+    after = commit(repository, "README.md")
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (0, ["checkpoints/old"])
+
+
+@pytest.mark.parametrize("after", [ZEROS, "f" * 40, "HEAD", ""])
+def test_a_push_whose_commit_is_not_there_is_refused(repository: Path, after: str) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    assert planned(repository, "push", {"before": before, "after": after})[:2] == (2, None)
+
+
+def test_a_changed_lora_is_a_change_of_every_checkpoint(repository: Path) -> None:
+    first = commit(repository, "checkpoints/new/model_index.json", "loras/a.safetensors", "loras/b.safetensors")
+    event = {"before": first, "after": commit(repository, "loras/b.safetensors")}
+    everything = ["checkpoints/new", "checkpoints/old"]
+    assert planned(repository, "push", event)[1] == []
+    assert planned(repository, "push", event, INVMM_GATE_LORA="loras/a.safetensors\n")[1] == []
+    both = "loras/a.safetensors\n ./loras/b.safetensors"
+    assert planned(repository, "push", event, INVMM_GATE_LORA=both)[1] == everything
+
+
+@pytest.mark.parametrize("lora", ["/opt/loras/a.safetensors", "link/a.safetensors", "link", "loras/../loras/a.st"])
+def test_a_lora_of_which_git_cannot_say_that_it_is_the_same_counts_as_changed(repository: Path, lora: str) -> None:
+    commit(repository, "loras/a.safetensors", "loras/a.st")
+    before = linked(repository, "link", "loras")
+    after = commit(repository, "README.md")
+    event = {"before": before, "after": after}
+    assert planned(repository, "push", event, INVMM_GATE_LORA=lora)[:2] == (0, ["checkpoints/old"])
+
+
+def test_a_name_that_is_not_utf_8_hinders_nothing_elsewhere_and_is_refused_as_a_checkpoint(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    after = commit(repository, "notes/caf\udce9.txt")
+    assert planned(repository, "push", {"before": before, "after": after}) == (0, [], "")
+    after = commit(repository, "checkpoints/caf\udce9.safetensors")
+    code, models, said = planned(repository, "push", {"before": before, "after": after})
+    assert (code, models, said.count("\n")) == (2, None, 1)
+
+
+def test_every_push_to_main_starts_the_workflow_whatever_it_changed() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release-gate.yml").read_text())
+    assert workflow[True]["push"] == {"branches": ["main"]}, "YAML reads `on` as true"
+    (planner,) = [step for step in workflow["jobs"]["plan"]["steps"] if step.get("id") == "plan"]
+    assert workflow["jobs"]["gate"]["steps"][0]["with"]["lfs"] is True, "of a pointer's change the weights are gated"
+    assert planner["env"] == {"INVMM_GATE_LORA": "${{ vars.INVMM_GATE_LORA }}"}
 
 
 def test_a_checkpoint_after_hundreds_of_other_files_is_found(repository: Path) -> None:

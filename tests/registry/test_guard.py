@@ -1,5 +1,8 @@
 """The guard on a real server: nobody promotes a version or claims a verdict without an attestation that holds."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,20 @@ from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server
 from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import LOG_ENTRY, POSING, RUN, STATE, VERDICT, VERDICT_TAGS, approved_alias, is_log_entry
+from invmm_gate.registry.names import (
+    LOG_ENTRY,
+    POSING,
+    RUN,
+    STATE,
+    VERDICT,
+    VERDICT_TAGS,
+    approved_alias,
+    folded,
+    is_log_entry,
+)
 from invmm_gate.registry.register import GateChoices, Registered, gate_version, register
 from tests.registry.conftest import Desk
-from tests.registry.servers import Server
+from tests.registry.servers import SWITCHES, Server, free_port
 
 REFUSED = "PERMISSION_DENIED: invmm-gate: "
 
@@ -78,6 +91,43 @@ def test_a_protected_alias_cannot_be_set_by_hand_on_a_blocked_version(
     assert "verdict: block" in reason
 
 
+@pytest.mark.parametrize("alias", ["chámpion", "ｃhampion", "champıon", "champion\n", "bewährt", "学習"])
+@pytest.mark.parametrize("name", ["blocked", "passed-release"])
+def test_an_alias_that_a_database_may_take_for_another_is_given_to_nothing(
+    client: MlflowClient, blocked: Registered, passed: Registered, name: str, alias: str
+) -> None:
+    """MySQL and SQL Server, as they come, take these for `champion`, or for one another."""
+    before = client.get_registered_model(name).aliases
+    reason = refused(lambda: client.set_registered_model_alias(name, alias, "1"))
+    assert reason == f"alias {alias!a}; expected letters of ASCII, digits, dashes and underscores"
+    assert client.get_registered_model(name).aliases == before
+
+
+@pytest.mark.parametrize(
+    "ending", ["-releáse", "-ｒelease", "-Rᴇlease", "-release\u200b", "-release ", "-relea\u017fe"]
+)
+def test_a_model_that_a_database_may_take_for_a_release_is_guarded_as_one(
+    client: MlflowClient, ungated: str, new_name: Callable[[str], str], ending: str
+) -> None:
+    name = f"{new_name('lookalike')}{ending}"
+    client.set_registered_model_alias(ungated, "live", "1")
+    assert "there is no attestation" in refused(lambda: client.rename_registered_model(ungated, name))
+    client.delete_registered_model_alias(ungated, "live")
+    client.rename_registered_model(ungated, name)
+    assert "there is no attestation" in refused(lambda: client.set_registered_model_alias(name, "live", "1"))
+
+
+def test_other_scripts_in_names_and_tags_are_let_through(
+    client: MlflowClient, ungated: str, new_name: Callable[[str], str]
+) -> None:
+    name = f"{new_name('Vögel')} 学習 größe"
+    client.rename_registered_model(ungated, name)
+    client.set_registered_model_alias(name, "candidate", "1")
+    client.set_model_version_tag(name, "1", "größe", "32")
+    client.set_model_version_tag(name, "1", "学習", "x")
+    assert client.get_model_version(name, "1").tags == {"größe": "32", "学習": "x"}
+
+
 def test_a_version_that_was_never_gated_gets_no_protected_alias(client: MlflowClient, ungated: str) -> None:
     assert "no attestation" in refused(lambda: client.set_registered_model_alias(ungated, "champion", "1"))
     client.set_registered_model_alias(ungated, "candidate", "1")
@@ -118,13 +168,27 @@ def test_a_stage_is_no_way_around(client: MlflowClient, ungated: str, stage: str
 
 
 ENTRY = f"{LOG_ENTRY}.0123456789ab"
+LOOKALIKES = ["invmm.ｇate", "invmm.verdíct", "ınvmm.gate", "invmm.gate\n", "in\u00advmm.gate", f"{ENTRY[:-1]}ｂ"]
 HEAD = f"7:{'ab' * 32}"
 
 
-@pytest.mark.parametrize("key", [*sorted(VERDICT_TAGS), STATE, ENTRY, "Invmm.Verdict", "invmm.gate ", ENTRY.upper()])
+@pytest.mark.parametrize(
+    "key", [*sorted(VERDICT_TAGS), STATE, ENTRY, "Invmm.Verdict", "invmm.gate ", ENTRY.upper(), *LOOKALIKES]
+)
 def test_a_forged_verdict_tag_is_refused(client: MlflowClient, ungated: str, key: str) -> None:
     refused(lambda: client.set_model_version_tag(ungated, "1", key, "pass"))
     assert key not in client.get_model_version(ungated, "1").tags
+
+
+@pytest.mark.parametrize("key", LOOKALIKES)
+def test_a_tag_that_a_database_may_take_for_one_of_a_verdict_is_neither_set_nor_deleted(
+    client: MlflowClient, blocked: Registered, new_name: Callable[[str], str], key: str
+) -> None:
+    before = client.get_model_version("blocked", "1").tags
+    assert "spelled so" in refused(lambda: client.set_model_version_tag("blocked", "1", key, "pending"))
+    assert "spelled so" in refused(lambda: client.delete_model_version_tag("blocked", "1", key))
+    assert "spelled so" in refused(lambda: client.create_registered_model(new_name("born"), tags={key: "pass"}))
+    assert client.get_model_version("blocked", "1").tags == before
 
 
 @pytest.mark.parametrize("value", ["PASS", "Pass", "pass ", "ok", "inconclusive"])
@@ -134,6 +198,21 @@ def test_the_state_of_an_ungated_version_cannot_be_read_as_a_verdict(
     refused(lambda: client.set_model_version_tag(ungated, "1", STATE, value))
     for free in ("pending", "running", "error"):
         client.set_model_version_tag(ungated, "1", STATE, free)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("x-release", "x-release"),
+        ("Ｘ-ReLéAſe \t", "x-release"),
+        ("ø ł đ ı ß ᴇ", "o l d i s e"),
+        ("Æther œuvre ﬁn", "aether oeuvre fin"),
+        ("in\u00advmm\u200b.\x00gate🙂", "invmm.gate"),
+        ("学習", ""),
+    ],
+)
+def test_folded_text_is_what_loosely_comparing_databases_take_it_for(text: str, plain: str) -> None:
+    assert folded(text) == folded(plain) == plain
 
 
 def test_a_model_cannot_be_hidden_among_the_prompts(
@@ -336,6 +415,41 @@ def test_aliases_can_be_protected_for_some_models_only(desk: Desk) -> None:
     assert settings.protects("birds-release", "Champion")
     assert settings.protects("birds", "live")
     assert not settings.protects("birds", "champion")
+
+
+def test_a_pattern_that_a_database_may_take_for_another_protects_both(desk: Desk) -> None:
+    settings = settings_from(
+        {
+            "INVMM_GATE_GUARD_ROOTS": str(desk.key.public),
+            "INVMM_GATE_GUARD_POLICIES": "strict",
+            "INVMM_GATE_GUARD_ALIASES": "Geprüft",
+        }
+    )
+    assert settings.protects("birds", "gepruft"), "by which a database may find the alias that was protected"
+
+
+def started(desk: Desk, options: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as somebody gives it; it has to end by itself."""
+    command = [sys.executable, "-m", "invmm_gate", "registry", "guard", "--policy", "strict"]
+    command += ["--roots", str(desk.key.public), "--", "--port", str(free_port()), "--workers", "2", *options]
+    environment = os.environ | SWITCHES | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [([], "true"), (["--enable-workspaces"], ""), (["--disable-workspaces", "--enable-workspaces"], "false")],
+)
+def test_a_guard_that_cannot_start_says_so_once_and_ends(desk: Desk, options: list[str], environment: str) -> None:
+    """Left to MLflow, each worker would end, and be started again, without end."""
+    done = started(desk, options, MLFLOW_ENABLE_WORKSPACES=environment)
+    said = "error: the guard cannot start: MLFLOW_ENABLE_WORKSPACES is on; expected a server without workspaces\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_workspaces_that_an_option_switches_off_keep_no_guard_from_starting(desk: Desk) -> None:
+    done = started(desk, ["--disable-workspaces", "--nonsense"], MLFLOW_ENABLE_WORKSPACES="true")
+    assert (done.returncode, "No such option '--nonsense'" in done.stderr) == (1, True), "which MLflow itself says"
 
 
 @pytest.mark.parametrize(

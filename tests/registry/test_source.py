@@ -1,6 +1,9 @@
 """`--model models:/...`: the right files as plain files in a private folder, and nothing from anywhere else."""
 
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from invmm_gate.errors import ConfigError, RegistryError
+from invmm_gate.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
 from invmm_gate.gate.progress import Silent
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.registry.artefacts import checkpoint_in
 from invmm_gate.registry.client import Registry, VersionRecord
+from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.listing import refuse_collisions
 from invmm_gate.registry.places import safe_path
 from invmm_gate.registry.register import create_version
 from invmm_gate.registry.source import local_checkpoint, resolved_checkpoint
 from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
-from tests.registry.servers import Server
+from tests.registry.servers import SWITCHES, Server, free_port
 
 DIGEST = inspect_checkpoint(MEMORIZING).digest
 
@@ -100,9 +104,38 @@ def test_a_uri_that_cannot_be_read_is_bad_input(plain_server: Server, uri: str) 
     "uri",
     ["models:/sourced/99", "models:/sourced@nobody", "models:/none/1", f"models:/m-{'0' * 32}", f"runs:/{'0' * 32}/x"],
 )
-def test_what_is_not_there_is_said_so(plain_server: Server, record: VersionRecord, uri: str) -> None:
-    with pytest.raises(RegistryError), local_checkpoint(uri, plain_server.uri):
+def test_what_is_not_there_is_bad_input(plain_server: Server, record: VersionRecord, uri: str) -> None:
+    with pytest.raises(ConfigError, match=uri), local_checkpoint(uri, plain_server.uri):
         pass
+    assert list(Path("reports").glob(".*")) == []
+
+
+def test_a_part_of_a_run_that_is_not_there_is_bad_input(
+    plain_server: Server, record: VersionRecord, client: MlflowClient
+) -> None:
+    run = client.create_run(client.get_experiment_by_name("invmm-gate").experiment_id).info.run_id
+    with pytest.raises(ConfigError, match="holds no files"), local_checkpoint(f"runs:/{run}/x", plain_server.uri):
+        pass
+
+
+def test_a_registry_that_does_not_answer_says_nothing_of_the_model() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RegistryDownError) as error, local_checkpoint("models:/sourced/1", nobody):
+        pass
+    assert error.value.exit_code == INCONCLUSIVE
+
+
+def test_a_check_of_a_version_that_is_not_there_ends_with_one_line(
+    plain_server: Server, record: VersionRecord, desk: Desk
+) -> None:
+    command = [sys.executable, "-m", "invmm_gate", "check", "--model", "models:/sourced/99"]
+    command += ["--policy", desk.passing.policy, "--probes", str(desk.world.probes), "--tracking-uri", plain_server.uri]
+    environment = os.environ | SWITCHES
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (BAD_INPUT, "")
+    assert done.stderr == (
+        f"error: {plain_server.uri} has no models:/sourced/99; expected a version or an alias that is there\n"
+    )
 
 
 @pytest.mark.parametrize(
