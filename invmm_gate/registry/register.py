@@ -12,7 +12,7 @@ from invmm_gate.errors import GateError, ModelError, RegistryError, Verification
 from invmm_gate.gate.inputs import prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.registry.alone import SameFilesError, alone
-from invmm_gate.registry.artefacts import CHECKPOINT
+from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
