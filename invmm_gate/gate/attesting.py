@@ -43,13 +43,15 @@ def sign_run(
     roots: Path | None = None,
     verifier: str = VERIFIER,
     log: Path | None = None,
+    name: str | None = None,
 ) -> Path:
     """Write RUN/attestation.json for any judged run, a blocked one too, once judging it again gives its verdict.
 
     `policy`, a name or a file, is needed where it is none that ships; `beside` are the waivers and the baseline.
     `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
     no roots are given. An attestation never outlives a waiver that it rests on. `log` is the audit log that gets a
-    line before the attestation is written. Beside a pass without waivers a summary for generic verifiers is written.
+    line before the attestation is written. `name` is what both call the model, by default as the run does.
+    Beside a pass without waivers a summary for generic verifiers is written.
     Raises ConfigError for a key or file that cannot be used, RunFolderError for a run whose verdict is not that of its
     records: it stays unsigned.
     """
@@ -62,6 +64,7 @@ def sign_run(
         )
         chained = replace(
             statement,
+            subject_name=statement.subject_name if name is None else name,
             sequence=1 if before is None else before.statement.sequence + 1,
             previous=None if before is None else before.digest,
         )

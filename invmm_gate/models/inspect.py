@@ -66,6 +66,14 @@ def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
     return files, read_layout(files, single=single)
 
 
+def checkpoint_files(path: Path) -> tuple[str, ...]:
+    """All files of the checkpoint at `path`, by their paths below its folder. Raises ModelError, as for unsafe names.
+
+    Those of weights that are not released are among them.
+    """
+    return _locate(path)[1]
+
+
 def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
     """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
     root, paths, _ = _locate(Path(manifest.path))

@@ -15,8 +15,6 @@ from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.registry.listing import StoredFile, file_at_root, listed
 from invmm_gate.registry.places import Places, Repository, SourceError, locate, safe_path
 
-CHECKPOINT: Final = "checkpoint"
-"""The folder of a logged model that holds the checkpoint and nothing else."""
 SMALL_FILE_BYTES: Final = 8_000_000
 """What is read into memory: an attestation, a verdict."""
 
@@ -64,19 +62,6 @@ class Artefacts:
                     f"{source[:100]!a} does not exist", expected="a model, version or run of this registry"
                 ) from error
             raise
-
-
-def checkpoint_in(folder: Path) -> Path:
-    """The checkpoint among downloaded files: their folder `checkpoint` if there is one, else all of them.
-
-    A single weights file, with what belongs to it by name, is itself the checkpoint.
-    """
-    inner = folder / CHECKPOINT
-    root = inner if inner.is_dir() else folder
-    names = sorted(entry.name for entry in root.iterdir())
-    weights = [name for name in names if name.endswith(".safetensors")]
-    is_folder = "model_index.json" in names or "config.json" in names
-    return root / weights[0] if len(weights) == 1 and not is_folder else root
 
 
 def _make_room(target: Path, size: int) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.errors import RegistryError
-from invmm_gate.registry.artefacts import Artefacts, checkpoint_in
+from invmm_gate.registry.artefacts import Artefacts
+from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.connection import (
     as_default,
     asked,
@@ -205,7 +206,7 @@ class Registry:
     def download(self, record: VersionRecord, target: Path) -> Path:
         """The version's checkpoint as a fresh folder `target`: its folder or file, made of plain files only.
 
-        Where the files hold a folder `checkpoint`, that is the checkpoint and the rest lies beside it.
+        Raises ModelError if other files lie beside the checkpoint.
         """
         return self.fetch(record.source, target)
 

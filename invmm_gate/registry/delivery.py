@@ -14,7 +14,6 @@ from invmm_gate.attestation.keys import load_roots
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, PublishError, RegistryError
 from invmm_gate.gate import finishing
-from invmm_gate.gate.attesting import read_attestation
 from invmm_gate.gate.progress import Progress, Silent
 from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.policy.schema import load_policy
@@ -22,7 +21,17 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, evidence_for, state_of, verdict_tags
-from invmm_gate.registry.names import ERROR, REASON, RUN, STATE, VERDICT_TAGS, is_release, log_entry_tags, release_name
+from invmm_gate.registry.names import (
+    ERROR,
+    REASON,
+    RUN,
+    STATE,
+    VERDICT_TAGS,
+    is_release,
+    log_entry_tags,
+    release_name,
+    version_label,
+)
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
@@ -94,12 +103,12 @@ def deliver(
             do=f"its report is in {parcel.run}",
         )
     run_id = _published(parcel, registry)
-    if parcel.roots is None:
+    if parcel.roots is None or parcel.attestation is None:
         _tag_unsigned(registry, record, run_id)
         return Delivered(run_id=run_id, promoted=None)
     with tempfile.TemporaryDirectory(prefix=".version-", dir=scratch) as folder:
         files = checkpoint or registry.download(record, Path(folder) / "files")
-        envelope = read_attestation(Path(parcel.run) / ATTESTATION)
+        envelope = parcel.attestation.encode()
         evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
         place = _prove(registry, run_id, parcel, evidence, Path(folder))
         logged = log_entry_tags(envelope, parcel.log_entry)
@@ -173,7 +182,7 @@ def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, 
 
     The public edition is rendered from the records, as it was when it was signed.
     """
-    run, folder = RunFolder(Path(parcel.run)), f"{parcel.name}-v{parcel.version}"
+    run, folder = RunFolder(Path(parcel.run)), version_label(parcel.name, parcel.version)
     files = public_files(public_data(run, run.data()))
     if sha256(files[PUBLIC_REPORT].encode()).hexdigest() != evidence.statement.report_digest:
         raise RegistryError(
@@ -181,10 +190,12 @@ def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, 
             expected="the records, the version of the gate and the key of the public names that the signature is of",
             do="gate the version again",
         )
-    for name in (PUBLIC_REPORT, VERDICT):
-        (scratch / name).write_text(files[name], encoding="utf-8")
-    verdict = run.path if parcel.details else scratch
-    summary = (run.path / SUMMARY,) if (run.path / SUMMARY).is_file() else ()
-    for path in (scratch / PUBLIC_REPORT, verdict / VERDICT, run.path / ATTESTATION, *summary):
-        registry.uploads.add_file(run_id, path, folder)
+    proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
+    if parcel.details:
+        proofs[VERDICT] = (run.path / VERDICT).read_text(encoding="utf-8")
+    if parcel.summary is not None:
+        proofs[SUMMARY] = parcel.summary
+    for name, content in (proofs | {ATTESTATION: evidence.envelope.decode()}).items():
+        (scratch / name).write_text(content, encoding="utf-8")
+        registry.uploads.add_file(run_id, scratch / name, folder)
     return f"{run_id}/{folder}"

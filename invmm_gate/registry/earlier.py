@@ -18,7 +18,7 @@ from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for
-from invmm_gate.registry.names import RUN, is_release, log_entry_tag, release_name
+from invmm_gate.registry.names import RUN, is_release, log_entry_tag, release_name, version_label
 
 
 def verdict_that_holds(
@@ -44,9 +44,14 @@ def verdict_that_holds(
 
 
 def _is_final(registry: Registry, record: VersionRecord, said: Statement, choices: GateChoices) -> bool:
-    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested."""
+    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested.
+
+    What was signed for another version of the same files is signed again: attestation and audit log name this one.
+    """
     if is_release(record.name, choices.release_name):
         return True
+    if said.subject_name != version_label(record.name, record.version):
+        return False
     unchanged = choices.waivers is None and choices.baseline is None and said.verifier_version == __version__
     return said.decision in ("pass", "block") and unchanged and _lies_in_our_run(registry, record, said)
 

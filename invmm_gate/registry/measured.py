@@ -14,12 +14,15 @@ from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.check import Checked, check
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
+from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.records import Verdict
 from invmm_gate.registry.choices import Clock, GateChoices
 from invmm_gate.registry.client import VersionRecord
+from invmm_gate.registry.names import version_label
 from invmm_gate.registry.outbox import Parcel, parcel_digest
 from invmm_gate.registry.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.stages import VERDICT
 
 
 def measure_and_sign(
@@ -47,44 +50,48 @@ def measure_and_sign(
             previous=previous,
             roots=choices.roots_file(),
             log=choices.log,
+            name=version_label(record.name, record.version),
         )
     else:
         RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
-    proof = checked.folder / (ATTESTATION if choices.key else "verdict.json")
-    logged = logged_at(choices.log, proof.read_bytes()) if choices.key is not None else None
-    return parcel_for(
-        record,
-        choices,
-        run=str(checked.folder.resolve()),
-        proof=proof.read_bytes(),
-        now=signed,
-        log_entry=str(logged or ""),
-    ), checked.verdict
+    proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
+    logged = logged_at(choices.log, proof) if choices.key is not None else None
+    parcel = parcel_for(
+        record, choices, run=str(checked.folder.resolve()), proof=proof, now=signed, log_entry=str(logged or "")
+    )
+    summary = checked.folder / SUMMARY
+    return replace(parcel, summary=summary.read_text(encoding="utf-8") if summary.exists() else None), checked.verdict
 
 
 def parcel_for(
     record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime, log_entry: str = ""
 ) -> Parcel:
     """What is to be sent of a run that belongs to a version."""
-    roots = choices.roots_file() if choices.key is not None else None
+    signed, conditions = choices.key is not None, choices.conditions
     return Parcel(
         name=record.name,
         version=record.version,
         run=run,
         digest=parcel_digest(record.name, record.version, proof),
-        policy=choices.policy,
-        roots=None if roots is None else str(roots.resolve()),
+        attestation=proof.decode() if signed else None,
+        policy=choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
+        roots=_full(choices.roots_file()) if signed else None,
         alias=choices.alias,
         release_name=choices.release_name,
         weights=choices.weights,
-        revoked=None if choices.conditions.revoked is None else str(choices.conditions.revoked.resolve()),
-        max_age=choices.conditions.max_age,
-        refuse_waivers=choices.conditions.refuse_waivers,
+        revoked=_full(conditions.revoked),
+        max_age=conditions.max_age,
+        refuse_waivers=conditions.refuse_waivers,
         log_entry=log_entry,
-        reviewers=None if choices.conditions.reviewers is None else str(choices.conditions.reviewers.resolve()),
+        reviewers=_full(conditions.reviewers),
         details=choices.details,
         created_at=now.isoformat(),
     )
+
+
+def _full(path: Path | None) -> str | None:
+    """The parcel may be sent from another working folder."""
+    return None if path is None else str(path.resolve())
 
 
 def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date) -> Checked:

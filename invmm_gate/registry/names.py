@@ -93,6 +93,11 @@ def release_name(name: str, chosen: str | None = None) -> str:
     return safe_registry_name(chosen or f"{name}{RELEASE_SUFFIX}")
 
 
+def version_label(name: str, version: str) -> str:
+    """`name-v3`: how a version is called in folder names, in what is signed of it and in the audit log."""
+    return f"{name}-v{version}"
+
+
 def approved_alias(digest: str) -> str:
     """The alias that names the bytes that were approved."""
     return f"{APPROVED}{digest[:12]}"

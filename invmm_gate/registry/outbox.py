@@ -32,7 +32,10 @@ class Parcel:
     """Run folder, by its full path."""
     digest: str
     """sha256 over the version and its signed verdict: one of them is sent once, however often it is asked for."""
+    attestation: str | None
+    """The version's own, as signed: another version of the same files is signed into the same run folder."""
     policy: str
+    """Shipped, by its name, or a file, by its full path."""
     roots: str | None
     """Trust roots; None = the run is unsigned, and nothing is promoted."""
     alias: str
@@ -47,6 +50,8 @@ class Parcel:
     """File of the keys that may have approved waivers, by its full path."""
     log_entry: str = ""
     """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
+    summary: str | None = None
+    """The summary for generic verifiers that was signed with the attestation."""
     details: bool = False
     """Whether MLflow is told ids and exact scores."""
     created_at: str = ""

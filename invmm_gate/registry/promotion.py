@@ -12,7 +12,7 @@ from pathlib import Path
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.errors import RegistryError, VerificationError
-from invmm_gate.registry.artefacts import CHECKPOINT
+from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Demands, Evidence, envelopes, evidence_that_promotes, state_of, verdict_tags

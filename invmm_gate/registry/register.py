@@ -12,7 +12,7 @@ from invmm_gate.errors import GateError, ModelError, RegistryError, Verification
 from invmm_gate.gate.inputs import prepare
 from invmm_gate.gate.progress import Progress
 from invmm_gate.registry.alone import SameFilesError, alone
-from invmm_gate.registry.artefacts import CHECKPOINT
+from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
@@ -29,6 +29,7 @@ from invmm_gate.registry.names import (
     STATE,
     candidate_name,
     is_release,
+    version_label,
 )
 from invmm_gate.registry.outbox import OutboxBusyError, Parcel
 from invmm_gate.registry.outcome import EXIT_CODES
@@ -211,7 +212,7 @@ def _promoted(done: Registered, record: VersionRecord, choices: GateChoices, pro
 def _files_of(registry: Registry, record: VersionRecord, choices: GateChoices) -> Iterator[Path]:
     """The version's checkpoint, downloaded into a private folder that is gone afterwards."""
     with _scratch(choices) as folder:
-        yield named(registry.download(record, folder / "files"), f"{record.name}-v{record.version}")
+        yield named(registry.download(record, folder / "files"), version_label(record.name, record.version))
 
 
 @contextmanager

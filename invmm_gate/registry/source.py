@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.errors import ConfigError
-from invmm_gate.registry.names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name
+from invmm_gate.registry.names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name, version_label
 from invmm_gate.registry.places import LOGGED_MODEL, RUN, VERSION, SourceError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def resolve(model: str, registry: "Registry") -> Resolved:
         raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
     return Resolved(
         uri=model,
-        label=f"{record.name}-v{record.version}",
+        label=version_label(record.name, record.version),
         source=record.source,
         name=record.name,
         version=record.version,

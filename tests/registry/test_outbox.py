@@ -14,6 +14,7 @@ PARCEL = Parcel(
     version="1",
     run="/runs/birds-v1",
     digest=parcel_digest("birds", "1", b"verdict"),
+    attestation="{}",
     policy="strict",
     roots="gate.pub",
     alias="champion",

@@ -16,12 +16,14 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from invmm_gate.attestation.audit_log import Head, head_of
 from invmm_gate.attestation.keys import load_signing_key, new_key_pair
-from invmm_gate.attestation.statement import from_payload
+from invmm_gate.attestation.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.errors import ConfigError, ModelError, RegistryError, VerificationError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import verify_model
+from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
@@ -29,6 +31,7 @@ from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import VersionGoneError, drain
 from invmm_gate.registry.gate_command import gate_command
+from invmm_gate.registry.measured import parcel_for
 from invmm_gate.registry.names import (
     PROMOTED_FROM,
     REASON,
@@ -38,6 +41,7 @@ from invmm_gate.registry.names import (
     VERDICT,
     VERDICT_TAGS,
     approved_alias,
+    log_entry_tag,
 )
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.outcome import SAME_FILES, Outcome, read_outcome
@@ -183,7 +187,7 @@ def sequence(registry: Registry, done: Registered) -> int:
     assert done.released is not None
     envelope = registry.artefacts.read(done.released.source, "attestation.json")
     assert envelope is not None
-    return from_payload(base64.b64decode(json.loads(envelope)["payload"])).sequence
+    return signed_in(envelope).sequence
 
 
 def test_a_candidate_of_a_model_that_was_made_again_gets_the_alias_whatever_tags_say(
@@ -253,8 +257,79 @@ def test_the_same_bytes_as_five_versions_are_measured_once_and_each_has_its_own_
     assert measured(seen) == once > 0
     proofs = [proof_of(registry, *each) for each in versions]
     assert len(set(proofs)) == 5
-    said = [from_payload(base64.b64decode(json.loads(proof)["payload"])) for proof in proofs]
+    said = [signed_in(proof) for proof in proofs]
     assert {each.subject_digest for each in said} == {done[0].model_digest}
+    called = [f"{name}-v{version}" for name, version in versions]
+    assert [each.subject_name for each in said] == called
+    assert [entry.model for entry in verify_log(choices.log)[0]] == called
+
+
+def signed_in(envelope: bytes) -> Statement:
+    return from_payload(base64.b64decode(json.loads(envelope)["payload"]))
+
+
+def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signed_of_it(
+    registry: Registry, mine: GateChoices, new_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    names = [new_name("waiting"), new_name("waiting")]
+    with mine.outbox.locked():  # another process is at it, so both verdicts wait
+        done = [registered(registry, name, mine) for name in names]
+    assert [each.run for each in done] == [done[0].run] * 2
+    assert drain(mine.outbox, registry, now=utc_now()).waiting == 0
+    logged = heads(mine.log)
+    for name in names:
+        record, proof = registry.version(name, "1"), proof_of(registry, name, "1")
+        assert record is not None
+        summary = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "verification_summary.json")
+        assert summary is not None
+        attestation = hashlib.sha256(proof).hexdigest()
+        assert signed_in(proof).subject_name == f"{name}-v1"
+        assert attestation.encode() in base64.b64decode(json.loads(summary)["payload"])
+        assert record.tags[log_entry_tag(proof)] == str(logged[attestation])
+
+
+def heads(log: Path) -> dict[str, Head]:
+    """By attestation, the head of an audit log up to its line."""
+    lines = log.read_text().splitlines()
+    return {json.loads(line)["attestation"]: head_of(line, number) for number, line in enumerate(lines, start=1)}
+
+
+def test_a_copy_that_brings_along_the_proof_of_another_version_is_signed_and_logged_as_itself(
+    registry: Registry, client: MlflowClient, mine: GateChoices, new_name: Callable[[str], str]
+) -> None:
+    first, copy, seen = registered(registry, new_name("first"), mine), new_name("copy"), Watching()
+    client.copy_model_version(f"models:/{first.name}/1", copy)
+    done = gate_version(registry, copy, "1", choices=mine, progress=seen)
+    assert (done.outcome, measured(seen)) == ("pass", 0)
+    assert signed_in(proof_of(registry, copy, "1")).subject_name == f"{copy}-v1"
+    assert verify_log(mine.log)[0][-1].model == f"{copy}-v1"
+
+
+def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
+    registry: Registry,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    shutil.copy2(mine.policy, tmp_path / "fast.yaml")
+    monkeypatch.chdir(tmp_path)
+    name = new_name("elsewhere")
+    with mine.outbox.locked():
+        registered(registry, name, replace(mine, policy="fast.yaml"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    sent = drain(mine.outbox, registry, now=utc_now())
+    assert (sent.sent, sent.errors) == ((f"{name}/1",), ())
+    assert registry.aliases(f"{name}-release")["champion"] == "1"
+
+
+def test_a_policy_that_ships_is_kept_by_its_name(mine: GateChoices) -> None:
+    record = VersionRecord(name="birds", version="1", source="", run_id=None)
+    parcel = parcel_for(record, replace(mine, policy="strict"), run="", proof=b"", now=utc_now())
+    assert parcel.policy == "strict"
 
 
 @pytest.mark.parametrize("when", ["measuring", "sending"])

@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from invmm_gate.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
 from invmm_gate.gate.progress import Silent
 from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.registry.artefacts import checkpoint_in
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.listing import refuse_collisions
@@ -75,16 +74,6 @@ def test_a_cache_keeps_the_last_download(plain_server: Server, record: VersionRe
         assert path == tmp_path / "cache" / "sourced-v1"
         assert inspect_checkpoint(path).digest == DIGEST
     assert [entry.name for entry in path.parent.iterdir()] == ["sourced-v1"]
-
-
-def test_a_single_weights_file_is_itself_the_checkpoint(tmp_path: Path) -> None:
-    folder = tmp_path / "single"
-    folder.mkdir()
-    (folder / "bird.safetensors").write_bytes(b"x")
-    (folder / "bird.config.json").write_text("{}")
-    assert checkpoint_in(folder) == folder / "bird.safetensors"
-    (folder / "checkpoint").mkdir()
-    assert checkpoint_in(folder) == folder / "checkpoint"
 
 
 def test_a_plain_path_needs_no_registry() -> None:
