@@ -19,6 +19,10 @@ from typing import Any, Final
 FOLDER: Final = "checkpoints"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 VERSION: Final = r"[1-9][0-9]{0,9}"
+CONFIGURATION: Final = r"(.+)\.(?:scheduler_)?config\.json"
+"""Lies beside the single file that it belongs to."""
+DOCUMENT: Final = rf"{FOLDER}/(?:README(?:\.md|\.txt)?|\.gitattributes|\.gitignore|\.gitkeep)"
+"""No checkpoint, and no part of one."""
 COMMIT: Final = "[0-9a-f]{40}|[0-9a-f]{64}"
 LINK: Final = "120000"
 SUBMODULE: Final = "160000"
@@ -58,8 +62,9 @@ def refuse_unseen(files: dict[str, str]) -> None:
 
 
 def entries_of(paths: Iterable[str]) -> set[str]:
-    """The entries of checkpoints/ that the paths lie in."""
-    return {"/".join(path.split("/")[:2]) for path in paths if path.startswith(f"{FOLDER}/")}
+    """The entries of checkpoints/ that the paths lie in, or are a part of by their name."""
+    inside = (path for path in paths if path.startswith(f"{FOLDER}/") and not re.fullmatch(DOCUMENT, path))
+    return {re.sub(CONFIGURATION, r"\1.safetensors", "/".join(path.split("/")[:2])) for path in inside}
 
 
 def loras() -> list[str]:

@@ -57,6 +57,25 @@ def commit(folder: Path, *paths: str) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
+@pytest.mark.parametrize("name", ["cats.config.json", "cats.scheduler_config.json"])
+def test_a_configuration_is_a_part_of_the_single_file_that_it_lies_beside(repository: Path, name: str) -> None:
+    before = commit(repository, "checkpoints/cats.safetensors", "checkpoints/dogs.safetensors")
+    given = commit(repository, f"checkpoints/{name}")
+    push = {"before": before, "after": given}
+    assert planned(repository, "push", push) == (0, ["checkpoints/cats.safetensors"], "")
+    git(repository, "rm", "--quiet", f"checkpoints/{name}")
+    git(repository, "commit", "--quiet", "--message", "gone")
+    push = {"before": given, "after": git(repository, "rev-parse", "HEAD")}
+    assert planned(repository, "push", push) == (0, ["checkpoints/cats.safetensors"], "")
+
+
+def test_what_is_written_about_checkpoints_is_none_but_a_folder_of_such_a_name_is(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    after = commit(repository, "checkpoints/README.md", "checkpoints/.gitattributes", "checkpoints/README/unet.bin")
+    push = {"before": before, "after": after}
+    assert planned(repository, "push", push) == (0, ["checkpoints/README"], "")
+
+
 def test_a_push_of_several_commits_asks_for_every_checkpoint_that_it_changed(repository: Path) -> None:
     before = git(repository, "rev-parse", "HEAD")
     commit(repository, "checkpoints/faces/unet/weights.safetensors", "checkpoints/faces/model_index.json")
