@@ -19,10 +19,11 @@ from typing import Any, Final
 FOLDER: Final = "checkpoints"
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 VERSION: Final = r"[1-9][0-9]{0,9}"
-CONFIGURATION: Final = r"(.+)\.(?:scheduler_)?config\.json"
-"""Lies beside the single file that it belongs to."""
-DOCUMENT: Final = rf"{FOLDER}/(?:README(?:\.md|\.txt)?|\.gitattributes|\.gitignore|\.gitkeep)"
+CONFIGURATION: Final = r"\.(scheduler_)?config\.json$"
+DOCUMENT: Final = rf"{FOLDER}/(README(\.md|\.txt)?|\.gitattributes|\.gitignore|\.gitkeep)"
 """No checkpoint, and no part of one."""
+TEXTS: Final = (".json", ".txt", ".md", ".model")
+"""What a folder of configurations holds; `.model` is a tokenizer's."""
 COMMIT: Final = "[0-9a-f]{40}|[0-9a-f]{64}"
 LINK: Final = "120000"
 SUBMODULE: Final = "160000"
@@ -33,14 +34,14 @@ class RefusedError(ValueError):
 
 
 def pushed(event: dict[str, Any]) -> list[str]:
-    """Changed entries of checkpoints/; all of them where the state before is not known, or that of a LoRA."""
+    """Changed entries of checkpoints/; all where the state before, or that of a LoRA, or git's reading is another."""
     before, after = str(event.get("before", "")), checked(event["after"], COMMIT)
     old, new = tree(before) if known(before) else {}, tree(after)
     refuse_unseen(new)
     changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
-    entries = entries_of(new)
-    if all(same(old, new, lora) for lora in loras()):
-        entries &= entries_of(changed)
+    entries = entries_of(new, new)
+    if all(same(old, new, lora) for lora in loras()) and not reread(changed):
+        entries &= entries_of(changed, new)
     return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries)]
 
 
@@ -61,10 +62,30 @@ def refuse_unseen(files: dict[str, str]) -> None:
             )
 
 
-def entries_of(paths: Iterable[str]) -> set[str]:
-    """The entries of checkpoints/ that the paths lie in, or are a part of by their name."""
-    inside = (path for path in paths if path.startswith(f"{FOLDER}/") and not re.fullmatch(DOCUMENT, path))
-    return {re.sub(CONFIGURATION, r"\1.safetensors", "/".join(path.split("/")[:2])) for path in inside}
+def entries_of(paths: Iterable[str], files: Iterable[str]) -> set[str]:
+    """The entries of checkpoints/ that the paths are a part of; `files` are all that are there after the push."""
+    there = frozenset(files)
+    inside = {tuple(path.split("/")) for path in paths if path.startswith(f"{FOLDER}/")}
+    return {entry for _, name, *below in inside for entry in parts_of(f"{FOLDER}/{name}", bool(below), there)}
+
+
+def parts_of(entry: str, is_folder: bool, files: frozenset[str]) -> Iterable[str]:
+    """A single file's configuration lies beside it: as two files, or as a folder without weights, of its name."""
+    stem = entry if is_folder else re.sub(CONFIGURATION, "", entry)
+    single = f"{stem}.safetensors"
+    if single in files and (is_folder or stem != entry):
+        return {single} if not is_folder or holds_no_weights(entry, files) else {single, entry}
+    return set() if not is_folder and re.fullmatch(DOCUMENT, entry) else {entry}
+
+
+def holds_no_weights(folder: str, files: frozenset[str]) -> bool:
+    """Whether all files of the folder are text."""
+    return all(path.endswith(TEXTS) for path in files if path.startswith(f"{folder}/"))
+
+
+def reread(changed: Iterable[str]) -> bool:
+    """Whether the push changed what git makes of the files that it checks out, LFS pointers above all."""
+    return any(PurePosixPath(path).name in (".gitattributes", ".lfsconfig") for path in changed)
 
 
 def loras() -> list[str]:

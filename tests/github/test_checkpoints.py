@@ -71,9 +71,45 @@ def test_a_configuration_is_a_part_of_the_single_file_that_it_lies_beside(reposi
 
 def test_what_is_written_about_checkpoints_is_none_but_a_folder_of_such_a_name_is(repository: Path) -> None:
     before = git(repository, "rev-parse", "HEAD")
-    after = commit(repository, "checkpoints/README.md", "checkpoints/.gitattributes", "checkpoints/README/unet.bin")
+    after = commit(repository, "checkpoints/README.md", "checkpoints/.gitkeep", "checkpoints/README/unet.bin")
     push = {"before": before, "after": after}
     assert planned(repository, "push", push) == (0, ["checkpoints/README"], "")
+
+
+@pytest.mark.parametrize("folder", ["sd.config.json", "sd.scheduler_config.json", "sd"])
+def test_a_folder_of_weights_is_a_checkpoint_whatever_lies_beside_it(repository: Path, folder: str) -> None:
+    before = commit(repository, "checkpoints/sd.safetensors", "checkpoints/sd/model_index.json")
+    after = commit(repository, f"checkpoints/{folder}/unet/model.safetensors")
+    _, plan, _ = planned(repository, "push", {"before": before, "after": after})
+    assert plan is not None
+    assert f"checkpoints/{folder}" in plan
+
+
+def test_a_folder_of_configurations_is_a_part_of_the_single_file_of_its_name(repository: Path) -> None:
+    before = commit(repository, "checkpoints/sd.safetensors", "checkpoints/sd/model_index.json")
+    after = commit(repository, "checkpoints/sd/unet/config.json", "checkpoints/sd/tokenizer/merges.txt")
+    plan = (0, ["checkpoints/sd.safetensors"], "")
+    assert planned(repository, "push", {"before": before, "after": after}) == plan
+    git(repository, "rm", "--quiet", "-r", "checkpoints/sd")
+    git(repository, "commit", "--quiet", "--message", "gone")
+    gone = git(repository, "rev-parse", "HEAD")
+    assert planned(repository, "push", {"before": after, "after": gone}) == plan
+
+
+def test_a_configuration_that_is_left_behind_is_no_part_of_what_went(repository: Path) -> None:
+    before = commit(repository, "checkpoints/cats.safetensors", "checkpoints/cats.config.json")
+    git(repository, "rm", "--quiet", "checkpoints/cats.safetensors")
+    git(repository, "commit", "--quiet", "--message", "gone")
+    push = {"before": before, "after": git(repository, "rev-parse", "HEAD")}
+    assert planned(repository, "push", push) == (0, [], "")
+
+
+@pytest.mark.parametrize("path", [".gitattributes", "checkpoints/.gitattributes", ".lfsconfig"])
+def test_another_reading_of_the_files_by_git_has_all_of_them_gated(repository: Path, path: str) -> None:
+    before = commit(repository, "checkpoints/cats.safetensors")
+    after = commit(repository, path)
+    plan = (0, ["checkpoints/cats.safetensors", "checkpoints/old"], "")
+    assert planned(repository, "push", {"before": before, "after": after}) == plan
 
 
 def test_a_push_of_several_commits_asks_for_every_checkpoint_that_it_changed(repository: Path) -> None:
