@@ -15,7 +15,7 @@ from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, PublishError, RegistryError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.progress import Progress, Silent
-from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
+from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
@@ -103,12 +103,12 @@ def deliver(
             do=f"its report is in {parcel.run}",
         )
     run_id = _published(parcel, registry)
-    if parcel.roots is None or parcel.attestation is None:
+    if parcel.roots is None:
         _tag_unsigned(registry, record, run_id)
         return Delivered(run_id=run_id, promoted=None)
     with tempfile.TemporaryDirectory(prefix=".version-", dir=scratch) as folder:
         files = checkpoint or registry.download(record, Path(folder) / "files")
-        envelope = parcel.attestation.encode()
+        envelope = parcel.proofs.get(ATTESTATION, "").encode()
         evidence = evidence_for(files, envelope, load_roots(Path(parcel.roots)), now=now, weights=parcel.weights)
         place = _prove(registry, run_id, parcel, evidence, Path(folder))
         logged = log_entry_tags(envelope, parcel.log_entry)
@@ -178,24 +178,17 @@ def _published(parcel: Parcel, registry: Registry) -> str:
 
 
 def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, scratch: Path) -> str:
-    """The signed files in a folder of the version's own: versions with the same files share the gate's run.
-
-    The public edition is rendered from the records, as it was when it was signed.
-    """
-    run, folder = RunFolder(Path(parcel.run)), version_label(parcel.name, parcel.version)
-    files = public_files(public_data(run, run.data()))
-    if sha256(files[PUBLIC_REPORT].encode()).hexdigest() != evidence.statement.report_digest:
+    """The signed files in a folder of the version's own: versions with the same files share the gate's run."""
+    folder = version_label(parcel.name, parcel.version)
+    report = parcel.proofs.get(PUBLIC_REPORT, "")
+    if sha256(report.encode()).hexdigest() != evidence.statement.report_digest:
         raise RegistryError(
-            f"the records in {run.path} do not give the report that was signed",
-            expected="the records, the version of the gate and the key of the public names that the signature is of",
+            f"what waits for {parcel.name}/{parcel.version} holds another report than the one that was signed",
+            expected="the outbox as the gate wrote it",
             do="gate the version again",
         )
-    proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
-    if parcel.details:
-        proofs[VERDICT] = (run.path / VERDICT).read_text(encoding="utf-8")
-    if parcel.summary is not None:
-        proofs[SUMMARY] = parcel.summary
-    for name, content in (proofs | {ATTESTATION: evidence.envelope.decode()}).items():
-        (scratch / name).write_text(content, encoding="utf-8")
-        registry.uploads.add_file(run_id, scratch / name, folder)
+    for name in (PUBLIC_REPORT, VERDICT, ATTESTATION, SUMMARY):
+        if name in parcel.proofs:
+            (scratch / name).write_text(parcel.proofs[name], encoding="utf-8")
+            registry.uploads.add_file(run_id, scratch / name, folder)
     return f"{run_id}/{folder}"

@@ -14,6 +14,7 @@ from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.check import Checked, check
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
+from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.records import Verdict
 from invmm_gate.registry.choices import Clock, GateChoices
@@ -59,8 +60,15 @@ def measure_and_sign(
     parcel = parcel_for(
         record, choices, run=str(checked.folder.resolve()), proof=proof, now=signed, log_entry=str(logged or "")
     )
-    summary = checked.folder / SUMMARY
-    return replace(parcel, summary=summary.read_text(encoding="utf-8") if summary.exists() else None), checked.verdict
+    proofs = _proofs(RunFolder(checked.folder), details=choices.details) if choices.key is not None else {}
+    return replace(parcel, proofs=proofs), checked.verdict
+
+
+def _proofs(run: RunFolder, *, details: bool) -> dict[str, str]:
+    files = public_files(public_data(run, run.data()))
+    signed = (run.path / name for name in (ATTESTATION, SUMMARY, *((VERDICT,) if details else ())))
+    proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
+    return proofs | {path.name: path.read_text(encoding="utf-8") for path in signed if path.exists()}
 
 
 def parcel_for(
@@ -73,7 +81,6 @@ def parcel_for(
         version=record.version,
         run=run,
         digest=parcel_digest(record.name, record.version, proof),
-        attestation=proof.decode() if signed else None,
         policy=choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
         roots=_full(choices.roots_file()) if signed else None,
         alias=choices.alias,

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.errors import RegistryError
 from invmm_gate.records import Weights
+from invmm_gate.registry.names import version_label
 from invmm_gate.runs.files import remove_leftovers, write_whole
 
 _SUFFIX: Final = ".json"
@@ -32,8 +34,6 @@ class Parcel:
     """Run folder, by its full path."""
     digest: str
     """sha256 over the version and its signed verdict: one of them is sent once, however often it is asked for."""
-    attestation: str | None
-    """The version's own, as signed: another version of the same files is signed into the same run folder."""
     policy: str
     """Shipped, by its name, or a file, by its full path."""
     roots: str | None
@@ -50,8 +50,9 @@ class Parcel:
     """File of the keys that may have approved waivers, by its full path."""
     log_entry: str = ""
     """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
-    summary: str | None = None
-    """The summary for generic verifiers that was signed with the attestation."""
+    proofs: dict[str, str] = field(default_factory=dict)
+    """File -> text of what was signed of the version, as it was then: another version of the same files is judged and
+    signed in the same run folder."""
     details: bool = False
     """Whether MLflow is told ids and exact scores."""
     created_at: str = ""
@@ -92,12 +93,12 @@ class Outbox:
 
     def parcels(self) -> tuple[Parcel, ...]:
         """All parcels, oldest first. Raises RegistryError for a file that is none."""
-        found = (_read(path) for path in sorted(self.folder.glob(f"*{_SUFFIX}")))
-        return tuple(sorted(found, key=lambda parcel: (parcel.created_at, parcel.digest)))
+        return self._read_all(re.compile(".*"))
 
     def waiting_for(self, name: str, version: str) -> tuple[Parcel, ...]:
-        """The parcels of one version."""
-        return tuple(parcel for parcel in self.parcels() if (parcel.name, parcel.version) == (name, version))
+        """The parcels of one version; whatever lies there for others is not read."""
+        own = re.compile(rf"{re.escape(version_label(name, version))}\.[0-9a-f]{{64}}{re.escape(_SUFFIX)}")
+        return tuple(parcel for parcel in self._read_all(own) if (parcel.name, parcel.version) == (name, version))
 
     @contextmanager
     def locked(self, *, wait: float = 0) -> Iterator[None]:
@@ -110,8 +111,12 @@ class Outbox:
         except Timeout as error:
             raise OutboxBusyError(f"{self.folder} is being emptied by another process", do="wait for it") from error
 
+    def _read_all(self, named: re.Pattern[str]) -> tuple[Parcel, ...]:
+        found = (_read(path) for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if named.fullmatch(path.name))
+        return tuple(sorted(found, key=lambda parcel: (parcel.created_at, parcel.digest)))
+
     def _file(self, parcel: Parcel) -> Path:
-        return self.folder / f"{parcel.digest}{_SUFFIX}"
+        return self.folder / f"{version_label(parcel.name, parcel.version)}.{parcel.digest}{_SUFFIX}"
 
 
 def _read(path: Path) -> Parcel:

@@ -14,11 +14,11 @@ PARCEL = Parcel(
     version="1",
     run="/runs/birds-v1",
     digest=parcel_digest("birds", "1", b"verdict"),
-    attestation="{}",
     policy="strict",
     roots="gate.pub",
     alias="champion",
     created_at="2026-11-22T06:00:00+00:00",
+    proofs={"attestation.json": "{}"},
 )
 
 
@@ -46,6 +46,14 @@ def test_the_last_verdict_on_a_version_takes_the_place_of_those_before(outbox: O
         outbox.supersede(parcel)
     assert outbox.parcels() == (other, later)
     assert outbox.waiting_for("birds", "1") == (later,)
+
+
+def test_a_file_that_is_no_parcel_keeps_no_other_version_waiting(outbox: Outbox) -> None:
+    for name in ("broken.json", f"birds-v11.{PARCEL.digest}.json", f"birds-v1.x-v2.{PARCEL.digest}.json"):
+        outbox.folder.mkdir(exist_ok=True)
+        (outbox.folder / name).write_text("{}")
+    outbox.supersede(PARCEL)
+    assert outbox.waiting_for("birds", "1") == (PARCEL,)
 
 
 def test_two_versions_with_one_verdict_are_two_parcels() -> None:

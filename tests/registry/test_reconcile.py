@@ -224,9 +224,7 @@ def test_a_verdict_that_cannot_be_sent_is_not_forgotten(tmp_path, plain_server, 
     create(registry, name)
     outbox = Outbox(tmp_path / "outbox")
     run = str(tmp_path / "nowhere")
-    outbox.add(
-        Parcel(name=name, version="1", run=run, digest="d", attestation=None, policy="strict", roots=None, alias="")
-    )
+    outbox.add(Parcel(name=name, version="1", run=run, digest="d", policy="strict", roots=None, alias=""))
     done = sync(door(tmp_path, gate, plain_server.uri, [name], outbox=outbox))
     assert (done.outcomes, done.waiting, done.exit_code) == ({"pass": 1}, 1, 11)
 

@@ -1,6 +1,7 @@
 """`register` and `gate_version` against real servers: what becomes of a version, and of what cannot be sent."""
 
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -273,10 +274,13 @@ def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signe
 ) -> None:
     monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
     names = [new_name("waiting"), new_name("waiting")]
+    tomorrow = utc_now() + datetime.timedelta(days=1)
     with mine.outbox.locked():  # another process is at it, so both verdicts wait
-        done = [registered(registry, name, mine) for name in names]
-    assert [each.run for each in done] == [done[0].run] * 2
-    assert drain(mine.outbox, registry, now=utc_now()).waiting == 0
+        first = registered(registry, names[0], mine)
+        second = register(MEMORIZING, names[1], registry, choices=mine, progress=Silent(), now=lambda: tomorrow)
+    assert first.run == second.run
+    drained = drain(mine.outbox, registry, now=tomorrow)
+    assert (drained.waiting, drained.errors) == (0, ())
     logged = heads(mine.log)
     for name in names:
         record, proof = registry.version(name, "1"), proof_of(registry, name, "1")
