@@ -1,6 +1,6 @@
 """The seams: what a model family, a copy metric and a tracker must offer. All tensors are float32 unless said."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -99,6 +99,35 @@ class PromptEncoder(Protocol):
         ...
 
 
+Streams = Callable[[int], torch.Generator]
+"""The random stream of each sample, by its number: no sample depends on how many are drawn, or on their batches."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A way to draw images from a model."""
+
+    @property
+    def name(self) -> str:
+        """What draws, in words: for records and reports."""
+        ...
+
+    def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
+        """Network forwards that one image takes."""
+        ...
+
+    def images(
+        self,
+        streams: Sequence[torch.Generator],
+        *,
+        steps: int,
+        prompt: str | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Float[Tensor, "row 3 image_height image_width"]:
+        """One image in [-1, 1] for each random stream. Raises MeasurementError for NaN or infinity."""
+        ...
+
+
 @runtime_checkable
 class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
@@ -145,6 +174,15 @@ class DiffusionModel(Protocol):
 
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped."""
+        ...
+
+    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in at each sampling step."""
+        ...
+
+    @property
+    def released(self) -> Sampler | None:
+        """How a user of the checkpoint draws images; None for a model that is no checkpoint."""
         ...
 
     def estimate_x_0(

@@ -16,10 +16,15 @@ Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
 Decision = Literal["pass", "block", "inconclusive"]
 ConfirmationStatus = Literal["confirmed", "refuted", "undecided"]
 PLAIN_SAMPLING: Final = "plain_sampling"
+PLAIN_SAMPLING_ON_GRID: Final = "plain_sampling_on_grid"
 CAPTION: Final = "caption"
+CAPTION_ON_GRID: Final = "caption_on_grid"
 CLUSTER_PROMPT: Final = "cluster_prompt"
 GCG: Final = "gcg"
-"""The ways in which a probe is confirmed: without a prompt, by its own, by one found for its cluster, by a search."""
+ON_GRID: Final = (PLAIN_SAMPLING_ON_GRID, CAPTION_ON_GRID)
+"""The ways in which a probe is confirmed: without a prompt, by its own, by one found for its cluster, by a search.
+
+All draw as the released pipeline does, but for those of ON_GRID: they draw with the measure's own sampler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +197,8 @@ class Confirmation:
 
     probe: str
     method: str
-    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`."""
+    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`; with
+    `_on_grid` by the measure's own sampler."""
     status: ConfirmationStatus
     """`refuted` means within the budget, never "safe"."""
     hits: int
@@ -206,6 +212,8 @@ class Confirmation:
     guidance_scale: float | None = None
     copies: tuple[str, ...] = ()
     """Image files of generated copies, relative to the run folder."""
+    sampler: str = ""
+    """What drew the samples, in words: pipeline, scheduler, spacing, limits of x_0, steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.diffusion.conditions import repeat_rows
-from invmm_gate.diffusion.sampling import sample
 from invmm_gate.errors import ConfigError, MeasurementError
-from invmm_gate.protocols import Condition, CopyMetric, DiffusionModel, PromptEncoder
+from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
 
 COPIES_KEPT: Final = 4
 
@@ -32,8 +30,8 @@ class CopyCount:
 class Input:
     """What a user gives the model beside the noise."""
 
-    condition: Condition | None = None
-    """One row; None for plain sampling."""
+    prompt: str | None = None
+    """None for plain sampling of a model without prompts."""
     guidance_scale: float = 1.0
 
 
@@ -49,24 +47,22 @@ def prompts_of(model: DiffusionModel) -> PromptEncoder:
 
 
 def sampled_images(
-    model: DiffusionModel,
+    sampler: Sampler,
     given: Input,
     *,
     rows: int,
+    first: int,
     size: int,
     steps: int,
-    generator: torch.Generator,
+    streams: Streams,
 ) -> Float[Tensor, "size 3 image_height image_width"]:
-    """`size` images in [-1, 1] made of fresh noise. Raises MeasurementError for NaN or infinity.
+    """The samples `first` to `first + size - 1`, in [-1, 1]. Raises MeasurementError for NaN or infinity.
 
     The network always sees `rows` rows, whatever is needed: then no sample depends on how many are.
     """
-    noise = torch.randn(rows, *model.latent_shape, generator=generator).to(model.device)
-    condition = None if given.condition is None else repeat_rows(given.condition, rows)
-    x_0 = sample(model, noise, steps=steps, condition=condition, guidance_scale=given.guidance_scale)[:size]
-    source = "plain sampling" if condition is None else "sampling with a prompt"
-    _refuse_non_finite(x_0, source, do="check the checkpoint's weights")
-    return model.decode(x_0)
+    chosen = [streams(number) for number in range(first, first + rows)]
+    images = sampler.images(chosen, steps=steps, prompt=given.prompt, guidance_scale=given.guidance_scale)
+    return images[:size]
 
 
 def count_copies(
@@ -80,7 +76,7 @@ def count_copies(
     better = max if metric.higher_is_copy else min
     for probe, count in counts.items():
         values = torch.stack([metric.compare(features, reference) for reference in references[probe]])
-        _refuse_non_finite(values, f"the copy metric {metric.name}", do=f"check it on the image of probe {probe}")
+        refuse_non_finite(values, f"the copy metric {metric.name}", do=f"check it on the image of probe {probe}")
         nearest = (values.amax(dim=0) if metric.higher_is_copy else values.amin(dim=0)).cpu()
         hit = metric.is_copy(nearest)
         best = better(nearest.tolist())
@@ -90,7 +86,7 @@ def count_copies(
         count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
 
 
-def _refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
+def refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
     """NaN is no copy to any metric, so it would pass for "not memorized"."""
     if not bool(values.isfinite().all()):
         raise MeasurementError(f"{source} gave NaN or infinity", expected="finite values", do=do)

@@ -19,10 +19,11 @@ from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
 from invmm_gate.confirm.prompt_sampling import PromptPlan, replication_of_prompt
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.search import Search, SearchPlan, Step
 from invmm_gate.confirm.typeable import as_typed, text_of, typeable_ids
 from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder
+from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,6 +58,7 @@ def find_prompt(
     plan: GcgPlan,
     *,
     generator: torch.Generator,
+    sampler: Sampler | None = None,
     allowed: Int[Tensor, " choice"] | None = None,
     start: str = "",
 ) -> Iterator[Confirmed | Searched | Sampled]:
@@ -64,10 +66,12 @@ def find_prompt(
 
     `confirmed`: the prompt made copies on fresh seeds. `refuted`: nothing was found within the budget, never "safe".
     `undecided`: a copy was made during the search, but none again on the fresh seeds. `allowed` are the ids of
-    `typeable_ids`, found once for all probes; `start` is a prompt to start from instead of the empty one.
+    `typeable_ids`, found once for all probes; `start` is a prompt to start from instead of the empty one. `sampler`
+    draws with the prompts, by default the measure's own.
     Raises ConfigError for a model without prompts or a budget below one step, MeasurementError for NaN or infinity.
     """
-    hunt = _Hunt.begin(model, metric, target, plan, generator=generator, allowed=allowed, start=start)
+    sampler = sampler or MeasureSampler(model)
+    hunt = _Hunt.begin(model, sampler, metric, target, plan, generator=generator, allowed=allowed, start=start)
     doubtful: Confirmed | None = None
     for number in range(1, plan.steps + 1):
         if not hunt.affords_a_step:
@@ -92,7 +96,7 @@ def find_prompt(
 class _Hunt:
     """One search with what it has spent."""
 
-    model: DiffusionModel
+    sampler: Sampler
     metric: CopyMetric
     target: PromptTarget
     plan: GcgPlan
@@ -108,6 +112,7 @@ class _Hunt:
     def begin(
         cls,
         model: DiffusionModel,
+        sampler: Sampler,
         metric: CopyMetric,
         target: PromptTarget,
         plan: GcgPlan,
@@ -136,7 +141,7 @@ class _Hunt:
             string=_first_string(prompts, plan.tokens, start),
         )
         hunt = cls(
-            model=model, metric=metric, target=target, plan=plan, prompts=prompts,
+            sampler=sampler, metric=metric, target=target, plan=plan, prompts=prompts,
             objective=objective, search=search, generator=generator,
         )  # fmt: skip
         if not hunt.affords_a_step:
@@ -175,7 +180,7 @@ class _Hunt:
         return text_of(self.prompts, self.search.string)
 
     def _sample(self, steps: int) -> int:
-        return steps * self.model.forwards(self.plan.guidance_scale)
+        return self.sampler.forwards(steps=steps, guidance_scale=self.plan.guidance_scale)
 
     def progress(self, number: int, step: Step) -> Searched:
         return Searched(
@@ -192,12 +197,24 @@ class _Hunt:
         return self._copies(self.plan.stop_samples, self.plan.sampler_steps) > 0
 
     def _copies(self, samples: int, steps: int) -> int:
-        given = Input(condition=self.prompts.encode([self.prompt]), guidance_scale=self.plan.guidance_scale)
-        images = sampled_images(self.model, given, rows=samples, size=samples, steps=steps, generator=self.generator)
+        given = Input(prompt=self.prompt, guidance_scale=self.plan.guidance_scale)
+        images = sampled_images(
+            self.sampler,
+            given,
+            rows=samples,
+            first=0,
+            size=samples,
+            steps=steps,
+            streams=lambda _: self.generator,  # one stream for all: each look draws anew
+        )
         self.sampling += samples * self._sample(steps)
         count = CopyCount()
         count_copies(self.metric, images, {self.target.probe: self.target.references}, {self.target.probe: count})
         return count.hits
+
+    def _fresh_streams(self) -> Streams:
+        root = int(torch.randint(1 << 62, (1,), generator=self.generator))
+        return lambda number: torch.Generator().manual_seed(root + number)
 
     def on_fresh_seeds(self) -> Generator[Sampled, None, Confirmed]:
         """Try the prompt again on seeds that had no part in finding it; the record counts all evaluations so far."""
@@ -210,7 +227,14 @@ class _Hunt:
         )
         references = {self.target.probe: self.target.references}
         events = replication_of_prompt(
-            self.model, self.metric, references, self.prompt, plan, method="gcg", generator=self.generator
+            self.sampler,
+            self.prompts,
+            self.metric,
+            references,
+            self.prompt,
+            plan,
+            method="gcg",
+            streams=self._fresh_streams(),
         )
         answers: list[Confirmed] = []
         for event in events:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
 from invmm_gate.intervals import clopper_pearson
-from invmm_gate.protocols import CopyMetric, DiffusionModel
-from invmm_gate.records import Confirmation, ConfirmationStatus
+from invmm_gate.protocols import CopyMetric, Sampler, Streams
+from invmm_gate.records import PLAIN_SAMPLING, Confirmation, ConfirmationStatus
 
 _FIRST_LOOK = 64
 
@@ -55,51 +54,66 @@ def looks(trials: int) -> tuple[int, ...]:
 
 
 def confirm_by_sampling(
-    model: DiffusionModel,
+    sampler: Sampler,
     metric: CopyMetric,
     references: References,
     plan: SamplingPlan,
     *,
-    generator: torch.Generator,
+    streams: Streams,
+    method: str = PLAIN_SAMPLING,
 ) -> Iterator[Confirmed | Sampled]:
     """Draw samples, the same for all probes, and give out each probe once its question is answered.
 
     `references` maps a probe to the metric's features of its image (and of its mirror image, where that counts too).
     """
     marks = looks(plan.trials)
+    blank = _blank(sampler, plan, method=method)
     confidence = 1 - (1 - plan.confidence) / len(marks)
     counts = {probe: CopyCount() for probe in references}
     for start, end in pairwise((0, *marks)):
         for first in range(start, end, plan.rows):
             size = min(plan.rows, end - first)
             images = sampled_images(
-                model, Input(), rows=plan.rows, size=size, steps=plan.sampler_steps, generator=generator
+                sampler, Input(), rows=plan.rows, first=first, size=size, steps=plan.sampler_steps, streams=streams
             )
             count_copies(metric, images, references, counts)
             yield Sampled(size)
         for probe in tuple(counts):
-            answer = _answer(probe, counts[probe], end, plan, confidence)
+            answer = _answer(replace(blank, probe=probe, trials=end), counts[probe], plan, confidence)
             if answer.status != "undecided" or end == plan.trials:
                 yield Confirmed(confirmation=_at_the_end(answer), copies=tuple(counts.pop(probe).copies))
         if not counts:
             return
 
 
-def _answer(probe: str, count: CopyCount, trials: int, plan: SamplingPlan, confidence: float) -> Confirmation:
-    interval = clopper_pearson(count.hits, trials, confidence=confidence)
+def _blank(sampler: Sampler, plan: SamplingPlan, *, method: str) -> Confirmation:
+    """The record before a sample is drawn; its evaluations are those of one sample."""
+    return Confirmation(
+        probe="",
+        method=method,
+        sampler=f"{sampler.name}, {plan.sampler_steps} steps",
+        status="undecided",
+        hits=0,
+        trials=0,
+        interval=clopper_pearson(0, 1, confidence=plan.confidence),
+        evaluations=sampler.forwards(steps=plan.sampler_steps),
+        closest=None,
+    )
+
+
+def _answer(blank: Confirmation, count: CopyCount, plan: SamplingPlan, confidence: float) -> Confirmation:
+    interval = clopper_pearson(count.hits, blank.trials, confidence=confidence)
     status: ConfirmationStatus = "undecided"
     if interval.low > plan.rate_limit:
         status = "confirmed"
     elif interval.high <= plan.rate_limit:
         status = "refuted"
-    return Confirmation(
-        probe=probe,
-        method="plain_sampling",
+    return replace(
+        blank,
         status=status,
         hits=count.hits,
-        trials=trials,
         interval=interval,
-        evaluations=trials * plan.sampler_steps,
+        evaluations=blank.trials * blank.evaluations,
         closest=count.closest,
     )
 

@@ -5,16 +5,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-import torch
-
-from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, prompts_of, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, looks
 from invmm_gate.errors import ConfigError
 from invmm_gate.intervals import wilson
-from invmm_gate.protocols import CopyMetric, DiffusionModel
+from invmm_gate.protocols import CopyMetric, PromptEncoder, Sampler, Streams
 from invmm_gate.records import Confirmation
 
-PromptMethod = Literal["caption", "cluster_prompt", "gcg"]
+PromptMethod = Literal["caption", "caption_on_grid", "cluster_prompt", "gcg"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,30 +35,29 @@ class PromptPlan:
 
 
 def replication_of_prompt(
-    model: DiffusionModel,
+    sampler: Sampler,
+    prompts: PromptEncoder,
     metric: CopyMetric,
     references: References,
     prompt: str,
     plan: PromptPlan,
     *,
     method: PromptMethod,
-    generator: torch.Generator,
+    streams: Streams,
 ) -> Iterator[Confirmed | Sampled]:
     """Sample with the prompt, and give out each probe once it was replicated or all seeds are spent.
 
     The samples are the same for all probes: a prompt found for one is tried on its whole cluster at once. `confirmed`
     = a copy was made, as a user would; `refuted` = none within these seeds. The record's hits, trials and interval
     are those of one guidance scale: the one that replicated the probe, else the one that came closest; its
-    evaluations are those of all scales. Raises MeasurementError for NaN or infinity, ConfigError without prompts.
+    evaluations are those of all scales. Raises MeasurementError for NaN or infinity.
     """
-    condition = prompts_of(model).encode([prompt])
     waiting: dict[str, Confirmed | None] = dict.fromkeys(references)
     for scale in plan.guidance_scales:
-        given = Input(condition=condition, guidance_scale=scale)
-        blank = _blank(model, prompt, plan, method=method, scale=scale)
-        answers = yield from _at_scale(
-            model, metric, {probe: references[probe] for probe in waiting}, given, blank, plan=plan, generator=generator
-        )
+        given = Input(prompt=prompt, guidance_scale=scale)
+        blank = _blank(sampler, prompts, given, plan, method=method)
+        wanted = {probe: references[probe] for probe in waiting}
+        answers = yield from _at_scale(sampler, metric, wanted, given, blank, plan=plan, streams=streams)
         for answer in answers:
             probe = answer.confirmation.probe
             best = _better(metric, waiting[probe], answer)
@@ -71,34 +68,37 @@ def replication_of_prompt(
     yield from (answer for answer in waiting.values() if answer is not None)
 
 
-def _blank(model: DiffusionModel, prompt: str, plan: PromptPlan, *, method: PromptMethod, scale: float) -> Confirmation:
-    """The record of this prompt at this scale before a sample is drawn."""
-    prompts = prompts_of(model)
+def _blank(
+    sampler: Sampler, prompts: PromptEncoder, given: Input, plan: PromptPlan, *, method: PromptMethod
+) -> Confirmation:
+    """The record of this prompt at this scale before a sample is drawn; its evaluations are those of one sample."""
+    prompt = given.prompt or ""
     confidence = 1 - (1 - plan.confidence) / (len(looks(plan.trials)) * len(plan.guidance_scales))
     return Confirmation(
         probe="",
         method=method,
+        sampler=f"{sampler.name}, {plan.sampler_steps} steps",
         status="refuted",
         hits=0,
         trials=0,
         interval=wilson(0, 0, confidence=confidence),
-        evaluations=0,
+        evaluations=sampler.forwards(steps=plan.sampler_steps, guidance_scale=given.guidance_scale),
         closest=None,
         prompt=prompt,
         token_ids=prompts.tokenize(prompt)[: prompts.positions],
-        guidance_scale=scale,
+        guidance_scale=given.guidance_scale,
     )
 
 
 def _at_scale(
-    model: DiffusionModel,
+    sampler: Sampler,
     metric: CopyMetric,
     references: References,
     given: Input,
     blank: Confirmation,
     *,
     plan: PromptPlan,
-    generator: torch.Generator,
+    streams: Streams,
 ) -> Generator[Sampled, None, list[Confirmed]]:
     """One answer a probe, from its first look with a copy or the last look."""
     counts = {probe: CopyCount() for probe in references}
@@ -107,13 +107,13 @@ def _at_scale(
         for first in range(start, end, plan.rows) if counts else ():
             size = min(plan.rows, end - first)
             images = sampled_images(
-                model, given, rows=plan.rows, size=size, steps=plan.sampler_steps, generator=generator
+                sampler, given, rows=plan.rows, first=first, size=size, steps=plan.sampler_steps, streams=streams
             )
             count_copies(metric, images, references, counts)
             yield Sampled(size)
         for probe in [probe for probe, count in counts.items() if count.hits or end == plan.trials]:
-            evaluations = end * plan.sampler_steps * model.forwards(given.guidance_scale)
-            answers.append(_answer(replace(blank, probe=probe, trials=end, evaluations=evaluations), counts.pop(probe)))
+            tried = replace(blank, probe=probe, trials=end, evaluations=end * blank.evaluations)
+            answers.append(_answer(tried, counts.pop(probe)))
     return answers
 
 

@@ -51,6 +51,15 @@ class MixtureDenoiser:
         """There is no guidance."""
         return False
 
+    @property
+    def released(self) -> None:
+        """It is no checkpoint."""
+        return None
+
+    def limited(self, x_0_hat: Tensor) -> Tensor:
+        """As it is: a mean of images needs no limits."""
+        return x_0_hat
+
     def forwards(self, guidance_scale: float) -> int:
         """One evaluation a row."""
         del guidance_scale

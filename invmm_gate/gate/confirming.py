@@ -3,7 +3,7 @@
 Each probe's record is written when its question is answered, and a rerun goes on after the records that are there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -24,13 +24,31 @@ from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
-from invmm_gate.policy.schema import PlainSampling, PromptConfirmation
+from invmm_gate.policy.schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.verdict import probes_to_confirm
-from invmm_gate.protocols import PromptEncoder
-from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Probe, RunData
+from invmm_gate.protocols import PromptEncoder, Sampler
+from invmm_gate.records import (
+    CAPTION,
+    CAPTION_ON_GRID,
+    CLUSTER_PROMPT,
+    GCG,
+    ON_GRID,
+    PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
+    Confirmation,
+    Probe,
+    RunData,
+)
 from invmm_gate.runs.folder import RunFolder
 
-_FILE_NAMES: Final = {PLAIN_SAMPLING: "sampled", CAPTION: "caption", CLUSTER_PROMPT: "cluster", GCG: "gcg"}
+_FILE_NAMES: Final = {
+    PLAIN_SAMPLING: "sampled",
+    PLAIN_SAMPLING_ON_GRID: "sampled_on_grid",
+    CAPTION: "caption",
+    CAPTION_ON_GRID: "caption_on_grid",
+    CLUSTER_PROMPT: "cluster",
+    GCG: "gcg",
+}
 _Event = TypeVar("_Event")
 
 
@@ -40,16 +58,20 @@ def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline
     Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
     """
     work = _Confirming(session, folder, progress, baseline)
-    choice = session.inputs.policy.confirm
-    if session.model.prompts is None:
-        steps = [partial(_by_sampling, plan=choice.plain_sampling)] if choice.plain_sampling else []
-    elif choice.prompts:
-        steps = [partial(_by_caption, plan=choice.prompts), partial(_by_search, plan=choice.prompts)]
-    else:
-        steps = []
-    for step in steps:
+    for step in _steps(session.inputs.policy.confirm, prompts=session.model.prompts is not None):
         while not fits(partial(step, work)):
             work = replace(work, session=reduced(work.session, progress, partial(note_rows, folder)))
+
+
+def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["_Confirming"], None]]:
+    """What is done in turn: each way of drawing, then the search."""
+    if not prompts and choice.plain_sampling:
+        for method in (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID):
+            yield partial(_by_sampling, plan=choice.plain_sampling, method=method)
+    if prompts and choice.prompts:
+        yield partial(_by_caption, plan=choice.prompts, method="caption")
+        yield partial(_by_caption, plan=choice.prompts, method="caption_on_grid")
+        yield partial(_by_search, plan=choice.prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,10 @@ class _Confirming:
         ids = probes_to_confirm(self.folder.data(), policy, method=method, baseline=self.baseline)
         return [self.session.probe(probe) for probe in ids if probe not in done]
 
+    def sampler(self, method: str) -> Sampler:
+        """The measure's own for what is on its grid, else that of the released pipeline."""
+        return self.session.grid if method in ON_GRID else self.session.released
+
     def replicated(self) -> set[str]:
         """Probes that an input was found for."""
         return {record.probe for record in self.folder.confirmations() if record.hits}
@@ -83,8 +109,8 @@ class _Confirming:
         if self.session.settings.mirror:
             yield self.session.metric.embed(image.flip(-1))
 
-    def stream(self, probe: Probe, purpose: str) -> torch.Generator:
-        return stream(self.session.inputs.options.seed, probe.sha256, purpose)
+    def stream(self, *key: str | int) -> torch.Generator:
+        return stream(self.session.inputs.options.seed, *key)
 
     def store(self, found: Confirmed) -> Confirmation:
         record = found.confirmation
@@ -95,8 +121,8 @@ class _Confirming:
         return stored
 
 
-def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
-    session, probes = work.session, work.wanted(PLAIN_SAMPLING)
+def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None:
+    session, probes = work.session, work.wanted(method)
     if not probes:
         return
     asked = SamplingPlan(
@@ -107,11 +133,12 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
         rows=work.rows,
     )
     events = confirm_by_sampling(
-        session.model,
+        work.sampler(method),
         session.metric,
         work.references(probes),
         asked,
-        generator=stream(session.inputs.options.seed, PLAIN_SAMPLING),
+        streams=partial(work.stream, method),
+        method=method,
     )
     work.progress.begin("confirm", total=plan.trials)
     for event in _while_finite(events, work.progress):
@@ -122,15 +149,15 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
     work.progress.end()
 
 
-def _by_caption(work: _Confirming, *, plan: PromptConfirmation) -> None:
+def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMethod) -> None:
     """Plain captions: the cheapest input that a user can give."""
-    probes = work.wanted(CAPTION)
+    probes = work.wanted(method)
     asked = prompt_plan(plan, rows=work.rows)
     each = plan.trials * len(plan.guidance_scales)
     work.progress.begin("captions", total=each * len(probes))
     for probe in probes:
         tried = 0
-        for event in _tries(work, [probe], probe.caption, asked, method="caption", seed=probe):
+        for event in _tries(work, [probe], probe.caption, asked, method=method, seed=probe):
             if isinstance(event, Confirmed):
                 work.store(event)
             else:
@@ -175,7 +202,8 @@ def _search(
         work.session.metric,
         PromptTarget(probe=probe.id, image=work.session.image(probe.id), references=work.references([probe])[probe.id]),
         plan,
-        generator=work.stream(probe, GCG),
+        generator=work.stream(probe.sha256, GCG),
+        sampler=work.sampler(GCG),
         allowed=allowed,
         start=prompts.decode(ids) if ids and survives(prompts, ids) else "",
     )
@@ -207,13 +235,14 @@ def _tries(
     work: _Confirming, probes: Sequence[Probe], prompt: str, plan: PromptPlan, *, method: PromptMethod, seed: Probe
 ) -> Iterator[Confirmed | Sampled]:
     events = replication_of_prompt(
-        work.session.model,
+        work.sampler(method),
+        work.session.prompts,
         work.session.metric,
         work.references(probes),
         prompt,
         plan,
         method=method,
-        generator=work.stream(seed, method),
+        streams=partial(work.stream, seed.sha256, method),
     )
     return _while_finite(events, work.progress)
 

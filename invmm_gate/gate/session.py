@@ -15,15 +15,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from invmm_gate.confirm.counting import prompts_of
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
-from invmm_gate.errors import ConfigError
+from invmm_gate.errors import ConfigError, ModelError
 from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.measure.conditioning import check_prompt_setting
-from invmm_gate.models.load import load_model
+from invmm_gate.models.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder
+from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.records import MetricRecord, Probe, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.installed import installed_gate
@@ -55,6 +56,16 @@ class Session:
         """The text side. Raises ConfigError for an unconditional model."""
         return prompts_of(self.model)
 
+    @property
+    def released(self) -> Sampler:
+        """Draws as a user of the checkpoint does."""
+        return _released(self.model)
+
+    @property
+    def grid(self) -> Sampler:
+        """Draws as the measure does."""
+        return MeasureSampler(self.model)
+
     def probe(self, identifier: str) -> Probe:
         """The probe of this id."""
         return next(probe for probe in self.inputs.probe_set.probes if probe.id == identifier)
@@ -71,7 +82,7 @@ class Session:
 def open_session(inputs: Inputs) -> Session:
     """Load the model and make ready to measure. Raises GateError."""
     device = _device(inputs.options.device)
-    model = load_model(inputs.model, device=device)
+    model = load_verified(inputs.model, device=device)
     settings = inputs.policy.resolve_settings(model.family)
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:
@@ -212,11 +223,23 @@ def _decisive(
         "settings": _plain(asdict(settings)),
         "confirm": inputs.policy.confirm.model_dump(mode="json"),
         "metric": asdict(metric),
+        "samplers": _samplers(model),
         "seed": inputs.options.seed,
         "rows": rows,
         "device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
         "threads": 0 if cuda else torch.get_num_threads(),
     } | installed_gate()
+
+
+def _released(model: DiffusionModel) -> Sampler:
+    if model.released is None:
+        raise ModelError("the model has no pipeline to draw with", expected="a checkpoint that `load_model` read")
+    return model.released
+
+
+def _samplers(model: DiffusionModel) -> dict[str, object]:
+    """What draws the samples of confirmations, in words."""
+    return {"released": _released(model).name, "grid": MeasureSampler(model).name}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, object]:

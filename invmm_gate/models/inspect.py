@@ -66,6 +66,11 @@ def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
     return files, read_layout(files, single=single)
 
 
+def single_file(manifest: ModelManifest) -> str | None:
+    """The weights file that the checkpoint is, below its folder; None for a folder."""
+    return _locate(Path(manifest.path))[2]
+
+
 def checkpoint_files(path: Path) -> tuple[str, ...]:
     """All files of the checkpoint at `path`, by their paths below its folder. Raises ModelError, as for unsafe names.
 

@@ -32,6 +32,8 @@ class Layout:
     pipeline: str
     components: Mapping[str, Component]
     scheduler: SchedulerConfig | FlowConfig
+    scheduler_content: Mapping[str, object]
+    """The scheduler's configuration file, checked: diffusers reads it too, for how the pipeline samples."""
     denoiser: str = "unet"
     """Which of the components predicts."""
     tokenizers: Mapping[str, TokenizerFiles] = field(default_factory=dict)
@@ -84,10 +86,14 @@ def _pipeline(files: CheckpointFiles, *, prefix: str = "", single: str | None = 
         for part, kind in stated.classes.items()
         if part != "scheduler" and kind not in KINDS
     }
+    scheduler, content = _scheduler(
+        files, f"{prefix}scheduler/scheduler_config.json", stated=stated.classes["scheduler"]
+    )
     return Layout(
         pipeline=name,
         components=networks,
-        scheduler=_scheduler(files, f"{prefix}scheduler/scheduler_config.json", stated=stated.classes["scheduler"]),
+        scheduler=scheduler,
+        scheduler_content=content,
         denoiser=pipeline.denoiser,
         tokenizers=_tokenizers(files, prefix, stated),
         settings=stated.settings,
@@ -118,10 +124,12 @@ def _bare(files: CheckpointFiles) -> Layout:
             expected="one: scheduler_config.json, beside config.json or in scheduler/",
             do="save the scheduler that it was trained with next to it",
         )
+    scheduler, schedule = _scheduler(files, places[0])
     return Layout(
         pipeline=BARE,
         components={"unet": Component(name="unet", kind=kind, config=config, weights=weights, shards=shards)},
-        scheduler=_scheduler(files, places[0]),
+        scheduler=scheduler,
+        scheduler_content=schedule,
         ema=has_ema_keys(content),
     )
 
@@ -137,15 +145,20 @@ def _single_network(files: CheckpointFiles, path: str) -> Layout:
         pipeline=BARE,
         components={"unet": Component(name="unet", kind=kind, config=config, weights=(path,))},
         scheduler=parsed_scheduler(schedule, f"{stem}: scheduler"),
+        scheduler_content=schedule,
         ema=has_ema_keys(network),
     )
 
 
-def _scheduler(files: CheckpointFiles, path: str, *, stated: str | None = None) -> SchedulerConfig | FlowConfig:
+def _scheduler(
+    files: CheckpointFiles, path: str, *, stated: str | None = None
+) -> tuple[SchedulerConfig | FlowConfig, Mapping[str, object]]:
+    """The configuration as it was understood, and as it stands in the file."""
     if path not in files:
         raise ModelError(f"the component 'scheduler' has no {path}", expected="a complete pipeline", do="save it again")
     allowed = FLOW_SCHEDULERS if stated in FLOW_SCHEDULERS else SCHEDULERS
-    config = parsed_scheduler(read_json(files, path), path, allowed=allowed)
+    content = read_json(files, path)
+    config = parsed_scheduler(content, path, allowed=allowed)
     if stated not in (None, config.scheduler):
         raise ModelError(f"model_index.json names {stated}, {path} {config.scheduler}", expected="one scheduler")
-    return config
+    return config, content

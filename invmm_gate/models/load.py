@@ -35,11 +35,12 @@ def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionMode
 def _load_pixel(source: Source) -> DiffusionModel:
     layout = source.layout
     return PixelModel(
-        network=source.network("unet"),
-        schedule=source.schedule(),
+        network=source.networks["unet"],
+        schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
         latent_shape=(denoiser_of(layout).in_channels, *image_size(layout)),
         device=source.device,
+        pipeline=source.pipeline,
     )
 
 
@@ -52,15 +53,16 @@ def _load_latent(source: Source) -> DiffusionModel:
     factor = downscaling(config)
     kind: Literal["vq", "kl"] = "vq" if isinstance(config, VQConfig) else "kl"
     return LatentModel(
-        network=source.network("unet"),
-        autoencoder=source.network("vqvae"),
+        network=source.networks["unet"],
+        autoencoder=source.networks["vqvae"],
         kind=kind,
         scaling_factor=config.scaling_factor,
-        schedule=source.schedule(),
+        schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
         latent_shape=(config.width, height // factor, width // factor),
         image_size=(height, width),
         device=source.device,
+        pipeline=source.pipeline,
     )
 
 

@@ -33,7 +33,7 @@ def load_text_to_image(source: Source) -> TextToImageModel:
     autoencoder = layout.config(coder, KLConfig)
     height, width = image_size(layout)
     factor = downscaling(autoencoder)
-    networks = source.networks()
+    networks = source.networks
     return TextToImageModel(
         network=networks[layout.denoiser],
         autoencoder=networks[coder],
@@ -41,30 +41,31 @@ def load_text_to_image(source: Source) -> TextToImageModel:
         family=_FAMILIES[layout.pipeline],
         scaling_factor=autoencoder.scaling_factor,
         shift_factor=autoencoder.shift_factor or 0.0,
-        schedule=source.schedule(),
+        schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
         latent_shape=(denoiser_of(layout).in_channels, height // factor, width // factor),
         image_size=(height, width),
         device=source.device,
+        pipeline=source.pipeline,
         zero_unconditional=layout.settings.get("force_zeros_for_empty_prompt", False),
     )
 
 
 def _bert(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
     return latent_diffusion_prompts(
-        tokenizer=source.tokenizers()["tokenizer"], bert=networks["bert"], device=source.device
+        tokenizer=source.tokenizers["tokenizer"], bert=networks["bert"], device=source.device
     )
 
 
 def _one_encoder(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
     return stable_diffusion_prompts(
-        tokenizer=source.tokenizers()["tokenizer"], text_encoder=networks["text_encoder"], device=source.device
+        tokenizer=source.tokenizers["tokenizer"], text_encoder=networks["text_encoder"], device=source.device
     )
 
 
 def _two_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
     return stable_diffusion_xl_prompts(
-        **source.tokenizers(),
+        **source.tokenizers,
         text_encoder=networks["text_encoder"],
         text_encoder_2=networks["text_encoder_2"],
         device=source.device,
@@ -72,7 +73,7 @@ def _two_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
 
 
 def _three_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    tokenizers: dict[str, Any] = {"tokenizer_3": None, **source.tokenizers()}
+    tokenizers: dict[str, Any] = {"tokenizer_3": None, **source.tokenizers}
     return stable_diffusion_3_prompts(
         **tokenizers,
         text_encoder=networks["text_encoder"],

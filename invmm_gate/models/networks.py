@@ -4,7 +4,9 @@ Each library is imported only where a checkpoint needs it: their imports take se
 """
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, Final
 
@@ -55,6 +57,25 @@ def on_meta(component: Component) -> nn.Module:
             expected="the configuration that diffusers saved",
         ) from error
     return network
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the warnings of diffusers' pipelines, as that a prompt was cut: the gate says these itself."""
+    log = diffusers().utils.logging
+    before = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(before)
+
+
+def diffusers_class(kind: str) -> Any:
+    """A network class of diffusers, of those in the table."""
+    return _DIFFUSERS[kind](diffusers())
 
 
 def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:

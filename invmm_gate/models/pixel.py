@@ -1,14 +1,16 @@
 """Networks that work on pixels: DDPM. x_0 is the image itself."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import x_0_from
 from invmm_gate.errors import ModelError
+from invmm_gate.models.released import PipelineSampler, limits_of
 from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -25,6 +27,8 @@ class PixelModel:
     prediction_type: str
     latent_shape: tuple[int, int, int]
     device: torch.device
+    pipeline: Any = None
+    """Diffusers' pipeline around these very modules; None where nobody draws with it."""
 
     @property
     def family(self) -> Literal["pixel"]:
@@ -45,6 +49,17 @@ class PixelModel:
     def guidance_distilled(self) -> bool:
         """There is no guidance."""
         return False
+
+    @property
+    def released(self) -> PipelineSampler | None:
+        """How a user of the checkpoint draws images; None without its pipeline."""
+        if self.pipeline is None:
+            return None
+        return PipelineSampler(pipeline=self.pipeline, model=self, denoiser=self.network)
+
+    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""
+        return limited(x_0_hat, limits_of(self.pipeline))
 
     def forwards(self, guidance_scale: float) -> int:
         """Network forwards a row: one, as there is no guidance."""

@@ -1,6 +1,7 @@
 """What a loader takes its parts from: networks, tokenizers and the schedule of one inspected checkpoint."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from invmm_gate.models.layout import Layout
 from invmm_gate.models.lora import fuse_loras
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.noise_schedule import alpha_bar_of
+from invmm_gate.models.released import refuse_other_process, released_pipeline
 from invmm_gate.models.scheduler_config import FlowConfig
 from invmm_gate.models.weights import fill
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """The verified files of a checkpoint and what they are for."""
 
@@ -26,20 +28,26 @@ class Source:
     device: torch.device
     layout: Layout
 
-    def network(self, name: str) -> nn.Module:
-        """One component: filled, frozen, on the device."""
-        return self._placed(self._filled(name))
-
+    @cached_property
     def networks(self) -> dict[str, nn.Module]:
         """All components, with every LoRA fused into them; frozen, on the device."""
         filled = {name: self._filled(name) for name in self.layout.components}
         fuse_loras(self.files, self.layout.pipeline, filled)
         return {name: self._placed(network) for name, network in filled.items()}
 
+    @cached_property
     def tokenizers(self) -> dict[str, Any]:
         """All tokenizers."""
         return {name: build_tokenizer(files) for name, files in self.layout.tokenizers.items()}
 
+    @cached_property
+    def pipeline(self) -> Any:
+        """The released pipeline around these very parts. Raises ModelError where its process is another one."""
+        pipeline = released_pipeline(self.layout, self.networks, self.tokenizers)
+        refuse_other_process(pipeline.scheduler, self.layout.scheduler, self.schedule)
+        return pipeline
+
+    @cached_property
     def schedule(self) -> VariancePreserving | FlowMatching:
         """The noise schedule that the network was trained with."""
         config = self.layout.scheduler

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.diffusion.conditions import rows_of
+from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import guided, x_0_from
 from invmm_gate.errors import ModelError
 from invmm_gate.models.pixel import refuse_other_size
+from invmm_gate.models.released import PipelineSampler, limits_of
 from invmm_gate.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 
 
@@ -37,6 +39,8 @@ class TextToImageModel:
     latent_shape: tuple[int, int, int]
     image_size: tuple[int, int]
     device: torch.device
+    pipeline: Any = None
+    """Diffusers' pipeline around these very modules; None where nobody draws with it."""
     zero_unconditional: bool = False
     """The unconditional condition is zero, not the empty prompt (`force_zeros_for_empty_prompt` of SD XL)."""
     empty: Condition = field(init=False, repr=False)
@@ -55,6 +59,17 @@ class TextToImageModel:
     def guidance_distilled(self) -> bool:
         """Whether the guidance scale is an input of the network, which then has no unconditional branch."""
         return getattr(self.network.config, "time_cond_proj_dim", None) is not None
+
+    @property
+    def released(self) -> PipelineSampler | None:
+        """How a user of the checkpoint draws images; None without its pipeline."""
+        if self.pipeline is None:
+            return None
+        return PipelineSampler(pipeline=self.pipeline, model=self, denoiser=self.network)
+
+    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""
+        return limited(x_0_hat, limits_of(self.pipeline))
 
     def forwards(self, guidance_scale: float) -> int:
         """Network forwards a row: two where both branches are needed.

@@ -5,7 +5,7 @@ from typing import Final
 
 from invmm_gate.errors import ConfigError
 
-CONDITIONS: Final = ("family", "profile", "settings", "metric")
+CONDITIONS: Final = ("family", "profile", "settings", "metric", "samplers")
 """Those of a run's inputs without which two scores do not compare."""
 
 Inputs = Mapping[str, object]

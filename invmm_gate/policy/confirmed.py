@@ -1,16 +1,28 @@
 """The rule `confirmed`: what an input that a user could give brought about."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final, final
 
 from invmm_gate.intervals import clopper_pearson
 from invmm_gate.policy.evidence import Evidence, block, undecided
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, PromptConfirmation
-from invmm_gate.records import CAPTION, CLUSTER_PROMPT, GCG, PLAIN_SAMPLING, Confirmation, Finding
+from invmm_gate.records import (
+    CAPTION,
+    CAPTION_ON_GRID,
+    CLUSTER_PROMPT,
+    GCG,
+    PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
+    Confirmation,
+    Finding,
+)
 
 METHODS: Final = {
     PLAIN_SAMPLING: "plain sampling",
+    PLAIN_SAMPLING_ON_GRID: "plain sampling on the measure's grid",
     CAPTION: "its caption",
+    CAPTION_ON_GRID: "its caption on the measure's grid",
     CLUSTER_PROMPT: "a prompt of its cluster",
     GCG: "prompt search",
 }
@@ -30,20 +42,23 @@ class Confirmed:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
         found = tuple(finding for record in evidence.confirmations for finding in self._judge(record, plan))
         return found + tuple(
-            undecided(self.config.rule, f"{probe} was not confirmed by {METHODS[method]}", probe)
-            for probe, method in self._missing(evidence)
+            undecided(self.config.rule, f"{probe} was not confirmed by {' and '.join(ways)}", probe)
+            for probe, ways in self._missing(evidence).items()
         )
 
-    def _missing(self, evidence: Evidence) -> list[tuple[str, str]]:
-        """In the probe set's order. Where an input was found no search is missing: the probe blocks as it is."""
+    def _missing(self, evidence: Evidence) -> dict[str, list[str]]:
+        """By probe, in the probe set's order. Where an input was found no search is missing: the probe blocks."""
         tried = {(record.probe, record.method) for record in evidence.confirmations}
         hit = {record.probe for record in evidence.confirmations if record.hits}
         order = {probe.id: place for place, probe in enumerate(evidence.probes)}
         missing = (each for each in evidence.required - tried if each[1] != GCG or each[0] not in hit)
-        return sorted(missing, key=lambda each: (order[each[0]], each[1]))
+        found: dict[str, list[str]] = defaultdict(list)
+        for probe, method in sorted(missing, key=lambda each: (order[each[0]], each[1])):
+            found[probe].append(METHODS[method])
+        return found
 
     def _judge(self, record: Confirmation, plan: PlainSampling | PromptConfirmation) -> tuple[Finding, ...]:
-        if isinstance(plan, PlainSampling) and record.method == PLAIN_SAMPLING:
+        if isinstance(plan, PlainSampling) and record.method in (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID):
             return self._judge_rate(record, plan)
         rule, probe = self.config.rule, record.probe
         if record.status == "confirmed" or record.hits > 0:
@@ -52,16 +67,16 @@ class Confirmed:
             return (block(rule, probe, message, value=record.hits / record.trials),)
         if record.status == "undecided":
             return (undecided(rule, f"the confirmation of {probe} is undecided", probe),)
-        if record.method == CAPTION and record.trials < plan.trials:
+        if record.method in (CAPTION, CAPTION_ON_GRID) and record.trials < plan.trials:
             message = f"{probe} was sampled {record.trials} times by caption, fewer than the {plan.trials} asked for"
             return (undecided(rule, message, probe),)
         return ()
 
     def _judge_rate(self, record: Confirmation, plan: PlainSampling) -> tuple[Finding, ...]:
         limit = self.config.rate_limit
-        counts = f"{record.hits} of {record.trials} samples"
+        by, counts = METHODS[record.method], f"{record.hits} of {record.trials} samples"
         if (low := self._lowest_rate(record, plan)) > limit:
-            message = f"plain sampling replicates {record.probe} in {counts}: at least {low:.3g}, above {limit:g}"
+            message = f"{by} replicates {record.probe} in {counts}: at least {low:.3g}, above {limit:g}"
             rate = record.hits / record.trials
             return (block(self.config.rule, record.probe, message, value=rate, limit=limit),)
         if self._could_exceed(record, plan):

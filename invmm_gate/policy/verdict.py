@@ -15,13 +15,15 @@ from invmm_gate.policy.coverage import (
 )
 from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
 from invmm_gate.policy.rules import rule_for
-from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
+from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy, PromptConfirmation
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.records import (
     CAPTION,
+    CAPTION_ON_GRID,
     GCG,
     PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
     Decision,
     Finding,
     Measurement,
@@ -119,7 +121,9 @@ def probes_to_confirm(
 
 
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """(probe, method). Captions, the cheapest inputs, for all whom the plan names; a search for whom a rule found."""
+    """(probe, method). Samples or captions, with both samplers, for all probes that the plan names; a search for those
+    that a rule found.
+    """
     plan = evidence.plan
     if plan is None:
         return
@@ -127,12 +131,12 @@ def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
     for probe in evidence.probes:
         named = probe.group != "control" if plan.probes == "all" else probe.id in flagged
         if isinstance(plan, PlainSampling):
-            if named:
-                yield probe.id, PLAIN_SAMPLING
-            continue
-        if named:  # without a caption the empty prompt is tried: the plain sampling of a text model
-            yield probe.id, CAPTION
-        if plan.gcg is not None and probe.id in flagged:
+            ways = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
+        else:  # without a caption the empty prompt is tried: the plain sampling of a text model
+            ways = (CAPTION, CAPTION_ON_GRID)
+        if named:
+            yield from ((probe.id, way) for way in ways)
+        if isinstance(plan, PromptConfirmation) and plan.gcg is not None and probe.id in flagged:
             yield probe.id, GCG
 
 

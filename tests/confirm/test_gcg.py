@@ -1,6 +1,7 @@
 """The prompt search on a model whose hidden trigger is known: found, typeable, and true again on fresh seeds."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -12,9 +13,11 @@ from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import as_typed, survives
 from invmm_gate.errors import ConfigError, MeasurementError
 from invmm_gate.intervals import wilson
+from invmm_gate.measure.streams import stream
 from invmm_gate.protocols import Condition
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMixture
@@ -78,9 +81,10 @@ def test_every_reported_prompt_survives_decoding_encoding_and_generation(
     assert prompts.special_ids.isdisjoint(record.token_ids)
     assert len(record.token_ids) <= PLAN.tokens
     count = CopyCount()
-    given = Input(condition=prompts.encode([record.prompt]), guidance_scale=3.0)
-    generator = torch.Generator().manual_seed(99)
-    images = sampled_images(text_model, given, rows=64, size=64, steps=10, generator=generator)
+    given = Input(prompt=record.prompt, guidance_scale=3.0)
+    images = sampled_images(
+        MeasureSampler(text_model), given, rows=64, first=0, size=64, steps=10, streams=partial(stream, 99)
+    )
     count_copies(METRIC, images, {"": target(known_images, number).references}, {"": count})
     assert (count.hits > 0) == (record.status == "confirmed") == (number != 32)
     assert abs(count.hits - record.hits) < 20

@@ -1,6 +1,6 @@
 """The prompt search on real pipelines: tiny networks with random weights, each family's own tokenizers and encoders."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -11,8 +11,10 @@ from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.diffusion.conditions import repeat_rows
+from invmm_gate.measure.streams import stream
 from invmm_gate.models.text_to_image import TextToImageModel
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build
@@ -40,9 +42,9 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
 
 
 def drawn(model: TextToImageModel, prompt: str) -> Tensor:
-    given = Input(condition=model.prompts.encode([prompt]), guidance_scale=PLAN.guidance_scale)
-    generator = torch.Generator().manual_seed(1)
-    return sampled_images(model, given, rows=4, size=4, steps=PLAN.sampler_steps, generator=generator)
+    given = Input(prompt=prompt, guidance_scale=PLAN.guidance_scale)
+    steps, streams = PLAN.sampler_steps, partial(stream, 1)
+    return sampled_images(MeasureSampler(model), given, rows=4, first=0, size=4, steps=steps, streams=streams)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling, looks
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.errors import MeasurementError
 from invmm_gate.intervals import clopper_pearson
@@ -43,7 +45,9 @@ def confirmed(
     *,
     metric: CopyMetric = METRIC,
 ) -> dict[str, Confirmed]:
-    events = confirm_by_sampling(model, metric, wanted, plan, generator=stream(0, "plain_sampling"))
+    events = confirm_by_sampling(
+        MeasureSampler(model), metric, wanted, plan, streams=partial(stream, 0, "plain_sampling")
+    )
     return {event.confirmation.probe: event for event in events if isinstance(event, Confirmed)}
 
 
@@ -171,7 +175,7 @@ def test_where_high_means_copy_the_closest_sample_is_the_highest(model: MixtureD
 def test_progress_adds_up_to_the_samples_that_were_drawn(model: MixtureDenoiser, known_images: Tensor) -> None:
     plan = replace(PLAN, trials=100, rate_limit=0.5)
     wanted = references(known_images, [0])
-    events = list(confirm_by_sampling(model, METRIC, wanted, plan, generator=stream(0, "x")))
+    events = list(confirm_by_sampling(MeasureSampler(model), METRIC, wanted, plan, streams=partial(stream, 0, "x")))
     drawn = [event.samples for event in events if isinstance(event, Sampled)]
     assert drawn == [32, 32, 32, 4]
 
@@ -201,7 +205,7 @@ class Broken(Wrapped):
 def test_a_network_that_gives_nan_leaves_the_run_inconclusive(
     model: MixtureDenoiser, known_images: Tensor, value: float
 ) -> None:
-    with pytest.raises(MeasurementError, match="plain sampling gave NaN or infinity; expected finite values") as caught:
+    with pytest.raises(MeasurementError, match="measure's grid gave NaN or infinity; expected finite values") as caught:
         confirmed(Broken(model, value), references(known_images, [ABSENT]))
     assert caught.value.exit_code == 11
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.diffusion.prediction import guided, per_row
 from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
@@ -98,6 +99,14 @@ class TextMixture:
         self.calls: set[int] = set()
 
     guidance_distilled = False
+
+    @property
+    def released(self) -> MeasureSampler:
+        """Nobody released it: it is drawn as it is measured."""
+        return MeasureSampler(self)
+
+    def limited(self, x_0_hat: Tensor) -> Tensor:
+        return x_0_hat
 
     def forwards(self, guidance_scale: float) -> int:
         return 1 if guidance_scale in (0.0, 1.0) else 2

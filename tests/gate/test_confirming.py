@@ -108,7 +108,8 @@ def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_
     done = stage()
     done.confirm()
     found = done.records()
-    assert set(found) == {("a", "caption"), ("b", "caption"), ("c", "caption"), ("a", "gcg"), ("b", "cluster_prompt")}
+    captions = {(probe, way) for probe in "abc" for way in ("caption", "caption_on_grid")}
+    assert set(found) == captions | {("a", "gcg"), ("b", "cluster_prompt")}
     assert (found["a", "caption"].status, found["b", "caption"].status) == ("refuted", "refuted")
     assert found["b", "caption"].prompt == "", "without a caption the empty prompt is tried"
     assert found["c", "caption"].hits == found["c", "caption"].trials == 32

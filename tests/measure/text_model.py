@@ -52,6 +52,10 @@ class WordMixture:
         self.forward_rows = 0
 
     guidance_distilled = False
+    released = None
+
+    def limited(self, x_0_hat: Tensor) -> Tensor:
+        return x_0_hat
 
     def forwards(self, guidance_scale: float) -> int:
         return 1 if guidance_scale in (0.0, 1.0) else 2

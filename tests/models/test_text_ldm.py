@@ -35,7 +35,7 @@ def ldm(text_checkpoint: Callable[[str], Path]) -> Path:
 
 def tokenizer_of(folder: Path) -> Any:
     files, layout = layout_of(inspect_checkpoint(folder))
-    return Source(files, frozenset(), torch.device("cpu"), layout).tokenizers()["tokenizer"]
+    return Source(files, frozenset(), torch.device("cpu"), layout).tokenizers["tokenizer"]
 
 
 def split(folder: Path, *, keep_json: bool = False) -> Path:

@@ -72,7 +72,7 @@ def test_everything_is_frozen_and_has_values(text_checkpoint: Checkpoints, name:
 def test_the_ids_are_those_of_the_deployed_tokenizers(text_checkpoint: Checkpoints) -> None:
     folder = text_checkpoint("sd3_t5")
     files, layout = layout_of(inspect_checkpoint(folder))
-    ours = Source(files, frozenset(), torch.device("cpu"), layout).tokenizers()
+    ours = Source(files, frozenset(), torch.device("cpu"), layout).tokenizers
     theirs = {
         "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         "tokenizer_2": CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
@@ -99,7 +99,7 @@ def test_a_tokenizer_as_older_versions_saved_it_gives_the_same_ids(sd: Path) -> 
     (sd / "tokenizer/tokenizer_config.json").write_text(json.dumps(config))
     (sd / "tokenizer/special_tokens_map.json").write_text(json.dumps({"pad_token": "!"}))
     files, layout = layout_of(inspect_checkpoint(sd))
-    ours = Source(files, frozenset(), torch.device("cpu"), layout).tokenizers()["tokenizer"]
+    ours = Source(files, frozenset(), torch.device("cpu"), layout).tokenizers["tokenizer"]
     theirs = CLIPTokenizer.from_pretrained(sd / "tokenizer")
     assert ours.pad_token == theirs.pad_token == "!"
     for text in tiny_text.PROMPTS:

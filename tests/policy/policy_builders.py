@@ -136,6 +136,9 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
     )
 
 
+SAMPLED = ("plain_sampling", "plain_sampling_on_grid")
+CAPTIONED = ("caption", "caption_on_grid")
+"""Each way of confirming with both samplers: the released one and that of the measure."""
 ENDS = ("model_unchanged", "clock_unchanged", "model_unchanged_in_confirm", "clock_unchanged_in_confirm")
 CHECKS = (
     SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
@@ -155,7 +158,7 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
         run=run_of(probes, policy),
         self_checks=CHECKS,
         measurements=tuple(measured(each) for each in probes),
-        confirmations=tuple(sampled(name) for name in SENSITIVE),
+        confirmations=tuple(sampled(name, method=way) for way in SAMPLED for name in SENSITIVE),
     )
 
 
@@ -171,7 +174,7 @@ def text_run(policy: Policy = STRICT) -> RunData:
         probe_set=replace(data.run.probe_set, probes=probes),
         inputs={"family": family, "settings": settings, "confirm": policy.confirm.model_dump(mode="json")},
     )
-    tried = tuple(sampled(name, 0, 64, method="caption") for name in SENSITIVE)
+    tried = tuple(sampled(name, 0, 64, method=way) for way in CAPTIONED for name in SENSITIVE)
     return replace(data, run=run, confirmations=tried)
 
 
@@ -190,8 +193,8 @@ def with_score(data: RunData, name: str, score: float | None, *, hits: int = 0) 
 
 
 def with_confirmation(data: RunData, *records: Confirmation) -> RunData:
-    new = {record.probe: record for record in records}
-    kept = tuple(new.pop(record.probe, record) for record in data.confirmations)
+    new = {(record.probe, record.method): record for record in records}
+    kept = tuple(new.pop((record.probe, record.method), record) for record in data.confirmations)
     return replace(data, confirmations=(*kept, *new.values()))
 
 

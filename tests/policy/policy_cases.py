@@ -28,6 +28,7 @@ from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
     PERMISSIVE,
+    SAMPLED,
     STANDARD,
     STRICT,
     TODAY,
@@ -96,9 +97,9 @@ def clean_run_passes(gate: SimpleNamespace) -> None:
         "above_threshold": 0,
         "error": 0,
         "missing": 0,
-        "confirmations": 3,
+        "confirmations": 6,
         "confirmed": 0,
-        "refuted": 3,
+        "refuted": 6,
         "undecided": 0,
         "blocking": 0,
         "waived": 0,
@@ -163,12 +164,12 @@ def counts_tell_what_happened(gate: SimpleNamespace) -> None:
         "error": 1,
         "missing": 1,
         "confirmed": 1,
-        "refuted": 1,
+        "refuted": 4,
         "undecided": 1,
         "blocking": 1,
         "waived": 1,
         "inconclusive": 3,
-        "confirmations": 3,
+        "confirmations": 6,
         "controls": 20,
         "probes": 3,
     }
@@ -298,8 +299,11 @@ def prompt_that_replicates_blocks(gate: SimpleNamespace) -> None:
 
 @case
 def prompt_search_does_not_stand_for_sampling(gate: SimpleNamespace) -> None:
-    data = with_confirmation(clean_run(), sampled("p1", method="gcg"))
-    expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
+    data = clean_run()
+    for way in SAMPLED:
+        others = tuple(each for each in data.confirmations if (each.probe, each.method) != ("p1", way))
+        searched = replace(data, confirmations=(*others, sampled("p1", method="gcg")))
+        expect(judged(gate, searched, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
 
 
 @case

@@ -12,7 +12,7 @@ from invmm_gate.policy.compare import compare, exit_code
 from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, Comparison, FindingChange, ProbeChange, Uncompared
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import counts_of, decide, judge
-from invmm_gate.records import Finding, RunData
+from invmm_gate.records import PLAIN_SAMPLING, Finding, RunData
 from tests.policy.policy_builders import (
     CHECKS,
     SENSITIVE,
@@ -128,9 +128,9 @@ def test_a_lower_score_never_reads_better(data: RunData, name: str, factor: floa
 @given(runs(), st.sampled_from(SENSITIVE), st.integers(0, 512))
 @settings(max_examples=60, deadline=None)
 def test_more_replicating_samples_never_read_better(data: RunData, name: str, more: int) -> None:
-    before = next(record for record in data.confirmations if record.probe == name)
+    before = next(each for each in data.confirmations if (each.probe, each.method) == (name, PLAIN_SAMPLING))
     worse = with_confirmation(data, sampled(name, min(before.trials, before.hits + more), before.trials))
-    (rate,) = (each for each in of(compare(data, worse), name).rates if each.name != TEST_SAMPLES)
+    (rate,) = (each for each in of(compare(data, worse), name).rates if each.name == PLAIN_SAMPLING)
     assert rate.change in ("unchanged", "worse")
 
 
@@ -255,7 +255,12 @@ def test_an_input_that_only_one_run_tried_is_unknown_if_it_brought_copies_and_no
         for hits in (0, 9)
     }
     fates = {hits: {rate.name: rate.change for rate in of(compare(data, run)).rates} for hits, run in tried.items()}
-    assert fates[0] == {TEST_SAMPLES: "unchanged", "caption": "unchanged", "gcg": "not_compared"}
+    assert fates[0] == {
+        TEST_SAMPLES: "unchanged",
+        "caption": "unchanged",
+        "caption_on_grid": "unchanged",
+        "gcg": "not_compared",
+    }
     assert fates[9]["gcg"] == "unknown"
     assert (of(compare(data, tried[0])).change, of(compare(tried[9], data)).change) == ("unchanged", "unknown")
 

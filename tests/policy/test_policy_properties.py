@@ -13,6 +13,7 @@ from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
     PERMISSIVE,
+    SAMPLED,
     SENSITIVE,
     STANDARD,
     STRICT,
@@ -164,6 +165,6 @@ def test_order_of_the_records_does_not_matter(data: RunData, policy: Policy, shu
 @settings(max_examples=50, deadline=None)
 def test_confirming_what_is_asked_for_leaves_no_confirmation_missing(data: RunData, policy: Policy) -> None:
     wanted = probes_to_confirm(replace(data, confirmations=()), policy, method=PLAIN_SAMPLING)
-    confirmed = replace(data, confirmations=tuple(sampled(name) for name in wanted))
+    confirmed = replace(data, confirmations=tuple(sampled(name, method=way) for way in SAMPLED for name in wanted))
     verdict = judge(confirmed, policy, (), today=TODAY)
     assert not [found for found in verdict.findings if found.rule == "confirmed"]
