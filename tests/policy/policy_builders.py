@@ -155,7 +155,7 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
         run=run_of(probes, policy),
         self_checks=CHECKS,
         measurements=tuple(measured(each) for each in probes),
-        confirmations=tuple(sampled(name) for name in SENSITIVE),
+        confirmations=tuple(sampled(each.id) for each in probes),
     )
 
 
