@@ -15,7 +15,7 @@ from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refu
 from invmm_gate.models.fit import check_fit
 from invmm_gate.models.layout import Layout, read_layout
 from invmm_gate.models.lora_files import check_loras, lora_places
-from invmm_gate.models.unloaded import refuse_strange_content
+from invmm_gate.models.unloaded import refuse_strange_content, refuse_strange_left_out
 from invmm_gate.models.weight_files import header_of, read_json
 from invmm_gate.records import ModelFile, ModelManifest, Weights
 
@@ -42,6 +42,7 @@ def inspect_checkpoint(
     _refuse_other_weights(layout, weights)
     _refuse_unscored(files, layout)
     refuse_strange_content(files, layout)
+    refuse_strange_left_out(left_out, files, layout)
     _refuse_other_pipelines(files, single)
     check_fit(files, layout)
     check_loras(files, layout)

@@ -1,15 +1,18 @@
-"""Components that ship with a checkpoint and are never loaded: nothing but themselves may lie in their folders.
+"""Parts of a checkpoint that are never loaded: nothing but what they are may lie in their folders.
 
 Diffusers takes a LoRA, an adapter, a textual inversion or a second pipeline from any folder that it is pointed to.
 """
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.files import CheckpointFiles
+from invmm_gate.models.files import CheckpointFiles, open_regular
+from invmm_gate.models.header import read_header
 from invmm_gate.models.layout import Layout
 from invmm_gate.models.weight_files import header_of
 
@@ -29,6 +32,9 @@ _TENSOR: Final = re.compile(f"{_TOWER}|{_HEADS}")
 """Tensors of CLIP's and SigLIP's vision towers and of the safety checker, under old names and new ones."""
 _PART_OF_ALL: Final = ("embeddings.patch_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight")
 """One tensor alone, under whatever name, could be a textual inversion."""
+_OTHER_WEIGHTS: Final = re.compile(
+    r"config\.json|diffusion_pytorch_model(-\d{5}-of-\d{5})?\.safetensors|diffusion_pytorch_model\.safetensors\.index\.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,36 @@ def _refuse_strange(files: CheckpointFiles, path: str, folder: PurePosixPath) ->
         raise _strange(path, allowed)
 
 
+def refuse_strange_left_out(left_out: Sequence[str], files: CheckpointFiles, layout: Layout) -> None:
+    """Raises ModelError unless the weights that --weights leaves out are another set for the network that is scored.
+
+    The digest does not cover them; what is asked here is that diffusers finds nothing else in their folder.
+    """
+    scored = [path for path in layout.components[layout.denoiser].weights if path.endswith(".safetensors")]
+    known = {key for path in scored for key in header_of(files, path).tensors}
+    for path in left_out:
+        if not _OTHER_WEIGHTS.fullmatch(path.split("/", 1)[1]):
+            raise _other(path, "is no part of the network that --weights leaves out")
+        if path.endswith(".safetensors"):
+            with open_regular(files.root, path) as stream:
+                held = read_header(stream, size=os.fstat(stream.fileno()).st_size, name=path).tensors
+            if strange := sorted(held.keys() - known):
+                raise _other(path, f"holds the tensor {strange[0]!a}, which the weights that are scored have not")
+
+
+def _other(path: str, what: str) -> ModelError:
+    return ModelError(
+        f"{path!r} {what}"[:300],
+        expected="the same network's raw or averaged weights, as safetensors",
+        do="remove it: a LoRA or an adapter can be loaded from there, and nobody scores it",
+    )
+
+
 def _strange(path: str, allowed: Contents) -> ModelError:
     return ModelError(
         f"{path!r} lies in a component that is never loaded, so that nothing in it is scored",
         expected=" or ".join((*allowed.configurations, *allowed.weights)),
-        do="remove it, or export without this component",
+        do="remove it (a pickle: save it as model.safetensors), or export without this component",
     )
 
 

@@ -153,3 +153,22 @@ def test_a_file_with_a_second_name_is_refused(tmp_path: Path) -> None:
         assert "cp -r --reflink=auto" in said
         (tmp_path / "other").unlink()
     inspect_checkpoint(tmp_path / "m")
+
+
+def test_nothing_else_lies_among_the_weights_that_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    DDPMPipeline(tiny_unet(), DDPMScheduler()).save_pretrained(folder)
+    tiny_unet(1).save_pretrained(folder / "unet_ema")
+    assert inspect_checkpoint(folder, weights="raw").left_out
+    for place, kind in (("unet_ema", "raw"), ("unet", "ema")):
+        for name in ("pytorch_lora_weights.safetensors", "adapter_config.json", "inner/config.json", "notes.txt"):
+            path = folder / place / name
+            path.parent.mkdir(exist_ok=True)
+            save_file(lora(), path)
+            assert f"{place}/{name}" in refusal(folder, weights=kind)
+            path.unlink()
+    torch.save(lora(), folder / "unet_ema/diffusion_pytorch_model.bin")
+    assert "diffusion_pytorch_model.bin" in refusal(folder, weights="raw", allow_pickle=True)
+    (folder / "unet_ema/diffusion_pytorch_model.bin").unlink()
+    save_file(lora(), folder / "unet_ema/diffusion_pytorch_model.safetensors")
+    assert "lora_A.weight" in refusal(folder, weights="raw")
