@@ -174,8 +174,8 @@ def _refuse_second_name(stream: BufferedReader, path: str) -> None:
         raise ModelError(
             f"{path!r} is a hard link: {names} names stand for the same bytes",
             expected="files of the checkpoint's own, which nobody changes under another name",
-            do="copy the folder (cp -r --reflink=auto SOURCE TARGET); with DVC: dvc config cache.type reflink,copy, then "
-            "dvc checkout --relink",
+            do="copy the folder (cp -r --reflink=auto SOURCE TARGET); with DVC: dvc config cache.type reflink,copy "
+            "and dvc checkout --relink",
         )
 
 
