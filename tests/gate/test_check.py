@@ -183,7 +183,9 @@ def test_records_without_a_confirmation_that_the_policy_asks_for_do_not_pass(fin
     note_again(finished.run)
     policy = LENIENT | {"rules": [*LENIENT["rules"], {"rule": "confirmed", "rate_limit": 0.0}]}
     assert call("judge", finished.run, "--policy", finished.policy(policy, "lenient")).code == 11
-    assert "was not confirmed by plain sampling" in finished.verdict()["reasons"][0]
+    said = finished.verdict()["reasons"]
+    assert said[0] == "2 controls were not looked for in the samples: p100000, p100001"
+    assert "was not confirmed by plain sampling" in said[1]
 
 
 def test_the_default_folder_is_named_after_the_model_and_the_run(world):
