@@ -36,11 +36,13 @@ def read_component(
     allowed: tuple[str, ...],
     *,
     stated: str,
+    pipeline: str,
     single: str | None = None,
 ) -> Component:
-    """The network in folder `name`. Raises ModelError for a missing file or a class other than the stated one.
+    """The network in folder `name`, as the pipeline loads it.
 
-    With `single`, the folder has the configuration and that file the weights.
+    Raises ModelError for a missing file or a class other than the stated one. With `single`, the folder has the
+    configuration and that file the weights.
     """
     path = f"{name}/config.json"
     if path not in files:
@@ -49,7 +51,7 @@ def read_component(
     if stated in ENCODERS:
         config = encoder_config(content, name=path, kind=stated)
     else:
-        kind, config = network_config(content, name=path, allowed=allowed)
+        kind, config = network_config(content, name=path, allowed=allowed, pipeline=pipeline)
     if single is not None:
         return Component(name=name, kind=kind, config=config, weights=(single,), part_of=_part(name))
     stem = TRANSFORMERS_STEM if stated in ENCODERS else DIFFUSERS_STEM

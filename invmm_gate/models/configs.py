@@ -1,7 +1,6 @@
 """The configurations that a checkpoint may hold, as strict models with ranges: checked before any library sees them.
 
-Names, meanings and defaults are those of diffusers. A key that diffusers does not know is refused, unless it
-begins with an underscore, as its own bookkeeping does.
+Names, meanings and defaults are those of diffusers. A key that neither diffusers knows nor `BOOKKEEPING` is refused.
 """
 
 from collections.abc import Mapping
@@ -26,6 +25,14 @@ UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUp
 Encoder = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
 Decoder = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
 Activation = Literal["swish", "silu", "mish", "gelu", "relu"]
+
+
+BOOKKEEPING: Final = frozenset(
+    {"_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset"}
+)
+"""Keys that diffusers and transformers write down and build no network from."""
+_IGNORED: Final = "_use_default_values"
+"""Lists the keys that diffusers takes from its own defaults, whatever the file says of them."""
 
 
 class StrictConfig(BaseModel):
@@ -76,7 +83,7 @@ class UNetConfig(StrictConfig):
 
 
 class VQConfig(StrictConfig):
-    """`VQModel`. An absent `scaling_factor` means 1: LDM's VQ latents are not scaled (MEASURES D18)."""
+    """`VQModel`. LDMPipeline divides its latents by `scaling_factor`, by the default too where the file has none."""
 
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
@@ -90,7 +97,7 @@ class VQConfig(StrictConfig):
     num_vq_embeddings: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     norm_num_groups: Channels = 32
     vq_embed_dim: Channels | None = None
-    scaling_factor: Positive = 1.0
+    scaling_factor: Positive = 0.18215
     norm_type: Literal["group", "spatial"] = "group"
     mid_block_add_attention: bool = True
     lookup_from_codebook: bool = False
@@ -143,9 +150,31 @@ def class_name(content: Mapping[str, object], *, name: str, allowed: tuple[str, 
     return kind
 
 
+def stated(content: Mapping[str, object], name: str) -> dict[str, object]:
+    """What diffusers takes from a file: all but the keys that `_use_default_values` lists. Raises ModelError."""
+    ignored = content.get(_IGNORED, [])
+    if not isinstance(ignored, list) or not all(isinstance(key, str) and key[:1] != "_" for key in ignored):
+        raise ModelError(
+            f"{name!r}: {_IGNORED!r} is {ignored!a}"[:200], expected="a list of plain keys", do="remove it"
+        )
+    return {key: value for key, value in content.items() if key not in ignored and key != _IGNORED}
+
+
+def without_bookkeeping(content: Mapping[str, object], name: str) -> dict[str, object]:
+    """The keys that decide something. Raises ModelError for one with an underscore that is not in `BOOKKEEPING`."""
+    hidden = sorted(key for key in content if key.startswith("_") and key not in BOOKKEEPING)
+    if hidden:
+        raise ModelError(
+            f"{name!r}: {hidden[0]!a} is no key that this gate knows"[:200],
+            expected="diffusers' keys, and of its bookkeeping " + ", ".join(sorted(BOOKKEEPING)),
+            do="remove it",
+        )
+    return {key: value for key, value in content.items() if key not in BOOKKEEPING}
+
+
 def validated(model: type[_Config], content: Mapping[str, object], name: str) -> _Config:
-    """`content` as a `model`; keys with a leading underscore are left out. Raises ModelError naming file and key."""
-    public = {key: value for key, value in content.items() if not key.startswith("_")}
+    """`content` as a `model`, without the libraries' bookkeeping. Raises ModelError naming file and key."""
+    public = without_bookkeeping(content, name)
     try:
         return model.model_validate(public)
     except ValidationError as error:

@@ -155,8 +155,9 @@ def _refuse_open_special(descriptor: int, path: str) -> None:
 
 
 def hash_file(root: Path, path: str) -> tuple[ModelFile, bytes]:
-    """Size and sha256 of a file, with its first 512 bytes."""
+    """Size and sha256 of a file, with its first 512 bytes. Raises ModelError for one that has a second name."""
     with open_regular(root, path) as stream:
+        _refuse_second_name(stream, path)
         head = stream.read(512)
         stream.seek(0)
         try:
@@ -164,6 +165,18 @@ def hash_file(root: Path, path: str) -> tuple[ModelFile, bytes]:
         except OSError as error:
             raise unreadable(path, error) from error
         return ModelFile(path=path, size=stream.tell(), sha256=sha256), head
+
+
+def _refuse_second_name(stream: BufferedReader, path: str) -> None:
+    """Who may write under the other name changes these bytes, whoever owns this folder, also after the verdict."""
+    names = os.fstat(stream.fileno()).st_nlink
+    if names > 1:
+        raise ModelError(
+            f"{path!r} is a hard link: {names} names stand for the same bytes",
+            expected="files of the checkpoint's own, which nobody changes under another name",
+            do="copy the folder (cp -r --reflink=auto SOURCE TARGET); with DVC: dvc config cache.type reflink,copy "
+            "and dvc checkout --relink",
+        )
 
 
 def unreadable(path: str, error: OSError) -> ModelError:

@@ -36,6 +36,18 @@ def downscaling(autoencoder: Autoencoder) -> int:
     return 1 << len(autoencoder.block_out_channels) - 1
 
 
+LDM = "LDMPipeline"
+LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
+"""Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
+
+
+def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
+    height, width = image
+    if height % 8 or width % 8:
+        raise ModelError(f"{LDM_WITH_PROMPTS} would be asked for {height}x{width}", expected="sides that 8 divides")
+    return height // 8 * factor, width // 8 * factor
+
+
 def image_size(layout: Layout) -> tuple[int, int]:
     """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
@@ -44,6 +56,8 @@ def image_size(layout: Layout) -> tuple[int, int]:
         return height, width
     factor = downscaling(autoencoder)
     image = height * factor, width * factor
+    if layout.pipeline == LDM_WITH_PROMPTS:
+        return _divided_by_8(image, factor)
     # Pipelines with prompts take the size from the denoiser; their autoencoders often state that of other training.
     if isinstance(denoiser, UNetConfig) and _pair(autoencoder.sample_size) != image:
         raise ModelError(
@@ -58,6 +72,8 @@ def image_size(layout: Layout) -> tuple[int, int]:
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
     denoiser = denoiser_of(layout)
+    if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(denoiser.sample_size, int):
+        raise ModelError(f"{layout.pipeline} with sample_size {denoiser.sample_size}", expected="one side, a number")
     image_size(layout)
     if isinstance(denoiser, SD3Config):
         _check_transformer(denoiser)

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from invmm_gate.errors import ModelError
@@ -15,6 +15,7 @@ from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refu
 from invmm_gate.models.fit import check_fit
 from invmm_gate.models.layout import Layout, read_layout
 from invmm_gate.models.lora_files import check_loras, lora_places
+from invmm_gate.models.unloaded import refuse_strange_content, refuse_strange_left_out
 from invmm_gate.models.weight_files import header_of, read_json
 from invmm_gate.records import ModelFile, ModelManifest, Weights
 
@@ -40,6 +41,9 @@ def inspect_checkpoint(
     layout = read_layout(files, single=single)
     _refuse_other_weights(layout, weights)
     _refuse_unscored(files, layout)
+    refuse_strange_content(files, layout)
+    refuse_strange_left_out(left_out, files, layout)
+    _refuse_other_pipelines(files, single)
     check_fit(files, layout)
     check_loras(files, layout)
     return ModelManifest(
@@ -177,6 +181,14 @@ def _refuse_unscored(files: CheckpointFiles, layout: Layout) -> None:
             raise _unscored(path, "is a variant that would not be scored")
         if weights:
             raise _unscored(path, "holds weights that would not be scored")
+
+
+def _refuse_other_pipelines(files: CheckpointFiles, single: str | None) -> None:
+    """A pipeline within the pipeline, which diffusers loads where it is pointed to the inner folder."""
+    own = "model_index.json" if single is None else f"{PurePosixPath(single).stem}/model_index.json"
+    for path in files.files:
+        if path != own and path.rsplit("/", 1)[-1].lower() == "model_index.json":
+            raise _unscored(path, "is the index of another pipeline, which would not be scored")
 
 
 def _is_unused(path: str, layout: Layout) -> bool:

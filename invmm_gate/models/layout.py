@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.as_loaded import scheduler_as_loaded
 from invmm_gate.models.components import EMA_SUFFIX, Component, denoiser_folder, read_component
-from invmm_gate.models.configs import StrictConfig, class_name
+from invmm_gate.models.configs import StrictConfig, class_name, stated
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.network_configs import has_ema_keys, network_config
 from invmm_gate.models.pipelines import PIPELINES, Stated, read_index
@@ -78,39 +79,38 @@ def _pipeline(files: CheckpointFiles, *, prefix: str = "", single: str | None = 
     index = read_json(files, f"{prefix}model_index.json")
     name = class_name(index, name="model_index.json", allowed=tuple(PIPELINES))
     pipeline = PIPELINES[name]
-    stated = read_index(index, pipeline)
+    named = read_index(index, pipeline)
     denoiser = denoiser_folder(files, prefix, pipeline.denoiser)
-    folders = {part: f"{prefix}{part}" for part in stated.classes} | {pipeline.denoiser: denoiser}
+    folders = {part: f"{prefix}{part}" for part in named.classes} | {pipeline.denoiser: denoiser}
     networks = {
-        part: read_component(files, folders[part], pipeline.classes[part], stated=kind, single=single)
-        for part, kind in stated.classes.items()
+        part: read_component(files, folders[part], pipeline.classes[part], stated=kind, pipeline=name, single=single)
+        for part, kind in named.classes.items()
         if part != "scheduler" and kind not in KINDS
     }
-    scheduler, content = _scheduler(
-        files, f"{prefix}scheduler/scheduler_config.json", stated=stated.classes["scheduler"]
-    )
+    place = f"{prefix}scheduler/scheduler_config.json"
+    scheduler, content = _scheduler(files, place, name, named.classes["scheduler"])
     return Layout(
         pipeline=name,
         components=networks,
         scheduler=scheduler,
         scheduler_content=content,
         denoiser=pipeline.denoiser,
-        tokenizers=_tokenizers(files, prefix, stated),
-        settings=stated.settings,
-        not_loaded=_not_loaded(files, prefix, stated),
+        tokenizers=_tokenizers(files, prefix, named),
+        settings=named.settings,
+        not_loaded=_not_loaded(files, prefix, named),
         ema=denoiser.endswith(EMA_SUFFIX) or has_ema_keys(read_json(files, f"{denoiser}/config.json")),
     )
 
 
-def _tokenizers(files: CheckpointFiles, prefix: str, stated: Stated) -> dict[str, TokenizerFiles]:
+def _tokenizers(files: CheckpointFiles, prefix: str, named: Stated) -> dict[str, TokenizerFiles]:
     return {
-        part: read_tokenizer(files, f"{prefix}{part}", kind) for part, kind in stated.classes.items() if kind in KINDS
+        part: read_tokenizer(files, f"{prefix}{part}", kind) for part, kind in named.classes.items() if kind in KINDS
     }
 
 
-def _not_loaded(files: CheckpointFiles, prefix: str, stated: Stated) -> tuple[str, ...]:
-    spieces = [f"{prefix}{part}/{SPIECE}" for part in stated.classes]
-    return (*(f"{prefix}{part}" for part in stated.unused), *(path for path in spieces if path in files))
+def _not_loaded(files: CheckpointFiles, prefix: str, named: Stated) -> tuple[str, ...]:
+    spieces = [f"{prefix}{part}/{SPIECE}" for part in named.classes]
+    return (*(f"{prefix}{part}" for part in named.unused), *(path for path in spieces if path in files))
 
 
 def _bare(files: CheckpointFiles) -> Layout:
@@ -151,14 +151,15 @@ def _single_network(files: CheckpointFiles, path: str) -> Layout:
 
 
 def _scheduler(
-    files: CheckpointFiles, path: str, *, stated: str | None = None
+    files: CheckpointFiles, path: str, pipeline: str = BARE, expected: str | None = None
 ) -> tuple[SchedulerConfig | FlowConfig, Mapping[str, object]]:
-    """The configuration as it was understood, and as it stands in the file."""
+    """As the pipeline loads it, and as it stands in the file; `expected` is the class that model_index.json names."""
     if path not in files:
         raise ModelError(f"the component 'scheduler' has no {path}", expected="a complete pipeline", do="save it again")
-    allowed = FLOW_SCHEDULERS if stated in FLOW_SCHEDULERS else SCHEDULERS
-    content = read_json(files, path)
-    config = parsed_scheduler(content, path, allowed=allowed)
-    if stated not in (None, config.scheduler):
-        raise ModelError(f"model_index.json names {stated}, {path} {config.scheduler}", expected="one scheduler")
-    return config, content
+    written = read_json(files, path)
+    content = stated(written, path)
+    allowed = FLOW_SCHEDULERS if expected in FLOW_SCHEDULERS else SCHEDULERS
+    kind = class_name(content, name=path, allowed=allowed)
+    if expected not in (None, kind):
+        raise ModelError(f"model_index.json names {expected}, {path} {kind}", expected="one scheduler")
+    return parsed_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed), written

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.as_loaded import network_as_loaded
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig, class_name, validated
+from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig, class_name, stated, validated
 from invmm_gate.models.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig
@@ -31,9 +32,15 @@ EMA_KEYS: Final = frozenset(
 """What diffusers' `EMAModel.save_pretrained` adds to a network's configuration."""
 
 
-def network_config(content: Mapping[str, object], *, name: str, allowed: tuple[str, ...]) -> tuple[str, NetworkConfig]:
-    """The class and the configuration that file `name` holds, of one of the `allowed` diffusers classes."""
+def network_config(
+    content: Mapping[str, object], *, name: str, allowed: tuple[str, ...], pipeline: str = ""
+) -> tuple[str, NetworkConfig]:
+    """The class and the configuration that file `name` holds, of one of the `allowed` diffusers classes.
+
+    `pipeline` is the class that loads the network, if one does.
+    """
     kind = class_name(content, name=name, allowed=allowed)
+    content = network_as_loaded(pipeline, kind, stated(content, name), name)
     if content.get("class_embed_type") is not None or content.get("num_class_embeds") is not None:
         raise ModelError(
             f"{name!r} describes a class-conditional network",

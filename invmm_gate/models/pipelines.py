@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models import configs
 from invmm_gate.models.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
 CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
@@ -127,7 +128,7 @@ class Stated:
 
 def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     """The components, each class checked against the table and never imported by name. Raises ModelError."""
-    stated = {key: value for key, value in index.items() if not key.startswith("_")}
+    stated = configs.without_bookkeeping(configs.stated(index, "model_index.json"), "model_index.json")
     for extra in sorted(stated.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
         raise ModelError(
             f"model_index.json names the component {extra!a}",

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.configs import StrictConfig, class_name, validated
+from invmm_gate.models.configs import StrictConfig, class_name, stated, validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -36,6 +36,12 @@ OWN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
 }
 """Where a scheduler's defaults are not those of DDPMScheduler."""
+
+
+WITHOUT_ZERO_SNR: Final = (
+    "PNDMScheduler", "LMSDiscreteScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+)  # fmt: skip
+"""Schedulers that do not know `rescale_betas_zero_snr`."""
 
 
 class SchedulerConfig(StrictConfig):
@@ -65,6 +71,8 @@ class SchedulerConfig(StrictConfig):
             raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
         if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
             raise ValueError(f"{self.scheduler} has no sigmoid schedule")
+        if self.rescale_betas_zero_snr and self.scheduler in WITHOUT_ZERO_SNR:
+            raise ValueError(f"{self.scheduler} ignores rescale_betas_zero_snr, so that it samples by another schedule")
         return self
 
 
@@ -98,6 +106,7 @@ def scheduler_config(
 ) -> SchedulerConfig | FlowConfig:
     """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""
     kind = class_name(content, name=name, allowed=allowed)
+    content = stated(content, name)
     if kind in FLOW_SCHEDULERS:
         return validated(FlowConfig, {**content, "scheduler": kind}, name)
     for key in sorted(content.keys() & SAMPLER_KEYS):

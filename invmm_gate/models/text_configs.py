@@ -36,6 +36,9 @@ HARMLESS: Final = frozenset({
     "classifier_dropout", "scale_decoder_outputs",
 })  # fmt: skip
 
+DTYPES: Final = (None, "float32", "float16", "bfloat16")
+"""What transformers may load an encoder in; in a narrower type it would be another one than the gate measures."""
+
 
 class TextConfig(StrictConfig):
     """What every text encoder's configuration has; keys that would make it another network must be off."""
@@ -47,6 +50,9 @@ class TextConfig(StrictConfig):
     @model_validator(mode="before")
     @classmethod
     def _without_bookkeeping(cls, content: dict[str, Any]) -> dict[str, Any]:
+        for key in ("torch_dtype", "dtype"):
+            if content.get(key) not in DTYPES:
+                raise ValueError(f"{key} is {content[key]!a}, not one of float32, float16, bfloat16"[:200])
         return {key: value for key, value in content.items() if key not in HARMLESS}
 
     def arguments(self) -> dict[str, Any]:

@@ -40,10 +40,17 @@ class Confirmed:
         plan = evidence.plan
         if plan is None:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
-        found = tuple(finding for record in evidence.confirmations for finding in self._judge(record, plan))
+        controls = {probe.id for probe in evidence.probes if probe.group == "control"}  # policy/controls.py judges them
+        found = tuple(
+            finding
+            for record in evidence.confirmations
+            if record.probe not in controls
+            for finding in self._judge(record, plan)
+        )
         return found + tuple(
             undecided(self.config.rule, f"{probe} was not confirmed by {' and '.join(ways)}", probe)
             for probe, ways in self._missing(evidence).items()
+            if probe not in controls
         )
 
     def _missing(self, evidence: Evidence) -> dict[str, list[str]]:

@@ -42,10 +42,11 @@ class InvmmBelow:
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
         chosen = evidence.selected(self.config)
         return blind_spots(self.config, self.config.rule, evidence) + tuple(
-            finding for probe, found in chosen for finding in self._judge(probe, found)
+            finding for probe, found in chosen for finding in self.judged(probe, found)
         )
 
-    def _judge(self, probe: Probe, found: Measurement) -> tuple[Finding, ...]:
+    def judged(self, probe: Probe, found: Measurement) -> tuple[Finding, ...]:
+        """What one probe's measurement breaks or leaves open."""
         threshold = self.config.threshold
         if found.invmm is not None and found.invmm <= guarded(threshold):
             message = f"{probe.id} ({probe.group}) scores {found.invmm:.6g}, at or below {threshold:g}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
     SELF_CHECK,
     coverage_findings,
@@ -58,6 +59,7 @@ def judge(
         *_date_findings(data),
         *run_findings(data.run, policy),
         *coverage_findings(data, policy, evidence.measured),
+        *control_findings(policy, evidence, data.run.metric),
         *_rule_findings(policy, evidence),
     )
     day = day_of_judging(data, today)
@@ -123,6 +125,8 @@ def probes_to_confirm(
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
     """(probe, method). Samples or captions, with both samplers, for all probes that the plan names; a search for those
     that a rule found.
+
+    Copies of the controls are counted in the samples that are drawn for the probes.
     """
     plan = evidence.plan
     if plan is None:
@@ -132,12 +136,17 @@ def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
         named = probe.group != "control" if plan.probes == "all" else probe.id in flagged
         if isinstance(plan, PlainSampling):
             ways = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
+            named = named or (probe.group == "control" and _samples_are_drawn(plan, flagged))
         else:  # without a caption the empty prompt is tried: the plain sampling of a text model
             ways = (CAPTION, CAPTION_ON_GRID)
         if named:
             yield from ((probe.id, way) for way in ways)
         if isinstance(plan, PromptConfirmation) and plan.gcg is not None and probe.id in flagged:
             yield probe.id, GCG
+
+
+def _samples_are_drawn(plan: PlainSampling, flagged: frozenset[str]) -> bool:
+    return plan.probes == "all" or bool(flagged)
 
 
 def _flagged(policy: Policy, evidence: Evidence) -> frozenset[str]:

@@ -43,11 +43,13 @@ OF_PROBE: Final[dict[tuple[str, str], str]] = {
     ("regression", "block"): "{probe} is easier to reproduce than in the baseline",
     ("regression", "inconclusive"): "{probe} was stopped too early to be compared with the baseline",
     ("coverage", "inconclusive"): "{probe} broke",
+    ("controls", "inconclusive"): "the control {probe} looks as if it had been trained on",
     ("records", "inconclusive"): "the records of {probe} cannot be trusted",
 }
 """What a finding of a rule and an effect says of a probe; its own message has the probe's figures."""
 OF_RUN: Final = {
     "coverage": "too little was measured",
+    "controls": "controls were not looked for in the samples",
     "self_check": "a self-check failed or is missing",
     "records": "the records cannot be trusted",
     "metric": "the copy metric is unfit, or none that the policy lists",

@@ -57,6 +57,13 @@ RULES: Final[dict[str, RuleText]] = {
         help=f"Give the same command again: it goes on where it stopped. {_REPORT}",
         severity=_OPEN,
     ),
+    "controls": RuleText(
+        short="A control looks as if the model had been trained on it",
+        full="A control is an image that the model cannot have seen. This one inverts, is copied by a sample, or lies "
+        "far nearer to a sample than the others: held against it, a memorized probe looks ordinary.",
+        help=f"Take it out of the controls, or make it a probe, and measure again. {_REPORT}",
+        severity=_OPEN,
+    ),
     "self_check": RuleText(
         short="The gate could not show that it works on this model",
         full="Before the probes, the gate must find memorization where there is some, and the model must denoise "

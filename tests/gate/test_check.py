@@ -73,7 +73,10 @@ def test_the_memorizing_checkpoint_is_blocked_with_exit_code_10_and_its_evidence
 
 
 def test_the_run_folder_holds_the_files_of_the_contract_and_no_others(checked):
-    assert files(checked[0]) == CONTRACT | BESIDES | COPIES
+    copied = {name for name in files(checked[0]) if name.startswith("copies/confirmed/")}  # as luck has it
+    assert files(checked[0]) - copied == CONTRACT | BESIDES | COPIES
+    confirmed = {record["probe"] for record in checked[0].lines("confirmations.jsonl") if record["hits"]}
+    assert {name.split("/")[2] for name in copied} == confirmed
 
 
 def test_the_verdict_obeys_the_shipped_schema(checked):
@@ -142,7 +145,9 @@ def test_reveal_shows_pictures_in_the_report_and_no_reveal_takes_them_out_again(
     assert "data:image/png" not in (finished.run / "report.html").read_text()
     assert call("report", finished.run, "--reveal").code == 0
     revealed = (finished.run / "report.html").read_text()
-    assert revealed.count("data:image/png") == 5 + 8, "every probe and four copies of each inverted one"
+    copies = len(list(finished.run.glob("copies/*/*/*.png")))
+    assert copies >= 8, "four of each inverted probe"
+    assert revealed.count("data:image/png") == 5 + copies, "every probe and every copy"
     assert call("report", finished.run).code == 0
     assert "data:image/png" not in (finished.run / "report.html").read_text()
 
@@ -183,7 +188,9 @@ def test_records_without_a_confirmation_that_the_policy_asks_for_do_not_pass(fin
     note_again(finished.run)
     policy = LENIENT | {"rules": [*LENIENT["rules"], {"rule": "confirmed", "rate_limit": 0.0}]}
     assert call("judge", finished.run, "--policy", finished.policy(policy, "lenient")).code == 11
-    assert "was not confirmed by plain sampling" in finished.verdict()["reasons"][0]
+    said = finished.verdict()["reasons"]
+    assert said[0] == "2 controls were not looked for in the samples: p100000, p100001"
+    assert "was not confirmed by plain sampling" in said[1]
 
 
 def test_the_default_folder_is_named_after_the_model_and_the_run(world):

@@ -98,7 +98,7 @@ def test_a_policy_with_other_rules_keeps_the_scores(finished, no_network):
     after = {name: found for name, found in bytes_of(finished, MEASURE).items() if name != "run.json"}
     assert after == kept
     assert call("confirm", finished.run, "--policy", policy).code == 0
-    assert len(finished.lines("confirmations.jsonl")) == 3, "made under the same plan"
+    assert len(finished.lines("confirmations.jsonl")) == 2 * 5, "made under the same plan, by both samplers"
     assert call("judge", finished.run, "--policy", policy).code == 10
 
 
@@ -200,7 +200,8 @@ def test_what_the_rule_regression_finds_is_confirmed_where_the_baseline_is_named
     assert call("confirm", world.run).code == 0
     assert world.lines("confirmations.jsonl") == []
     assert call("confirm", world.run, "--baseline", approved).code == 0
-    assert {line["probe"] for line in world.lines("confirmations.jsonl")} == inverted
+    controls = {line["probe"] for line in lines if line["group"] == "control"}
+    assert {line["probe"] for line in world.lines("confirmations.jsonl")} == inverted | controls
 
 
 def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_confirmed(finished, no_network, tmp_path):

@@ -61,7 +61,7 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
     ("config", "network", "own"),
     [
         (UNetConfig, "UNet2DModel", set()),
-        (VQConfig, "VQModel", {"scaling_factor"}),  # MEASURES D18
+        (VQConfig, "VQModel", set()),
         (KLConfig, "AutoencoderKL", set()),
         (UNetConditionConfig, "UNet2DConditionModel", set()),
         (SD3Config, "SD3Transformer2DModel", set()),

@@ -66,13 +66,15 @@ def test_a_safety_checker_is_noted_and_hashed_and_decides_nothing(sd: Path) -> N
     edit_json(sd / "model_index.json", safety_checker=CHECKER, feature_extractor=["transformers", "CLIPImageProcessor"])
     for part in ("safety_checker", "feature_extractor"):
         (sd / part).mkdir()
-    save_file({"a": torch.zeros(3)}, sd / "safety_checker/model.safetensors")
+    names = "embeddings.patch_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight"
+    weights = {f"vision_model.{name}": torch.zeros(3) for name in names}
+    save_file(weights, sd / "safety_checker/model.safetensors")
     (sd / "safety_checker/config.json").write_text("{}")
     (sd / "feature_extractor/preprocessor_config.json").write_text("{}")
     manifest = inspect_checkpoint(sd)
     assert manifest.not_loaded == ("feature_extractor", "safety_checker")
     assert manifest.digest != plain.digest
-    save_file({"a": torch.ones(3)}, sd / "safety_checker/model.safetensors")
+    save_file({key: value + 1 for key, value in weights.items()}, sd / "safety_checker/model.safetensors")
     assert changed_files(manifest) == ("safety_checker/model.safetensors",)
     assert inspect_checkpoint(sd).digest != manifest.digest
 

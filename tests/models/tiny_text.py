@@ -302,7 +302,7 @@ def _t5_encoder() -> T5EncoderModel:
 
 
 def latent_diffusion() -> Tiny:
-    """Text-conditioned LDM. Its pipeline divides the image by 8, whatever its autoencoder does."""
+    """Text-conditioned LDM. Its pipeline divides the image by 8, whatever its autoencoder does: here, by 2."""
     tokenizer = bert_tokenizer()
     torch.manual_seed(4)
     bert = LDMBertModel(
@@ -316,7 +316,11 @@ def latent_diffusion() -> Tiny:
         )
     )
     pipeline = LDMTextToImagePipeline(
-        vqvae=autoencoder(), bert=frozen(bert, scale=10.0), tokenizer=tokenizer, unet=unet(context=16), scheduler=ddim()
+        vqvae=autoencoder(),
+        bert=frozen(bert, scale=10.0),
+        tokenizer=tokenizer,
+        unet=unet(context=16, sample_size=4 * SIZE // 2),
+        scheduler=ddim(),
     )
     prompts = latent_diffusion_prompts(tokenizer=tokenizer, bert=bert, device=CPU)
     return _tiny("ldm", pipeline, prompts, family="stable_diffusion")

@@ -158,7 +158,7 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
         run=run_of(probes, policy),
         self_checks=CHECKS,
         measurements=tuple(measured(each) for each in probes),
-        confirmations=tuple(sampled(name, method=way) for way in SAMPLED for name in SENSITIVE),
+        confirmations=tuple(sampled(each.id, method=way) for way in SAMPLED for each in probes),
     )
 
 

@@ -14,7 +14,6 @@ from invmm_gate.intervals import clopper_pearson, replication_share
 from invmm_gate.records import (
     CAPTION,
     GCG,
-    GROUPS,
     PLAIN_SAMPLING,
     CurvePoint,
     ExpectationRecord,
@@ -97,9 +96,9 @@ def clean_run_passes(gate: SimpleNamespace) -> None:
         "above_threshold": 0,
         "error": 0,
         "missing": 0,
-        "confirmations": 6,
+        "confirmations": 46,
         "confirmed": 0,
-        "refuted": 6,
+        "refuted": 46,
         "undecided": 0,
         "blocking": 0,
         "waived": 0,
@@ -110,13 +109,18 @@ def clean_run_passes(gate: SimpleNamespace) -> None:
 PARTLY = {"rule": "invmm_below", "threshold": 0.05, "share": 0.5}
 
 
-def partly(gate: SimpleNamespace, hits: int, level: float, rule: dict[str, Any] = PARTLY) -> Verdict:
-    """The verdict on p1, not inverted, with `hits` of 8 replicating samples drawn at normality `level`."""
+def replicating(name: str, hits: int, level: float) -> RunData:
+    """A run with one probe that is not inverted, `hits` of 8 samples of which replicate it at normality `level`."""
     data = clean_run()
     share = replication_share(hits, 8)
     point = CurvePoint(step=400, denoising_error=0.02, normality=level, weight=0.1, best_value=0.05)
-    record = measured(target(data, "p1"), hits=hits, trials=(trial("not_inverted", share=share, curve=(point,)),))
-    return judged(gate, with_measurement(data, record), only(rule))
+    trials = (trial("not_inverted", share=share, curve=(point,)),)
+    return with_measurement(data, measured(target(data, name), hits=hits, trials=trials))
+
+
+def partly(gate: SimpleNamespace, hits: int, level: float, rule: dict[str, Any] = PARTLY) -> Verdict:
+    """The verdict on p1, of which `hits` of 8 samples are copies."""
+    return judged(gate, replicating("p1", hits, level), only(rule))
 
 
 @case
@@ -164,12 +168,12 @@ def counts_tell_what_happened(gate: SimpleNamespace) -> None:
         "error": 1,
         "missing": 1,
         "confirmed": 1,
-        "refuted": 4,
+        "refuted": 44,
         "undecided": 1,
         "blocking": 1,
         "waived": 1,
         "inconclusive": 3,
-        "confirmations": 6,
+        "confirmations": 46,
         "controls": 20,
         "probes": 3,
     }
@@ -216,10 +220,12 @@ def stopped_probe_passes_only_if_its_bound_decides(gate: SimpleNamespace) -> Non
 
 @case
 def rules_look_at_their_groups_and_categories(gate: SimpleNamespace) -> None:
-    data = with_score(with_score(clean_run(), "p1", 0.01), "c00", 0.01)
+    data = with_score(clean_run(), "p1", 0.01)
     expect(judged(gate, data, only(BELOW | {"groups": ["duplicated"]})), "pass")
     expect(judged(gate, data, only(BELOW | {"groups": ["sensitive"]})), "block", ("invmm_below", "p1"))
-    expect(judged(gate, data, only(BELOW | {"groups": ["control"]})), "block", ("invmm_below", "c00"))
+    low = with_score(data, "c00", 0.01)
+    named = ("controls", "c00"), ("invmm_below", "c00")
+    expect(judged(gate, low, only(BELOW | {"groups": ["control"]})), "block", *named)
     expect(judged(gate, data, only(BELOW | {"categories": ["faces"]})), "block", ("invmm_below", "p1"))
     other = with_probes(data, probe("p2", group="duplicated", category="flowers"))
     other = with_measurement(other, measured(target(other, "p2")))
@@ -323,7 +329,7 @@ def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     data = replace(data, confirmations=data.confirmations[1:])
     expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
-    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3")
+    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
 
 
 @case
@@ -356,8 +362,9 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
     policy = only(BELOW, CONFIRMED, confirm=plan)
     data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
-    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2",)
-    expect(judged(gate, data, policy), "block", ("invmm_below", "p2"), ("confirmed", "p2"))
+    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
+    unseen = ("controls", None), ("invmm_below", "p2"), ("confirmed", "p2")
+    expect(judged(gate, data, policy), "block", *unseen)
     nothing = with_score(data, "p2", 1.0)
     assert gate.verdict.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, nothing, policy), "pass")
@@ -365,6 +372,105 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     assert gate.verdict.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
     blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
     assert gate.verdict.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
+
+
+# --- controls that look as if they had been trained on
+
+
+@case
+def control_that_inverts_where_a_probe_blocks_is_named(gate: SimpleNamespace) -> None:
+    named = ("controls", "c03")
+    for score, policy, decision in (
+        (0.05 * (1 + 0.9e-4), only(BELOW, CONFIRMED), "inconclusive"),
+        (0.051, only(BELOW, CONFIRMED), "pass"),
+        (0.02, only(BELOW | {"threshold": 0.01}), "pass"),
+        (0.09, only(BELOW, BELOW | {"threshold": 0.1, "groups": ["canary"]}), "inconclusive"),
+        (0.05, only(CONFIRMED), "inconclusive"),
+        (0.051, only(CONFIRMED), "pass"),
+        (0.01, only(CONTROLLED), "inconclusive"),
+    ):
+        verdict = judged(gate, with_score(clean_run(), "c03", score), policy)
+        expect(verdict, decision, *([named] if decision != "pass" else []))
+    verdict = judged(gate, with_score(clean_run(), "c03", 0.01), STRICT)
+    expect(verdict, "inconclusive", named)
+    assert verdict.reasons == (
+        "c03 (control) scores 0.01, at or below 0.05: it looks as if it had been trained on; take it out of the "
+        "controls, or make it a probe",
+    )
+
+
+@case
+def control_that_replicates_partly_is_named(gate: SimpleNamespace) -> None:
+    for hits, level, policy, decision in (
+        (4, 0.04, STRICT, "inconclusive"),
+        (3, 0.04, STRICT, "pass"),
+        (4, 0.06, STRICT, "pass"),
+        (4, 0.04, only(BELOW), "inconclusive"),
+        (3, 0.04, only(BELOW, PARTLY | {"share": 0.25}), "inconclusive"),
+        (4, 0.04, only(PARTLY, PARTLY | {"share": 0.75, "groups": ["canary"]}), "inconclusive"),
+        (3, 0.04, only(PARTLY, PARTLY | {"share": 0.75, "groups": ["canary"]}), "pass"),
+        (4, 0.04, only(CONFIRMED), "inconclusive"),
+    ):
+        verdict = judged(gate, replicating("c19", hits, level), policy)
+        expect(verdict, decision, *([("controls", "c19")] if decision != "pass" else []))
+
+
+@case
+def memorized_controls_do_not_save_a_probe_that_blocks(gate: SimpleNamespace) -> None:
+    data = with_score(with_score(clean_run(), "c00", 0.01), "p1", 0.01)
+    expect(judged(gate, data, only(BELOW)), "block", ("controls", "c00"), ("invmm_below", "p1"))
+    expect(judged(gate, data, only(BELOW), waiver(probe="c00")), "block", ("controls", "c00"), ("invmm_below", "p1"))
+
+
+@case
+def control_stopped_below_the_limit_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    data = with_measurement(clean_run(), stopped(target(clean_run(), "c00"), 0.02))
+    expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("controls", "c00"))
+    expect(judged(gate, data, only(BELOW | {"threshold": 0.02})), "inconclusive", ("controls", "c00"))
+    expect(judged(gate, data, only(BELOW | {"threshold": 0.019})), "pass")
+
+
+@case
+def control_that_samples_copy_is_named_and_never_blocks(gate: SimpleNamespace) -> None:
+    for status in ("confirmed", "refuted"):
+        data = with_confirmation(clean_run(), sampled("c05", 1, status=status))
+        for policy in (STRICT, STANDARD, PERMISSIVE, only(BELOW)):
+            expect(judged(gate, data, policy), "inconclusive", ("controls", "c05"))
+    assert "1 of 512 samples are copies of the control c05" in judged(gate, data).reasons[0]
+
+
+@case
+def controls_must_be_looked_for_in_the_samples(gate: SimpleNamespace) -> None:
+    for way in SAMPLED:
+        all_but_one = [each for each in clean_run().confirmations if (each.probe, each.method) != ("c00", way)]
+        data = replace(clean_run(), confirmations=tuple(all_but_one))
+        verdict = judged(gate, data, only(CONFIRMED))
+        expect(verdict, "inconclusive", ("controls", None))
+        assert verdict.reasons == ("1 controls were not looked for in the samples: c00",)
+    expect(judged(gate, data, only(BELOW)), "pass")
+
+
+@case
+def control_far_nearer_to_a_sample_than_the_others_is_named(gate: SimpleNamespace) -> None:
+    def nearest(values: list[float], **metric: Any) -> str | None:
+        data = clean_run(controls=len(values))
+        for name, value in zip(CONTROLS, values, strict=False):
+            data = with_confirmation(data, *(sampled(name, method=way, closest=value) for way in SAMPLED))
+        run = replace(data.run, metric=replace(data.run.metric, **metric))
+        policy = only(BELOW, coverage={"min_controls": 0}, metric=[{"name": "pixel_rmse", "threshold": 0.1}])
+        verdict = judged(gate, replace(data, run=run), policy)
+        assert verdict.decision == ("inconclusive" if verdict.findings else "pass")
+        return verdict.findings[0].probe if verdict.findings else None
+
+    like = [0.25 + 0.005 * place for place in range(15)]  # of the others the nearest is 0.25, the middle 0.285
+    assert nearest([*like, 0.14]) == "c15"
+    assert nearest([*like, 0.15]) is None
+    assert nearest([*like[:-1], 0.14]) is None  # too few
+    assert nearest([1 - value for value in (*like, 0.14)], higher_is_copy=True) == "c15"
+    assert nearest([*like, 0.40]) is None
+    assert nearest([0.2] * 16) is None
+    copied = with_confirmation(clean_run(), sampled("c00", 1, closest=0.01), sampled("c01", closest=None))
+    expect(judged(gate, copied, only(BELOW)), "inconclusive", ("controls", "c00"))
 
 
 # --- confirmed, text-to-image
@@ -944,10 +1050,12 @@ def block_stands_before_open_questions(gate: SimpleNamespace) -> None:
 @case
 def long_lists_of_reasons_are_cut(gate: SimpleNamespace) -> None:
     data = clean_run()
-    for count, last in ((10, "c09 (control) scores 0.01, at or below 0.05"), (12, "and 2 more findings")):
-        for name in CONTROLS[:count]:
-            data = with_score(data, name, 0.01)
-        verdict = judged(gate, data, only(BELOW | {"groups": list(GROUPS)}))
+    probes = tuple(probe(f"q{number:02}") for number in range(12))
+    data = replace(with_probes(data, *probes), measurements=(*data.measurements, *(measured(each) for each in probes)))
+    for count, last in ((10, "q09 (sensitive) scores 0.01, at or below 0.05"), (12, "and 2 more findings")):
+        for each in probes[:count]:
+            data = with_score(data, each.id, 0.01)
+        verdict = judged(gate, data, only(BELOW))
         assert len(verdict.findings) == count
         assert verdict.reasons[-1] == last
         assert len(verdict.reasons) == min(count, 11)

@@ -10,7 +10,7 @@ from types import CodeType, ModuleType, SimpleNamespace
 
 from tests.policy import policy_cases
 
-MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "waivers", "verdict")
+MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "verdict")
 """In the order in which they import one another."""
 GIVEN = ("conformal", "evidence", "rules", "waivers", "verdict")
 

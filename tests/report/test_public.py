@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.intervals import clopper_pearson, wilson
+from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.rules import RULES
 from invmm_gate.policy.soundness import RECORDS
@@ -302,8 +303,8 @@ def test_counts_that_cannot_be_are_told_as_some_band_all_the_same(hits, trials):
 
 def test_every_rule_has_sentences_of_its_own():
     assert {rule for rule, effect in OF_PROBE if effect == "block"} == set(RULES)
-    assert {rule for rule, effect in OF_PROBE if effect == "inconclusive"} == {*RULES, COVERAGE, RECORDS}
-    assert set(OF_RUN) == {COVERAGE, SELF_CHECK, RECORDS, METRIC, SETTINGS}
+    assert {rule for rule, effect in OF_PROBE if effect == "inconclusive"} == {*RULES, COVERAGE, CONTROLS, RECORDS}
+    assert set(OF_RUN) == {COVERAGE, CONTROLS, SELF_CHECK, RECORDS, METRIC, SETTINGS}
 
 
 def test_report_and_summary_say_how_to_read_them_and_the_full_ones_do_not(data):

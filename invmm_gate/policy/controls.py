@@ -1,0 +1,96 @@
+"""Whether the controls are what they are for: images that the model cannot have seen. Every finding leaves a run open.
+
+A control that was trained on is found by its own score, or by its copies among the samples that were drawn anyway.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import median
+from typing import Final
+
+from invmm_gate.policy.evidence import Evidence, names, undecided
+from invmm_gate.policy.rules import InvmmBelow
+from invmm_gate.policy.schema import ConfirmedConfig, InvmmBelowConfig, Policy
+from invmm_gate.records import Confirmation, Finding, MetricRecord
+
+CONTROLS: Final = "controls"
+SCORE_LIMIT: Final = 0.05
+"""Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
+SHARE_LIMIT: Final = 0.5
+"""Share of the last test's samples, where no rule names one: that of `strict`."""
+FEWEST: Final = 16
+"""Controls that it takes to see that one lies nearer to a sample than the others."""
+GAP: Final = 3.0
+"""How far the nearest control must lie from the next one, in distances from there to the middle one.
+
+Of 16 images that no model saw, 4 to 12 sets in 10,000 have such a one (benchmarks/RESULTS.md).
+"""
+_TRAINED_ON: Final = "it looks as if it had been trained on; take it out of the controls, or make it a probe"
+
+
+def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -> Iterator[Finding]:
+    """Controls that look as if they had been trained on, each by its name, and those that nobody looked for."""
+    yield from _scores(policy, evidence)
+    controls = {probe.id for probe in evidence.probes if probe.group == "control"}
+    tried = [found for found in evidence.confirmations if found.probe in controls]
+    yield from (_copied(found) for found in tried if found.hits)
+    yield from _nearer(tried, metric)
+    seen = {(found.probe, found.method) for found in tried}
+    missing = {probe for probe, method in _asked_for(policy, evidence) - seen if probe in controls}
+    if missing:
+        yield undecided(CONTROLS, f"{len(missing)} controls were not looked for in the samples: {names(missing)}")
+
+
+def as_for_probes(policy: Policy) -> InvmmBelowConfig:
+    """What blocks a probe by its score, for the controls. Where the policy has no such rule, the limits of `strict`."""
+    rules = [rule for rule in policy.rules if isinstance(rule, InvmmBelowConfig)]
+    return InvmmBelowConfig(
+        rule="invmm_below",
+        groups=("control",),
+        threshold=max((rule.threshold for rule in rules), default=SCORE_LIMIT),
+        share=min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT),
+    )
+
+
+def nearest_of_all(closest: Mapping[str, float], *, higher_is_nearer: bool = False) -> str | None:
+    """The control whose closest sample is far closer than those of its like; None if there is none, or too few.
+
+    Two controls that were trained on hide each other here; their scores and copies do not.
+    """
+    order = sorted(closest, key=closest.__getitem__, reverse=higher_is_nearer)
+    if len(order) < FEWEST:
+        return None
+    first, *others = (closest[name] for name in order)
+    return order[0] if abs(others[0] - first) > GAP * abs(median(others) - others[0]) else None
+
+
+def _scores(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
+    rule = InvmmBelow(as_for_probes(policy))
+    for probe, measured in evidence.selected(rule.config):
+        for found in rule.judged(probe, measured):
+            said = f"{found.message}: {_TRAINED_ON}" if found.effect == "block" else found.message
+            yield undecided(CONTROLS, said, probe.id)
+
+
+def _copied(found: Confirmation) -> Finding:
+    said = f"{found.hits} of {found.trials} samples are copies of the control {found.probe}: {_TRAINED_ON}"
+    return undecided(CONTROLS, said, found.probe)
+
+
+def _nearer(tried: Iterable[Confirmation], metric: MetricRecord) -> Iterator[Finding]:
+    """Among those that no sample is a copy of."""
+    better = max if metric.higher_is_copy else min
+    values: dict[str, float] = {}
+    copied = {found.probe for found in tried if found.hits}
+    for found in tried:
+        if found.closest is not None and found.probe not in copied:
+            values[found.probe] = better(found.closest, values.get(found.probe, found.closest))
+    nearest = nearest_of_all(values, higher_is_nearer=metric.higher_is_copy)
+    if nearest is not None:
+        said = f"a sample comes far nearer to the control {nearest} ({values[nearest]:.4g}) than to any other"
+        yield undecided(CONTROLS, f"{said}: {_TRAINED_ON}", nearest)
+
+
+def _asked_for(policy: Policy, evidence: Evidence) -> frozenset[tuple[str, str]]:
+    """(probe, method) of all samples that must have been drawn, where the rule `confirmed` asks for it."""
+    asks = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
+    return evidence.required if asks else frozenset()
