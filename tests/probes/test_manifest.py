@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.fields import COLUMNS, path_text_problem
 from invmm_gate.probes.manifest import SIZE_LIMIT, probe_set_digest, read_manifest, write_manifest
-from invmm_gate.records import GROUPS, Probe
+from invmm_gate.records import FITS, GROUPS, Probe
 from tests.probes.conftest import edit
 
 HEADER = ",".join(COLUMNS)
@@ -47,6 +47,7 @@ probes = st.lists(
         source=text,
         licence=text,
         added_on=st.sampled_from(["", "2026-02-28"]),
+        fit=st.sampled_from(["", *FITS]),
     ),
     max_size=5,
     unique_by=(lambda probe: probe.id.casefold(), lambda probe: probe.path),
