@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final, cast
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes import fields
+from invmm_gate.probes.csv_rows import check_separator
 from invmm_gate.probes.files import read_regular_file, write_atomically
 from invmm_gate.records import Fit, Group, Probe
 
@@ -20,6 +22,9 @@ SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
 ROW_LIMIT: Final = 200_000
 """Short rows take no room in a CSV file, nor repeated cells in Parquet: the size does not bound the number of rows."""
+
+_NAMED: Final = 20
+"""Columns that a message names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,7 @@ def read_rows(folder: Path) -> Manifest:
         header, body = parquet_table(data, folder / name)
     else:
         header, body = _csv_table(data, folder / name)
-    _check_columns(header, folder / name)
+    check_columns(header, folder / name)
     lacking = dict.fromkeys(fields.OPTIONAL, "")
     rows = tuple(Row(line=line, values=lacking | dict(zip(header, cells, strict=True))) for line, cells in body)
     return Manifest(folder=folder, name=name, rows=rows)
@@ -168,7 +173,9 @@ def _text(data: bytes, path: Path) -> str:
 
 
 def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
+    text = _text(data, path)
+    check_separator(text, fields.COLUMNS, path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
@@ -202,12 +209,13 @@ def too_many_rows(path: Path) -> ProbeSetError:
     )
 
 
-def _check_columns(header: Sequence[str], path: Path) -> None:
+def check_columns(header: Sequence[str], path: Path) -> None:
+    """Raises ProbeSetError for a column that is missing, unknown or there twice."""
     missing = [column for column in fields.COLUMNS if column not in header]
     unknown = [column for column in header if column not in (*fields.COLUMNS, *fields.OPTIONAL)]
-    twice = sorted({column for column in header if header.count(column) > 1})
+    twice = sorted(column for column, count in Counter(header).items() if count > 1)
     parts = [
-        f"{kind} {', '.join(map(repr, names))}"
+        f"{kind} {', '.join(map(fields.shown, names[:_NAMED]))}"
         for kind, names in (("lacks", missing), ("has the unknown", unknown), ("repeats", twice))
         if names
     ]

@@ -38,13 +38,14 @@ def test_a_probe_that_is_not_exactly_the_models_size_is_refused_unloaded(tmp_pat
 def test_a_probe_below_the_models_size_is_refused_unloaded(tmp_path: Path) -> None:
     world = new_world(tmp_path / "world")
     add_picture(world, 5, "sensitive", size=12)
+    model, policy, probes = (str(path) for path in (world.model, world.policy(), world.probes))
     code = f"""
 import sys
 from pathlib import Path
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.gate.inputs import Options, prepare
 try:
-    prepare(Options(model=Path({str(world.model)!r}), policy={str(world.policy())!r}, probes=Path({str(world.probes)!r})))
+    prepare(Options(model=Path({model!r}), policy={policy!r}, probes=Path({probes!r})))
 except ProbeSetError as error:
     print(error)
 print("torch" in sys.modules)
