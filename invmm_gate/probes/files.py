@@ -6,9 +6,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from invmm_gate.errors import ProbeSetError
 
+FILE_LIMIT: Final = 64_000_000
+"""Bytes of an image file."""
 _REASONS = {
     errno.ENOENT: "is missing",
     errno.ENOTDIR: "is missing",

@@ -14,13 +14,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.fields import path_problem
-from invmm_gate.probes.files import read_regular_file
+from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes.fitting import fit
 from invmm_gate.probes.manifest import manifest_name
 from invmm_gate.records import Probe, ProbeSet
 
-FILE_LIMIT: Final = 64_000_000
-"""Bytes of an image file."""
 PIXEL_LIMIT: Final = 64_000_000
 """Width times height; a decoded image takes at most four bytes for each."""
 SUFFIXES: Final = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, final
 
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.probes.files import read_head, read_regular_file
-from invmm_gate.probes.images import FILE_LIMIT
+from invmm_gate.probes.files import FILE_LIMIT, read_head, read_regular_file
 
 BESIDE: Final = frozenset(
     (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")

@@ -7,16 +7,28 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.attestation.plain_json import parse_plain
-from invmm_gate.errors import GateError, ModelError, PublishError, RegistryError, RunFolderError, VerificationError
+from invmm_gate.errors import (
+    ConfigError,
+    GateError,
+    ModelError,
+    PublishError,
+    RegistryError,
+    RunFolderError,
+    VerificationError,
+)
 from invmm_gate.gate.auditing import verify_log
+from invmm_gate.gate.sensitive import _lines
 from invmm_gate.models.strict_json import parse_object
 from invmm_gate.records import RunRecord
+from invmm_gate.registry.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.doctor import _is_ours
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.outcome import read_outcome
+from invmm_gate.registry.places import SourceError
 from invmm_gate.runs.files import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.jsonio import from_json
+from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.tracking import spool
 
 DOCUMENTS = {
@@ -103,3 +115,23 @@ def test_files_that_pass_between_processes_of_the_registry_are_refused_in_one_li
 
 def test_an_answer_of_brackets_is_no_answer() -> None:
     assert not _is_ours("[" * 200_000)
+
+
+def test_a_metrics_file_and_a_list_of_sensitive_images_have_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="or larger than 4 GB"):
+        sscd_metric(
+            name="sscd_disc_large",
+            threshold=0.5,
+            size=64,
+            path=huge(tmp_path / "sscd.pt", 50_000_000_000),
+            expected_sha256="",
+            device="cpu",
+        )
+    with pytest.raises(ConfigError, match=r"--sensitive .* cannot be read .*is larger than 256000000 bytes"):
+        _lines(huge(tmp_path / "list.txt", 50_000_000_000))
+
+
+def test_a_small_file_of_a_store_is_read_up_to_its_limit_whatever_size_was_listed(tmp_path: Path) -> None:
+    assert _small(huge(tmp_path / "a", SMALL_FILE_BYTES)) == bytes(SMALL_FILE_BYTES)
+    with pytest.raises(SourceError, match="is larger than was listed"):
+        _small(huge(tmp_path / "a", 50_000_000_000))
