@@ -110,7 +110,7 @@ def scan_training_data(
                 used = [entry for entry, was_seen in zip(entries, seen, strict=True) if was_seen]
                 prepared = list(pool.map(lambda entry: prepare(entry, embedder, store, view), used))
                 _keep(scan, number, prepared, embedder=embedder, store=store, strict=strict)
-                progress.advance(len(entries))
+                progress.advance(sum(not entry.beside for entry in entries))
     progress.end()
     if not scan.items:
         first = f"; the first: {scan.left_out[0].name!r} {scan.left_out[0].reason}" if scan.left_out else ""

@@ -16,6 +16,7 @@ from invmm_gate.gate.curating import Curation, curate
 from invmm_gate.gate.progress import Silent
 from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
 from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.training_data import Columns, open_training_data
 from tests.curation.pictures import near, picture, png, written
 from tests.gate.world import call
 
@@ -104,6 +105,11 @@ def test_the_terminal_warns_of_files_that_nobody_looked_at(tmp_path: Path) -> No
     (source / "a.dcm").unlink()
     (source / "b.dcm").unlink()
     assert call("probes", "build", tmp_path / "strict", "--from", source, "--quiet", "--strict").code == 0
+
+
+def test_captions_need_no_memory_for_vectors(tmp_path: Path) -> None:
+    source = written(tmp_path / "train", {"a.png": png(picture(0)), "a.txt": b"words", "b.heic": b"", "c": b""})
+    assert open_training_data(source, Columns()).count() == 3
 
 
 def test_captions_are_no_candidates_for_controls(tmp_path: Path) -> None:
