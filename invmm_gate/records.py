@@ -11,6 +11,10 @@ from typing import Final, Literal
 Group = Literal["sensitive", "duplicated", "control", "canary"]
 GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
 
+Fit = Literal["", "exact", "crop", "squeeze", "pad"]
+FITS: Final[tuple[Fit, ...]] = ("exact", "crop", "squeeze", "pad")
+"""How training brought an image to the model's size; empty where nobody said, as for an image of the model's shape."""
+
 Weights = Literal["raw", "ema"]
 Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
 Decision = Literal["pass", "block", "inconclusive"]
@@ -46,6 +50,7 @@ class Probe:
     source: str = ""
     licence: str = ""
     added_on: str = ""
+    fit: Fit = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """JSON of signed bytes: one object, no key twice, no number that is not an integer."""
 
 import json
+from collections import Counter
 from typing import NoReturn
 
 from invmm_gate.errors import VerificationError
@@ -27,8 +28,7 @@ def parse_plain(payload: bytes) -> dict[str, object]:
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for key in keys if keys.count(key) > 1)
+        duplicate = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"key {duplicate[:40]!r} occurs twice")
     return value
 

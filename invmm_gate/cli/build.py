@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
 from invmm_gate.errors import PASS, ConfigError
 from invmm_gate.records import GROUPS
 
@@ -50,6 +51,8 @@ def build(
     ] = None,
     category: Annotated[str, typer.Option(help="Category of the sensitive probes.")] = "",
     licence: Annotated[str, typer.Option(help="Consent or licence of all probes.")] = "",
+    fit: FitOption = "",
+    orientation: OrientationOption = "refuse",
     seed: Annotated[int, typer.Option(help="Seed of the draw of controls.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; for SSCD.")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next time.")] = None,
@@ -86,6 +89,8 @@ def build(
         device=device,
         cache=cache,
         strict=strict,
+        fit=known_fit(fit),
+        both_orientations=is_both(orientation),
     )
     today = datetime.datetime.now(datetime.UTC).date()
     with TerminalProgress(quiet=quiet or json) as progress:
@@ -131,6 +136,7 @@ def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
 def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     """The proposal in words."""
     from invmm_gate.gate.build_options import ENOUGH_CONTROLS
+    from invmm_gate.gate.left_out import of_kinds
 
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
     yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"
@@ -138,7 +144,11 @@ def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     if scan.later:
         yield f"  {len(scan.later)} are from after the training: controls are drawn from them"
     if scan.left_out:
+        missed = f"{len(scan.left_out)} files{of_kinds(scan.left_out)}"
+        yield f"WARNING: {missed} were not looked at, and training may have read them"
         yield from _listed("left out", [f"{left.name} {left.reason}" for left in scan.left_out])
+    if scan.beside:
+        yield f"{len(scan.beside)} files beside the images are none{of_kinds(scan.beside)}"
     inside = sum(cluster.multiplicity for cluster in clusters)
     yield (
         f"{len(clusters)} clusters of near-duplicates with {inside} images ({embedder.metric.name},"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invmm_gate.cli.build import build
+from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
 from invmm_gate.errors import BAD_INPUT, PASS
 
 if TYPE_CHECKING:
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.probes.checks import ValidationReport
+    from invmm_gate.records import ProbeSet
 
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
@@ -40,6 +42,8 @@ def add(
     cluster: Annotated[str, typer.Option(help="Name shared by probes that show the same picture.")] = "",
     source: Annotated[str, typer.Option(help="Where the images come from.")] = "",
     licence: Annotated[str, typer.Option(help="Consent or licence.")] = "",
+    fit: FitOption = "",
+    orientation: OrientationOption = "refuse",
 ) -> int:
     """Add images to a probe set, all or none."""
     from invmm_gate.errors import ConfigError
@@ -58,9 +62,12 @@ def add(
         cluster=cluster,
         source=source,
         licence=licence,
+        fit=known_fit(fit),
+        both_orientations=is_both(orientation),
         added_on=datetime.datetime.now(datetime.UTC).date(),
     )
-    typer.echo(f"added {len(added)} probes to {folder}: {', '.join(probe.id for probe in added)}")
+    fitted = f", fitted by {fit}" if fit else ""
+    typer.echo(f"added {len(added)} probes to {folder}{fitted}: {', '.join(probe.id for probe in added)}")
     return PASS
 
 
@@ -91,8 +98,16 @@ def validate(
     if result.probe_set is None:
         typer.echo(f"error: {len(result.problems)} problems in {printable(str(folder))}", err=True)
         return BAD_INPUT
-    typer.echo(f"{folder}: {len(result.probe_set.probes)} probes, digest {result.probe_set.digest}")
+    fits = "".join(f", {count} fitted by {fit}" for fit, count in _fits(result.probe_set).items())
+    typer.echo(f"{folder}: {len(result.probe_set.probes)} probes{fits}, digest {result.probe_set.digest}")
     return PASS
+
+
+def _fits(probe_set: "ProbeSet") -> dict[str, int]:
+    """Probes by how training fitted them, where somebody said it."""
+    from collections import Counter
+
+    return dict(sorted(Counter(probe.fit for probe in probe_set.probes if probe.fit).items()))
 
 
 def _bar(progress: "TerminalProgress") -> Callable[[int, int], None]:
@@ -118,6 +133,7 @@ def _write(path: Path, result: "ValidationReport") -> None:
         "valid": result.probe_set is not None,
         "probes": len(probes),
         "groups": dict(sorted(Counter(probe.group for probe in probes).items())),
+        "fits": _fits(result.probe_set) if result.probe_set else {},
         "digest": result.probe_set.digest if result.probe_set else None,
         "problems": list(result.lines()),
     }

@@ -11,7 +11,7 @@ from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW
 from invmm_gate.errors import ConfigError, VerificationError
-from invmm_gate.runs.files import append_line, drop_torn_line, whole_lines
+from invmm_gate.runs.files import append_line, drop_torn_line, read_whole, whole_lines
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""
@@ -56,7 +56,7 @@ def _mended(log: Path) -> tuple[tuple[Entry, Head], ...]:
 
     A whole last entry that lacks nothing but its end is kept.
     """
-    lines, tail = whole_lines(log), log.read_bytes().rpartition(b"\n")[2] if log.exists() else b""
+    lines, tail = whole_lines(log), read_whole(log).rpartition(b"\n")[2] if log.exists() else b""
     if not tail:
         return walk(lines)
     try:
@@ -98,7 +98,7 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
     if not log.is_file():
         raise ConfigError(f"there is no {log}", expected="a log that `sign --log` wrote", do="name it")
     try:
-        data = log.read_bytes()
+        data = read_whole(log)
     except OSError as error:
         raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
     if data and not data.endswith(b"\n"):

@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Final
 
 from invmm_gate.errors import ConfigError
+from invmm_gate.probes.images import View
 from invmm_gate.probes.training_data import ROLES, Columns
+from invmm_gate.records import Fit
 
 CONTROLS: Final = 32
 """Controls that are drawn, if there are so many, where images for them are given and no number is."""
@@ -47,6 +49,15 @@ class BuildOptions:
     device: str = "auto"
     cache: Path | None = None
     strict: bool = False
+    fit: Fit = ""
+    """How training brought images to the model's size."""
+    both_orientations: bool = False
+    """Whether an image that its EXIF orientation turns becomes two probes; by default it is left out."""
+
+    @property
+    def view(self) -> View:
+        """How training images that are turned are read."""
+        return "stored" if self.both_orientations else "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

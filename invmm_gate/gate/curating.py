@@ -30,7 +30,7 @@ from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.sensitive import sensitive_items
 from invmm_gate.gate.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.gate.vector_memory import check_memory
-from invmm_gate.probes.build import check_new_folder, unfit_as_probe
+from invmm_gate.probes.build import check_new_folder, shape_problem, unfit_as_probe
 from invmm_gate.probes.files import folder_lock
 from invmm_gate.probes.training_data import TrainingData, open_training_data
 
@@ -78,6 +78,7 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
             store,
             trained_until=options.trained_until,
             strict=options.strict,
+            view=options.view,
             progress=progress,
         )
         found = distinct(scan, store)
@@ -114,17 +115,19 @@ def _decide(
     wanted: Wanted,
     progress: Progress,
 ) -> Curation:
-    _check_fit(sources, sensitive.values())
+    _check_fit(options, sources, sensitive.values())
     clustering, curve = _clusters(options, embedder, training, progress)
     proposals = propose(
         clustering.clusters,
         sensitive=tuple(sensitive),
         multiplicity=training.multiplicity.tolist(),
         duplicated=options.duplicated,
-        unfit=lambda row: _unfit(sources, training.items[row]),
+        unfit=lambda row: _unfit(options, sources, training.items[row]),
     )
     pool = [*scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
-    controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=embedder, seed=options.seed)
+    controls = draw_controls(
+        pool, sources, wanted=wanted, training=training, embedder=embedder, seed=options.seed, fit=options.fit
+    )
     if not (proposals.sensitive or proposals.duplicated or controls.chosen):
         raise ProbeSetError(
             f"nothing to propose: no near-duplicates among {len(scan.items)} images, and no others were asked for",
@@ -168,10 +171,12 @@ def _dimensions(training: Distinct, clustering: Clustering, seed: int) -> tuple[
     return intrinsic_dimension(vectors, seed=seed)
 
 
-def _check_fit(sources: Sequence[TrainingData], sensitive: Collection[Item]) -> None:
+def _check_fit(options: BuildOptions, sources: Sequence[TrainingData], sensitive: Collection[Item]) -> None:
     entries = read_again(sources, sensitive)
     for item in sensitive:
-        reason = unfit_as_probe(entries[item.source, item.position].data, name=item.name)
+        data = entries[item.source, item.position].data
+        reason = unfit_as_probe(data, name=item.name, view=options.view)
+        reason = reason or shape_problem(data, name=item.name, fit=options.fit, view=options.view)
         if reason:
             raise ProbeSetError(
                 f"the sensitive image {item.name!r} cannot be a probe: it {reason}",
@@ -179,9 +184,14 @@ def _check_fit(sources: Sequence[TrainingData], sensitive: Collection[Item]) -> 
             )
 
 
-def _unfit(sources: Sequence[TrainingData], item: Item) -> str:
-    entry = read_again(sources, [item])[item.source, item.position]
-    return unfit_as_probe(entry.data, name=item.name)
+def _unfit(options: BuildOptions, sources: Sequence[TrainingData], item: Item) -> str:
+    """Why an image is no probe. Raises ProbeSetError for one that would be, if it was said how training fitted it."""
+    data = read_again(sources, [item])[item.source, item.position].data
+    reason = unfit_as_probe(data, name=item.name, view=options.view)
+    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit, view=options.view)
+    if shape:
+        raise ProbeSetError(f"{item.name!r}, which has near-duplicates, {shape}")
+    return reason
 
 
 @contextmanager
@@ -194,7 +204,9 @@ def _store(options: BuildOptions, embedder: Embedder) -> Iterator[EmbeddingStore
         except OSError as error:
             raise ConfigError(f"--cache {folder} ({error.strerror})", expected="a folder to write to") from error
         with folder_lock(folder):
-            store = EmbeddingStore(folder, identity=embedder.identity, width=embedder.scale.width)
+            # What was read as it is stored must not pass for an image that nothing turns.
+            identity = embedder.identity + ("-stored" if options.both_orientations else "")
+            store = EmbeddingStore(folder, identity=identity, width=embedder.scale.width)
             try:
                 yield store
             finally:

@@ -11,9 +11,11 @@ from invmm_gate.curation.neighbours import Vectors, close_pairs
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.gate.build_options import Wanted
 from invmm_gate.gate.embedder import Embedder
-from invmm_gate.gate.training_scan import Distinct, Later, LeftOut, prepare
-from invmm_gate.probes.build import unfit_as_probe
-from invmm_gate.probes.training_data import Entry, TrainingData
+from invmm_gate.gate.left_out import LeftOut
+from invmm_gate.gate.training_scan import Distinct, Later, prepare
+from invmm_gate.probes.build import shape_problem, unfit_as_probe
+from invmm_gate.probes.training_data import Entry, TrainingData, lies_beside
+from invmm_gate.records import Fit
 
 _LEAST_AT_ONCE: Final = 32
 
@@ -29,11 +31,12 @@ class Controls:
 
 
 def whole_pool(sources: Sequence[TrainingData], first: int) -> list[Later]:
-    """Every image of some sources, the first of which has the number `first`."""
+    """Every image of some sources, the first of which has the number `first`; captions and the like are none."""
     return [
         Later(source=number, position=position, name=name)
         for number, source in enumerate(sources, start=first)
         for position, name in enumerate(source.names())
+        if not lies_beside(name)
     ]
 
 
@@ -45,16 +48,17 @@ def draw_controls(
     training: Distinct,
     embedder: Embedder,
     seed: int,
+    fit: Fit = "",
 ) -> Controls:
     """Images of the pool, as many as are wanted. Raises ProbeSetError where the pool holds too few.
 
     Refused: an image within the copy threshold of a training image, itself or mirrored, or of another control; and one
-    that cannot be a probe. A control that the model has seen is worse than none.
+    that cannot be a probe, its shape included. A control that the model has seen is worse than none.
     """
     order = sorted(
         pool, key=lambda later: (sha256(f"{seed}:{later.name}".encode(errors="surrogateescape")).digest(), later.source)
     )
-    draw = _Draw(embedder)
+    draw = _Draw(embedder, fit)
     while order and len(draw.chosen) < wanted.most:
         count = max(wanted.most - len(draw.chosen), _LEAST_AT_ONCE)
         part, order = order[:count], order[count:]
@@ -83,16 +87,18 @@ class _Drawn:
 class _Draw:
     """The controls so far."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, fit: Fit) -> None:
         self.chosen: list[Entry] = []
         self.refused: list[LeftOut] = []
         self._vectors: list[Vectors] = []
+        self._fit = fit
         self._radius = embedder.scale.distance(embedder.scale.threshold)
 
     def take(self, drawn: _Drawn) -> None:
         """Accept or refuse the next image."""
-        name = drawn.entry.name
-        reason = drawn.reason or self._near_control(drawn.vector) or unfit_as_probe(drawn.entry.data, name=name)
+        name, data = drawn.entry.name, drawn.entry.data
+        reason = drawn.reason or self._near_control(drawn.vector) or unfit_as_probe(data, name=name)
+        reason = reason or shape_problem(data, name=name, fit=self._fit)
         if reason:
             self.refused.append(LeftOut(name=name, reason=reason))
             return

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from invmm_gate.attestation.approval import approved
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import load_roots
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import GateError
+from invmm_gate.errors import GateError, ProbeSetError
 from invmm_gate.gate.blessing import Baseline, load_baseline
 from invmm_gate.gate.metrics import metrics_file
 from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
@@ -20,6 +21,7 @@ from invmm_gate.policy.conditions import refuse_other_conditions
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import judge as decide
 from invmm_gate.policy.waivers import load_waivers
+from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.records import RunData, Verdict, Waiver
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
@@ -110,16 +112,28 @@ def _rendered(data: RunData, images: ReportImages, *, reveal: bool) -> dict[str,
 
 
 def _images(folder: RunFolder, data: RunData) -> ReportImages:
-    probes = {
-        probe.id: (Path(data.run.probe_set.folder) / probe.path).read_bytes()
-        for probe in data.run.probe_set.probes
-        if (Path(data.run.probe_set.folder) / probe.path).is_file()
-    }
+    place = Path(data.run.probe_set.folder)
+    probes = {probe.id: _image(place / probe.path) for probe in data.run.probe_set.probes}
     copies = {
-        probe.id: tuple(path.read_bytes() for path in sorted(folder.path.glob(f"copies/*/{probe.id}/*.png")))
+        probe.id: tuple(filter(None, map(_image, sorted(folder.path.glob(f"copies/*/{probe.id}/*.png")))))
         for probe in data.run.probe_set.probes
     }
-    return ReportImages(probes=probes, copies={probe: found for probe, found in copies.items() if found})
+    return ReportImages(
+        probes={
+            probe.id: found
+            for probe in data.run.probe_set.probes
+            if (found := probes[probe.id]) and sha256(found).hexdigest() == probe.sha256
+        },
+        copies={probe: found for probe, found in copies.items() if found},
+    )
+
+
+def _image(path: Path) -> bytes:
+    """An image file; nothing where there is none that could be one."""
+    try:
+        return read_regular_file(path, limit=FILE_LIMIT)
+    except ProbeSetError:
+        return b""
 
 
 def publish(folder: RunFolder, tracking_uri: str | None, *, details: bool = False) -> str:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.fit import image_size
+from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.records import ModelManifest, ProbeSet, Weights
@@ -54,7 +55,8 @@ def prepare(options: Options) -> Inputs:
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy))
+    _, layout = layout_of(model)
+    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=image_size(layout))
     _refuse_other_set(probe_set, policy)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
 

@@ -9,8 +9,10 @@ from PIL import Image
 from invmm_gate.curation.clusters import Cluster
 from invmm_gate.curation.proposals import cluster_name
 from invmm_gate.gate.curating import Curation
+from invmm_gate.gate.left_out import of_kinds
 from invmm_gate.gate.training_scan import read_again
 from invmm_gate.probes.images import decode_image
+from invmm_gate.records import Group
 from invmm_gate.report.contact_sheet import Card, ContactSheet, CurveRow, Section, Thumb
 
 SIDE: Final = 160
@@ -23,12 +25,11 @@ PICTURES_SHOWN: Final = 120
 ROWS_SHOWN: Final = 200
 
 
-def contact_sheet(curation: Curation, planned: Sequence[bytes]) -> ContactSheet:
-    """The sheet of a curation; `planned` are the images of its probes, in their order."""
+def contact_sheet(curation: Curation, planned: Sequence[tuple[Group, str, bytes]]) -> ContactSheet:
+    """The sheet of a curation; `planned` are the group, name and image of its probes, in their order."""
     scale, options = curation.embedder.scale, curation.options
     cards, more_cards = _cards(curation)
     left_out = list(_left_out(curation))
-    first_control = len(planned) - len(curation.controls.chosen)
     return ContactSheet(
         title=options.folder.name,
         facts=_facts(curation),
@@ -36,11 +37,8 @@ def contact_sheet(curation: Curation, planned: Sequence[bytes]) -> ContactSheet:
         looser="lower" if scale.kind == "cosine" else "higher",
         cards=cards,
         more_cards=more_cards,
-        sensitive=_section(
-            [curation.item_of(proposal).name for proposal in curation.proposals.sensitive],
-            planned[: len(curation.proposals.sensitive)],
-        ),
-        controls=_section([entry.name for entry in curation.controls.chosen], planned[first_control:]),
+        sensitive=_section(planned, "sensitive"),
+        controls=_section(planned, "control"),
         curve=tuple(
             CurveRow(
                 threshold=scale.value(point.distance),
@@ -86,16 +84,17 @@ def _card(curation: Curation, name: str, cluster: Cluster, pictures: Iterator[tu
     )
 
 
-def _section(names: Sequence[str], images: Sequence[bytes]) -> Section:
-    pairs = zip(names[:PICTURES_SHOWN], images, strict=False)
+def _section(planned: Sequence[tuple[Group, str, bytes]], group: Group) -> Section:
+    chosen = [(name, data) for of, name, data in planned if of == group]
     return Section(
-        thumbs=tuple(thumbnail(name, data) for name, data in pairs), more=max(len(names) - PICTURES_SHOWN, 0)
+        thumbs=tuple(thumbnail(name, data) for name, data in chosen[:PICTURES_SHOWN]),
+        more=max(len(chosen) - PICTURES_SHOWN, 0),
     )
 
 
 def thumbnail(label: str, data: bytes) -> Thumb:
     """A small picture without the file's own metadata."""
-    image = decode_image(data, name=label)
+    image = decode_image(data, name=label, view="stored")
     small = max(image.size) < PIXELATED_BELOW
     if not small:
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
@@ -118,7 +117,8 @@ def _facts(curation: Curation) -> tuple[tuple[str, str], ...]:
     clusters = curation.clustering.clusters
     return (
         ("training images read", f"{len(curation.scan.items):,}"),
-        ("left out", f"{len(curation.scan.left_out):,}"),
+        ("left out", f"{len(curation.scan.left_out):,}{of_kinds(curation.scan.left_out)}"),
+        ("captions and the like", f"{len(curation.scan.beside):,}"),
         ("without exact copies", f"{len(curation.training.items):,}"),
         ("clusters", f"{len(clusters):,}"),
         ("images in clusters", f"{sum(cluster.multiplicity for cluster in clusters):,}"),
@@ -134,6 +134,8 @@ def _settings(curation: Curation) -> tuple[tuple[str, str], ...]:
         ("training data", ", ".join(map(str, options.sources))),
         ("controls from", ", ".join(map(str, options.controls_from)) or "not given"),
         ("trained until", trained),
+        ("fit", options.fit or "not given: all probes are square"),
+        ("images that EXIF turns", "both ways" if options.both_orientations else "left out"),
         ("copy metric", f"{curation.embedder.metric.name}, compared at {curation.embedder.size} pixels a side"),
         ("copy threshold", f"{scale.threshold:g}"),
         ("largest diameter of a cluster", f"{options.diameter:g} thresholds, which is {cap:.3g}"),

@@ -3,7 +3,7 @@
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Final
@@ -16,6 +16,7 @@ from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.picturing_curation import contact_sheet
 from invmm_gate.gate.training_scan import Item, read_again
 from invmm_gate.probes.build import NewProbe, write_probe_set
+from invmm_gate.probes.images import both_views
 from invmm_gate.probes.training_data import Entry
 from invmm_gate.records import Group, ProbeSet
 from invmm_gate.report.contact_sheet import render_contact_sheet
@@ -43,9 +44,10 @@ def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned
     items = [curation.item_of(proposal) for group in groups for proposal in group]
     entries = read_again(curation.sources, items)
     listed = [
-        _from_training(curation, proposal, entries, number=number, today=today)
+        planned
         for group in groups
         for number, proposal in enumerate(group, start=1)
+        for planned in _both(curation, _from_training(curation, proposal, entries, number=number, today=today))
     ]
     controls = enumerate(curation.controls.chosen, start=1)
     return (*listed, *(_control(curation, entry, number=number, today=today) for number, entry in controls))
@@ -53,7 +55,8 @@ def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned
 
 def write_curation(curation: Curation, planned: Sequence[Planned], record: Mapping[str, object]) -> ProbeSet:
     """Write probes, record and contact sheet in one step. Raises ProbeSetError with nothing left behind."""
-    sheet = render_contact_sheet(contact_sheet(curation, [item.probe.data for item in planned]))
+    shown = [(item.probe.group, item.name, item.probe.data) for item in planned]
+    sheet = render_contact_sheet(contact_sheet(curation, shown))
     text = json.dumps(record, allow_nan=False, indent=1) + "\n"
     files = {RECORD: text.encode(), SHEET: sheet.encode(errors="backslashreplace")}
     return write_probe_set(curation.options.folder, [item.probe for item in planned], files)
@@ -87,6 +90,7 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
         ],
         "refused_controls": [asdict(left) for left in curation.controls.refused],
         "left_out": [asdict(left) for left in scan.left_out],
+        "beside": [asdict(left) for left in scan.beside],
         "clusters": [
             {
                 "multiplicity": cluster.multiplicity,
@@ -107,6 +111,8 @@ def _inputs(options: BuildOptions) -> dict[str, object]:
         "sensitive": str(options.sensitive) if options.sensitive else None,
         "sensitive_column": options.sensitive_column or None,
         "columns": dict(options.columns),
+        "fit": options.fit,
+        "orientation": "both" if options.both_orientations else "refuse",
     }
 
 
@@ -127,6 +133,7 @@ def _counts(curation: Curation) -> Mapping[str, int]:
     return {
         "read": len(curation.scan.items),
         "left_out": len(curation.scan.left_out),
+        "beside": len(curation.scan.beside),
         "after_training": len(curation.scan.later),
         "distinct": len(curation.training.items),
         "clusters": len(clusters),
@@ -164,8 +171,28 @@ def _from_training(
         source=f"{place}: {item.name}{copies}",
         licence=options.licence,
         added_on=today.isoformat(),
+        fit=options.fit,
     )
     return Planned(probe=probe, name=item.name, multiplicity=proposal.multiplicity, reason=proposal.reason)
+
+
+def _both(curation: Curation, planned: Planned) -> list[Planned]:
+    """The probe, or the two of one cluster that show an image which EXIF turns as it is stored and upright."""
+    probe = planned.probe
+    views = both_views(probe.data, name=planned.name) if curation.options.both_orientations else {}
+    return [
+        replace(
+            planned,
+            probe=replace(
+                probe,
+                id=f"{probe.id}-{view}",
+                data=data,
+                sha256=sha256(data).hexdigest(),
+                cluster=probe.cluster or probe.id,
+            ),
+        )
+        for view, data in views.items()
+    ] or [planned]
 
 
 def _control(curation: Curation, entry: Entry, *, number: int, today: datetime.date) -> Planned:
@@ -178,6 +205,7 @@ def _control(curation: Curation, entry: Entry, *, number: int, today: datetime.d
         source=f"control: {entry.name}",
         licence=curation.options.licence,
         added_on=today.isoformat(),
+        fit=curation.options.fit,
     )
     reason = f"drawn from {curation.controls.pool} images with seed {curation.options.seed}; no near-duplicate"
     return Planned(probe=probe, name=entry.name, multiplicity=1, reason=reason)

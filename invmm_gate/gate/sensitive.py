@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from invmm_gate.attestation.reading import read_small
 from invmm_gate.errors import ConfigError, ProbeSetError
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.probes.training_data import TrainingData, located
+
+_BYTES: Final = 256_000_000
+"""Of the list; some millions of paths."""
 
 
 def sensitive_items(
@@ -67,9 +72,9 @@ def _by_name(scan: Scan, sources: Sequence[TrainingData]) -> dict[str, list[int]
 def _lines(listing: Path) -> list[tuple[int, str]]:
     """(line, path) of each that is not blank and no comment."""
     try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        lines = read_small(listing, what="a text file of paths", limit=_BYTES).decode("utf-8-sig").splitlines()
+    except (ConfigError, UnicodeDecodeError) as error:
+        reason = error.found if isinstance(error, ConfigError) else "not UTF-8"
         raise ConfigError(
             f"--sensitive {listing} cannot be read ({reason})", expected="a text file of paths"
         ) from error

@@ -15,8 +15,9 @@ from invmm_gate.curation.neighbours import Indices, Vectors
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.gate.embedder import Embedder, Pixels
 from invmm_gate.gate.embedding_store import EmbeddingStore
+from invmm_gate.gate.left_out import LeftOut
 from invmm_gate.gate.progress import Progress
-from invmm_gate.probes.images import decode_image, pixels_sha256
+from invmm_gate.probes.images import View, decode_image, pixels_sha256
 from invmm_gate.probes.training_data import Entry, TrainingData
 
 AT_ONCE: Final = 32
@@ -46,20 +47,14 @@ class Later:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """An image that was not used, and why."""
-
-    name: str
-    reason: str
-
-
 @dataclass(slots=True, kw_only=True)
 class Scan:
     """What was found in the training data."""
 
     items: list[Item] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    beside: list[LeftOut] = field(default_factory=list)
+    """Captions, metadata and the like, which are no images."""
     later: list[Later] = field(default_factory=list)
     marked: list[int] = field(default_factory=list)
     """Indices of the items that the sensitive column marks."""
@@ -98,9 +93,10 @@ def scan_training_data(
     *,
     trained_until: date | None,
     strict: bool,
+    view: View = "plain",
     progress: Progress,
 ) -> Scan:
-    """Embed every image of the training data.
+    """Embed every image of the training data; `view` is for those that their EXIF orientation turns.
 
     Raises ProbeSetError without a readable one, at a broken one that is marked as sensitive, or, if strict, at any.
     """
@@ -112,9 +108,9 @@ def scan_training_data(
                 _note_values(scan, entries)
                 seen = [_is_seen(scan, number, entry, trained_until) for entry in entries]
                 used = [entry for entry, was_seen in zip(entries, seen, strict=True) if was_seen]
-                prepared = list(pool.map(lambda entry: prepare(entry, embedder, store), used))
+                prepared = list(pool.map(lambda entry: prepare(entry, embedder, store, view), used))
                 _keep(scan, number, prepared, embedder=embedder, store=store, strict=strict)
-                progress.advance(len(entries))
+                progress.advance(sum(not entry.beside for entry in entries))
     progress.end()
     if not scan.items:
         first = f"; the first: {scan.left_out[0].name!r} {scan.left_out[0].reason}" if scan.left_out else ""
@@ -152,7 +148,7 @@ def _is_seen(scan: Scan, source: int, entry: Entry, trained_until: date | None) 
     return False
 
 
-def prepare(entry: Entry, embedder: Embedder, store: EmbeddingStore | None = None) -> Prepared:
+def prepare(entry: Entry, embedder: Embedder, store: EmbeddingStore | None = None, view: View = "plain") -> Prepared:
     """Decode an image and bring it to the metric's size, unless its embedding is there already."""
     if entry.problem:
         return Prepared(entry=entry, problem=entry.problem)
@@ -161,7 +157,7 @@ def prepare(entry: Entry, embedder: Embedder, store: EmbeddingStore | None = Non
     if known is not None:
         return Prepared(entry=entry, sha256=digest, pixels_sha256=known)
     try:
-        image = decode_image(entry.data, name=entry.name)
+        image = decode_image(entry.data, name=entry.name, view=view)
     except ProbeSetError as error:
         return Prepared(entry=entry, problem=str(error).removeprefix(f"{entry.name!r} "))
     return Prepared(
@@ -181,7 +177,8 @@ def _keep(
     store: EmbeddingStore,
     strict: bool,
 ) -> None:
-    broken = [found for found in prepared if found.problem]
+    scan.beside += [LeftOut(name=found.entry.name, reason=found.problem) for found in prepared if found.entry.beside]
+    broken = [found for found in prepared if found.problem and not found.entry.beside]
     if broken and strict:
         raise ProbeSetError(f"{broken[0].entry.name!r} {broken[0].problem}", do="mend it, or leave out --strict")
     for found in broken:

@@ -1,6 +1,7 @@
 """JSON of a checkpoint: no duplicate key, and no key that makes a library run or fetch code."""
 
 import json
+from collections import Counter
 from typing import Final
 
 from invmm_gate.errors import ModelError
@@ -45,7 +46,6 @@ def _refuse_keys(keys: set[str], name: str, why: str) -> None:
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {duplicate!r} occurs twice")
+        duplicate = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {duplicate[:40]!r} occurs twice")
     return value

@@ -153,8 +153,8 @@ def _other_probe_sets(sides: _Sides, left_out: LeftOut) -> bool:
     return bool(left_out.probes) or sides.before.run.probe_set.digest != sides.after.run.probe_set.digest
 
 
-def _controls(data: RunData) -> frozenset[str]:
-    return frozenset(probe.sha256 for probe in data.run.probe_set.probes if probe.group == "control")
+def _controls(data: RunData) -> frozenset[tuple[str, str]]:
+    return frozenset((probe.sha256, probe.fit) for probe in data.run.probe_set.probes if probe.group == "control")
 
 
 def _probe_changes(sides: _Sides, left_out: LeftOut, policy: Policy | None) -> Iterator[ProbeChange]:

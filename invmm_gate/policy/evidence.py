@@ -42,8 +42,12 @@ def has_prompts(run: RunRecord) -> bool:
 
 
 def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:
-    """Whether two probes of one id are the same test: the same image, and for models with prompts the same caption."""
-    return before.sha256 == after.sha256 and (not prompts or before.caption == after.caption)
+    """Whether two probes of one id are the same test: the same image, fitted in the same way, and its caption.
+
+    The caption counts for models with prompts alone.
+    """
+    same_pixels = (before.sha256, before.fit) == (after.sha256, after.fit)
+    return same_pixels and (not prompts or before.caption == after.caption)
 
 
 def is_selected(probe: Probe, choice: Selection) -> bool:

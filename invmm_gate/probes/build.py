@@ -10,18 +10,20 @@ from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.curate import IMAGES
 from invmm_gate.probes.fields import text_problem
 from invmm_gate.probes.files import write_atomically
+from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import (
     MAX_SIDE,
     MIN_SIDE,
     ONE_COLOUR,
     SUFFIXES,
+    View,
     decode_image,
     decode_named,
     is_one_colour,
     off_limits,
 )
 from invmm_gate.probes.manifest import write_manifest
-from invmm_gate.records import Group, Probe, ProbeSet
+from invmm_gate.records import Fit, Group, Probe, ProbeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class NewProbe:
     source: str = ""
     licence: str = ""
     added_on: str = ""
+    fit: Fit = ""
 
 
 def check_new_folder(folder: Path) -> None:
@@ -52,15 +55,24 @@ def check_new_folder(folder: Path) -> None:
         raise ProbeSetError(f"{str(folder.parent)!r} is not a folder", expected="a folder to create the probe set in")
 
 
-def unfit_as_probe(data: bytes, *, name: str) -> str:
-    """What `probes validate` would say of an image that cannot be a probe, without its name; empty if it can be one."""
+def unfit_as_probe(data: bytes, *, name: str, view: View = "plain") -> str:
+    """What `probes validate` would say of an image that cannot be a probe, without its name; empty if it can be one.
+
+    Whether its shape fits is another question: `shape_problem`.
+    """
     try:
-        image = decode_image(data, name=name)
+        image = decode_image(data, name=name, view=view)
     except ProbeSetError as error:
         return str(error).removeprefix(f"{name!r} ")
     if min(image.size) < MIN_SIDE or max(image.size) > MAX_SIDE:
         return off_limits(image.width, image.height)
     return ONE_COLOUR if is_one_colour(image) else ""
+
+
+def shape_problem(data: bytes, *, name: str, fit: Fit, view: View = "plain") -> str:
+    """What to say of a readable image whose shape asks how training fitted it, without its name; empty if none does."""
+    image = decode_image(data, name=name, view=view)
+    return fit_problem(fit, width=image.width, height=image.height, to=None)
 
 
 def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str, bytes]) -> ProbeSet:
@@ -109,4 +121,5 @@ def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
             source=new.source,
             licence=new.licence,
             added_on=new.added_on,
+            fit=new.fit,
         )

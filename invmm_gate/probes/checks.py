@@ -54,12 +54,20 @@ class ValidationReport:
         )
 
 
-def validate_probe_set(folder: Path, *, min_controls: int = 0, captions_required: bool = False) -> ProbeSet:
-    """The probe set, if every check passes.
+def validate_probe_set(
+    folder: Path,
+    *,
+    min_controls: int = 0,
+    captions_required: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> ProbeSet:
+    """The probe set, if every check passes. `image_size` is the (height, width) that the model makes, if it is known.
 
     Raises ProbeSetError with the first problem and the number of further ones; ConfigError without Great Expectations.
     """
-    report = check_probe_set(folder, min_controls=min_controls, captions_required=captions_required)
+    report = check_probe_set(
+        folder, min_controls=min_controls, captions_required=captions_required, image_size=image_size
+    )
     if report.probe_set is None:
         first, *others = report.lines()
         more = f" (and {len(others)} more; run `invmm-gate probes validate {folder}` for the list)" if others else ""
@@ -72,14 +80,16 @@ def check_probe_set(
     *,
     min_controls: int = 0,
     captions_required: bool = False,
+    image_size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ValidationReport:
     """Every problem of a probe set. `progress` is told (probes read, probes in all).
 
+    `image_size` is the (height, width) that the model makes; without it, the images are held against a square.
     Raises ProbeSetError only where the manifest cannot be read as a table; ConfigError without Great Expectations.
     """
     manifest = read_rows(folder)
-    table = build_table(manifest, progress=progress)
+    table = build_table(manifest, image_size=image_size, progress=progress)
     checks = probe_set_checks(min_controls=min_controls, captions_required=captions_required)
     results = run_suite(table, checks)
     problems = [problem for result in results for problem in _problems(manifest, table, result)]

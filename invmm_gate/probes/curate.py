@@ -4,16 +4,17 @@ import datetime
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.fields import name_key
-from invmm_gate.probes.files import folder_lock, read_regular_file, write_atomically
-from invmm_gate.probes.images import FILE_LIMIT, SUFFIXES, check_sha256, decode_named
+from invmm_gate.probes.files import FILE_LIMIT, folder_lock, read_regular_file, write_atomically
+from invmm_gate.probes.fitting import fit_problem
+from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
-from invmm_gate.records import Group, Probe
+from invmm_gate.records import Fit, Group, Probe
 
 IMAGES = "images"
 
@@ -24,6 +25,8 @@ class _Copy:
 
     source: Path
     probe: Probe
+    view: View = "plain"
+    """What is stored of an image that is turned; `plain` is the file itself."""
 
 
 def init_probe_set(folder: Path) -> None:
@@ -59,12 +62,17 @@ def add_probes(
     cluster: str = "",
     source: str = "",
     licence: str = "",
+    fit: Fit = "",
+    both_orientations: bool = False,
     added_on: datetime.date,
 ) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
-    The id is the file's name, made safe and unique. Raises ProbeSetError, with the set unchanged, for an image that
-    cannot be a probe or that the set already holds.
+    The id is the file's name, made safe and unique. With `both_orientations`, of an image that its EXIF orientation
+    turns two probes of one cluster are stored, as PNG files: `ID-stored` and `ID-upright`.
+
+    Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
+    whose shape asks for a `fit`.
     """
     with folder_lock(folder):
         present = read_manifest(folder)
@@ -80,32 +88,53 @@ def add_probes(
             source=source,
             licence=licence,
             added_on=added_on.isoformat(),
+            fit=fit,
         )
-        _copy_all(folder, _plan(folder, images, present=present, template=template), present)
+        plan = _plan(folder, images, present=present, template=template, both=both_orientations)
+        _copy_all(folder, plan, present)
         return read_manifest(folder)[len(present) :]
 
 
-def _plan(folder: Path, images: Sequence[Path], *, present: Iterable[Probe], template: Probe) -> list[_Copy]:
+def _plan(
+    folder: Path, images: Sequence[Path], *, present: Iterable[Probe], template: Probe, both: bool
+) -> list[_Copy]:
     """Look at every image before anything is written."""
     known = {probe.sha256: f"as probe {probe.id!r}" for probe in present}
-    taken = {name_key(probe.id) for probe in present} | _stems(folder / IMAGES)
-    copies = []
+    taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
+    copies: list[_Copy] = []
     for image in images:
-        data = _read_source(image)
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 in known:
-            raise ProbeSetError(
-                f"{str(image)!r} is already in the probe set, {known[sha256]}",
-                expected="each image once",
-                do="leave it out; nothing was added",
-            )
-        _, kind = decode_named(data, name=str(image))
-        identifier = unique_id(image.stem, taken)
-        taken.add(name_key(identifier))
-        known[sha256] = f"as {str(image)!r} of this call"
-        probe = replace(template, id=identifier, path=f"{IMAGES}/{identifier}{SUFFIXES[kind]}", sha256=sha256)
-        copies.append(_Copy(source=image, probe=probe))
+        for copy in _copies(image, unique_id(image.stem, taken), template=template, both=both):
+            if copy.probe.sha256 in known:
+                raise ProbeSetError(
+                    f"{str(image)!r} is already in the probe set, {known[copy.probe.sha256]}",
+                    expected="each image once",
+                    do="leave it out; nothing was added",
+                )
+            taken |= _names(copy.probe.id)
+            known[copy.probe.sha256] = f"as {str(image)!r} of this call"
+            copies.append(copy)
     return copies
+
+
+def _copies(image: Path, identifier: str, *, template: Probe, both: bool) -> Iterator[_Copy]:
+    """The one copy of an image, or those of both its orientations. Raises ProbeSetError."""
+    data, name = _read_source(image), str(image)
+    stored: dict[View, bytes] = (both_views(data, name=name) if both else {}) or {"plain": data}
+    turned = "plain" not in stored
+    for view, content in stored.items():
+        shown, kind = decode_named(content, name=name)
+        found = fit_problem(template.fit, width=shown.width, height=shown.height, to=None)
+        if found:
+            raise ProbeSetError(f"{name!r} {found}")
+        new = f"{identifier}-{view}" if turned else identifier
+        probe = replace(
+            template,
+            id=new,
+            path=f"{IMAGES}/{new}{SUFFIXES[kind]}",
+            sha256=hashlib.sha256(content).hexdigest(),
+            cluster=template.cluster or (identifier if turned else ""),
+        )
+        yield _Copy(source=image, probe=probe, view=view)
 
 
 def _read_source(image: Path) -> bytes:
@@ -116,8 +145,19 @@ def _read_source(image: Path) -> bytes:
         raise ProbeSetError(f"{str(image)!r} cannot be added: {error}") from error
 
 
+def _content(copy: _Copy) -> bytes:
+    data = _read_source(copy.source)
+    return data if copy.view == "plain" else both_views(data, name=str(copy.source))[copy.view]
+
+
 def _stems(folder: Path) -> set[str]:
-    return {name_key(path.stem) for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for path in folder.iterdir() for name in _names(path.stem)} if folder.is_dir() else set()
+
+
+def _names(identifier: str) -> set[str]:
+    """What an id takes: its own name, and of an image in both orientations the name that they share."""
+    own = name_key(identifier)
+    return {own, own.removesuffix("-stored"), own.removesuffix("-upright")}
 
 
 def unique_id(stem: str, taken: set[str]) -> str:
@@ -137,7 +177,7 @@ def _copy_all(folder: Path, copies: Sequence[_Copy], present: Sequence[Probe]) -
     try:
         (folder / IMAGES).mkdir(exist_ok=True)
         for copy in copies:
-            data = _read_source(copy.source)
+            data = _content(copy)
             check_sha256(data, copy.probe.sha256, name=str(copy.source))
             written.append(folder / copy.probe.path)
             write_atomically(written[-1], data)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
-from invmm_gate.records import GROUPS
+from invmm_gate.records import FITS, GROUPS
 
 COLUMNS: Final = (
     "id",
@@ -21,20 +21,33 @@ COLUMNS: Final = (
     "licence",
     "added_on",
 )
+OPTIONAL: Final = ("fit",)
+"""Columns that a manifest may lack: without them it is what it was before they were introduced."""
 REQUIRED: Final = ("id", "path", "sha256", "group")
 """Columns that may not be empty."""
 UNIQUE: Final = ("id", "path")
 """Columns whose values differ by more than case and Unicode form: they name files."""
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 SHA256_PATTERN: Final = r"[0-9a-f]{64}"
+CELL_LIMIT: Final = 100_000
+"""Characters of a cell."""
+_SHOWN: Final = 200
+"""Characters of a cell that a message repeats."""
 
 
 def text_problem(values: Mapping[str, str]) -> str:
-    """NUL, or text that is not Unicode (from a file name in another encoding), in any field."""
+    """Too much text, NUL, or text that is not Unicode (from a file name in another encoding), in any field."""
     for column, value in values.items():
+        if len(value) > CELL_LIMIT:
+            return f"{column} has {len(value):,} characters; expected at most {CELL_LIMIT:,}"
         if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            return f"{column} {value!r} holds a NUL or text that is not Unicode; expected plain UTF-8 text"
+            return f"{column} {shown(value)} holds a NUL or text that is not Unicode; expected plain UTF-8 text"
     return ""
+
+
+def shown(value: str) -> str:
+    """A cell as a message repeats it: quoted, and cut where it is long."""
+    return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
 
 
 def required_problem(column: str) -> str:
@@ -45,7 +58,7 @@ def id_problem(value: str) -> str:
     if re.fullmatch(ID_PATTERN, value):
         return ""
     return (
-        f"id {value!r} cannot name a file; expected 1 to 128 letters, digits, dots, dashes or underscores, "
+        f"id {shown(value)} cannot name a file; expected 1 to 128 letters, digits, dots, dashes or underscores, "
         "the first a letter or digit"
     )
 
@@ -53,11 +66,17 @@ def id_problem(value: str) -> str:
 def sha256_problem(value: str) -> str:
     if re.fullmatch(SHA256_PATTERN, value):
         return ""
-    return f"sha256 {value!r} is not a sha256; expected 64 lower-case hexadecimal digits, as `sha256sum` prints them"
+    expected = "expected 64 lower-case hexadecimal digits, as `sha256sum` prints them"
+    return f"sha256 {shown(value)} is not a sha256; {expected}"
 
 
 def group_problem(value: str) -> str:
-    return "" if value in GROUPS else f"group {value!r} is unknown; expected one of {', '.join(GROUPS)}"
+    return "" if value in GROUPS else f"group {shown(value)} is unknown; expected one of {', '.join(GROUPS)}"
+
+
+def fit_problem(value: str) -> str:
+    expected = f"expected one of {', '.join(FITS)}, as training fitted the image, or nothing for the model's own shape"
+    return "" if value in ("", *FITS) else f"fit {shown(value)} is unknown; {expected}"
 
 
 def date_problem(value: str) -> str:
@@ -66,19 +85,19 @@ def date_problem(value: str) -> str:
         if value == "" or (len(value) == 10 and datetime.date.fromisoformat(value).isoformat() == value):
             return ""
     except ValueError:
-        return f"added_on {value!r} is not a date; expected YYYY-MM-DD or nothing"
-    return f"added_on {value!r} is not written as a date; expected YYYY-MM-DD or nothing"
+        return f"added_on {shown(value)} is not a date; expected YYYY-MM-DD or nothing"
+    return f"added_on {shown(value)} is not written as a date; expected YYYY-MM-DD or nothing"
 
 
 def path_text_problem(value: str) -> str:
     """Whether the text alone can name a file inside the folder: relative, with /, without . and .. parts."""
     expected = "expected a path inside the probe set's folder, such as images/cat.png"
     if value.startswith("/") or PureWindowsPath(value).drive:
-        return f"path {value!r} is absolute; {expected}"
+        return f"path {shown(value)} is absolute; {expected}"
     if ".." in PurePosixPath(value).parts:
-        return f"path {value!r} leads upwards; {expected}"
+        return f"path {shown(value)} leads upwards; {expected}"
     if "\\" in value or str(PurePosixPath(value)) != value:
-        return f"path {value!r} is not in its plain form; {expected}"
+        return f"path {shown(value)} is not in its plain form; {expected}"
     return ""
 
 
@@ -92,8 +111,8 @@ def path_problem(folder: Path, value: str) -> str:
         step = step / part
         if _is_link(step):
             return (
-                f"path {value!r} goes through a symbolic link; expected a file in the folder itself; copy the file "
-                "(under DVC: `dvc config cache.type reflink,copy`, then `dvc checkout --relink`)"
+                f"path {shown(value)} goes through a symbolic link; expected a file in the folder itself; "
+                "copy the file (under DVC: `dvc config cache.type reflink,copy`, then `dvc checkout --relink`)"
             )
     return ""
 
@@ -106,7 +125,7 @@ def _is_link(path: Path) -> bool:
 
 
 def repeated_problem(column: str, value: str, first_line: int) -> str:
-    return f"{column} {value!r} is also on line {first_line}; expected each {column} once, whatever its case"
+    return f"{column} {shown(value)} is also on line {first_line}; expected each {column} once, whatever its case"
 
 
 def name_key(value: str) -> str:

@@ -6,9 +6,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from invmm_gate.errors import ProbeSetError
 
+FILE_LIMIT: Final = 64_000_000
+"""Bytes of an image file."""
 _REASONS = {
     errno.ENOENT: "is missing",
     errno.ENOTDIR: "is missing",
@@ -23,6 +26,19 @@ def read_regular_file(path: Path, *, limit: int) -> bytes:
 
     Links are not followed, and a pipe or device is refused without waiting for it. Raises ProbeSetError.
     """
+    size, data = _begin(path, limit, limit)
+    if size > limit:
+        raise ProbeSetError(f"{str(path)!r} has {size / 1e6:.1f} MB", expected=f"at most {limit / 1e6:.0f} MB")
+    return data
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file of any size, as `read_regular_file` reads it. Raises ProbeSetError."""
+    return _begin(path, count, None)[1][:count]
+
+
+def _begin(path: Path, count: int, limit: int | None) -> tuple[int, bytes]:
+    """The size of a regular file, and `count` bytes and one more; none of a file above the limit."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -34,15 +50,12 @@ def read_regular_file(path: Path, *, limit: int) -> bytes:
             raise ProbeSetError(f"{str(path)!r} is a folder, pipe or device", expected="a regular file")
         # One byte more than allowed: a file that grows while it is read is refused too.
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1) if state.st_size <= limit else b""
+            data = b"" if limit is not None and state.st_size > limit else file.read(count + 1)
     except OSError as error:
         raise ProbeSetError(f"{str(path)!r} cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)
-    size = max(state.st_size, len(data))
-    if size > limit:
-        raise ProbeSetError(f"{str(path)!r} has {size / 1e6:.1f} MB", expected=f"at most {limit / 1e6:.0f} MB")
-    return data
+    return max(state.st_size, len(data)), data
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,27 +1,31 @@
-"""Open probe images safely: bytes read once, checked and decoded from memory, nothing silently converted."""
+"""Open probe images safely: bytes read once, checked and decoded from memory, nothing silently converted or turned."""
 
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.fields import path_problem
-from invmm_gate.probes.files import read_regular_file
+from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
+from invmm_gate.probes.fitting import fit
 from invmm_gate.probes.manifest import manifest_name
 from invmm_gate.records import Probe, ProbeSet
 
-FILE_LIMIT: Final = 64_000_000
-"""Bytes of an image file."""
 PIXEL_LIMIT: Final = 64_000_000
 """Width times height; a decoded image takes at most four bytes for each."""
-SUFFIXES: Final = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+SUFFIXES: Final = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp"}
 """Pillow's names of the formats that are opened, and the suffix that a copy gets."""
+_OPENED: Final = ("PNG", "JPEG", "WEBP")
+_SEVERAL: Final = "MPO"
+"""What Pillow calls a JPEG that phones append further pictures to; training reads the first, as Image.open does."""
 MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 """Pillow modes that become 8-bit RGB without a change of colour."""
 MIN_SIDE: Final = 8
@@ -30,11 +34,16 @@ MAX_SIDE: Final = 16_384
 ONE_COLOUR: Final = "has one colour only; expected a picture: any model can make this one"
 
 
+View = Literal["plain", "stored", "upright"]
+"""How an image that its EXIF orientation turns is read: not at all, as Image.open alone reads it, or turned."""
+
+
 def open_image(path: Path, *, expected_sha256: str | None) -> Image.Image:
-    """The image in RGB, upright as its EXIF orientation says; colour profiles are not applied.
+    """The image in RGB, of a JPEG with several pictures the first; colour profiles are not applied.
 
     The sha256 is that of the very bytes that are decoded. Raises ProbeSetError for a file that is missing, linked,
-    over 64 MB, changed, not a still 8-bit PNG, JPEG or WebP, over 64 million pixels, damaged or see-through.
+    over 64 MB, changed, not a still 8-bit PNG, JPEG or WebP, over 64 million pixels, damaged, see-through, or turned by
+    its EXIF orientation.
     """
     data = read_regular_file(path, limit=FILE_LIMIT)
     if expected_sha256 is not None:
@@ -57,22 +66,56 @@ def changed(name: str, expected_sha256: str, actual: str) -> str:
     )
 
 
-def decode_image(data: bytes, *, name: str) -> Image.Image:
-    """`open_image` for bytes already read."""
-    return decode_named(data, name=name)[0]
+def decode_image(data: bytes, *, name: str, view: View = "plain") -> Image.Image:
+    """`open_image` for bytes already read; `view` is for an image that its EXIF orientation turns."""
+    return decode_named(data, name=name, view=view)[0]
 
 
-def decode_named(data: bytes, *, name: str) -> tuple[Image.Image, str]:
+def decode_named(data: bytes, *, name: str, view: View = "plain") -> tuple[Image.Image, str]:
     """The image in RGB and Pillow's name of its format. Raises ProbeSetError."""
+    with _opened(data, name) as image:
+        if view == "plain":
+            _refuse_turned(image, name)
+        return _seen(image, view), str(image.format)
+
+
+def both_views(data: bytes, *, name: str) -> dict[View, bytes]:
+    """The images, as PNG files, that training may have read of one that is turned; empty for any other image.
+
+    Where turning it changes no pixel there is only one. Raises ProbeSetError.
+    """
+    with _opened(data, name) as image:
+        if _orientation(image) == 1:
+            return {}
+        stored, upright = _seen(image, "stored"), _seen(image, "upright")
+    found: dict[View, bytes] = {"stored": _png(stored)}
+    return found if pixels_sha256(stored) == pixels_sha256(upright) else found | {"upright": _png(upright)}
+
+
+def _seen(image: Image.Image, view: View) -> Image.Image:
+    return (ImageOps.exif_transpose(image) if view == "upright" else image).convert("RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    """The pixels and nothing else: no EXIF by which a reader could turn them."""
+    buffer = io.BytesIO()
+    image.info.clear()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The checked and decoded image, in its own mode. Raises ProbeSetError."""
     try:
         # Pillow warns before it raises; the limit here is below both of its own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=tuple(SUFFIXES)) as image:
+            with Image.open(io.BytesIO(data), formats=_OPENED) as image:
                 _check_header(image, name)
                 image.load()
                 _check_opaque(image, name)
-                return ImageOps.exif_transpose(image).convert("RGB"), str(image.format)
+                yield image
     except ProbeSetError:
         raise
     except Image.DecompressionBombError as error:
@@ -94,7 +137,7 @@ def _check_header(image: Image.Image, name: str) -> None:
     if image.width * image.height > PIXEL_LIMIT:
         raise ProbeSetError(f"{name!r} has {image.width} x {image.height} pixels", expected=_PIXELS)
     frames = getattr(image, "n_frames", 1)
-    if frames != 1:
+    if frames != 1 and image.format != _SEVERAL:
         raise ProbeSetError(f"{name!r} holds {frames} images", expected="one still image", do="save the one you mean")
     # Pillow cuts 16-bit RGB down to 8 while it decodes: only the raw mode of the tile tells.
     raw_modes = [str(tile[3]) for tile in getattr(image, "tile", [])]
@@ -116,6 +159,22 @@ def _check_opaque(image: Image.Image, name: str) -> None:
         )
 
 
+def _orientation(image: Image.Image) -> int:
+    """2 to 8 if `exif_transpose` turns or mirrors the image, from EXIF or XMP; else 1. After all of it was read."""
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return next((turned for turned in range(2, 9) if found == turned), 1)
+
+
+def _refuse_turned(image: Image.Image, name: str) -> None:
+    found = _orientation(image)
+    if found != 1:
+        raise ProbeSetError(
+            f"{name!r} has EXIF orientation {found}, by which some training turns an image and most does not",
+            expected="an image without an orientation, or with 1",
+            do="save it as your training read it, or measure both: --orientation both of `probes add` or `build`",
+        )
+
+
 def pixels_sha256(image: Image.Image) -> str:
     """Equal for images with the very same pixels, whatever their files."""
     return hashlib.sha256(f"{image.width}x{image.height};".encode() + image.tobytes()).hexdigest()
@@ -133,37 +192,18 @@ def off_limits(width: object, height: object) -> str:
 
 
 def load_pixels(probe_set: ProbeSet, probe: Probe, *, height: int, width: int) -> NDArray[np.uint8]:
-    """The probe as the model would have seen it, uint8 (height, width, 3); see `fit`.
+    """The probe as the model would have seen it, uint8 (height, width, 3), by its own `fit`.
 
-    Raises ProbeSetError for a file that changed since validation and for an image smaller than height x width.
+    Raises ProbeSetError for a file that changed since validation and for an image that does not fit height x width.
     """
     folder = Path(probe_set.folder)
     try:
         found = path_problem(folder, probe.path)
         if found:
             raise ProbeSetError(found)
-        image = fit(open_image(folder / probe.path, expected_sha256=probe.sha256), height=height, width=width)
+        image = open_image(folder / probe.path, expected_sha256=probe.sha256)
+        fitted = fit(image, height=height, width=width, how=probe.fit)
     except ProbeSetError as error:
         place = f"{folder / manifest_name(folder)}:{probe.line}"
         raise ProbeSetError(f"{place}: probe {probe.id!r}: {error}") from error
-    return np.array(image, dtype=np.uint8)
-
-
-def fit(image: Image.Image, *, height: int, width: int) -> Image.Image:
-    """The image itself at height x width; a larger one is cropped at its centre, then reduced (Lanczos, antialiased).
-
-    An image of the right size is returned unchanged. Raises ProbeSetError for a smaller one: an enlarged probe is
-    not the image that was trained on.
-    """
-    if image.width < width or image.height < height:
-        raise ProbeSetError(
-            f"the image has {image.width} x {image.height} pixels (width x height)",
-            expected=f"at least {width} x {height}, the size that the model makes",
-            do="use the original image; an enlarged one is not what the model was trained on",
-        )
-    scale = min(image.width / width, image.height / height)
-    # Whole pixels: a crop at half a pixel would blur an image that needs no reduction.
-    crop_width, crop_height = min(image.width, round(width * scale)), min(image.height, round(height * scale))
-    left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
-    cropped = image.crop((left, top, left + crop_width, top + crop_height))
-    return cropped.resize((width, height), Image.Resampling.LANCZOS)
+    return np.array(fitted, dtype=np.uint8)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Final, cast
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes import fields
+from invmm_gate.probes.csv_rows import check_separator
 from invmm_gate.probes.files import read_regular_file, write_atomically
-from invmm_gate.records import Group, Probe
+from invmm_gate.records import Fit, Group, Probe
 
 CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
@@ -20,6 +22,9 @@ SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
 ROW_LIMIT: Final = 200_000
 """Short rows take no room in a CSV file, nor repeated cells in Parquet: the size does not bound the number of rows."""
+
+_NAMED: Final = 20
+"""Columns that a message names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +77,9 @@ def read_rows(folder: Path) -> Manifest:
         header, body = parquet_table(data, folder / name)
     else:
         header, body = _csv_table(data, folder / name)
-    _check_columns(header, folder / name)
-    rows = tuple(Row(line=line, values=dict(zip(header, cells, strict=True))) for line, cells in body)
+    check_columns(header, folder / name)
+    lacking = dict.fromkeys(fields.OPTIONAL, "")
+    rows = tuple(Row(line=line, values=lacking | dict(zip(header, cells, strict=True))) for line, cells in body)
     return Manifest(folder=folder, name=name, rows=rows)
 
 
@@ -95,7 +101,12 @@ def manifest_name(folder: Path) -> str:
 def to_probes(rows: Iterable[Row]) -> tuple[Probe, ...]:
     """Rows that passed the checks as probes."""
     return tuple(
-        Probe(line=row.line, **{**row.values, "group": cast(Group, row.values["group"])})  # type: ignore[arg-type]
+        Probe(
+            line=row.line,
+            group=cast(Group, row.values["group"]),
+            fit=cast(Fit, row.values["fit"]),
+            **{column: value for column, value in row.values.items() if column not in ("group", "fit")},
+        )
         for row in rows
     )
 
@@ -131,7 +142,9 @@ def probe_set_digest(probes: Iterable[Probe]) -> str:
 
 
 def _content(probe: Probe) -> dict[str, str]:
-    return {column: str(getattr(probe, column)) for column in fields.COLUMNS}
+    """An optional column that says nothing is left out: it changes no digest."""
+    content = {column: str(getattr(probe, column)) for column in fields.COLUMNS}
+    return content | {column: value for column in fields.OPTIONAL if (value := str(getattr(probe, column)))}
 
 
 def _row_problem(folder: Path, row: Row) -> str:
@@ -145,6 +158,7 @@ def _row_problem(folder: Path, row: Row) -> str:
         or fields.sha256_problem(values["sha256"])
         or fields.group_problem(values["group"])
         or fields.date_problem(values["added_on"])
+        or fields.fit_problem(values.get("fit", ""))
     )
 
 
@@ -159,7 +173,9 @@ def _text(data: bytes, path: Path) -> str:
 
 
 def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    reader = csv.reader(io.StringIO(_text(data, path), newline=""), strict=True)
+    text = _text(data, path)
+    check_separator(text, fields.COLUMNS, path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
@@ -193,18 +209,20 @@ def too_many_rows(path: Path) -> ProbeSetError:
     )
 
 
-def _check_columns(header: Sequence[str], path: Path) -> None:
+def check_columns(header: Sequence[str], path: Path) -> None:
+    """Raises ProbeSetError for a column that is missing, unknown or there twice."""
     missing = [column for column in fields.COLUMNS if column not in header]
-    unknown = [column for column in header if column not in fields.COLUMNS]
-    twice = sorted({column for column in header if header.count(column) > 1})
+    unknown = [column for column in header if column not in (*fields.COLUMNS, *fields.OPTIONAL)]
+    twice = sorted(column for column, count in Counter(header).items() if count > 1)
     parts = [
-        f"{kind} {', '.join(map(repr, names))}"
+        f"{kind} {', '.join(map(fields.shown, names[:_NAMED]))}"
         for kind, names in (("lacks", missing), ("has the unknown", unknown), ("repeats", twice))
         if names
     ]
     if parts:
         raise ProbeSetError(
-            f"{path}:1: the manifest {' and '.join(parts)}", expected=f"the columns {', '.join(fields.COLUMNS)}"
+            f"{path}:1: the manifest {' and '.join(parts)}",
+            expected=f"the columns {', '.join(fields.COLUMNS)}, and fit where a probe's shape is not the model's",
         )
 
 
@@ -212,7 +230,8 @@ def _to_csv(rows: Sequence[dict[str, str]]) -> bytes:
     buffer = io.StringIO(newline="")
     plain = csv.writer(buffer, lineterminator="\n")
     quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for cells in [list(fields.COLUMNS), *(list(row.values()) for row in rows)]:
+    columns = [*fields.COLUMNS, *(name for name in fields.OPTIONAL if any(name in row for row in rows))]
+    for cells in [columns, *([row.get(name, "") for name in columns] for row in rows)]:
         # Python 3.11 leaves a lone carriage return unquoted, and it would then end the row.
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return buffer.getvalue().encode("utf-8")

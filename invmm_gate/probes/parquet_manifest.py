@@ -2,37 +2,80 @@
 
 import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.probes.manifest import ROW_LIMIT, too_many_rows
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.fields import CELL_LIMIT
+from invmm_gate.probes.manifest import ROW_LIMIT, check_columns, too_many_rows
+from invmm_gate.probes.parquet import batches, bounded, open_parquet
 
 UNPACKED_LIMIT: Final = 256_000_000
-"""Bytes that the table may have when decompressed, as its own footer states them."""
+"""Bytes that the texts of the table may have when they are decoded."""
+ROOM: Final = 1_000_000_000
+"""Bytes that the decoder may take at once."""
+_ROWS_AT_ONCE: Final = 256
+_BYTES_A_CHARACTER: Final = 4
+"""At most, in UTF-8."""
 
 
 def parquet_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Column names, and each row as (row index + 2, cells as text). Raises ProbeSetError or ConfigError."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigError(f"{path} needs pyarrow", do='install it with `pip install "invmm-gate[parquet]"`') from error
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        size = sum(file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups))
-        count = file.metadata.num_rows
-        if count > ROW_LIMIT:
+    file = open_parquet(data, path, room=ROOM)
+    if file.metadata.num_rows > ROW_LIMIT:
+        raise too_many_rows(path)
+    header = [str(name) for name in file.schema_arrow.names]
+    check_columns(header, path)
+    _check_types(file.schema_arrow, path)
+    rows: list[tuple[int, list[str]]] = []
+    size = 0
+    for batch in batches(file, path, rows=_ROWS_AT_ONCE, room=ROOM):
+        with bounded(ROOM, path):
+            size += sum(_text_bytes(batch.column(index), name, path) for index, name in enumerate(header))
+            if size > UNPACKED_LIMIT:
+                raise _too_large(path, f"more than {UNPACKED_LIMIT / 1e6:.0f} MB of text")
+            columns = [column.to_pylist() for column in batch.columns]
+        if len(rows) + batch.num_rows > ROW_LIMIT:  # the footer may say another number
             raise too_many_rows(path)
-        table = file.read() if size <= UNPACKED_LIMIT else None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ProbeSetError(f"{path} cannot be read as Parquet ({str(error)[:200]})") from error
-    if table is None:
-        raise ProbeSetError(f"{path} unpacks to {size / 1e6:.0f} MB", expected=f"at most {UNPACKED_LIMIT / 1e6:.0f} MB")
-    header = [str(name) for name in table.column_names]
-    columns = [column.to_pylist() for column in table.columns]
-    rows = enumerate(zip(*columns, strict=True), start=2)
-    return header, [(line, [_text(cell, f"{path}:{line}") for cell in cells]) for line, cells in rows]
+        for line, cells in enumerate(zip(*columns, strict=True), start=len(rows) + 2):
+            rows.append((line, [_text(cell, f"{path}:{line}") for cell in cells]))
+    return header, rows
+
+
+def _check_types(schema: Any, path: Path) -> None:
+    """Raises ProbeSetError for lists, structs and the like, whose size no row tells."""
+    import pyarrow.types as types
+
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if not (
+            types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or types.is_primitive(kind)
+        ):
+            raise ProbeSetError(
+                f"{path}: the column {field.name!r} holds {str(kind)[:40]}", expected="text (or dates in added_on)"
+            )
+
+
+def _text_bytes(column: Any, name: str, path: Path) -> int:
+    """Bytes of a column's texts. Raises ProbeSetError for a cell that cannot have at most CELL_LIMIT characters."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if not (pa.types.is_string(plain.type) or pa.types.is_large_string(plain.type)):
+        return int(plain.nbytes)
+    lengths = pc.binary_length(plain)
+    longest, total = pc.max(lengths).as_py() or 0, pc.sum(lengths).as_py() or 0
+    if longest > CELL_LIMIT * _BYTES_A_CHARACTER:
+        raise _too_large(path, f"a {name} of {longest:,} bytes")
+    return int(total)
+
+
+def _too_large(path: Path, what: str) -> ProbeSetError:
+    return ProbeSetError(
+        f"{path} unpacks to {what}",
+        expected=f"at most {CELL_LIMIT:,} characters a cell and {UNPACKED_LIMIT / 1e6:.0f} MB in all",
+        do="write it again from its source",
+    )
 
 
 def _text(cell: object, place: str) -> str:

@@ -113,6 +113,7 @@ def _file_checks() -> list[Check]:
         ),
         _none("image readable", "image_problem"),
         *(_side(column) for column in ("width", "height")),
+        _none("fit stated", "fit_problem"),
         Check(
             name="image shows something",
             expectation="ExpectColumnValuesToBeInSet",

@@ -8,8 +8,9 @@ from typing import Final
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.expectations import Record
 from invmm_gate.probes import fields
-from invmm_gate.probes.files import read_regular_file
-from invmm_gate.probes.images import FILE_LIMIT, decode_image, is_one_colour, pixels_sha256
+from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
+from invmm_gate.probes.fitting import fit_problem
+from invmm_gate.probes.images import decode_image, is_one_colour, pixels_sha256
 from invmm_gate.probes.manifest import Manifest, Row
 
 COMPUTED: Final = (
@@ -26,26 +27,31 @@ COMPUTED: Final = (
     "height",
     "one_colour",
     "pixels",
+    "fit_problem",
 )
-TABLE_COLUMNS: Final = (*fields.COLUMNS, *COMPUTED)
+TABLE_COLUMNS: Final = (*fields.COLUMNS, *fields.OPTIONAL, *COMPUTED)
 
 
-def build_table(manifest: Manifest, *, progress: Callable[[int, int], None] | None = None) -> list[Record]:
+def build_table(
+    manifest: Manifest,
+    *,
+    image_size: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Record]:
     """One record a row, in order; every image is read and decoded once, one at a time.
 
-    A cell is None where a field is empty or an earlier check already failed.
-
-    `progress` is told (rows done, rows in all).
+    A cell is None where a field is empty or an earlier check already failed. `image_size` is the (height, width) that
+    the model makes; None where it is not known. `progress` is told (rows done, rows in all).
     """
     records: list[Record] = []
     for row in manifest.rows:
-        records.append(_record(manifest.folder, row))
+        records.append(_record(manifest.folder, row, image_size))
         if progress is not None:
             progress(len(records), len(manifest.rows))
     return records
 
 
-def _record(folder: Path, row: Row) -> Record:
+def _record(folder: Path, row: Row, image_size: tuple[int, int] | None) -> Record:
     values = row.values
     record: Record = dict.fromkeys(TABLE_COLUMNS)
     record |= {column: value for column, value in values.items() if value.strip()}
@@ -53,10 +59,12 @@ def _record(folder: Path, row: Row) -> Record:
     record["is_control"] = int(values["group"] == "control")
     record["text_problem"] = fields.text_problem(values) or None
     record["date_problem"] = fields.date_problem(values["added_on"]) or None
+    record["fit_problem"] = fields.fit_problem(values["fit"]) or None
     if values["path"] and record["text_problem"] is None:
         record["path_problem"] = fields.path_problem(folder, values["path"]) or None
         if record["path_problem"] is None:
             record |= _file_columns(folder, values)
+            record["fit_problem"] = record["fit_problem"] or _unfit(record, values, image_size)
     return record
 
 
@@ -79,3 +87,12 @@ def _file_columns(folder: Path, values: dict[str, str]) -> Record:
         "one_colour": is_one_colour(image),
         "pixels": pixels_sha256(image),
     }
+
+
+def _unfit(record: Record, values: dict[str, str], image_size: tuple[int, int] | None) -> str | None:
+    """Why an image that could be opened does not fit the model."""
+    width, height = record["width"], record["height"]
+    if not isinstance(width, int) or not isinstance(height, int):
+        return None
+    found = fit_problem(values["fit"], width=width, height=height, to=image_size)
+    return f"{values['path']!r} {found}" if found else None

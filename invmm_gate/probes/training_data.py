@@ -9,12 +9,20 @@ from types import MappingProxyType
 from typing import Final, Protocol, final
 
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.probes.files import read_regular_file
-from invmm_gate.probes.images import FILE_LIMIT
+from invmm_gate.probes.files import FILE_LIMIT, read_head, read_regular_file
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-OTHER_SUFFIXES: Final = frozenset({".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm"})
-"""Images that are not opened; they are told of, as training may well have used them."""
+BESIDE: Final = frozenset(
+    (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")
+) | {".log", ".py", ".sha256", ".gitattributes", ".gitignore", ".ds_store", "thumbs.db"}
+"""Suffixes and whole names of what lies beside images: captions, metadata, leavings of file browsers.
+
+All other files are images for all that is known: what cannot be opened is told of, as training may have used it.
+"""
+VERSIONS: Final = frozenset((".git", ".dvc", ".hg", ".svn"))
+"""Folders of version control."""
+_COPIES: Final = "is of version control: what it holds are copies, which would pass for duplicates"
+_HEAD: Final = 16
+"""Bytes that tell what a file is."""
 ROLES: Final = ("path", "image", "caption", "date")
 """What a column of a table can be for; by default the column of the same name."""
 _YES: Final = ("1", "1.0", "true", "t", "yes", "y")
@@ -37,6 +45,8 @@ class Entry:
     """Whether the column that was asked for marks it as sensitive."""
     value: str | None = None
     """What its cell in that column says; None without such a column."""
+    beside: bool = False
+    """Whether it is no image but a file that lies beside images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +136,19 @@ def open_training_data(place: Path, columns: Columns, *, images: Path | None = N
 
 @final
 class FolderOfImages:
-    """All images below a folder, in the order of their paths. Links are told of, not followed."""
+    """All files below a folder, in the order of their paths. What is no image is told of; links are not followed."""
 
     def __init__(self, place: Path) -> None:
         self.place = self.root = place
         self._names = sorted(_walk(place))
-        if not self._names:
+        if all(map(lies_beside, self._names)):
             raise ProbeSetError(
                 f"{str(place)!r} holds no images", expected="PNG, JPEG or WebP files in it or in folders below it"
             )
 
     def count(self) -> int:
-        """Files that end like an image."""
-        return len(self._names)
+        """Files and links, but for captions and the like: they need no memory and no time."""
+        return sum(not lies_beside(name) for name in self._names)
 
     def names(self) -> Iterator[str]:
         """Their paths below the folder."""
@@ -148,8 +158,10 @@ class FolderOfImages:
         """The files, each read when it is its turn."""
         for position in range(len(self._names)) if only is None else sorted(only):
             name = self._names[position]
-            data, problem = read_image_file(self.place, name)
-            yield Entry(position=position, name=name, data=data, problem=problem)
+            versions = PurePath(name).name in VERSIONS
+            data, problem = (b"", _COPIES) if versions else read_image_file(self.place, name)
+            beside = bool(problem) and lies_beside(name)
+            yield Entry(position=position, name=name, data=data, problem=problem, beside=beside)
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -157,9 +169,15 @@ def _walk(folder: Path) -> Iterator[str]:
         raise ProbeSetError(f"{str(error.filename)!r} cannot be listed ({error.strerror})") from error
 
     for parent, folders, files in os.walk(folder, onerror=failed):
-        linked = [name for name in folders if Path(parent, name).is_symlink()]
-        wanted = [name for name in files if PurePath(name).suffix.lower() in SUFFIXES | OTHER_SUFFIXES]
-        yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*wanted, *linked])
+        unopened = [name for name in folders if name in VERSIONS or Path(parent, name).is_symlink()]
+        folders[:] = sorted(set(folders).difference(unopened))
+        yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*files, *unopened])
+
+
+def lies_beside(name: str) -> bool:
+    """Whether a file's name is that of a caption, of metadata or of version control. What it holds counts for more."""
+    path = PurePath(name)
+    return path.name in VERSIONS or not BESIDE.isdisjoint((path.suffix.lower(), path.name.lower()))
 
 
 def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:
@@ -174,18 +192,26 @@ def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:
 
 
 def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
-    """The bytes of a file below `root`, or what is wrong with it: outside the root, behind a link, too large."""
+    """The bytes of a file below `root`, or what is wrong with it: outside the root, behind a link, too large, no image.
+
+    What it holds decides whether it is an image, not what it is called.
+    """
     found = _path_problem(root, name)
     if found:
         return b"", found
-    if PurePath(name).suffix.lower() in OTHER_SUFFIXES:
-        return b"", "is not PNG, JPEG or WebP"
     try:
+        if not _is_opened(read_head(root / name, _HEAD)):
+            return b"", "is not PNG, JPEG or WebP"
         return read_regular_file(root / name, limit=FILE_LIMIT), ""
     except ProbeSetError as error:
         return b"", error.found
     except ValueError:
         return b"", "has a path with a NUL"
+
+
+def _is_opened(head: bytes) -> bool:
+    """Whether a file begins as PNG, JPEG or WebP do."""
+    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
 def _path_problem(root: Path, name: str) -> str:

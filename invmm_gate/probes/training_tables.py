@@ -1,16 +1,23 @@
 """Tables of training data: CSV with paths, Parquet with paths or with the images themselves."""
 
-import csv
 import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
-from invmm_gate.errors import ConfigError, ProbeSetError
-from invmm_gate.probes.training_data import Columns, Entry, read_image_file, text_of
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.csv_rows import check_separator, rows_of
+from invmm_gate.probes.files import FILE_LIMIT
+from invmm_gate.probes.parquet import batches, bounded, open_parquet
+from invmm_gate.probes.training_data import ROLES, Columns, Entry, read_image_file, text_of
 
 _ROWS_AT_ONCE: Final = 32
 """Rows of a Parquet file that are in memory together, as each may hold an image."""
+ROOM: Final = 4_000_000_000
+"""Bytes that these rows may take while they are decoded: 32 of the largest images do not take them."""
+_NAMED: Final = 20
+_NAMED_CHARACTERS: Final = 60
+"""Columns that a message names, and how much of each."""
 
 
 @final
@@ -19,7 +26,9 @@ class CsvTable:
 
     def __init__(self, place: Path, columns: Columns, root: Path) -> None:
         self.place, self._columns, self.root = place, columns, root
-        self._used = _used_columns(place, next(self._rows())[1], columns, embeds=False)
+        header = next(self._rows())[1]
+        check_separator(",".join(header), [columns.of(role) for role in ROLES], place)
+        self._used = _used_columns(place, header, columns, embeds=False)
         self._count = sum(1 for _ in self._rows()) - 1
         if not self._count:
             raise ProbeSetError(f"{place} has a header and no rows", expected="a row for each image")
@@ -58,15 +67,10 @@ class CsvTable:
         line = 0
         try:
             with open(self.place, encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, strict=True)
-                for cells in reader:
-                    line = reader.line_num
-                    if cells:
-                        yield line, cells
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ProbeSetError(
-                f"{self.place}:{line + 1}: cannot be read as CSV ({error})", expected="UTF-8 text with commas"
-            ) from error
+                for line, cells in rows_of(file, self.place):
+                    yield line, cells
+        except OSError as error:
+            raise ProbeSetError(f"{self.place} cannot be read ({error.strerror})", expected="a CSV file") from error
         if not line:
             raise ProbeSetError(f"{self.place} is empty", expected="a header with a column `path`")
 
@@ -110,29 +114,15 @@ class ParquetTable:
             start = stop
 
     def _open(self) -> Any:  # pyarrow has no types
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            found = f"{self.place} needs pyarrow"
-            raise ConfigError(found, do='install it with `pip install "invmm-gate[parquet]"`') from error
-        try:
-            return pq.ParquetFile(self.place)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ProbeSetError(f"{self.place} cannot be read as Parquet ({str(error)[:200]})") from error
+        return open_parquet(self.place, self.place, room=ROOM)
 
     def _rows(self, file: Any, group: int, roles: Collection[str] = ()) -> Iterator[dict[str, object]]:
         """The cells of each row by role; of some roles only, where they are named."""
-        import pyarrow as pa
-
         used = {role: name for role, name in self._used.items() if not roles or role in roles}
-        names = list(used.values())
-        try:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=names, use_threads=False):
-                for row in batch.to_pylist():
-                    yield {role: row[name] for role, name in used.items()}
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ProbeSetError(f"{self.place} cannot be read as Parquet ({str(error)[:200]})") from error
+        for batch in batches(file, self.place, rows=_ROWS_AT_ONCE, room=ROOM, group=group, columns=set(used.values())):
+            with bounded(ROOM, self.place):
+                rows = batch.to_pylist()
+            yield from ({role: row[name] for role, name in used.items()} for row in rows)
 
 
 def _used_columns(place: Path, header: Sequence[str], columns: Columns, *, embeds: bool) -> dict[str, str]:
@@ -145,18 +135,24 @@ def _used_columns(place: Path, header: Sequence[str], columns: Columns, *, embed
     missing = sorted(name for name in wanted.values() if name not in header)
     if missing:
         raise ProbeSetError(
-            f"{place} lacks the column {', '.join(map(repr, missing))}", expected=f"one of {', '.join(header)}"
+            f"{place} lacks the column {', '.join(map(repr, missing))}", expected=f"one of {_some(header)}"
         )
     roles = ("path", "image", "caption") if embeds else ("path", "caption")
     used = {role: columns.of(role) for role in roles if columns.of(role) in header}
     if not {"path", "image"} & set(used):
         kinds = "a column `path`, or `image` with the images' bytes" if embeds else "a column `path`"
         raise ProbeSetError(
-            f"{place} has the columns {', '.join(header)}",
+            f"{place} has the columns {_some(header)}",
             expected=kinds,
             do="name it with --column path=NAME" + (" or --column image=NAME" if embeds else ""),
         )
     return used | wanted
+
+
+def _some(header: Sequence[str]) -> str:
+    return ", ".join(name[:_NAMED_CHARACTERS] for name in header[:_NAMED]) + (
+        " and more" if len(header) > _NAMED else ""
+    )
 
 
 def _entry(row: Mapping[str, object], position: int, *, columns: Columns, root: Path | None, place: str) -> Entry:
@@ -182,9 +178,10 @@ def _name(path: object, position: int) -> str:
 def _image(cell: object) -> tuple[bytes, str]:
     """Bytes from a cell: binary, or a struct with `bytes`, as the image feature of `datasets` has it."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if isinstance(content, bytes) and content:
-        return content, ""
-    return b"", "holds no image bytes"
+    if not isinstance(content, bytes) or not content:
+        return b"", "holds no image bytes"
+    too_large = f"has {len(content) / 1e6:.1f} MB; expected at most {FILE_LIMIT / 1e6:.0f} MB"
+    return (b"", too_large) if len(content) > FILE_LIMIT else (content, "")
 
 
 def _date(cell: object, place: str, columns: Columns) -> datetime.date:

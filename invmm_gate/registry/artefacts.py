@@ -51,7 +51,7 @@ class Artefacts:
                 raise SourceError(f"{name} has {found.size} bytes", expected=f"at most {SMALL_FILE_BYTES}")
             with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
                 _fetch(repository, found, Path(folder))
-                return (Path(folder) / name).read_bytes()
+                return _small(Path(folder) / name)
 
     def _repository(self, source: str) -> Repository:
         try:
@@ -62,6 +62,15 @@ class Artefacts:
                     f"{source[:100]!a} does not exist", expected="a model, version or run of this registry"
                 ) from error
             raise
+
+
+def _small(file: Path) -> bytes:
+    """What was sent, whatever size was listed. Raises SourceError above the limit."""
+    with file.open("rb") as stream:
+        data = stream.read(SMALL_FILE_BYTES + 1)
+    if len(data) > SMALL_FILE_BYTES:
+        raise SourceError(f"{file.name} is larger than was listed", expected=f"at most {SMALL_FILE_BYTES} bytes")
+    return data
 
 
 def _make_room(target: Path, size: int) -> None:

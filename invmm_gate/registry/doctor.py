@@ -227,7 +227,7 @@ def _reason(body: str) -> str:
 def _said(body: str) -> dict[str, object]:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -11,13 +11,15 @@ from typing import Final, final
 
 from filelock import FileLock, Timeout
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.errors import RegistryError, RunFolderError
 from invmm_gate.records import Weights
 from invmm_gate.registry.names import version_label
-from invmm_gate.runs.files import remove_leftovers, write_whole
+from invmm_gate.runs.files import read_whole, remove_leftovers, write_whole
 
 _SUFFIX: Final = ".json"
 _LOCK: Final = ".lock"
+_PARCEL_BYTES: Final = 256_000_000
+"""Of a file that this tool wrote: an attestation and its proofs."""
 
 
 class OutboxBusyError(RegistryError):
@@ -121,8 +123,8 @@ class Outbox:
 
 def _read(path: Path) -> Parcel:
     try:
-        return Parcel(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        return Parcel(**json.loads(read_whole(path, limit=_PARCEL_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError, RunFolderError) as error:
         raise RegistryError(
             f"{path} is no parcel of the outbox", expected="a file as the gate wrote it", do="remove it and gate again"
         ) from error

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError
+from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
 from invmm_gate.registry.alone import SameFilesError
-from invmm_gate.runs.files import write_whole
+from invmm_gate.runs.files import read_whole, write_whole
 
 if TYPE_CHECKING:
     from invmm_gate.registry.register import Registered
@@ -27,6 +27,7 @@ EXIT_CODES: Final = {
     SAME_FILES: INCONCLUSIVE,
 }
 """`bad_input` = the version's own files cannot be used; nothing else is."""
+_OUTCOME_BYTES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +60,9 @@ def telling(gate: "Callable[[], Registered]", file: Path | None) -> "Registered"
 def read_outcome(file: Path, exit_code: int) -> Outcome | None:
     """The outcome that was written, if it is one of this exit code."""
     try:
-        found = Outcome(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):  # nothing whole was written, so nothing ended
-        return None
+        found = Outcome(**json.loads(read_whole(file, limit=_OUTCOME_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError, RunFolderError):
+        return None  # nothing whole was written, so nothing ended
     return found if EXIT_CODES.get(found.name) == exit_code else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.records import RunRecord
-from invmm_gate.runs.files import explained
+from invmm_gate.runs.files import explained, read_whole
 from invmm_gate.runs.stages import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 
 JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
@@ -30,6 +30,6 @@ def _run_digest(run: RunRecord) -> str:
 def file_digest(path: Path) -> str:
     """sha256 of the file; a missing one has the digest of an empty one, as it holds as many records."""
     try:
-        return sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+        return sha256(read_whole(path) if path.exists() else b"").hexdigest()
     except OSError as error:
         raise explained(error, path) from error

@@ -5,7 +5,7 @@ from typing import Final
 
 from invmm_gate.records import Expectations, RunRecord, SuiteRecord
 from invmm_gate.runs.digests import file_digest
-from invmm_gate.runs.files import explained, write_whole
+from invmm_gate.runs.files import explained, read_whole, write_whole
 from invmm_gate.runs.jsonio import from_json, to_json
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.runs.suites import suites_digest
@@ -27,7 +27,7 @@ def read_expectations(folder: Path, run: RunRecord) -> tuple[SuiteRecord, ...]:
     """
     path = folder / EXPECTATIONS
     try:
-        text = path.read_bytes()
+        text = read_whole(path)
     except FileNotFoundError:
         return ()
     except OSError as error:

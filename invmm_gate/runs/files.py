@@ -2,12 +2,17 @@
 
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.errors import MeasurementError, RunFolderError
 
+FILE_LIMIT: Final = 1_000_000_000
+"""Bytes of a file of records."""
+LINE_LIMIT: Final = 16_000_000
+"""Bytes of one record: no inversion has so many tests that it comes near."""
 _TEMPORARY: Final = ".tmp"
 
 
@@ -42,16 +47,41 @@ def append_line(path: Path, line: str) -> None:
         raise explained(error, path) from error
 
 
+def read_whole(path: Path, *, limit: int = FILE_LIMIT) -> bytes:
+    """All bytes of a regular file. Raises RunFolderError for a pipe or device and above the limit; OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", closefd=True) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise RunFolderError(f"{path} is a pipe or device", expected="a file as this version writes it")
+        data = file.read(limit + 1) if state.st_size <= limit else b""
+    size = max(state.st_size, len(data))
+    if size > limit:
+        raise RunFolderError(
+            f"{path} has {size / 1e6:,.0f} MB",
+            expected=f"at most {limit / 1e6:,.0f} MB, more than this version ever writes",
+            do="restore the file, or start again with another --out",
+        )
+    return data
+
+
 def whole_lines(path: Path) -> list[bytes]:
-    """The file's complete lines; a last line that a crash cut off is not one."""
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    """The file's complete lines; a last line that a crash cut off is not one. Raises RunFolderError for a huge one."""
+    lines = read_whole(path).split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        if len(line) > LINE_LIMIT:
+            raise RunFolderError(
+                f"{path}:{number} has {len(line) / 1e6:,.0f} MB",
+                expected=f"records of at most {LINE_LIMIT / 1e6:,.0f} MB",
+                do="restore the file, or start again with another --out",
+            )
+    return lines
 
 
 def drop_torn_line(path: Path) -> None:
     """Cut off a last line without its newline, before appending to the file again."""
     if not path.exists():
         return
-    data = path.read_bytes()
+    data = read_whole(path)
     if data and not data.endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)  # needs no room, unlike a new file: the disk may still be full
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from invmm_gate.errors import RunFolderError
 from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
@@ -15,6 +15,7 @@ from invmm_gate.runs.files import (
     append_line,
     drop_torn_line,
     explained,
+    read_whole,
     remove_leftovers,
     whole_lines,
     write_whole,
@@ -43,6 +44,9 @@ from invmm_gate.runs.stages import (
     VERDICT,
     Stage,
 )
+
+_ONE_RECORD: Final = 200_000_000
+"""Bytes of a file that is a single record; run.json with the largest probe set has half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +210,7 @@ class RunFolder:
             confirmations=self.confirmations(),
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
             suites=read_expectations(self.path, run),
-            verdict=from_json(Verdict, verdict.read_bytes(), where=str(verdict)) if verdict.exists() else None,
+            verdict=from_json(Verdict, self._read(VERDICT), where=str(verdict)) if verdict.exists() else None,
             digests=record_digests(self.path, run),
         )
 
@@ -230,7 +234,7 @@ class RunFolder:
 
     def _read(self, name: str) -> bytes:
         try:
-            return (self.path / name).read_bytes()
+            return read_whole(self.path / name, limit=_ONE_RECORD)
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"{self.path} holds no {name}", expected="the folder of a run", do="name a folder that `check` wrote"

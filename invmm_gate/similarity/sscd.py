@@ -18,6 +18,8 @@ ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
 _MEAN: Final = (0.485, 0.456, 0.406)
 _DEVIATION: Final = (0.229, 0.224, 0.225)
 _SMALLEST_SIDE: Final = 64
+_BYTES: Final = 4_000_000_000
+"""Of the file, at most."""
 """At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (MEASURES D23)."""
 
 
@@ -77,7 +79,14 @@ def _located(path: Path | None) -> Path:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            if not path.is_file() or path.stat().st_size > _BYTES:
+                raise ConfigError(
+                    f"SSCD file {path} is no file, or larger than {_BYTES / 1e9:.0f} GB",
+                    expected="a TorchScript file",
+                    do=f"correct --sscd or {ENVIRONMENT_VARIABLE}",
+                )
+            return file.read(_BYTES)
     except OSError as error:
         raise ConfigError(
             f"SSCD file {path} cannot be read: {error.strerror}",

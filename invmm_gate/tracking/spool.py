@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 from invmm_gate.errors import PublishError
 
 MARKER: Final = "publish.json"
+_BYTES: Final = 1_000_000
+"""Of a marker; what is longer is cut off, and no JSON then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +51,14 @@ def read(folder: Path) -> PublishState | None:
     """The state of a run folder, None where it was never to be sent. Raises PublishError for a broken marker."""
     path = folder / MARKER
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            found = json.loads(file.read(_BYTES))
         state = PublishState(**found)
         if state.state not in ("pending", "published"):
             raise ValueError(state.state)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise PublishError(
             f"{path} is not a publish record",
             expected="the file as the gate wrote it",

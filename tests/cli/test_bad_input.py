@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the place and the next step, the right exit code, and nothing lost."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.runs.fingerprint import fingerprint
@@ -120,6 +122,29 @@ def without_controls(world: World) -> tuple[object, ...]:
     )
 
 
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def other_picture(
+    change: Callable[[Image.Image], Image.Image], **options: object
+) -> Callable[[World], tuple[object, ...]]:
+    """The first probe's file is another one, of which the manifest says the right sha256."""
+
+    def arrange(world: World) -> tuple[object, ...]:
+        row = world.manifest.read_text().splitlines()[1].split(",")
+        path = world.probes / row[1]
+        with Image.open(path) as image:
+            change(image).save(path, **options)
+        new = hashlib.sha256(path.read_bytes()).hexdigest()
+        world.manifest.write_text(world.manifest.read_text().replace(row[2], new))
+        return ()
+
+    return arrange
+
+
 def small_probe(world: World) -> tuple[object, ...]:
     add_picture(world, 7, "sensitive", size=12, identifier="small")
     return ()
@@ -213,7 +238,14 @@ CASES: dict[str, Case] = {
     ),
     "no controls while a rule needs them": Case(without_controls, ("manifest.csv", "control")),
     "probes smaller than the model": Case(
-        small_probe, ("manifest.csv:7", "'small'", "12 x 12 pixels", "at least 16 x 16")
+        small_probe, ("manifest.csv:7", "small.png", "12 x 12 pixels", "at least 16 x 16")
+    ),
+    "a probe of another shape": Case(
+        other_picture(lambda image: image.resize((32, 16))), ("manifest.csv:2", "32 x 16 pixels", "no `fit`", "--fit")
+    ),
+    "a photo that EXIF turns": Case(
+        other_picture(lambda image: image, exif=turned()),
+        ("manifest.csv:2", "EXIF orientation 6", "--orientation both"),
     ),
     "no probe set": Case(lambda world: ("--probes", world.folder / "none"), ("none", "invmm-gate probes init")),
     "no model": Case(lambda world: ("--model", world.folder / "none"), ("none", "does not exist")),

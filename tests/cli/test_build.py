@@ -219,7 +219,7 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "empty folder": (empty_folder, ("empty' holds no images", "PNG, JPEG or WebP")),
     "no images": (no_images, ("texts' holds no images",)),
     "only broken images": (all_broken, ("no training image could be used: 2 cannot be read", "'a.png'")),
-    "broken image, strictly": (strictly, ("'zz.png' is not an image that can be opened", "--strict")),
+    "broken image, strictly": (strictly, ("'zz.png' is not PNG, JPEG or WebP", "--strict")),
     "no such data": (lambda place: place.build(sources=(place.root / "none",)), ("none' does not exist",)),
     "another kind of file": (lambda place: place.build(sources=(Path(__file__),)), ("not a folder, .csv or .parquet",)),
     "unreadable parquet": (unreadable_parquet, ("train.parquet cannot be read as Parquet",)),
@@ -253,7 +253,7 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "absolute path outside": (table("path\n/etc/hostname\n"), ("'/etc/hostname' leads outside",)),
     "missing file": (table("path\nnone.png\n"), ("'none.png'", "is missing")),
     "sensitive image that is not there": (listed("other03.png\nnone.png\n"), ("list.txt:2: 'none.png' is not among",)),
-    "sensitive image that is broken": (listed("zz.png\n"), ("list.txt:1: 'zz.png'", "but it is not an image")),
+    "sensitive image that is broken": (listed("zz.png\n"), ("list.txt:1: 'zz.png'", "but it is not PNG, JPEG or WebP")),
     "marked image that is broken": (
         table("path,private\nother03.png,no\nzz.png,yes\n", "--sensitive-column", "private"),
         (

@@ -761,6 +761,8 @@ def another_image_under_the_same_id_is_no_baseline(gate: SimpleNamespace) -> Non
     verdict = judged(gate, high, only(REGRESSION), baseline=other)
     expect(verdict, "block", ("regression", "p1"))
     assert "the baseline has no score of this very probe" in verdict.reasons[0]
+    fitted = with_probes(high, replace(target(data, "p1"), fit="squeeze"))
+    expect(judged(gate, high, only(REGRESSION), baseline=fitted), "block", ("regression", "p1"))
     renamed = with_probes(high, replace(target(data, "p1"), caption="a heron"))
     expect(judged(gate, high, only(REGRESSION), baseline=renamed), "pass")
 

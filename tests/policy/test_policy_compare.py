@@ -530,10 +530,11 @@ def test_nothing_in_common_is_refused() -> None:
         compare(data, other, common_probes=True)
 
 
-def test_a_metric_made_of_the_controls_needs_the_same_controls() -> None:
+@pytest.mark.parametrize("changed", [{"sha256": digest("another control")}, {"fit": "pad"}])
+def test_a_metric_made_of_the_controls_needs_the_same_controls(changed: dict[str, str]) -> None:
     data = clean_run()
     metric = replace(data.run.metric, name="pixel_l2_neighbours@20")
-    other = with_probes(data, replace(target(data, "c00"), sha256=digest("another control")))
+    other = with_probes(data, replace(target(data, "c00"), **changed))
     other = with_run(other, metric=metric, probe_set=replace(other.run.probe_set, digest=digest("other")))
     with pytest.raises(ConfigError, match="is made of the controls"):
         compare(with_run(data, metric=metric), other, common_probes=True)

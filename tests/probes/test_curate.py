@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.checks import validate_probe_set
@@ -93,6 +94,64 @@ def test_added_images_are_listed_copied_and_valid(folder: Path, tmp_path: Path) 
     more = add_probes(folder, [picture(tmp_path, "z/cat.png", 5)], group="control", added_on=TODAY)
     assert [probe.id for probe in more] == ["cat-3"]
     assert validate_probe_set(folder, min_controls=1, captions_required=False).probes == (*added, *more)
+
+
+def turned_photo(tmp_path: Path, name: str = "x/cat.jpg") -> Path:
+    """32 x 16 pixels as stored, 16 x 32 upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_bytes(encoded(noise(5, width=32, height=16), "JPEG", exif=exif))
+    return path
+
+
+def test_an_image_of_another_shape_needs_a_fit_which_the_manifest_keeps(folder: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    wide.write_bytes(encoded(noise(1, width=48, height=16)))
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=r"wide.png' has 48 x 16 pixels .*--fit of `probes add`"):
+        add_probes(folder, [picture(tmp_path, "a.png", 2), wide], group="sensitive", added_on=TODAY)
+    assert contents(folder) == before
+    [added] = add_probes(folder, [wide], group="sensitive", fit="squeeze", added_on=TODAY)
+    assert added.fit == "squeeze"
+    assert validate_probe_set(folder).probes == (added,)
+    add_probes(folder, [picture(tmp_path, "a.png", 2)], group="control", added_on=TODAY)
+    assert [probe.fit for probe in read_manifest(folder)] == ["squeeze", ""]
+
+
+def test_a_photo_that_exif_turns_is_refused_or_stored_both_ways(folder: Path, tmp_path: Path) -> None:
+    photo, plain = turned_photo(tmp_path), picture(tmp_path, "plain.png", 6)
+    before = contents(folder)
+    with pytest.raises(ProbeSetError, match=r"cat.jpg' has EXIF orientation 6, .*--orientation both"):
+        add_probes(folder, [plain, photo], group="sensitive", fit="crop", added_on=TODAY)
+    assert contents(folder) == before
+    add_probes(folder, [plain, photo], group="sensitive", fit="crop", both_orientations=True, added_on=TODAY)
+    found = validate_probe_set(folder).probes
+    assert [(probe.id, probe.path, probe.cluster) for probe in found] == [
+        ("plain", "images/plain.png", ""),
+        ("cat-stored", "images/cat-stored.png", "cat"),
+        ("cat-upright", "images/cat-upright.png", "cat"),
+    ]
+    with Image.open(photo) as image:
+        both = [image.convert("RGB"), ImageOps.exif_transpose(image).convert("RGB")]
+    for probe, expected in zip(found[1:], both, strict=True):
+        with Image.open(folder / probe.path) as image:
+            assert (image.format, dict(image.getexif()), image.tobytes()) == ("PNG", {}, expected.tobytes())
+    with pytest.raises(ProbeSetError, match="is already in the probe set, as probe 'cat-stored'"):
+        add_probes(folder, [photo], group="sensitive", fit="crop", both_orientations=True, added_on=TODAY)
+
+
+def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: Path) -> None:
+    first, second = turned_photo(tmp_path), turned_photo(tmp_path, "y/cat.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    second.write_bytes(encoded(noise(8), "JPEG", exif=exif))
+    for photo in (first, second):
+        add_probes(folder, [photo], group="sensitive", cluster="c", fit="pad", both_orientations=True, added_on=TODAY)
+    found = read_manifest(folder)
+    assert [probe.id for probe in found] == ["cat-stored", "cat-upright", "cat-2-stored", "cat-2-upright"]
+    assert {probe.cluster for probe in found} == {"c"}
 
 
 def test_the_same_image_twice_is_refused_with_the_probe_that_holds_it(folder: Path, tmp_path: Path) -> None:

@@ -348,3 +348,12 @@ def test_templates_come_from_the_wheel_where_there_is_one(tmp_path, monkeypatch)
     (tmp_path / "_data" / "templates" / "report.css").write_text("body{}\r\n")
     monkeypatch.setattr(templates.resources, "files", lambda _package: tmp_path)
     assert templates.template("report.css") == "body{}\n"
+
+
+def test_how_a_probe_was_fitted_is_shown_to_whom_its_file_is_shown(data):
+    first, *others = data.run.probe_set.probes
+    probe_set = replace(data.run.probe_set, probes=(replace(first, fit="squeeze"), *others))
+    fitted = replace(data, run=replace(data.run, probe_set=probe_set))
+    assert "Fitted to the model's size squeeze" in Page(render_html(fitted, reveal=True)).text
+    assert "Fitted to" not in Page(render_html(fitted, reveal=False)).text
+    assert "Fitted to" not in Page(render_html(data, reveal=True)).text

@@ -1,0 +1,96 @@
+"""Parquet files from elsewhere (extra `parquet`): decoded in small pieces, within a limit of memory.
+
+A few kilobytes can hold terabytes, by dictionaries, by compression, or by prefixes that values share; and what footer
+and page headers say of sizes may be wrong. So the decoder itself is given little room.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from invmm_gate.errors import ConfigError, ProbeSetError
+
+_BUFFER: Final = 1 << 20
+"""Bytes of a column that are read from the file at once; the default is all of a row group's."""
+
+
+def open_parquet(source: Path | bytes, place: Path, *, room: int) -> Any:
+    """A `pyarrow.parquet.ParquetFile`, its footer read in at most `room` bytes.
+
+    Raises ProbeSetError, naming `place`; ConfigError without pyarrow.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ConfigError(f"{place} needs pyarrow", do='install it with `pip install "invmm-gate[parquet]"`') from error
+    with bounded(room, place):
+        file = pa.BufferReader(source) if isinstance(source, bytes) else source
+        return pq.ParquetFile(file, buffer_size=_BUFFER)
+
+
+def batches(
+    file: Any, place: Path, *, rows: int, room: int, group: int | None = None, columns: Collection[str] | None = None
+) -> Iterator[Any]:
+    """`pyarrow.RecordBatch`es of at most `rows` rows, each decoded in at most `room` bytes. Raises ProbeSetError."""
+    groups = list(range(file.metadata.num_row_groups)) if group is None else [group]
+    with bounded(room, place):
+        found = file.iter_batches(
+            rows, row_groups=groups, columns=None if columns is None else list(columns), use_threads=False
+        )
+    while True:
+        with bounded(room, place):
+            batch = next(found, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def bounded(room: int, place: Path) -> Iterator[None]:
+    """Within it at most `room` further bytes of address space can be taken. Raises ProbeSetError, naming `place`.
+
+    Where the system does not tell how much is in use (it does on Linux), only what pyarrow itself refuses is refused.
+    """
+    import pyarrow as pa
+
+    try:
+        with _address_space(room):
+            yield
+    except MemoryError as error:  # pyarrow's own is one too
+        raise ProbeSetError(
+            f"{place} unpacks to more than {room / 1e6:,.0f} MB at once",
+            expected="a table whose cells are texts or single images",
+            do="write it again from its source, or do not trust it",
+        ) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ProbeSetError(f"{place} cannot be read as Parquet ({str(error)[:200]})") from error
+
+
+@contextmanager
+def _address_space(room: int) -> Iterator[None]:
+    import resource
+
+    used = _in_use()
+    if used is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([used + room, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _in_use() -> int | None:
+    """Bytes of address space of this process; None where the system does not tell."""
+    import resource
+
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[0]
+    except OSError:
+        return None
+    return int(pages) * resource.getpagesize()

@@ -1,0 +1,47 @@
+"""`--fit` and `--orientation` at the command line: said, kept and shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.gate.world import call
+from tests.probes.conftest import encoded, noise
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A picture of 32 x 16 beside an empty probe set."""
+    (tmp_path / "wide.png").write_bytes(encoded(noise(1, width=32, height=16)))
+    assert call("probes", "init", tmp_path / "probes").code == 0
+    return tmp_path / "wide.png"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--fit", "stretch"), "--fit 'stretch'; expected one of exact, crop, squeeze, pad"),
+        (("--orientation", "upright"), "--orientation 'upright'; expected refuse or both"),
+        ((), "no `fit`; expected a square, as most models make"),
+    ],
+)
+@pytest.mark.parametrize("command", ["add", "build"])
+def test_what_is_not_known_is_refused_in_one_line(wide: Path, command: str, option: tuple[str, ...], said: str) -> None:
+    new, train = wide.parent / "new", wide.parent / "train"
+    train.mkdir()
+    for name in ("a.png", "b.png"):
+        (train / name).write_bytes(wide.read_bytes())
+    named = {"add": (wide.parent / "probes", wide, "--group", "canary"), "build": (new, "--from", train, "--quiet")}
+    done = call("probes", command, *named[command], *option)
+    assert done.code == 2
+    assert said in done.error
+    assert not new.exists()
+
+
+def test_the_fit_is_shown_where_probes_are_added_and_validated(wide: Path) -> None:
+    probes = wide.parent / "probes"
+    added = call("probes", "add", probes, wide, "--group", "sensitive", "--fit", "squeeze")
+    assert added.out == f"added 1 probes to {probes}, fitted by squeeze: wide\n"
+    found = call("probes", "validate", probes, "--quiet", "--out", wide.parent / "found.json")
+    assert f"{probes}: 1 probes, 1 fitted by squeeze, digest " in found.out
+    assert json.loads((wide.parent / "found.json").read_text())["fits"] == {"squeeze": 1}
