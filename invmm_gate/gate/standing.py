@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from invmm_gate.gate.judging import kept_copies, verdict_of
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
+from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.standing import as_of, verdict_faults
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.records import RunData, RunRecord, Verdict
@@ -65,12 +66,12 @@ def standing_verdict(
 ) -> Verdict:
     """The verdict without the waivers that have expired since. Raises RunFolderError if the records do not give it.
 
-    With `model`, it must be of that checkpoint's bytes as they are now too, with `policy` under that very policy, with
-    `reviewers` an approval counts by these keys alone. Raises ModelError, ConfigError for what cannot be read.
+    With `model`, it must be of that checkpoint's bytes as they are now too, with `policy` under that policy. Without
+    one, a shipped policy's name must stand for that policy. With `reviewers` an approval counts by these keys alone.
+    Raises ModelError, ConfigError for what cannot be read.
     """
     data, verdict = judged_data(RunFolder(run), reviewers=load_roots(reviewers) if reviewers else None)
-    if policy is not None:
-        _refuse_other_policy(run, verdict, policy)
+    _refuse_other_policy(run, verdict, policy)
     if model is not None:
         _refuse_other_model(run, data.run, model)
     return as_of(verdict, data, today=today)
@@ -99,15 +100,22 @@ def _run_faults(run: RunRecord) -> Iterator[str]:
         yield f"{RUN} has another model digest than its files and its inputs give"
     if not run.probe_set.digest == run.inputs.get("probe_set") == probe_set_digest(run.probe_set.probes):
         yield f"{RUN} has another probe-set digest than its probes and its inputs give"
+    named = {name: getattr(run.model, name) for name in ("pipeline", "weights")}
+    named |= {"pickles": list(run.model.pickles), "metric": asdict(run.metric)}
+    different = [name for name, value in named.items() if run.inputs.get(name) != value]
+    if different:
+        yield f"{RUN} names another {', '.join(different)} than its inputs do"
 
 
-def _refuse_other_policy(run: Path, verdict: Verdict, policy: str) -> None:
-    digest = load_policy(policy).digest
+def _refuse_other_policy(run: Path, verdict: Verdict, policy: str | None) -> None:
+    """Without `policy`, a shipped policy's name must stand for that policy: another one may not pass under it."""
+    demanded = policy or (verdict.policy if verdict.policy in shipped_policies() else None)
+    digest = verdict.policy_digest if demanded is None else load_policy(demanded).digest
     if digest != verdict.policy_digest:
         raise RunFolderError(
             f"{run} was judged under {verdict.policy!a} with the digest {verdict.policy_digest}",
-            expected=f"{policy} with the digest {digest}",
-            do=f"invmm-gate judge {run} --policy {policy}",
+            expected=f"{demanded} with the digest {digest}",
+            do=f"invmm-gate judge {run} --policy {demanded}, or name the policy that you mean with --policy",
         )
 
 

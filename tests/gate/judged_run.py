@@ -2,13 +2,13 @@
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from invmm_gate.gate import finishing
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.records import RunData, Waiver, Weights
+from invmm_gate.records import ModelManifest, RunData, RunRecord, Waiver, Weights
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.given_waivers import given
@@ -30,15 +30,19 @@ def judged_run(
     data = spoilt(clean_run())
     manifest = inspect_checkpoint(model, weights=weights, loras=loras)
     probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
-    inputs = data.run.inputs | {
-        "model": manifest.digest,
-        "probe_set": probe_set.digest,
-        "policy": STRICT.digest,
-        "profile": "gate",
-        "seed": 7,
-        "environment": "e" * 64,
-        "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
-    }
+    inputs = (
+        data.run.inputs
+        | {
+            "model": manifest.digest,
+            "probe_set": probe_set.digest,
+            "policy": STRICT.digest,
+            "profile": "gate",
+            "seed": 7,
+            "environment": "e" * 64,
+            "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
+        }
+        | named(data.run, manifest)
+    )
     record = replace(data.run, model=manifest, probe_set=probe_set, inputs=inputs, fingerprint=fingerprint(inputs))
     folder = RunFolder(path)
     path.mkdir(parents=True)
@@ -49,3 +53,9 @@ def judged_run(
     finishing.judge(folder, STRICT, beside, today=TODAY)
     finishing.report(folder)
     return folder
+
+
+def named(run: RunRecord, model: ModelManifest) -> dict[str, object]:
+    """What run.json says beside its inputs and in them."""
+    said = {"pipeline": model.pipeline, "weights": model.weights, "pickles": list(model.pickles)}
+    return said | {"metric": asdict(run.metric)}

@@ -13,6 +13,7 @@ from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.suites import run_suites
 from tests.gate.given_waivers import given
+from tests.gate.judged_run import named
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 
 
@@ -21,7 +22,7 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
     folder = RunFolder(path)
     model = replace(data.run.model, digest=digest_of(data.run.model.files))
     probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
-    inputs = data.run.inputs | {"model": model.digest, "probe_set": probe_set.digest}
+    inputs = data.run.inputs | {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
     identity = fingerprint(inputs)
     run = replace(data.run, model=model, probe_set=probe_set, inputs=inputs)
     with folder.locked():

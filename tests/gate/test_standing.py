@@ -139,6 +139,14 @@ OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: rewrite(run / "run.json", lambda said: said["probe_set"]["probes"][0].update(group="control")),
         "another probe-set digest than its probes",
     ),
+    "another metric": (
+        lambda run: rewrite(run / "run.json", lambda said: said["metric"].update(threshold=1e-9)),
+        "names another metric than its inputs do",
+    ),
+    "other weights": (
+        lambda run: rewrite(run / "run.json", lambda said: said["model"].update(weights="ema", pipeline="x")),
+        "names another pipeline, weights than its inputs do",
+    ),
     "a probe that is gone": (
         lambda run: rewrite(run / "run.json", lambda said: said["probe_set"]["probes"].pop(0)),
         "another probe-set digest than its probes",
@@ -238,3 +246,16 @@ def test_a_run_that_was_not_judged_is_still_reported_as_such(tmp_path: Path) -> 
     assert judged_again(run).verdict is None
     finishing.report(run)
     assert "not judged" in (run.path / "summary.md").read_text().lower()
+
+
+def test_a_milder_policy_does_not_pass_under_a_shipped_ones_name(tmp_path: Path) -> None:
+    mild = policy_with(rules=[{"rule": "invmm_below", "threshold": 0.0001}])
+    run = stored(with_score(clean_run(), "p1", 0.02), tmp_path / "run", judged_by=mild)
+    assert judged_again(RunFolder(run)).verdict is not None, "what it says of itself is so"
+    for demanded in (None, "strict"):
+        with pytest.raises(GateError, match=r"under 'strict' with the digest .*; expected strict with") as no:
+            standing_verdict(run, today=TODAY, policy=demanded)
+        assert no.value.exit_code == 2
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps(mild.model_dump(mode="json", exclude_unset=True)))
+    assert standing_verdict(run, today=TODAY, policy=str(own)).policy_digest == mild.digest
