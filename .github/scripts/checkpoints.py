@@ -1,8 +1,8 @@
-"""Which checkpoints the release gate is to look at, from the event that started the workflow.
+"""Which checkpoints a workflow is to gate, from the event that started it.
 
-A push: every entry of checkpoints/ that it changed and that is still there. All of checkpoints/ has to be files of the
-repository, as git tells of a change of those alone: a link or a submodule is refused whatever was pushed. LoRA weights
-that are released on top are a part of every checkpoint.
+A push: every entry of checkpoints/ in the commit that was pushed, whatever the push changed. So the required check says
+of every checkpoint of its commit that it has passed, with the probes, the policy and the LoRA weights of that commit.
+All of checkpoints/ has to be files of the repository: a link or a submodule is refused.
 By hand: the checkpoint that was named. From the registry: the version that was announced, of which only the name and
 the number are read.
 """
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = "checkpoints"
@@ -34,15 +34,10 @@ class RefusedError(ValueError):
 
 
 def pushed(event: dict[str, Any]) -> list[str]:
-    """Changed entries of checkpoints/; all where the state before, or that of a LoRA, or git's reading is another."""
-    before, after = str(event.get("before", "")), checked(event["after"], COMMIT)
-    old, new = tree(before) if known(before) else {}, tree(after)
-    refuse_unseen(new)
-    changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
-    entries = entries_of(new, new)
-    if all(same(old, new, lora) for lora in loras()) and not reread(changed):
-        entries &= entries_of(changed, new)
-    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries)]
+    """All entries of checkpoints/ in the commit, also what an earlier push brought: it may have been blocked."""
+    files = tree(checked(event["after"], COMMIT))
+    refuse_unseen(files)
+    return [checked(entry, f"{FOLDER}/{NAME}") for entry in sorted(entries_of(files))]
 
 
 def tree(commit: str) -> dict[str, str]:
@@ -52,20 +47,21 @@ def tree(commit: str) -> dict[str, str]:
 
 
 def refuse_unseen(files: dict[str, str]) -> None:
-    """What lies behind a link or in a submodule changes without a change here, so that no push would gate it."""
+    """What lies behind a link is not in the commit, and a checkout leaves a submodule's folder empty."""
     for path, what in files.items():
-        if path == FOLDER or (path.startswith(f"{FOLDER}/") and not is_file(what)):
-            kind = {LINK: "a link", SUBMODULE: "a submodule"}.get(what.split()[0], "a file")
+        mode = what.split()[0]
+        if path == FOLDER or (path.startswith(f"{FOLDER}/") and mode in (LINK, SUBMODULE)):
+            kind = {LINK: "a link", SUBMODULE: "a submodule"}.get(mode, "a file")
             raise RefusedError(
-                f"{path[:200]!r} is {kind}; expected a folder {FOLDER} with files of this repository alone, as a push"
-                " that changes them elsewhere cannot be told; move the files there, and let a link point at them"
+                f"{path[:200]!r} is {kind}; expected a folder {FOLDER} with files of this repository alone, as the"
+                " commit says nothing of any others; move the files there, and let a link point at them"
             )
 
 
-def entries_of(paths: Iterable[str], files: Iterable[str]) -> set[str]:
-    """The entries of checkpoints/ that the paths are a part of; `files` are all that are there after the push."""
+def entries_of(files: Iterable[str]) -> set[str]:
+    """The entries of checkpoints/ that are checkpoints."""
     there = frozenset(files)
-    inside = {tuple(path.split("/")) for path in paths if path.startswith(f"{FOLDER}/")}
+    inside = {tuple(path.split("/")) for path in there if path.startswith(f"{FOLDER}/")}
     return {entry for _, name, *below in inside for entry in parts_of(f"{FOLDER}/{name}", bool(below), there)}
 
 
@@ -81,27 +77,6 @@ def parts_of(entry: str, is_folder: bool, files: frozenset[str]) -> Iterable[str
 def holds_no_weights(folder: str, files: frozenset[str]) -> bool:
     """Whether all files of the folder are text."""
     return all(path.endswith(TEXTS) for path in files if path.startswith(f"{folder}/"))
-
-
-def reread(changed: Iterable[str]) -> bool:
-    """Whether the push changed what git makes of the files that it checks out, LFS pointers above all."""
-    return any(PurePosixPath(path).name in (".gitattributes", ".lfsconfig") for path in changed)
-
-
-def loras() -> list[str]:
-    """The variable that the gate is given, one path a line."""
-    lines = (line.strip() for line in os.environ.get("INVMM_GATE_LORA", "").splitlines())
-    return [PurePosixPath(line).as_posix() for line in lines if line]
-
-
-def same(old: dict[str, str], new: dict[str, str], path: str) -> bool:
-    """Whether git knows the path as a file that did not change; of a path behind a link or elsewhere it knows none."""
-    return path in new and is_file(new[path]) and old.get(path) == new[path]
-
-
-def is_file(what: str) -> bool:
-    """Whether this is a file, an LFS pointer included, whose change is a change of the weights."""
-    return what.split()[0] not in (LINK, SUBMODULE)
 
 
 def named(event: dict[str, Any]) -> list[str]:
@@ -121,13 +96,6 @@ def checked(text: object, pattern: str) -> str:
     if not isinstance(text, str) or not re.fullmatch(pattern, text):
         raise RefusedError(f"{str(text)[:200]!r} is not of the form {pattern}")
     return text
-
-
-def known(commit: str) -> bool:
-    """Whether the commit is there; a new branch's `before` is forty zeros."""
-    if not re.fullmatch(COMMIT, commit) or not commit.strip("0"):
-        return False
-    return subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], check=False).returncode == 0  # noqa: S603, S607
 
 
 def git(*arguments: str) -> str:

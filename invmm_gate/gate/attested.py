@@ -16,7 +16,7 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 
 if TYPE_CHECKING:
-    from invmm_gate.gate.finishing import Circumstances
+    from invmm_gate.gate.judging import Circumstances
 
 
 def statement_of(
@@ -30,7 +30,7 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.gate.finishing import Circumstances
+    from invmm_gate.gate.judging import Circumstances
     from invmm_gate.gate.public_edition import public_names, public_report
     from invmm_gate.gate.rejudging import require_same_verdict
     from invmm_gate.report.public import public

@@ -26,7 +26,7 @@ from invmm_gate.records import Weights
 from invmm_gate.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from invmm_gate.gate.finishing import Circumstances
+    from invmm_gate.gate.judging import Circumstances
 
 LIFETIME: Final = datetime.timedelta(days=90)
 

@@ -3,7 +3,6 @@
 import getpass
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from invmm_gate.errors import ConfigError
 from invmm_gate.gate.baseline_file import Entry, append_entry, read_baseline_file
+from invmm_gate.gate.judging import Baseline
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
@@ -22,18 +22,10 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """A run that others are held against."""
-
-    data: RunData
-    record: BaselineRecord
-
-
 def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked: bool, now: datetime) -> Entry:
     """Write down that a judged run is the baseline from now on; nothing else makes one.
 
-    Raises RunFolderError for a run whose verdict is not that of its records, ConfigError for one that does not pass
+    Raises RunFolderError for a run whose records do not give its verdict, ConfigError for one that does not pass
     today (unless `even_if_blocked`), or whose records do not hold; the file is then as it was.
     """
     folder = RunFolder(run)
@@ -92,7 +84,7 @@ def load_baseline(path: Path, *, today: date) -> Baseline:
         model_digest=data.run.model.digest,
         measurements_digest=data.digests[MEASUREMENTS],
     )
-    return Baseline(data=data, record=record)
+    return Baseline(folder=path, data=data, record=record)
 
 
 def _blessed(path: Path) -> Baseline:
@@ -116,7 +108,7 @@ def _blessed(path: Path) -> Baseline:
         blessed_on=entry.blessed_on,
         reason=entry.reason,
     )
-    return Baseline(data=data, record=record)
+    return Baseline(folder=folder.path, data=data, record=record)
 
 
 def _changed(entry: Entry, data: RunData) -> Iterator[str]:

@@ -13,6 +13,7 @@ from invmm_gate.errors import GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
+from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.public_edition import require_usable_key, shared_key
 from invmm_gate.records import Verdict
@@ -170,7 +171,7 @@ def _confirmed(
     folder: RunFolder,
     progress: Progress,
     *,
-    beside: finishing.Circumstances,
+    beside: Circumstances,
     watch: Watch,
     replacing: bool = False,
 ) -> None:

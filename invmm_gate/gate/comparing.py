@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from invmm_gate.gate.blessing import load_baseline
-from invmm_gate.gate.standing import refuse_misfit
+from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.compare import compare
 from invmm_gate.policy.comparison import Comparison
 from invmm_gate.policy.schema import Policy, load_policy
@@ -20,7 +20,7 @@ def compare_runs(
 ) -> Comparison:
     """Compare two runs; a baseline file stands for the run that was blessed last. Writes nothing. Raises GateError.
 
-    Their verdicts count as they stand today; one that is not of the records beside it is refused. With a policy, both
+    Their verdicts count as they stand today; one that the records beside it do not give is refused. With a policy, both
     records are judged by it here, without waivers; the verdicts on disk stay as they are.
     """
     rules = load_policy(policy) if policy is not None else None
@@ -29,8 +29,10 @@ def compare_runs(
 
 
 def _judged(path: Path, policy: Policy | None, today: datetime.date) -> RunData:
-    data = load_baseline(path, today=today).data if path.is_file() else RunFolder(path).data()
+    folder = RunFolder(load_baseline(path, today=today).folder if path.is_file() else path)
     if policy is not None:
+        data = folder.data()
+        folder.refuse_edited()
         return replace(data, verdict=judge(data, policy, (), today=today))
-    refuse_misfit(path, data)
+    data = judged_again(folder)
     return data if data.verdict is None else replace(data, verdict=as_of(data.verdict, data, today=today))

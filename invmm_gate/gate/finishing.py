@@ -2,51 +2,31 @@
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.approval import approved
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import load_roots
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, ProbeSetError
-from invmm_gate.gate.blessing import Baseline, load_baseline
+from invmm_gate.gate.blessing import load_baseline
+from invmm_gate.gate.judging import COPIES, Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.gate.metrics import metrics_file
 from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
-from invmm_gate.gate.standing import refuse_misfit
-from invmm_gate.gate.witness import with_suites
-from invmm_gate.policy.conditions import refuse_other_conditions
+from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import judge as decide
-from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
-from invmm_gate.records import RunData, Verdict, Waiver
+from invmm_gate.records import RunData, Verdict
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.installed import require_measured_in
 from invmm_gate.runs.stages import METRICS, VERDICT
 
 REPORTS: Final = (*(form.file for form in FORMATS.values()), *PUBLIC_FILES)
-OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *REPORTS)
+OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *COPIES, *REPORTS)
 """The files that say how a run was judged."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What `judge` weighs beside the records and the policy."""
-
-    waivers: tuple[Waiver, ...] = ()
-    baseline: Baseline | None = None
-    """The last approved run; None if none was named."""
-
-    @property
-    def approved(self) -> RunData | None:
-        """The records of the last approved run."""
-        return self.baseline.data if self.baseline else None
 
 
 def circumstances(
@@ -57,33 +37,23 @@ def circumstances(
     `reviewers` are the keys whose approvals count (`attestation.approval`).
     """
     trusted = load_roots(reviewers) if reviewers else None
-    return Circumstances(
-        waivers=approved(load_waivers(waivers), waivers, trusted, today=today) if waivers else (),
-        baseline=load_baseline(baseline, today=today) if baseline else None,
-    )
+    listed, copies = listed_waivers(waivers, trusted, today=today) if waivers else ((), {})
+    approved = load_baseline(baseline, today=today) if baseline else None
+    return Circumstances(waivers=listed, baseline=approved, copies=copies | (approved.copies() if approved else {}))
 
 
 def judge(folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date) -> Verdict:
-    """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind."""
+    """Hold the records against the policy and write verdict.json. Raises ConfigError for a baseline of another kind.
+
+    Copies of the policy and of the circumstances stay in the folder: whoever reads the verdict judges again from them.
+    """
     data, verdict = decided(folder, policy, beside, today=today)
     public_names(folder, data.run)  # a key that cannot be used is told before anything is written
     folder.forget(ATTESTATION, SUMMARY, *PUBLIC_FILES)  # those of an earlier verdict
+    keep_copies(folder, policy, beside)
     folder.write_verdict(verdict)
     folder.write(METRICS, metrics_file(data, verdict))
     return verdict
-
-
-def decided(
-    folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
-) -> tuple[RunData, Verdict]:
-    """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
-    require_measured_in(folder.run().inputs.get("environment"))
-    approved = beside.approved
-    if approved is not None:
-        refuse_other_conditions(approved.run.inputs, folder.run().inputs, runs="the run and its baseline")
-    data = with_suites(folder)
-    verdict = decide(data, policy, beside.waivers, today=today, baseline=approved)
-    return data, replace(verdict, baseline=beside.baseline.record if beside.baseline else None)
 
 
 def report(
@@ -91,9 +61,10 @@ def report(
 ) -> tuple[Path, ...]:
     """Render every format and the public edition from the records; the files written.
 
-    `note` is told of a format that is left out. Raises ConfigError for a key of the public names that cannot be used.
+    `note` is told of a format that is left out. Raises ConfigError for a key of the public names that cannot be used,
+    RunFolderError for a verdict that the records do not give.
     """
-    data = folder.data()
+    data = judged_again(folder)
     images = _images(folder, data) if reveal else ReportImages()
     rendered = _rendered(data, images, reveal=reveal)
     for form in FORMATS.values():
@@ -142,7 +113,7 @@ def publish(folder: RunFolder, tracking_uri: str | None, *, details: bool = Fals
     The public edition is sent; with `details` the records with ids and exact scores. publish.json says `pending` before
     the first request and `published` after the last one. Without `tracking_uri`, a pending run goes where it was to go.
     Reports are rendered anew, without pictures, whatever `--reveal` wrote into the folder: no pixel of a probe or of a
-    copy of it is ever sent. Raises RunFolderError for a verdict on other records.
+    copy of it is ever sent. Raises RunFolderError for a verdict that the records do not give.
     """
     from invmm_gate.tracking.mlflow_log import MlflowTracker
     from invmm_gate.tracking.spool import mark_published, read, spool
@@ -161,9 +132,8 @@ def publish(folder: RunFolder, tracking_uri: str | None, *, details: bool = Fals
 
 
 def to_publish(folder: RunFolder, *, details: bool) -> RunData:
-    """What `publish` sends of the records. Raises RunFolderError for a verdict on other records, ConfigError."""
-    data = folder.data()
-    refuse_misfit(folder.path, data)
+    """What `publish` sends of the records. Raises RunFolderError for a verdict that they do not give, ConfigError."""
+    data = judged_again(folder)
     return data if details else public_data(folder, data)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from invmm_gate.errors import ConfigError, RunFolderError
-from invmm_gate.gate.finishing import Circumstances, decided
+from invmm_gate.gate.judging import Circumstances, decided
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.records import Finding, Verdict

@@ -1,64 +1,122 @@
-"""The verdict of a run folder, where it is that of the records beside it: what every use of a verdict begins with."""
+"""The one way to read a verdict: the records are judged again, and an edited verdict.json is refused."""
 
 import datetime
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 
+from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.errors import RunFolderError
+from invmm_gate.gate.judging import kept_copies, verdict_of
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.policy.schema import load_policy
+from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.standing import as_of, verdict_faults
+from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.records import RunData, RunRecord, Verdict
+from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import RUN, VERDICT
+from invmm_gate.runs.suites import both_answered
 
 
-def judged_data(folder: RunFolder) -> tuple[RunData, Verdict]:
-    """All records, and their verdict as it was written. Raises RunFolderError unless it is that of these records."""
+def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:
+    """All records; where there is a verdict, it is the one that they give with what they were judged with.
+
+    The policy, the waivers and the baseline are the copies that `judge` left in the folder, the day is that of the
+    verdict; with `reviewers` an approval counts by these keys alone. Writes nothing. Raises GateError for a verdict
+    that differs in anything, and where the copies are missing or cannot be read.
+    """
     data = folder.data()
+    if data.verdict is None:
+        return data
+    faults = (f"{VERDICT} {fault}" for fault in verdict_faults(data))
+    _refuse(folder.path, chain(faults, _run_faults(data.run)))
+    folder.refuse_edited()
+    if not both_answered(data.suites):
+        _refuse(folder.path, iter((f"{EXPECTATIONS} does not answer for these records",)))
+    today = data.verdict.judged_on
+    policy, beside = kept_copies(folder, today=today, reviewers=reviewers)
+    _refuse(folder.path, _differences(data.verdict, verdict_of(data, policy, beside, today=today)))
+    return data
+
+
+def judged_data(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> tuple[RunData, Verdict]:
+    """As `judged_again`, with the verdict as it was written. Raises RunFolderError where there is none."""
+    data = judged_again(folder, reviewers=reviewers)
     if data.verdict is None:
         raise RunFolderError(
             f"{folder.path} holds no {VERDICT}",
             expected="a run that was judged",
             do=f"invmm-gate judge {folder.path} --policy POLICY",
         )
-    refuse_misfit(folder.path, data)
     return data, data.verdict
 
 
-def refuse_misfit(run: Path, data: RunData) -> None:
-    """Raise RunFolderError if there is a verdict and it is not that of the records."""
-    of_verdict = (f"{VERDICT} {fault}" for fault in verdict_faults(data))
-    of_run = (f"{RUN} {fault}" for fault in _run_faults(data.run))
-    faults = "; ".join(chain(of_verdict, of_run)) if data.verdict else ""
-    if faults:
-        raise RunFolderError(
-            f"{run}: {faults}",
-            expected="the verdict that `judge` wrote for these records",
-            do=f"invmm-gate judge {run} --policy POLICY",
-        )
+def standing_verdict(
+    run: Path,
+    *,
+    today: datetime.date,
+    model: Path | None = None,
+    policy: str | None = None,
+    reviewers: Path | None = None,
+) -> Verdict:
+    """The verdict without the waivers that have expired since. Raises RunFolderError if the records do not give it.
 
-
-def standing_verdict(run: Path, *, today: datetime.date, model: Path | None = None) -> Verdict:
-    """The verdict without the waivers that have expired since. Raises RunFolderError if it is not of these records.
-
-    With `model`, it must be of that checkpoint's bytes as they are now too. Raises ModelError if it cannot be read.
+    With `model`, it must be of that checkpoint's bytes as they are now too, with `policy` under that policy. Without
+    one, a shipped policy's name must stand for that policy. With `reviewers` an approval counts by these keys alone.
+    Raises ModelError, ConfigError for what cannot be read.
     """
-    data, verdict = judged_data(RunFolder(run))
+    data, verdict = judged_data(RunFolder(run), reviewers=load_roots(reviewers) if reviewers else None)
+    _refuse_other_policy(run, verdict, policy)
     if model is not None:
         _refuse_other_model(run, data.run, model)
     return as_of(verdict, data, today=today)
 
 
+def _refuse(run: Path, faults: Iterator[str]) -> None:
+    found = "; ".join(faults)
+    if found:
+        raise RunFolderError(
+            f"{run}: {found}",
+            expected="the verdict that `judge` wrote for these records",
+            do=f"invmm-gate judge {run} --policy POLICY",
+        )
+
+
+def _differences(then: Verdict, now: Verdict) -> Iterator[str]:
+    different = [field.name for field in fields(Verdict) if getattr(then, field.name) != getattr(now, field.name)]
+    if different:
+        yield f"judged again, its records give other {', '.join(different)} than {VERDICT}"
+
+
 def _run_faults(run: RunRecord) -> Iterator[str]:
     if fingerprint(run.inputs) != run.fingerprint:
-        yield "has another fingerprint than its inputs give"
+        yield f"{RUN} has another fingerprint than its inputs give"
     if not run.model.digest == run.inputs.get("model") == digest_of(run.model.files):
-        yield "has another model digest than its files and its inputs give"
-    if run.probe_set.digest != run.inputs.get("probe_set"):
-        yield "has another probe-set digest than its inputs give"
+        yield f"{RUN} has another model digest than its files and its inputs give"
+    if not run.probe_set.digest == run.inputs.get("probe_set") == probe_set_digest(run.probe_set.probes):
+        yield f"{RUN} has another probe-set digest than its probes and its inputs give"
+    named = {name: getattr(run.model, name) for name in ("pipeline", "weights")}
+    named |= {"pickles": list(run.model.pickles), "metric": asdict(run.metric)}
+    different = [name for name, value in named.items() if run.inputs.get(name) != value]
+    if different:
+        yield f"{RUN} names another {', '.join(different)} than its inputs do"
+
+
+def _refuse_other_policy(run: Path, verdict: Verdict, policy: str | None) -> None:
+    """Without `policy`, a shipped policy's name must stand for that policy: another one may not pass under it."""
+    demanded = policy or (verdict.policy if verdict.policy in shipped_policies() else None)
+    digest = verdict.policy_digest if demanded is None else load_policy(demanded).digest
+    if digest != verdict.policy_digest:
+        raise RunFolderError(
+            f"{run} was judged under {verdict.policy!a} with the digest {verdict.policy_digest}",
+            expected=f"{demanded} with the digest {digest}",
+            do=f"invmm-gate judge {run} --policy {demanded}, or name the policy that you mean with --policy",
+        )
 
 
 def _refuse_other_model(run: Path, record: RunRecord, model: Path) -> None:

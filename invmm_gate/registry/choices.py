@@ -12,6 +12,7 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.auditing import require_sound
 from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
+from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
@@ -75,7 +76,7 @@ class GateChoices:
         """What `check` does after measuring; MLflow is told later, by the outbox."""
         return Finish(waivers=self.waivers, reviewers=self.conditions.reviewers, baseline=self.baseline, track=False)
 
-    def circumstances(self, *, today: datetime.date) -> finishing.Circumstances:
+    def circumstances(self, *, today: datetime.date) -> Circumstances:
         """Waivers and baseline, read. Raises GateError."""
         return finishing.circumstances(self.waivers, self.baseline, today=today, reviewers=self.conditions.reviewers)
 

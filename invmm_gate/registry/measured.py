@@ -15,6 +15,7 @@ from invmm_gate.gate.check import Checked, check
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
+from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.records import Verdict
 from invmm_gate.registry.choices import Clock, GateChoices
@@ -65,7 +66,7 @@ def measure_and_sign(
 
 
 def _proofs(run: RunFolder, *, details: bool) -> dict[str, str]:
-    files = public_files(public_data(run, run.data()))
+    files = public_files(public_data(run, judged_again(run)))
     signed = (run.path / name for name in (ATTESTATION, SUMMARY, *((VERDICT,) if details else ())))
     proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
     return proofs | {path.name: path.read_text(encoding="utf-8") for path in signed if path.exists()}

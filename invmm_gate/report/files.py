@@ -15,6 +15,7 @@ RUN_FILES: Final = (
     ("measurements.jsonl", "all that was measured, with the curves"),
     ("confirmations.jsonl", "how probes were confirmed; prompts that were found are in it"),
     ("run.json", "what was run on what; captions and paths are in it"),
+    ("judged/", "what the run was judged with: policy, waivers, reviewers' keys, baseline"),
     ("attestation.json", "the signed statement, once `invmm-gate sign` made one"),
 )
 """(name, what it holds)."""

@@ -180,10 +180,6 @@ def _run_warnings(data: RunData) -> Iterator[str]:
     missing = len(data.run.probe_set.probes) - len(data.measurements)
     if missing > 0:
         yield f"{texts.count(missing)} probes of the set have not been measured."
-    if data.verdict and data.verdict.fingerprint != data.run.fingerprint:
-        yield "The verdict was made on other inputs than this run's: the fingerprints differ."
-    if data.verdict and data.verdict.records != data.digests:
-        yield "The verdict was made on other records than these: judge the run again."
 
 
 def facts(data: RunData) -> tuple[tuple[str, str], ...]:

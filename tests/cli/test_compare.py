@@ -199,7 +199,10 @@ def test_a_verdict_counts_as_it_stands_today_and_only_for_its_own_records(runs: 
     refused = call("compare", runs / "good", other)
     assert refused.code == 2
     assert "verdict.json was made before measurements.jsonl changed" in refused.error
-    assert call("compare", runs / "good", other, "--policy", "strict", "--fail-on", "new").code == 10, "judged afresh"
+    afresh = ("compare", runs / "good", other, "--policy", "strict", "--fail-on", "new")
+    assert "is not as this run wrote it" in call(*afresh).error
+    shutil.copy(runs / "bad" / "measure.chain", other)
+    assert call(*afresh).code == 10, "judged afresh"
 
 
 def test_hostile_names_are_inert_on_a_terminal(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """`invmm-gate verdict`, and what a pipeline keeps of a validated probe set."""
 
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from invmm_gate.gate.standing import standing_verdict
 from tests.cli.test_imports import DEVICE, imported_by
 from tests.gate.world import LENIENT, World, add_picture, call, policy_with
 
@@ -51,13 +53,9 @@ def waived(world: World, expires: date) -> None:
 def test_a_waived_run_passes_until_its_waiver_expires_and_then_blocks(finished):
     waived(finished, TODAY + timedelta(days=1))
     assert call("verdict", finished.run).code == 0
-    path = finished.run / "verdict.json"
-    path.write_text(path.read_text().replace(str(TODAY + timedelta(days=1)), str(TODAY - timedelta(days=1))))
-    called = call("verdict", finished.run, "--json")
-    assert called.code == 10
-    result = json.loads(called.out)
-    assert result["decision"] == "block"
-    assert result["reasons"][0].startswith("a waiver has expired since the run was judged")
+    later = standing_verdict(finished.run, today=TODAY + timedelta(days=2))
+    assert later.decision == "block"
+    assert later.reasons[0].startswith("a waiver has expired since the run was judged")
 
 
 def test_a_run_that_was_not_judged_is_bad_input(finished):
@@ -76,7 +74,11 @@ def test_a_folder_that_is_no_run_is_bad_input(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "fault"),
     [
-        ('"decision": "block"', '"decision": "pass"', "says pass, and its findings say block"),
+        (
+            '"decision": "block"',
+            '"decision": "pass"',
+            "judged again, its records give other decision than verdict.json",
+        ),
         ('"fingerprint": "', '"fingerprint": "0', "was made on other inputs"),
     ],
 )
@@ -122,6 +124,26 @@ def test_a_verdict_is_of_the_model_that_is_about_to_be_released_or_of_none(finis
     missing = call("verdict", own.run, "--model", own.folder / "none")
     assert missing.code == 2
     assert "none" in missing.error
+
+
+def test_a_verdict_is_under_the_policy_that_is_demanded_or_of_no_use(finished):
+    lenient = finished.policy(LENIENT, "lenient")
+    assert call("judge", finished.run, "--policy", lenient).code == 0
+    assert call("verdict", finished.run, "--policy", lenient).code == 0
+    refused = call("verdict", finished.run, "--policy", finished.policy())
+    assert refused.code == 2
+    assert "was judged under 'lenient' with the digest" in refused.error
+    assert call("verdict", finished.run, "--policy", "none.yaml").code == 2
+
+
+def test_a_run_from_before_copies_were_kept_has_to_be_judged_again(finished):
+    shutil.rmtree(finished.run / "judged")
+    for command in (("verdict",), ("report",), ("bless", "--reason", "first"), ("publish",)):
+        refused = call(command[0], finished.run, *command[1:])
+        assert refused.code == 2
+        assert "holds no judged/policy.json; expected a run as this version of `judge` leaves it" in refused.error
+    assert call("judge", finished.run, "--policy", finished.policy()).code == 10
+    assert call("verdict", finished.run).code == 10
 
 
 def test_no_earlier_pass_outlives_a_refused_measure_with_replace(finished):

@@ -10,6 +10,7 @@ import yaml
 
 from invmm_gate.cli.app import app
 from invmm_gate.gate.finishing import REPORTS
+from invmm_gate.gate.judging import COPIES_FOLDER
 from invmm_gate.gate.public_edition import PUBLIC_FILES
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.expectations import EXPECTATIONS
@@ -63,7 +64,7 @@ def test_every_file_has_one_stage_that_writes_it():
     assert set(outs("confirm")) == {
         f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records, *CONFIRMING.folders)
     }
-    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, EXPECTATIONS, METRICS)}
+    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, COPIES_FOLDER, EXPECTATIONS, METRICS)}
     always = {form.file for form in FORMATS.values() if not form.needs} | set(PUBLIC_FILES)
     assert set(outs("report")) == {f"{RUN}/{name}" for name in REPORTS if name in always}
     assert outs("verdict") == {}
@@ -86,9 +87,13 @@ def test_every_stage_waits_for_all_that_it_reads():
     assert measured | {f"{RUN}/{MEASURE.chain}"} <= set(PIPELINE["confirm"]["deps"])
     assert read | chains <= set(PIPELINE["judge"]["deps"])
     assert read | {f"{RUN}/timings.jsonl"} <= set(PIPELINE["report"]["deps"])
+    for stage in ("report", "verdict"):
+        assert {f"{RUN}/{VERDICT}", f"{RUN}/{COPIES_FOLDER}"} <= set(PIPELINE[stage]["deps"])
 
 
-def test_the_verdict_is_of_the_model_that_is_there_now():
+def test_the_verdict_is_of_the_model_that_is_there_now_under_the_policy_that_is():
+    assert f"--policy {PARAMS['policy']}" in PIPELINE["verdict"]["cmd"]
+    assert PARAMS["policy"] in str(PIPELINE["verdict"]["params"])
     assert PIPELINE["verdict"]["cmd"].split()[-2:] == ["--model", PARAMS["model"]]
     assert PARAMS["model"] in PIPELINE["verdict"]["deps"]
 

@@ -2,15 +2,16 @@
 
 import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from invmm_gate.gate import finishing
-from invmm_gate.gate.finishing import Circumstances
 from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.records import RunData, Waiver, Weights
+from invmm_gate.probes.manifest import probe_set_digest
+from invmm_gate.records import ModelManifest, RunData, RunRecord, Waiver, Weights
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from tests.gate.given_waivers import given
 from tests.policy.policy_builders import STRICT, TODAY, clean_run
 
 NOW = datetime.datetime.combine(TODAY, datetime.time(12), datetime.UTC)
@@ -28,21 +29,33 @@ def judged_run(
     """Measured nowhere, judged in earnest under `strict`."""
     data = spoilt(clean_run())
     manifest = inspect_checkpoint(model, weights=weights, loras=loras)
-    inputs = data.run.inputs | {
-        "model": manifest.digest,
-        "probe_set": data.run.probe_set.digest,
-        "policy": STRICT.digest,
-        "profile": "gate",
-        "seed": 7,
-        "environment": "e" * 64,
-        "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
-    }
-    record = replace(data.run, model=manifest, inputs=inputs, fingerprint=fingerprint(inputs))
+    probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
+    inputs = (
+        data.run.inputs
+        | {
+            "model": manifest.digest,
+            "probe_set": probe_set.digest,
+            "policy": STRICT.digest,
+            "profile": "gate",
+            "seed": 7,
+            "environment": "e" * 64,
+            "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
+        }
+        | named(data.run, manifest)
+    )
+    record = replace(data.run, model=manifest, probe_set=probe_set, inputs=inputs, fingerprint=fingerprint(inputs))
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.begin(record)
     for item in (*data.self_checks, *data.measurements, *data.confirmations):
         folder.append(item)
-    finishing.judge(folder, STRICT, Circumstances(waivers=waivers), today=TODAY)
+    beside = given(waivers, record, path.with_name(f"{path.name}-waivers"))
+    finishing.judge(folder, STRICT, beside, today=TODAY)
     finishing.report(folder)
     return folder
+
+
+def named(run: RunRecord, model: ModelManifest) -> dict[str, object]:
+    """What run.json says beside its inputs and in them."""
+    said = {"pipeline": model.pipeline, "weights": model.weights, "pickles": list(model.pickles)}
+    return said | {"metric": asdict(run.metric)}

@@ -3,12 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+from invmm_gate.gate import finishing
 from invmm_gate.models.digest import digest_of
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import judge
-from invmm_gate.records import RunData, Waiver
+from invmm_gate.probes.manifest import probe_set_digest
+from invmm_gate.records import RunData, SuiteRecord, Waiver
+from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.suites import run_suites
+from tests.gate.given_waivers import given
+from tests.gate.judged_run import named
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 
 
@@ -16,15 +21,30 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
     """Write a run's records, and its verdict by this policy. Its digests are made to fit one another."""
     folder = RunFolder(path)
     model = replace(data.run.model, digest=digest_of(data.run.model.files))
-    inputs = data.run.inputs | {"model": model.digest, "probe_set": data.run.probe_set.digest}
+    probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
+    inputs = data.run.inputs | {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
     identity = fingerprint(inputs)
+    run = replace(data.run, model=model, probe_set=probe_set, inputs=inputs)
     with folder.locked():
-        folder.begin(replace(data.run, model=model, inputs=inputs, fingerprint=identity, run_id=identity[:12]))
+        folder.begin(replace(run, fingerprint=identity, run_id=identity[:12]))
         for record in (*data.self_checks, *data.measurements, *data.confirmations):
             folder.append(record)
         if judged_by is not None:
-            folder.write_verdict(judge(folder.data(), judged_by, waivers, today=TODAY))
+            beside = given(waivers, folder.run(), path.with_name(f"{path.name}-waivers"))
+            write_expectations(path, folder.run(), _suites(folder.data()))
+            finishing.judge(folder, judged_by, beside, today=TODAY)
     return path
+
+
+def _suites(data: RunData) -> tuple[SuiteRecord, ...]:
+    """What Great Expectations finds in the records, asked once for equal ones: it takes most of a second."""
+    asked = "".join(f"{name} {digest}" for name, digest in sorted(data.digests.items()))
+    if asked not in _FOUND:
+        _FOUND[asked] = run_suites(data)
+    return _FOUND[asked]
+
+
+_FOUND: dict[str, tuple[SuiteRecord, ...]] = {}
 
 
 def passing(path: Path) -> Path:

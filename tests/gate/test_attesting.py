@@ -20,7 +20,7 @@ from invmm_gate.attestation.verification import Expected, check_statement, open_
 from invmm_gate.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
-from invmm_gate.gate.finishing import Circumstances
+from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import public_names
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
@@ -28,12 +28,13 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.records import ModelFile, Waiver
 from invmm_gate.runs.folder import RunFolder
+from tests.gate.given_waivers import narrow
 from tests.gate.judged_run import NOW, judged_run
 from tests.gate.world import LENIENT, MEMORIZING, World, call
 from tests.models import tiny_text
 from tests.models.conftest import tiny_unet
 from tests.models.test_lora import save_lora
-from tests.policy.policy_builders import REVIEWER, STRICT, TODAY, waiver, with_score
+from tests.policy.policy_builders import STRICT, TODAY, waiver, with_score
 
 DAY = datetime.timedelta(days=1)
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -334,28 +335,25 @@ def exception(**changes: Any) -> Waiver:
     return waiver(probe="p1", **changes)
 
 
-def reviewed(listed: Path) -> tuple[Waiver, ...]:
-    return tuple(replace(found, approved_by=REVIEWER) for found in load_waivers(listed))
-
-
-def beside(**changes: Any) -> dict[str, Any]:
-    return {"beside": Circumstances(waivers=(exception(**changes),))}
+def beside(run: RunFolder, **changes: Any) -> dict[str, Any]:
+    return {"beside": Circumstances(waivers=(replace(narrow(exception(**changes), run.run()), line=7),))}
 
 
 def test_a_pass_that_rests_on_a_waiver_says_so_and_can_be_refused(desk: Desk, tiny: Path):
     run = waived(desk, tiny)
-    attestation = desk.sign(run, **beside())
+    attestation = desk.sign(run, **beside(run))
     said = desk.verify(tiny, attestation)
     assert said.decision == "pass_with_waiver"
     name = public_names(run, run.run()).of("p1")
-    assert said.waivers == (waiver(line=0, probe=name, reason="withheld"),)
+    assert said.waivers == (waiver(line=0, probe=name, reason="withheld", model=run.run().model.digest),)
     assert b'"p1"' not in base64.b64decode(json.loads(attestation.read_bytes())["payload"])
     with pytest.raises(VerificationError, match="waivers: 1 used; expected none, as --refuse-waivers says"):
         desk.verify(tiny, attestation, allow_waivers=False)
 
 
 def test_an_attestation_ends_with_the_last_day_of_its_waiver(desk: Desk, tiny: Path):
-    attestation = desk.sign(waived(desk, tiny, expires=TODAY + 3 * DAY), **beside(expires=TODAY + 3 * DAY))
+    run = waived(desk, tiny, expires=TODAY + 3 * DAY)
+    attestation = desk.sign(run, **beside(run, expires=TODAY + 3 * DAY))
     last = datetime.datetime.combine(TODAY + 3 * DAY, datetime.time(23, 59, 59), datetime.UTC)
     assert desk.verify(tiny, attestation, now=last).expires_at == last + datetime.timedelta(seconds=1)
     with pytest.raises(VerificationError, match="expiresAt: 2026-03-05T00:00:00Z"):
@@ -365,25 +363,23 @@ def test_an_attestation_ends_with_the_last_day_of_its_waiver(desk: Desk, tiny: P
 def test_a_verdict_whose_waiver_has_expired_since_is_not_signed(desk: Desk, tiny: Path):
     run = waived(desk, tiny, expires=TODAY)
     with pytest.raises(ConfigError, match=r"would expire at 2026-03-02T00:00:00Z, .* judge the run again"):
-        desk.sign(run, now=NOW + DAY, **beside(expires=TODAY))
+        desk.sign(run, now=NOW + DAY, **beside(run, expires=TODAY))
     assert not (run.path / "attestation.json").exists()
 
 
 def test_a_waiver_for_one_model_lets_no_other_through(desk: Desk, tiny: Path):
     own = inspect_checkpoint(tiny).digest
-    listed = desk.folder / "waivers.yaml"
     for number, (model, decision, state) in enumerate(((own, "pass", "used"), ("ab" * 32, "block", "other_model"))):
-        listed.write_text(f"- {{probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: {model}}}\n")
         run = desk.run(
-            tiny, f"run-{number}", waivers=reviewed(listed), spoilt=lambda data: with_score(data, "p1", 0.01)
+            tiny, f"run-{number}", waivers=(exception(model=model),), spoilt=lambda data: with_score(data, "p1", 0.01)
         )
         verdict = run.data().verdict
         assert verdict is not None
         assert (verdict.decision, verdict.waivers[0].state) == (decision, state)
     assert "other model" in (run.path / "report.html").read_text()
-    listed.write_text(f"# moved\n- {{probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: {own}}}\n")
-    signed = desk.sign(RunFolder(desk.folder / "run-0"), beside=Circumstances(waivers=reviewed(listed)))
-    assert desk.verify(tiny, signed).waivers[0].model == own
+    first = RunFolder(desk.folder / "run-0")
+    assert desk.verify(tiny, desk.sign(first, **beside(first))).waivers[0].model == own
+    listed = desk.folder / "waivers.yaml"
     listed.write_text("- {probe: p1, reason: agreed, owner: ann, expires: 2026-12-31, model: clean}\n")
     with pytest.raises(ConfigError, match=r"waivers\.yaml:1: \[0\]\.model"):
         load_waivers(listed)
@@ -442,7 +438,7 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda run: (run / "verdict.json").unlink(),
         "holds no verdict.json; expected a run that was judged",
     ),
-    "decision": (edit("verdict.json", lambda said: said.update(decision="block")), "says block"),
+    "decision": (edit("verdict.json", lambda said: said.update(decision="block")), "give other decision than"),
     "model digest": (edit("verdict.json", lambda said: said.update(model_digest="0" * 64)), "on other inputs"),
     "probe-set digest": (edit("verdict.json", lambda said: said.update(probe_set_digest="0" * 64)), "on other inputs"),
     "fingerprint": (edit("verdict.json", lambda said: said.update(fingerprint="0" * 64)), "on other inputs"),
@@ -452,7 +448,7 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "probe set": (edit("run.json", lambda run: run["probe_set"].update(digest="0" * 64)), "probe-set digest"),
     "measurement": (drop_line("measurements.jsonl"), "before measurements.jsonl changed"),
     "confirmation": (drop_line("confirmations.jsonl"), "before confirmations.jsonl changed"),
-    "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "counts other records"),
+    "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "give other counts than"),
     "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
     "group": (edit("run.json", lambda run: run["probe_set"]["probes"][0].update(group="control")), "before run.json"),
     "self-check": (drop_line("self_checks.jsonl"), "before self_checks.jsonl changed"),

@@ -14,7 +14,8 @@ import yaml
 from invmm_gate.errors import ConfigError, GateError, RunFolderError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.baseline_file import read_baseline_file
-from invmm_gate.gate.blessing import Baseline, bless, load_baseline
+from invmm_gate.gate.blessing import bless, load_baseline
+from invmm_gate.gate.judging import Baseline, Circumstances
 from invmm_gate.policy.verdict import judge
 from invmm_gate.records import BaselineRecord, RunData
 from invmm_gate.report.to_html import render_html
@@ -36,7 +37,7 @@ def load(path: Path) -> Baseline:
     return load_baseline(path, today=TODAY)
 
 
-def given(baseline: Path) -> finishing.Circumstances:
+def given(baseline: Path) -> Circumstances:
     return finishing.circumstances(None, baseline, today=TODAY)
 
 
@@ -152,7 +153,7 @@ def _drop_last_line(path: Path) -> None:
 
 MISFITS = {
     "edited inputs": (lambda run: _rewrite(run / "run.json", {"inputs": {"seed": 9}}), "before run.json changed"),
-    "an edited decision": (lambda run: _rewrite(run / "verdict.json", {"decision": "block"}), "findings say pass"),
+    "an edited decision": (lambda run: _rewrite(run / "verdict.json", {"decision": "block"}), "other decision than"),
     "another form": (lambda run: _rewrite(run / "verdict.json", {"schema_version": 99}), "schema version 99"),
     "a score": (lambda run: _put(run / "measurements.jsonl", '"seed": 0', '"seed": 1'), "measurements.jsonl changed"),
     "another verdict": (lambda run: _rewrite(run / "verdict.json", {"model_digest": "0" * 64}), "on other inputs"),
@@ -268,7 +269,7 @@ def test_a_run_folder_without_a_pass_that_stands_is_no_baseline(kind: str, tmp_p
         stored(low, run, judged_by=None if kind == "unjudged" else STRICT)
     if kind == "edited":
         _rewrite(run / "verdict.json", {"decision": "pass"})
-    said = {"unjudged": r"holds no verdict\.json", "edited": "says pass, and its findings say block"}
+    said = {"unjudged": r"holds no verdict\.json", "edited": "judged again, its records give other decision than"}
     refused = said.get(kind, r"the verdict is block; expected a run that passed; .*--even-if-blocked")
     with pytest.raises(GateError, match=refused) as error:
         load_baseline(run, today=TODAY + datetime.timedelta(days=1))

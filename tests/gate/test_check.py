@@ -39,6 +39,7 @@ BESIDES = {
     "confirm.json",
     "confirm.chain",
     "metrics.json",
+    "judged/policy.json",
     "expectations.json",
     ".lock",
     ".lock-holder",

@@ -146,6 +146,6 @@ def test_a_verdict_that_is_not_that_of_its_records_is_sent_to_nobody(finished, t
     path.write_text(json.dumps(json.loads(path.read_text()) | {"decision": "pass"}))
     refused = call("publish", finished.run, "--tracking-uri", f"sqlite:///{tmp_path / 'own.db'}")
     assert refused.code == 2
-    assert "says pass, and its findings say block" in refused.error
+    assert "judged again, its records give other decision than verdict.json" in refused.error
     assert not (tmp_path / "own.db").exists()
     assert read(finished.run) is None

@@ -94,12 +94,15 @@ def recorded(blocked: Job, tmp_path: Path) -> Path:
 
 REPLAY = """
 import json, os, shutil, sys
-exit_code, recorded, says = sys.argv[1:4]
+exit_code, again, recorded, says, command = sys.argv[1:6]
+if command == "verdict":
+    print("error: judged again, its records give another decision" if again else "")
+    sys.exit(int(again or exit_code))
 out = next(argument.removeprefix("--out=") for argument in sys.argv if argument.startswith("--out="))
 if recorded:
     shutil.copytree(recorded, out)
 print(says)
-print("arguments:", json.dumps(sys.argv[4:]))
+print("arguments:", json.dumps(sys.argv[5:]))
 print("environment:", *sorted(os.environ))
 sys.exit(int(exit_code))
 """
@@ -107,12 +110,12 @@ sys.exit(int(exit_code))
 
 @pytest.fixture
 def replay(checkout: Checkout, tmp_path: Path) -> Callable[..., Job]:
-    """The action with a gate that ends as told and leaves the given run folder."""
+    """The action with a gate that ends as told, `again` where it judges again, and leaves the given run folder."""
     script = tmp_path / "replay.py"
     script.write_text(REPLAY)
 
-    def run(recorded: Path | None, exit_code: int = 10, *, says: str = "", **given: str) -> Job:
-        program = f"'{sys.executable}' '{script}' {exit_code} '{recorded or ''}' '{says}'"
+    def run(recorded: Path | None, exit_code: int = 10, *, says: str = "", again: str = "", **given: str) -> Job:
+        program = f"'{sys.executable}' '{script}' {exit_code} '{again}' '{recorded or ''}' '{says}'"
         return checkout.run(command=program, **({"model": "checkpoints/clean"} | given))
 
     return run

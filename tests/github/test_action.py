@@ -276,6 +276,17 @@ def test_a_verdict_that_the_exit_code_does_not_confirm_is_none(
     assert step.outputs["conclusion"] != "0"
 
 
+@pytest.mark.parametrize(("ended", "again"), [(0, "10"), (0, "2"), (0, "11"), (10, "0")])
+def test_a_verdict_that_the_records_do_not_give_again_is_none(
+    replay: Replay, recorded: Path, ended: int, again: str
+) -> None:
+    edited(recorded / "verdict.json", lambda record: record.update(decision={0: "pass", 10: "block"}[ended]))
+    job = replay(recorded, ended, again=again, fail_on_block="false")
+    assert job.failed
+    assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "1")
+    assert "judged again, its records give another decision" in job.step("publish").log
+
+
 def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:
     job = checkout.run(model="checkpoints/clean", command="true")
     assert job.failed

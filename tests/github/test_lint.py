@@ -149,7 +149,7 @@ def test_workflows_give_the_action_inputs_that_it_has_and_read_outputs_that_it_h
                 used += 1
                 assert set(step["with"]) <= set(action["inputs"])
         assert set(re.findall(r"steps\.gate\.outputs\.([\w-]+)", path.read_text())) <= set(action["outputs"])
-    assert used == 2
+    assert used == 3
 
 
 def test_no_workflow_gives_a_fork_a_secret_or_a_right_to_write() -> None:
@@ -162,12 +162,45 @@ def test_no_workflow_gives_a_fork_a_secret_or_a_right_to_write() -> None:
         if "pull_request" in triggers:
             assert "secrets." not in path.read_text()
             assert all(job["permissions"] == {"contents": "read"} for job in document["jobs"].values())
-    release = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
-    assert set(release[True]) == {"push", "workflow_dispatch", "repository_dispatch"}
+
+
+def workflow(name: str) -> dict[Any, Any]:
+    return dict(yaml.safe_load((GITHUB / "workflows" / name).read_text()))
+
+
+def test_nothing_but_a_push_can_make_the_required_check_green() -> None:
+    release = workflow("release-gate.yml")
+    assert set(release[True]) == {"push"}, "YAML reads the key `on` as true"
+    required = release["jobs"]["verdict"]["name"]
+    assert required == "Verdict under ${{ vars.INVMM_GATE_POLICY || 'strict' }}"
+    assert "inputs" not in json.dumps(release), "what is asked for is the commit, and not what somebody names"
+    others = [job["name"] for path in WORKFLOWS for job in workflow(path.name)["jobs"].values()]
+    assert [name for name in others if re.match(r"\s*(Verdict|\$)", name)] == [required], "no name can come out equal"
+
+
+def test_the_job_of_a_checkpoint_bears_its_name_the_policy_and_the_commit() -> None:
+    for name, job in (("release-gate.yml", "gate"), ("gate-by-hand.yml", "by-hand")):
+        shown = workflow(name)["jobs"][job]["name"]
+        assert re.search(r"model.* under \$\{\{ .*'strict' \}\} at \$\{\{ github\.sha \}\}$", shown)
+
+
+def test_a_gate_by_hand_gates_as_a_push_does() -> None:
+    by_hand, release = workflow("gate-by-hand.yml"), workflow("release-gate.yml")
+    assert set(by_hand[True]) == {"workflow_dispatch", "repository_dispatch"}
+    asked, pushed = by_hand["jobs"]["by-hand"]["steps"][-1], release["jobs"]["gate"]["steps"][-1]
+    assert asked["with"] | {"model": "", "policy": ""} == pushed["with"] | {"model": "", "policy": ""}
+    assert {key: asked[key] for key in ("uses", "env")} == {key: pushed[key] for key in ("uses", "env")}
+
+
+def test_a_block_fails_the_release_gates_job() -> None:
+    text = (GITHUB / "workflows" / "release-gate.yml").read_text()
+    assert "fail-on-block" not in text
+    assert "continue-on-error" not in text
 
 
 def test_no_push_can_slip_past_the_release_gate() -> None:
-    release = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
+    release = workflow("release-gate.yml")
+    assert release["jobs"]["gate"]["steps"][0]["with"]["lfs"] is True, "a pointer is no weights"
     assert release[True]["push"] == {"branches": ["main"]}, "GitHub's own path filter sees 300 files"
     assert "if" not in release["jobs"]["plan"], "a job that is skipped counts as one that succeeded"
     assert release["jobs"]["gate"]["if"] == "${{ needs.plan.outputs.models != '[]' }}"
@@ -188,7 +221,7 @@ def test_no_push_can_slip_past_the_release_gate() -> None:
 def test_the_release_gates_last_job_is_green_only_where_everything_found_has_passed(
     plan: str, models: str, gate: str, passes: bool
 ) -> None:
-    job = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())["jobs"]["verdict"]
+    job = workflow("release-gate.yml")["jobs"]["verdict"]
     assert (job["if"], job["needs"]) == ("${{ always() }}", ["plan", "gate"])
     (step,) = job["steps"]
     environment = {"PATH": os.environ["PATH"], "PLAN": plan, "MODELS": models, "GATE": gate}
@@ -197,8 +230,7 @@ def test_the_release_gates_last_job_is_green_only_where_everything_found_has_pas
 
 
 def test_the_release_gate_takes_the_actions_options_from_repository_variables() -> None:
-    workflow = yaml.safe_load((GITHUB / "workflows" / "release-gate.yml").read_text())
-    given = workflow["jobs"]["gate"]["steps"][-1]["with"]
+    given = workflow("release-gate.yml")["jobs"]["gate"]["steps"][-1]["with"]
     for name in ("waivers", "reviewers", "baseline", "sscd", "weights", "lora"):
         assert given[name] == f"${{{{ vars.INVMM_GATE_{name.upper()} }}}}"
     assert given["details"] == "${{ github.event.repository.private }}"

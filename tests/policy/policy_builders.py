@@ -29,8 +29,8 @@ TODAY = datetime.date(2026, 3, 1)
 STRICT = load_policy("strict")
 STANDARD = load_policy("standard")
 PERMISSIVE = load_policy("permissive")
-REVIEWER = "b" * 64
-"""Id of the key that approved a waiver."""
+REVIEWER = "339e2ff917630507b6a423b5ce084e285d1fa65d93b3e27a6195d3bbebc9ae23"
+"""Id of the key that approved a waiver: that of tests/gate/given_waivers.py."""
 
 SENSITIVE = ("p1", "p2", "p3")
 CONTROLS = tuple(f"c{number:02}" for number in range(20))

@@ -349,10 +349,8 @@ def test_findings_are_not_compared_without_two_verdicts_under_one_policy() -> No
         (judged(data), data, "the second run was not judged"),
         (judged(data), judged(data, policy_digest=digest("other")), "two policies"),
         (judged(data), judged(data, fingerprint=digest("other")), "the second run's verdict was made on other inputs"),
-        (judged(data), replace(judged(data), measurements=data.measurements[1:]), "verdict counts other records"),
         (judged(data), judged(data, records={"run.json": digest("other")}), "verdict was made before run.json changed"),
         (judged(data), judged(data, schema_version=99), "verdict is of schema version 99"),
-        (judged(data), judged(data, decision="block"), "verdict says block, and its findings say pass"),
     ):
         comparison = compare(old, new)
         assert (comparison.findings_compared, comparison.findings) == (False, ())

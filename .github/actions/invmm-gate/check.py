@@ -1,7 +1,8 @@
 """The action's main step: runs the gate and keeps its exit code. Python's standard library alone.
 
-Succeeds whatever the verdict, so that the evidence is published before the job fails. Inputs come through the
-environment and become arguments without a shell. What the gate prints is shown with `details` alone: it names probes.
+A pass or a block counts once `invmm-gate verdict`, which judges the records again, ends with the same code. Succeeds
+whatever the verdict, so that the evidence is published before the job fails. Inputs come through the environment and
+become arguments without a shell. What the gate prints is shown with `details` alone: it names probes.
 Outputs: `folder` with all that was written, and `exit-code`.
 """
 
@@ -29,6 +30,11 @@ OPTIONS: Final = (
     "device",
     "rows",
 )
+DEMANDS: Final = ("policy", "reviewers")
+"""What the verdict has to be under, whatever the run folder says."""
+PASS: Final = 0
+NO_VERDICT: Final = 1
+BLOCK: Final = 10
 
 
 def main() -> None:
@@ -41,23 +47,41 @@ def main() -> None:
     if not shown:
         say(b"what the gate prints is kept in its log file, which stays on this machine; see the input `details`\n")
     exit_code = run(command_line(folder / "run"), log=folder / "gate.log", shown=shown)
+    if (
+        exit_code in (PASS, BLOCK)
+        and run(judged_again(folder / "run"), log=folder / "gate.log", shown=shown) != exit_code
+    ):
+        exit_code = NO_VERDICT
     say(f"::{token}::\n".encode())
     write_output("exit-code", str(exit_code))
 
 
 def command_line(run_folder: Path) -> list[str]:
-    """The gate and its options; an option that was left empty is left to the gate."""
-    installed = os.environ.get("INSTALLED", "")
-    program = [installed] if installed else shlex.split(os.environ["INPUT_COMMAND"])
-    given = [f"--{name}={value}" for name in OPTIONS if (value := os.environ.get(f"INPUT_{name.upper()}", ""))]
+    """The gate's check and its options; an option that was left empty is left to the gate."""
     loras = [f"--lora={line.strip()}" for line in os.environ.get("INPUT_LORA", "").splitlines() if line.strip()]
     server = os.environ.get("INPUT_TRACKING_URI", "")
     tracking = f"--tracking-uri={server}" if server else "--no-track"
-    return [*program, "check", *given, *loras, tracking, f"--out={run_folder}"]
+    return [*program(), "check", *given(OPTIONS), *loras, tracking, f"--out={run_folder}"]
+
+
+def judged_again(run_folder: Path) -> list[str]:
+    """The gate's word on the run folder that `check` left."""
+    return [*program(), "verdict", *given(DEMANDS), str(run_folder)]
+
+
+def program() -> list[str]:
+    """The gate that this action installed, or the command that was named."""
+    installed = os.environ.get("INSTALLED", "")
+    return [installed] if installed else shlex.split(os.environ["INPUT_COMMAND"])
+
+
+def given(names: tuple[str, ...]) -> list[str]:
+    """The inputs of these names that are not empty, as options."""
+    return [f"--{name}={value}" for name in names if (value := os.environ.get(f"INPUT_{name.upper()}", ""))]
 
 
 def run(command: list[str], *, log: Path, shown: bool) -> int:
-    """Start the command without GitHub's files and tokens in its environment; what it prints is kept in `log`."""
+    """Start the command without GitHub's files and tokens in its environment; what it prints is added to `log`."""
     withheld = ("GITHUB_", "ACTIONS_", "INPUT_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(withheld)}
     try:
@@ -70,7 +94,7 @@ def run(command: list[str], *, log: Path, shown: bool) -> int:
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):  # a job that is cancelled lets the gate end in its own way
         signal.signal(number, lambda received, _: gate.send_signal(received))
-    with gate, log.open("wb") as file:
+    with gate, log.open("ab") as file:
         for line in gate.stdout or ():
             file.write(line)
             file.flush()  # a job that is killed leaves what was said so far
