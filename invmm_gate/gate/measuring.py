@@ -71,7 +71,6 @@ def _positive_control(session: Session) -> SelfCheck:
         session.settings,
         session.model.schedule,
         image_size=session.model.image_size,
-        root_seed=session.inputs.options.seed,
         device=session.model.device,
     )
 
