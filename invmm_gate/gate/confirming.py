@@ -84,7 +84,7 @@ class _Confirming:
             yield self.session.metric.embed(image.flip(-1))
 
     def stream(self, probe: Probe, purpose: str) -> torch.Generator:
-        return stream(self.session.inputs.options.seed, probe.sha256, purpose)
+        return stream(self.session.inputs.seed, probe.sha256, purpose)
 
     def store(self, found: Confirmed) -> Confirmation:
         record = found.confirmation
@@ -111,7 +111,7 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling) -> None:
         session.metric,
         work.references(probes),
         asked,
-        generator=stream(session.inputs.options.seed, PLAIN_SAMPLING),
+        generator=stream(session.inputs.seed, PLAIN_SAMPLING),
     )
     work.progress.begin("confirm", total=plan.trials)
     for event in _while_finite(events, work.progress):

@@ -83,7 +83,7 @@ def _utility_floor(session: Session) -> SelfCheck:
         session.model,
         [session.image(probe.id) for probe in chosen],
         captions=[probe.caption for probe in chosen],
-        root_seed=session.inputs.options.seed,
+        root_seed=session.inputs.seed,
     )
 
 
@@ -136,7 +136,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
         load_image=session.image,
         load_caption=session.caption,
         choices=session.choices,
-        root_seed=session.inputs.options.seed,
+        root_seed=session.inputs.seed,
         slots=session.slots,
     )
     for event in inverter.run(tasks):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from invmm_gate.policy.evidence import names
+from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.verdict import VERDICT_SCHEMA_VERSION, counts_of, day_of_judging, decide, reasons_for
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.records import RunData, Verdict
@@ -29,6 +30,8 @@ def verdict_faults(data: RunData) -> Iterator[str]:
         yield f"was made before {names(changed)} changed"
     if decide(verdict.findings) != verdict.decision:
         yield f"says {verdict.decision}, and its findings say {decide(verdict.findings)}"
+    if verdict.tested != scope_of(data, verdict.policy_digest):
+        yield "names another image size, sampler, scale or seed than the run has"
     if verdict.counts != counts_of(data, verdict.findings):
         yield "counts other records and findings than there are"
 

@@ -88,7 +88,7 @@ def test_run_json_says_what_was_run_on_what(checked):
     run = json.loads((world.run / "run.json").read_text())
     assert run["inputs"]["rows"] == 4
     assert run["inputs"]["settings"]["steps"] == 20
-    assert run["inputs"]["seed"] == 0
+    assert (run["inputs"]["seed"], run["inputs"]["image_size"]) == (0, [16, 16])
     assert {"torch", "diffusers", "invmm-gate"} <= set(run["inputs"]["versions"])
     assert len(run["inputs"]["policy"]) == len(run["model"]["digest"]) == len(run["probe_set"]["digest"]) == 64
     assert "NaN" not in (world.run / "measurements.jsonl").read_text()
