@@ -78,7 +78,7 @@ def _positive_control(session: Session) -> SelfCheck:
 def _utility_floor(session: Session) -> SelfCheck:
     probes = session.inputs.probe_set.probes
     unseen = [probe for probe in probes if probe.group == "control"] or list(probes)
-    chosen = unseen[:_UTILITY_CONTROLS]
+    chosen = sorted(unseen, key=lambda probe: probe.sha256)[:_UTILITY_CONTROLS]  # the digest ignores a set's order
     return utility_floor(
         session.model,
         [session.image(probe.id) for probe in chosen],

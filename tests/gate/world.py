@@ -137,7 +137,7 @@ class World:
         return path
 
     def arguments(self, *, policy: Path | None = None) -> tuple[object, ...]:
-        """`check` with everything named, and nothing tracked. The seed is chosen, so that outcomes stay what they are."""
+        """`check` with everything named, and nothing tracked. With a seed, so that outcomes stay."""
         return ("check", "--seed", "0", *self.by_content(policy=policy)[1:])
 
     def by_content(self, *, policy: Path | None = None) -> tuple[object, ...]:
