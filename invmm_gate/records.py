@@ -355,6 +355,24 @@ class BaselineRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a verdict's scores are of. Of a model as it is used in another way they say nothing."""
+
+    image_size: tuple[int, int]
+    """(height, width) of the samples, in pixels."""
+    samplers: tuple[str, ...]
+    """Names of the samplers that samples were drawn with."""
+    sampler_steps: int
+    """Of the measure; a policy says how many its confirmations take."""
+    guidance_scales: tuple[float, ...]
+    """Every scale that was tried, ascending; 1 alone for models without prompts."""
+    seed: int
+    """Of all random streams."""
+    seed_chosen: bool
+    """Whether it is another one than model, probe set and the verdict's policy give."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """verdict.json."""
 
@@ -376,6 +394,8 @@ class Verdict:
     verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
+    tested: Scope | None = None
+    """None where the run does not say: such a verdict cannot be signed."""
 
     @property
     def exit_code(self) -> int:

@@ -7,7 +7,7 @@ block above all, then gives another head.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Final, Literal
@@ -67,14 +67,26 @@ class Entry(BaseModel):
     model_digest: Hex
     policy_digest: Hex
     probe_set_digest: Hex
+    results: Hex
+    """The attestation's results digest: verdicts on the same measurements and confirmations share it."""
+    attempt: Annotated[int, Field(ge=1)]
+    """Which of the different results of this model it is in the log, whatever policy, probe set and seed."""
     attestation: Hex
     """sha256 of the attestation file."""
     previous: Hex | None
     """sha256 of the line before; None for the first."""
 
 
+def attempt_of(entries: Iterable[Entry], *, model_digest: str, results: str) -> int:
+    """Which of the different results of a model these are, from 1. Signed again, for longer or under another policy,
+    the same results are no new attempt; a model that is measured anew is one, as it may be a luckier draw.
+    """
+    seen = dict.fromkeys(entry.results for entry in entries if entry.model_digest == model_digest)
+    return [*seen, results].index(results) + 1
+
+
 def next_line(head: Head, said: Statement, *, attestation: str) -> str:
-    """The line that follows `head`, without its end."""
+    """The line that follows `head`, without its end; the statement has its attempt."""
     plain = {
         "kind": "urn:invmm-gate:audit:v1",
         "number": head.number + 1,
@@ -84,15 +96,17 @@ def next_line(head: Head, said: Statement, *, attestation: str) -> str:
         "model_digest": said.subject_digest,
         "policy_digest": said.policy_digest,
         "probe_set_digest": said.probe_set_digest,
+        "results": said.results_digest,
+        "attempt": said.attempt,
         "attestation": attestation,
         "previous": head.digest or None,
     }
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
-def head_of(line: str, number: int) -> Head:
+def head_of(line: bytes, number: int) -> Head:
     """The head that a log has with this line as its last."""
-    return Head(number=number, digest=sha256(line.encode()).hexdigest())
+    return Head(number=number, digest=sha256(line).hexdigest())
 
 
 def walk(lines: Sequence[bytes]) -> tuple[tuple[Entry, Head], ...]:
@@ -107,9 +121,24 @@ def walk(lines: Sequence[bytes]) -> tuple[tuple[Entry, Head], ...]:
                 expected=f"number {number} after {head.digest or 'nothing'}",
                 do="compare the log with a copy of it: a line was changed, added or left out",
             )
-        head = Head(number=number, digest=sha256(line).hexdigest())
+        head = head_of(line, number)
         found.append((entry, head))
+    _require_counted([entry for entry, _ in found])
     return tuple(found)
+
+
+def _require_counted(entries: Sequence[Entry]) -> None:
+    """Raise VerificationError for the first entry that counts the model's attempts wrongly."""
+    seen: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        own = seen.setdefault(entry.model_digest, {})
+        counted = own.setdefault(entry.results, len(own) + 1)
+        if entry.attempt != counted:
+            raise VerificationError(
+                f"line {entry.number}: attempt {entry.attempt}",
+                expected=f"{counted}, as the lines before it have {counted - 1} other results of this model",
+                do="compare the log with a copy of it",
+            )
 
 
 def require_head(heads: Sequence[Head], known: Head) -> None:

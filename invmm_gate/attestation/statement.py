@@ -10,13 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from invmm_gate.attestation.plain_json import parse_plain
 from invmm_gate.attestation.texts import Day, Hex, Instant, Line, as_text
+from invmm_gate.attestation.wire import ScopeWire, Wire, scope_plain
 from invmm_gate.errors import ConfigError, VerificationError
-from invmm_gate.records import Waiver, Weights
+from invmm_gate.records import Scope, Waiver, Weights
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -47,8 +48,8 @@ class Statement:
     fingerprint: str
     """The run's identity: settings, rows, device and code among it."""
     profile: str
-    seed: int
-    """Of all random streams; each probe's own seeds are derived from it."""
+    tested: Scope
+    """Image size, samplers, scales and seed: what the scores are of."""
     pipeline: str
     weights: Weights
     left_out: tuple[str, ...]
@@ -69,33 +70,31 @@ class Statement:
     """From 1; one more than that of `previous`."""
     previous: str | None
     """sha256 of the attestation file before this one; None for the first."""
+    attempt: int | None
+    """Which of the results of this model it was in the audit log, from 1; None where no log was kept."""
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, alias_generator=to_camel)
-
-
-class _Digest(_Wire):
+class _Digest(Wire):
     sha256: Hex
 
 
-class _Named(_Wire):
+class _Named(Wire):
     name: Line
     digest: _Digest
 
 
-class _ProbeSet(_Wire):
+class _ProbeSet(Wire):
     digest: _Digest
     count: Annotated[int, Field(ge=0)]
     controls: Annotated[int, Field(ge=0)]
 
 
-class _Verifier(_Wire):
+class _Verifier(Wire):
     id: Line
     version: Line
 
 
-class _Waiver(_Wire):
+class _Waiver(Wire):
     reason: Line
     owner: Line
     expires: Day
@@ -105,7 +104,7 @@ class _Waiver(_Wire):
     approved_by: Hex | None
 
 
-class _Predicate(_Wire):
+class _Predicate(Wire):
     verifier: _Verifier
     verdict: AttestedDecision
     policy: _Named
@@ -114,7 +113,7 @@ class _Predicate(_Wire):
     results_digest: _Digest
     fingerprint: Hex
     profile: Line
-    seed: Annotated[int, Field(ge=0)]
+    tested: ScopeWire
     pipeline: Line
     weights: Weights
     left_out: tuple[Line, ...]
@@ -126,9 +125,10 @@ class _Predicate(_Wire):
     expires_at: Instant
     sequence: Annotated[int, Field(ge=1)]
     previous_verdict_digest: Hex | None
+    attempt: Annotated[int, Field(ge=1)] | None
 
 
-class _InToto(_Wire):
+class _InToto(Wire):
     type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
     predicate_type: Literal["urn:invmm-gate:verdict:v1"]
     subject: Annotated[tuple[_Named], Field(min_length=1, max_length=1)]
@@ -161,7 +161,7 @@ def _predicate(said: Statement) -> dict[str, object]:
         "resultsDigest": _sha256(said.results_digest),
         "fingerprint": said.fingerprint,
         "profile": said.profile,
-        "seed": said.seed,
+        "tested": scope_plain(said.tested),
         "pipeline": said.pipeline,
         "weights": said.weights,
         "leftOut": said.left_out,
@@ -173,6 +173,7 @@ def _predicate(said: Statement) -> dict[str, object]:
         "expiresAt": as_text(said.expires_at),
         "sequence": said.sequence,
         "previousVerdictDigest": said.previous,
+        "attempt": said.attempt,
     }
 
 
@@ -214,7 +215,7 @@ def from_payload(payload: bytes) -> Statement:
         results_digest=said.results_digest.sha256,
         fingerprint=said.fingerprint,
         profile=said.profile,
-        seed=said.seed,
+        tested=said.tested.record(),
         pipeline=said.pipeline,
         weights=said.weights,
         left_out=said.left_out,
@@ -228,6 +229,7 @@ def from_payload(payload: bytes) -> Statement:
         expires_at=said.expires_at,
         sequence=said.sequence,
         previous=said.previous_verdict_digest,
+        attempt=said.attempt,
     )
 
 

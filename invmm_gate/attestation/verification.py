@@ -34,6 +34,11 @@ class Expected:
     """Who may have approved the waivers that were used; None = whoever the gate that signed accepted."""
     probe_set_digest: str | None = None
     min_probes: int = 1
+    image_size: tuple[int, int] | None = None
+    """The only (height, width) at which the model is served."""
+    allow_chosen_seed: bool = True
+    max_attempts: int | None = None
+    """Most different results of the model in the audit log, up to this one; an attestation without a log has none."""
     environment: str | None = None
     """The only environment that may have measured."""
     max_age: datetime.timedelta | None = None
@@ -77,9 +82,13 @@ def check_statement(trusted: Trusted, expected: Expected) -> None:
 
 
 def check_standing(trusted: Trusted, expected: Expected) -> None:
-    """What must hold of any verdict that is still relied on, a block too: probes, dates, revocations and sequence."""
+    """What must hold of any verdict that is still relied on, a block too.
+
+    Its probes, image size, seed and attempt, environment, dates, revocations and sequence.
+    """
     said = trusted.statement
     _probe_set(said, expected)
+    _tested(said, expected)
     if expected.environment is not None and said.environment != expected.environment:
         raise _mismatch("environment", said.environment, expected.environment, do="gate the model in the approved one")
     _times(said, expected)
@@ -163,6 +172,28 @@ def _probe_set(said: Statement, expected: Expected) -> None:
         raise _mismatch("probe-set digest", said.probe_set_digest, expected.probe_set_digest)
     if said.probes < expected.min_probes:
         raise _mismatch("probe count", str(said.probes), f"at least {expected.min_probes}")
+
+
+def _tested(said: Statement, expected: Expected) -> None:
+    size = said.tested.image_size
+    if expected.image_size not in (None, size):
+        raise _mismatch("image size", as_size(size), as_size(expected.image_size or size), do="gate the size in use")
+    if said.tested.seed_chosen and not expected.allow_chosen_seed:
+        raise _mismatch(
+            "seed",
+            f"{said.tested.seed}, which is not the one that model, probe set and policy give",
+            "that one, as --refuse-chosen-seed says",
+            do="gate the model without --seed",
+        )
+    most = expected.max_attempts
+    if most is not None and (said.attempt is None or said.attempt > most):
+        found = "none, as it was signed without --log" if said.attempt is None else str(said.attempt)
+        raise _mismatch("attempt", found, f"at most {most}, as --max-attempts says")
+
+
+def as_size(size: tuple[int, int]) -> str:
+    """As `512x768`: height, then width."""
+    return f"{size[0]}x{size[1]}"
 
 
 def _times(said: Statement, expected: Expected) -> None:

@@ -75,9 +75,8 @@ def verify_audit_log(
         as_json({"head": str(last), "entries": [entry.model_dump(mode="json") for entry in entries]})
         return PASS
     for entry in entries:
-        typer.echo(
-            printable(f"{entry.number:>6}  {entry.signed_at:%Y-%m-%d %H:%M}  {entry.verdict:<16}  {entry.model}")
-        )
+        counted = f"{entry.verdict:<16}  {entry.model}, attempt {entry.attempt}"
+        typer.echo(printable(f"{entry.number:>6}  {entry.signed_at:%Y-%m-%d %H:%M}  {counted}"))
     typer.echo(printable(f"verified: {len(entries)} verdicts, head {last}"))
     return PASS
 
@@ -106,6 +105,7 @@ def sign(
     """
     from invmm_gate.cli.show import printable
     from invmm_gate.gate.attesting import report_is_attested, sign_run
+    from invmm_gate.gate.auditing import entry_of
     from invmm_gate.gate.finishing import circumstances
 
     now = _now()
@@ -122,6 +122,9 @@ def sign(
         log=log,
     )
     typer.echo(printable(f"signed: {path}"))
+    logged = None if log is None else entry_of(log, path.read_bytes())
+    if logged is not None:
+        typer.echo(printable(f"logged: {log}, attempt {logged[0].attempt} at this model, head {logged[1]}"))
     if not report_is_attested(run):
         typer.echo(
             printable(
@@ -151,6 +154,15 @@ def verify(
     min_sequence: Annotated[int, typer.Option(help="Lowest accepted sequence number.", min=1)] = 1,
     probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
     min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: the size at which the model is served.")
+    ] = None,
+    refuse_chosen_seed: Annotated[
+        bool, typer.Option("--refuse-chosen-seed", help="Accept only the seed that model, probe set and policy give.")
+    ] = False,
+    max_attempts: Annotated[
+        int | None, typer.Option(help="Most results of this model in the audit log, this one included.", min=1)
+    ] = None,
     environment: Annotated[str | None, typer.Option(help="The installed environment that must have measured.")] = None,
 ) -> int:
     """Hold an attestation against a checkpoint before it is served. Exit code 0, or 10 if anything does not match."""
@@ -173,6 +185,9 @@ def verify(
         min_sequence=min_sequence,
         probe_set_digest=probe_set_digest,
         min_probes=min_probes,
+        image_size=image_size,
+        allow_chosen_seed=not refuse_chosen_seed,
+        max_attempts=max_attempts,
         environment=environment,
     )
     typer.echo(printable(_line(statement)))
@@ -180,12 +195,19 @@ def verify(
 
 
 def _line(said: "Statement") -> str:
+    from invmm_gate.attestation.verification import as_size
+
     waived = f" ({len(said.waivers)} waived)" if said.waivers else ""
     return (
         f"verified: {said.decision}{waived}, model {said.subject_name} {said.subject_digest[:12]},"
-        f" {said.weights} weights, policy {said.policy_name}, {said.probes} probes, sequence {said.sequence},"
+        f" {said.weights} weights, policy {said.policy_name}, {said.probes} probes,"
+        f" {as_size(said.tested.image_size)} pixels, sequence {said.sequence},{_attempt(said.attempt)}"
         f" issued {said.issued_at:%Y-%m-%d}, expires {said.expires_at:%Y-%m-%d}"
     )
+
+
+def _attempt(attempt: int | None) -> str:
+    return "" if attempt is None else f" attempt {attempt},"
 
 
 def _now() -> datetime.datetime:

@@ -30,7 +30,9 @@ AnyModel = Annotated[
 PolicyOption = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder. Default: reports/<model>-<run id>.")]
-Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of all random streams. Default: what model, probe set and policy give.", min=0)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights; the report shows it.")]
@@ -61,7 +63,7 @@ def check(
     policy: PolicyOption,
     probes: Probes = Path("probes"),
     out: Out = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
     rows: Rows = None,
     allow_pickle: AllowPickle = False,
@@ -128,7 +130,7 @@ def measure(
     probes: Probes = Path("probes"),
     out: Out = None,
     policy: PolicyOption = "strict",
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
     rows: Rows = None,
     allow_pickle: AllowPickle = False,

@@ -21,7 +21,9 @@ Key = Annotated[
 Roots = Annotated[
     Path | None, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust. Default: the .pub file beside --key.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all random streams.", min=0)]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of all random streams. Default: what model, probe set and policy give.", min=0)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
 Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
@@ -48,7 +50,7 @@ def _gate_choices(
     probes: Probes = Path("probes"),
     key: Key = None,
     roots: Roots = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     device: Device = "auto",
     rows: Rows = None,
     sscd: Sscd = None,

@@ -99,6 +99,15 @@ def guard(
     reviewers: Reviewers = None,
     min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
     probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: the size at which models are served.")
+    ] = None,
+    refuse_chosen_seed: Annotated[
+        bool, typer.Option("--refuse-chosen-seed", help="Accept only the seed that model, probe set and policy give.")
+    ] = False,
+    max_attempts: Annotated[
+        int | None, typer.Option(help="Most results of a model in the audit log, this one included.", min=1)
+    ] = None,
 ) -> int:
     """Start an MLflow server that refuses protected aliases and verdict tags without a verified attestation.
 
@@ -115,6 +124,9 @@ def guard(
         reviewers=reviewers,
         min_probes=min_probes,
         probe_set_digest=probe_set_digest,
+        image_size=image_size,
+        refuse_chosen_seed=refuse_chosen_seed,
+        max_attempts=max_attempts,
     )
     return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or (), conditions=conditions)
 

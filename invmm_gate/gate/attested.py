@@ -11,7 +11,7 @@ from invmm_gate.attestation.texts import as_text
 from invmm_gate.errors import ConfigError, RunFolderError
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.models.digest import digest_of
-from invmm_gate.records import ModelFile, RunData, Verdict, Waiver
+from invmm_gate.records import ModelFile, RunData, Scope, Verdict, Waiver
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 
@@ -54,7 +54,7 @@ def statement_of(
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
         profile=str(inputs.get("profile", "")),
-        seed=_seed(inputs.get("seed")),
+        tested=_tested(folder, verdict),
         pipeline=run.model.pipeline,
         weights=run.model.weights,
         left_out=run.model.left_out,
@@ -68,6 +68,7 @@ def statement_of(
         expires_at=_expiry(issued, expires_in, waivers, data),
         sequence=1,
         previous=None,
+        attempt=None,
     )
 
 
@@ -81,8 +82,14 @@ def _used(verdict: Verdict) -> tuple[Waiver, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _seed(seed: object) -> int:
-    return seed if isinstance(seed, int) else -1  # which no statement accepts
+def _tested(folder: RunFolder, verdict: Verdict) -> Scope:
+    if verdict.tested is None:
+        raise RunFolderError(
+            f"{folder.path}: run.json does not say at which image size, scales and seed it was measured",
+            expected="a run as this version measures it",
+            do="measure the model again",
+        )
+    return verdict.tested
 
 
 def _versions(versions: object) -> dict[str, str]:

@@ -50,8 +50,8 @@ def sign_run(
     `policy`, a name or a file, is needed where it is none that ships; `beside` are the waivers and the baseline.
     `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
     no roots are given. An attestation never outlives a waiver that it rests on. `log` is the audit log that gets a
-    line before the attestation is written. `name` is what both call the model, by default as the run does.
-    Beside a pass without waivers a summary for generic verifiers is written.
+    line before the attestation is written, and that counts the attempts at this model. `name` is what both call it, by
+    default as the run does. Beside a pass without waivers a summary for generic verifiers is written.
     Raises ConfigError for a key or file that cannot be used, RunFolderError for a run whose verdict is not that of its
     records: it stays unsigned.
     """
@@ -75,13 +75,14 @@ def sign_run(
 def _write_signed(folder: RunFolder, statement: Statement, key: SigningKey, log: Path | None) -> None:
     """The log first: a line without an attestation shows, an attestation without a line does not."""
     _refuse_own_approval(statement, key)
-    envelope = sign_envelope(to_payload(statement), key)
-    digest = hashlib.sha256(envelope).hexdigest()
-    if log is not None:
-        log_verdict(log, statement, attestation=digest)
+
+    def seal(said: Statement) -> bytes:
+        return sign_envelope(to_payload(said), key)
+
+    said, envelope = (statement, seal(statement)) if log is None else log_verdict(log, statement, seal=seal)
     folder.forget(SUMMARY)
     folder.write(ATTESTATION, envelope)
-    summary = summary_payload(statement, attestation=digest)
+    summary = summary_payload(said, attestation=hashlib.sha256(envelope).hexdigest())
     if summary is not None:
         folder.write(SUMMARY, sign_envelope(summary, key))
 
@@ -113,6 +114,9 @@ def verify_model(
     min_sequence: int = 1,
     probe_set_digest: str | None = None,
     min_probes: int = 1,
+    image_size: str | None = None,
+    allow_chosen_seed: bool = True,
+    max_attempts: int | None = None,
     environment: str | None = None,
 ) -> Statement:
     """The statement, if the attestation holds for the model's bytes as they are now, under one of the policies.
@@ -126,6 +130,7 @@ def verify_model(
         require_digest(probe_set_digest)
     if environment is not None:
         require_digest(environment, "--environment")
+    size = None if image_size is None else parse_image_size(image_size)
     trust = load_roots(roots)
     approvers = None if reviewers is None else load_roots(reviewers)
     revocations = Revocations() if revoked is None else load_revocations(revoked)
@@ -142,6 +147,9 @@ def verify_model(
             reviewers=approvers,
             probe_set_digest=probe_set_digest,
             min_probes=min_probes,
+            image_size=size,
+            allow_chosen_seed=allow_chosen_seed,
+            max_attempts=max_attempts,
             environment=environment,
             max_age=max_age,
             revoked=revocations,
@@ -155,6 +163,14 @@ def require_digest(digest: str, option: str = "--probe-set-digest") -> None:
     """Raise ConfigError for what can be no digest."""
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ConfigError(f"{option} {digest!r}", expected="64 hexadecimal digits, in lower case")
+
+
+def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:
+    """(height, width) in pixels of `512` or `512x768`. Raises ConfigError for what can be no size."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", text)
+    if match is None:
+        raise ConfigError(f"{option} {text[:40]!a}", expected="HEIGHTxWIDTH in pixels, as 512x768, or one side")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def read_attestation(path: Path) -> bytes:

@@ -1,12 +1,14 @@
 """The audit log on disk: signed verdicts are added under a lock, and held against a head that was kept elsewhere."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
-from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, head_of, next_line, read_head, require_head, walk
+from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, attempt_of, next_line, read_head, require_head, walk
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW
@@ -15,17 +17,20 @@ from invmm_gate.runs.files import append_line, drop_torn_line, read_whole, whole
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""
+Seal = Callable[[Statement], bytes]
+"""Signs a statement: the bytes of its attestation file."""
 
 
-def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
-    """Add a verdict, unless its attestation is in the log already; the head up to it.
+def log_verdict(log: Path, said: Statement, *, seal: Seal) -> tuple[Statement, bytes]:
+    """Count the attempt, sign the statement that says so, and add it, unless its attestation is in the log already.
 
+    The counted statement and its attestation. The lock is held all the while, so that no two are counted alike.
     Raises ConfigError for a log that cannot be written, or that does not hold together: nothing is added to that.
     """
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(log.with_name(f".{log.name}.lock"), timeout=_WAIT):
-            return _appended(log, said, attestation)
+            return _appended(log, said, seal)
     except Timeout as error:
         raise ConfigError(f"{log} is held by another process", do="wait for it") from error
     except OSError as error:
@@ -34,21 +39,28 @@ def log_verdict(log: Path, said: Statement, *, attestation: str) -> Head:
         raise ConfigError(f"{log}: {error.found}", expected=error.expected, do=error.do) from error
 
 
-def _appended(log: Path, said: Statement, attestation: str) -> Head:
+def _appended(log: Path, said: Statement, seal: Seal) -> tuple[Statement, bytes]:
     found = _mended(log)
-    for entry, head in found:
-        if entry.attestation == attestation:
-            return head
-    last = found[-1][1] if found else EMPTY
-    if found and said.issued_at < found[-1][0].signed_at - CLOCK_SKEW:
+    entries = [entry for entry, _ in found]
+    attempt = attempt_of(entries, model_digest=said.subject_digest, results=said.results_digest)
+    counted = replace(said, attempt=attempt)
+    envelope = seal(counted)
+    attestation = sha256(envelope).hexdigest()
+    if not any(entry.attestation == attestation for entry in entries):
+        last = found[-1][1] if found else EMPTY
+        _require_later(entries, said)
+        append_line(log, next_line(last, counted, attestation=attestation))
+    return counted, envelope
+
+
+def _require_later(entries: Sequence[Entry], said: Statement) -> None:
+    if entries and said.issued_at < entries[-1].signed_at - CLOCK_SKEW:
+        last = entries[-1]
         raise VerificationError(
-            f"line {last.number} is of {as_text(found[-1][0].signed_at)}, and the clock says {as_text(said.issued_at)}",
+            f"line {last.number} is of {as_text(last.signed_at)}, and the clock says {as_text(said.issued_at)}",
             expected="a verdict that is later than the one before it",
             do="set the clock",
         )
-    line = next_line(last, said, attestation=attestation)
-    append_line(log, line)
-    return head_of(line, last.number + 1)
 
 
 def _mended(log: Path) -> tuple[tuple[Entry, Head], ...]:
@@ -70,8 +82,14 @@ def _mended(log: Path) -> tuple[tuple[Entry, Head], ...]:
 
 def logged_at(log: Path, attestation: bytes) -> Head | None:
     """Where the verdict of an attestation file stands in the log; None if it does not. Raises ConfigError."""
+    found = entry_of(log, attestation)
+    return None if found is None else found[1]
+
+
+def entry_of(log: Path, attestation: bytes) -> tuple[Entry, Head] | None:
+    """The line of an attestation file and the head up to it; None if it has none. Raises ConfigError."""
     digest = sha256(attestation).hexdigest()
-    return next((head for entry, head in _walked(log) if entry.attestation == digest), None)
+    return next((found for found in _walked(log) if found[0].attestation == digest), None)
 
 
 def require_sound(log: Path) -> None:

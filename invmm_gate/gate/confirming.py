@@ -110,7 +110,7 @@ class _Confirming:
             yield self.session.metric.embed(image.flip(-1))
 
     def stream(self, *key: str | int) -> torch.Generator:
-        return stream(self.session.inputs.options.seed, *key)
+        return stream(self.session.inputs.seed, *key)
 
     def store(self, found: Confirmed) -> Confirmation:
         record = found.confirmation

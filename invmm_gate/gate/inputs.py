@@ -7,6 +7,7 @@ from invmm_gate.errors import ProbeSetError
 from invmm_gate.models.fit import image_size
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
+from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.records import ModelManifest, ProbeSet, Weights
 from invmm_gate.runs.installed import require_environment
@@ -21,7 +22,8 @@ class Options:
     probes: Path = Path("probes")
     out: Path | None = None
     """Run folder; by default `reports/<model name>-<run id>`, where equal inputs have an equal run id."""
-    seed: int = 0
+    seed: int | None = None
+    """None = the one that the digests of model, probe set and policy give."""
     device: str = "auto"
     """`auto` is CUDA where there is one."""
     rows: int | None = None
@@ -46,6 +48,13 @@ class Inputs:
     policy: Policy
     probe_set: ProbeSet
     model: ModelManifest
+
+    @property
+    def seed(self) -> int:
+        """Of all random streams. Neither the run folder nor the device nor the row count has a part in it."""
+        if self.options.seed is not None:
+            return self.options.seed
+        return content_seed(model=self.model.digest, probe_set=self.probe_set.digest, policy=self.policy.digest)
 
 
 def prepare(options: Options) -> Inputs:

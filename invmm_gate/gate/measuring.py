@@ -71,7 +71,6 @@ def _positive_control(session: Session) -> SelfCheck:
         session.settings,
         session.model.schedule,
         image_size=session.model.image_size,
-        root_seed=session.inputs.options.seed,
         device=session.model.device,
     )
 
@@ -79,12 +78,12 @@ def _positive_control(session: Session) -> SelfCheck:
 def _utility_floor(session: Session) -> SelfCheck:
     probes = session.inputs.probe_set.probes
     unseen = [probe for probe in probes if probe.group == "control"] or list(probes)
-    chosen = unseen[:_UTILITY_CONTROLS]
+    chosen = sorted(unseen, key=lambda probe: probe.sha256)[:_UTILITY_CONTROLS]  # the digest ignores a set's order
     return utility_floor(
         session.model,
         [session.image(probe.id) for probe in chosen],
         captions=[probe.caption for probe in chosen],
-        root_seed=session.inputs.options.seed,
+        root_seed=session.inputs.seed,
     )
 
 
@@ -137,7 +136,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
         load_image=session.image,
         load_caption=session.caption,
         choices=session.choices,
-        root_seed=session.inputs.options.seed,
+        root_seed=session.inputs.seed,
         slots=session.slots,
     )
     for event in inverter.run(tasks):

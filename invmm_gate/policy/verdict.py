@@ -17,6 +17,7 @@ from invmm_gate.policy.coverage import (
 from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
 from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy, PromptConfirmation
+from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.records import (
@@ -87,6 +88,7 @@ def judge(
         judged_on=today,
         counts=counts_of(data, findings),
         records=dict(data.digests),
+        tested=scope_of(data, policy.digest),
     )
 
 

@@ -42,7 +42,8 @@ class GateChoices:
     """Signs the verdict; without it nothing is promoted."""
     roots: Path | None = None
     """Trust roots that the key belongs to; by default the .pub file beside the key."""
-    seed: int = 0
+    seed: int | None = None
+    """None = the one that the digests of each model, the probe set and the policy give."""
     device: str = "auto"
     rows: int | None = None
     sscd: Path | None = None

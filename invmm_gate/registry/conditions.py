@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.attestation.revocation import Revocations, load_revocations
-from invmm_gate.gate.attesting import require_digest
+from invmm_gate.gate.attesting import parse_image_size, require_digest
 from invmm_gate.records import Weights
 from invmm_gate.registry.evidence import Demands
 from invmm_gate.runs.installed import approved_environment
@@ -27,6 +27,11 @@ class Conditions:
     min_probes: int = 1
     """Controls not counted."""
     probe_set_digest: str | None = None
+    image_size: str | None = None
+    """HEIGHTxWIDTH in pixels, or one side: the size at which models are served."""
+    refuse_chosen_seed: bool = False
+    max_attempts: int | None = None
+    """Most different results of a model in the audit log."""
 
     def demands(self, *, roots: TrustRoots, policies: Mapping[str, str], weights: Weights | None = None) -> Demands:
         """All that is demanded. Raises ConfigError for what cannot be read."""
@@ -41,6 +46,9 @@ class Conditions:
             revoked=self.revocations(),
             probe_set_digest=self.probe_set_digest,
             min_probes=self.min_probes,
+            image_size=None if self.image_size is None else parse_image_size(self.image_size),
+            allow_chosen_seed=not self.refuse_chosen_seed,
+            max_attempts=self.max_attempts,
             environment=approved_environment(),
             max_age=None if self.max_age is None else datetime.timedelta(days=self.max_age),
         )

@@ -36,8 +36,8 @@ def verdict_that_holds(
         except VerificationError:
             continue
         said = evidence.statement
-        found = (said.policy_digest, said.probe_set_digest, said.seed)
-        wanted = (inputs.policy.digest, inputs.probe_set.digest, choices.seed)
+        found = (said.policy_digest, said.probe_set_digest, said.tested.seed)
+        wanted = (inputs.policy.digest, inputs.probe_set.digest, inputs.seed)
         if found == wanted and _is_final(registry, record, said, choices):
             return evidence
     return None

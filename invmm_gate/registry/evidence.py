@@ -51,6 +51,11 @@ class Demands:
     probe_set_digest: str | None = None
     """The only accepted probe set; None = any."""
     min_probes: int = 1
+    image_size: tuple[int, int] | None = None
+    """The only (height, width) at which models are served; None = any."""
+    allow_chosen_seed: bool = True
+    max_attempts: int | None = None
+    """Most different results of a model in the audit log; None = any number, or no log."""
     environment: str | None = None
     """The only environment that may have measured; None = any."""
     max_age: datetime.timedelta | None = None
@@ -216,6 +221,9 @@ def _expected(said: Statement, demands: Demands, now: datetime.datetime) -> Expe
         revoked=demands.revoked,
         probe_set_digest=demands.probe_set_digest,
         min_probes=demands.min_probes,
+        image_size=demands.image_size,
+        allow_chosen_seed=demands.allow_chosen_seed,
+        max_attempts=demands.max_attempts,
         environment=demands.environment,
         max_age=demands.max_age,
     )

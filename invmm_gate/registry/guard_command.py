@@ -12,10 +12,13 @@ from invmm_gate.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_settings import (
     ALIASES,
+    IMAGE_SIZE,
     MAX_AGE,
+    MAX_ATTEMPTS,
     MIN_PROBES,
     POLICIES,
     PROBE_SET,
+    REFUSE_CHOSEN_SEED,
     REFUSE_WAIVERS,
     REVIEWERS,
     REVOKED,
@@ -43,7 +46,7 @@ def run_guarded_server(
     settings = {ROOTS: str(roots.resolve()), POLICIES: ",".join(policies)}
     if aliases:
         settings[ALIASES] = ",".join(aliases)
-    settings |= _variables(conditions)
+    settings |= variables(conditions)
     environment = os.environ | settings
     settings_from(environment)
     _require_start(environment | _workspaces(options))
@@ -73,8 +76,8 @@ def _workspaces(options: Sequence[str]) -> dict[str, str]:
     return {"MLFLOW_ENABLE_WORKSPACES": chosen[-1]} if chosen else {}
 
 
-def _variables(conditions: Conditions) -> dict[str, str]:
-    """Those that were chosen: the others may be set in the environment already."""
+def variables(conditions: Conditions) -> dict[str, str]:
+    """The environment that says what was chosen; the others may be set already."""
     chosen = {
         REVOKED: conditions.revoked and conditions.revoked.resolve(),
         MAX_AGE: conditions.max_age,
@@ -82,5 +85,8 @@ def _variables(conditions: Conditions) -> dict[str, str]:
         REFUSE_WAIVERS: "true" if conditions.refuse_waivers else None,
         MIN_PROBES: conditions.min_probes if conditions.min_probes > 1 else None,
         PROBE_SET: conditions.probe_set_digest,
+        IMAGE_SIZE: conditions.image_size,
+        REFUSE_CHOSEN_SEED: "true" if conditions.refuse_chosen_seed else None,
+        MAX_ATTEMPTS: conditions.max_attempts,
     }
     return {name: str(value) for name, value in chosen.items() if value is not None}

@@ -24,6 +24,9 @@ REFUSE_WAIVERS: Final = "INVMM_GATE_GUARD_REFUSE_WAIVERS"
 REVIEWERS: Final = "INVMM_GATE_GUARD_REVIEWERS"
 MIN_PROBES: Final = "INVMM_GATE_GUARD_MIN_PROBES"
 PROBE_SET: Final = "INVMM_GATE_GUARD_PROBE_SET_DIGEST"
+IMAGE_SIZE: Final = "INVMM_GATE_GUARD_IMAGE_SIZE"
+REFUSE_CHOSEN_SEED: Final = "INVMM_GATE_GUARD_REFUSE_CHOSEN_SEED"
+MAX_ATTEMPTS: Final = "INVMM_GATE_GUARD_MAX_ATTEMPTS"
 DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
 """All aliases of release models too, whatever `--alias` the gate was given."""
 
@@ -85,6 +88,9 @@ def _conditions(environment: Mapping[str, str]) -> Conditions:
         reviewers=_path(environment, REVIEWERS),
         min_probes=_number(environment, MIN_PROBES) or 1,
         probe_set_digest=environment.get(PROBE_SET, "").strip() or None,
+        image_size=environment.get(IMAGE_SIZE, "").strip() or None,
+        refuse_chosen_seed=_switch(environment, REFUSE_CHOSEN_SEED),
+        max_attempts=_number(environment, MAX_ATTEMPTS),
     )
 
 

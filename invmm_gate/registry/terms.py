@@ -6,7 +6,7 @@ from invmm_gate import __version__
 from invmm_gate.records import Weights
 
 
-def terms_of(*, policy: str, probe_set: str, seed: int, weights: Weights | None) -> str:
-    """sha256 over the digests of policy and probe set, the seed, which weights count, and the gate's version."""
-    parts = (policy, probe_set, str(seed), weights or "", __version__)
+def terms_of(*, policy: str, probe_set: str, seed: int | None, weights: Weights | None) -> str:
+    """sha256 over the digests of policy and probe set, a chosen seed, which weights count, and the gate's version."""
+    parts = (policy, probe_set, "" if seed is None else str(seed), weights or "", __version__)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

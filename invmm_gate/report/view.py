@@ -145,7 +145,7 @@ def cleaned_findings(data: RunData, clean: Cleaner) -> tuple[Finding, ...]:
 
 def warnings(data: RunData) -> tuple[str, ...]:
     """What a reader must know before trusting the figures."""
-    return (*_model_warnings(data), *_run_warnings(data))
+    return (*_model_warnings(data), *_seed_warnings(data), *_run_warnings(data))
 
 
 def _model_warnings(data: RunData) -> Iterator[str]:
@@ -164,6 +164,12 @@ def _model_warnings(data: RunData) -> Iterator[str]:
     if data.run.model.not_loaded:
         names = ", ".join(data.run.model.not_loaded)
         yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."
+
+
+def _seed_warnings(data: RunData) -> Iterator[str]:
+    said = data.verdict.tested if data.verdict else None
+    if said and said.seed_chosen:
+        yield f"The seed {said.seed} is not the one that model, probe set and policy give: it may have been tried out."
 
 
 def _run_warnings(data: RunData) -> Iterator[str]:

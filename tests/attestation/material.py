@@ -10,7 +10,7 @@ from invmm_gate.attestation.dsse import sign_envelope
 from invmm_gate.attestation.keys import SigningKey, TrustRoots, load_roots, load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import Statement, to_payload
 from invmm_gate.attestation.verification import Expected
-from invmm_gate.records import Waiver
+from invmm_gate.records import Scope, Waiver
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 SECOND, DAY = datetime.timedelta(seconds=1), datetime.timedelta(days=1)
@@ -27,6 +27,14 @@ def digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
+TESTED = Scope(
+    image_size=(512, 768),
+    samplers=("ddim",),
+    sampler_steps=50,
+    guidance_scales=(1.0, 7.5),
+    seed=7,
+    seed_chosen=False,
+)
 STATEMENT = Statement(
     subject_name="memorizing",
     subject_digest=digest("model"),
@@ -40,7 +48,7 @@ STATEMENT = Statement(
     results_digest=digest("results"),
     fingerprint=digest("fingerprint"),
     profile="gate",
-    seed=7,
+    tested=TESTED,
     pipeline="DDPMPipeline",
     weights="ema",
     left_out=("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
@@ -54,6 +62,7 @@ STATEMENT = Statement(
     expires_at=NOW + 90 * DAY,
     sequence=3,
     previous=digest("previous"),
+    attempt=2,
 )
 
 

@@ -1,13 +1,14 @@
 """The log of signed verdicts: a line that is changed, added or left out is found."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.attestation.audit_log import EMPTY, Head, head_of, next_line, require_head, walk
+from invmm_gate.attestation.audit_log import EMPTY, Head, attempt_of, head_of, next_line, require_head, walk
 from invmm_gate.errors import VerificationError
 from tests.attestation.material import STATEMENT, digest
 
@@ -17,9 +18,10 @@ DECISIONS = ("pass", "block", "pass", "inconclusive", "block")
 def log_of(*names: str) -> list[bytes]:
     lines, head = [], EMPTY
     for number, name in enumerate(names, start=1):
-        line = next_line(head, STATEMENT, attestation=digest(name))
+        said = replace(STATEMENT, results_digest=digest(name), attempt=number)
+        line = next_line(head, said, attestation=digest(name)).encode()
         head = head_of(line, number)
-        lines.append(line.encode())
+        lines.append(line)
     return lines
 
 
@@ -60,9 +62,40 @@ def test_the_head_that_is_kept_elsewhere_finds_what_the_chain_cannot():
         require_head(other, HEADS[1])
 
 
+def test_an_attempt_is_a_result_of_the_model_that_the_log_does_not_have_yet():
+    entries = [entry for entry, _ in walk(LINES)]
+    assert [entry.attempt for entry in entries] == [1, 2, 3, 4, 5]
+    model = STATEMENT.subject_digest
+    assert attempt_of(entries, model_digest=model, results=digest("a sixth draw")) == 6
+    assert attempt_of(entries, model_digest=model, results=digest("attempt")) == 6
+    again = entries[2].results
+    assert attempt_of(entries, model_digest=model, results=again) == 3, "signed again, it is no new attempt"
+    assert attempt_of(entries, model_digest=digest("other model"), results=digest("a sixth draw")) == 1
+    assert attempt_of([], model_digest=model, results=again) == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 3, 99])
+def test_a_line_that_counts_the_attempts_wrongly_is_named(attempt):
+    first, head = LINES[0], HEADS[0]
+    said = replace(STATEMENT, results_digest=digest("luckier"), attempt=attempt)
+    with pytest.raises(
+        VerificationError, match=f"line 2: attempt {attempt}; expected 2, as the lines before it have 1"
+    ):
+        walk([first, next_line(head, said, attestation=digest("luckier")).encode()])
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"verdict": "fine"}, {"number": 2}, {"number": "1"}, {"more": 1}, {"attestation": "x"}, {"kind": "other"}],
+    [
+        {"verdict": "fine"},
+        {"number": 2},
+        {"number": "1"},
+        {"more": 1},
+        {"attestation": "x"},
+        {"attempt": 0},
+        {"results": ""},
+        {"kind": "other"},
+    ],
 )
 def test_a_line_that_is_no_entry_is_named(change):
     line = json.dumps(json.loads(LINES[0]) | change).encode()

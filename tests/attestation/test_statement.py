@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,8 @@ from invmm_gate.attestation.dsse import sign_envelope
 from invmm_gate.attestation.statement import PREDICATE_TYPE, STATEMENT_TYPE, Statement, from_payload, to_payload
 from invmm_gate.attestation.verification import verify_attestation
 from invmm_gate.errors import ConfigError, VerificationError
-from invmm_gate.records import Waiver
-from tests.attestation.material import STATEMENT, WAIVER, expected, signed
+from invmm_gate.records import Scope, Waiver
+from tests.attestation.material import STATEMENT, TESTED, WAIVER, expected, signed
 
 lines = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -29,6 +30,17 @@ waivers = st.builds(
     approved_by=st.none() | digests,
     line=st.just(0),
 )
+sides = st.integers(min_value=1, max_value=10_000)
+scales = st.decimals(min_value=0, max_value=100, places=3).map(float)
+tested = st.builds(
+    Scope,
+    image_size=st.tuples(sides, sides),
+    samplers=st.lists(lines, min_size=1, max_size=3).map(tuple),
+    sampler_steps=sides,
+    guidance_scales=st.lists(scales, min_size=1, max_size=3).map(tuple),
+    seed=st.integers(min_value=0, max_value=2**80),
+    seed_chosen=st.booleans(),
+)
 statements = st.builds(
     Statement,
     subject_name=lines,
@@ -42,7 +54,7 @@ statements = st.builds(
     results_digest=digests,
     fingerprint=digests,
     profile=lines,
-    seed=st.integers(min_value=0, max_value=2**80),
+    tested=tested,
     pipeline=lines,
     left_out=st.lists(lines, max_size=3).map(tuple),
     pickles=st.lists(lines, max_size=3).map(tuple),
@@ -55,6 +67,7 @@ statements = st.builds(
     expires_at=moments,
     sequence=st.integers(min_value=1),
     previous=st.none() | digests,
+    attempt=st.none() | st.integers(min_value=1),
 )
 
 
@@ -106,6 +119,8 @@ EVERYWHERE = [path for path in paths(json.loads(to_payload(FULL))) if path]
 FREE = {("predicate", "versions", name) for name in STATEMENT.versions} | {
     ("predicate", "leftOut", 0),
     ("predicate", "leftOut", 1),
+    ("predicate", "tested", "guidanceScales", 0),
+    ("predicate", "tested", "guidanceScales", 1),
 }
 """Entries of lists and tables of any length."""
 
@@ -151,11 +166,17 @@ def test_an_unknown_field_never_turns_a_block_into_a_pass(key, roots):
         (b'"seed":7', b'"seed":7.0', "the number 7.0 is no integer"),
         (b'"seed":7', b'"seed":7e0', "the number 7e0 is no integer"),
         (b'"seed":7', b'"seed":NaN', "the number NaN is no integer"),
-        (b'"seed":7', b'"seed":true', "predicate.seed"),
-        (b'"seed":7', b'"seed":"7"', "predicate.seed"),
-        (b'"seed":7', b'"seed":-7', "predicate.seed"),
+        (b'"seed":7', b'"seed":true', "predicate.tested.seed"),
+        (b'"seed":7', b'"seed":"7"', "predicate.tested.seed"),
+        (b'"seed":7', b'"seed":-7', "predicate.tested.seed"),
         (b'"seed":7', b'"seed":' + b"7" * 5_000, "statement: "),
         (b'"sequence":3', b'"sequence":0', "predicate.sequence"),
+        (b'"attempt":2', b'"attempt":0', "predicate.attempt"),
+        (b'"imageSize":[512,768]', b'"imageSize":[512]', "predicate.tested.imageSize"),
+        (b'"imageSize":[512,768]', b'"imageSize":[512,0]', "predicate.tested.imageSize"),
+        (b'"guidanceScales":["1.0","7.5"]', b'"guidanceScales":[]', "predicate.tested.guidanceScales"),
+        (b'"7.5"', b'"nan"', "predicate.tested.guidanceScales"),
+        (b'"7.5"', b'"-7.5"', "predicate.tested.guidanceScales"),
         (b'"verdict":"pass"', b'"verdict":"PASS"', "predicate.verdict"),
         (b"2026-11-22T12:00:00Z", b"2026-11-22T12:00:00+00:00", "predicate.issuedAt"),
         (b"2026-11-22T12:00:00Z", b"2026-11-31T12:00:00Z", "predicate.issuedAt"),
@@ -187,3 +208,5 @@ def test_what_a_statement_cannot_hold_is_refused_before_it_is_signed(key):
         signed(key, subject_name="")
     with pytest.raises(ConfigError, match=r"predicate.policy.digest.sha256"):
         signed(key, policy_digest="0" * 63)
+    with pytest.raises(ConfigError, match=r"predicate.tested.guidanceScales"):
+        signed(key, tested=replace(TESTED, guidance_scales=(-1.0,)))

@@ -21,8 +21,8 @@ from tests.attestation.material import STATEMENT, WAIVER, expected, key_pair, si
 @pytest.fixture(scope="module")
 def envelope(key: SigningKey) -> bytes:
     """About 4 KiB, as a run with a few waivers gives."""
-    waivers = tuple(replace(WAIVER, probe=f"planted08-{n:02d}") for n in range(8))
-    left_out = tuple(f"unet/part-{n:02d}.safetensors" for n in range(16))
+    waivers = tuple(replace(WAIVER, probe=f"planted08-{n:02d}") for n in range(7))
+    left_out = tuple(f"unet/part-{n:02d}.safetensors" for n in range(15))
     return signed(key, decision="pass_with_waiver", waivers=waivers, left_out=left_out)
 
 

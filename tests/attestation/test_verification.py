@@ -13,9 +13,10 @@ from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.attestation.statement import to_payload
 from invmm_gate.attestation.verification import CLOCK_SKEW, verify_attestation
 from invmm_gate.errors import ConfigError, VerificationError
-from tests.attestation.material import DAY, NOW, SECOND, STATEMENT, WAIVER, digest, expected, signed
+from tests.attestation.material import DAY, NOW, SECOND, STATEMENT, TESTED, WAIVER, digest, expected, signed
 
 EXPIRY = STATEMENT.expires_at
+CHOSEN = {"tested": replace(TESTED, seed_chosen=True)}
 WAIVED = {"decision": "pass_with_waiver", "waivers": (WAIVER,)}
 
 
@@ -26,10 +27,14 @@ def held(roots, key, *, said=None, **demanded):
 def test_what_holds_gives_the_statement(key, roots):
     assert held(roots, key) == STATEMENT
     assert held(roots, key, said=WAIVED).decision == "pass_with_waiver"
+    assert held(roots, key, said=CHOSEN).tested.seed_chosen, "who demands nothing of the seed takes any"
     demanded = {
         "weights": "ema",
         "probe_set_digest": digest("probes"),
         "min_probes": 200,
+        "image_size": (512, 768),
+        "allow_chosen_seed": False,
+        "max_attempts": 2,
         "environment": digest("environment"),
         "max_age": DAY,
         "min_sequence": 3,
@@ -56,6 +61,12 @@ def test_what_holds_gives_the_statement(key, roots):
         ({}, {"probe_set_digest": digest("small")},
          f"probe-set digest: {digest('probes')}; expected {digest('small')}"),
         ({}, {"min_probes": 201}, "probe count: 200; expected at least 201"),
+        ({}, {"image_size": (768, 512)}, "image size: 512x768; expected 768x512; gate the size in use"),
+        ({}, {"image_size": (512, 512)}, "image size: 512x768; expected 512x512"),
+        (CHOSEN, {"allow_chosen_seed": False}, "seed: 7, which is not the one that model, probe set and policy give; "
+         "expected that one, as --refuse-chosen-seed says; gate the model without --seed"),
+        ({}, {"max_attempts": 1}, "attempt: 2; expected at most 1, as --max-attempts says"),
+        ({"attempt": None}, {"max_attempts": 9}, "attempt: none, as it was signed without --log; expected at most 9"),
         ({}, {"environment": digest("other")},
          f"environment: {digest('environment')}; expected {digest('other')}; gate the model in"),
         ({"probes": 0}, {}, "probe count: 0; expected at least 1"),
@@ -167,6 +178,9 @@ ORDER = [
     ("policy digest", {}, {"policies": {}}),
     ("probe-set digest", {}, {"probe_set_digest": digest("small")}),
     ("probe count", {}, {"min_probes": 10_000}),
+    ("image size", {}, {"image_size": (1, 1)}),
+    ("seed", CHOSEN, {"allow_chosen_seed": False}),
+    ("attempt", {}, {"max_attempts": 1}),
     ("expiresAt", {}, {"now": EXPIRY + DAY}),
     ("sequence", {}, {"min_sequence": 99}),
 ]

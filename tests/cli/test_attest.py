@@ -69,7 +69,8 @@ def test_from_keys_to_a_verified_model(passed: World):
     verified = call(*verify(passed, roots=passed.folder / "own.pub"))
     assert verified.code == 0
     assert re.fullmatch(
-        r"verified: pass, model memorizing [0-9a-f]{12}, (raw|ema) weights, policy lenient, 3 probes, sequence 1,"
+        r"verified: pass, model memorizing [0-9a-f]{12}, (raw|ema) weights, policy lenient, 3 probes, 16x16 pixels,"
+        r" sequence 1,"
         r" issued \d{4}-\d\d-\d\d, expires \d{4}-\d\d-\d\d\n",
         verified.out,
     )
@@ -91,6 +92,12 @@ def test_keys_and_roots_can_come_from_the_environment(passed: World, monkeypatch
         (("--min-probes", 3, "--max-age", 1, "--refuse-waivers", "--min-sequence", 1), 0, ""),
         (("--min-probes", 4), 10, "error: probe count: 3; expected at least 4"),
         (("--min-sequence", 2), 10, "error: sequence: 1; expected at least 2"),
+        (("--image-size", "16x16"), 0, ""),
+        (("--image-size", "512"), 10, "error: image size: 16x16; expected 512x512; gate the size in use"),
+        (("--image-size", "big"), 2, "error: --image-size 'big'; expected HEIGHTxWIDTH in pixels, as 512x768"),
+        (("--refuse-chosen-seed",), 10, "error: seed: "),
+        (("--max-attempts", 3), 10, "error: attempt: none, as it was signed without --log; expected at most 3"),
+        (("--max-attempts", 0), 2, "--max-attempts"),
         (("--probe-set-digest", "ab" * 32), 10, "error: probe-set digest: "),
         (("--probe-set-digest", "ab"), 2, "error: --probe-set-digest 'ab'; expected 64 hexadecimal digits"),
         (("--environment", "ab" * 32), 10, "error: environment: "),

@@ -1,12 +1,14 @@
 """A judged run of any checkpoint, made by hand: its records pass every shipped policy unless they are spoilt."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from invmm_gate.gate import finishing
 from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.records import ModelManifest, RunData, RunRecord, Waiver, Weights
 from invmm_gate.runs.fingerprint import fingerprint
@@ -24,25 +26,26 @@ def judged_run(
     weights: Weights | None = None,
     loras: Sequence[Path] = (),
     waivers: tuple[Waiver, ...] = (),
+    seed: int | None = None,
+    says: Mapping[str, object] = MappingProxyType({}),
     spoilt: Callable[[RunData], RunData] = lambda data: data,
 ) -> RunFolder:
-    """Measured nowhere, judged in earnest under `strict`."""
+    """Measured nowhere, judged in earnest under `strict`; `says` are inputs that run.json has instead of its own."""
     data = spoilt(clean_run())
     manifest = inspect_checkpoint(model, weights=weights, loras=loras)
     probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
-    inputs = (
-        data.run.inputs
-        | {
-            "model": manifest.digest,
-            "probe_set": probe_set.digest,
-            "policy": STRICT.digest,
-            "profile": "gate",
-            "seed": 7,
-            "environment": "e" * 64,
-            "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
-        }
-        | named(data.run, manifest)
-    )
+    content = content_seed(model=manifest.digest, probe_set=probe_set.digest, policy=STRICT.digest)
+    own = {
+        "model": manifest.digest,
+        "probe_set": probe_set.digest,
+        "policy": STRICT.digest,
+        "profile": "gate",
+        "seed": content if seed is None else seed,
+        "image_size": [16, 16],
+        "environment": "e" * 64,
+        "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
+    }
+    inputs = data.run.inputs | own | named(data.run, manifest) | dict(says)
     record = replace(data.run, model=manifest, probe_set=probe_set, inputs=inputs, fingerprint=fingerprint(inputs))
     folder = RunFolder(path)
     path.mkdir(parents=True)

@@ -149,6 +149,8 @@ def test_every_signed_verdict_is_logged_before_it_counts_and_a_block_cannot_be_t
     log = desk / "log" / "verdicts.jsonl"
     blocked = call("sign", desk / "run", "--key", desk / "gate.key", "--log", log)
     assert blocked.code == 0
+    assert f"logged: {log}, attempt 1 at this model, head 1:" in blocked.out
+    assert ", attempt 1\n" in call("audit-log", "verify", log).out
     head = json.loads(call("audit-log", "verify", log, "--json").out)["head"]
     approve(desk)
     assert (judge(desk).code, sign(desk, "--log", log).code) == (0, 0)

@@ -20,13 +20,14 @@ from invmm_gate.attestation.verification import Expected, check_statement, open_
 from invmm_gate.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
+from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import public_names
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.records import ModelFile, Waiver
+from invmm_gate.records import ModelFile, RunData, Waiver
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.given_waivers import narrow
 from tests.gate.judged_run import NOW, judged_run
@@ -114,7 +115,12 @@ def test_a_real_check_that_passes_is_signed_and_holds_for_its_model_only(finishe
     assert (said.decision, said.policy_name) == ("pass", "lenient")
     assert (said.probes, said.controls) == (3, 2)
     assert said.probe_set_digest == record["probe_set"]["digest"]
-    assert (said.seed, said.profile, said.weights) == (0, "gate", record["model"]["weights"])
+    assert (said.profile, said.weights) == ("gate", record["model"]["weights"])
+    assert (said.tested.seed, said.tested.image_size) == (record["inputs"]["seed"], (16, 16))
+    assert said.tested.samplers[0].startswith("DDPMPipeline, DDPMScheduler, leading spacing")
+    assert said.tested.samplers[1:] == ("deterministic sampling on the measure's grid",)
+    assert (said.tested.sampler_steps, said.tested.guidance_scales) == (5, (1.0,))
+    assert said.tested.seed_chosen, "it was drawn for another policy than that of the verdict"
     assert said.versions == record["inputs"]["versions"]
     assert said.report_digest == sha(finished.run / "public" / "report.html")
     files = [finished.run / name for name in ("measurements.jsonl", "confirmations.jsonl")]
@@ -295,9 +301,13 @@ def test_what_a_deployer_demands_beyond_that_is_held_against_it(desk: Desk, tiny
     attestation = desk.sign(run)
     probes = run.run().probe_set.digest
     assert desk.verify(tiny, attestation, probe_set_digest=probes, min_probes=3, max_age=DAY, min_sequence=1)
+    for size in ("16", "16x16"):
+        assert desk.verify(tiny, attestation, image_size=size, allow_chosen_seed=False)
     demands: dict[str, dict[str, Any]] = {
         "probe-set digest": {"probe_set_digest": "0" * 64},
         "probe count": {"min_probes": 4},
+        "image size": {"image_size": "16x32"},
+        "attempt": {"max_attempts": 100},
         "issuedAt": {"max_age": DAY - datetime.timedelta(seconds=1)},
         "sequence": {"min_sequence": 2},
         "expiresAt": {"now": NOW + 90 * DAY},
@@ -309,9 +319,63 @@ def test_what_a_deployer_demands_beyond_that_is_held_against_it(desk: Desk, tiny
             continue
         with pytest.raises(VerificationError, match=rf"\A{says}: "):
             desk.verify(tiny, attestation, **demand)
+    for typo in ("", "0", "16x", "x16", "16x16x3", "-16", "16.0", "16 x 16", "1" * 7):
+        with pytest.raises(ConfigError, match=r"--image-size .*; expected HEIGHTxWIDTH"):
+            desk.verify(tiny, attestation, image_size=typo)
     for typo in ("abc", "G" * 64, probes.upper()):
         with pytest.raises(ConfigError, match="--probe-set-digest"):
             desk.verify(tiny, attestation, probe_set_digest=typo)
+
+
+def test_a_seed_that_somebody_chose_is_said_and_can_be_refused(desk: Desk, tiny: Path):
+    attestation = desk.sign(desk.run(tiny, seed=7))
+    said = desk.verify(tiny, attestation)
+    assert (said.tested.seed, said.tested.seed_chosen) == (7, True)
+    with pytest.raises(VerificationError, match=r"\Aseed: 7, which is not the one that model, probe set and policy"):
+        desk.verify(tiny, attestation, allow_chosen_seed=False)
+
+
+@pytest.mark.parametrize("silent", ["image_size", "seed"])
+def test_a_run_that_does_not_say_how_it_was_measured_is_not_signed(desk: Desk, tiny: Path, silent: str):
+    run = desk.run(tiny, says={silent: None})
+    with pytest.raises(RunFolderError, match=r"run\.json does not say at which image size"):
+        desk.sign(run)
+    assert not (run.path / "attestation.json").exists()
+
+
+def test_the_log_counts_the_different_results_of_a_model_whatever_the_seed_and_verdict(desk: Desk, tiny: Path):
+    log = desk.folder / "verdicts.jsonl"
+
+    def attempt(run: RunFolder, **options: Any) -> int | None:
+        return desk.verify(tiny, desk.sign(run, log=log, **options)).attempt
+
+    def luckier(hits: int) -> Callable[[RunData], RunData]:
+        return lambda data: replace(
+            data, measurements=tuple(replace(m, steps=m.steps - hits) for m in data.measurements)
+        )
+
+    first = desk.run(tiny)
+    assert attempt(first) == attempt(first) == 1, "what is signed twice in a second is one line"
+    assert attempt(first, expires_in=DAY * 9) == 1, "signed again, the same results are no other draw"
+    second = desk.run(tiny, "second", seed=7, spoilt=luckier(1))
+    assert attempt(second) == 2
+    third = desk.run(tiny, "third", seed=8, spoilt=luckier(2))
+    assert attempt(third) == 3
+    assert attempt(first, expires_in=DAY * 8) == 1
+    attestation = desk.sign(third, log=log)
+    assert desk.verify(tiny, attestation, max_attempts=3)
+    with pytest.raises(VerificationError, match=r"\Aattempt: 3; expected at most 2, as --max-attempts says"):
+        desk.verify(tiny, attestation, max_attempts=2)
+    assert [entry.attempt for entry in verify_log(log)[0]] == [1, 1, 2, 3, 1]
+    assert desk.verify(tiny, desk.sign(third)).attempt is None, "nobody counted"
+
+
+def test_a_blocked_result_counts_as_an_attempt_and_another_model_begins_anew(desk: Desk, tiny: Path):
+    log = desk.folder / "verdicts.jsonl"
+    desk.sign(desk.run(tiny, "blocked", spoilt=lambda data: with_score(data, "p1", 0.01)), log=log)
+    assert desk.verify(tiny, desk.sign(desk.run(tiny), log=log)).attempt == 2
+    (tiny / "model_index.json").write_text((tiny / "model_index.json").read_text() + "\n")
+    assert desk.verify(tiny, desk.sign(desk.run(tiny, "other"), log=log)).attempt == 1
 
 
 def test_a_revoked_attestation_does_not_hold(desk: Desk, tiny: Path):

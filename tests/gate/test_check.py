@@ -92,7 +92,7 @@ def test_run_json_says_what_was_run_on_what(checked):
     run = json.loads((world.run / "run.json").read_text())
     assert run["inputs"]["rows"] == 4
     assert run["inputs"]["settings"]["steps"] == 20
-    assert run["inputs"]["seed"] == 0
+    assert (run["inputs"]["seed"], run["inputs"]["image_size"]) == (0, [16, 16])
     assert {"torch", "diffusers", "invmm-gate"} <= set(run["inputs"]["versions"])
     assert len(run["inputs"]["policy"]) == len(run["model"]["digest"]) == len(run["probe_set"]["digest"]) == 64
     assert "NaN" not in (world.run / "measurements.jsonl").read_text()
@@ -206,7 +206,7 @@ def test_the_default_folder_is_named_after_the_model_and_the_run(world):
 @pytest.mark.parametrize(
     ("metric", "name", "decision"),
     [
-        ({"name": "pixel_l2_neighbours", "threshold": 0.5}, "pixel_l2_neighbours@2", {"pass", "block"}),
+        ({"name": "pixel_l2_neighbours", "threshold": 1.0}, "pixel_l2_neighbours@2", {"pass", "block"}),
         ({"name": "sscd_tiny", "threshold": 0.5}, "sscd_tiny@16", {"inconclusive", "block"}),
     ],
 )
@@ -216,7 +216,7 @@ def test_every_copy_metric_that_a_policy_can_name_is_used_and_recorded(world, me
     assert json.loads(called.out)["decision"] in decision
     recorded = json.loads((world.run / "run.json").read_text())["metric"]
     assert recorded["name"] == name
-    assert recorded["threshold"] == 0.5
+    assert recorded["threshold"] == metric["threshold"]
     if name.startswith("sscd"):
         assert recorded["digest"] == sha256(sscd.read_bytes()).hexdigest()
         assert "is unfit" in (world.run / "verdict.json").read_text(), "SSCD at 16 pixels decides nothing by itself"

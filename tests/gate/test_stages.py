@@ -15,7 +15,7 @@ CONFIRMED_RULE = {"rule": "confirmed", "rate_limit": 0.0}
 
 def measure(world: World, *extra: object, policy=None):
     named = ("--model", world.model, "--policy", policy or world.policy(), "--probes", world.probes, "--out", world.run)
-    return call("measure", *named, "--rows", "4", *extra)
+    return call("measure", *named, "--rows", "4", "--seed", "0", *extra)
 
 
 def bytes_of(world: World, *stages) -> dict[str, bytes]:

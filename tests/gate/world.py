@@ -137,7 +137,11 @@ class World:
         return path
 
     def arguments(self, *, policy: Path | None = None) -> tuple[object, ...]:
-        """`check` with everything named, and nothing tracked."""
+        """`check` with everything named, and nothing tracked. With a seed, so that outcomes stay."""
+        return ("check", "--seed", "0", *self.by_content(policy=policy)[1:])
+
+    def by_content(self, *, policy: Path | None = None) -> tuple[object, ...]:
+        """`check` as a user gives it: the seed comes from model, probe set and policy."""
         chosen = policy or self.policy()
         named = ("--model", self.model, "--policy", chosen, "--probes", self.probes, "--out", self.run)
         return ("check", *named, "--rows", "4", "--no-track")

@@ -132,6 +132,7 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
             "family": "pixel",
             "settings": dataclasses.asdict(policy.resolve_settings("pixel")),
             "confirm": policy.confirm.model_dump(mode="json"),
+            "samplers": SAMPLERS,
         },
     )
 
@@ -139,6 +140,7 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
 SAMPLED = ("plain_sampling", "plain_sampling_on_grid")
 CAPTIONED = ("caption", "caption_on_grid")
 """Each way of confirming with both samplers: the released one and that of the measure."""
+SAMPLERS = {"released": "DDPMPipeline, DDPMScheduler", "grid": "deterministic"}
 ENDS = ("model_unchanged", "clock_unchanged", "model_unchanged_in_confirm", "clock_unchanged_in_confirm")
 CHECKS = (
     SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
@@ -172,7 +174,12 @@ def text_run(policy: Policy = STRICT) -> RunData:
     run = replace(
         data.run,
         probe_set=replace(data.run.probe_set, probes=probes),
-        inputs={"family": family, "settings": settings, "confirm": policy.confirm.model_dump(mode="json")},
+        inputs={
+            "family": family,
+            "settings": settings,
+            "confirm": policy.confirm.model_dump(mode="json"),
+            "samplers": SAMPLERS,
+        },
     )
     tried = tuple(sampled(name, 0, 64, method=way) for way in CAPTIONED for name in SENSITIVE)
     return replace(data, run=run, confirmations=tried)

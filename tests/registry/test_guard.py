@@ -17,7 +17,7 @@ from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.guard_command import run_guarded_server
+from invmm_gate.registry.guard_command import run_guarded_server, variables
 from invmm_gate.registry.guard_settings import settings_from
 from invmm_gate.registry.names import (
     LOG_ENTRY,
@@ -428,6 +428,18 @@ def test_a_pattern_that_a_database_may_take_for_another_protects_both(desk: Desk
     assert settings.protects("birds", "gepruft"), "by which a database may find the alias that was protected"
 
 
+def test_what_else_a_verdict_must_be_reaches_the_server_and_its_demands(desk: Desk) -> None:
+    conditions = Conditions(
+        min_probes=3, probe_set_digest="0" * 64, image_size="512x768", refuse_chosen_seed=True, max_attempts=2
+    )
+    required = {"INVMM_GATE_GUARD_ROOTS": str(desk.key.public), "INVMM_GATE_GUARD_POLICIES": "strict"}
+    demands = settings_from(required | variables(conditions)).demands()
+    assert (demands.min_probes, demands.probe_set_digest) == (3, "0" * 64)
+    assert (demands.image_size, demands.allow_chosen_seed, demands.max_attempts) == ((512, 768), False, 2)
+    nothing = settings_from(required | variables(Conditions())).demands()
+    assert (nothing.image_size, nothing.allow_chosen_seed, nothing.max_attempts) == (None, True, None)
+
+
 def started(desk: Desk, options: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as somebody gives it; it has to end by itself."""
     command = [sys.executable, "-m", "invmm_gate", "registry", "guard", "--policy", "strict"]
@@ -457,6 +469,7 @@ def test_workspaces_that_an_option_switches_off_keep_no_guard_from_starting(desk
     [
         ([], {"conditions": Conditions(revoked=Path("missing.yaml"))}, "missing.yaml"),
         ([], {"conditions": Conditions(probe_set_digest="12")}, "--probe-set-digest"),
+        ([], {"conditions": Conditions(image_size="12x")}, "--image-size"),
         (["--app-name", "basic-auth"], {}, "--app-name"),
         (["--app-name=basic-auth"], {}, "--app-name"),
         ([], {"roots": Path("missing.pub")}, "missing.pub"),

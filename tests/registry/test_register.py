@@ -296,7 +296,9 @@ def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signe
 def heads(log: Path) -> dict[str, Head]:
     """By attestation, the head of an audit log up to its line."""
     lines = log.read_text().splitlines()
-    return {json.loads(line)["attestation"]: head_of(line, number) for number, line in enumerate(lines, start=1)}
+    return {
+        json.loads(line)["attestation"]: head_of(line.encode(), number) for number, line in enumerate(lines, start=1)
+    }
 
 
 def test_a_copy_that_brings_along_the_proof_of_another_version_is_signed_and_logged_as_itself(

@@ -53,6 +53,8 @@ KEPT = {
     "verdict.fingerprint", "verdict.judged_on", "verdict.counts", "verdict.records",
     "verdict.baseline.run_id", "verdict.baseline.fingerprint", "verdict.baseline.model_digest",
     "verdict.baseline.measurements_digest", "verdict.baseline.blessed_by", "verdict.baseline.blessed_on",
+    "verdict.tested.image_size", "verdict.tested.samplers", "verdict.tested.sampler_steps",
+    "verdict.tested.guidance_scales", "verdict.tested.seed",
     "digests",
 }  # fmt: skip
 """The fields that the public edition has as they are. A new field of a record must be put here, or dropped."""
