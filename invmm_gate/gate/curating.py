@@ -125,9 +125,7 @@ def _decide(
         unfit=lambda row: _unfit(options, sources, training.items[row]),
     )
     pool = [*scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
-    controls = draw_controls(
-        pool, sources, wanted=wanted, training=training, embedder=embedder, seed=options.seed, fit=options.fit
-    )
+    controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=embedder, options=options)
     if not (proposals.sensitive or proposals.duplicated or controls.chosen):
         raise ProbeSetError(
             f"nothing to propose: no near-duplicates among {len(scan.items)} images, and no others were asked for",

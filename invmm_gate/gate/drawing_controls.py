@@ -9,7 +9,7 @@ import numpy as np
 
 from invmm_gate.curation.neighbours import Vectors, close_pairs
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.gate.build_options import Wanted
+from invmm_gate.gate.build_options import BuildOptions, Wanted
 from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.left_out import LeftOut
 from invmm_gate.gate.training_scan import Distinct, Later, prepare
@@ -47,18 +47,15 @@ def draw_controls(
     wanted: Wanted,
     training: Distinct,
     embedder: Embedder,
-    seed: int,
-    fit: Fit = "",
+    options: BuildOptions,
 ) -> Controls:
     """Images of the pool, as many as are wanted. Raises ProbeSetError where the pool holds too few.
 
     Refused: an image within the copy threshold of a training image, itself or mirrored, or of another control; and one
     that cannot be a probe, its shape included. A control that the model has seen is worse than none.
     """
-    order = sorted(
-        pool, key=lambda later: (sha256(f"{seed}:{later.name}".encode(errors="surrogateescape")).digest(), later.source)
-    )
-    draw = _Draw(embedder, fit)
+    order = sorted(pool, key=lambda later: _place(later, options.seed))
+    draw = _Draw(embedder, options.fit)
     while order and len(draw.chosen) < wanted.most:
         count = max(wanted.most - len(draw.chosen), _LEAST_AT_ONCE)
         part, order = order[:count], order[count:]
@@ -73,6 +70,11 @@ def draw_controls(
             do="give more images with --controls-from, or ask for fewer with --controls",
         )
     return Controls(chosen=tuple(draw.chosen), refused=tuple(draw.refused), pool=len(pool))
+
+
+def _place(later: Later, seed: int) -> tuple[bytes, int]:
+    """Where an image comes in the draw, by its name and the seed alone."""
+    return sha256(f"{seed}:{later.name}".encode(errors="surrogateescape")).digest(), later.source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,8 +90,7 @@ def add_probes(
             added_on=added_on.isoformat(),
             fit=fit,
         )
-        plan = _plan(folder, images, present=present, template=template, both=both_orientations)
-        _copy_all(folder, plan, present)
+        _copy_all(folder, _plan(folder, images, present=present, template=template, both=both_orientations), present)
         return read_manifest(folder)[len(present) :]
 
 
