@@ -133,6 +133,8 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
             "settings": dataclasses.asdict(policy.resolve_settings("pixel")),
             "confirm": policy.confirm.model_dump(mode="json"),
             "samplers": SAMPLERS,
+            "seed": 7,
+            "image_size": [16, 16],
         },
     )
 
