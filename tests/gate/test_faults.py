@@ -132,7 +132,7 @@ def test_out_of_memory_restarts_the_probes_in_flight_with_half_the_rows_and_says
     assert run["context"]["reduced_rows"] == [8, 4]
     assert run["inputs"]["rows"] == 16, "the run's identity is what was asked for"
     assert len(world.lines()) == 5
-    assert len(world.lines("confirmations.jsonl")) == 3
+    assert len(world.lines("confirmations.jsonl")) == 5
 
 
 def test_out_of_memory_while_sampling_halves_the_rows_too(world, memory_for):
@@ -144,7 +144,7 @@ def test_out_of_memory_while_sampling_halves_the_rows_too(world, memory_for):
     called = world.check("--rows", "16", policy=policy)
     assert called.code == 10
     assert "start again with 8 rows" in called.err
-    assert len(world.lines("confirmations.jsonl")) == 3
+    assert len(world.lines("confirmations.jsonl")) == 5
 
 
 def test_without_room_for_one_probe_the_run_ends_open_with_one_line_and_can_go_on(world, memory_for):
