@@ -6,6 +6,7 @@ python benchmarks/unseen_controls.py --samples 512 --sets 20000
 import argparse
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
+from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.measure.streams import stream
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model
 from invmm_gate.policy.controls import nearest_of_all
@@ -33,10 +36,10 @@ def closest_values(checkpoint: str, samples: int) -> tuple[int, list[float]]:
     model, metric = load_model(inspect_checkpoint(DEMO / "models" / checkpoint)), PixelRmse()
     references = {str(number): (metric.embed(_pixels(number)),) for number in NEVER_SEEN}
     counts = {name: CopyCount() for name in references}
-    generator = torch.Generator().manual_seed(5)
+    sampler, streams = MeasureSampler(model), partial(stream, 5)
     with torch.no_grad():
-        for _ in range(0, samples, ROWS):
-            images = sampled_images(model, Input(), rows=ROWS, size=ROWS, steps=50, generator=generator)
+        for first in range(0, samples, ROWS):
+            images = sampled_images(sampler, Input(), rows=ROWS, first=first, size=ROWS, steps=50, streams=streams)
             count_copies(metric, images, references, counts)
     values = [count.closest for count in counts.values() if count.closest is not None]
     return sum(count.hits for count in counts.values()), values
