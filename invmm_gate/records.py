@@ -363,6 +363,8 @@ class Verdict:
     verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
+    weaknesses: tuple[str, ...] = ()
+    """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
 
     @property
     def exit_code(self) -> int:

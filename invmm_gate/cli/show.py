@@ -95,10 +95,18 @@ def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> 
         console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
     if not verdict.findings:
         console.print("  no findings")
+    if verdict.weaknesses:
+        where = "the report" if folder else "`invmm-gate policy lint`"
+        console.print(f"  the policy is weaker than strict in {_settings(verdict)}; {where} lists them", markup=False)
     if folder:
         console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
         console.print(f"  logged: {printable(published)}", markup=False)
+
+
+def _settings(verdict: Verdict) -> str:
+    count = len(verdict.weaknesses)
+    return f"{count} setting{'s' if count > 1 else ''}"
 
 
 def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
@@ -108,6 +116,7 @@ def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
         "exit_code": verdict.exit_code,
         "reasons": list(verdict.reasons),
         "counts": verdict.counts,
+        "weaknesses": list(verdict.weaknesses),
         "run": str(folder),
         "report": str(folder / "report.html"),
     }

@@ -14,11 +14,14 @@ from invmm_gate.policy.schema import (
     RegressionConfig,
     RuleConfig,
 )
-from invmm_gate.settings import PROFILES, InversionSettings
+from invmm_gate.policy.weaknesses import measure_weaknesses
+from invmm_gate.settings import PROFILES
 
 
 def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:
-    """One sentence for each rule that cannot fire and each setting that weakens the gate; empty if there is none.
+    """One sentence for each rule that cannot fire and each setting that weakens the measure; empty if there is none.
+
+    What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it.
 
     `controls` and `probes` are the counts of a probe set (probes without controls); without them the policy's own
     minimum is assumed.
@@ -89,15 +92,12 @@ def _metric_notes(policy: Policy) -> Iterator[str]:
 
 
 def _settings_notes(policy: Policy) -> Iterator[str]:
-    for family, profile in PROFILES[policy.measure.profile].items():
+    for family in PROFILES[policy.measure.profile]:
         try:
-            settings = policy.resolve_settings(family)
+            policy.resolve_settings(family)
         except ConfigError as error:
             yield f"family {family}: {error}"
-            continue
-        if settings.steps < profile.steps:
-            yield f"family {family}: {settings.steps} steps are fewer than the profile's {profile.steps}"
-        yield from _prompt_notes(family, settings, profile)
+    yield from measure_weaknesses(policy)
 
 
 def _confirm_notes(policy: Policy) -> Iterator[str]:
@@ -112,20 +112,6 @@ def _confirm_notes(policy: Policy) -> Iterator[str]:
         yield "confirm.prompts.gcg: searches for probes that another rule found, and there is none"
     if confirm.prompts is not None and max(confirm.prompts.guidance_scales) < 1:
         yield "confirm.prompts: every guidance scale is below 1, so no prompt is followed in full"
-
-
-def _prompt_notes(family: str, settings: InversionSettings, profile: InversionSettings) -> Iterator[str]:
-    """What makes prompt inversion weaker than the profile's."""
-    if profile.prompt == "none":
-        return
-    if max(settings.guidance_scales) < 1:
-        yield f"family {family}: every guidance scale is below 1, so the prompt hardly counts in a test"
-    if settings.prompt != profile.prompt:
-        yield f"family {family}: prompt is {settings.prompt!r}, the profile's {profile.prompt!r}"
-    if settings.prompt_tokens < profile.prompt_tokens:
-        yield f"family {family}: {settings.prompt_tokens} prompt tokens are fewer than {profile.prompt_tokens}"
-    if settings.temperature > profile.temperature:
-        yield f"family {family}: a temperature above {profile.temperature:g} blurs every prompt"
 
 
 def _coverage_notes(policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:

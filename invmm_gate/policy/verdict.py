@@ -18,6 +18,7 @@ from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
+from invmm_gate.policy.weaknesses import weaknesses
 from invmm_gate.records import (
     CAPTION,
     GCG,
@@ -83,6 +84,7 @@ def judge(
         judged_on=today,
         counts=counts_of(data, findings),
         records=dict(data.digests),
+        weaknesses=weaknesses(policy),
     )
 
 
