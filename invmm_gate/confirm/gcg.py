@@ -175,7 +175,8 @@ class _Hunt:
         return text_of(self.prompts, self.search.string)
 
     def _sample(self, steps: int) -> int:
-        return steps * self.model.forwards(self.plan.guidance_scale)
+        """Network forwards of one sample at every scale."""
+        return sum(steps * self.model.forwards(scale) for scale in self.plan.guidance_scales)
 
     def progress(self, number: int, step: Step) -> Searched:
         return Searched(
@@ -189,22 +190,26 @@ class _Hunt:
         due = number % self.plan.look_every == 0
         if not due and not (is_record and self._copies(1, self.plan.look_steps)):
             return False
-        return self._copies(self.plan.stop_samples, self.plan.sampler_steps) > 0
+        return self._copies(self.plan.stop_samples, self.plan.sampler_steps)
 
-    def _copies(self, samples: int, steps: int) -> int:
-        given = Input(condition=self.prompts.encode([self.prompt]), guidance_scale=self.plan.guidance_scale)
+    def _copies(self, samples: int, steps: int) -> bool:
+        """Whether one of these samples is a copy, at the first scale that shows one."""
+        return any(self._copies_at(scale, samples, steps) for scale in self.plan.guidance_scales)
+
+    def _copies_at(self, scale: float, samples: int, steps: int) -> bool:
+        given = Input(condition=self.prompts.encode([self.prompt]), guidance_scale=scale)
         images = sampled_images(self.model, given, rows=samples, size=samples, steps=steps, generator=self.generator)
-        self.sampling += samples * self._sample(steps)
+        self.sampling += samples * steps * self.model.forwards(scale)
         count = CopyCount()
         count_copies(self.metric, images, {self.target.probe: self.target.references}, {self.target.probe: count})
-        return count.hits
+        return count.hits > 0
 
     def on_fresh_seeds(self) -> Generator[Sampled, None, Confirmed]:
         """Try the prompt again on seeds that had no part in finding it; the record counts all evaluations so far."""
         plan = PromptPlan(
             trials=self.plan.trials,
             sampler_steps=self.plan.sampler_steps,
-            guidance_scales=(self.plan.guidance_scale,),
+            guidance_scales=self.plan.guidance_scales,
             confidence=self.plan.confidence,
             rows=self.plan.rows,
         )
