@@ -39,14 +39,15 @@ def lint(
     from invmm_gate.policy.weaknesses import weaknesses
 
     parsed = load_policy(policy)
-    controls, others = None, None
+    notes: tuple[str, ...] = notes_on(parsed)
     if probes is not None:
+        from invmm_gate.policy.usable import probe_faults
         from invmm_gate.probes.manifest import read_manifest
 
         manifest = read_manifest(probes)
         controls = sum(probe.group == "control" for probe in manifest)
-        others = len(manifest) - controls
-    notes = notes_on(parsed, controls=controls, probes=others)
+        counted = notes_on(parsed, controls=controls, probes=len(manifest) - controls)
+        notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *counted)))
     weaker = [text for text in weaknesses(parsed) if text not in notes]
     for note in (*notes, *(f"weaker than strict: {text}" for text in weaker)):
         typer.echo(f"{policy}: {note}")

@@ -8,6 +8,7 @@ from typing import Final
 
 from invmm_gate.policy.coverage import (
     SELF_CHECK,
+    SETTINGS,
     coverage_findings,
     run_findings,
     self_check_findings,
@@ -17,6 +18,7 @@ from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe,
 from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
+from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.policy.weaknesses import weaknesses
 from invmm_gate.records import (
@@ -56,6 +58,7 @@ def judge(
         *_baseline_findings(baseline),
         *_date_findings(data),
         *run_findings(data.run, policy),
+        *(undecided(SETTINGS, fault) for fault in rule_faults(policy, family=str(data.run.inputs.get("family")))),
         *coverage_findings(data, policy, evidence.measured),
         *_rule_findings(policy, evidence),
     )
