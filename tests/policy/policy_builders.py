@@ -33,6 +33,8 @@ REVIEWER = "b" * 64
 """Id of the key that approved a waiver."""
 
 SENSITIVE = ("p1", "p2", "p3")
+MORE = tuple(f"m{number}" for number in range(1, 6))
+"""Probes that nothing ever happens to: the shipped policies ask for so many."""
 CONTROLS = tuple(f"c{number:02}" for number in range(20))
 
 
@@ -145,23 +147,23 @@ CHECKS = (
 
 
 @functools.cache
-def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunData:
-    """Three probes and the controls: nothing inverted, nothing sampled."""
-    groups = dict(zip(SENSITIVE, ("sensitive", "duplicated", "canary"), strict=True))
-    probes = tuple(probe(name, group=groups[name], category="faces") for name in SENSITIVE) + tuple(
+def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS), more: tuple[str, ...] = MORE) -> RunData:
+    """Three probes, those of `more` and the controls: nothing inverted, nothing sampled."""
+    groups = dict(zip(SENSITIVE, ("sensitive", "duplicated", "canary"), strict=True)) | dict.fromkeys(more, "sensitive")
+    probes = tuple(probe(name, group=group, category="faces") for name, group in groups.items()) + tuple(
         probe(name, group="control") for name in CONTROLS[:controls]
     )
     return RunData(
         run=run_of(probes, policy),
         self_checks=CHECKS,
         measurements=tuple(measured(each) for each in probes),
-        confirmations=tuple(sampled(name) for name in SENSITIVE),
+        confirmations=tuple(sampled(name) for name in groups),
     )
 
 
-def text_run(policy: Policy = STRICT) -> RunData:
+def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunData:
     """The same of a text-to-image model: p1 and p2 have captions; neither these nor the empty prompt bring out any."""
-    data = clean_run(policy)
+    data = clean_run(policy, more=more)
     captions = {"p1": "a cat on a mat", "p2": "a dog in fog"}
     probes = tuple(replace(each, caption=captions.get(each.id, "")) for each in data.run.probe_set.probes)
     family = "stable_diffusion"
@@ -171,7 +173,7 @@ def text_run(policy: Policy = STRICT) -> RunData:
         probe_set=replace(data.run.probe_set, probes=probes),
         inputs={"family": family, "settings": settings, "confirm": policy.confirm.model_dump(mode="json")},
     )
-    tried = tuple(sampled(name, 0, 64, method="caption") for name in SENSITIVE)
+    tried = tuple(sampled(name, 0, 64, method="caption") for name in (*SENSITIVE, *more))
     return replace(data, run=run, confirmations=tried)
 
 

@@ -24,22 +24,18 @@ from invmm_gate.records import (
     SuiteRecord,
     Verdict,
 )
+from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
-    PERMISSIVE,
-    STANDARD,
-    STRICT,
     TODAY,
     broken,
-    clean_run,
     measured,
     policy_with,
     probe,
     sampled,
     stopped,
     target,
-    text_run,
     trial,
     waiver,
     with_confirmation,

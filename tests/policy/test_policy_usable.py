@@ -112,8 +112,8 @@ def test_a_rule_or_a_number_that_does_not_fit_the_probe_set_is_named(
 
 def test_what_is_said_of_the_probe_set_before_measuring_leaves_the_run_open_after_it() -> None:
     data = clean_run()
-    assert not tuple(probe_faults(asked(BELOW, coverage={"min_probes": 3}), data.run.probe_set.probes))
-    assert len(tuple(probe_faults(asked(BELOW, coverage={"min_probes": 4}), data.run.probe_set.probes))) == 1
+    assert not tuple(probe_faults(asked(BELOW, coverage={"min_probes": 8}), data.run.probe_set.probes))
+    assert len(tuple(probe_faults(asked(BELOW, coverage={"min_probes": 9}), data.run.probe_set.probes))) == 1
 
 
 @pytest.mark.parametrize(
