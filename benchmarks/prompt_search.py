@@ -64,7 +64,7 @@ def main() -> None:
     each = dict(zip(KINDS, (options.planted, options.ordinary, options.never_seen), strict=True))
     model = load_model(inspect_checkpoint(MODEL))
     plan = GcgPlan(
-        tokens=14, steps=options.steps, candidates=64, top_k=64, noises=16, first_noises=4, guidance_scale=7.0,
+        tokens=14, steps=options.steps, candidates=64, top_k=64, noises=16, first_noises=4, guidance_scales=(7.0,),
         sampler_steps=25, trials=64, rows=64,
     )  # fmt: skip
     allowed = typeable_ids(model.prompts)

@@ -396,6 +396,8 @@ class Verdict:
     """None where none was given."""
     tested: Scope | None = None
     """None where the run does not say: such a verdict cannot be signed."""
+    weaknesses: tuple[str, ...] = ()
+    """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
 
     @property
     def exit_code(self) -> int:

@@ -30,21 +30,27 @@ def lint(
     *,
     probes: Annotated[Path | None, typer.Option(help="Probe set that the policy will judge.")] = None,
 ) -> int:
-    """Say what in a policy cannot work, for instance a rule that can never fire with the controls at hand."""
+    """Say what in a policy cannot work, and every setting in which it is weaker than `strict`.
+
+    Ends with 2 where a rule cannot work or the measure is weaker; else with 0.
+    """
     from invmm_gate.policy.lint import lint as notes_on
     from invmm_gate.policy.schema import load_policy
+    from invmm_gate.policy.weaknesses import weaknesses
 
     parsed = load_policy(policy)
-    controls, others = None, None
+    notes: tuple[str, ...] = notes_on(parsed)
     if probes is not None:
+        from invmm_gate.policy.usable import probe_faults
         from invmm_gate.probes.manifest import read_manifest
 
         manifest = read_manifest(probes)
         controls = sum(probe.group == "control" for probe in manifest)
-        others = len(manifest) - controls
-    notes = notes_on(parsed, controls=controls, probes=others)
-    for note in notes:
+        counted = notes_on(parsed, controls=controls, probes=len(manifest) - controls)
+        notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *counted)))
+    weaker = [text for text in weaknesses(parsed) if text not in notes]
+    for note in (*notes, *(f"weaker than strict: {text}" for text in weaker)):
         typer.echo(f"{policy}: {note}")
-    if not notes:
+    if not notes and not weaker:
         typer.echo(f"{policy}: no remarks")
     return BAD_INPUT if notes else PASS

@@ -97,10 +97,18 @@ def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> 
         console.print("  no findings")
     if verdict.tested and verdict.tested.seed_chosen:
         console.print(f"  seed {verdict.tested.seed} is not the one that model, probe set and policy give")
+    if verdict.weaknesses:
+        where = "the report" if folder else "`invmm-gate policy lint`"
+        console.print(f"  the policy is weaker than strict in {_settings(verdict)}; {where} lists them", markup=False)
     if folder:
         console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
         console.print(f"  logged: {printable(published)}", markup=False)
+
+
+def _settings(verdict: Verdict) -> str:
+    count = len(verdict.weaknesses)
+    return f"{count} setting{'s' if count > 1 else ''}"
 
 
 def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
@@ -110,6 +118,7 @@ def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
         "exit_code": verdict.exit_code,
         "reasons": list(verdict.reasons),
         "counts": verdict.counts,
+        "weaknesses": list(verdict.weaknesses),
         "run": str(folder),
         "report": str(folder / "report.html"),
     }

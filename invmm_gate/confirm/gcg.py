@@ -180,7 +180,8 @@ class _Hunt:
         return text_of(self.prompts, self.search.string)
 
     def _sample(self, steps: int) -> int:
-        return self.sampler.forwards(steps=steps, guidance_scale=self.plan.guidance_scale)
+        """Network forwards of one sample at every scale."""
+        return sum(self.sampler.forwards(steps=steps, guidance_scale=scale) for scale in self.plan.guidance_scales)
 
     def progress(self, number: int, step: Step) -> Searched:
         return Searched(
@@ -194,10 +195,14 @@ class _Hunt:
         due = number % self.plan.look_every == 0
         if not due and not (is_record and self._copies(1, self.plan.look_steps)):
             return False
-        return self._copies(self.plan.stop_samples, self.plan.sampler_steps) > 0
+        return self._copies(self.plan.stop_samples, self.plan.sampler_steps)
 
-    def _copies(self, samples: int, steps: int) -> int:
-        given = Input(prompt=self.prompt, guidance_scale=self.plan.guidance_scale)
+    def _copies(self, samples: int, steps: int) -> bool:
+        """Whether one of these samples is a copy, at the first scale that shows one."""
+        return any(self._copies_at(scale, samples, steps) for scale in self.plan.guidance_scales)
+
+    def _copies_at(self, scale: float, samples: int, steps: int) -> bool:
+        given = Input(prompt=self.prompt, guidance_scale=scale)
         images = sampled_images(
             self.sampler,
             given,
@@ -207,10 +212,10 @@ class _Hunt:
             steps=steps,
             streams=lambda _: self.generator,  # one stream for all: each look draws anew
         )
-        self.sampling += samples * self._sample(steps)
+        self.sampling += samples * self.sampler.forwards(steps=steps, guidance_scale=scale)
         count = CopyCount()
         count_copies(self.metric, images, {self.target.probe: self.target.references}, {self.target.probe: count})
-        return count.hits
+        return count.hits > 0
 
     def _fresh_streams(self) -> Streams:
         root = int(torch.randint(1 << 62, (1,), generator=self.generator))
@@ -221,7 +226,7 @@ class _Hunt:
         plan = PromptPlan(
             trials=self.plan.trials,
             sampler_steps=self.plan.sampler_steps,
-            guidance_scales=(self.plan.guidance_scale,),
+            guidance_scales=self.plan.guidance_scales,
             confidence=self.plan.confidence,
             rows=self.plan.rows,
         )

@@ -23,8 +23,10 @@ class GcgPlan:
     """Draws after which only `first_noises / noises` of the candidates go on; = `noises` for no halving."""
     merges: int = 8
     """Prompts of a step that join its best changes; 0 = none."""
-    guidance_scale: float = 7.0
-    """Of all samples; the loss is that of the conditional estimate."""
+    guidance_scales: tuple[float, ...] = (1.0, 7.0)
+    """Of the samples: a prompt is tried at each of them in order, up to the first copy. The loss is that of the
+    conditional estimate, as at scale 1: a scale of 7 can hide an image that the prompt itself brings out, and costs two
+    forwards where 1 costs one."""
     sampler_steps: int = 50
     look_steps: int = 10
     """Sampler steps of the first, cheap look at a prompt whose loss is a record."""
@@ -46,6 +48,8 @@ class GcgPlan:
         if counts:
             name, value = next(iter(counts.items()))
             raise ConfigError(f"gcg: {name} is {value}", expected="at least 1")
+        if not self.guidance_scales:
+            raise ConfigError("gcg: guidance_scales is empty", expected="at least one scale")
         if self.first_noises > self.noises:
             raise ConfigError(
                 f"gcg: first_noises is {self.first_noises}", expected=f"at most noises, which is {self.noises}"

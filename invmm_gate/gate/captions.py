@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.errors import ProbeSetError
 from invmm_gate.gate.plans import gcg_plan
-from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import manifest_name
 from invmm_gate.protocols import DiffusionModel, PromptEncoder
 from invmm_gate.records import Probe, ProbeSet
@@ -12,18 +12,7 @@ from invmm_gate.settings import InversionSettings
 
 
 def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
-    """Raises ConfigError where the rule `confirmed` could not be decided for this kind of model, or its search not run.
-
-    ModelError for a guidance scale that the model cannot be given.
-    """
-    key = "plain_sampling" if model.prompts is None else "prompts"
-    confirms = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
-    if confirms and getattr(policy.confirm, key) is None:
-        kind = "without prompts" if model.prompts is None else "with prompts"
-        raise ConfigError(
-            f"policy {policy.name}: rule 'confirmed' needs confirm.{key} for a model {kind}",
-            do="add it as the shipped policies have it, or remove the rule",
-        )
+    """Raises ConfigError for a search that cannot be run, ModelError for a scale that the model cannot take."""
     if model.prompts is not None and policy.confirm.prompts is not None:
         gcg_plan(policy.confirm.prompts, rows=1)
         for scale in policy.confirm.prompts.guidance_scales:

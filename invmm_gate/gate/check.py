@@ -59,7 +59,7 @@ def check(
     watch = clocks.watch()
     beside = finishing.circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
     shared_key()  # a slip in it must not cost hours
-    inputs = _prepared(options)
+    inputs = _prepared(options, baseline=beside.baseline is not None)
     with _opened(inputs, progress) as (session, folder):
         session = _measured(session, folder, progress, watch=watch)
         _confirmed(session, folder, progress, beside=beside, watch=clocks.watch())
@@ -127,11 +127,11 @@ def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Opt
     )
 
 
-def _prepared(options: Options) -> Inputs:
+def _prepared(options: Options, *, baseline: bool | None = None) -> Inputs:
     """The validated inputs. A folder that is in use is refused first, as all the rest takes seconds."""
     if options.out is not None:
         RunFolder(options.out).refuse_if_in_use()
-    return prepare(options)
+    return prepare(options, baseline=baseline)
 
 
 @contextmanager

@@ -1,14 +1,18 @@
 """What a run is asked to do, checked before torch is imported."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.errors import ConfigError, ProbeSetError
 from invmm_gate.models.fit import image_size
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.pipelines import FAMILIES
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.policy.scope import content_seed
+from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.records import ModelManifest, ProbeSet, Weights
 from invmm_gate.runs.installed import require_environment
 
@@ -57,23 +61,43 @@ class Inputs:
         return content_seed(model=self.model.digest, probe_set=self.probe_set.digest, policy=self.policy.digest)
 
 
-def prepare(options: Options) -> Inputs:
-    """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError."""
+def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
+    """Read the policy, inspect the checkpoint and validate the probe set, cheapest first. Raises GateError.
+
+    `baseline` says whether one was named; None where that is asked later. A policy whose rules cannot be decided on
+    this probe set and model is refused before an image is opened.
+    """
     require_environment(options.environment)
     policy = load_policy(options.policy)
+    probes = read_manifest(options.probes)
+    _refuse_other_set(options.probes, probe_set_digest(probes), policy)
+    _refuse(policy, (*rule_faults(policy), *probe_faults(policy, probes)))
+    _refuse(policy, baseline_faults(policy) if baseline is False else ())
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    _, layout = layout_of(model)
-    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=image_size(layout))
-    _refuse_other_set(probe_set, policy)
+    family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
+    size = image_size(layout)
+    _refuse(policy, rule_faults(policy, family=family))
+    _refuse(policy, model_faults(policy, family=family, image_size=size))
+    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
 
 
-def _refuse_other_set(probe_set: ProbeSet, policy: Policy) -> None:
-    if policy.coverage.probe_set not in (None, probe_set.digest):
+def _refuse(policy: Policy, faults: Iterable[str]) -> None:
+    """Raise ConfigError with the first fault."""
+    for fault in faults:
+        raise ConfigError(
+            f"policy {policy.name}: {fault}",
+            expected="a policy whose every rule can be decided on this probe set and model",
+            do="run `invmm-gate policy lint POLICY --probes DIR` for the list",
+        )
+
+
+def _refuse_other_set(folder: Path, digest: str, policy: Policy) -> None:
+    if policy.coverage.probe_set not in (None, digest):
         raise ProbeSetError(
-            f"{probe_set.folder} has the digest {probe_set.digest}",
+            f"{folder} has the digest {digest}",
             expected=f"{policy.coverage.probe_set}, the probe set that policy {policy.name} names",
             do="give that set, or have the policy's coverage.probe_set changed by who answers for it",
         )

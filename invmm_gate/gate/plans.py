@@ -26,7 +26,7 @@ def gcg_plan(plan: PromptConfirmation, *, rows: int) -> GcgPlan | None:
     return GcgPlan(
         **given,
         first_noises=min(GcgPlan().first_noises, plan.gcg.noises),
-        guidance_scale=max(plan.guidance_scales),
+        guidance_scales=plan.guidance_scales,
         sampler_steps=plan.sampler_steps,
         trials=plan.trials,
         confidence=plan.confidence,

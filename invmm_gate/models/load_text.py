@@ -1,13 +1,14 @@
 """Text-to-image checkpoints: which tower reads what, and the model around them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from torch import nn
 
 from invmm_gate.models.conditional_configs import SD3Config
 from invmm_gate.models.configs import KLConfig
 from invmm_gate.models.fit import denoiser_of, downscaling, image_size
+from invmm_gate.models.pipelines import TEXT_FAMILIES
 from invmm_gate.models.prompt_encoders import (
     Prompts,
     latent_diffusion_prompts,
@@ -17,13 +18,6 @@ from invmm_gate.models.prompt_encoders import (
 )
 from invmm_gate.models.source import Source
 from invmm_gate.models.text_to_image import TextToImageModel
-
-_FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] = {
-    "LDMTextToImagePipeline": "stable_diffusion",
-    "StableDiffusionPipeline": "stable_diffusion",
-    "StableDiffusionXLPipeline": "stable_diffusion",
-    "StableDiffusion3Pipeline": "stable_diffusion_3",
-}
 
 
 def load_text_to_image(source: Source) -> TextToImageModel:
@@ -38,7 +32,7 @@ def load_text_to_image(source: Source) -> TextToImageModel:
         network=networks[layout.denoiser],
         autoencoder=networks[coder],
         prompts=_PROMPTS[layout.pipeline](source, networks),
-        family=_FAMILIES[layout.pipeline],
+        family=TEXT_FAMILIES[layout.pipeline],
         scaling_factor=autoencoder.scaling_factor,
         shift_factor=autoencoder.shift_factor or 0.0,
         schedule=source.schedule,

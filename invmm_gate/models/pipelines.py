@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from invmm_gate.errors import ModelError
 from invmm_gate.models import configs
 from invmm_gate.models.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
+from invmm_gate.settings import Family
 
 CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZERS: Final = ("T5TokenizerFast", "T5Tokenizer")
@@ -114,6 +115,23 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
 }
+
+
+TEXT_FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] = {
+    "LDMTextToImagePipeline": "stable_diffusion",
+    "StableDiffusionPipeline": "stable_diffusion",
+    "StableDiffusionXLPipeline": "stable_diffusion",
+    "StableDiffusion3Pipeline": "stable_diffusion_3",
+}
+"""Pipeline -> family, of those that take prompts."""
+FAMILIES: Final[dict[str, Family]] = {
+    "DDPMPipeline": "pixel",
+    "DDIMPipeline": "pixel",
+    "UNet2DModel": "pixel",
+    "LDMPipeline": "latent",
+    **TEXT_FAMILIES,
+}
+"""Pipeline, or the bare network's class, -> family: known before anything is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,64 +3,50 @@
 from collections.abc import Iterator
 
 from invmm_gate.errors import ConfigError
-from invmm_gate.intervals import clopper_pearson
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.numbers import GUARD_BAND
 from invmm_gate.policy.schema import (
     BelowControlsConfig,
     ConfirmedConfig,
-    InvmmBelowConfig,
     Policy,
     RegressionConfig,
     RuleConfig,
 )
-from invmm_gate.settings import PROFILES, InversionSettings
+from invmm_gate.policy.usable import cannot_fire, rule_faults
+from invmm_gate.policy.weaknesses import measure_weaknesses
+from invmm_gate.settings import PROFILES
 
 
 def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:
-    """One sentence for each rule that cannot fire and each setting that weakens the gate; empty if there is none.
+    """One sentence for each rule that cannot fire and each setting that weakens the measure; empty if there is none.
+
+    What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it.
 
     `controls` and `probes` are the counts of a probe set (probes without controls); without them the policy's own
-    minimum is assumed.
+    minimum is assumed. What the policy cannot do on that very set, `probe_faults` says.
     """
     return (
+        *rule_faults(policy),
         *(text for rule in policy.rules for text in _rule_notes(rule, policy, controls, probes)),
         *_metric_notes(policy),
         *_settings_notes(policy),
-        *_coverage_notes(policy, controls, probes),
+        *_confirm_notes(policy),
     )
 
 
 def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
-    if isinstance(rule, InvmmBelowConfig) and rule.threshold <= 0:
-        yield "invmm_below: a threshold of 0 blocks only a score of exactly 0"
-    elif isinstance(rule, ConfirmedConfig):
-        yield from _rate_notes(rule, policy)
-    elif isinstance(rule, BelowControlsConfig):
+    if isinstance(rule, BelowControlsConfig):
         yield from _control_notes(rule, policy, controls, probes)
     elif isinstance(rule, RegressionConfig) and rule.margin <= GUARD_BAND:
         yield f"regression: a margin of {rule.margin:g} lies within the measure's tolerance; unchanged scores may block"
-
-
-def _rate_notes(rule: ConfirmedConfig, policy: Policy) -> Iterator[str]:
-    plan = policy.confirm.plain_sampling
-    if plan is not None:
-        best = clopper_pearson(plan.trials, plan.trials, confidence=plan.confidence).low
-        if best <= rule.rate_limit:
-            yield (
-                f"confirmed: plain sampling cannot fire: {plan.trials} hits of {plan.trials} have a lower bound of "
-                f"{best:.4g}, not above the rate limit {rule.rate_limit:g}"
-            )
 
 
 def _control_notes(
     rule: BelowControlsConfig, policy: Policy, controls: int | None, probes: int | None
 ) -> Iterator[str]:
     least = policy.coverage.min_controls
-    if controls is not None and fewest_outliers(1, controls, rule.fdr) is None:
-        yield _cannot_fire(rule, controls, "in the probe set")
     if fewest_outliers(1, least, rule.fdr) is None:
-        yield _cannot_fire(rule, least, "in coverage.min_controls")
+        yield cannot_fire(rule, least, "in coverage.min_controls")
     count = least if controls is None else controls
     fewest = None if probes is None else fewest_outliers(probes, count, rule.fdr)
     if fewest is not None and fewest > 1:
@@ -68,13 +54,6 @@ def _control_notes(
             f"below_controls: with {count} controls and {probes} probes it fires only if at least {fewest} probes "
             "look more memorized than every control; add controls to see fewer"
         )
-
-
-def _cannot_fire(rule: BelowControlsConfig, controls: int, where: str) -> str:
-    return (
-        f"below_controls: cannot fire with {controls} controls ({where}): the smallest p-value is 1/{controls + 1}, "
-        f"above the FDR {rule.fdr:g}"
-    )
 
 
 def _metric_notes(policy: Policy) -> Iterator[str]:
@@ -89,15 +68,12 @@ def _metric_notes(policy: Policy) -> Iterator[str]:
 
 
 def _settings_notes(policy: Policy) -> Iterator[str]:
-    for family, profile in PROFILES[policy.measure.profile].items():
+    for family in PROFILES[policy.measure.profile]:
         try:
-            settings = policy.resolve_settings(family)
+            policy.resolve_settings(family)
         except ConfigError as error:
             yield f"family {family}: {error}"
-            continue
-        if settings.steps < profile.steps:
-            yield f"family {family}: {settings.steps} steps are fewer than the profile's {profile.steps}"
-        yield from _prompt_notes(family, settings, profile)
+    yield from measure_weaknesses(policy)
 
 
 def _confirm_notes(policy: Policy) -> Iterator[str]:
@@ -105,34 +81,7 @@ def _confirm_notes(policy: Policy) -> Iterator[str]:
     if (confirm.plain_sampling or confirm.prompts) and not judged:
         yield "confirm: probes are confirmed, but no rule 'confirmed' judges the outcome"
     finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
-    for name, choice in (("plain_sampling", confirm.plain_sampling), ("prompts", confirm.prompts)):
-        if choice is not None and choice.probes == "flagged" and not finders:
-            yield f"confirm.{name}: probes is 'flagged', and no other rule ever flags one: nothing is confirmed"
     if confirm.prompts is not None and confirm.prompts.gcg is not None and not finders:
         yield "confirm.prompts.gcg: searches for probes that another rule found, and there is none"
     if confirm.prompts is not None and max(confirm.prompts.guidance_scales) < 1:
         yield "confirm.prompts: every guidance scale is below 1, so no prompt is followed in full"
-
-
-def _prompt_notes(family: str, settings: InversionSettings, profile: InversionSettings) -> Iterator[str]:
-    """What makes prompt inversion weaker than the profile's."""
-    if profile.prompt == "none":
-        return
-    if max(settings.guidance_scales) < 1:
-        yield f"family {family}: every guidance scale is below 1, so the prompt hardly counts in a test"
-    if settings.prompt != profile.prompt:
-        yield f"family {family}: prompt is {settings.prompt!r}, the profile's {profile.prompt!r}"
-    if settings.prompt_tokens < profile.prompt_tokens:
-        yield f"family {family}: {settings.prompt_tokens} prompt tokens are fewer than {profile.prompt_tokens}"
-    if settings.temperature > profile.temperature:
-        yield f"family {family}: a temperature above {profile.temperature:g} blurs every prompt"
-
-
-def _coverage_notes(policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
-    yield from _confirm_notes(policy)
-    for kind, count, least in (
-        ("controls", controls, policy.coverage.min_controls),
-        ("probes", probes, policy.coverage.min_probes),
-    ):
-        if count is not None and count < least:
-            yield f"coverage: the probe set has {count} {kind}, the policy asks for at least {least}"

@@ -76,7 +76,8 @@ class PromptConfirmation(StrictModel):
     trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
     sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
     confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (7.0,)
+    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 7.0)
+    """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
     probes: Literal["all", "flagged"] = "all"
     """Whose captions are tried: `all` that are no controls, or those that another rule found."""
     gcg: GcgSearch | None = None

@@ -9,6 +9,7 @@ from typing import Final
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
     SELF_CHECK,
+    SETTINGS,
     coverage_findings,
     run_findings,
     self_check_findings,
@@ -19,7 +20,9 @@ from invmm_gate.policy.rules import rule_for
 from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy, PromptConfirmation
 from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
+from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
+from invmm_gate.policy.weaknesses import weaknesses
 from invmm_gate.records import (
     CAPTION,
     CAPTION_ON_GRID,
@@ -59,6 +62,7 @@ def judge(
         *_baseline_findings(baseline),
         *_date_findings(data),
         *run_findings(data.run, policy),
+        *(undecided(SETTINGS, fault) for fault in rule_faults(policy, family=str(data.run.inputs.get("family")))),
         *coverage_findings(data, policy, evidence.measured),
         *control_findings(policy, evidence, data.run.metric),
         *_rule_findings(policy, evidence),
@@ -89,6 +93,7 @@ def judge(
         counts=counts_of(data, findings),
         records=dict(data.digests),
         tested=scope_of(data, policy.digest),
+        weaknesses=weaknesses(policy),
     )
 
 

@@ -88,7 +88,7 @@ def create_version(
 ) -> VersionRecord:
     """A version that waits for its verdict. Bad input, which is looked for first, creates nothing. Raises GateError."""
     choices.check(candidate_name(name, choices.release_name))
-    model = prepare(choices.options(checkpoint)).model
+    model = prepare(choices.options(checkpoint), baseline=choices.baseline is not None).model
     registry.require_answer()
     root = checkpoint if checkpoint.is_dir() else checkpoint.parent
     progress.note(f"sending {len(model.files)} files to {registry.shown}")
@@ -115,7 +115,7 @@ def gate_version(
         _scratch(choices) as aside,
         _files_of(registry, record, choices) as checkpoint,
     ):
-        inputs = prepare(choices.options(checkpoint))
+        inputs = prepare(choices.options(checkpoint), baseline=choices.baseline is not None)
         begun = Registered(
             name=name,
             version=version,

@@ -193,6 +193,8 @@ def _said(data: RunData, clean: Cleaner) -> Iterator[str]:
     yield ": ".join(BANNERS[data.verdict.decision if data.verdict else "not_judged"])
     for reason in data.verdict.reasons if data.verdict else ():
         yield texts.visible(texts.shortened(clean(reason), _MESSAGE))
+    for text in data.verdict.weaknesses if data.verdict else ():
+        yield texts.visible(texts.shortened(f"the policy is weaker than strict: {text}", _MESSAGE))
 
 
 def _listed(lines: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ def _summary(data: RunData, rows: int) -> str:
         _data_checks(data),
         _findings(data, clean, rows),
         _probes(data, rows),
+        _weaknesses(data, rows),
         _identity(data),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -114,6 +115,15 @@ def _probe(item: Measurement, found: Confirmation | None) -> str:
     confirmation = f"{found.status}, {texts.hits(found.hits, found.trials)}" if found else "–"
     score = texts.measured_score(item)
     return f"| {_code(item.probe)} | {item.group} | {OUTCOMES[item.outcome]} | {score} | {confirmation} |"
+
+
+def _weaknesses(data: RunData, rows: int) -> str:
+    """Where the policy is weaker than the shipped `strict`."""
+    found = data.verdict.weaknesses if data.verdict else ()
+    if not found:
+        return ""
+    head = [f"### Where the policy is weaker than strict: {texts.count(len(found))}", ""]
+    return "\n".join(head + [f"- {inert(text)}" for text in found[:rows]] + _more(len(found) - rows, "setting"))
 
 
 def _identity(data: RunData) -> str:

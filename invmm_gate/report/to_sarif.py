@@ -162,6 +162,8 @@ def _notifications(data: RunData, clean: Cleaner, decision: str, left_out: int) 
         word, headline = BANNERS[decision]
         yield _notification("error", f"{word}: {headline}")
         yield from (_notification("error", clean(reason)) for reason in (data.verdict.reasons if data.verdict else ()))
+    for text in data.verdict.weaknesses if data.verdict else ():
+        yield _notification("note", f"the policy is weaker than strict: {text}")
     if left_out > 0:
         yield _notification("warning", f"{left_out} more findings are left out here; all are in verdict.json")
 

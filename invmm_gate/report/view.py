@@ -61,6 +61,8 @@ class ReportView:
     headline: str
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
+    weaknesses: tuple[str, ...]
+    """Where the policy is weaker than the shipped `strict`."""
     facts: tuple[tuple[str, str], ...]
     """(label, figure) of the row beneath the banner."""
     findings: tuple[Finding, ...]
@@ -115,6 +117,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         headline=BANNERS[decision][1],
         reasons=tuple(map(clean, data.verdict.reasons)) if data.verdict else (),
         warnings=warnings(data),
+        weaknesses=data.verdict.weaknesses if data.verdict else (),
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from invmm_gate.runs.fingerprint import fingerprint
 from tests.gate.world import (
     LENIENT,
     POLICY,
+    ROOT,
     World,
     add_picture,
     call,
@@ -29,6 +31,7 @@ from tests.gate.world import (
     torchscript,
 )
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SSCD = [{"name": "sscd_disc_large", "threshold": 0.5}]
 
@@ -236,7 +239,7 @@ CASES: dict[str, Case] = {
     "probe outside the folder": Case(
         manifest_text(lambda text: text.replace("images/p2.png", "../p2.png")), ("manifest.csv:3", "../p2.png")
     ),
-    "no controls while a rule needs them": Case(without_controls, ("manifest.csv", "control")),
+    "no controls while a rule needs them": Case(without_controls, ("below_controls", "0 controls")),
     "probes smaller than the model": Case(
         small_probe, ("manifest.csv:7", "small.png", "12 x 12 pixels", "at least 16 x 16")
     ),
@@ -425,6 +428,40 @@ def test_a_baseline_with_a_regression_is_blocked_and_without_one_the_question_st
     called = call("judge", finished.run, "--policy", policy, "--baseline", baseline)
     assert called.code == 10
     assert "and it was not inverted before" in called.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rules": [{"rule": "invmm_below", "threshold": 0.5, "groups": ["canary"]}]}, "invmm_below looks at no probe"),
+        ({"rules": [{"rule": "invmm_below", "threshold": 0}]}, "a threshold of 0 blocks only a score of exactly 0"),
+        ({"rules": [{"rule": "regression", "margin": 0.1}]}, "rule 'regression' needs --baseline"),
+        ({"confirm": {"prompts": {}}}, "needs confirm.plain_sampling for a model without prompts"),
+        ({"metric": [{"name": "pixel_rmse", "threshold": 0.1, "up_to": 8}]}, "no metric for images of 16 x 16 pixels"),
+        (
+            {"coverage": {"min_probes": 4, "min_controls": 2}},
+            "the probe set has 3 probes, the policy asks for at least",
+        ),
+        ({"coverage": {"min_controls": 3}}, "the probe set has 2 controls, the policy asks for at least 3"),
+        ({"coverage": {"min_controls": 2, "probe_set": "a" * 64}}, "the probe set that policy small names"),
+    ],
+)
+def test_a_policy_whose_rules_cannot_be_decided_is_refused_before_torch_is_imported(world, changes, words):
+    policy = world.policy(policy_with(**changes), "undecidable")
+    arguments = [str(argument) for argument in world.arguments(policy=policy)]
+    program = f"""
+import sys
+from invmm_gate.cli import run
+code = run({arguments!r})
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert not world.run.exists()
 
 
 def test_the_table_is_of_policies_that_work(world):

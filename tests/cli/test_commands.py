@@ -115,7 +115,19 @@ def test_a_shipped_policy_is_shown_as_a_policy_file_with_the_same_digest(name, t
     assert yaml.safe_load(text)["name"] == name
     (tmp_path / "copy.yaml").write_text(text)
     assert call("policy", "show", tmp_path / "copy.yaml").out.partition("\n")[0] == digest
-    assert call("policy", "lint", name).code == 0
+    linted = call("policy", "lint", name)
+    assert linted.code == 0
+    assert ("weaker than strict: " in linted.out) == (name != "strict")
+
+
+def test_lint_says_each_weaker_setting_once_and_a_weaker_measure_is_no_success(world):
+    weaker = {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "all"}
+    called = call("policy", "lint", world.policy(policy_with(confirm={"plain_sampling": weaker}), "weak"))
+    assert called.code == 2, "fewer steps than strict's"
+    lines = called.out.splitlines()
+    assert len(lines) == len(set(lines))
+    for key in ("measure.settings.steps", "confirm.plain_sampling.trials", "coverage.min_controls"):
+        assert any(f": {key} is " in line and ", in strict " in line for line in lines), key
 
 
 def test_lint_says_which_rule_can_never_fire_with_the_controls_at_hand(world):

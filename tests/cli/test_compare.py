@@ -44,7 +44,7 @@ def test_a_comparison_is_no_gate_and_ends_with_0(runs: Path) -> None:
     called = call("compare", runs / "good", runs / "bad")
     assert (called.code, called.err) == (0, "")
     assert "findings: 1 new" in called.out
-    assert "probes: 1 worse, 22 unchanged" in called.out
+    assert "probes: 1 worse, 27 unchanged" in called.out
     assert re.search(r"NEW +invmm_below +p1 +none +block 0\.0200 \(limit 0\.0500\)", called.out)
     assert re.search(
         r"WORSE +p1 +sensitive +not inverted +0\.0200 +test samples 0 of 8 \(.*\) → 8 of 8 \(.*\), separate", called.out

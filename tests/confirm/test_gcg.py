@@ -24,7 +24,7 @@ from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMix
 
 METRIC = PixelRmse(0.1)
 PLAN = GcgPlan(
-    tokens=6, steps=30, candidates=64, top_k=32, guidance_scale=3.0, sampler_steps=10, look_steps=5, look_every=5
+    tokens=6, steps=30, candidates=64, top_k=32, guidance_scales=(3.0,), sampler_steps=10, look_steps=5, look_every=5
 )
 SHORT = replace(PLAN, steps=3, candidates=16, trials=8)
 
@@ -107,6 +107,24 @@ def test_the_evaluations_are_the_networks_own(text_model: TextMixture, known_ima
     plan = replace(SHORT, rows=1)  # no row is padding
     record = hunted(text_model, known_images, 32, typeable, plan=plan)[0].confirmation
     assert record.evaluations == text_model.forward_rows + text_model.backward_rows
+
+
+def test_the_evaluations_are_the_networks_own_at_several_scales_too(
+    text_model: TextMixture, known_images: Tensor, typeable: Tensor
+) -> None:
+    plan = replace(SHORT, rows=1, look_every=1, guidance_scales=(1.0, 3.0))
+    record = hunted(text_model, known_images, 32, typeable, plan=plan)[0].confirmation
+    assert record.evaluations == text_model.forward_rows + text_model.backward_rows
+
+
+@pytest.mark.parametrize("scales", [(1.0, 3.0), (3.0, 1.0), (0.01, 3.0)])
+def test_a_prompt_is_tried_at_every_scale_of_the_plan_up_to_the_first_that_shows_a_copy(
+    text_model: TextMixture, known_images: Tensor, typeable: Tensor, scales: tuple[float, ...]
+) -> None:
+    plan = replace(SHORT, steps=1, look_every=1, guidance_scales=scales)
+    record = hunted(text_model, known_images, 0, typeable, plan=plan, start=CAPTION)[0].confirmation
+    assert record.status == "confirmed"
+    assert record.guidance_scale == next(scale for scale in scales if scale >= 1), "0.01 hardly follows a prompt"
 
 
 def test_no_step_begins_that_could_go_beyond_the_budget(
@@ -293,10 +311,11 @@ def test_a_gradient_that_is_nan_is_an_error_of_the_probe(
     [
         ({"tokens": 0}, "gcg: tokens is 0; expected at least 1"),
         ({"trials": 0}, "gcg: trials is 0"),
+        ({"guidance_scales": ()}, "guidance_scales is empty; expected at least one"),
         ({"first_noises": 32}, "first_noises is 32; expected at most noises, which is 16"),
     ],
 )
-def test_a_plan_that_makes_no_search_is_refused(wrong: dict[str, int], message: str) -> None:
+def test_a_plan_that_makes_no_search_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(PLAN, **wrong)
 

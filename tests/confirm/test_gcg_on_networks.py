@@ -20,7 +20,7 @@ from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build
 
 PLAN = GcgPlan(
-    tokens=5, steps=3, candidates=8, top_k=16, noises=4, first_noises=2, merges=2, guidance_scale=3.0,
+    tokens=5, steps=3, candidates=8, top_k=16, noises=4, first_noises=2, merges=2, guidance_scales=(3.0,),
     sampler_steps=3, look_steps=2, look_every=2, stop_samples=2, trials=4, rows=8,
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
 
 
 def drawn(model: TextToImageModel, prompt: str) -> Tensor:
-    given = Input(prompt=prompt, guidance_scale=PLAN.guidance_scale)
+    given = Input(prompt=prompt, guidance_scale=3.0)
     steps, streams = PLAN.sampler_steps, partial(stream, 1)
     return sampled_images(MeasureSampler(model), given, rows=4, first=0, size=4, steps=steps, streams=streams)
 

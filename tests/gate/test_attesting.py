@@ -300,12 +300,12 @@ def test_what_a_deployer_demands_beyond_that_is_held_against_it(desk: Desk, tiny
     run = desk.run(tiny)
     attestation = desk.sign(run)
     probes = run.run().probe_set.digest
-    assert desk.verify(tiny, attestation, probe_set_digest=probes, min_probes=3, max_age=DAY, min_sequence=1)
+    assert desk.verify(tiny, attestation, probe_set_digest=probes, min_probes=8, max_age=DAY, min_sequence=1)
     for size in ("16", "16x16"):
         assert desk.verify(tiny, attestation, image_size=size, allow_chosen_seed=False)
     demands: dict[str, dict[str, Any]] = {
         "probe-set digest": {"probe_set_digest": "0" * 64},
-        "probe count": {"min_probes": 4},
+        "probe count": {"min_probes": 9},
         "image size": {"image_size": "16x32"},
         "attempt": {"max_attempts": 100},
         "issuedAt": {"max_age": DAY - datetime.timedelta(seconds=1)},

@@ -2,14 +2,25 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
+from invmm_gate.confirm.gcg import PromptTarget, find_prompt
+from invmm_gate.confirm.gcg_plan import GcgPlan
+from invmm_gate.confirm.plain_sampling import Confirmed
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.load import load_model
+from invmm_gate.policy.schema import PromptConfirmation, load_policy
+from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.probes.curate import add_probes, init_probe_set
-from tests.gate.world import ROOT, Called, World, policy_with
+from invmm_gate.similarity.pixel import PixelRmse
+from tests.gate.world import ROOT, Called, World, call, policy_with
 
 EXAMPLE = ROOT / "examples" / "text_to_image"
 MODEL = EXAMPLE / "model"
@@ -23,8 +34,9 @@ POLICY = policy_with(
         "sampler_steps": 10,
         "guidance_scales": [1.0],
     },
-    confirm={"prompts": {"trials": 8, "sampler_steps": 10, "guidance_scales": [1.0]}},
+    confirm={"prompts": {"trials": 8, "sampler_steps": 10}},
 )
+SHIPPED = {name: load_policy(name).confirm.prompts for name in shipped_policies()}
 
 
 def load(name: str) -> ModuleType:
@@ -81,6 +93,44 @@ def test_a_model_that_its_own_captions_make_reproduce_an_image_is_blocked(checke
     assert (found["planted"]["status"], found["planted"]["method"]) == ("confirmed", "caption")
     assert found["ordinary"]["status"] == "refuted"
     assert any(finding["probe"] == "planted" for finding in world.verdict()["findings"])
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_caption_that_guidance_hides_is_found_at_the_scales_of_every_shipped_policy(
+    checked: tuple[World, Called], name: str
+) -> None:
+    """At 7 its caption brings the planted image out 0 times in 16, at 1 16 times."""
+    scales = SHIPPED[name].guidance_scales
+    assert {1.0, 7.0} <= set(scales)
+    assert scales == PromptConfirmation().guidance_scales, "what the check above tried"
+    assert confirmations(checked[0])["planted"]["guidance_scale"] == 1.0
+
+
+def test_at_guidance_7_alone_nothing_is_found(checked: tuple[World, Called], tmp_path: Path) -> None:
+    hidden = World(tmp_path, MODEL)
+    shutil.copytree(checked[0].run, hidden.run)
+    prompts = POLICY["confirm"]["prompts"] | {"guidance_scales": [7.0]}
+    policy = hidden.policy(POLICY | {"confirm": {"prompts": prompts}})
+    assert call("confirm", hidden.run, "--policy", policy, "--replace").code == 0
+    assert confirmations(hidden)["planted"]["status"] == "refuted"
+
+
+@pytest.mark.parametrize(("scales", "status"), [(GcgPlan().guidance_scales, "confirmed"), ((7.0,), "refuted")])
+def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], status: str) -> None:
+    example = load("probe_set")
+    number = example.PLANTED_WITH_CAPTION[0]
+    model = load_model(inspect_checkpoint(MODEL))
+    pixels = torch.from_numpy(np.asarray(example.draw(number).convert("RGB")).copy())
+    image, metric = pixels.permute(2, 0, 1).float() / 127.5 - 1, PixelRmse(0.1)
+    plan = GcgPlan(
+        tokens=16, steps=1, candidates=2, top_k=4, noises=2, first_noises=2, merges=0, guidance_scales=scales,
+        sampler_steps=10, look_steps=5, look_every=1, stop_samples=2, trials=4, rows=4,
+    )  # fmt: skip
+    target = PromptTarget(probe="planted", image=image, references=(metric.embed(image[None]),))
+    generator = torch.Generator().manual_seed(0)
+    events = find_prompt(model, metric, target, plan, generator=generator, start=example.probe_caption(number))
+    (found,) = [event.confirmation for event in events if isinstance(event, Confirmed)]
+    assert (found.status, found.guidance_scale) == (status, scales[0])
 
 
 def test_the_revealed_report_shows_the_prompt_and_the_default_one_does_not(checked: tuple[World, Called]) -> None:

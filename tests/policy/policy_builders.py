@@ -33,6 +33,8 @@ REVIEWER = "339e2ff917630507b6a423b5ce084e285d1fa65d93b3e27a6195d3bbebc9ae23"
 """Id of the key that approved a waiver: that of tests/gate/given_waivers.py."""
 
 SENSITIVE = ("p1", "p2", "p3")
+MORE = tuple(f"m{number}" for number in range(1, 6))
+"""Probes that nothing ever happens to: the shipped policies ask for so many."""
 CONTROLS = tuple(f"c{number:02}" for number in range(20))
 
 
@@ -152,10 +154,10 @@ CHECKS = (
 
 
 @functools.cache
-def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunData:
-    """Three probes and the controls: nothing inverted, nothing sampled."""
-    groups = dict(zip(SENSITIVE, ("sensitive", "duplicated", "canary"), strict=True))
-    probes = tuple(probe(name, group=groups[name], category="faces") for name in SENSITIVE) + tuple(
+def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS), more: tuple[str, ...] = MORE) -> RunData:
+    """Three probes, those of `more` and the controls: nothing inverted, nothing sampled."""
+    groups = dict(zip(SENSITIVE, ("sensitive", "duplicated", "canary"), strict=True)) | dict.fromkeys(more, "sensitive")
+    probes = tuple(probe(name, group=group, category="faces") for name, group in groups.items()) + tuple(
         probe(name, group="control") for name in CONTROLS[:controls]
     )
     return RunData(
@@ -166,9 +168,9 @@ def clean_run(policy: Policy = STRICT, *, controls: int = len(CONTROLS)) -> RunD
     )
 
 
-def text_run(policy: Policy = STRICT) -> RunData:
+def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunData:
     """The same of a text-to-image model: p1 and p2 have captions; neither these nor the empty prompt bring out any."""
-    data = clean_run(policy)
+    data = clean_run(policy, more=more)
     captions = {"p1": "a cat on a mat", "p2": "a dog in fog"}
     probes = tuple(replace(each, caption=captions.get(each.id, "")) for each in data.run.probe_set.probes)
     family = "stable_diffusion"
@@ -183,7 +185,7 @@ def text_run(policy: Policy = STRICT) -> RunData:
             "samplers": SAMPLERS,
         },
     )
-    tried = tuple(sampled(name, 0, 64, method=way) for way in CAPTIONED for name in SENSITIVE)
+    tried = tuple(sampled(name, 0, 64, method=way) for way in CAPTIONED for name in (*SENSITIVE, *more))
     return replace(data, run=run, confirmations=tried)
 
 

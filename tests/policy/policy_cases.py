@@ -23,23 +23,19 @@ from invmm_gate.records import (
     SuiteRecord,
     Verdict,
 )
+from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
-    PERMISSIVE,
     SAMPLED,
-    STANDARD,
-    STRICT,
     TODAY,
     broken,
-    clean_run,
     measured,
     policy_with,
     probe,
     sampled,
     stopped,
     target,
-    text_run,
     trial,
     waiver,
     with_confirmation,
@@ -192,8 +188,17 @@ def score_at_or_below_the_threshold_blocks(gate: SimpleNamespace) -> None:
 
 
 @case
+def rules_that_could_find_nothing_leave_the_run_open(gate: SimpleNamespace) -> None:
+    expect(judged(gate, clean_run(), only(BELOW | {"threshold": 0})), "inconclusive", ("settings", None))
+    sampling = {"trials": 512, "probes": "flagged"}
+    flagged = only(CONFIRMED, confirm={"plain_sampling": sampling})
+    expect(judged(gate, clean_run(), flagged), "inconclusive", ("settings", None))
+    expect(judged(gate, clean_run(), only(BELOW, CONFIRMED, confirm={"plain_sampling": sampling})), "pass")
+
+
+@case
 def thresholds_and_their_guard_bands_are_included(gate: SimpleNamespace) -> None:
-    for score, threshold in ((0.0, 0.0), (0.05 * (1 + 1e-4), 0.05)):
+    for score, threshold in ((1e-6, 1e-6), (0.05 * (1 + 1e-4), 0.05)):
         policy = only(BELOW | {"threshold": threshold})
         expect(judged(gate, with_score(clean_run(), "p1", score), policy), "block", ("invmm_below", "p1"))
         data = clean_run()

@@ -13,13 +13,12 @@ from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, Comparison, Findi
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import counts_of, decide, judge
 from invmm_gate.records import PLAIN_SAMPLING, Finding, RunData
+from tests.policy.few_probes import STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CHECKS,
     SENSITIVE,
-    STRICT,
     TODAY,
     broken,
-    clean_run,
     digest,
     measured,
     policy_with,
@@ -27,7 +26,6 @@ from tests.policy.policy_builders import (
     sampled,
     stopped,
     target,
-    text_run,
     waiver,
     with_confirmation,
     with_measurement,
@@ -38,7 +36,7 @@ from tests.policy.policy_builders import (
 from tests.policy.test_policy_properties import runs
 
 MARGIN = 0.05
-REGRESSION = policy_with(rules=[{"rule": "regression", "margin": MARGIN}])
+REGRESSION = policy_with(STRICT, rules=[{"rule": "regression", "margin": MARGIN}])
 MIRRORED = {"worse": "better", "better": "worse", "new": "fixed", "fixed": "new"}
 
 
@@ -212,7 +210,7 @@ def test_the_margin_is_the_smallest_of_the_rules_that_look_at_the_probe() -> Non
         {"rule": "regression", "margin": 0.1, "groups": ["sensitive"]},
         {"rule": "regression", "margin": 0.01, "categories": ["none has it"]},
     ]
-    comparison = compare(clean_run(), clean_run(), policy=policy_with(rules=rules))
+    comparison = compare(clean_run(), clean_run(), policy=policy_with(STRICT, rules=rules))
     assert {name: of(comparison, name).score.margin for name in ("p1", "p2", "c00")} == {
         "p1": 0.1,
         "p2": 0.2,
@@ -504,7 +502,7 @@ def test_another_caption_is_another_probe_of_a_text_model_and_the_same_of_a_mode
 
 def test_below_controls_is_left_out_where_the_probe_sets_differ() -> None:
     scores = with_score(clean_run(), "p2", 0.2)
-    policy = policy_with(rules=[{"rule": "below_controls", "fdr": 0.2}])
+    policy = policy_with(STRICT, rules=[{"rule": "below_controls", "fdr": 0.2}])
     old, new = judged(clean_run(), policy), judged(scores, policy)
     assert finding(compare(old, new), "below_controls", "p2").change == "new"
     other = judged(_other_set(scores), policy)

@@ -9,17 +9,14 @@ from hypothesis import strategies as st
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.verdict import decide, judge, probes_to_confirm
 from invmm_gate.records import PLAIN_SAMPLING, Finding, RunData
+from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run
 from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
-    PERMISSIVE,
     SAMPLED,
     SENSITIVE,
-    STANDARD,
-    STRICT,
     TODAY,
     broken,
-    clean_run,
     measured,
     sampled,
     stopped,

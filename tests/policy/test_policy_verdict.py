@@ -13,7 +13,8 @@ from invmm_gate.policy.shipped import verdict_schema
 from invmm_gate.policy.verdict import judge
 from invmm_gate.records import Finding, Verdict, Waiver, WaiverState
 from tests.policy import policy_cases
-from tests.policy.policy_builders import STRICT, TODAY, broken, clean_run, target, waiver, with_measurement, with_score
+from tests.policy.few_probes import STRICT, clean_run
+from tests.policy.policy_builders import TODAY, broken, target, waiver, with_measurement, with_score
 
 GATE = SimpleNamespace(verdict=verdict, waivers=waivers, conformal=conformal, rules=rules, evidence=evidence)
 

@@ -220,6 +220,10 @@ def verdict(decision="block", findings=FINDINGS, **changes):
         fingerprint=sha("fingerprint"),
         judged_on=datetime.date(2026, 11, 21),
         counts={"inverted": 9},
+        weaknesses=(
+            "rules[1] confirmed.rate_limit is 0.001, in strict 0.0: higher is weaker",
+            "waivers is owned, in strict approved: weaker",
+        ),
     )
     return replace(base, **changes)
 

@@ -51,6 +51,7 @@ KEPT = {
     "verdict.waivers.waiver.model",
     "verdict.policy", "verdict.policy_digest", "verdict.model_digest", "verdict.probe_set_digest",
     "verdict.fingerprint", "verdict.judged_on", "verdict.counts", "verdict.records",
+    "verdict.weaknesses",
     "verdict.baseline.run_id", "verdict.baseline.fingerprint", "verdict.baseline.model_digest",
     "verdict.baseline.measurements_digest", "verdict.baseline.blessed_by", "verdict.baseline.blessed_on",
     "verdict.tested.image_size", "verdict.tested.samplers", "verdict.tested.sampler_steps",

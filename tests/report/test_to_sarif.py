@@ -92,7 +92,7 @@ def test_a_finding_of_the_whole_run_lies_on_the_manifests_first_line(data, schem
 def test_the_invocation_carries_the_exit_code_and_says_what_is_not_decided(
     data, schema, decision, code, success, notified
 ):
-    judged = replace(data, verdict=verdict(decision, ()) if decision else None)
+    judged = replace(data, verdict=verdict(decision, (), weaknesses=()) if decision else None)
     (invocation,) = log(judged, schema)["invocations"]
     assert invocation.get("exitCode") == code
     assert invocation["executionSuccessful"] is success
@@ -122,7 +122,7 @@ def test_two_breaches_of_one_rule_by_one_probe_are_two_alerts(data, schema):
 def test_at_most_5000_results_the_worst_first_with_the_rest_counted(data, schema):
     many = tuple(finding(f"p-{n:05d}", effect="inconclusive", rule="coverage") for n in range(RESULTS_LIMIT + 7))
     many += (finding("planted08-06", waiver=WAIVER), finding("planted32-03"))
-    text = render_sarif(replace(data, verdict=verdict(findings=many)))
+    text = render_sarif(replace(data, verdict=verdict(findings=many, weaknesses=())))
     run = json.loads(text)["runs"][0]
     assert len(run["results"]) == RESULTS_LIMIT
     assert run["results"][0]["properties"]["probe"] == "planted32-03"

@@ -1,0 +1,165 @@
+"""A policy that cannot be decided on a probe set and model is refused before anything is measured."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from invmm_gate.models.pipelines import FAMILIES, PIPELINES
+from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
+from invmm_gate.settings import Family
+from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, clean_run, policy_with, probe
+
+BELOW, CONFIRMED = {"rule": "invmm_below", "threshold": 0.05}, {"rule": "confirmed"}
+CONTROLS = {"rule": "below_controls", "fdr": 0.1}
+SAMPLING, PROMPTS = {"plain_sampling": {"trials": 512}}, {"prompts": {}}
+PROBES = tuple(probe(f"p{number}", category="faces") for number in range(16))
+UNSEEN = tuple(probe(f"c{number}", group="control") for number in range(16))
+SET = (*PROBES, *UNSEEN)
+
+
+def asked(*rules: dict[str, Any], **changes: Any) -> Policy:
+    return policy_with(STRICT, **({"rules": rules, "confirm": {}} | changes))
+
+
+@pytest.mark.parametrize("policy", [STRICT, STANDARD, PERMISSIVE])
+@pytest.mark.parametrize("family", sorted(set(FAMILIES.values())))
+def test_a_shipped_policy_can_be_decided_for_every_family_and_size(policy: Policy, family: Family) -> None:
+    assert tuple(rule_faults(policy)) == tuple(rule_faults(policy, family=family)) == ()
+    assert tuple(probe_faults(policy, SET)) == tuple(baseline_faults(policy)) == ()
+    for size in ((8, 8), (64, 64), (1024, 768)):
+        assert tuple(model_faults(policy, family=family, image_size=size)) == ()
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (asked(BELOW | {"threshold": 0}), "invmm_below: a threshold of 0 blocks only a score of exactly 0"),
+        (asked(BELOW | {"threshold": 1e-9}), "invmm_below: a threshold of 1e-09 blocks only a score of exactly 0"),
+        (
+            asked(BELOW, measure={"settings": {"learning_rate": 1e-6}}),
+            "invmm_below: steps and learning_rate reach a normality of at most 7.5e-06, so the search ends before the ",
+        ),
+        (
+            asked(CONFIRMED | {"rate_limit": 0.7}, confirm={"plain_sampling": {"trials": 10}}),
+            "confirmed: plain sampling cannot fire: 10 hits of 10 have a lower bound of 0.6915",
+        ),
+        (
+            asked(CONFIRMED, confirm={"plain_sampling": {"trials": 512, "probes": "flagged"}}),
+            "confirm.plain_sampling: probes is 'flagged', and no other rule ever flags one",
+        ),
+        (
+            asked(CONFIRMED, confirm={"prompts": {"probes": "flagged"}}),
+            "confirm.prompts: probes is 'flagged', and no other rule ever flags one",
+        ),
+    ],
+)
+def test_a_rule_that_could_find_nothing_is_named(policy: Policy, words: str) -> None:
+    (fault,) = rule_faults(policy)
+    assert fault.startswith(words)
+
+
+def test_what_one_family_reaches_is_asked_of_that_family() -> None:
+    """400 steps reach a normality of 0.0123, 1,000 steps one of 0.083."""
+    slow = asked(BELOW, measure={"settings": {"learning_rate": 1e-4}})
+    assert len(tuple(rule_faults(slow, family="pixel"))) == 1
+    assert tuple(rule_faults(slow, family="latent")) == tuple(rule_faults(slow)) == ()
+
+
+def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_0_blocks() -> None:
+    assert not tuple(rule_faults(asked(BELOW | {"threshold": 0}, measure={"settings": {"prompt": "prompt_only"}})))
+
+
+@pytest.mark.parametrize(
+    ("policy", "probes", "words"),
+    [
+        (asked(BELOW | {"groups": ["canary"]}), SET, "invmm_below looks at no probe of the set: none is in its groups"),
+        (asked(BELOW | {"categories": ["cats"]}), SET, "invmm_below looks at no probe of the set: none is in its"),
+        (
+            asked(BELOW | {"categories": ["faces", "cats"]}),
+            SET,
+            "invmm_below: no probe of the set has the category cats",
+        ),
+        (asked({"rule": "regression", "margin": 1.0, "groups": ["canary"]}), SET, "regression looks at no probe"),
+        (
+            asked(CONTROLS, coverage={"min_controls": 8}),
+            (*PROBES, *UNSEEN[:8]),
+            "below_controls: cannot fire with 8 controls (in the probe set): the smallest p-value is 1/9, above the",
+        ),
+        (
+            asked(CONTROLS, coverage={"min_controls": 8}),
+            (*PROBES, *(replace(each, sha256=UNSEEN[0].sha256) for each in UNSEEN[:8])),
+            "below_controls: cannot fire with 1 controls",
+        ),
+        (
+            asked(BELOW),
+            (*PROBES, *UNSEEN[:15]),
+            "coverage: the probe set has 15 controls, the policy asks for at least",
+        ),
+        (
+            asked(BELOW, coverage={"min_probes": 17}),
+            SET,
+            "coverage: the probe set has 16 probes, the policy asks for at least 17",
+        ),
+    ],
+)
+def test_a_rule_or_a_number_that_does_not_fit_the_probe_set_is_named(
+    policy: Policy, probes: tuple[Any, ...], words: str
+) -> None:
+    assert any(fault.startswith(words) for fault in probe_faults(policy, probes))
+
+
+def test_what_is_said_of_the_probe_set_before_measuring_leaves_the_run_open_after_it() -> None:
+    data = clean_run()
+    assert not tuple(probe_faults(asked(BELOW, coverage={"min_probes": 8}), data.run.probe_set.probes))
+    assert len(tuple(probe_faults(asked(BELOW, coverage={"min_probes": 9}), data.run.probe_set.probes))) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "family", "words"),
+    [
+        (
+            asked(CONFIRMED, confirm=PROMPTS),
+            "pixel",
+            "rule 'confirmed' needs confirm.plain_sampling for a model without",
+        ),
+        (
+            asked(CONFIRMED, confirm=SAMPLING),
+            "stable_diffusion",
+            "rule 'confirmed' needs confirm.prompts for a model wi",
+        ),
+        (
+            asked(BELOW, metric=[{"name": "a", "threshold": 1, "up_to": 8}]),
+            "pixel",
+            "policy strict: no metric for image",
+        ),
+        (
+            asked(BELOW, measure={"settings": {"prompt": "joint"}}),
+            "latent",
+            "measure.settings.prompt is 'joint' for an ",
+        ),
+        (
+            asked(BELOW, measure={"settings": {"prompt": "none"}}),
+            "stable_diffusion_3",
+            "measure.settings.prompt is 'non",
+        ),
+        (
+            asked(BELOW, measure={"settings": {"test_every": 7}}),
+            "pixel",
+            "measure.settings: steps 400 is not a multiple",
+        ),
+    ],
+)
+def test_what_the_policy_lacks_for_a_kind_of_model_is_named(policy: Policy, family: Family, words: str) -> None:
+    (fault,) = model_faults(policy, family=family, image_size=(16, 16))
+    assert fault.startswith(words)
+
+
+def test_a_regression_needs_a_baseline() -> None:
+    (fault,) = baseline_faults(asked({"rule": "regression", "margin": 1.0}))
+    assert "needs --baseline" in fault
+
+
+def test_the_family_of_every_pipeline_is_known_before_it_is_loaded() -> None:
+    assert FAMILIES.keys() == PIPELINES.keys() | {"UNet2DModel"}
