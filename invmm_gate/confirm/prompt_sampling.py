@@ -22,7 +22,7 @@ class PromptPlan:
     trials: int = 64
     """Fresh seeds at each guidance scale."""
     sampler_steps: int = 50
-    guidance_scales: tuple[float, ...] = (7.0,)
+    guidance_scales: tuple[float, ...] = (1.0, 7.0)
     """Tried in order; a probe is done at the first scale that replicates it."""
     confidence: float = 0.95
     """Of all looks at all scales together (Bonferroni), so neither stopping nor choosing a scale costs coverage."""
