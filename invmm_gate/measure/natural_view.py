@@ -1,0 +1,127 @@
+"""Does the gate look at the pixels that training looked at? Another view must not be clearly more natural to the model.
+
+Two signs, both paired within an image, both in the logarithm of the denoising error: all controls together are
+denoised better in another view, or one image far better than the controls are, as only a memorized image is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.levels import level_at, timestep_at
+from invmm_gate.measure.looking import Pictures, mixed, noise_like, row_means
+from invmm_gate.measure.streams import stream
+from invmm_gate.measure.views import View, views_of
+from invmm_gate.records import SelfCheck
+
+NATURAL_VIEW: Final = "natural_view"
+RATIOS: Final = (1.0, 2.0, 4.0)
+"""sigma / alpha at which images are noised."""
+CONTROLS_LIMIT: Final = 0.1
+"""Mean gain of the controls, log(error as given / error in the view): a tenth less error."""
+STANDARD_ERRORS: Final = 4.0
+"""And as many standard errors, so that a few odd controls are no sign."""
+_LEAST_SPREAD: Final = 0.1
+"""Standard deviation of gains that is assumed at least: two controls may agree by chance."""
+IMAGE_LIMIT: Final = 0.8
+"""Gain of one image, and over the median control's: less than half the error."""
+SIZE_LIMIT: Final = 1.2
+"""Gain of one image at another size over the median control's: an image is smoother when larger, and not all alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sign:
+    """How far a view is beyond a limit, and what that means."""
+
+    excess: float
+    value: float
+    limit: float
+    detail: str
+
+
+def natural_view(
+    images: Pictures,
+    names: Sequence[str],
+    controls: int,
+    *,
+    root_seed: int,
+    sizes: Mapping[str, Pictures] | None = None,
+) -> SelfCheck:
+    """The images as they are against each view, and against the same images at other `sizes`.
+
+    The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
+    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size.
+    """
+    with torch.no_grad():
+        plain = _log_errors(images, root_seed)
+        signs = [
+            sign
+            for view in views_of(images.model.image_size)
+            for sign in _view_signs(view.name, plain - _log_errors(images, root_seed, view), names, controls)
+        ]
+        for name, resized in (sizes or {}).items():
+            gains = plain - _log_errors(resized, root_seed)
+            signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
+    worst = max(signs, key=lambda sign: sign.excess)
+    passed = worst.excess <= 0
+    return SelfCheck(
+        name=NATURAL_VIEW,
+        passed=passed,
+        detail="no other view of the images is more natural to the model" if passed else worst.detail,
+        value=worst.value if torch.tensor(worst.value).isfinite() else None,
+        limit=worst.limit,
+    )
+
+
+def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
+    yield _controls_sign(name, gains[:controls])
+    yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
+
+
+def _controls_sign(name: str, gains: Float[Tensor, " control"]) -> _Sign:
+    mean = float(gains.mean())
+    spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, _LEAST_SPREAD)
+    limit = max(CONTROLS_LIMIT, STANDARD_ERRORS * spread / len(gains) ** 0.5)
+    return _Sign(
+        excess=_excess(mean, limit),
+        value=mean,
+        limit=limit,
+        detail=f"the model denoises the controls better {name} than as they are (log error smaller by {mean:.2f}, limit"
+        f" {limit:.2f}): give the probe set as the training read its images",
+    )
+
+
+def _image_sign(name: str, beyond: Float[Tensor, " image"], names: Sequence[str], limit: float) -> _Sign:
+    place = int(beyond.nan_to_num(torch.inf).argmax())
+    value = float(beyond[place])
+    return _Sign(
+        excess=_excess(value, limit),
+        value=value,
+        limit=limit,
+        detail=f"the model denoises {names[place]} far better {name} than as it is (log error smaller by {value:.2f},"
+        f" limit {limit:g}), as if it had memorized it so: give the probe set that way",
+    )
+
+
+def _excess(value: float, limit: float) -> float:
+    """NaN is beyond every limit."""
+    return value - limit if value == value else float("inf")
+
+
+def _log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
+    """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
+    seen = images if view is None else replace(images, images=view.change(images.images))
+    pixels = images.model.latent_shape[1:] == images.model.image_size
+    x_0 = seen.encoded()
+    errors = []
+    for ratio in RATIOS:
+        level = level_at(images.model.schedule, timestep_at(images.model.schedule, ratio), images.model.device)
+        eps = noise_like(x_0, stream(root_seed, NATURAL_VIEW, str(ratio)))
+        if view is not None:
+            eps = view.of_noise(eps, pixels=pixels)
+        errors.append(row_means((seen.estimates(mixed(x_0, eps, level), level) - x_0).square()).log())
+    return torch.stack(errors).mean(dim=0)
