@@ -23,7 +23,16 @@ class Fault:
     kind: Literal["architecture", "size", "schedule", "decoder", "weights", "view"]
     make: Callable[[Path], None]
     tune: str
+    """A model that the fault was looked at with while the checks were made."""
     prove: str
+    """One of the zoo that was not looked at."""
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The models that it is put into; the text example and the demo's clean one were looked at with no fault."""
+        others = {"decoder": ("text to image",), "weights": ("demo clean",), "schedule": ("demo clean",)}
+        kinds = others | {"architecture": ("demo clean",), "size": ("demo memorizing",), "view": ("demo memorizing",)}
+        return tuple(dict.fromkeys((self.tune, self.prove, *kinds[self.kind])))
 
 
 def spoilt(fault: Fault, model: Path, folder: Path) -> Path:
@@ -44,20 +53,26 @@ def setting(file: str, **changes: Any) -> Callable[[Path], None]:
     return make
 
 
-def scaled_setting(file: str, name: str, factor: float) -> Callable[[Path], None]:
+def scaled_latents(factor: float) -> Callable[[Path], None]:
+    """Another scaling factor."""
+
     def make(folder: Path) -> None:
-        path = folder / file
+        path = folder / _autoencoder(folder) / "config.json"
         content = json.loads(path.read_text())
-        path.write_text(json.dumps(content | {name: content[name] * factor}))
+        path.write_text(json.dumps(content | {"scaling_factor": content["scaling_factor"] * factor}))
 
     return make
 
 
+def _autoencoder(folder: Path) -> str:
+    return "vae" if (folder / "vae").exists() else "vqvae"
+
+
 def weights(component: str, change: Callable[[Weights], None]) -> Callable[[Path], None]:
-    """Changed tensors of one component."""
+    """Changed tensors of one component; empty = the autoencoder."""
 
     def make(folder: Path) -> None:
-        path = folder / component / _WEIGHTS
+        path = folder / (component or _autoencoder(folder)) / _WEIGHTS
         tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
         change(tensors)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -139,7 +154,7 @@ def mirrored(tensors: Weights) -> None:
             tensors[name] = tensor.flip(3)
 
 
-_UNET, _SCHEDULER, _VQVAE = "unet/config.json", "scheduler/scheduler_config.json", "vqvae/config.json"
+_UNET, _SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 
 FAULTS: Final = (
     Fault("act_fn relu", "architecture", setting(_UNET, act_fn="relu"), "cosine-eps", "linear-eps"),
@@ -180,15 +195,11 @@ FAULTS: Final = (
     ),
     Fault("zero SNR flag", "schedule", setting(_SCHEDULER, rescale_betas_zero_snr=True), "scenes-v", "kl-scaled-v"),
     Fault("no clip_sample", "schedule", setting(_SCHEDULER, clip_sample=False), "cosine-eps", "scenes-cosine-eps"),
-    Fault("random decoder", "decoder", weights("vqvae", _random("decoder.")), "kl-linear-eps", "vq-cosine-v"),
-    Fault("zero decoder", "decoder", weights("vqvae", _zero("decoder.conv_out")), "kl-linear-eps", "kl-scaled-v"),
-    Fault(
-        "scaling_factor x 3", "decoder", scaled_setting(_VQVAE, "scaling_factor", 3.0), "kl-linear-eps", "kl-scaled-v"
-    ),
-    Fault(
-        "scaling_factor / 4", "decoder", scaled_setting(_VQVAE, "scaling_factor", 0.25), "kl-blurry-v", "vq-cosine-v"
-    ),
-    Fault("permuted latent", "decoder", weights("vqvae", _shuffled_latent), "kl-linear-eps", "vq-cosine-v"),
+    Fault("random decoder", "decoder", weights("", _random("decoder.")), "kl-linear-eps", "vq-cosine-v"),
+    Fault("zero decoder", "decoder", weights("", _zero("decoder.conv_out")), "kl-linear-eps", "kl-scaled-v"),
+    Fault("scaling_factor x 3", "decoder", scaled_latents(3.0), "kl-linear-eps", "kl-scaled-v"),
+    Fault("scaling_factor / 4", "decoder", scaled_latents(0.25), "kl-blurry-v", "vq-cosine-v"),
+    Fault("permuted latent", "decoder", weights("", _shuffled_latent), "kl-linear-eps", "vq-cosine-v"),
     Fault("infinite output", "weights", weights("unet", _nan), "scenes-v", "linear-eps"),
     Fault("constant output", "weights", weights("unet", _constant), "cosine-sample", "linear-sample-no-clip"),
     Fault("untrained", "weights", weights("unet", _random()), "cosine-eps", "kl-scaled-v"),

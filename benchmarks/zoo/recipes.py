@@ -24,8 +24,8 @@ class Recipe:
     """The view of the pictures that the trainer reads: other than `plain`, the gate would look at other pixels."""
     autoencoder: Literal["", "kl", "kl-blurry", "vq"] = ""
     attention: bool = False
-    steps: int = 500
-    batch: int = 32
+    steps: int = 400
+    batch: int = 24
 
 
 def _pixel(name: str, split: Literal["tune", "prove"], seed: int, **changes: object) -> Recipe:
@@ -39,9 +39,9 @@ def _latent(name: str, split: Literal["tune", "prove"], seed: int, **changes: ob
 COSINE: Final = "squaredcos_cap_v2"
 
 GOOD: Final = (
-    _pixel("cosine-eps", "tune", 1, schedule=COSINE),
-    _pixel("scenes-v", "tune", 2, pictures="scenes", prediction="v_prediction"),
-    _latent("kl-linear-eps", "tune", 3, autoencoder="kl"),
+    _pixel("cosine-eps", "tune", 1, schedule=COSINE, steps=800, batch=32),
+    _pixel("scenes-v", "tune", 2, pictures="scenes", prediction="v_prediction", steps=800, batch=32),
+    _latent("kl-linear-eps", "tune", 3, autoencoder="kl", steps=800),
     _latent("vq-cosine-v", "prove", 4, autoencoder="vq", schedule=COSINE, prediction="v_prediction"),
     _pixel("linear-eps", "prove", 5),
     _pixel("scenes-memorizing-eps", "tune", 6, pictures="scenes", memorizing=True),

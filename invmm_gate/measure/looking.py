@@ -62,9 +62,9 @@ class Pictures:
         for start in range(0, len(self.images), self.rows):
             yield slice(start, start + self.rows)
 
-    def seen(self, images: Images, model: DiffusionModel | None = None) -> "Pictures":
-        """Other images under the same conditions, and by another model if one is given."""
-        return replace(self, images=images, model=model or self.model)
+    def first(self, count: int, model: DiffusionModel) -> "Pictures":
+        """The first images, as another model sees them."""
+        return replace(self, model=model, images=self.images[:count])
 
 
 def pictures_of(

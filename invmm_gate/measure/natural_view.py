@@ -4,7 +4,7 @@ Two signs, both paired within an image, both in the logarithm of the denoising e
 denoised better in another view, or one image far better than the controls are, as only a memorized image is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,17 +16,19 @@ from invmm_gate.diffusion.levels import level_at, timestep_at
 from invmm_gate.measure.looking import Pictures, mixed, noise_like, row_means
 from invmm_gate.measure.streams import stream
 from invmm_gate.measure.views import View, views_of
+from invmm_gate.protocols import DiffusionModel
 from invmm_gate.records import SelfCheck
 
 NATURAL_VIEW: Final = "natural_view"
 RATIOS: Final = (1.0, 2.0, 4.0)
 """sigma / alpha at which images are noised."""
 CONTROLS_LIMIT: Final = 0.1
-"""Mean gain of the controls, log(error as given / error in the view): a tenth less error."""
+"""Mean gain of the controls in a view, log(error as given / error in the view): a tenth less error."""
+READING_LIMIT: Final = 0.03
+"""Mean gain of the controls under another reading of the weights: the very same x_t, so chance has a smaller part."""
 STANDARD_ERRORS: Final = 4.0
-"""And as many standard errors, so that a few odd controls are no sign."""
-_LEAST_SPREAD: Final = 0.1
-"""Standard deviation of gains that is assumed at least: two controls may agree by chance."""
+"""And as many standard errors, so that a few odd controls are no sign; with the limit itself as the least standard
+deviation of a gain, as two controls may agree by chance."""
 IMAGE_LIMIT: Final = 0.8
 """Gain of one image, and over the median control's: less than half the error."""
 SIZE_LIMIT: Final = 1.2
@@ -50,11 +52,12 @@ def natural_view(
     *,
     root_seed: int,
     sizes: Mapping[str, Pictures] | None = None,
+    readings: Iterable[tuple[str, DiffusionModel]] = (),
 ) -> SelfCheck:
-    """The images as they are against each view, and against the same images at other `sizes`.
+    """The images as they are against each view, at other `sizes`, and under other `readings` of the weights.
 
     The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
-    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size.
+    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading.
     """
     with torch.no_grad():
         plain = _log_errors(images, root_seed)
@@ -66,6 +69,9 @@ def natural_view(
         for name, resized in (sizes or {}).items():
             gains = plain - _log_errors(resized, root_seed)
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
+        for name, other in readings:
+            gains = plain[:controls] - _log_errors(images.first(controls, other), root_seed)
+            signs.append(_controls_sign(name, gains, READING_LIMIT))
     worst = max(signs, key=lambda sign: sign.excess)
     passed = worst.excess <= 0
     return SelfCheck(
@@ -78,20 +84,20 @@ def natural_view(
 
 
 def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
-    yield _controls_sign(name, gains[:controls])
+    yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT)
     yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
 
 
-def _controls_sign(name: str, gains: Float[Tensor, " control"]) -> _Sign:
+def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float) -> _Sign:
     mean = float(gains.mean())
-    spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, _LEAST_SPREAD)
-    limit = max(CONTROLS_LIMIT, STANDARD_ERRORS * spread / len(gains) ** 0.5)
+    spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, least)
+    limit = max(least, STANDARD_ERRORS * spread / len(gains) ** 0.5)
     return _Sign(
         excess=_excess(mean, limit),
         value=mean,
         limit=limit,
-        detail=f"the model denoises the controls better {name} than as they are (log error smaller by {mean:.2f}, limit"
-        f" {limit:.2f}): give the probe set as the training read its images",
+        detail=f"the model denoises the controls better {name} than as they are given (log error smaller by {mean:.2f},"
+        f" limit {limit:.2f}): give images and configuration as the training read them",
     )
 
 
