@@ -1,5 +1,6 @@
 """Self-checks of the model: trained checkpoints pass them, and each fault is stopped with its reason."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -79,8 +80,6 @@ def decoded_text() -> tuple[Any, Tensor]:
 
 
 def broken_autoencoder(model: Any, change: Callable[[Any], None]) -> Any:
-    import copy
-
     autoencoder = copy.deepcopy(model.autoencoder)
     with torch.no_grad():
         change(autoencoder)

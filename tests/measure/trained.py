@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +38,6 @@ def clean() -> Any:
 
 def drawn(numbers: tuple[int, ...], *, size: int = 16) -> Tensor:
     """The demo's pictures, (picture, 3, size, size) in [-1, 1]."""
-    import numpy as np
-
     pixels = np.stack([np.asarray(draw(number, size=size)) for number in numbers])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
