@@ -30,6 +30,8 @@ from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 _CONTROLS: Final = 16
+_ROWS: Final = 4
+"""Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 
 
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
@@ -69,13 +71,8 @@ def _utility_floor(session: Session) -> SelfCheck:
 
 
 def _round_trip(session: Session) -> SelfCheck:
-    controls = _controls(session)
-    return round_trip(
-        _pictures(session, controls),
-        _pictures(session, _others(session) or controls),
-        session.metric,
-        root_seed=session.inputs.options.seed,
-    )
+    looked_at = _others(session) or _controls(session)
+    return round_trip(_pictures(session, looked_at), session.metric, root_seed=session.inputs.options.seed)
 
 
 def _told_time(session: Session) -> SelfCheck:
@@ -137,7 +134,7 @@ def _pictures(session: Session, probes: Sequence[Probe], *, size: tuple[int, int
         session.model if size is None else resized(session.model, size),
         [session.image(probe.id) if size is None else _image_at(session, probe, size) for probe in probes],
         [probe.caption for probe in probes],
-        rows=session.settings.batch_size,
+        rows=_ROWS,
     )
 
 
