@@ -64,6 +64,16 @@ def scaled_latents(factor: float) -> Callable[[Path], None]:
     return make
 
 
+def both(first: Callable[[Path], None], second: Callable[[Path], None]) -> Callable[[Path], None]:
+    """One change after the other."""
+
+    def make(folder: Path) -> None:
+        first(folder)
+        second(folder)
+
+    return make
+
+
 def _autoencoder(folder: Path) -> str:
     return "vae" if (folder / "vae").exists() else "vqvae"
 
@@ -141,20 +151,22 @@ def negated(tensors: Weights) -> None:
 
 
 def turned(tensors: Weights) -> None:
-    """All kernels turned by 180 degrees; exact but for the borders that stride and padding make lopsided."""
+    """All kernels turned by 180 degrees: every copy stays, turned. Exact with the padding on the other side."""
     for name, tensor in tensors.items():
         if tensor.dim() == 4:
             tensors[name] = tensor.flip(2, 3)
 
 
 def mirrored(tensors: Weights) -> None:
-    """All kernels mirrored, likewise."""
+    """All kernels mirrored: exact but for the columns that stride and padding make lopsided."""
     for name, tensor in tensors.items():
         if tensor.dim() == 4:
             tensors[name] = tensor.flip(3)
 
 
 _UNET, _SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
+
+_TURNED = both(weights("unet", turned), setting(_UNET, downsample_padding=0))
 
 FAULTS: Final = (
     Fault("act_fn relu", "architecture", setting(_UNET, act_fn="relu"), "cosine-eps", "linear-eps"),
@@ -217,6 +229,12 @@ FAULTS: Final = (
     Fault("last layer zeroed", "weights", weights("unet", _zero("conv_out")), "kl-linear-eps", "memorizing-cosine-v"),
     Fault("channels exchanged", "view", weights("unet", exchanged_channels), "scenes-v", "memorizing-cosine-v"),
     Fault("negated", "view", weights("unet", negated), "scenes-v", "memorizing-cosine-v"),
-    Fault("kernels turned", "view", weights("unet", turned), "scenes-v", "memorizing-cosine-v"),
+    Fault(
+        "kernels turned",
+        "view",
+        _TURNED,
+        "scenes-v",
+        "memorizing-cosine-v",
+    ),
     Fault("kernels mirrored", "view", weights("unet", mirrored), "scenes-v", "scenes-memorizing-v"),
 )

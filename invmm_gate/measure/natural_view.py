@@ -27,6 +27,7 @@ CONTROLS_LIMIT: Final = 0.1
 READING_LIMIT: Final = 0.03
 """Mean gain of the controls under another reading of the weights: the very same x_t, so chance has a smaller part."""
 STANDARD_ERRORS: Final = 4.0
+READING_ERRORS: Final = 2.5
 """And as many standard errors, so that a few odd controls are no sign; with the limit itself as the least standard
 deviation of a gain, as two controls may agree by chance."""
 IMAGE_LIMIT: Final = 0.8
@@ -71,7 +72,7 @@ def natural_view(
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
         for name, other in readings:
             gains = plain[:controls] - _log_errors(images.first(controls, other), root_seed)
-            signs.append(_controls_sign(name, gains, READING_LIMIT))
+            signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS))
     worst = max(signs, key=_importance)
     passed = worst.excess <= 0
     return SelfCheck(
@@ -84,14 +85,14 @@ def natural_view(
 
 
 def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
-    yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT)
+    yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT, STANDARD_ERRORS)
     yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
 
 
-def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float) -> _Sign:
+def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float, errors: float) -> _Sign:
     mean = float(gains.mean())
     spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, least)
-    limit = max(least, STANDARD_ERRORS * spread / len(gains) ** 0.5)
+    limit = max(least, errors * spread / len(gains) ** 0.5)
     return _Sign(
         excess=_excess(mean, limit),
         value=mean,

@@ -29,6 +29,7 @@ from tests.measure.trained import (
     negated,
     noisy,
     seen_by,
+    turned,
     with_betas,
     with_network,
 )
@@ -211,7 +212,9 @@ def test_weights_with_noise_make_no_pictures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "view"), [(exchanged_channels, "BGR"), (negated, "negative")], ids=["channels exchanged", "negated"]
+    ("change", "view"),
+    [(exchanged_channels, "BGR"), (negated, "negative"), (turned, "turned by 180 degrees")],
+    ids=["channels exchanged", "negated", "kernels turned"],
 )
 def test_weights_that_keep_every_copy_in_another_view_are_found_by_the_probes(change: Any, view: str) -> None:
     check = viewed(with_network(memorizing(), change))

@@ -80,3 +80,14 @@ def noisy(network: Any) -> None:
     for weights in network.parameters():
         if weights.dim() > 1:
             weights.add_(torch.randn(weights.shape, generator=generator) * weights.std())
+
+
+def turned(network: Any) -> None:
+    """All kernels turned by 180 degrees, and the padding of strided ones on the other side: an exact turn."""
+    for weights in network.parameters():
+        if weights.dim() == 4:
+            weights.copy_(weights.flip(2, 3))
+    for block in network.down_blocks:
+        for downsampler in block.downsamplers or ():
+            downsampler.padding = 0
+            downsampler.conv.padding = (0, 0)
