@@ -1,8 +1,10 @@
 """One deterministic sampler: on x_0_hat, DDIM with eta 0 and the flow Euler step are the same update."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
+import torch
+
+from invmm_gate.diffusion.levels import expanded
 from invmm_gate.diffusion.prediction import Rows, per_row
 from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
 
@@ -20,11 +22,22 @@ def sample(
     At each step x_0_hat is kept within the model's limits (`DiffusionModel.limited`), as the checkpoint's own scheduler
     does it, and the noise is taken anew from the limited one. Source: arXiv:2010.02502, Eq. 12 with eta = 0.
     """
-    rows = noise.shape[0]
-    x_t = noise
-    grid = tuple(_expanded(level, rows) for level in model.schedule.grid(steps))
+    levels = model.schedule.grid(steps)
+    return descend(model, noise, levels, condition=condition, guidance_scale=guidance_scale)
+
+
+def descend(
+    model: DiffusionModel,
+    x_t: Rows,
+    levels: Sequence[NoiseLevel],
+    *,
+    condition: Condition | None = None,
+    guidance_scale: float = 1.0,
+) -> Rows:
+    """x_0 reached from x_t at the first of the levels, noisiest first, each with one row."""
+    spread = tuple(expanded(level, x_t.shape[0]) for level in levels)
     with torch.no_grad():
-        for level, following in zip(grid, (*grid[1:], None), strict=True):
+        for level, following in zip(spread, (*spread[1:], None), strict=True):
             estimate = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=guidance_scale)
             x_0_hat = model.limited(estimate)
             x_t = x_0_hat if following is None else step(x_t, x_0_hat, level, following)
@@ -35,10 +48,3 @@ def step(x_t: Rows, x_0_hat: Rows, level: NoiseLevel, following: NoiseLevel) -> 
     """The noise that x_0_hat leaves in x_t, mixed again at the next level."""
     eps_hat = (x_t - per_row(level.alpha) * x_0_hat) / per_row(level.sigma)
     return per_row(following.alpha) * x_0_hat + per_row(following.sigma) * eps_hat
-
-
-def _expanded(level: NoiseLevel, rows: int) -> NoiseLevel:
-    def expand(values: Tensor) -> Tensor:
-        return values.expand(rows)
-
-    return NoiseLevel(alpha=expand(level.alpha), sigma=expand(level.sigma), time=expand(level.time))

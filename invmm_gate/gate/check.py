@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, RunFolderError
-from invmm_gate.gate import finishing
+from invmm_gate.gate import finishing, self_checking
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.judging import Circumstances
@@ -158,7 +158,7 @@ def _measured(
     folder.begin(session.record, replacing=replacing)
     folder.forget(*_JUDGED)
     _say_what_is_there(folder, progress)
-    if measuring.self_check(session, folder, progress):
+    if self_checking.self_check(session, folder, progress):
         session = measuring.measure(session, folder, progress)
     measuring.model_unchanged(session, folder)
     measuring.clock_unchanged(watch, folder)

@@ -1,11 +1,10 @@
-"""Self-check and measure, on the device. Each resumes after the records that are there."""
+"""Measure, on the device, and what ends the stage. It resumes after the records that are there."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from safetensors.torch import save
 
@@ -17,29 +16,10 @@ from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
-from invmm_gate.measure.self_check import positive_control, utility_floor
 from invmm_gate.models.inspect import changed_files
-from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED, POSITIVE_CONTROL, UTILITY_FLOOR
+from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED
 from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
-
-_UTILITY_CONTROLS: Final = 16
-
-
-def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
-    """Check the gate and the model before the probes; whether both passed."""
-    done = {check.name for check in folder.self_checks()}
-    checks = {POSITIVE_CONTROL: _positive_control, UTILITY_FLOOR: _utility_floor}
-    progress.begin("self-check", total=len(checks), done=len(done & set(checks)))
-    for name, check in checks.items():
-        if name not in done:
-            folder.append(check(session))
-            progress.advance(1)
-    progress.end()
-    for result in folder.self_checks():
-        if not result.passed:
-            progress.note(f"self-check failed: {result.detail}")
-    return all(result.passed for result in folder.self_checks())
 
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
@@ -63,28 +43,6 @@ def unchanged(session: Session, name: str) -> SelfCheck:
     changed = changed_files(session.inputs.model)
     detail = f"changed during the run: {', '.join(changed[:10])}" if changed else "the files are as they were inspected"
     return SelfCheck(name=name, passed=not changed, detail=detail)
-
-
-def _positive_control(session: Session) -> SelfCheck:
-    return positive_control(
-        session.metric,
-        session.settings,
-        session.model.schedule,
-        image_size=session.model.image_size,
-        device=session.model.device,
-    )
-
-
-def _utility_floor(session: Session) -> SelfCheck:
-    probes = session.inputs.probe_set.probes
-    unseen = [probe for probe in probes if probe.group == "control"] or list(probes)
-    chosen = sorted(unseen, key=lambda probe: probe.sha256)[:_UTILITY_CONTROLS]  # the digest ignores a set's order
-    return utility_floor(
-        session.model,
-        [session.image(probe.id) for probe in chosen],
-        captions=[probe.caption for probe in chosen],
-        root_seed=session.inputs.seed,
-    )
 
 
 def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:

@@ -27,13 +27,23 @@ POSITIVE_CONTROL: Final = "positive_control"
 """The gate sees a memorizing model as one."""
 UTILITY_FLOOR: Final = "utility_floor"
 """The model under test can denoise."""
+ROUND_TRIP: Final = "round_trip"
+"""Images come back from autoencoder and sampler as copies of themselves."""
+TOLD_TIME: Final = "told_time"
+"""The network denoises best under the timesteps that the schedule gives it."""
+SAMPLES: Final = "samples"
+"""Samples from pure noise look like the controls."""
+NATURAL_VIEW: Final = "natural_view"
+"""The model does not know the images mirrored, turned, recoloured or at another size."""
 MODEL_UNCHANGED: Final = "model_unchanged"
 """At the end of measuring, the model's files are those that were inspected."""
 CLOCK_UNCHANGED: Final = "clock_unchanged"
 """At the end of measuring, nobody has set the clock since its begin."""
 MODEL_UNCHANGED_IN_CONFIRM: Final = "model_unchanged_in_confirm"
 CLOCK_UNCHANGED_IN_CONFIRM: Final = "clock_unchanged_in_confirm"
-_OF_MEASURING: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, MODEL_UNCHANGED, CLOCK_UNCHANGED)
+OF_THE_MODEL: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, ROUND_TRIP, TOLD_TIME, SAMPLES, NATURAL_VIEW)
+"""Made before the probes are measured."""
+_OF_MEASURING: Final = (*OF_THE_MODEL, MODEL_UNCHANGED, CLOCK_UNCHANGED)
 _OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM, CLOCK_UNCHANGED_IN_CONFIRM)
 
 

@@ -9,7 +9,8 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from invmm_gate.gate import confirming, finishing, measuring
+from invmm_gate.gate import confirming, finishing, measuring, self_checking
+from invmm_gate.policy.coverage import OF_THE_MODEL
 from tests.gate.world import CAPTION, LENIENT, SOURCE, World, call, note_again, policy_with, torchscript
 
 CONTRACT = {
@@ -159,8 +160,9 @@ def test_the_same_command_again_measures_nothing_twice_and_comes_to_the_same_ver
     def refuse(*_arguments, **_named):
         raise AssertionError("nothing is left to measure")
 
-    for stage in ("positive_control", "utility_floor", "Inverter"):
-        monkeypatch.setattr(measuring, stage, refuse)
+    for check in OF_THE_MODEL:
+        monkeypatch.setitem(self_checking.CHECKS, check, refuse)
+    monkeypatch.setattr(measuring, "Inverter", refuse)
     monkeypatch.setattr(confirming, "confirm_by_sampling", refuse)
     called = finished.check()
     assert called.code == 10

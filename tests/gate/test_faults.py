@@ -70,8 +70,20 @@ def test_activations_that_overflow_everywhere_fail_the_self_check(spoilt):
     assert "NaN or infinity" in spoilt.verdict()["reasons"][0]
 
 
-def test_nan_from_the_network_is_an_error_of_the_probe_and_the_run_is_inconclusive(spoilt):
+def test_activations_that_overflow_at_late_timesteps_fail_the_self_check_of_samples(spoilt):
     change_weights(spoilt, overflow_at_late_timesteps)
+    assert spoilt.check(policy=spoilt.policy(LENIENT)).code == 11
+    assert "samples from pure noise hold NaN or infinity" in " ".join(spoilt.verdict()["reasons"])
+
+
+def test_nan_from_the_network_is_an_error_of_the_probe_and_the_run_is_inconclusive(spoilt, monkeypatch):
+    real = measuring.measure
+
+    def measure_on_a_device_that_fails(session, folder, progress):
+        session.model.network.conv_out.bias.fill_(float("nan"))
+        return real(session, folder, progress)
+
+    monkeypatch.setattr(measuring, "measure", measure_on_a_device_that_fails)
     policy = LENIENT | {"rules": [*LENIENT["rules"], {"rule": "confirmed", "rate_limit": 0.0}]}
     called = spoilt.check(policy=spoilt.policy(policy))
     assert called.code == 11

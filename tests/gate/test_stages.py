@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from invmm_gate.gate import confirming, measuring
+from invmm_gate.gate import confirming, measuring, self_checking
+from invmm_gate.policy.coverage import OF_THE_MODEL
 from invmm_gate.report.bands import score_band
 from invmm_gate.runs.stages import CONFIRMING, MEASURE
 from tests.gate.world import LENIENT, World, add_picture, call, note_again, policy_with
@@ -33,8 +34,9 @@ def no_network(monkeypatch):
     def refuse(*_arguments, **_named):
         raise AssertionError("nothing is left to do on the device")
 
-    for stage in ("positive_control", "utility_floor", "Inverter"):
-        monkeypatch.setattr(measuring, stage, refuse)
+    for check in OF_THE_MODEL:
+        monkeypatch.setitem(self_checking.CHECKS, check, refuse)
+    monkeypatch.setattr(measuring, "Inverter", refuse)
     monkeypatch.setattr(confirming, "confirm_by_sampling", refuse)
 
 

@@ -149,6 +149,10 @@ ENDS = ("model_unchanged", "clock_unchanged", "model_unchanged_in_confirm", "clo
 CHECKS = (
     SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
     SelfCheck(name="utility_floor", passed=True, detail="denoises the controls", value=0.02, limit=0.1),
+    SelfCheck(name="round_trip", passed=True, detail="images come back", value=1.0, limit=0.5),
+    SelfCheck(name="told_time", passed=True, detail="its own timesteps are best", value=-0.2, limit=0.15),
+    SelfCheck(name="samples", passed=True, detail="samples look like the controls", value=0.9, limit=0.4),
+    SelfCheck(name="natural_view", passed=True, detail="no other view is more natural", value=0.1, limit=0.8),
     *(SelfCheck(name=name, passed=True, detail="as it was") for name in ENDS),
 )
 

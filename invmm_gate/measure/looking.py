@@ -1,0 +1,98 @@
+"""Images of the probe set as a model sees them: what the self-checks of the model have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.conditions import take_rows
+from invmm_gate.diffusion.levels import expanded
+from invmm_gate.diffusion.prediction import Rows, per_row
+from invmm_gate.diffusion.sampling import descend
+from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
+
+Images = Float[Tensor, "image 3 image_height image_width"]
+Descent = Callable[..., Rows]
+"""(x_t, levels, condition=) to x_0: the sampler of the run, from any level on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pictures:
+    """Images, their conditions where the model takes any, and how many rows fit at once."""
+
+    model: DiffusionModel
+    images: Images
+    condition: Condition | None
+    rows: int
+    descent: Descent
+
+    def encoded(self) -> Rows:
+        """x_0 of each image."""
+        return torch.cat([self.model.encode(self.images[part].to(self.model.device)) for part in self.parts()])
+
+    def decoded(self, x_0: Rows) -> Images:
+        """The image of each x_0."""
+        return torch.cat([self.model.decode(x_0[part]) for part in self.parts()])
+
+    def estimates(self, x_t: Rows, level: NoiseLevel) -> Rows:
+        """x_0_hat of each row, at a level of one row."""
+        return torch.cat(
+            [
+                self.model.estimate_x_0(x_t[part], expanded(level, len(x_t[part])), condition=self.given(part))
+                for part in self.parts()
+            ]
+        )
+
+    def sampled(self, x_t: Rows, levels: Sequence[NoiseLevel]) -> Rows:
+        """x_0 reached by the run's own sampler from x_t at the first of the levels."""
+        return torch.cat([self.descent(x_t[part], levels, condition=self.given(part)) for part in self.parts()])
+
+    def given(self, part: slice) -> Condition | None:
+        """The conditions of some images."""
+        if self.condition is None:
+            return None
+        index = torch.arange(len(self.images), device=self.model.device)[part]
+        return take_rows(self.condition, index)
+
+    def parts(self) -> Iterator[slice]:
+        """Slices of at most `rows` images."""
+        for start in range(0, len(self.images), self.rows):
+            yield slice(start, start + self.rows)
+
+    def first(self, count: int, model: DiffusionModel) -> "Pictures":
+        """The first images, as another model sees them."""
+        return replace(self, model=model, images=self.images[:count])
+
+
+def pictures_of(
+    model: DiffusionModel,
+    images: Sequence[Float[Tensor, "3 image_height image_width"]],
+    captions: Sequence[str] = (),
+    *,
+    rows: int,
+) -> Pictures:
+    """Images with their captions, which an unconditional model does not see, and the measure's own sampler."""
+    condition = None
+    if model.prompts is not None:
+        with torch.no_grad():
+            condition = model.prompts.encode(list(captions) or [""] * len(images))
+    stacked = torch.stack(list(images))
+    return Pictures(model=model, images=stacked, condition=condition, rows=rows, descent=partial(descend, model))
+
+
+def mixed(x_0: Rows, eps: Rows, level: NoiseLevel) -> Rows:
+    """x_t = alpha * x_0 + sigma * eps at a level of one row."""
+    return per_row(level.alpha) * x_0 + per_row(level.sigma) * eps
+
+
+def noise_like(x_0: Rows, generator: torch.Generator) -> Rows:
+    """Standard normal noise, drawn on the CPU, so that it is the same on every device."""
+    return torch.randn(x_0.shape, generator=generator).to(x_0.device)
+
+
+def row_means(values: Tensor) -> Float[Tensor, " row"]:
+    """The mean over everything but the row."""
+    return values.flatten(1).mean(dim=1)

@@ -1,0 +1,140 @@
+"""Does the gate look at the pixels that training looked at? Another view must not be clearly more natural to the model.
+
+Two signs, both paired within an image, both in the logarithm of the denoising error: all controls together are
+denoised better in another view, or one image far better than the controls are, as only a memorized image is.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.levels import level_at, timestep_at
+from invmm_gate.measure.looking import Pictures, mixed, noise_like, row_means
+from invmm_gate.measure.streams import stream
+from invmm_gate.measure.views import View, views_of
+from invmm_gate.protocols import DiffusionModel
+from invmm_gate.records import SelfCheck
+
+NATURAL_VIEW: Final = "natural_view"
+RATIOS: Final = (1.0, 2.0, 4.0)
+"""sigma / alpha at which images are noised."""
+CONTROLS_LIMIT: Final = 0.1
+"""Mean gain of the controls in a view, log(error as given / error in the view): a tenth less error."""
+READING_LIMIT: Final = 0.03
+"""Mean gain of the controls under another reading of the weights: the very same x_t, so chance has a smaller part."""
+STANDARD_ERRORS: Final = 4.0
+READING_ERRORS: Final = 2.5
+"""And as many standard errors, so that a few odd controls are no sign; with the limit itself as the least standard
+deviation of a gain, as two controls may agree by chance."""
+IMAGE_LIMIT: Final = 0.8
+"""Gain of one image, and over the median control's: less than half the error."""
+SIZE_LIMIT: Final = 1.2
+"""Gain of one image at another size over the median control's: an image is smoother when larger, and not all alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sign:
+    """How far a view is beyond a limit, and what that means."""
+
+    excess: float
+    value: float
+    limit: float
+    detail: str
+
+
+def natural_view(
+    images: Pictures,
+    names: Sequence[str],
+    controls: int,
+    *,
+    root_seed: int,
+    sizes: Mapping[str, Pictures] | None = None,
+    readings: Iterable[tuple[str, DiffusionModel]] = (),
+) -> SelfCheck:
+    """The images as they are against each view, at other `sizes`, and under other `readings` of the weights.
+
+    The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
+    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading.
+    """
+    with torch.no_grad():
+        plain = _log_errors(images, root_seed)
+        signs = [
+            sign
+            for view in views_of(images.model.image_size)
+            for sign in _view_signs(view.name, plain - _log_errors(images, root_seed, view), names, controls)
+        ]
+        for name, resized in (sizes or {}).items():
+            gains = plain - _log_errors(resized, root_seed)
+            signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
+        for name, other in readings:
+            gains = plain[:controls] - _log_errors(images.first(controls, other), root_seed)
+            signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS))
+    worst = max(signs, key=_importance)
+    passed = worst.excess <= 0
+    return SelfCheck(
+        name=NATURAL_VIEW,
+        passed=passed,
+        detail="no other view of the images is more natural to the model" if passed else worst.detail,
+        value=worst.value if torch.tensor(worst.value).isfinite() else None,
+        limit=worst.limit,
+    )
+
+
+def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
+    yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT, STANDARD_ERRORS)
+    yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
+
+
+def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float, errors: float) -> _Sign:
+    mean = float(gains.mean())
+    spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, least)
+    limit = max(least, errors * spread / len(gains) ** 0.5)
+    return _Sign(
+        excess=_excess(mean, limit),
+        value=mean,
+        limit=limit,
+        detail=f"the model denoises the controls better {name} than as they are given (log error smaller by {mean:.2f},"
+        f" limit {limit:.2f}): give images and configuration as the training read them",
+    )
+
+
+def _image_sign(name: str, beyond: Float[Tensor, " image"], names: Sequence[str], limit: float) -> _Sign:
+    place = int(beyond.nan_to_num(torch.inf).argmax())
+    value = float(beyond[place])
+    return _Sign(
+        excess=_excess(value, limit),
+        value=value,
+        limit=limit,
+        detail=f"the model denoises {names[place]} far better {name} than as it is (log error smaller by {value:.2f},"
+        f" limit {limit:g}), as if it had memorized it so: give the probe set that way",
+    )
+
+
+def _importance(sign: _Sign) -> tuple[bool, float]:
+    """Of signs beyond their limits the largest gain says most; else the one that came nearest to its limit."""
+    beyond = sign.excess > 0
+    return beyond, sign.value if beyond and sign.excess < float("inf") else sign.excess
+
+
+def _excess(value: float, limit: float) -> float:
+    """NaN is beyond every limit."""
+    return value - limit if value == value else float("inf")
+
+
+def _log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
+    """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
+    seen = images if view is None else replace(images, images=view.change(images.images))
+    pixels = images.model.latent_shape[1:] == images.model.image_size
+    x_0 = seen.encoded()
+    errors = []
+    for ratio in RATIOS:
+        level = level_at(images.model.schedule, timestep_at(images.model.schedule, ratio), images.model.device)
+        eps = noise_like(x_0, stream(root_seed, NATURAL_VIEW, str(ratio)))
+        if view is not None:
+            eps = view.of_noise(eps, pixels=pixels)
+        errors.append(row_means((seen.estimates(mixed(x_0, eps, level), level) - x_0).square()).log())
+    return torch.stack(errors).mean(dim=0)

@@ -1,0 +1,56 @@
+"""A model at another image size than its own: the same weights, which a U-Net can run at many sizes."""
+
+from dataclasses import replace
+from typing import Final
+
+from invmm_gate.models.conditional_configs import UNetConditionConfig
+from invmm_gate.models.configs import UNetConfig
+from invmm_gate.models.fit import autoencoder_of, denoiser_of, downscaling
+from invmm_gate.models.inspect import layout_of
+from invmm_gate.models.latent import LatentModel
+from invmm_gate.models.pixel import PixelModel
+from invmm_gate.models.text_to_image import TextToImageModel
+from invmm_gate.protocols import DiffusionModel
+from invmm_gate.records import ModelManifest
+
+_FACTORS: Final = (0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0)
+"""Of one side to the stated one: the sizes that a wrong `sample_size` most often stands for."""
+_LEAST_SIDE: Final = 8
+"""Pixels: no probe image is smaller."""
+_LARGEST_LATENT: Final = 128
+"""Latent side up to which a size is looked at: beyond, one row takes four times the memory of a run's own."""
+
+
+def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the sizes near the model's own that its U-Net can run at; none for other networks."""
+    layout = layout_of(manifest)[1]
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    if not isinstance(denoiser, UNetConfig | UNetConditionConfig):
+        return ()
+    factor = 1 if autoencoder is None else downscaling(autoencoder)
+    step = factor << len(denoiser.block_out_channels) - 1
+    sizes = dict.fromkeys(
+        (_multiple(model.image_size[0] * scale, step), _multiple(model.image_size[1] * scale, step))
+        for scale in _FACTORS
+    )
+    return tuple(
+        size
+        for size in sizes
+        if size != model.image_size and min(size) >= _LEAST_SIDE and max(size) // factor <= _LARGEST_LATENT
+    )
+
+
+def resized(model: DiffusionModel, image_size: tuple[int, int]) -> DiffusionModel:
+    """The same weights at another (height, width)."""
+    if not isinstance(model, PixelModel | LatentModel | TextToImageModel):
+        raise TypeError(f"{type(model).__name__} is no checkpoint's model")
+    channels, height, _ = model.latent_shape
+    factor = model.image_size[0] // height
+    shape = (channels, image_size[0] // factor, image_size[1] // factor)
+    if isinstance(model, PixelModel):
+        return replace(model, latent_shape=shape)
+    return replace(model, latent_shape=shape, image_size=image_size)
+
+
+def _multiple(side: float, step: int) -> int:
+    return step * round(side / step)

@@ -1,0 +1,88 @@
+"""The same weights at other sizes and under other configurations: what the self-check of views is given."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from invmm_gate.measure.natural_view import natural_view
+from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.load import load_model
+from invmm_gate.models.other_readings import other_readings
+from invmm_gate.models.resized import other_sizes, resized
+from invmm_gate.records import SelfCheck
+from tests.gate.world import MEMORIZING
+from tests.measure.trained import CONTROLS, EXAMPLES, drawn, seen_by
+
+
+def stated(folder: Path, **changes: Any) -> Path:
+    """The memorizing checkpoint with other values in unet/config.json."""
+    shutil.copytree(MEMORIZING, folder)
+    path = folder / "unet/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def check_of(checkpoint: Path) -> SelfCheck:
+    manifest = inspect_checkpoint(checkpoint)
+    model = load_model(manifest)
+    controls = seen_by(model, drawn(CONTROLS))
+    names = [f"c{number}" for number in CONTROLS]
+    return natural_view(controls, names, len(names), root_seed=0, readings=other_readings(manifest, model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"act_fn": "relu"}, "act_fn silu"),
+        ({"norm_num_groups": 16}, "norm_num_groups 8"),
+        ({"flip_sin_to_cos": False}, "flip_sin_to_cos True"),
+        ({"freq_shift": 1}, "freq_shift 0"),
+        ({"center_input_sample": True}, "center_input_sample False"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_configuration_that_is_not_the_training_ones_is_found(
+    changes: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    check = check_of(stated(tmp_path / "model", **changes))
+    assert not check.passed
+    assert f"better with {found} than as they are given" in check.detail
+
+
+def test_no_other_reading_of_a_trained_checkpoint_is_better() -> None:
+    assert check_of(MEMORIZING).passed
+
+
+def test_readings_share_the_weights_and_leave_the_model_as_it_is() -> None:
+    manifest = inspect_checkpoint(MEMORIZING)
+    model: Any = load_model(manifest)
+    readings = list(other_readings(manifest, model))
+    assert [name for name, _ in readings if "attention" in name] == [], "the network has no attention"
+    assert len({name for name, _ in readings}) == len(readings) >= 7
+    for _, read in readings:
+        reading: Any = read
+        assert reading.network.conv_in.weight.data_ptr() == model.network.conv_in.weight.data_ptr()
+        assert not reading.network.training
+        assert reading.schedule is model.schedule
+
+
+def test_sizes_near_the_stated_one_are_those_that_the_network_can_run_at() -> None:
+    for folder, image_size in (("demo/models/memorizing", (16, 16)), ("text_to_image/model", (32, 32))):
+        manifest = inspect_checkpoint(EXAMPLES / folder)
+        model = load_model(manifest)
+        sizes = other_sizes(manifest, model)
+        assert model.image_size == image_size
+        assert image_size not in sizes
+        assert (image_size[0] // 2, image_size[1] // 2) in sizes
+        assert (image_size[0] * 2, image_size[1] * 2) in sizes
+        for size in sizes:
+            other = resized(model, size)
+            assert other.image_size == size
+            x_0 = other.encode(torch.zeros(1, 3, *size))
+            assert x_0.shape[1:] == other.latent_shape
+            level = other.schedule.at(torch.tensor([500]))
+            assert other.estimate_x_0(x_0, level).shape == x_0.shape
