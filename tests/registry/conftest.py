@@ -25,7 +25,7 @@ SHORT = {"steps": 2, "test_every": 2, "batch_size": 1, "sampler_steps": 2, "test
 FEW = {"plain_sampling": {"trials": 2, "sampler_steps": 2, "confidence": 0.95, "probes": "flagged"}}
 ANYTHING = [{"name": "pixel_rmse", "threshold": 0.9}]
 """A copy metric that takes any two pictures for copies, so that any model is blocked."""
-PASSING = policy_with(name="passing", settings=SHORT, confirm=FEW, rules=[{"rule": "invmm_below", "threshold": 1e-9}])
+PASSING = policy_with(name="passing", settings=SHORT, confirm=FEW, rules=[{"rule": "invmm_below", "threshold": 1e-6}])
 BLOCKING = PASSING | {"name": "blocking", "metric": ANYTHING, "rules": [{"rule": "invmm_below", "threshold": 50.0}]}
 
 
