@@ -21,6 +21,8 @@ from invmm_gate.settings import PROFILES, Family, InversionSettings
 
 _SMALLEST_SCORE: Final = 2.0**-23
 """Spacing of float32 at 1: the measure cannot tell a score below it from 0."""
+_FAR_ENOUGH: Final = 0.05
+"""The threshold of `strict`: a higher one may lie beyond what the search reaches, as it only blocks more."""
 _ADAM_STEP: Final = (1 - 0.9) / math.sqrt(1 - 0.999)
 """Learning rates that a parameter moves at most in one step of Adam with its default betas. Source: arXiv:1412.6980."""
 
@@ -103,10 +105,11 @@ def _threshold_faults(rule: InvmmBelowConfig, policy: Policy, family: str | None
     if rule.threshold < _SMALLEST_SCORE:
         yield f"invmm_below: a threshold of {rule.threshold:g} blocks only a score of exactly 0"
     reached = [_farthest(settings) for settings in _settings(policy, family)]
-    if reached and max(reached) < rule.threshold:
+    needed = min(rule.threshold, _FAR_ENOUGH)
+    if reached and max(reached) < needed:
         yield (
             f"invmm_below: steps and learning_rate reach a normality of at most {max(reached):.3g}, so the search ends "
-            f"before the threshold {rule.threshold:g}"
+            f"before {needed:g}"
         )
 
 

@@ -28,7 +28,7 @@ At the usual learning rate the positive control would not be inverted in two ste
 FEW = {"plain_sampling": {"trials": 2, "sampler_steps": 2, "confidence": 0.95, "probes": "flagged"}}
 ANYTHING = [{"name": "pixel_rmse", "threshold": 0.9}]
 """A copy metric that takes any two pictures for copies, so that any model is blocked."""
-PASSING = policy_with(name="passing", settings=SHORT, confirm=FEW, rules=[{"rule": "invmm_below", "threshold": 1e-9}])
+PASSING = policy_with(name="passing", settings=SHORT, confirm=FEW, rules=[{"rule": "invmm_below", "threshold": 1e-6}])
 BLOCKING = PASSING | {"name": "blocking", "metric": ANYTHING, "rules": [{"rule": "invmm_below", "threshold": 50.0}]}
 
 
