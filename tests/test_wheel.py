@@ -59,4 +59,4 @@ def test_wheel_brings_policies_templates_and_the_command(
 
     refused = run(installed, "check", "--model", "nowhere", "--policy", "strict", folder=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: 'nowhere' does not exist")
+    assert refused.stderr.startswith("error: probe set 'probes' is not a folder")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.errors import GateError, RunFolderError
-from invmm_gate.gate import finishing, self_checking
+from invmm_gate.gate import finishing
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.judging import Circumstances
@@ -153,7 +153,7 @@ def _measured(
     session: "Session", folder: RunFolder, progress: Progress, *, watch: Watch, replacing: bool = False
 ) -> "Session":
     """The session that confirming goes on with: it knows how many rows fit."""
-    from invmm_gate.gate import measuring
+    from invmm_gate.gate import measuring, self_checking
 
     folder.begin(session.record, replacing=replacing)
     folder.forget(*_JUDGED)

@@ -342,7 +342,9 @@ def test_without_a_command_the_help_is_shown_and_the_exit_code_is_2(arguments):
 
 EXPIRED = "- {probe: p1, rule: invmm_below, reason: known, owner: Ada, expires: 2026-01-01}\n"
 UNKNOWN = "- {probe: p9, reason: known, owner: Ada, expires: 2030-01-01}\n"
-VALID = "- {rule: invmm_below, reason: known, owner: Ada, expires: 2030-01-01}\n"
+VALID = "".join(
+    f"- {{rule: {rule}, reason: known, owner: Ada, expires: 2030-01-01}}\n" for rule in ("invmm_below", "confirmed")
+)
 
 
 @pytest.mark.parametrize(
@@ -393,13 +395,13 @@ def test_a_name_cannot_drive_the_terminal(world):
 
 
 def test_a_bug_is_one_line_with_exit_code_1_and_says_how_to_see_where(world, monkeypatch):
-    from invmm_gate.gate import measuring
+    from invmm_gate.gate import self_checking
 
     def broken(*_given, **_named):
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.delenv("INVMM_GATE_DEBUG", raising=False)
-    monkeypatch.setattr(measuring, "self_check", broken)
+    monkeypatch.setattr(self_checking, "self_check", broken)
     called = world.check()
     assert called.code == 1
     assert called.err.splitlines()[-1] == (

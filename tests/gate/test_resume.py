@@ -12,7 +12,7 @@ import time
 import pytest
 
 from invmm_gate.gate import check as gate_check
-from invmm_gate.gate import confirm_record, confirming, measuring
+from invmm_gate.gate import confirm_record, confirming, measuring, self_checking
 from tests.gate.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
@@ -94,7 +94,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
     def pressed(*_given, **_named):
         raise KeyboardInterrupt
 
-    stages = ((measuring, "self_check", 0), (confirming, "confirm", 5), (measuring, "model_unchanged", 5))
+    stages = ((self_checking, "self_check", 0), (confirming, "confirm", 5), (measuring, "model_unchanged", 5))
     for module, stage, lines in stages:
         with monkeypatch.context() as patched:
             patched.setattr(module, stage, pressed)

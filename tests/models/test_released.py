@@ -19,8 +19,9 @@ from torch import Tensor
 
 from invmm_gate.errors import MeasurementError, ModelError
 from invmm_gate.measure.streams import stream
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.load import load_model
+from invmm_gate.models.released import released_pipeline
 from invmm_gate.protocols import DiffusionModel, Sampler
 from tests.models.conftest import edit_json, tiny_unet, tiny_vq
 
@@ -150,9 +151,7 @@ def test_stable_diffusion_never_clips_whatever_its_scheduler_says(text_checkpoin
     assert StableDiffusionPipeline.from_pretrained(path).scheduler.config.clip_sample is False
 
 
-def test_a_scheduler_that_the_pipeline_cannot_hold_is_refused(tmp_path: Path) -> None:
-    DDIMPipeline(tiny_unet(), DDPMScheduler()).save_pretrained(tmp_path / "m")
-    edit_json(tmp_path / "m/scheduler/scheduler_config.json", beta_schedule="sigmoid", _class_name="DDPMScheduler")
-    edit_json(tmp_path / "m/model_index.json", scheduler=["diffusers", "DDPMScheduler"])
-    with pytest.raises(ModelError, match="diffusers cannot put DDIMPipeline together"):
-        sampler(tmp_path / "m")
+def test_parts_that_diffusers_cannot_put_together_are_refused(ddpm: Path) -> None:
+    _, layout = layout_of(inspect_checkpoint(ddpm))
+    with pytest.raises(ModelError, match="diffusers cannot put DDPMPipeline together"):
+        released_pipeline(layout, {}, {})

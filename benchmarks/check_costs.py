@@ -1,0 +1,83 @@
+"""What the checks before measuring cost: network forwards (F), CPU seconds and memory of each.
+
+python benchmarks/check_costs.py --model examples/demo/models/clean --probes probes --policy strict
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from invmm_gate.gate.inputs import Options, prepare
+from invmm_gate.gate.self_checking import CHECKS
+from invmm_gate.gate.session import open_session
+from invmm_gate.models.inspect import layout_of
+from invmm_gate.models.load import load_model
+from invmm_gate.models.observation import observe
+from invmm_gate.models.reference import observed_by_diffusers
+
+
+@contextmanager
+def counted(network: nn.Module) -> Iterator[list[int]]:
+    """The rows of each forward of a network while the block runs."""
+    rows: list[int] = []
+
+    def note(_: nn.Module, arguments: tuple[object, ...], named: dict[str, object]) -> None:
+        rows.append((arguments[0] if arguments else named["hidden_states"]).shape[0])  # type: ignore[attr-defined]
+
+    handle = network.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def row(name: str, forwards: object, began: float, *, peak: str = "") -> None:
+    """One line of the table."""
+    print(f"| {name} | {forwards} | {time.process_time() - began:.1f} | {peak} |", flush=True)
+
+
+def children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--probes", type=Path, required=True)
+    parser.add_argument("--policy", default="strict")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = prepare(
+            Options(model=options.model, policy=options.policy, probes=options.probes, out=Path(folder) / "run")
+        )
+    print("| check | F | CPU s | peak memory |")
+    print("|---|---|---|---|")
+    before = children_seconds()
+    observed_by_diffusers(inputs.model)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(f"| diffusers loads and draws, in a child | as here | {children_seconds() - before:.1f} | {peak:.2f} GB |")
+    began = time.process_time()
+    model, denoiser = load_model(inputs.model), layout_of(inputs.model)[1].denoiser
+    pipeline = model.released.pipeline  # type: ignore[union-attr]
+    with counted(pipeline.components[denoiser]) as rows:
+        observe(pipeline, denoiser)
+    row("the measured model is loaded, and drawn with likewise", sum(rows), began)
+    session = open_session(inputs)
+    checks: dict[str, Callable[..., object]] = dict(CHECKS)
+    for name, check in checks.items():
+        began = time.process_time()
+        with counted(session.model.network) as rows:  # type: ignore[attr-defined]
+            check(session)
+        row(name, sum(rows), began)
+
+
+if __name__ == "__main__":
+    main()
