@@ -25,7 +25,7 @@ def kills():
     """Checks that were killed at random moments and given again, in forked children of a process without threads."""
     command = [sys.executable, ROOT / "benchmarks" / "kill_resume.py", "--json", "--kills", str(KILLS)]
     done = subprocess.run(
-        [*command, "--steps", "10", "--probes", "4", "--seed", "1"],
+        [*command, "--steps", "20", "--probes", "4", "--seed", "1"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

@@ -20,7 +20,7 @@ from tests.gate.conftest import _elsewhere, _one_thread, pristine  # noqa: F401 
 from tests.gate.world import World, policy_with
 from tests.registry.servers import Server, mlflow_server
 
-SHORT = {"steps": 2, "test_every": 2, "batch_size": 1, "sampler_steps": 2, "test_samples": 2, "learning_rate": 0.5}
+SHORT = {"steps": 2, "test_every": 2, "batch_size": 1, "sampler_steps": 10, "test_samples": 2, "learning_rate": 0.5}
 """A measurement in about a second: what it finds is of no interest here, only what becomes of it.
 
 At the usual learning rate the positive control would not be inverted in two steps.
