@@ -22,7 +22,8 @@ from invmm_gate.registry.evidence import Evidence, evidence_for
 from invmm_gate.registry.names import STATE, VERDICT, is_log_entry
 from invmm_gate.registry.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
-from tests.registry.conftest import Desk
+from tests.gate.world import policy_with
+from tests.registry.conftest import FEW, Desk
 from tests.registry.servers import Server
 
 DAY = datetime.timedelta(days=1)
@@ -36,9 +37,15 @@ def reviewer(tmp_path: Path) -> KeyPair:
 
 @pytest.fixture
 def waiving(desk: Desk, reviewer: KeyPair, tmp_path: Path) -> GateChoices:
-    """Choices that block whatever model there is, with waivers to come, and a reviewer who may approve them."""
-    choices = desk.at(tmp_path / "state").blocking
-    return replace(choices, waivers=tmp_path / "waivers.yaml", conditions=Conditions(reviewers=reviewer.public))
+    """Choices that block the model for its planted images, waivers to come, and a reviewer who may approve them."""
+    rules = [{"rule": "invmm_below", "threshold": 0.5}]
+    policy = desk.world.policy(policy_with(name="waiving", confirm=FEW, rules=rules), "waiving")
+    return replace(
+        desk.at(tmp_path / "state").blocking,
+        policy=str(policy),
+        waivers=tmp_path / "waivers.yaml",
+        conditions=Conditions(reviewers=reviewer.public),
+    )
 
 
 def registered(server: Server, name: str, choices: GateChoices, desk: Desk) -> Registered:
