@@ -97,13 +97,10 @@ class TextMixture:
         self.latent_shape, self.image_size = tuple(images.shape[1:]), tuple(images.shape[2:])
         self.forward_rows, self.backward_rows = 0, 0
         self.calls: set[int] = set()
+        self.released = MeasureSampler(self)  # nobody released it: it is drawn as it is measured
 
     guidance_distilled = False
-
-    @property
-    def released(self) -> MeasureSampler:
-        """Nobody released it: it is drawn as it is measured."""
-        return MeasureSampler(self)
+    released: MeasureSampler | None = None
 
     def limited(self, x_0_hat: Tensor) -> Tensor:
         return x_0_hat
