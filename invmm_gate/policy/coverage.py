@@ -67,9 +67,8 @@ def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Meas
     missing = [probe.id for probe in probes if probe.id not in present]
     if missing:
         yield undecided(COVERAGE, f"{len(missing)} of {len(probes)} probes were not measured: {names(missing)}")
-    broken = _tolerated_errors(data, policy)
     for record in data.measurements:
-        if record.outcome == "error" and record.probe not in broken:
+        if record.outcome == "error":
             yield undecided(COVERAGE, f"{record.probe} broke: {record.reason or 'no reason given'}", record.probe)
     images = {probe.sha256 for probe in probes if probe.group != "control" and probe.id in measured}
     controls = {probe.sha256 for probe in probes if probe.group == "control" and probe.id in measured}
@@ -82,25 +81,6 @@ def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Meas
     pinned = policy.coverage.probe_set
     if pinned not in (None, data.run.probe_set.digest):
         yield undecided(COVERAGE, f"the run is of another probe set than {pinned}, which the policy names")
-
-
-def _tolerated_errors(data: RunData, policy: Policy) -> dict[str, str]:
-    """Controls in error with their reasons, if the policy allows that many; a probe that is no control never."""
-    controls = {probe.id for probe in data.run.probe_set.probes if probe.group == "control"}
-    errors = {
-        record.probe: record.reason
-        for record in data.measurements
-        if record.outcome == "error" and record.probe in controls
-    }
-    return errors if len(errors) <= policy.coverage.max_errors else {}
-
-
-def tolerated_error_notes(data: RunData, policy: Policy) -> tuple[str, ...]:
-    """One sentence for each control that broke and is allowed for."""
-    return tuple(
-        f"the control {probe} broke ({reason or 'no reason given'}) and counts against the model"
-        for probe, reason in _tolerated_errors(data, policy).items()
-    )
 
 
 def run_findings(run: RunRecord, policy: Policy) -> Iterator[Finding]:

@@ -103,7 +103,7 @@ DIRECTIONS: Final[Mapping[type, Mapping[str, Direction]]] = {
     Coverage: {
         "min_probes": LOWER,
         "min_controls": LOWER,
-        "max_errors": HIGHER,
+        "max_errors": apart("only 0 is valid"),
         "probe_set": apart("pins the probe set; strict pins none"),
     },
     InversionSettings: {

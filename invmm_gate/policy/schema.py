@@ -147,10 +147,17 @@ class Coverage(StrictModel):
 
     min_probes: Samples = 1
     min_controls: Annotated[Whole, Field(ge=0, le=10_000)] = 16
-    max_errors: Annotated[Whole, Field(ge=0, le=10_000)] = 0
-    """Controls that may be in error. A probe in error always makes the run inconclusive."""
+    max_errors: Annotated[Whole, Field(ge=0)] = 0
+    """Only 0 is valid: whoever breaks, control or other probe, leaves the run inconclusive."""
     probe_set: Digest | None = None
     """Digest of the only probe set that counts, as `probes validate` prints it; None = any of that size."""
+
+    @field_validator("max_errors")
+    @classmethod
+    def _no_error_is_tolerated(cls, errors: int) -> int:
+        if errors:
+            raise ValueError("a control that broke may have been trained on, so that none may break; leave the key out")
+        return errors
 
 
 class Policy(StrictModel):

@@ -13,7 +13,6 @@ from invmm_gate.policy.coverage import (
     coverage_findings,
     run_findings,
     self_check_findings,
-    tolerated_error_notes,
 )
 from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
 from invmm_gate.policy.rules import rule_for
@@ -77,11 +76,10 @@ def judge(
     findings = apply_waivers(found, waivers, terms)
     states = waiver_states(findings, waivers, terms)
     decision = decide(findings)
-    notes = (*tolerated_error_notes(data, policy), *waiver_notes(states))
     return Verdict(
         schema_version=VERDICT_SCHEMA_VERSION,
         decision=decision,
-        reasons=(*reasons_for(decision, findings), *notes),
+        reasons=(*reasons_for(decision, findings), *waiver_notes(states)),
         findings=findings,
         waivers=states,
         policy=policy.name,

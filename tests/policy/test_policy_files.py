@@ -44,6 +44,12 @@ def line_of(text: str, word: str) -> int:
     return next(number for number, line in enumerate(text.splitlines(), start=1) if word in line)
 
 
+def test_no_policy_tolerates_a_control_that_broke(tmp_path: Path) -> None:
+    assert edited(tmp_path, "coverage:", "coverage:\n  max_errors: 0").coverage == load_policy("strict").coverage
+    said = refusal(tmp_path, "coverage:", "coverage:\n  max_errors: 1")
+    assert "coverage.max_errors: a control that broke may have been trained on" in said
+
+
 def test_three_policies_ship() -> None:
     assert sorted(shipped_policies()) == ["permissive", "standard", "strict"]
     assert [policy.name for policy in (STRICT, STANDARD, PERMISSIVE)] == ["strict", "standard", "permissive"]

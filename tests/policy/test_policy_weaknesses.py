@@ -179,7 +179,6 @@ def confirming(**changes: Any) -> dict[str, Any]:
         ({"rules": [BELOW, CONFIRMED]}, "rules: no below_controls, and strict has it"),
         ({"rules": [BELOW, CONTROLS], "confirm": {}}, "rules: no confirmed, and strict has it"),
         ({"coverage": {"min_controls": 9}}, "coverage.min_controls is 9, in strict 16: lower is weaker"),
-        ({"coverage": {"max_errors": 1}}, "coverage.max_errors is 1, in strict 0: higher is weaker"),
         ({"waivers": "owned"}, "waivers is owned, in strict approved: weaker"),
     ],
 )
