@@ -1,4 +1,4 @@
-"""What the checks before measuring cost: network forwards (F), CPU seconds and memory of each.
+"""What the checks before measuring cost: network forwards of one row (F), CPU seconds and memory of each; one thread.
 
 python benchmarks/check_costs.py --model examples/demo/models/clean --probes probes --policy strict
 """
@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.self_checking import CHECKS
@@ -21,16 +24,19 @@ from invmm_gate.models.load import load_model
 from invmm_gate.models.observation import observe
 from invmm_gate.models.reference import observed_by_diffusers
 
+UNETS: Final = {"UNet2DModel", "UNet2DConditionModel"}
+
 
 @contextmanager
-def counted(network: nn.Module) -> Iterator[list[int]]:
-    """The rows of each forward of a network while the block runs."""
+def counted() -> Iterator[list[int]]:
+    """The rows of each forward of any denoiser while the block runs, that of the positive control included."""
     rows: list[int] = []
 
-    def note(_: nn.Module, arguments: tuple[object, ...], named: dict[str, object]) -> None:
-        rows.append((arguments[0] if arguments else named["hidden_states"]).shape[0])  # type: ignore[attr-defined]
+    def note(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if type(module).__name__ in UNETS:
+            rows.append(arguments[0].shape[0])
 
-    handle = network.register_forward_pre_hook(note, with_kwargs=True)
+    handle = register_module_forward_pre_hook(note)
     try:
         yield rows
     finally:
@@ -54,6 +60,7 @@ def main() -> None:
     parser.add_argument("--probes", type=Path, required=True)
     parser.add_argument("--policy", default="strict")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepare(
             Options(model=options.model, policy=options.policy, probes=options.probes, out=Path(folder) / "run")
@@ -67,14 +74,14 @@ def main() -> None:
     began = time.process_time()
     model, denoiser = load_model(inputs.model), layout_of(inputs.model)[1].denoiser
     pipeline = model.released.pipeline  # type: ignore[union-attr]
-    with counted(pipeline.components[denoiser]) as rows:
+    with counted() as rows:
         observe(pipeline, denoiser)
     row("the measured model is loaded, and drawn with likewise", sum(rows), began)
     session = open_session(inputs)
     checks: dict[str, Callable[..., object]] = dict(CHECKS)
     for name, check in checks.items():
         began = time.process_time()
-        with counted(session.model.network) as rows:  # type: ignore[attr-defined]
+        with counted() as rows:
             check(session)
         row(name, sum(rows), began)
 
