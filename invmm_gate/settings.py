@@ -51,7 +51,7 @@ class InversionSettings:
     hard_tests: bool = False
     """Test with hard prompts drawn by argmax (Eq. 19) in place of soft ones."""
     test_prompts: Literal["shared", "per_sample"] = "shared"
-    """Prompts drawn at a test: one for all its noises, or one for each (MEASURES D10)."""
+    """Prompts drawn at a test: one for all its noises, or one for each (the authors' SD 3)."""
     vocabulary: Literal["all", "typeable"] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
     soft_encoders: Literal["first", "clip"] = "first"
