@@ -38,6 +38,7 @@ class Confirmed:
     config: ConfirmedConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """Probes that an input replicates, and confirmations that are missing."""
         plan = evidence.plan
         if plan is None:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
