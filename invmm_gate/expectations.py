@@ -42,6 +42,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
+    """What a check came to."""
+
     check: Check
     success: bool
     rows: tuple[int, ...]

@@ -133,9 +133,13 @@ class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
 
     @property
-    def family(self) -> str: ...
+    def family(self) -> str:
+        """A key of the profiles in settings.py."""
+
     @property
-    def schedule(self) -> Schedule: ...
+    def schedule(self) -> Schedule:
+        """The noise that the network was trained with."""
+
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(channel, height, width) of x_0: pixels for pixel-space models."""
@@ -147,7 +151,8 @@ class DiffusionModel(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the network lies."""
 
     @property
     def prompts(self) -> PromptEncoder | None:
@@ -211,9 +216,12 @@ class CopyMetric(Protocol):
         ...
 
     @property
-    def threshold(self) -> float: ...
+    def threshold(self) -> float:
+        """The value at which a sample becomes a copy."""
+
     @property
-    def higher_is_copy(self) -> bool: ...
+    def higher_is_copy(self) -> bool:
+        """Whether a copy lies at or above the threshold; else at or below."""
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """Features of images in [-1, 1]; the metric owns its transform."""

@@ -234,6 +234,8 @@ class SelfCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
+    """A file of a checkpoint; size in bytes."""
+
     path: str
     size: int
     sha256: str
@@ -333,6 +335,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaiverState:
+    """A waiver, and whether it counted in a verdict, or why not."""
+
     waiver: Waiver
     state: Literal["used", "unused", "expired", "unknown_probe", "other_model", "other_image", "unapproved"]
 

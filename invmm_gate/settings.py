@@ -2,14 +2,30 @@
 
 Scores compare only under one profile (learning rate, batch, test cycle and sampler all move the score).
 `reference` is what the authors' code does, per family; `paper` what the text says; `gate` is ours.
+What a policy names besides is here too: the copy metrics and the prompt search.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from invmm_gate.errors import ConfigError
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
 image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
+
+COPY_METRICS: Final[Mapping[str, bool]] = {"pixel_rmse": False, "pixel_l2_neighbours": False, "sscd": True}
+"""Copy metrics that a policy can name -> whether a higher value means a copy."""
+
+
+def copy_metric(name: str) -> str:
+    """The key of `COPY_METRICS` for a name in a policy: SSCD has several networks. Raises ValueError for none."""
+    key = "sscd" if name.startswith("sscd") and "@" not in name else name
+    if key not in COPY_METRICS:
+        *exact, _ = COPY_METRICS
+        raise ValueError(f"unknown copy metric {name!r}; expected {', '.join(exact)}, or a name that begins with sscd")
+    return key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +67,7 @@ class InversionSettings:
     hard_tests: bool = False
     """Test with hard prompts drawn by argmax (Eq. 19) in place of soft ones."""
     test_prompts: Literal["shared", "per_sample"] = "shared"
-    """Prompts drawn at a test: one for all its noises, or one for each (MEASURES D10)."""
+    """Prompts drawn at a test: one for all its noises, or one for each (the authors' SD 3)."""
     vocabulary: Literal["all", "typeable"] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
     soft_encoders: Literal["first", "clip"] = "first"
@@ -126,3 +142,97 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         "stable_diffusion_3": _GATE_TEXT,
     },
 }
+
+Forwards = Callable[[int, float], int]
+"""(sampler steps, guidance scale) -> network forwards of one sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcgPlan:
+    """Settings of the prompt search (GCG); where the paper names one, the default is the paper's.
+
+    Source: arXiv:2405.05846v3, appendix 8.3.
+    """
+
+    tokens: int = 20
+    """Tokens of the prompt, at most what the tokenizer takes."""
+    steps: int = 500
+    candidates: int = 128
+    """Prompts per step."""
+    top_k: int = 256
+    """Tokens that a position may change to: those with the lowest gradient."""
+    noises: int = 16
+    """Draws of timestep and noise that the prompts of a step share."""
+    first_noises: int = 4
+    """Draws after which only `first_noises / noises` of the candidates go on; = `noises` for no halving."""
+    merges: int = 8
+    """Prompts of a step that join its best changes; 0 = none."""
+    guidance_scales: tuple[float, ...] = (1.0, 7.0)
+    """Of the samples: a prompt is tried at each of them in order, up to the first copy. The loss is that of the
+    conditional estimate, as at scale 1: a scale of 7 can hide an image that the prompt itself brings out, and costs two
+    forwards where 1 costs one."""
+    sampler_steps: int = 50
+    look_steps: int = 10
+    """Sampler steps of the first, cheap look at a prompt whose loss is a record."""
+    look_every: int = 10
+    """Steps after which a prompt is sampled in full, whatever its loss and the cheap look say."""
+    stop_samples: int = 8
+    """Samples of a full look; any copy among them sends the prompt to the fresh seeds."""
+    trials: int = 64
+    """Fresh seeds for the prompt that is reported."""
+    confidence: float = 0.95
+    max_evaluations: int | None = None
+    """Network forwards, those of the fresh seeds included: no step begins that could go beyond. None = no limit."""
+    rows: int = 32
+    """Rows of a call of the network."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values that do not make a search."""
+        counts = {name: value for name in _AT_LEAST_ONE if (value := getattr(self, name)) < 1}
+        if counts:
+            name, value = next(iter(counts.items()))
+            raise ConfigError(f"gcg: {name} is {value}", expected="at least 1")
+        if not self.guidance_scales:
+            raise ConfigError("gcg: guidance_scales is empty", expected="at least one scale")
+        if self.first_noises > self.noises:
+            raise ConfigError(
+                f"gcg: first_noises is {self.first_noises}", expected=f"at most noises, which is {self.noises}"
+            )
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Draws after each stage of the halving."""
+        return (self.noises,) if self.first_noises == self.noises else (self.first_noises, self.noises)
+
+    def sample_cost(self, steps: int, forwards: Forwards) -> int:
+        """Network forwards of one sample at every scale."""
+        return sum(forwards(steps, scale) for scale in self.guidance_scales)
+
+    def fresh_seeds(self, forwards: Forwards) -> int:
+        """Network forwards of trying a prompt on fresh seeds."""
+        return self.trials * self.sample_cost(self.sampler_steps, forwards)
+
+    def dearest_step(self, forwards: Forwards) -> int:
+        """Most network forwards that a step and the look after it can take."""
+        strings = self.candidates + 1
+        left = max(1, strings * self.first_noises // self.noises)
+        losses = strings * self.first_noises + left * (self.noises - self.first_noises) + self.merges * self.noises
+        looks = self.sample_cost(self.look_steps, forwards)
+        looks += self.stop_samples * self.sample_cost(self.sampler_steps, forwards)
+        return 2 * self.noises + losses + looks
+
+    def refuse_small_budget(self, forwards: Forwards) -> None:
+        """Raises ConfigError for a `max_evaluations` that no step fits into."""
+        least = self.dearest_step(forwards) + self.fresh_seeds(forwards)
+        if self.max_evaluations is not None and self.max_evaluations < least:
+            raise ConfigError(
+                f"gcg: max_evaluations is {self.max_evaluations}",
+                expected=f"at least {least}: one step and the fresh seeds",
+                do="raise it, or make fewer candidates, noises or trials",
+            )
+
+
+_AT_LEAST_ONE: Final = (
+    *("tokens", "steps", "candidates", "top_k", "noises", "first_noises"),
+    *("sampler_steps", "look_steps", "look_every", "stop_samples", "trials", "rows"),
+)

@@ -1,4 +1,4 @@
-"""When an attestation holds: the checks of THREATS 3, in their order, each naming the field that does not match."""
+"""When an attestation holds: the checks in their order, each naming the field that does not match."""
 
 import datetime
 import hashlib

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, count_copies, prompts_of, sampled_images
-from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
 from invmm_gate.confirm.prompt_sampling import PromptPlan, replication_of_prompt
@@ -24,6 +23,7 @@ from invmm_gate.confirm.search import Search, SearchPlan, Step
 from invmm_gate.confirm.typeable import as_typed, text_of, typeable_ids
 from invmm_gate.errors import ConfigError
 from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.settings import GcgPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,12 +144,7 @@ class _Hunt:
             sampler=sampler, metric=metric, target=target, plan=plan, prompts=prompts,
             objective=objective, search=search, generator=generator,
         )  # fmt: skip
-        if not hunt.affords_a_step:
-            raise ConfigError(
-                f"gcg: max_evaluations is {plan.max_evaluations}",
-                expected=f"at least {hunt.dearest_step + hunt.fresh_seeds}: one step and the fresh seeds",
-                do="raise it, or make fewer candidates, noises or trials",
-            )
+        plan.refuse_small_budget(hunt.forwards)
         return hunt
 
     @property
@@ -157,31 +152,17 @@ class _Hunt:
         return self.objective.evaluations + self.sampling
 
     @property
-    def fresh_seeds(self) -> int:
-        """Network forwards of trying a prompt on fresh seeds."""
-        return self.plan.trials * self._sample(self.plan.sampler_steps)
-
-    @property
-    def dearest_step(self) -> int:
-        """Most network forwards that a step and the look after it can take."""
-        plan, strings = self.plan, self.plan.candidates + 1
-        left = max(1, strings * plan.first_noises // plan.noises)
-        losses = strings * plan.first_noises + left * (plan.noises - plan.first_noises) + plan.merges * plan.noises
-        looks = self._sample(plan.look_steps) + plan.stop_samples * self._sample(plan.sampler_steps)
-        return 2 * plan.noises + losses + looks
-
-    @property
     def affords_a_step(self) -> bool:
-        limit = self.plan.max_evaluations
-        return limit is None or self.evaluations + self.dearest_step + self.fresh_seeds <= limit
+        limit, next_step = self.plan.max_evaluations, self.plan.dearest_step(self.forwards)
+        return limit is None or self.evaluations + next_step + self.plan.fresh_seeds(self.forwards) <= limit
 
     @property
     def prompt(self) -> str:
         return text_of(self.prompts, self.search.string)
 
-    def _sample(self, steps: int) -> int:
-        """Network forwards of one sample at every scale."""
-        return sum(self.sampler.forwards(steps=steps, guidance_scale=scale) for scale in self.plan.guidance_scales)
+    def forwards(self, steps: int, guidance_scale: float) -> int:
+        """Network forwards of one sample."""
+        return self.sampler.forwards(steps=steps, guidance_scale=guidance_scale)
 
     def progress(self, number: int, step: Step) -> Searched:
         return Searched(

@@ -46,7 +46,7 @@ def as_typed(prompts: PromptEncoder, ids: Sequence[int]) -> tuple[int, ...] | No
     """A string of fixed length as it would reach the model: its text first, free places last; None if it is no text.
 
     A free place holds the end-of-text id. It leaves no trace in the text, wherever it stood: what a search evaluates
-    and what is reported are one and the same prompt (MEASURES 4, trap b).
+    and what is reported are one and the same prompt. Written out, such a place would be special-token text.
     """
     text = [token for token in ids if token != prompts.end_id]
     if text and not survives(prompts, text):

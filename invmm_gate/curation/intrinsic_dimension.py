@@ -1,4 +1,4 @@
-"""Intrinsic dimension of a set of vectors by maximum likelihood (Levina and Bickel, 2004; MEASURES 3.8)."""
+"""Intrinsic dimension of a set of vectors by maximum likelihood (Levina and Bickel, 2004)."""
 
 from dataclasses import dataclass
 from typing import Final

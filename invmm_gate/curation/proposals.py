@@ -31,6 +31,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposals:
+    """What a probe set could take from the training data, and what was passed over."""
+
     sensitive: tuple[Proposal, ...]
     duplicated: tuple[Proposal, ...]
     skipped: tuple[Skipped, ...]

@@ -18,7 +18,8 @@ def denoising_error(
 ) -> Float[Tensor, " row"]:
     """Mean squared x_0_hat - x_0 of each row, differentiable in `eps`; low = well denoised.
 
-    Source: arXiv:2405.05846v3, Eq. 12; a mean over elements where the text has a sum, as the code has it (MEASURES D4).
+    Source: arXiv:2405.05846v3, Eq. 12. The text sums over elements; the authors' code takes the mean, and xi, delta and
+    the first lambda of 1 only make sense with a mean.
     """
     level = model.schedule.at(timestep)
     x_t = per_row(level.alpha) * x_0 + per_row(level.sigma) * eps

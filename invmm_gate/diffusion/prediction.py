@@ -37,7 +37,7 @@ def x_0_from_sample(x_0_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
 
 
 def x_0_from_velocity(velocity_hat: Rows, x_t: Rows, level: NoiseLevel) -> Rows:
-    """x_0_hat = x_t - sigma * velocity_hat, for velocity = eps - x_0 (flow matching, MEASURES D16)."""
+    """x_0_hat = x_t - sigma * velocity_hat, for velocity = eps - x_0 (flow matching)."""
     return x_t - per_row(level.sigma) * velocity_hat
 
 

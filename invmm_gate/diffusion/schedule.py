@@ -16,7 +16,7 @@ class VariancePreserving:
     """alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t): DDPM, LDM, Stable Diffusion 1, 2 and XL.
 
     The sampling grid is evenly spaced and ends at T - 1 (diffusers: `timestep_spacing="trailing"`,
-    `set_alpha_to_one=True`), as the authors' samplers have it (MEASURES D19).
+    `set_alpha_to_one=True`), as the authors' samplers have it: timesteps 19, 39, .., 999 for 50 steps.
     """
 
     alpha_bar: Float[Tensor, " timestep"]
@@ -42,7 +42,7 @@ class VariancePreserving:
 @final
 @dataclass(frozen=True, slots=True)
 class FlowMatching:
-    """alpha = 1 - s, sigma = s with s shifted towards noise: Stable Diffusion 3 (MEASURES D16).
+    """alpha = 1 - s, sigma = s with s shifted towards noise: Stable Diffusion 3, as in the authors' code.
 
     s = shift * u / (1 + (shift - 1) * u) for u = 1/T, .., 1; the network is told T * s.
     """

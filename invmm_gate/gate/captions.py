@@ -3,20 +3,26 @@
 from pathlib import Path
 
 from invmm_gate.errors import ProbeSetError
-from invmm_gate.gate.plans import gcg_plan
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import manifest_name
-from invmm_gate.protocols import DiffusionModel, PromptEncoder
+from invmm_gate.protocols import DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.records import Probe, ProbeSet
 from invmm_gate.settings import InversionSettings
 
 
-def require_confirmation(policy: Policy, model: DiffusionModel) -> None:
-    """Raises ConfigError for a search that cannot be run, ModelError for a scale that the model cannot take."""
-    if model.prompts is not None and policy.confirm.prompts is not None:
-        gcg_plan(policy.confirm.prompts, rows=1)
-        for scale in policy.confirm.prompts.guidance_scales:
-            model.forwards(scale)
+def require_confirmation(policy: Policy, model: DiffusionModel, sampler: Sampler) -> None:
+    """Raises ConfigError for a search that cannot be run, ModelError for a scale that the model cannot take.
+
+    `sampler` draws the search's samples: what one costs decides whether a step fits into the budget.
+    """
+    choice = policy.confirm.prompts
+    if model.prompts is None or choice is None:
+        return
+    for scale in choice.guidance_scales:
+        model.forwards(scale)
+    plan = choice.search_plan(rows=1)
+    if plan is not None:
+        plan.refuse_small_budget(lambda steps, scale: sampler.forwards(steps=steps, guidance_scale=scale))
 
 
 def check_captions(probe_set: ProbeSet, prompts: PromptEncoder | None, settings: InversionSettings) -> dict[str, int]:

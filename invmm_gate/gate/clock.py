@@ -8,7 +8,7 @@ from typing import Final
 from invmm_gate.records import SelfCheck
 
 LARGEST_JUMP: Final = 300.0
-"""Seconds (THREATS 15). A clock that is only slewed moves by far less."""
+"""Seconds. A clock that is only slewed moves by far less; one that was set could revive a waiver or an attestation."""
 
 
 def _since_boot() -> float:

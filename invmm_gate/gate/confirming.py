@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
-from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
 from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.errors import MeasurementError
 from invmm_gate.gate.confirm_record import note_rows, rate_limit
 from invmm_gate.gate.memory import fits, reduced
-from invmm_gate.gate.plans import gcg_plan, prompt_plan
+from invmm_gate.gate.plans import prompt_plan
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
-from invmm_gate.policy.schema import ConfirmChoice, PlainSampling, PromptConfirmation
+from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.verdict import probes_to_confirm
 from invmm_gate.protocols import PromptEncoder, Sampler
 from invmm_gate.records import (
@@ -40,6 +39,7 @@ from invmm_gate.records import (
     RunData,
 )
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.settings import GcgPlan
 
 _FILE_NAMES: Final = {
     PLAIN_SAMPLING: "sampled",
@@ -169,7 +169,7 @@ def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMe
 
 def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
     """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster."""
-    asked = gcg_plan(plan, rows=work.rows)
+    asked = plan.search_plan(rows=work.rows)
     if asked is None:
         return
     done = work.replicated()

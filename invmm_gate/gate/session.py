@@ -28,7 +28,7 @@ from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Samp
 from invmm_gate.records import MetricRecord, Probe, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.installed import installed_gate
-from invmm_gate.settings import InversionSettings
+from invmm_gate.settings import InversionSettings, copy_metric
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 
@@ -87,7 +87,7 @@ def open_session(inputs: Inputs) -> Session:
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:
         model.forwards(scale)
-    require_confirmation(inputs.policy, model)
+    require_confirmation(inputs.policy, model, _released(model))
     truncated = check_captions(inputs.probe_set, model.prompts, settings)
     for probe in inputs.probe_set.probes:
         _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
@@ -155,14 +155,7 @@ def _slots(rows: int, settings: InversionSettings) -> int:
 
 def _metric(inputs: Inputs, model: DiffusionModel, device: str) -> tuple[CopyMetric, MetricRecord]:
     choice = inputs.policy.metric_for(*model.image_size)
-    build = next((build for prefix, build in _METRICS.items() if choice.name.startswith(prefix)), None)
-    if build is None:
-        raise ConfigError(
-            f"unknown metric {choice.name!r}",
-            expected="a name that begins with one of " + ", ".join(_METRICS),
-            do="correct the policy's metric",
-        )
-    metric, digest = build(inputs, model, choice, device)
+    metric, digest = _METRICS[copy_metric(choice.name)](inputs, model, choice, device)
     record = MetricRecord(
         name=metric.name,
         threshold=metric.threshold,

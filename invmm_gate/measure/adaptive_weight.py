@@ -7,7 +7,11 @@ from invmm_gate.settings import InversionSettings
 
 @dataclass(frozen=True, slots=True)
 class WeightState:
-    """Source: arXiv:2405.05846v3, Algorithm 1, lines 5 to 15, in the order of the authors' code (MEASURES D1, D6)."""
+    """lambda and what its next test compares with.
+
+    Source: arXiv:2405.05846v3, Algorithm 1, lines 5 to 15, in the order of the authors' code: lambda changes after the
+    optimiser's step, and grows by delta at every step that is no test, those before the first test included.
+    """
 
     weight: float
     watched: float = float("inf")

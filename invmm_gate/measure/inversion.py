@@ -3,7 +3,8 @@
 The batch has a fixed number of slots; a slot holds one task (a probe, a seed, mirrored or not). All slots advance by
 `test_every` optimisation steps, then are tested together; a task that is done leaves its slot and a waiting one enters.
 Nothing is shared between slots: lambda, loss window, Adam moments, step count and random stream belong to a task, and
-the number of rows never changes, so a score does not depend on batch mates (THREATS 5).
+the number of rows never changes, so a score does not depend on batch mates: at
+another number of rows a forward pass differs in its last bits.
 """
 
 from collections import deque
@@ -146,7 +147,7 @@ class Inverter:
             errors = errors * epsilon_weight(self._model.schedule.at(timestep.flatten()))
         error = errors.view(len(self._slots), -1).mean(dim=1)
         total = error + weight * normality(mu, log_var)
-        # Summed over slots: each slot's gradient, and with it Adam's eps, is that of a run of its own (MEASURES E8).
+        # Summed over slots: each slot's gradient, and with it Adam's eps, is that of a run of its own.
         moved = [
             (leaf, optimiser.step)
             for leaf, optimiser in ((noise, self._adam), (drawn.leaf, self._conditioning))

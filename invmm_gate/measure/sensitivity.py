@@ -1,9 +1,9 @@
 """The sensitivity test: does every noise drawn from q regenerate the probe?
 
 Sequential and exact: a probe's noises are fixed beforehand and tried in order; a guidance scale is dropped at its
-first miss and a probe passes at the first scale whose noises all replicate it. The decision is that of the full test
-(MEASURES E2, E3), for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind
-a miss is thrown away, so neither decision nor record depends on batch mates.
+first miss and a probe passes at the first scale whose noises all replicate it. The decision is that of the full test,
+for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind a miss is thrown
+away, so neither decision nor record depends on batch mates.
 """
 
 from collections.abc import Mapping, Sequence

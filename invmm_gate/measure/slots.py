@@ -44,7 +44,7 @@ class Slot:
         return self.step >= settings.steps or self.tests_above >= settings.stop_tests
 
     def count_above(self, level: float, settings: InversionSettings) -> None:
-        """Count the tests running at which the normality lay above the bound of the early stop (MEASURES E5)."""
+        """Count the tests running at which the normality lay above the bound of the early stop."""
         bound = settings.stop_above
         above = bound is not None and self.step >= settings.stop_after and level > bound * (1 + settings.stop_margin)
         self.tests_above = self.tests_above + 1 if above else 0

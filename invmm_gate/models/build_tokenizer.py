@@ -59,7 +59,7 @@ def _bert(library: Any, files: TokenizerFiles) -> Any:
 
 
 def _options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
-    """Tidied spaces would change prompts that were found (MEASURES 4 c)."""
+    """Tidied spaces would change prompts that were found: `. .` would come back as `..`, which is another token."""
     tokens = {key: library.AddedToken(**token.model_dump()) for key, token in files.special.items()}
     limit = {} if files.max_length is None else {"model_max_length": files.max_length}
     return {**tokens, **limit, "clean_up_tokenization_spaces": False}

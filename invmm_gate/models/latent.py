@@ -23,7 +23,7 @@ class LatentModel:
     autoencoder: Any
     """Diffusers' `VQModel` or `AutoencoderKL`, frozen."""
     kind: Literal["vq", "kl"]
-    """`vq`: the encoder's output before quantisation. `kl`: the posterior's mode (MEASURES D18)."""
+    """`vq`: the encoder's output before quantisation. `kl`: the posterior's mode. Both as the authors' code."""
     scaling_factor: float
     schedule: Schedule
     prediction_type: str

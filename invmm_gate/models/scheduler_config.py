@@ -1,7 +1,8 @@
 """The scheduler's configuration: the noise schedule and prediction type that the network was trained with.
 
-How the scheduler samples (spacing, solver order, clipping) is accepted and not used: the gate has one sampler
-(MEASURES D19). Whatever would change the process itself must keep the variance-preserving meaning.
+How the scheduler samples (spacing, solver order) is accepted and not used here: the measure has a grid of its own, and
+the released sampler is diffusers' own pipeline. Limits of x_0 are read (models/released.py).
+Whatever would change the process itself must keep the variance-preserving meaning.
 """
 
 from collections.abc import Mapping

@@ -86,7 +86,7 @@ class TextToImageModel:
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "row channel height width"]:
-        """x_0 of images in [-1, 1]: the posterior's mode; with a generator, a draw from it (MEASURES D18)."""
+        """x_0 of images in [-1, 1]: the posterior's mode; with a generator, a draw from it (the authors' SD 3)."""
         refuse_other_size(images, self.image_size)
         posterior = self.autoencoder.encode(images.to(self.device, self.autoencoder.dtype), return_dict=False)[0]
         encoded = posterior.mode() if generator is None else posterior.sample(generator)

@@ -87,7 +87,7 @@ class TextTower:
         return tuple(self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens written out and no space tidied away (MEASURES 4 b, c)."""
+        """The text of ids, special tokens written out and no space tidied away: so it reads as the same ids."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 

@@ -1,4 +1,4 @@
-"""What two runs must share for their scores to compare (MEASURES D26)."""
+"""What two runs must share for their scores to compare: learning rate, batch, tests and sampler all move a score."""
 
 from collections.abc import Mapping
 from typing import Final

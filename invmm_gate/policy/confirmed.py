@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from invmm_gate.intervals import clopper_pearson
+from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, block, undecided
-from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, PromptConfirmation
+from invmm_gate.policy.schema import ConfirmedConfig
 from invmm_gate.records import (
     CAPTION,
     CAPTION_ON_GRID,
@@ -37,6 +38,7 @@ class Confirmed:
     config: ConfirmedConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """Probes that an input replicates, and confirmations that are missing."""
         plan = evidence.plan
         if plan is None:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)

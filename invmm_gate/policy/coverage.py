@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from invmm_gate.errors import ConfigError
+from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import has_prompts, names, undecided
 from invmm_gate.policy.numbers import is_number
 from invmm_gate.policy.schema import (
-    ConfirmChoice,
     ConfirmedConfig,
-    GcgSearch,
-    PlainSampling,
     Policy,
-    PromptConfirmation,
 )
 from invmm_gate.records import Finding, Measurement, RunData, RunRecord
 
@@ -91,7 +88,7 @@ def run_findings(run: RunRecord, policy: Policy) -> Iterator[Finding]:
     fitting = [
         choice
         for choice in policy.metric
-        if choice.name in (metric.name, metric.name.split("@")[0])
+        if choice.name == metric.name.split("@")[0]
         and choice.threshold == metric.threshold
         and choice.sha256 in (None, metric.digest)
     ]

@@ -4,18 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.schema import (
     BelowControlsConfig,
-    ConfirmChoice,
     ConfirmedConfig,
     Coverage,
-    GcgSearch,
     InvmmBelowConfig,
     MeasureChoice,
     MetricChoice,
-    PlainSampling,
     Policy,
-    PromptConfirmation,
     RegressionConfig,
 )
 from invmm_gate.settings import InversionSettings
@@ -146,6 +143,3 @@ DIRECTIONS: Final[Mapping[type, Mapping[str, Direction]]] = {
     },
 }
 """Model -> field -> direction."""
-
-HIGHER_IS_COPY: Final[Mapping[str, bool]] = {"pixel_rmse": False, "sscd": True}
-"""First letters of a copy metric's name -> whether a higher value means a copy."""

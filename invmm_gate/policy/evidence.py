@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
-from invmm_gate.policy.schema import PlainSampling, PromptConfirmation, Selection
+from invmm_gate.policy.schema import Selection
 from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunRecord
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))

@@ -40,6 +40,7 @@ class InvmmBelow:
     config: InvmmBelowConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """Probes at or below the threshold, and those that could not be judged."""
         chosen = evidence.selected(self.config)
         return blind_spots(self.config, self.config.rule, evidence) + tuple(
             finding for probe, found in chosen for finding in self.judged(probe, found)
@@ -81,6 +82,7 @@ class BelowControls:
     config: BelowControlsConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """Probes that are outliers against the controls; a finding of its own where the rule cannot be decided."""
         chosen = evidence.selected(self.config)
         controls = control_keys(evidence)
         level = exact(self.config.fdr)
@@ -122,6 +124,7 @@ class Regression:
     config: RegressionConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
+        """Probes that fell by more than the margin, and those that could not be judged."""
         if evidence.baseline is None:
             message = "no baseline was given: pass --baseline RUN or drop the rule regression"
             return (undecided(self.config.rule, message),)

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from invmm_gate.errors import ConfigError
+from invmm_gate.policy.confirm_schema import ConfirmChoice
 from invmm_gate.policy.numbers import Digest, Name, Number, Whole, guarded
 from invmm_gate.policy.overrides import NotNegative, Samples, SettingsOverrides, check
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.strict_model import StrictModel, nearest, parse
 from invmm_gate.policy.yaml_lines import load_document
 from invmm_gate.records import Group
-from invmm_gate.settings import PROFILES, Family, InversionSettings
+from invmm_gate.settings import PROFILES, Family, InversionSettings, copy_metric
 
 JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
 """The groups that a rule looks at unless it names others: all but the controls."""
@@ -47,49 +48,11 @@ class MetricChoice(StrictModel):
     up_to: Annotated[Whole, Field(ge=1)] | None = None
     sha256: Digest | None = None
 
-
-class PlainSampling(StrictModel):
-    """Confirmation by plain sampling: `trials` samples from N(0, I) for each probe."""
-
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)]
-    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    probes: Literal["all", "flagged"] = "all"
-    """`all`: every probe that is no control; `flagged`: those that another rule found."""
-
-
-class GcgSearch(StrictModel):
-    """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
-
-    tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 20
-    steps: Annotated[Whole, Field(ge=1, le=100_000)] = 500
-    candidates: Annotated[Whole, Field(ge=1, le=10_000)] = 128
-    top_k: Annotated[Whole, Field(ge=1, le=100_000)] = 256
-    noises: Annotated[Whole, Field(ge=1, le=1_000)] = 16
-    max_evaluations: Annotated[Whole, Field(ge=1)] | None = None
-    """Network forwards of one probe's search; None = as many as the steps take."""
-
-
-class PromptConfirmation(StrictModel):
-    """Confirmation of text-to-image models: captions first, then prompts found for the cluster, then a search."""
-
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
-    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 7.0)
-    """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
-    probes: Literal["all", "flagged"] = "all"
-    """Whose captions are tried: `all` that are no controls, or those that another rule found."""
-    gcg: GcgSearch | None = None
-
-
-class ConfirmChoice(StrictModel):
-    """How probes are confirmed."""
-
-    plain_sampling: PlainSampling | None = None
-    """For models without prompts."""
-    prompts: PromptConfirmation | None = None
-    """For text-to-image models."""
+    @field_validator("name")
+    @classmethod
+    def _known_metric(cls, name: str) -> str:
+        copy_metric(name)
+        return name
 
 
 class Selection(StrictModel):

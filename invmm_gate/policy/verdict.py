@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
     SELF_CHECK,
@@ -16,7 +17,7 @@ from invmm_gate.policy.coverage import (
 )
 from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
 from invmm_gate.policy.rules import rule_for
-from invmm_gate.policy.schema import ConfirmedConfig, PlainSampling, Policy, PromptConfirmation
+from invmm_gate.policy.schema import ConfirmedConfig, Policy
 from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.usable import rule_faults

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Final
 
 from invmm_gate.errors import ConfigError
-from invmm_gate.policy.directions import DIRECTIONS, HIGHER, HIGHER_IS_COPY, LOWER, OTHER, Direction
+from invmm_gate.policy.directions import DIRECTIONS, HIGHER, LOWER, OTHER, Direction
 from invmm_gate.policy.schema import MetricChoice, Policy, RuleConfig, Selection, load_policy
-from invmm_gate.settings import PROFILES, InversionSettings
+from invmm_gate.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
 
 _STRICT: Final = "strict"
 
@@ -104,15 +104,14 @@ def _metric_weaknesses(policy: Policy, strict: Policy) -> Iterator[str]:
         except ConfigError:
             continue
         key = f"metric[{policy.metric.index(ours)}]"
-        if ours.name.split("@")[0] != theirs.name:
+        if ours.name != theirs.name:
             yield _sentence(f"{key}.name", ours.name, theirs.name, OTHER, where)
         elif (direction := _threshold_direction(theirs)).weaker(ours.threshold, theirs.threshold):
             yield _sentence(f"{key}.threshold", ours.threshold, theirs.threshold, direction)
 
 
 def _threshold_direction(choice: MetricChoice) -> Direction:
-    higher = next((higher for prefix, higher in HIGHER_IS_COPY.items() if choice.name.startswith(prefix)), None)
-    return {None: OTHER, True: HIGHER, False: LOWER}[higher]
+    return HIGHER if COPY_METRICS[copy_metric(choice.name)] else LOWER
 
 
 def _rule_weaknesses(policy: Policy, strict: Policy) -> Iterator[str]:

@@ -51,10 +51,12 @@ def shown(value: str) -> str:
 
 
 def required_problem(column: str) -> str:
+    """What to say of a required column that is empty."""
     return f"{column} is empty; expected a value in each of {', '.join(REQUIRED)}"
 
 
 def id_problem(value: str) -> str:
+    """What is wrong with an id; empty if nothing is."""
     if re.fullmatch(ID_PATTERN, value):
         return ""
     return (
@@ -64,6 +66,7 @@ def id_problem(value: str) -> str:
 
 
 def sha256_problem(value: str) -> str:
+    """What is wrong with a digest; empty if nothing is."""
     if re.fullmatch(SHA256_PATTERN, value):
         return ""
     expected = "expected 64 lower-case hexadecimal digits, as `sha256sum` prints them"
@@ -71,15 +74,18 @@ def sha256_problem(value: str) -> str:
 
 
 def group_problem(value: str) -> str:
+    """What is wrong with a group; empty if nothing is."""
     return "" if value in GROUPS else f"group {shown(value)} is unknown; expected one of {', '.join(GROUPS)}"
 
 
 def fit_problem(value: str) -> str:
+    """What is wrong with a fit; empty if nothing is."""
     expected = f"expected one of {', '.join(FITS)}, as training fitted the image, or nothing for the model's own shape"
     return "" if value in ("", *FITS) else f"fit {shown(value)} is unknown; {expected}"
 
 
 def date_problem(value: str) -> str:
+    """What is wrong with a date; empty if nothing is."""
     try:
         # The length rules out 20250131 and 2025-W05-5, which fromisoformat also reads.
         if value == "" or (len(value) == 10 and datetime.date.fromisoformat(value).isoformat() == value):
@@ -125,6 +131,7 @@ def _is_link(path: Path) -> bool:
 
 
 def repeated_problem(column: str, value: str, first_line: int) -> str:
+    """What to say of a value that stands on an earlier line too."""
     return f"{column} {shown(value)} is also on line {first_line}; expected each {column} once, whatever its case"
 
 

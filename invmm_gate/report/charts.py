@@ -16,6 +16,8 @@ POINTS_DRAWN: Final = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
+    """A labelled place on an axis."""
+
     at: str
     """Coordinate in the chart's own units, ready to be written."""
     label: str

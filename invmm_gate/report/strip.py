@@ -27,6 +27,8 @@ _PITCH: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
+    """A probe's mark, with its coordinates ready to be written."""
+
     x: str
     y: str
     shape: str
@@ -38,6 +40,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
+    """The marks of one group of probes."""
+
     group: str
     total: int
     y: int
@@ -50,6 +54,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
+    """The chart of all scores, one row a group."""
+
     rows: tuple[Row, ...]
     score_ticks: tuple[Tick, ...]
     share_ticks: tuple[Tick, ...]

@@ -56,6 +56,8 @@ class ProbeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
+    """All that the report shows, as text and figures that the template only places."""
+
     decision: str
     title: str
     headline: str

@@ -1,4 +1,4 @@
-"""The run folder of DESIGN 4: the only reader and writer of its records."""
+"""The run folder: the only reader and writer of its records."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

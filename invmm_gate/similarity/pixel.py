@@ -60,7 +60,7 @@ class NeighbourNormalisedL2:
 
     A plain sky is close to every plain sky: the distance to the neighbours says what "close" means for this sample.
     Source: arXiv:2301.13188, section 5.1 (Carlini et al.), with scale 0.5 and 50 neighbours; near-duplicates among the
-    references would hide copies, so references closer to one another than `duplicate_rmse` count once (MEASURES 3.6).
+    references would hide copies, so references closer to one another than `duplicate_rmse` count once.
     Raises ConfigError for references of which no two differ.
     """
 

@@ -18,9 +18,9 @@ ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
 _MEAN: Final = (0.485, 0.456, 0.406)
 _DEVIATION: Final = (0.229, 0.224, 0.225)
 _SMALLEST_SIDE: Final = 64
+"""At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (arXiv:2405.05846v3, appendix 8.3)."""
 _BYTES: Final = 4_000_000_000
 """Of the file, at most."""
-"""At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (MEASURES D23)."""
 
 
 def sscd_metric(
@@ -34,8 +34,9 @@ def sscd_metric(
 ) -> tuple[EncoderCosine, str]:
     """SSCD at `size` x `size` pixels as a cosine metric (high = copy), and its file's sha256.
 
-    The file comes from `path` or the environment variable INVMM_GATE_SSCD. Distance <= 1 in the paper is cosine >= 0.5
-    (MEASURES D7). Raises ConfigError if the file is missing, is not TorchScript, or has another sha256.
+    The file comes from `path` or the environment variable INVMM_GATE_SSCD. Distance <= 1 in the paper is cosine >= 0.5,
+    as d^2 = 2 - 2 cos for unit vectors. Raises ConfigError if the file is missing, is not TorchScript, or has another
+    sha256.
     """
     content = _read(_located(path))
     digest = sha256(content).hexdigest()

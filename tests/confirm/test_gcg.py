@@ -10,7 +10,6 @@ from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
-from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
 from invmm_gate.confirm.samplers import MeasureSampler
@@ -19,6 +18,7 @@ from invmm_gate.errors import ConfigError, MeasurementError
 from invmm_gate.intervals import wilson
 from invmm_gate.measure.streams import stream
 from invmm_gate.protocols import Condition
+from invmm_gate.settings import GcgPlan
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMixture
 

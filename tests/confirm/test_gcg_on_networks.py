@@ -8,7 +8,6 @@ from torch import Tensor
 
 from invmm_gate.confirm.counting import Input, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
-from invmm_gate.confirm.gcg_plan import GcgPlan
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import PromptObjective
 from invmm_gate.confirm.samplers import MeasureSampler
@@ -16,6 +15,7 @@ from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.diffusion.conditions import repeat_rows
 from invmm_gate.measure.streams import stream
 from invmm_gate.models.text_to_image import TextToImageModel
+from invmm_gate.settings import GcgPlan
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build
 

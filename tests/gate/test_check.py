@@ -32,7 +32,7 @@ CONTRACT = {
     "inversions/p1.safetensors",
     "inversions/p2.safetensors",
 }
-"""DESIGN 4, as far as it is built."""
+"""What users script against."""
 BESIDES = {
     "self_checks.jsonl",
     "timings.jsonl",

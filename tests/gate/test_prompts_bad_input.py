@@ -72,6 +72,20 @@ def test_a_policy_that_cannot_confirm_this_kind_of_model_is_refused(world: World
     assert (called.code, "needs confirm.prompts for a model with prompts" in called.error) == (2, True)
 
 
+@pytest.mark.parametrize("budget", [71, 72])
+def test_a_budget_below_one_step_of_the_search_is_refused_before_anything_is_measured(
+    world: World, budget: int
+) -> None:
+    """72 is the least at one forward a step; guidance 7 takes two."""
+    search = {"candidates": 1, "noises": 1, "max_evaluations": budget}
+    called = check(world, text_policy(confirm={"prompts": {**PROMPTS["prompts"], "gcg": search}}))
+    assert (called.code, f"gcg: max_evaluations is {budget}; expected at least " in called.error) == (2, True)
+    assert ("tested.yaml:" in called.error, "loading" in called.err) == (
+        (True, False) if budget == 71 else (False, True)
+    )
+    assert not world.run.exists()
+
+
 def test_settings_of_text_models_are_refused_for_unconditional_ones(tmp_path: Path) -> None:
     world = new_world(tmp_path / "world", planted=(1,), single=())
     called = check(world, policy_with(settings={"prompt": "joint"}))

@@ -27,7 +27,7 @@ class Lambda(NamedTuple):
 
 
 def authors_loop(losses: Sequence[float], options: InversionSettings) -> Lambda:
-    """A direct transcription of the order in the authors' training loop (MEASURES 1.2, D1, D3, D6)."""
+    """A direct transcription of the order in the authors' training loop: step, log, test, then lambda."""
     weight, previous = options.initial_weight, inf
     logged: deque[float] = deque(maxlen=options.loss_window)
     result = Lambda([], [])
@@ -134,7 +134,7 @@ def test_a_fixed_lambda_stays_what_it_was(options: InversionSettings, losses: li
 
 
 def test_steady_halving_ends_where_growth_makes_up_for_it() -> None:
-    # MEASURES D5: (C - 1) * delta just after halving.
+    # Each cycle adds (C - 1) * delta, and halving takes half of the sum: the fixed point is (C - 1) * delta.
     options = replace(GOLDEN, test_every=50, weight_step=1e-3)
     state = WeightState(1.0, watched=1.0)
     for _ in range(100):

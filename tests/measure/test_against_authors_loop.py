@@ -1,7 +1,7 @@
 """The engine against Algorithm 1 written straight down, as the authors' loop has it: one probe, torch.optim.Adam.
 
 The reference below shares nothing with the package but the random numbers. It knows the model's images, works in
-float64, predicts eps, samples with the eps form of DDIM, and tests all its samples (MEASURES 1.2).
+float64, predicts eps, samples with the eps form of DDIM, and tests all its samples.
 """
 
 from collections import deque

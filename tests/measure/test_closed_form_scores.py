@@ -41,7 +41,7 @@ def test_an_image_that_is_all_the_model_knows_scores_exactly_zero(schedule: Sche
 def test_an_image_with_almost_all_the_weight_scores_near_zero(
     model_with: Callable[..., MixtureDenoiser], known_images: Tensor
 ) -> None:
-    # 0.0075 is what one step of Adam at learning rate 0.1 costs any image (MEASURES D26).
+    # 0.0075 is what one step of Adam at learning rate 0.1 costs any image.
     assert measure(model_with(1e9), known_images, [0]).score(0) < 1e-3
     assert measure(model_with(1e4), known_images, [0]).score(0) < 0.0075
 
@@ -57,7 +57,7 @@ def test_tested_at_the_start_such_an_image_scores_zero_at_step_zero(
 
 
 FINE_STEPS = replace(QUICK, learning_rate=0.02, test_every=2, seeds=3)
-"""The authors' learning rate of 0.1 costs every image 0.0075 a step at first, which hides 8 copies of 32 (D26)."""
+"""The authors' learning rate of 0.1 costs every image 0.0075 a step at first, which hides 8 copies of 32."""
 
 
 def test_the_more_often_an_image_is_planted_the_lower_its_score(

@@ -1,9 +1,7 @@
 """Prompts, hard and soft, against the encode_prompt of diffusers' pipelines and against each other."""
 
-import gzip
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +13,7 @@ from torch import Tensor
 from invmm_gate.errors import ConfigError, ModelError
 from invmm_gate.models.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
 from invmm_gate.protocols import Condition
+from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
     CPU,
     END,
@@ -28,7 +27,6 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-SHARED = Path(__file__).parents[2] / "../shared/data"
 CLIP_NAMES = tuple(name for name in NAMES if name != "ldm")
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
@@ -339,27 +337,11 @@ def test_clip_encoders_of_different_length_are_refused() -> None:
 # --- CLIP's own vocabulary
 
 
-@pytest.fixture(scope="module")
-def clip() -> Prompts:
-    path = SHARED / "bpe_simple_vocab_16e6.txt.gz"
-    if not path.exists():
-        pytest.skip(f"CLIP's vocabulary is not at {path}")
-    lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    merges = [(left, right) for left, right in (line.split() for line in lines[1 : 49152 - 256 - 2 + 1])]
-    tokenizer = clip_tokenizer(merges=merges, length=77)
-    return stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=clip_encoder(tokenizer, seed=1), device=CPU)
-
-
-def test_clips_own_vocabulary_has_its_known_ids(clip: Prompts) -> None:
+def test_clips_own_vocabulary_has_its_known_ids_and_captions_survive_it() -> None:
+    tokenizer = clip_tokenizer(merges=merges_of_clip(), length=77)
+    clip = stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=clip_encoder(tokenizer, seed=1), device=CPU)
     assert (clip.vocabulary, clip.end_id, clip.positions) == (49408, 49407, 75)
     assert clip.special_ids == {49406, 49407}
     assert clip.tokenize("a photo of a cat") == (320, 1125, 539, 320, 2368)
-
-
-def test_captions_survive_tokenize_decode_tokenize(clip: Prompts) -> None:
-    captions = (SHARED / "laion_captions_500.txt").read_text().splitlines()
-    encoded = [clip.tokenize(caption) for caption in captions]
-    changed = [ids for ids in encoded if clip.tokenize(clip.decode(ids)) != ids]
-    cut = sum(len(ids) > clip.positions for ids in encoded)
-    print(f"captions | {len(captions)} | cut at 77 | {cut} | longest | {max(map(len, encoded)) + 2}")
-    assert (len(captions), changed) == (500, [])
+    encoded = [clip.tokenize(caption) for caption in CAPTIONS]
+    assert [ids for ids in encoded if clip.tokenize(clip.decode(ids)) != ids] == []

@@ -166,7 +166,7 @@ def autoencoder(*, scaling_factor: float = 0.18215, shift_factor: float | None =
 
 
 def ddim(prediction_type: str = "epsilon") -> DDIMScheduler:
-    """The sampler of MEASURES D19 in diffusers' words."""
+    """The authors' sampler in diffusers' words: trailing grid, last alpha 1, no clipping."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -860,17 +860,17 @@ def metric_that_is_unfit_or_not_asked_for_is_inconclusive(gate: SimpleNamespace)
     for change in ({"unfit": "too small"}, {"name": "other"}, {"threshold": 0.2}, {"threshold": 0.5}):
         spoiled = replace(data, run=replace(data.run, metric=replace(data.run.metric, **change)))
         expect(judged(gate, spoiled, only(BELOW)), "inconclusive", ("metric", None))
-    pinned = {"name": "m@16", "threshold": 0.3, "sha256": "a" * 64}
+    pinned = {"name": "sscd_m", "threshold": 0.3, "sha256": "a" * 64}
     for name, digest, decision in (
-        ("m@16", "a" * 64, "pass"),
-        ("m@16", "b" * 64, "inconclusive"),
-        ("m", "a" * 64, "inconclusive"),
+        ("sscd_m@16", "a" * 64, "pass"),
+        ("sscd_m@16", "b" * 64, "inconclusive"),
+        ("sscd@16", "a" * 64, "inconclusive"),
     ):
         record = replace(data.run.metric, name=name, threshold=0.3, digest=digest)
         verdict = judged(gate, replace(data, run=replace(data.run, metric=record)), only(BELOW, metric=[pinned]))
         assert verdict.decision == decision
-    loose = {"name": "m", "threshold": 0.3}
-    record = replace(data.run.metric, name="m@16", threshold=0.3, digest="b" * 64)
+    loose = {"name": "sscd_m", "threshold": 0.3}
+    record = replace(data.run.metric, name="sscd_m@16", threshold=0.3, digest="b" * 64)
     expect(judged(gate, replace(data, run=replace(data.run, metric=record)), only(BELOW, metric=[loose])), "pass")
 
 

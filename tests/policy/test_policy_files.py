@@ -110,6 +110,14 @@ def test_file_in_the_working_folder_does_not_shadow_a_shipped_policy(
         ("name: strict", "name: 'a b'", "name: String should match pattern"),
         ("up_to: 64", "up_to: 0", "metric[0].up_to: "),
         ("threshold: 0.1", "threshold: 0", "metric[0].threshold: Input should be greater than 0"),
+        ("name: pixel_rmse", "name: psnr", "metric[0].name: unknown copy metric 'psnr'; expected pixel_rmse, pixel_l2"),
+        ("name: pixel_rmse", "name: pixel_rmse_2", "metric[0].name: unknown copy metric 'pixel_rmse_2'"),
+        ("name: sscd_disc_large", "name: sscd@320", "metric[1].name: unknown copy metric 'sscd@320'"),
+        (
+            "noises: 16}",
+            "noises: 16, max_evaluations: 8279}",
+            "confirm.prompts: gcg: max_evaluations is 8279; expected",
+        ),
     ],
 )
 def test_mistake_is_refused_with_its_key(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -292,6 +300,18 @@ def test_metric_depends_on_the_larger_side(tmp_path: Path) -> None:
     small = edited(tmp_path, "  - {name: sscd_disc_large, threshold: 0.5}\n", "")
     with pytest.raises(ConfigError, match="no metric for images of 128 x 64 pixels"):
         small.metric_for(128, 64)
+
+
+def test_the_smallest_budget_is_one_step_of_the_search_and_its_fresh_seeds(tmp_path: Path) -> None:
+    # Gradient 2 x 16; 129 strings on 4 noises, 32 of them on 12 more, 8 joined ones on 16; looks of 1 x 10 and 8 x 50
+    # sampler steps and 64 fresh seeds of 50, all at 2 scales.
+    least = 2 * 16 + 129 * 4 + 32 * 12 + 8 * 16 + 2 * (10 + 8 * 50) + 2 * 64 * 50
+    assert least == 8280
+    prompts = edited(tmp_path, "noises: 16}", f"noises: 16, max_evaluations: {least}}}").confirm.prompts
+    assert prompts is not None
+    plan = prompts.search_plan(rows=1)
+    assert plan is not None
+    assert (plan.max_evaluations, plan.first_noises, plan.noises) == (least, 4, 16)
 
 
 def test_policy_and_verdict_import_neither_torch_nor_scipy() -> None:

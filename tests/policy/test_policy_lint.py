@@ -9,6 +9,7 @@ from invmm_gate.policy.schema import Policy
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 BELOW = {"rule": "invmm_below", "threshold": 0.05}
+PIXELS = {"name": "pixel_rmse", "threshold": 1}
 
 
 @pytest.mark.parametrize("policy", [STRICT, STANDARD, PERMISSIVE])
@@ -34,8 +35,8 @@ def test_shipped_policies_are_clean(policy: Policy) -> None:
             "10 hits of 10 have a lower bound of 0.6915",
         ),
         ({"rules": [{"rule": "regression", "margin": 1e-5}], "confirm": {}}, {}, "within the measure's tolerance"),
-        ({"metric": [{"name": "a", "threshold": 1}, {"name": "b", "threshold": 1}]}, {}, "entry 2 (b) is never used"),
-        ({"metric": [{"name": "a", "threshold": 1, "up_to": 64}]}, {}, "images larger than 64 pixels have no metric"),
+        ({"metric": [PIXELS, {"name": "sscd_a", "threshold": 1}]}, {}, "entry 2 (sscd_a) is never used"),
+        ({"metric": [PIXELS | {"up_to": 64}]}, {}, "images larger than 64 pixels have no metric"),
         ({"measure": {"settings": {"steps": 50}}}, {}, "steps is 50, in strict 400 (family pixel): lower is weaker"),
         (
             {"measure": {"settings": {"test_every": 7}}},

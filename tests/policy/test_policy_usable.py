@@ -130,7 +130,7 @@ def test_what_is_said_of_the_probe_set_before_measuring_leaves_the_run_open_afte
             "rule 'confirmed' needs confirm.prompts for a model wi",
         ),
         (
-            asked(BELOW, metric=[{"name": "a", "threshold": 1, "up_to": 8}]),
+            asked(BELOW, metric=[{"name": "sscd", "threshold": 1, "up_to": 8}]),
             "pixel",
             "policy strict: no metric for image",
         ),

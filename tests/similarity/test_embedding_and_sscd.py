@@ -32,7 +32,7 @@ def test_cosine_closed_forms() -> None:
 
 
 def test_cosine_half_is_distance_one_between_unit_vectors() -> None:
-    # MEASURES D7: the paper's Euclidean distance of at most 1.
+    # The paper has a Euclidean distance of at most 1.
     generator = torch.Generator().manual_seed(0)
     metric = EncoderCosine(flattened, name="pixels", threshold=0.5)
     one, two = (metric.embed(torch.randn(50, 3, 4, 4, generator=generator)) for _ in range(2))

@@ -1,0 +1,79 @@
+"""How a policy has probes confirmed: plain sampling, captions, and a search for a prompt."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from invmm_gate.errors import ConfigError
+from invmm_gate.policy.numbers import Number, Whole
+from invmm_gate.policy.strict_model import StrictModel
+from invmm_gate.settings import GcgPlan
+
+
+class PlainSampling(StrictModel):
+    """Confirmation by plain sampling: `trials` samples from N(0, I) for each probe."""
+
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)]
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    probes: Literal["all", "flagged"] = "all"
+    """`all`: every probe that is no control; `flagged`: those that another rule found."""
+
+
+class GcgSearch(StrictModel):
+    """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
+
+    tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 20
+    steps: Annotated[Whole, Field(ge=1, le=100_000)] = 500
+    candidates: Annotated[Whole, Field(ge=1, le=10_000)] = 128
+    top_k: Annotated[Whole, Field(ge=1, le=100_000)] = 256
+    noises: Annotated[Whole, Field(ge=1, le=1_000)] = 16
+    max_evaluations: Annotated[Whole, Field(ge=1)] | None = None
+    """Network forwards of one probe's search; None = as many as the steps take."""
+
+
+class PromptConfirmation(StrictModel):
+    """Confirmation of text-to-image models: captions first, then prompts found for the cluster, then a search."""
+
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
+    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 7.0)
+    """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
+    probes: Literal["all", "flagged"] = "all"
+    """Whose captions are tried: `all` that are no controls, or those that another rule found."""
+    gcg: GcgSearch | None = None
+
+    @model_validator(mode="after")
+    def _affords_a_step(self) -> "PromptConfirmation":
+        try:
+            plan = self.search_plan(rows=1)
+            if plan is not None:
+                plan.refuse_small_budget(lambda steps, _: steps)  # the least that any model and sampler take
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def search_plan(self, *, rows: int) -> GcgPlan | None:
+        """The search, what a policy cannot name as `GcgPlan` has it; None where none is asked for."""
+        if self.gcg is None:
+            return None
+        given: dict[str, Any] = self.gcg.model_dump()
+        return GcgPlan(
+            **given,
+            first_noises=min(GcgPlan().first_noises, self.gcg.noises),
+            guidance_scales=self.guidance_scales,
+            sampler_steps=self.sampler_steps,
+            trials=self.trials,
+            confidence=self.confidence,
+            rows=rows,
+        )
+
+
+class ConfirmChoice(StrictModel):
+    """How probes are confirmed."""
+
+    plain_sampling: PlainSampling | None = None
+    """For models without prompts."""
+    prompts: PromptConfirmation | None = None
+    """For text-to-image models."""
