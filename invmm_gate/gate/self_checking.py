@@ -1,6 +1,6 @@
 """Self-checks before the probes are measured: of the gate, of the model, and of how the gate looks at the model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from invmm_gate.errors import ProbeSetError
+from invmm_gate.gate.other_fits import other_fits
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
-from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
-from invmm_gate.measure.natural_view import Refitted, natural_view
+from invmm_gate.measure.looking import Pictures, pictures_of
+from invmm_gate.measure.natural_view import natural_view
 from invmm_gate.measure.round_trip import round_trip
 from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.self_check import positive_control, utility_floor
@@ -26,12 +27,10 @@ from invmm_gate.policy.coverage import (
     TOLD_TIME,
     UTILITY_FLOOR,
 )
-from invmm_gate.probes.images import load_refitted
-from invmm_gate.records import Fit, Probe, SelfCheck
+from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 _CONTROLS: Final = 16
-_FITS: Final[tuple[Fit, ...]] = ("crop", "squeeze", "pad")
 _ROWS: Final = 4
 """Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 
@@ -101,7 +100,7 @@ def _natural_view(session: Session) -> SelfCheck:
         len(controls),
         root_seed=session.inputs.seed,
         sizes=sizes,
-        fits=_other_fits(session, looked_at),
+        fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_ROWS),
         readings=other_readings(session.inputs.model, session.model),
     )
 
@@ -138,24 +137,6 @@ def _pictures(session: Session, probes: Sequence[Probe], *, size: tuple[int, int
         [probe.caption for probe in probes],
         rows=_ROWS,
     )
-
-
-def _other_fits(session: Session, probes: Sequence[Probe]) -> Iterator[Refitted]:
-    """The probes of another shape than the model's, as each fit that is not theirs would give them."""
-    height, width = session.model.image_size
-    for how in _FITS:
-        found = {
-            place: load_refitted(session.inputs.probe_set, probe, height=height, width=width, how=how)
-            for place, probe in enumerate(probes)
-        }
-        places = [place for place, pixels in found.items() if pixels is not None]
-        if places:
-            images = [tuple(map(from_pixels, pixels)) for pixels in found.values() if pixels is not None]
-            captions = [probes[place].caption for place in places]
-            whole, middle = (
-                pictures_of(session.model, each, captions, rows=_ROWS) for each in zip(*images, strict=True)
-            )
-            yield Refitted(name=f"with fit {how}", places=places, whole=whole, middle=middle)
 
 
 def _image_at(session: Session, probe: Probe, size: tuple[int, int]) -> Tensor:

@@ -53,6 +53,8 @@ class Refitted:
     whole: Pictures
     middle: Pictures
     """Of each image the middle alone, with the same fit."""
+    stated: bool = True
+    """Whether a manifest can say so. Else the controls are not asked: many like plain backgrounds better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def natural_view(
 
     The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
     = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading;
-    six more for each other fit of an image whose shape is not the model's (12, as there are two others), else none.
+    six more for each other fit of an image whose shape is not the model's (24, as there are four others), else none.
     """
     with torch.no_grad():
         plain = _log_errors(images, root_seed)
@@ -117,7 +119,7 @@ def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: in
     whole = _log_errors(fits.whole, root_seed)
     gains = plain[list(fits.places)] - whole
     of_controls = gains[[place < controls for place in fits.places]]
-    if len(of_controls):
+    if fits.stated and len(of_controls):
         yield _controls_sign(fits.name, of_controls, CONTROLS_FIT_LIMIT, STANDARD_ERRORS)
     over_middle = _log_errors(fits.middle, root_seed) - whole
     yield _image_sign(fits.name, gains.minimum(over_middle), [names[place] for place in fits.places], FIT_LIMIT)

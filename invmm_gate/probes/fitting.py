@@ -45,10 +45,13 @@ def fit(image: Image.Image, *, height: int, width: int, how: str = "") -> Image.
     return refit(image, height=height, width=width, how=how)
 
 
-def refit(image: Image.Image, *, height: int, width: int, how: str) -> Image.Image:
-    """As `fit`, of any image: one that is too small is enlarged. For comparison, never for a score."""
+def refit(image: Image.Image, *, height: int, width: int, how: str, bars: str = "black") -> Image.Image:
+    """As `fit`, of any image: one that is too small is enlarged. `bars` is what a padded one lies on, a colour's name.
+
+    Other bars and other sizes than those of `fit` are for comparison, never for a score.
+    """
     if how == "pad":
-        return _padded(image, height=height, width=width)
+        return _padded(image, height=height, width=width, bars=bars)
     fitted = image if how == "squeeze" else _cropped(image, height=height, width=width)
     return fitted.resize((width, height), Image.Resampling.LANCZOS)
 
@@ -68,10 +71,10 @@ def _cropped(image: Image.Image, *, height: int, width: int) -> Image.Image:
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
-def _padded(image: Image.Image, *, height: int, width: int) -> Image.Image:
-    """The whole image at the centre of a black one; a very long one keeps one pixel of its short side."""
+def _padded(image: Image.Image, *, height: int, width: int, bars: str) -> Image.Image:
+    """The whole image at the centre of one in one colour; a very long one keeps one pixel of its short side."""
     scale = max(image.width / width, image.height / height)
     size = max(round(image.width / scale), 1), max(round(image.height / scale), 1)
-    bars = Image.new("RGB", (width, height))
-    bars.paste(image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
-    return bars
+    padded = Image.new("RGB", (width, height), bars)
+    padded.paste(image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
+    return padded

@@ -201,19 +201,23 @@ def load_pixels(probe_set: ProbeSet, probe: Probe, *, height: int, width: int) -
 
 
 def load_refitted(
-    probe_set: ProbeSet, probe: Probe, *, height: int, width: int, how: Fit
+    probe_set: ProbeSet, probe: Probe, *, height: int, width: int, how: Fit, bars: str = "black"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """The probe and its middle as another fit would give them, both uint8 (height, width, 3), for comparison.
 
-    None where it is the probe's own fit, and where the image has the model's shape, so that all fits are the same.
+    `bars`: the colour that a padded image lies on. None where it is the probe's own fit, and where the image has the
+    model's shape, so that all fits are the same.
     Raises ProbeSetError for a file that changed since validation.
     """
-    if probe.fit in ("", "exact", how):  # without a fit, and with `exact`, an image of another shape was refused
+    own = bars == "black" and probe.fit == how
+    if own or probe.fit in ("", "exact"):  # an image of another shape without a fit, or with `exact`, was refused
         return None
     with _of_probe(probe_set, probe) as image:
         if image.width * height == image.height * width:
             return None
-        whole, middle = (refit(each, height=height, width=width, how=how) for each in (image, middle_of(image)))
+        whole, middle = (
+            refit(each, height=height, width=width, how=how, bars=bars) for each in (image, middle_of(image))
+        )
     return np.array(whole, dtype=np.uint8), np.array(middle, dtype=np.uint8)
 
 
