@@ -90,10 +90,10 @@ def _samples(session: Session) -> SelfCheck:
 def _natural_view(session: Session) -> SelfCheck:
     controls = _controls(session)
     looked_at = [*controls, *_others(session)]
-    sizes = {
-        f"at {height}x{width} pixels": _pictures(session, looked_at, size=(height, width))
+    sizes = (  # one at a time: each holds every image
+        (f"at {height}x{width} pixels", _pictures(session, looked_at, size=(height, width)))
         for height, width in other_sizes(session.inputs.model, session.model)
-    }
+    )
     return natural_view(
         _pictures(session, looked_at),
         [probe.id for probe in looked_at],

@@ -6,7 +6,7 @@ fit shows another part of an image, which may be easier by itself: there a memor
 better than its own middle in the same fit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -73,7 +73,7 @@ def natural_view(
     controls: int,
     *,
     root_seed: int,
-    sizes: Mapping[str, Pictures] | None = None,
+    sizes: Iterable[tuple[str, Pictures]] = (),
     fits: Iterable[Refitted] = (),
     readings: Iterable[tuple[str, DiffusionModel]] = (),
 ) -> SelfCheck:
@@ -85,19 +85,19 @@ def natural_view(
     six more for each other fit of an image whose shape is not the model's (24, as there are four others), else none.
     """
     with torch.no_grad():
-        plain = _log_errors(images, root_seed)
+        plain = log_errors(images, root_seed)
         signs = [
             sign
             for view in views_of(images.model.image_size)
-            for sign in _view_signs(view.name, plain - _log_errors(images, root_seed, view), names, controls)
+            for sign in _view_signs(view.name, plain - log_errors(images, root_seed, view), names, controls)
         ]
-        for name, resized in (sizes or {}).items():
-            gains = plain - _log_errors(resized, root_seed)
+        for name, resized in sizes:
+            gains = plain - log_errors(resized, root_seed)
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
         for refitted in fits:
             signs += _fit_signs(refitted, plain, names, controls, root_seed)
         for name, other in readings:
-            gains = plain[:controls] - _log_errors(images.first(controls, other), root_seed)
+            gains = plain[:controls] - log_errors(images.first(controls, other), root_seed)
             signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS))
     worst = max(signs, key=_importance)
     passed = worst.excess <= 0
@@ -116,12 +116,12 @@ def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -
 
 
 def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
-    whole = _log_errors(fits.whole, root_seed)
+    whole = log_errors(fits.whole, root_seed)
     gains = plain[list(fits.places)] - whole
     of_controls = gains[[place < controls for place in fits.places]]
     if fits.stated and len(of_controls):
         yield _controls_sign(fits.name, of_controls, CONTROLS_FIT_LIMIT, STANDARD_ERRORS)
-    over_middle = _log_errors(fits.middle, root_seed) - whole
+    over_middle = log_errors(fits.middle, root_seed) - whole
     yield _image_sign(fits.name, gains.minimum(over_middle), [names[place] for place in fits.places], FIT_LIMIT)
 
 
@@ -161,7 +161,7 @@ def _excess(value: float, limit: float) -> float:
     return value - limit if value == value else float("inf")
 
 
-def _log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
+def log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
     """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
     seen = images if view is None else replace(images, images=view.change(images.images))
     pixels = images.model.latent_shape[1:] == images.model.image_size
