@@ -33,6 +33,11 @@ class PromptPlan:
         if min(self.trials, self.sampler_steps, self.rows) < 1 or not self.guidance_scales:
             raise ConfigError("a prompt would never be tried", expected="at least one trial, step, row and scale")
 
+    @property
+    def samples(self) -> int:
+        """Of one prompt at all scales, where none is a copy."""
+        return self.trials * len(self.guidance_scales)
+
 
 def replication_of_prompt(
     sampler: Sampler,

@@ -18,7 +18,7 @@ from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.errors import MeasurementError
 from invmm_gate.gate.confirm_record import note_rows, rate_limit
 from invmm_gate.gate.memory import fits, reduced
-from invmm_gate.gate.plans import prompt_plan
+from invmm_gate.gate.plans import caption_plan, prompt_plan
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
@@ -151,19 +151,17 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None
 
 def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMethod) -> None:
     """Plain captions: the cheapest input that a user can give."""
-    probes = work.wanted(method)
-    asked = prompt_plan(plan, rows=work.rows)
-    each = plan.trials * len(plan.guidance_scales)
-    work.progress.begin("captions", total=each * len(probes))
-    for probe in probes:
+    asked = [(probe, caption_plan(plan, probe, rows=work.rows)) for probe in work.wanted(method)]
+    work.progress.begin("captions", total=sum(each.samples for _, each in asked))
+    for probe, each in asked:
         tried = 0
-        for event in _tries(work, [probe], probe.caption, asked, method=method, seed=probe):
+        for event in _tries(work, [probe], probe.caption, each, method=method, seed=probe):
             if isinstance(event, Confirmed):
                 work.store(event)
             else:
                 tried += event.samples
                 work.progress.advance(event.samples)
-        work.progress.advance(each - tried)
+        work.progress.advance(each.samples - tried)
     work.progress.end()
 
 

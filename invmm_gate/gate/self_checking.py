@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from invmm_gate.errors import ProbeSetError
+from invmm_gate.gate.other_fits import other_fits
 from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.measure.looking import Pictures, pictures_of
@@ -89,16 +90,17 @@ def _samples(session: Session) -> SelfCheck:
 def _natural_view(session: Session) -> SelfCheck:
     controls = _controls(session)
     looked_at = [*controls, *_others(session)]
-    sizes = {
-        f"at {height}x{width} pixels": _pictures(session, looked_at, size=(height, width))
+    sizes = (  # one at a time: each holds every image
+        (f"at {height}x{width} pixels", _pictures(session, looked_at, size=(height, width)))
         for height, width in other_sizes(session.inputs.model, session.model)
-    }
+    )
     return natural_view(
         _pictures(session, looked_at),
         [probe.id for probe in looked_at],
         len(controls),
         root_seed=session.inputs.seed,
         sizes=sizes,
+        fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_ROWS),
         readings=other_readings(session.inputs.model, session.model),
     )
 

@@ -21,6 +21,7 @@ from invmm_gate.errors import ConfigError, ModelError
 from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.measure.conditioning import check_prompt_setting
+from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
@@ -126,8 +127,7 @@ def open_session(inputs: Inputs) -> Session:
 
 def _image(inputs: Inputs, probe: Probe, model: DiffusionModel) -> Tensor:
     height, width = model.image_size
-    pixels = load_pixels(inputs.probe_set, probe, height=height, width=width)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
+    return from_pixels(load_pixels(inputs.probe_set, probe, height=height, width=width))
 
 
 def _device(name: str) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invmm_gate.diffusion.conditions import take_rows
@@ -81,6 +83,11 @@ def pictures_of(
             condition = model.prompts.encode(list(captions) or [""] * len(images))
     stacked = torch.stack(list(images))
     return Pictures(model=model, images=stacked, condition=condition, rows=rows, descent=partial(descend, model))
+
+
+def from_pixels(pixels: NDArray[np.uint8]) -> Float[Tensor, "3 image_height image_width"]:
+    """An image of bytes (height, width, 3), in [-1, 1]."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def mixed(x_0: Rows, eps: Rows, level: NoiseLevel) -> Rows:

@@ -1,10 +1,12 @@
 """Does the gate look at the pixels that training looked at? Another view must not be clearly more natural to the model.
 
 Two signs, both paired within an image, both in the logarithm of the denoising error: all controls together are
-denoised better in another view, or one image far better than the controls are, as only a memorized image is.
+denoised better in another view, or one image far better than the controls are, as only a memorized image is. Another
+fit shows another part of an image, which may be easier by itself: there a memorized image is one that is denoised far
+better than its own middle in the same fit.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +36,25 @@ IMAGE_LIMIT: Final = 0.8
 """Gain of one image, and over the median control's: less than half the error."""
 SIZE_LIMIT: Final = 1.2
 """Gain of one image at another size over the median control's: an image is smoother when larger, and not all alike."""
+FIT_LIMIT: Final = 0.5
+"""Gain of one image with another fit, over the given one and over its middle with that fit. The middle is four fifths
+of each side: an image with plain margins may gain log(1 / 0.8^2) = 0.45 over it without having been seen."""
+CONTROLS_FIT_LIMIT: Final = 0.5
+"""Mean gain of the controls with another fit: bars that only one of both has give 0.4 to 1.5, crop and squeeze 0.24."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refitted:
+    """Some of the images as another fit gives them."""
+
+    name: str
+    places: Sequence[int]
+    """Of these images among all."""
+    whole: Pictures
+    middle: Pictures
+    """Of each image the middle alone, with the same fit."""
+    stated: bool = True
+    """Whether a manifest can say so. Else the controls are not asked: many like plain backgrounds better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +73,31 @@ def natural_view(
     controls: int,
     *,
     root_seed: int,
-    sizes: Mapping[str, Pictures] | None = None,
+    sizes: Iterable[tuple[str, Pictures]] = (),
+    fits: Iterable[Refitted] = (),
     readings: Iterable[tuple[str, DiffusionModel]] = (),
 ) -> SelfCheck:
-    """The images as they are against each view, at other `sizes`, and under other `readings` of the weights.
+    """The images as they are against each view, at other `sizes`, with other `fits`, under other `readings` of the
+    weights.
 
     The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
-    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading.
+    = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading;
+    six more for each other fit of an image whose shape is not the model's (24, as there are four others), else none.
     """
     with torch.no_grad():
-        plain = _log_errors(images, root_seed)
+        plain = log_errors(images, root_seed)
         signs = [
             sign
             for view in views_of(images.model.image_size)
-            for sign in _view_signs(view.name, plain - _log_errors(images, root_seed, view), names, controls)
+            for sign in _view_signs(view.name, plain - log_errors(images, root_seed, view), names, controls)
         ]
-        for name, resized in (sizes or {}).items():
-            gains = plain - _log_errors(resized, root_seed)
+        for name, resized in sizes:
+            gains = plain - log_errors(resized, root_seed)
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
+        for refitted in fits:
+            signs += _fit_signs(refitted, plain, names, controls, root_seed)
         for name, other in readings:
-            gains = plain[:controls] - _log_errors(images.first(controls, other), root_seed)
+            gains = plain[:controls] - log_errors(images.first(controls, other), root_seed)
             signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS))
     worst = max(signs, key=_importance)
     passed = worst.excess <= 0
@@ -87,6 +113,16 @@ def natural_view(
 def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
     yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT, STANDARD_ERRORS)
     yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
+
+
+def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
+    whole = log_errors(fits.whole, root_seed)
+    gains = plain[list(fits.places)] - whole
+    of_controls = gains[[place < controls for place in fits.places]]
+    if fits.stated and len(of_controls):
+        yield _controls_sign(fits.name, of_controls, CONTROLS_FIT_LIMIT, STANDARD_ERRORS)
+    over_middle = log_errors(fits.middle, root_seed) - whole
+    yield _image_sign(fits.name, gains.minimum(over_middle), [names[place] for place in fits.places], FIT_LIMIT)
 
 
 def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float, errors: float) -> _Sign:
@@ -125,7 +161,7 @@ def _excess(value: float, limit: float) -> float:
     return value - limit if value == value else float("inf")
 
 
-def _log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
+def log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
     """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
     seen = images if view is None else replace(images, images=view.change(images.images))
     pixels = images.model.latent_shape[1:] == images.model.image_size

@@ -1,11 +1,10 @@
-"""A model at another image size than its own: the same weights, which a U-Net can run at many sizes."""
+"""A model at another image size than its own: the same weights, which its network can run at many sizes."""
 
 from dataclasses import replace
 from typing import Final
 
-from invmm_gate.models.conditional_configs import UNetConditionConfig
-from invmm_gate.models.configs import UNetConfig
-from invmm_gate.models.fit import autoencoder_of, denoiser_of, downscaling
+from invmm_gate.models.conditional_configs import SD3Config
+from invmm_gate.models.fit import Denoiser, autoencoder_of, denoiser_of, downscaling
 from invmm_gate.models.inspect import layout_of
 from invmm_gate.models.latent import LatentModel
 from invmm_gate.models.pixel import PixelModel
@@ -22,13 +21,12 @@ _LARGEST_LATENT: Final = 128
 
 
 def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[int, int], ...]:
-    """(height, width) of the sizes near the model's own that its U-Net can run at; none for other networks."""
+    """(height, width) of the sizes near the model's own that its network can run at."""
     layout = layout_of(manifest)[1]
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    if not isinstance(denoiser, UNetConfig | UNetConditionConfig):
-        return ()
     factor = 1 if autoencoder is None else downscaling(autoencoder)
-    step = factor << len(denoiser.block_out_channels) - 1
+    cell, largest = _latent_sides(denoiser)
+    step = factor * cell
     sizes = dict.fromkeys(
         (_multiple(model.image_size[0] * scale, step), _multiple(model.image_size[1] * scale, step))
         for scale in _FACTORS
@@ -36,8 +34,15 @@ def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[i
     return tuple(
         size
         for size in sizes
-        if size != model.image_size and min(size) >= _LEAST_SIDE and max(size) // factor <= _LARGEST_LATENT
+        if size != model.image_size and min(size) >= _LEAST_SIDE and max(size) // factor <= largest
     )
+
+
+def _latent_sides(denoiser: Denoiser) -> tuple[int, int]:
+    """What divides a latent's side, and the largest one that is looked at."""
+    if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
+        return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
+    return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
 
 
 def resized(model: DiffusionModel, image_size: tuple[int, int]) -> DiffusionModel:

@@ -41,7 +41,7 @@ class PromptConfirmation(StrictModel):
     guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 7.0)
     """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
     probes: Literal["all", "flagged"] = "all"
-    """Whose captions are tried: `all` that are no controls, or those that another rule found."""
+    """Whose captions are tried: `all` (of a control with 8 trials at most), or those that another rule found."""
     gcg: GcgSearch | None = None
 
     @model_validator(mode="after")

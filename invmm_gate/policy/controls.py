@@ -1,6 +1,7 @@
 """Whether the controls are what they are for: images that the model cannot have seen. Every finding leaves a run open.
 
-A control that was trained on is found by its own score, or by its copies among the samples that were drawn anyway.
+A control that was trained on is found by its own score, by its copies among the samples that were drawn anyway, or by
+its caption.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,14 +10,20 @@ from typing import Final
 
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules import InvmmBelow
+from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import ConfirmedConfig, InvmmBelowConfig, Policy
-from invmm_gate.records import Confirmation, Finding, MetricRecord
+from invmm_gate.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, Finding, MetricRecord
 
 CONTROLS: Final = "controls"
 SCORE_LIMIT: Final = 0.05
 """Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
 SHARE_LIMIT: Final = 0.5
 """Share of the last test's samples, where no rule names one: that of `strict`."""
+CAPTION_TRIALS: Final = 8
+"""Samples by a control's caption at each guidance scale and with each sampler, where the policy asks for no fewer.
+
+They miss one that a third of the samples copy in 4 of 100 cases, at one scale and with one sampler.
+"""
 FEWEST: Final = 16
 """Controls that it takes to see that one lies nearer to a sample than the others."""
 GAP: Final = 3.0
@@ -24,6 +31,7 @@ GAP: Final = 3.0
 
 Of 16 images that no model saw, 4 to 12 sets in 10,000 have such a one (benchmarks/RESULTS.md).
 """
+_SHARED: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
 _TRAINED_ON: Final = "it looks as if it had been trained on; take it out of the controls, or make it a probe"
 
 
@@ -34,7 +42,8 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
     tried = [found for found in evidence.confirmations if found.probe in controls]
     yield from (_copied(found) for found in tried if found.hits)
     yield from _nearer(tried, metric)
-    seen = {(found.probe, found.method) for found in tried}
+    least = caption_trials(evidence.plan) if isinstance(evidence.plan, PromptConfirmation) else 1
+    seen = {(found.probe, found.method) for found in tried if found.hits or found.trials >= least}
     missing = {probe for probe, method in _asked_for(policy, evidence) - seen if probe in controls}
     if missing:
         yield undecided(CONTROLS, f"{len(missing)} controls were not looked for in the samples: {names(missing)}")
@@ -49,6 +58,11 @@ def as_for_probes(policy: Policy) -> InvmmBelowConfig:
         threshold=max((rule.threshold for rule in rules), default=SCORE_LIMIT),
         share=min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT),
     )
+
+
+def caption_trials(plan: PromptConfirmation) -> int:
+    """Samples that a control's caption is tried with at each guidance scale."""
+    return min(plan.trials, CAPTION_TRIALS)
 
 
 def nearest_of_all(closest: Mapping[str, float], *, higher_is_nearer: bool = False) -> str | None:
@@ -77,12 +91,12 @@ def _copied(found: Confirmation) -> Finding:
 
 
 def _nearer(tried: Iterable[Confirmation], metric: MetricRecord) -> Iterator[Finding]:
-    """Among those that no sample is a copy of."""
+    """Among those that no sample is a copy of. All are held against the same samples: a caption's are one control's."""
     better = max if metric.higher_is_copy else min
     values: dict[str, float] = {}
     copied = {found.probe for found in tried if found.hits}
     for found in tried:
-        if found.closest is not None and found.probe not in copied:
+        if found.method in _SHARED and found.closest is not None and found.probe not in copied:
             values[found.probe] = better(found.closest, values.get(found.probe, found.closest))
     nearest = nearest_of_all(values, higher_is_nearer=metric.higher_is_copy)
     if nearest is not None:

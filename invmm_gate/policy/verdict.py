@@ -129,30 +129,26 @@ def probes_to_confirm(
 
 
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """(probe, method). Samples or captions, with both samplers, for all probes that the plan names; a search for those
-    that a rule found.
+    """(probe, method). Samples or captions, with both samplers, for all that the plan names, controls among them; a
+    search for those that a rule found.
 
-    Copies of the controls are counted in the samples that are drawn for the probes.
+    Copies of the controls are counted in the samples that are drawn for the probes, whichever these are.
     """
     plan = evidence.plan
     if plan is None:
         return
     flagged = _flagged(policy, evidence)
     for probe in evidence.probes:
-        named = probe.group != "control" if plan.probes == "all" else probe.id in flagged
+        named = plan.probes == "all" or probe.id in flagged
         if isinstance(plan, PlainSampling):
             ways = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
-            named = named or (probe.group == "control" and _samples_are_drawn(plan, flagged))
+            named = named or (probe.group == "control" and bool(flagged))
         else:  # without a caption the empty prompt is tried: the plain sampling of a text model
             ways = (CAPTION, CAPTION_ON_GRID)
         if named:
             yield from ((probe.id, way) for way in ways)
         if isinstance(plan, PromptConfirmation) and plan.gcg is not None and probe.id in flagged:
             yield probe.id, GCG
-
-
-def _samples_are_drawn(plan: PlainSampling, flagged: frozenset[str]) -> bool:
-    return plan.probes == "all" or bool(flagged)
 
 
 def _flagged(policy: Policy, evidence: Evidence) -> frozenset[str]:

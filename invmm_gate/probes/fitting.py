@@ -42,10 +42,24 @@ def fit(image: Image.Image, *, height: int, width: int, how: str = "") -> Image.
     found = fit_problem(how, width=image.width, height=image.height, to=(height, width))
     if found:
         raise ProbeSetError(f"the image {found}")
+    return refit(image, height=height, width=width, how=how)
+
+
+def refit(image: Image.Image, *, height: int, width: int, how: str, bars: str = "black") -> Image.Image:
+    """As `fit`, of any image: one that is too small is enlarged. `bars` is what a padded one lies on, a colour's name.
+
+    Other bars and other sizes than those of `fit` are for comparison, never for a score.
+    """
     if how == "pad":
-        return _padded(image, height=height, width=width)
+        return _padded(image, height=height, width=width, bars=bars)
     fitted = image if how == "squeeze" else _cropped(image, height=height, width=width)
     return fitted.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def middle_of(image: Image.Image) -> Image.Image:
+    """The middle of an image: four fifths of each side."""
+    across, down = round(image.width / 10), round(image.height / 10)
+    return image.crop((across, down, image.width - across, image.height - down))
 
 
 def _cropped(image: Image.Image, *, height: int, width: int) -> Image.Image:
@@ -57,10 +71,10 @@ def _cropped(image: Image.Image, *, height: int, width: int) -> Image.Image:
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
-def _padded(image: Image.Image, *, height: int, width: int) -> Image.Image:
-    """The whole image at the centre of a black one; a very long one keeps one pixel of its short side."""
+def _padded(image: Image.Image, *, height: int, width: int, bars: str) -> Image.Image:
+    """The whole image at the centre of one in one colour; a very long one keeps one pixel of its short side."""
     scale = max(image.width / width, image.height / height)
     size = max(round(image.width / scale), 1), max(round(image.height / scale), 1)
-    bars = Image.new("RGB", (width, height))
-    bars.paste(image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
-    return bars
+    padded = Image.new("RGB", (width, height), bars)
+    padded.paste(image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
+    return padded

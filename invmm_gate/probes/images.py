@@ -15,9 +15,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from invmm_gate.errors import ProbeSetError
 from invmm_gate.probes.fields import path_problem
 from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
-from invmm_gate.probes.fitting import fit
+from invmm_gate.probes.fitting import fit, middle_of, refit
 from invmm_gate.probes.manifest import manifest_name
-from invmm_gate.records import Probe, ProbeSet
+from invmm_gate.records import Fit, Probe, ProbeSet
 
 PIXEL_LIMIT: Final = 64_000_000
 """Width times height; a decoded image takes at most four bytes for each."""
@@ -196,14 +196,40 @@ def load_pixels(probe_set: ProbeSet, probe: Probe, *, height: int, width: int) -
 
     Raises ProbeSetError for a file that changed since validation and for an image that does not fit height x width.
     """
+    with _of_probe(probe_set, probe) as image:
+        return np.array(fit(image, height=height, width=width, how=probe.fit), dtype=np.uint8)
+
+
+def load_refitted(
+    probe_set: ProbeSet, probe: Probe, *, height: int, width: int, how: Fit, bars: str = "black"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """The probe and its middle as another fit would give them, both uint8 (height, width, 3), for comparison.
+
+    `bars`: the colour that a padded image lies on. None where it is the probe's own fit, and where the image has the
+    model's shape, so that all fits are the same.
+    Raises ProbeSetError for a file that changed since validation.
+    """
+    own = bars == "black" and probe.fit == how
+    if own or probe.fit in ("", "exact"):  # an image of another shape without a fit, or with `exact`, was refused
+        return None
+    with _of_probe(probe_set, probe) as image:
+        if image.width * height == image.height * width:
+            return None
+        whole, middle = (
+            refit(each, height=height, width=width, how=how, bars=bars) for each in (image, middle_of(image))
+        )
+    return np.array(whole, dtype=np.uint8), np.array(middle, dtype=np.uint8)
+
+
+@contextmanager
+def _of_probe(probe_set: ProbeSet, probe: Probe) -> Iterator[Image.Image]:
+    """The probe's image; what is wrong with it, or with how it fits, is told with its line and id."""
     folder = Path(probe_set.folder)
     try:
         found = path_problem(folder, probe.path)
         if found:
             raise ProbeSetError(found)
-        image = open_image(folder / probe.path, expected_sha256=probe.sha256)
-        fitted = fit(image, height=height, width=width, how=probe.fit)
+        yield open_image(folder / probe.path, expected_sha256=probe.sha256)
     except ProbeSetError as error:
         place = f"{folder / manifest_name(folder)}:{probe.line}"
         raise ProbeSetError(f"{place}: probe {probe.id!r}: {error}") from error
-    return np.array(fitted, dtype=np.uint8)

@@ -68,9 +68,10 @@ def _probe(name: str, caption: str, cluster: str = "") -> Probe:
 def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: Path) -> Any:
     """`a` scored low under a caption that does not trigger it; `b` shows nearly the same picture; `c` is triggered."""
 
-    def build(caption: str = NEUTRAL) -> Stage:
+    def build(caption: str = NEUTRAL, **captions: str) -> Stage:
         probes = (_probe("a", caption, "k"), _probe("b", "", "k"), _probe("c", CAPTION))
         probes += tuple(control(name, group="control") for name in CONTROLS)
+        probes = tuple(replace(each, caption=captions.get(each.id, each.caption)) for each in probes)
         data: RunData = text_run(POLICY)
         run = replace(
             data.run,
@@ -89,6 +90,8 @@ def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: P
             "a": known_images[1],
             "b": (known_images[1] + 0.01).clamp(-1, 1),
             "c": known_images[0],
+            **dict.fromkeys(CONTROLS, known_images[32]),  # the model knows the first 32
+            CONTROLS[0]: known_images[0],
         }
         session = Pictures(
             inputs=Inputs(options=Options(model=Path("m"), policy="x"), policy=POLICY, probe_set=run.probe_set,
@@ -108,7 +111,7 @@ def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_
     done = stage()
     done.confirm()
     found = done.records()
-    captions = {(probe, way) for probe in "abc" for way in ("caption", "caption_on_grid")}
+    captions = {(probe, way) for probe in (*"abc", *CONTROLS) for way in ("caption", "caption_on_grid")}
     assert set(found) == captions | {("a", "gcg"), ("b", "cluster_prompt")}
     assert (found["a", "caption"].status, found["b", "caption"].status) == ("refuted", "refuted")
     assert found["b", "caption"].prompt == "", "without a caption the empty prompt is tried"
@@ -127,6 +130,24 @@ def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_
 def _not_finite(*_given: Any, **_named: Any) -> Any:
     raise MeasurementError("sampling with a prompt gave NaN or infinity")
     yield
+
+
+def test_a_control_that_its_caption_replicates_leaves_the_run_open(stage: Any) -> None:
+    done = stage(c=NEUTRAL, **{CONTROLS[0]: CAPTION})
+    done.confirm()
+    found = done.records()
+    for way in ("caption", "caption_on_grid"):
+        tried = [found[name, way] for name in CONTROLS]
+        assert [(each.hits, each.trials) for each in tried] == [(8, 8), *[(0, 8)] * 19], "a quarter of the 32 trials"
+        assert all(each.evaluations == 8 * 10 * 2 for each in tried), "guided samples of ten steps"
+        assert (found["c", way].hits, found["c", way].trials) == (0, 32)
+    judged = done.judged()
+    said = "8 of 8 samples are copies of the control c00: it looks as if it had been trained on"
+    assert said in next(item.message for item in judged.findings if item.rule == "controls")
+    assert (
+        judge(done.folder.data(), policy_with(POLICY, rules=[{"rule": "confirmed"}]), (), today=TODAY).decision
+        != "pass"
+    )
 
 
 @pytest.mark.parametrize("fault", ["killed", "out of memory", "NaN"])

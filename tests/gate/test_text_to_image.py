@@ -60,7 +60,7 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
-    """A planted image, an ordinary one and two controls, checked once with a policy of a few steps."""
+    """A planted image, an ordinary one and three controls, one of them planted too; checked once, in a few steps."""
     example = load("probe_set")
     world = World(tmp_path_factory.mktemp("text") / "world", MODEL)
     world.folder.mkdir()
@@ -70,6 +70,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
         "ordinary": ("sensitive", example.ORDINARY[0]),
         "control-1": ("control", example.NEVER_SEEN[0]),
         "control-2": ("control", example.NEVER_SEEN[1]),
+        "planted-control": ("control", example.PLANTED_WITH_CAPTION[1]),
     }
     for name, (group, number) in members.items():
         path = world.folder / f"{name}.png"
@@ -94,6 +95,15 @@ def test_a_model_that_its_own_captions_make_reproduce_an_image_is_blocked(checke
     assert (found["planted"]["status"], found["planted"]["method"]) == ("confirmed", "caption")
     assert found["ordinary"]["status"] == "refuted"
     assert any(finding["probe"] == "planted" for finding in world.verdict()["findings"])
+
+
+def test_a_control_that_its_caption_brings_out_is_named(checked: tuple[World, Called]) -> None:
+    world, _ = checked
+    found = confirmations(world)
+    assert found["planted-control"]["hits"] == found["planted-control"]["trials"] == 8
+    assert {found[name]["hits"] for name in ("control-1", "control-2")} == {0}
+    messages = [item["message"] for item in world.verdict()["findings"] if item["probe"] == "planted-control"]
+    assert any(said.startswith("8 of 8 samples are copies of the control planted-control") for said in messages)
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))

@@ -52,7 +52,7 @@ def viewed(model: Any, *, images: Tensor | None = None, sizes: tuple[int, ...] =
     others = {
         f"at {size} pixels": seen_by(at_size(model, size), drawn((*CONTROLS, *PLANTED), size=size)) for size in sizes
     }
-    return natural_view(seen_by(model, looked_at), NAMES, len(CONTROLS), root_seed=0, sizes=others)
+    return natural_view(seen_by(model, looked_at), NAMES, len(CONTROLS), root_seed=0, sizes=others.items())
 
 
 @pytest.mark.parametrize("model", [memorizing, clean])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model
 from invmm_gate.models.other_readings import other_readings
 from invmm_gate.models.resized import other_sizes, resized
-from invmm_gate.records import SelfCheck
+from invmm_gate.records import ModelManifest, SelfCheck
 from tests.gate.world import MEMORIZING
 from tests.measure.trained import CONTROLS, EXAMPLES, drawn, seen_by
 
@@ -70,19 +71,46 @@ def test_readings_share_the_weights_and_leave_the_model_as_it_is() -> None:
         assert reading.schedule is model.schedule
 
 
+def runs_at(manifest: ModelManifest, image_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """The other sizes, each tried."""
+    model = load_model(manifest)
+    sizes = other_sizes(manifest, model)
+    assert model.image_size == image_size
+    assert image_size not in sizes
+    for size in sizes:
+        other = resized(model, size)
+        assert other.image_size == size
+        x_0 = other.encode(torch.zeros(1, 3, *size))
+        assert x_0.shape[1:] == other.latent_shape
+        level = other.schedule.at(torch.tensor([500]))
+        assert other.estimate_x_0(x_0, level).shape == x_0.shape
+    return sizes
+
+
 def test_sizes_near_the_stated_one_are_those_that_the_network_can_run_at() -> None:
-    for folder, image_size in (("demo/models/memorizing", (16, 16)), ("text_to_image/model", (32, 32))):
-        manifest = inspect_checkpoint(EXAMPLES / folder)
-        model = load_model(manifest)
-        sizes = other_sizes(manifest, model)
-        assert model.image_size == image_size
-        assert image_size not in sizes
-        assert (image_size[0] // 2, image_size[1] // 2) in sizes
-        assert (image_size[0] * 2, image_size[1] * 2) in sizes
-        for size in sizes:
-            other = resized(model, size)
-            assert other.image_size == size
-            x_0 = other.encode(torch.zeros(1, 3, *size))
-            assert x_0.shape[1:] == other.latent_shape
-            level = other.schedule.at(torch.tensor([500]))
-            assert other.estimate_x_0(x_0, level).shape == x_0.shape
+    for folder, side in (("demo/models/memorizing", 16), ("text_to_image/model", 32)):
+        sizes = runs_at(inspect_checkpoint(EXAMPLES / folder), (side, side))
+        assert {(side // 2, side // 2), (side * 2, side * 2)} <= set(sizes)
+
+
+def test_a_transformer_is_seen_at_the_sizes_that_it_has_positions_for(text_checkpoint: Callable[[str], Path]) -> None:
+    """Eight positions a side of two latent pixels each, two image pixels a latent one: up to 32 pixels."""
+    sizes = runs_at(inspect_checkpoint(text_checkpoint("sd3")), (16, 16))
+    assert set(sizes) == {(8, 8), (12, 12), (20, 20), (24, 24), (32, 32)}
+
+
+def test_a_transformer_is_read_with_other_heads(text_checkpoint: Callable[[str], Path]) -> None:
+    """Nothing in its weights tells how its 16 channels are cut into heads."""
+    manifest = inspect_checkpoint(text_checkpoint("sd3"))
+    model: Any = load_model(manifest)
+    readings: Any = dict(other_readings(manifest, model))
+    assert list(readings) == [
+        "with attention_head_dim 4 and num_attention_heads 4",
+        "with attention_head_dim 16 and num_attention_heads 1",
+    ]
+    x_0 = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    level = model.schedule.at(torch.tensor([500]))
+    own = model.estimate_x_0(x_0, level)
+    for read in readings.values():
+        assert read.network.proj_out.weight.data_ptr() == model.network.proj_out.weight.data_ptr()
+        assert not torch.allclose(read.estimate_x_0(x_0, level), own, atol=1e-3)

@@ -189,7 +189,7 @@ def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunDat
             "samplers": SAMPLERS,
         },
     )
-    tried = tuple(sampled(name, 0, 64, method=way) for way in CAPTIONED for name in (*SENSITIVE, *more))
+    tried = tuple(sampled(each.id, 0, 64, method=way) for way in CAPTIONED for each in probes)
     return replace(data, run=run, confirmations=tried)
 
 

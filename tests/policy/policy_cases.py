@@ -25,6 +25,7 @@ from invmm_gate.records import (
 )
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
+    CAPTIONED,
     CHECKS,
     CONTROLS,
     SAMPLED,
@@ -482,7 +483,7 @@ def control_far_nearer_to_a_sample_than_the_others_is_named(gate: SimpleNamespac
 
 
 def captioned(name: str, hits: int = 0, trials: int = 64, **changes: Any) -> Any:
-    return sampled(name, hits, trials, method=CAPTION, **changes)
+    return sampled(name, hits, trials, **{"method": CAPTION} | changes)
 
 
 PROMPTS = {"prompts": {"trials": 64, "probes": "all", "gcg": {}}}
@@ -493,7 +494,7 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = text_run(policy)
     # p3 has no caption: the empty prompt is tried
-    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3")
+    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
     assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
     assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
@@ -505,6 +506,39 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
     both = with_score(flagged, "p1", 0.01)
     assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
+
+
+@case
+def captions_of_the_controls_are_tried_too(gate: SimpleNamespace) -> None:
+    policy = only(CONFIRMED, confirm=PROMPTS)
+    data = text_run(policy)
+    for method in CAPTIONED:
+        copied = with_confirmation(data, captioned("c05", 1, 3, method=method))
+        expect(judged(gate, copied, policy), "inconclusive", ("controls", "c05"))
+        for trials, decision in ((7, "inconclusive"), (8, "pass")):
+            few = with_confirmation(data, captioned("c05", trials=trials, method=method))
+            expect(judged(gate, few, policy), decision, *([("controls", None)] if decision != "pass" else []))
+    assert "1 of 3 samples are copies of the control c05" in judged(gate, copied, policy).reasons[0]
+    short = only(CONFIRMED, confirm={"prompts": {"trials": 4}})
+    for trials, decision in ((3, "inconclusive"), (4, "pass")):
+        few = with_confirmation(data, captioned("c05", trials=trials))
+        expect(judged(gate, few, short), decision, *([("controls", None)] if decision != "pass" else []))
+
+
+@case
+def a_control_near_its_own_captions_samples_is_not_held_against_the_others(gate: SimpleNamespace) -> None:
+    policy = only(CONFIRMED, confirm=PROMPTS)
+    near = with_confirmation(text_run(policy), captioned("c05", closest=0.11))
+    expect(judged(gate, near, policy), "pass")
+
+
+@case
+def captions_of_the_controls_are_not_tried_where_only_those_that_a_rule_found_are(gate: SimpleNamespace) -> None:
+    policy = only(BELOW, CONFIRMED, confirm={"prompts": {"trials": 64, "probes": "flagged"}})
+    data = replace(text_run(policy), confirmations=())
+    expect(judged(gate, data, policy), "pass")
+    flagged = with_score(data, "p3", 0.01)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
 
 
 @case
