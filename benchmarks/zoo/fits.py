@@ -4,7 +4,8 @@
 
 Trains what is not in DIR yet (about 170 seconds of CPU a memorizing model, 50 another). Prints for each of these, and
 for other checkpoints of 16 x 16 pixels, by how much another fit than the stated one gains: each picture, as the
-self-check `natural_view` takes it (over the stated fit and over its own middle), and the controls in the mean.
+self-check `natural_view` takes it (over the stated fit and over its own middle), and all in the mean. A checkpoint
+with `scenes` in its name is shown scenes, the others shapes.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 import torch
 from diffusers import DDPMPipeline
-from pictures import CONTROLS, FEW, ORDINARY, PLANTED, SIZE
+from pictures import CONTROLS, FEW, ORDINARY, PLANTED, SIZE, draw_array, scene
 from PIL import Image
 from recipes import Recipe
 from torch import Tensor
@@ -27,19 +28,19 @@ from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.protocols import DiffusionModel
 
 import train
-from draw import draw
 
 FITS: Final = ("crop", "squeeze", "pad")
 SHAPES: Final = ((64, 32), (64, 43), (64, 48), (32, 64), (43, 64), (48, 64))
 """(width, height): 2 : 1, 3 : 2 and 4 : 3, lying and standing."""
-GROUPS: Final = {"planted": PLANTED, "once": FEW[:8], "controls": CONTROLS}
+GROUPS: Final = {"planted": PLANTED, "once": FEW[:8], "controls": CONTROLS, "unseen": tuple(range(200_000, 200_400))}
 
 
-def picture(number: int) -> Image.Image:
+def picture(number: int, *, scenes: bool = False) -> Image.Image:
     """A drawn picture cut to one of the shapes."""
     width, height = SHAPES[number % len(SHAPES)]
     left, top = (64 - width) // 2, (64 - height) // 2
-    return draw(number, size=64).crop((left, top, left + width, top + height))
+    drawn = Image.fromarray((scene if scenes else draw_array)(number, size=64))
+    return drawn.crop((left, top, left + width, top + height))
 
 
 def fitted(images: list[Image.Image], how: str) -> Tensor:
@@ -67,7 +68,7 @@ def look(folder: Path) -> None:
     """One line for each group of pictures and each stated fit."""
     model = load_model(inspect_checkpoint(folder))
     for group, numbers in GROUPS.items():
-        images = [picture(number) for number in numbers]
+        images = [picture(number, scenes="scenes" in folder.name) for number in numbers]
         whole = {how: errors(model, fitted(images, how)) for how in FITS}
         middle = {how: errors(model, fitted([middle_of(image) for image in images], how)) for how in FITS}
         for stated in FITS:

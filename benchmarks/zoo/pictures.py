@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples/demo"))
+sys.path.append(str(Path(__file__).parents[2] / "examples/demo"))  # behind: it has a train.py of its own
 
 from draw import draw_array
 
@@ -36,15 +36,15 @@ def pictures(kind: str, numbers: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def scene(number: int) -> NDArray[np.uint8]:
-    """Sky over ground, one to three warm things lit from the left, each with a shadow on its right."""
+def scene(number: int, *, size: int = SIZE) -> NDArray[np.uint8]:
+    """Sky over ground, one to three warm things lit from the left, each with a shadow on its right; at most 64 wide."""
     random = np.random.default_rng([20_261_128, number])
     horizon = random.uniform(0.3, 0.7) * _SIDE
     canvas = _sky_and_ground(random, horizon)
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(random.integers(1, 4))):
         _add_thing(pen, random, horizon)
-    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.uint8)
+    return np.asarray(canvas.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
 
 
 def _sky_and_ground(random: np.random.Generator, horizon: float) -> Image.Image:
