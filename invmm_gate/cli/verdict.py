@@ -1,6 +1,7 @@
 """`invmm-gate verdict`: what a judged run was found to be, as an exit code. Never imports torch."""
 
 import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def verdict(
         Path | None,
         typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys: refuse a verdict whose waivers others approved."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON, in all its fields.")] = False,
 ) -> int:
     """Print the verdict of a judged run and end with its exit code, the last stage of a pipeline.
 
@@ -33,7 +34,7 @@ def verdict(
     today = datetime.datetime.now(datetime.UTC).date()
     found = standing_verdict(run, today=today, model=model, policy=policy, reviewers=reviewers)
     if json:
-        as_json(summary(run, found))
+        as_json(summary(run, found) | {"verdict": asdict(found)})
     else:
         show_verdict(found, folder=str(run))
     return found.exit_code

@@ -4,23 +4,24 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from invmm_gate.errors import ModelError
-from invmm_gate.models.allowed import WEIGHT_PICKLES, magic, refuse_content, refuse_name, refused_pickle
+from invmm_gate.models.allowed import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
 from invmm_gate.models.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.files import CheckpointFiles, hash_file, list_files, refuse_unsafe_name, unreadable
 from invmm_gate.models.fit import check_fit
 from invmm_gate.models.layout import Layout, read_layout
 from invmm_gate.models.lora_files import check_loras, lora_places
+from invmm_gate.models.places import refuse_names, refuse_unscored
 from invmm_gate.models.unloaded import refuse_strange_content, refuse_strange_left_out
-from invmm_gate.models.weight_files import header_of, read_json
+from invmm_gate.models.weight_files import header_of, read_json, without_index
 from invmm_gate.records import ModelFile, ModelManifest, Weights
 
-_VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.")
-_ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
+_MAX_BYTES: Final = 50_000_000
+"""Of a picture, a text or another file that is read whole."""
 
 
 def inspect_checkpoint(
@@ -34,16 +35,16 @@ def inspect_checkpoint(
     Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
     """
     root, paths, single = _locate(path)
-    for name in paths:
-        refuse_name(name, allow_pickle=allow_pickle)
+    if single is None and not {"model_index.json", "config.json"} & set(paths):
+        raise without_index(paths)
+    refuse_names(paths, single=single, allow_pickle=allow_pickle)
     left_out = _left_out(paths, weights)
     files = _hashed(root, tuple(name for name in paths if name not in left_out), lora_places(loras))
     layout = read_layout(files, single=single)
     _refuse_other_weights(layout, weights)
-    _refuse_unscored(files, layout)
+    refuse_unscored(files, layout, single=single)
     refuse_strange_content(files, layout)
     refuse_strange_left_out(left_out, files, layout)
-    _refuse_other_pipelines(files, single)
     check_fit(files, layout)
     check_loras(files, layout)
     return ModelManifest(
@@ -117,8 +118,10 @@ def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
         root = path.resolve()
         return root, list_files(root), None
     if path.suffix not in (".safetensors", *WEIGHT_PICKLES):
-        refuse_name(path.name, allow_pickle=False)
-        raise ModelError(f"{str(path)!r} is no weights file", expected="a checkpoint's folder or .safetensors file")
+        raise ModelError(
+            f"{str(path)!r} is no weights file ({kind_of(path.name)})",
+            expected="a checkpoint's folder or .safetensors file",
+        )
     refuse_unsafe_name(path.name)
     folder = path.parent.resolve()
     return folder, tuple(sorted((path.name, *_siblings(folder, path.stem)))), path.name
@@ -154,10 +157,18 @@ def _hashed(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) -> Ch
         if path.endswith(".safetensors"):
             _check_safetensors(files, path, head)
         elif not path.endswith(WEIGHT_PICKLES):
-            refuse_content(path, head)
+            refuse_content(path, _whole(files, path))
         if path.endswith(".json"):
             read_json(files, path)
     return files
+
+
+def _whole(files: CheckpointFiles, path: str) -> bytes:
+    if files.files[path].size > _MAX_BYTES:
+        raise ModelError(
+            f"{path!r} is larger than {_MAX_BYTES:,} bytes", expected="a text or a picture", do="remove it"
+        )
+    return files.read(path)
 
 
 def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
@@ -167,38 +178,3 @@ def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
     except ModelError as error:
         kind = magic(head)
         raise (refused_pickle(path, f"{kind} under a .safetensors name") if kind else error) from error
-
-
-def _refuse_unscored(files: CheckpointFiles, layout: Layout) -> None:
-    """Whatever else could be loaded in place of, or on top of, the weights that are scored."""
-    checked = (path for path in files.files if path not in files.elsewhere and not _is_unused(path, layout))
-    for path in checked:
-        name = "." + path.rsplit("/", 1)[-1].lower()
-        weights = path.lower().endswith((".safetensors", *WEIGHT_PICKLES)) and path not in layout.claimed
-        if name.endswith("adapter_config.json") or (weights and any(word in name for word in _ADAPTERS)):
-            raise _unscored(path, "belongs to an adapter, which would not be scored")
-        if weights and any(variant in name for variant in _VARIANTS):
-            raise _unscored(path, "is a variant that would not be scored")
-        if weights:
-            raise _unscored(path, "holds weights that would not be scored")
-
-
-def _refuse_other_pipelines(files: CheckpointFiles, single: str | None) -> None:
-    """A pipeline within the pipeline, which diffusers loads where it is pointed to the inner folder."""
-    own = "model_index.json" if single is None else f"{PurePosixPath(single).stem}/model_index.json"
-    for path in files.files:
-        if path != own and path.rsplit("/", 1)[-1].lower() == "model_index.json":
-            raise _unscored(path, "is the index of another pipeline, which would not be scored")
-
-
-def _is_unused(path: str, layout: Layout) -> bool:
-    """Whether a file belongs to a component that ships with the checkpoint and is never loaded."""
-    return any(path == name or path.startswith(f"{name}/") for name in layout.not_loaded)
-
-
-def _unscored(path: str, what: str) -> ModelError:
-    return ModelError(
-        f"{path!r} {what}",
-        expected="exactly the weights that will be released",
-        do="remove it, or check it as a checkpoint of its own",
-    )

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.allowed import SPIECE
 from invmm_gate.models.as_loaded import scheduler_as_loaded
 from invmm_gate.models.components import EMA_SUFFIX, Component, denoiser_folder, read_component
 from invmm_gate.models.configs import StrictConfig, class_name, stated
@@ -18,7 +19,7 @@ from invmm_gate.models.pipelines import PIPELINES, Stated, read_index
 from invmm_gate.models.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS, FlowConfig, SchedulerConfig
 from invmm_gate.models.scheduler_config import scheduler_config as parsed_scheduler
 from invmm_gate.models.single_file import embedded_config, verified_metadata
-from invmm_gate.models.tokenizer_files import KINDS, SPIECE, TokenizerFiles, read_tokenizer
+from invmm_gate.models.tokenizer_files import KINDS, TokenizerFiles, read_tokenizer
 from invmm_gate.models.weight_files import DIFFUSERS_STEM, find_weights, read_json, without_index
 
 BARE: Final = "UNet2DModel"
@@ -72,7 +73,7 @@ def read_layout(files: CheckpointFiles, *, single: str | None = None) -> Layout:
         return _pipeline(files)
     if "config.json" in files:
         return _bare(files)
-    raise without_index(files)
+    raise without_index(files.files)
 
 
 def _pipeline(files: CheckpointFiles, *, prefix: str = "", single: str | None = None) -> Layout:
@@ -109,7 +110,7 @@ def _tokenizers(files: CheckpointFiles, prefix: str, named: Stated) -> dict[str,
 
 
 def _not_loaded(files: CheckpointFiles, prefix: str, named: Stated) -> tuple[str, ...]:
-    spieces = [f"{prefix}{part}/{SPIECE}" for part in named.classes]
+    spieces = [f"{prefix}{part}/{SPIECE}" for part, kind in named.classes.items() if KINDS.get(kind) == "t5"]
     return (*(f"{prefix}{part}" for part in named.unused), *(path for path in spieces if path in files))
 
 

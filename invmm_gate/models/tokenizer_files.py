@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.allowed import SPIECE
 from invmm_gate.models.configs import validated
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.merges import added_tokens, merges_of, vocabulary_of
@@ -17,8 +18,6 @@ from invmm_gate.models.tokenizer_configs import CONFIGS, DEFAULTS, Kind, Special
 from invmm_gate.models.weight_files import read_json
 from invmm_gate.models.word_pieces import check_word_pieces
 
-SPIECE: Final = "spiece.model"
-"""Binary; hashed, never read."""
 KINDS: Final[dict[str, Kind]] = {
     "CLIPTokenizer": "clip",
     "CLIPTokenizerFast": "clip",
@@ -27,6 +26,13 @@ KINDS: Final[dict[str, Kind]] = {
     "BertTokenizer": "bert",
     "BertTokenizerFast": "bert",
 }
+_OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
+TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
+    "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
+    "t5": _OF_ALL | {SPIECE},
+    "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
+}
+"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

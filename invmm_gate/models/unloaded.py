@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.errors import ModelError
+from invmm_gate.models.allowed import SYSTEM_FILES
 from invmm_gate.models.files import CheckpointFiles, open_regular
 from invmm_gate.models.header import read_header
 from invmm_gate.models.layout import Layout
@@ -64,7 +65,7 @@ def _refuse_strange(files: CheckpointFiles, path: str, folder: PurePosixPath) ->
     allowed, name = UNLOADED[folder.name], str(PurePosixPath(path).relative_to(folder))
     if name in allowed.weights:
         _refuse_other_tensors(files, path)
-    elif name not in allowed.configurations:
+    elif name not in allowed.configurations and name.lower() not in SYSTEM_FILES:
         raise _strange(path, allowed)
 
 

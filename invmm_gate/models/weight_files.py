@@ -1,5 +1,6 @@
 """Where a network's weights lie: one safetensors file, shards named by an index, or an allowed pickle."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from invmm_gate.errors import ModelError
@@ -12,7 +13,8 @@ DIFFUSERS_STEM: Final = "diffusion_pytorch_model"
 """Stem of every weights file that diffusers saves."""
 TRANSFORMERS_STEM: Final = "model"
 """Stem of every weights file that transformers saves."""
-_PICKLE_STEMS: Final = {DIFFUSERS_STEM: DIFFUSERS_STEM, TRANSFORMERS_STEM: "pytorch_model"}
+PICKLE_STEMS: Final = {DIFFUSERS_STEM: DIFFUSERS_STEM, TRANSFORMERS_STEM: "pytorch_model"}
+"""Stem of safetensors -> stem of the same weights as a pickle."""
 
 
 def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
@@ -30,7 +32,7 @@ def header_of(files: CheckpointFiles, path: str) -> Header:
 def find_weights(files: CheckpointFiles, prefix: str, *, stem: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
     """The weights files below `prefix` and, if sharded, tensor -> file. Raises ModelError unless it is one set."""
     single, index = f"{prefix}{stem}.safetensors", f"{prefix}{stem}.safetensors.index.json"
-    pickles = [f"{prefix}{_PICKLE_STEMS[stem]}{suffix}" for suffix in WEIGHT_PICKLES]
+    pickles = [f"{prefix}{PICKLE_STEMS[stem]}{suffix}" for suffix in WEIGHT_PICKLES]
     found = [path for path in (single, index, *pickles) if path in files]
     if len(found) != 1:
         what = "holds no weights: model folder without weights" if not found else f"holds {' and '.join(found)}"
@@ -56,9 +58,9 @@ def _shards(files: CheckpointFiles, index: str, prefix: str) -> dict[str, str]:
     return {key: prefix + str(shard) for key, shard in mapping.items()}
 
 
-def without_index(files: CheckpointFiles) -> ModelError:
+def without_index(paths: Iterable[str]) -> ModelError:
     """The error for a folder that no index or configuration explains."""
-    weights = [path for path in files.files if path.endswith((".safetensors", *WEIGHT_PICKLES))]
+    weights = [path for path in paths if path.endswith((".safetensors", *WEIGHT_PICKLES))]
     if not weights:
         return ModelError(
             "model folder without weights", expected="a diffusers checkpoint", do="check the path given as --model"

@@ -95,8 +95,13 @@ def recorded(blocked: Job, tmp_path: Path) -> Path:
 REPLAY = """
 import json, os, shutil, sys
 exit_code, again, recorded, says, command = sys.argv[1:6]
+if command == "report":
+    sys.exit(0)
 if command == "verdict":
-    print("error: judged again, its records give another decision" if again else "")
+    if again:
+        print("error: judged again, its records give another decision", file=sys.stderr)
+    with open(f"{recorded}/verdict.json") as file:
+        print(json.dumps({"verdict": json.load(file)}))
     sys.exit(int(again or exit_code))
 out = next(argument.removeprefix("--out=") for argument in sys.argv if argument.startswith("--out="))
 if recorded:
@@ -123,7 +128,9 @@ def replay(checkout: Checkout, tmp_path: Path) -> Callable[..., Job]:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Callable[..., Step]:
-    """The action's second step by itself, on a gate that ended as told and left the given run folder."""
+    """The action's second step by itself, on a run folder; `command` is a gate that judges as told by default."""
+    script = tmp_path / "judges.py"
+    script.write_text(REPLAY)
 
     def run(recorded: Path | None, exit_code: int, *, says: str = "", **given: str) -> Step:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
@@ -133,7 +140,9 @@ def published(tmp_path: Path) -> Callable[..., Step]:
         output, summary = folder / "output", folder / "summary"
         for file in (output, summary):
             file.touch()
+        given = {"command": f"'{sys.executable}' '{script}' {exit_code} '' '{recorded or ''}' ''"} | given
         environment = {f"INPUT_{name.upper()}": value for name, value in given.items()} | {
+            "PYTHONPATH": str(ROOT),
             "EXIT_CODE": str(exit_code),
             "FOLDER": str(folder),
             "GITHUB_WORKSPACE": str(tmp_path),

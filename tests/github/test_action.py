@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.gate.world import CAPTION, SOURCE, call
 from tests.github import runner_files
-from tests.github.conftest import ROOT, Checkout
+from tests.github.conftest import GATE, ROOT, Checkout
 from tests.github.run_action import ACTION, Job, Step
 
 Replay = Callable[..., Job]
@@ -285,6 +285,54 @@ def test_a_verdict_that_the_records_do_not_give_again_is_none(
     assert job.failed
     assert (job.outputs["verdict"], job.outputs["exit-code"]) == ("error", "1")
     assert "judged again, its records give another decision" in job.step("publish").log
+
+
+def test_what_is_shown_is_judged_and_rendered_again(
+    published: Published, recorded: Path, pristine: Checkout, blocked: Job
+) -> None:
+    for name in ("summary.md", "report.html", "results.sarif"):
+        (recorded / name).write_text("tampered")
+    given = {"command": GATE, "policy": str(pristine.folder / "small.yaml"), "details": "true"}
+    step = published(recorded, 10, **given)
+    for name in ("verdict", "exit-code", "findings", "waived"):
+        assert step.outputs[name] == blocked.outputs[name]
+    assert [command.data for command in step.commands] == [command.data for command in blocked.commands]
+    assert "tampered" not in step.summary
+    for upload in ("report-upload", "sarif-upload"):
+        assert "tampered" not in Path(step.outputs[upload]).read_text()
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "no finding": lambda record: record.update(findings=[]),
+    "one finding less": lambda record: record["findings"].pop(),
+    "another value": lambda record: record["findings"][0].update(value=0.9),
+    "another probe": lambda record: record["findings"][0].update(probe="p2"),
+    "another effect": lambda record: record["findings"][-1].update(effect="warn"),
+    "a waiver": lambda record: record["findings"][0].update(waiver={"probe": "p1"}),
+    "another count": lambda record: record["counts"].update(confirmed=0),
+    "another model": lambda record: record.update(model_digest="0" * 64),
+    "another policy": lambda record: record.update(policy="strict"),
+    "pass": lambda record: record.update(decision="pass", findings=[]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_verdict_changes_nothing_that_is_shown(
+    published: Published, recorded: Path, pristine: Checkout, edit: str
+) -> None:
+    edited(recorded / "verdict.json", EDITS[edit])
+    given = {"command": GATE, "policy": str(pristine.folder / "small.yaml"), "fail_on_block": "false"}
+    step = published(recorded, 10, details="true", **given)
+    expected = {"verdict": "error", "exit-code": "1", "conclusion": "1", "findings": "0", "waived": "0"}
+    assert step.outputs | expected == step.outputs
+    assert step.outputs["report-upload"] == step.outputs["sarif-upload"] == ""
+    assert [command.properties["title"] for command in step.commands] == ["invmm-gate"]
+    assert "not cleared for release" in step.summary
+
+
+def test_a_verdict_under_another_policy_is_none(published: Published, recorded: Path) -> None:
+    step = published(recorded, 10, command=GATE, policy="strict", details="true", fail_on_block="false")
+    assert (step.outputs["verdict"], step.outputs["conclusion"]) == ("error", "1")
 
 
 def test_a_command_that_is_no_gate_never_passes(checkout: Checkout) -> None:

@@ -47,7 +47,7 @@ def test_the_digest_changes_with_any_file_and_any_name(ddpm: Path) -> None:
     digests.add(inspect_checkpoint(ddpm).digest)
     (ddpm / "README.md").write_text("b")
     digests.add(inspect_checkpoint(ddpm).digest)
-    (ddpm / "README.md").rename(ddpm / "NOTES.md")
+    (ddpm / "README.md").rename(ddpm / "README.txt")
     digests.add(inspect_checkpoint(ddpm).digest)
     assert len(digests) == 4
 

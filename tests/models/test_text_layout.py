@@ -270,7 +270,7 @@ def test_both_forms_of_a_vocabulary_must_agree(sd: Path) -> None:
 
 def test_a_sentencepiece_file_is_hashed_and_never_read(text_checkpoint: Checkpoints) -> None:
     folder = text_checkpoint("sd3_t5")
-    (folder / "tokenizer_3/spiece.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0")
+    (folder / "tokenizer_3/spiece.model").write_bytes(b"\x0a\x0c\x0a\x05<unk>\x15\0\0\0\0")
     assert inspect_checkpoint(folder).not_loaded == ("tokenizer_3/spiece.model",)
     (folder / "tokenizer_3/tokenizer.json").unlink()
     assert "tokenizer_3' has no tokenizer.json" in refusal(folder)

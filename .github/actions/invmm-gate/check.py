@@ -1,20 +1,19 @@
 """The action's main step: runs the gate and keeps its exit code. Python's standard library alone.
 
-A pass or a block counts once `invmm-gate verdict`, which judges the records again, ends with the same code. Succeeds
-whatever the verdict, so that the evidence is published before the job fails. Inputs come through the environment and
-become arguments without a shell. What the gate prints is shown with `details` alone: it names probes.
+Succeeds whatever the verdict, so that the evidence is published before the job fails; publish.py has the records judged
+again before they count. What the gate prints is shown with `details` alone: it names probes.
 Outputs: `folder` with all that was written, and `exit-code`.
 """
 
 import os
 import secrets
-import shlex
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
+from gate import environment, given, program
 from job import one_line, say, write_output
 
 OPTIONS: Final = (
@@ -30,11 +29,6 @@ OPTIONS: Final = (
     "device",
     "rows",
 )
-DEMANDS: Final = ("policy", "reviewers")
-"""What the verdict has to be under, whatever the run folder says."""
-PASS: Final = 0
-NO_VERDICT: Final = 1
-BLOCK: Final = 10
 
 
 def main() -> None:
@@ -47,11 +41,6 @@ def main() -> None:
     if not shown:
         say(b"what the gate prints is kept in its log file, which stays on this machine; see the input `details`\n")
     exit_code = run(command_line(folder / "run"), log=folder / "gate.log", shown=shown)
-    if (
-        exit_code in (PASS, BLOCK)
-        and run(judged_again(folder / "run"), log=folder / "gate.log", shown=shown) != exit_code
-    ):
-        exit_code = NO_VERDICT
     say(f"::{token}::\n".encode())
     write_output("exit-code", str(exit_code))
 
@@ -64,29 +53,11 @@ def command_line(run_folder: Path) -> list[str]:
     return [*program(), "check", *given(OPTIONS), *loras, tracking, f"--out={run_folder}"]
 
 
-def judged_again(run_folder: Path) -> list[str]:
-    """The gate's word on the run folder that `check` left."""
-    return [*program(), "verdict", *given(DEMANDS), str(run_folder)]
-
-
-def program() -> list[str]:
-    """The gate that this action installed, or the command that was named."""
-    installed = os.environ.get("INSTALLED", "")
-    return [installed] if installed else shlex.split(os.environ["INPUT_COMMAND"])
-
-
-def given(names: tuple[str, ...]) -> list[str]:
-    """The inputs of these names that are not empty, as options."""
-    return [f"--{name}={value}" for name in names if (value := os.environ.get(f"INPUT_{name.upper()}", ""))]
-
-
 def run(command: list[str], *, log: Path, shown: bool) -> int:
-    """Start the command without GitHub's files and tokens in its environment; what it prints is added to `log`."""
-    withheld = ("GITHUB_", "ACTIONS_", "INPUT_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(withheld)}
+    """Start the command; what it prints is added to `log`."""
     try:
         gate = subprocess.Popen(  # noqa: S603  (a list, no shell)
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment()
         )
     except (OSError, ValueError) as error:
         refusal = one_line(f"error: {command[0]!r} cannot be run: {error}")

@@ -1,8 +1,9 @@
 """The action's second step: outputs, job summary and annotations, all from the gate's records. Standard library alone.
 
-The exit code and the record must say the same, or there is no verdict. Without `details` nothing that leaves the runner
-names a probe or a figure of one, as these tell membership: verdict, counts and digests alone. Messages of findings may
-quote the probe set, so annotations are built from their fields in either case.
+The gate judges the records again and renders the reports anew: verdict.json is never read here, and what is shown is
+what `invmm-gate verdict` says. It must end as `check` did, or there is no verdict. Without `details` nothing that
+leaves the runner names a probe or a figure of one, as these tell membership: verdict, counts and digests alone.
+Messages of findings may quote the probe set, so annotations are built from their fields in either case.
 """
 
 import json
@@ -10,11 +11,13 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from gate import DEMANDS, environment, given, program
 from job import inert, one_line, workflow_command, write_output, write_summary
 
 DECISIONS: Final = {0: "pass", 10: "block", 11: "inconclusive"}
@@ -42,14 +45,16 @@ class Outcome:
     """Those that count, blocking ones first."""
     waived: int = 0
     record: dict[str, Any] = field(default_factory=dict)
-    """verdict.json, where there is a verdict."""
+    """The verdict in all its fields, where there is one."""
 
 
 def main() -> None:
     """Outputs first: should the rest fail, the job still ends by the verdict."""
     folder = Path(os.environ.get("FOLDER") or os.devnull)
     run, log, details = folder / "run", folder / "gate.log", os.environ.get("INPUT_DETAILS") == "true"
-    outcome = outcome_of(run, log, os.environ.get("EXIT_CODE", ""), details=details)
+    # Anew, from records that are judged again; whoever wrote the reports that are there is not known.
+    rendered = (run / "verdict.json").exists() and called(["report", str(run)], log).returncode == 0
+    outcome = outcome_of(run, log, os.environ.get("EXIT_CODE", ""), rendered=rendered, details=details)
     write_output("conclusion", str(conclusion(outcome, os.environ.get("INPUT_FAIL_ON_BLOCK", ""))))
     write_output("verdict", outcome.verdict)
     write_output("exit-code", str(outcome.exit_code))
@@ -58,26 +63,51 @@ def main() -> None:
     write_output("run-path", str(run) if run.is_dir() else "")
     write_output("log-path", str(log) if log.is_file() else "")
     for name, file in (("report", run / "report.html"), ("sarif", run / "results.sarif")):
-        write_output(f"{name}-path", str(file) if file.is_file() else "")
-        write_output(f"{name}-upload", named_copy(file, folder) if details and file.is_file() else "")
+        there = rendered and file.is_file()
+        write_output(f"{name}-path", str(file) if there else "")
+        write_output(f"{name}-upload", named_copy(file, folder) if there and details else "")
     write_summary(summary(outcome, run / "summary.md", details=details))
     annotate(outcome, run / "run.json", details=details)
 
 
-def outcome_of(run: Path, log: Path, ended: str, *, details: bool) -> Outcome:
-    """The verdict of the records, if the exit code says the same."""
+def outcome_of(run: Path, log: Path, ended: str, *, rendered: bool, details: bool) -> Outcome:
+    """The verdict that the records give again, if `check` ended with the same and they could be `rendered`."""
     if not ended.isdecimal():
         return Outcome("error", NO_VERDICT, "the gate did not end: an earlier step failed, or it was killed")
-    code, record = int(ended), loaded(run / "verdict.json")
-    if code not in DECISIONS or (code == INCONCLUSIVE and not record):
+    code = int(ended)
+    if code not in DECISIONS or (code == INCONCLUSIVE and not (run / "verdict.json").exists()):
         return Outcome(DECISIONS.get(code, "error"), code, reason(log, code, details=details))
+    record = judged_again(run, log, code) if rendered else {}
     if record.get("decision") != DECISIONS[code]:
-        said = record.get("decision", "nothing")
-        return Outcome("error", NO_VERDICT, f"the gate ended with {code}, but verdict.json says {said}")
+        why = f"the gate ended with {code}, and does not say so again: {reason(log, NO_VERDICT, details=details)}"
+        return Outcome("error", NO_VERDICT, why)
     findings = [item for item in record.get("findings", ()) if isinstance(item, dict)]
     counted = sorted((item for item in findings if not item.get("waiver")), key=lambda item: item["effect"] != "block")
     waived = len(findings) - len(counted)
     return Outcome(DECISIONS[code], code, findings=tuple(counted), waived=waived, record=record)
+
+
+def judged_again(run: Path, log: Path, code: int) -> dict[str, Any]:
+    """The verdict in all its fields, from the gate that judges the records again; empty where it ends otherwise."""
+    done = called(["verdict", "--json", *given(DEMANDS), str(run)], log)
+    verdict = parsed(done.stdout).get("verdict") if done.returncode == code else None
+    return verdict if isinstance(verdict, dict) else {}
+
+
+def called(arguments: list[str], log: Path) -> subprocess.CompletedProcess[str]:
+    """One call of the gate. What it says on stderr is added to `log`."""
+    command = [*program(), *arguments]
+    with log.open("a", encoding="utf-8") as errors:
+        return subprocess.run(  # noqa: S603  (a list, no shell)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment(),
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
 
 
 def conclusion(outcome: Outcome, fail_on_block: str) -> int:
@@ -203,8 +233,16 @@ def named_copy(file: Path, folder: Path) -> str:
 def loaded(path: Path) -> dict[str, Any]:
     """The JSON object in the file; empty if there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The JSON object that the text is; empty if it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
