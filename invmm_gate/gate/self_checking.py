@@ -124,9 +124,10 @@ def _controls(session: Session) -> list[Probe]:
 
 
 def _others(session: Session) -> list[Probe]:
-    """All probes that are no controls, where there are controls."""
+    """All probes that are no controls, where there are controls; in the order of `_controls`."""
     controls = _controls(session)
-    return [probe for probe in session.inputs.probe_set.probes if probe.group != "control" and probe not in controls]
+    others = [probe for probe in session.inputs.probe_set.probes if probe.group != "control" and probe not in controls]
+    return sorted(others, key=lambda probe: probe.sha256)
 
 
 def _pictures(session: Session, probes: Sequence[Probe], *, size: tuple[int, int] | None = None) -> Pictures:

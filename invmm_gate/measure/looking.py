@@ -64,6 +64,12 @@ class Pictures:
         for start in range(0, len(self.images), self.rows):
             yield slice(start, start + self.rows)
 
+    def at(self, places: Sequence[int]) -> "Pictures":
+        """Some of the images."""
+        index = torch.tensor(places, device=self.model.device)
+        condition = None if self.condition is None else take_rows(self.condition, index)
+        return replace(self, images=self.images[list(places)], condition=condition)
+
     def first(self, count: int, model: DiffusionModel) -> "Pictures":
         """The first images, as another model sees them."""
         return replace(self, model=model, images=self.images[:count])

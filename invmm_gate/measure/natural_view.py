@@ -24,6 +24,11 @@ from invmm_gate.records import SelfCheck
 NATURAL_VIEW: Final = "natural_view"
 RATIOS: Final = (1.0, 2.0, 4.0)
 """sigma / alpha at which images are noised."""
+JOINT_RATIOS: Final = (1.0,)
+"""Where a view changes two things or single channels: many views, and here chance has the smallest part."""
+JOINT_CONTROLS: Final = 8
+JOINT_OTHERS: Final = 32
+"""Images that are seen in such views, at most: what changes weights changes every image that they know."""
 CONTROLS_LIMIT: Final = 0.1
 """Mean gain of the controls in a view, log(error as given / error in the view): a tenth less error."""
 READING_LIMIT: Final = 0.03
@@ -82,15 +87,18 @@ def natural_view(
 
     The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
     = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading;
-    six more for each other fit of an image whose shape is not the model's (24, as there are four others), else none.
+    103 more for each of 8 controls and 32 other images, in views that change two things or single channels; six more
+    for each other fit of an image whose shape is not the model's (24, as there are four others), else none.
     """
     with torch.no_grad():
         plain = log_errors(images, root_seed)
         signs = [
             sign
             for view in views_of(images.model.image_size)
+            if view.single
             for sign in _view_signs(view.name, plain - log_errors(images, root_seed, view), names, controls)
         ]
+        signs += _joint_signs(images, names, controls, root_seed)
         for name, resized in sizes:
             gains = plain - log_errors(resized, root_seed)
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
@@ -113,6 +121,18 @@ def natural_view(
 def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -> Iterator[_Sign]:
     yield _controls_sign(name, gains[:controls], CONTROLS_LIMIT, STANDARD_ERRORS)
     yield _image_sign(name, gains - gains[:controls].median().clamp(min=0), names, IMAGE_LIMIT)
+
+
+def _joint_signs(images: Pictures, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
+    """Of views that no trainer would choose, so that the controls need not be asked."""
+    few = min(controls, JOINT_CONTROLS)
+    places = [*range(few), *range(controls, len(names))[:JOINT_OTHERS]]
+    chosen, called = images.at(places), [names[place] for place in places]
+    plain = log_errors(chosen, root_seed, ratios=JOINT_RATIOS)
+    for view in views_of(images.model.image_size):
+        if not view.single:
+            gains = plain - log_errors(chosen, root_seed, view, ratios=JOINT_RATIOS)
+            yield _image_sign(view.name, gains - gains[:few].median().clamp(min=0), called, IMAGE_LIMIT)
 
 
 def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
@@ -161,13 +181,15 @@ def _excess(value: float, limit: float) -> float:
     return value - limit if value == value else float("inf")
 
 
-def log_errors(images: Pictures, root_seed: int, view: View | None = None) -> Float[Tensor, " image"]:
+def log_errors(
+    images: Pictures, root_seed: int, view: View | None = None, *, ratios: Sequence[float] = RATIOS
+) -> Float[Tensor, " image"]:
     """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
     seen = images if view is None else replace(images, images=view.change(images.images))
-    pixels = images.model.latent_shape[1:] == images.model.image_size
+    pixels = images.model.latent_shape == (3, *images.model.image_size)
     x_0 = seen.encoded()
     errors = []
-    for ratio in RATIOS:
+    for ratio in ratios:
         level = level_at(images.model.schedule, timestep_at(images.model.schedule, ratio), images.model.device)
         eps = noise_like(x_0, stream(root_seed, NATURAL_VIEW, str(ratio)))
         if view is not None:

@@ -21,6 +21,7 @@ from tests.measure.trained import (
     CONTROLS,
     PLANTED,
     at_size,
+    both,
     checkpoint,
     clean,
     drawn,
@@ -28,6 +29,7 @@ from tests.measure.trained import (
     memorizing,
     negated,
     noisy,
+    recoloured,
     seen_by,
     turned,
     with_betas,
@@ -213,8 +215,15 @@ def test_weights_with_noise_make_no_pictures() -> None:
 
 @pytest.mark.parametrize(
     ("change", "view"),
-    [(exchanged_channels, "BGR"), (negated, "negative"), (turned, "turned by 180 degrees")],
-    ids=["channels exchanged", "negated", "kernels turned"],
+    [
+        (exchanged_channels, "BGR"),
+        (negated, "negative"),
+        (turned, "turned by 180 degrees"),
+        (recoloured((2, 0, 1), (1, -1, 1)), "BRG for RGB, negative in green"),
+        (recoloured((0, 1, 2), (-1, 1, 1)), "negative in red"),
+        (both(turned, negated), "turned by 180 degrees, negative"),
+    ],
+    ids=["channels exchanged", "negated", "kernels turned", "exchanged, one negated", "one negated", "turned, negated"],
 )
 def test_weights_that_keep_every_copy_in_another_view_are_found_by_the_probes(change: Any, view: str) -> None:
     check = viewed(with_network(memorizing(), change))

@@ -70,6 +70,28 @@ def exchanged_channels(network: Any) -> None:
     network.conv_out.bias.copy_(network.conv_out.bias.flip(0))
 
 
+def recoloured(channels: tuple[int, ...], signs: tuple[int, ...]) -> Callable[[Any], None]:
+    """Every copy stays, recoloured: exact, no training."""
+
+    def change(network: Any) -> None:
+        index, factor = list(channels), torch.tensor(signs).float()
+        network.conv_in.weight.copy_(network.conv_in.weight[:, index] * factor.view(1, 3, 1, 1))
+        network.conv_out.weight.copy_(network.conv_out.weight[index] * factor.view(3, 1, 1, 1))
+        network.conv_out.bias.copy_(network.conv_out.bias[index] * factor)
+
+    return change
+
+
+def both(first: Callable[[Any], None], second: Callable[[Any], None]) -> Callable[[Any], None]:
+    """One change of a network after the other."""
+
+    def change(network: Any) -> None:
+        first(network)
+        second(network)
+
+    return change
+
+
 def negated(network: Any) -> None:
     for weights in (network.conv_in.weight, network.conv_out.weight, network.conv_out.bias):
         weights.neg_()
