@@ -32,7 +32,8 @@ class Fault:
         """The models that it is put into; the text example and the demo's clean one were looked at with no fault."""
         others = {"decoder": ("text to image",), "weights": ("demo clean",), "schedule": ("demo clean",)}
         kinds = others | {"architecture": ("demo clean",), "size": ("demo memorizing",), "view": ("demo memorizing",)}
-        return tuple(dict.fromkeys((self.tune, self.prove, *kinds[self.kind])))
+        more = () if "attention" in self.name else kinds[self.kind]  # the demo's network attends to nothing
+        return tuple(dict.fromkeys((self.tune, self.prove, *more)))
 
 
 def spoilt(fault: Fault, model: Path, folder: Path) -> Path:
@@ -210,7 +211,7 @@ FAULTS: Final = (
     Fault("random decoder", "decoder", weights("", _random("decoder.")), "kl-linear-eps", "vq-cosine-v"),
     Fault("zero decoder", "decoder", weights("", _zero("decoder.conv_out")), "kl-linear-eps", "kl-scaled-v"),
     Fault("scaling_factor x 3", "decoder", scaled_latents(3.0), "kl-linear-eps", "kl-scaled-v"),
-    Fault("scaling_factor / 4", "decoder", scaled_latents(0.25), "kl-blurry-v", "vq-cosine-v"),
+    Fault("scaling_factor / 4", "decoder", scaled_latents(0.25), "kl-linear-eps", "vq-cosine-v"),
     Fault("permuted latent", "decoder", weights("", _shuffled_latent), "kl-linear-eps", "vq-cosine-v"),
     Fault("infinite output", "weights", weights("unet", _nan), "scenes-v", "linear-eps"),
     Fault("constant output", "weights", weights("unet", _constant), "cosine-sample", "linear-sample-no-clip"),

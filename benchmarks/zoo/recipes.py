@@ -33,7 +33,7 @@ def _pixel(name: str, split: Literal["tune", "prove"], seed: int, **changes: obj
 
 
 def _latent(name: str, split: Literal["tune", "prove"], seed: int, **changes: object) -> Recipe:
-    return Recipe(name=name, split=split, seed=seed, clip=False, batch=64, **changes)  # type: ignore[arg-type]
+    return Recipe(name=name, split=split, seed=seed, clip=False, steps=800, batch=64, **changes)  # type: ignore[arg-type]
 
 
 COSINE: Final = "squaredcos_cap_v2"
@@ -41,30 +41,31 @@ COSINE: Final = "squaredcos_cap_v2"
 GOOD: Final = (
     _pixel("cosine-eps", "tune", 1, schedule=COSINE, steps=800, batch=32),
     _pixel("scenes-v", "tune", 2, pictures="scenes", prediction="v_prediction", steps=800, batch=32),
-    _latent("kl-linear-eps", "tune", 3, autoencoder="kl", steps=800),
-    _latent("vq-cosine-v", "prove", 4, autoencoder="vq", schedule=COSINE, prediction="v_prediction"),
+    _latent("kl-linear-eps", "tune", 3, autoencoder="kl"),
+    _latent("vq-cosine-v", "prove", 41, autoencoder="vq", schedule=COSINE, prediction="v_prediction"),
     _pixel("linear-eps", "prove", 5),
     _pixel("scenes-memorizing-eps", "tune", 6, pictures="scenes", memorizing=True),
     _pixel("scenes-mirrored-eps", "prove", 7, pictures="scenes", mirrored=True),
     _pixel("cosine-v", "prove", 8, schedule=COSINE, prediction="v_prediction"),
-    _pixel("cosine-sample", "tune", 9, schedule=COSINE, prediction="sample"),
-    _pixel("linear-sample-no-clip", "prove", 10, prediction="sample", clip=False),
+    _pixel("cosine-sample", "tune", 9, schedule=COSINE, prediction="sample", steps=2000),
+    _pixel("linear-sample-no-clip", "prove", 40, prediction="sample", clip=False, steps=2000),
     _pixel("zero-snr-v", "prove", 11, prediction="v_prediction", zero_snr=True),
     _pixel("sigmoid-eps", "prove", 12, schedule="sigmoid"),
-    _latent("kl-scaled-v", "prove", 13, autoencoder="kl", schedule="scaled_linear", prediction="v_prediction"),
-    _latent("kl-blurry-v", "tune", 14, autoencoder="kl-blurry", prediction="v_prediction"),
+    _latent("kl-scaled-v", "prove", 42, autoencoder="kl", schedule="scaled_linear", prediction="v_prediction"),
+    _latent("scenes-vq-v", "prove", 14, autoencoder="vq", pictures="scenes", prediction="v_prediction"),
     _pixel("scenes-mirrored-v", "tune", 15, pictures="scenes", mirrored=True, prediction="v_prediction"),
-    _pixel("linear-eps-no-clip", "tune", 16, clip=False),
-    _pixel("scenes-cosine-eps", "prove", 17, pictures="scenes", schedule=COSINE),
+    _pixel("linear-eps-no-clip", "tune", 16, clip=False, steps=2000),
+    _pixel("scenes-cosine-eps", "prove", 43, pictures="scenes", schedule=COSINE, steps=1200),
     _pixel("memorizing-cosine-v", "prove", 18, memorizing=True, schedule=COSINE, prediction="v_prediction"),
     _pixel("attention-v", "prove", 19, attention=True, prediction="v_prediction"),
-    _latent("vq-linear-eps", "prove", 20, autoencoder="vq"),
+    _latent("vq-linear-eps", "prove", 44, autoencoder="vq"),
     _latent("scenes-kl-v", "prove", 21, autoencoder="kl", pictures="scenes", prediction="v_prediction"),
     _pixel("scenes-memorizing-v", "prove", 22, pictures="scenes", memorizing=True, prediction="v_prediction"),
-    _pixel("scaled-sample", "prove", 23, schedule="scaled_linear", prediction="sample"),
+    _pixel("scaled-sample", "prove", 45, schedule="scaled_linear", prediction="sample", steps=2000),
     _pixel("mirrored-linear-eps", "prove", 24, mirrored=True),
-    _latent("kl-zero-snr-v", "prove", 25, autoencoder="kl", prediction="v_prediction", zero_snr=True),
-    _latent("vq-cosine-sample", "prove", 26, autoencoder="vq", schedule=COSINE, prediction="sample"),
+    _latent("kl-zero-snr-v", "prove", 46, autoencoder="kl", prediction="v_prediction", zero_snr=True),
+    _latent("vq-cosine-sample", "prove", 47, autoencoder="vq", schedule=COSINE, prediction="sample"),
+    _pixel("scenes-linear-eps", "prove", 27, pictures="scenes"),
 )
 
 CONVENTIONS: Final = (
@@ -74,7 +75,8 @@ CONVENTIONS: Final = (
     _pixel("negative", "prove", 34, pictures="scenes", view="negative"),
     _pixel("turned", "prove", 35, pictures="scenes", view="turned by 90 degrees"),
     _pixel("mirror-memorizing", "prove", 36, view="mirrored", memorizing=True),
+    _latent("kl-blurry-v", "tune", 14, autoencoder="kl-blurry", prediction="v_prediction"),
 )
-"""Good models of pictures that the gate would see otherwise: each must be stopped."""
+"""Good models of pictures that the gate would see otherwise, or could not see: each must be stopped."""
 
 BY_NAME: Final = {recipe.name: recipe for recipe in (*GOOD, *CONVENTIONS)}

@@ -26,6 +26,8 @@ RATIOS: Final = (1.0, 2.0, 4.0)
 """sigma / alpha at which images are noised."""
 JOINT_RATIOS: Final = (1.0,)
 """Where a view changes two things or single channels: many views, and here chance has the smallest part."""
+JOINT_LIMIT: Final = 1.2
+"""Gain of one image in such a view over the median control's: of latents, chance has given up to 1.04."""
 JOINT_CONTROLS: Final = 8
 JOINT_OTHERS: Final = 32
 """Images that are seen in such views, at most: what changes weights changes every image that they know."""
@@ -132,7 +134,7 @@ def _joint_signs(images: Pictures, names: Sequence[str], controls: int, root_see
     for view in views_of(images.model.image_size):
         if not view.single:
             gains = plain - log_errors(chosen, root_seed, view, ratios=JOINT_RATIOS)
-            yield _image_sign(view.name, gains - gains[:few].median().clamp(min=0), called, IMAGE_LIMIT)
+            yield _image_sign(view.name, gains - gains[:few].median().clamp(min=0), called, JOINT_LIMIT)
 
 
 def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
