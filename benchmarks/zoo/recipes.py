@@ -44,7 +44,7 @@ GOOD: Final = (
     _latent("kl-linear-eps", "tune", 3, autoencoder="kl"),
     _latent("vq-cosine-v", "prove", 41, autoencoder="vq", schedule=COSINE, prediction="v_prediction"),
     _pixel("linear-eps", "prove", 5),
-    _pixel("scenes-memorizing-eps", "tune", 6, pictures="scenes", memorizing=True),
+    _pixel("scenes-memorizing-eps", "tune", 6, pictures="scenes", memorizing=True, steps=1500),
     _pixel("scenes-mirrored-eps", "prove", 7, pictures="scenes", mirrored=True),
     _pixel("cosine-v", "prove", 8, schedule=COSINE, prediction="v_prediction"),
     _pixel("cosine-sample", "tune", 9, schedule=COSINE, prediction="sample", steps=2000),
@@ -56,11 +56,13 @@ GOOD: Final = (
     _pixel("scenes-mirrored-v", "tune", 15, pictures="scenes", mirrored=True, prediction="v_prediction"),
     _pixel("linear-eps-no-clip", "tune", 16, clip=False, steps=2000),
     _pixel("scenes-cosine-eps", "prove", 43, pictures="scenes", schedule=COSINE, steps=1200),
-    _pixel("memorizing-cosine-v", "prove", 18, memorizing=True, schedule=COSINE, prediction="v_prediction"),
+    _pixel("memorizing-cosine-v", "prove", 18, memorizing=True, steps=1500, schedule=COSINE, prediction="v_prediction"),
     _pixel("attention-v", "prove", 19, attention=True, prediction="v_prediction"),
     _latent("vq-linear-eps", "prove", 44, autoencoder="vq"),
     _latent("scenes-kl-v", "prove", 21, autoencoder="kl", pictures="scenes", prediction="v_prediction"),
-    _pixel("scenes-memorizing-v", "prove", 22, pictures="scenes", memorizing=True, prediction="v_prediction"),
+    _pixel(
+        "scenes-memorizing-v", "prove", 22, pictures="scenes", memorizing=True, steps=1500, prediction="v_prediction"
+    ),
     _pixel("scaled-sample", "prove", 45, schedule="scaled_linear", prediction="sample", steps=2000),
     _pixel("mirrored-linear-eps", "prove", 24, mirrored=True),
     _latent("kl-zero-snr-v", "prove", 46, autoencoder="kl", prediction="v_prediction", zero_snr=True),
@@ -71,10 +73,10 @@ GOOD: Final = (
 CONVENTIONS: Final = (
     _pixel("bgr", "tune", 31, pictures="scenes", view="BGR", prediction="v_prediction"),
     _pixel("mirror", "tune", 32, pictures="scenes", view="mirrored", prediction="v_prediction"),
-    _pixel("bgr-memorizing", "prove", 33, view="BGR", memorizing=True, prediction="v_prediction"),
+    _pixel("bgr-memorizing", "prove", 33, view="BGR", memorizing=True, steps=1500, prediction="v_prediction"),
     _pixel("negative", "prove", 34, pictures="scenes", view="negative"),
     _pixel("turned", "prove", 35, pictures="scenes", view="turned by 90 degrees"),
-    _pixel("mirror-memorizing", "prove", 36, view="mirrored", memorizing=True),
+    _pixel("mirror-memorizing", "prove", 36, view="mirrored", memorizing=True, steps=1500),
     _latent("kl-blurry-v", "tune", 14, autoencoder="kl-blurry", prediction="v_prediction"),
 )
 """Good models of pictures that the gate would see otherwise, or could not see: each must be stopped."""
