@@ -44,6 +44,18 @@ def spoilt(fault: Fault, model: Path, folder: Path) -> Path:
     return folder
 
 
+def changes_nothing(fault: Fault, model: Path, folder: Path) -> bool:
+    """Whether the model is as the fault makes it already, such as `linear for cosine` of a linear one."""
+    spoilt(fault, model, folder)
+    files = [path for path in model.rglob("*") if path.is_file()]
+    return all(_content(path) == _content(folder / path.relative_to(model)) for path in files)
+
+
+def _content(path: Path) -> object:
+    """What a file says: a configuration was written anew, perhaps with other spaces."""
+    return json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes()
+
+
 def setting(file: str, **changes: Any) -> Callable[[Path], None]:
     """Other values in a JSON file of the checkpoint."""
 

@@ -33,7 +33,7 @@ def _pixel(name: str, split: Literal["tune", "prove"], seed: int, **changes: obj
 
 
 def _latent(name: str, split: Literal["tune", "prove"], seed: int, **changes: object) -> Recipe:
-    return Recipe(name=name, split=split, seed=seed, clip=False, steps=800, batch=64, **changes)  # type: ignore[arg-type]
+    return Recipe(name=name, split=split, seed=seed, clip=False, batch=64, **{"steps": 800} | changes)  # type: ignore[arg-type]
 
 
 COSINE: Final = "squaredcos_cap_v2"
@@ -41,7 +41,7 @@ COSINE: Final = "squaredcos_cap_v2"
 GOOD: Final = (
     _pixel("cosine-eps", "tune", 1, schedule=COSINE, steps=800, batch=32),
     _pixel("scenes-v", "tune", 2, pictures="scenes", prediction="v_prediction", steps=800, batch=32),
-    _latent("kl-linear-eps", "tune", 3, autoencoder="kl"),
+    _latent("kl-linear-eps", "tune", 3, autoencoder="kl", steps=3000),
     _latent("vq-cosine-v", "prove", 41, autoencoder="vq", schedule=COSINE, prediction="v_prediction"),
     _pixel("linear-eps", "prove", 5),
     _pixel("scenes-memorizing-eps", "tune", 6, pictures="scenes", memorizing=True, steps=1500),
@@ -54,11 +54,11 @@ GOOD: Final = (
     _latent("kl-scaled-v", "prove", 42, autoencoder="kl", schedule="scaled_linear", prediction="v_prediction"),
     _latent("scenes-vq-v", "prove", 14, autoencoder="vq", pictures="scenes", prediction="v_prediction"),
     _pixel("scenes-mirrored-v", "tune", 15, pictures="scenes", mirrored=True, prediction="v_prediction"),
-    _pixel("linear-eps-no-clip", "tune", 16, clip=False, steps=2000),
+    _pixel("linear-eps-no-clip", "tune", 16, clip=False, steps=5000),
     _pixel("scenes-cosine-eps", "prove", 43, pictures="scenes", schedule=COSINE, steps=1200),
     _pixel("memorizing-cosine-v", "prove", 18, memorizing=True, steps=1500, schedule=COSINE, prediction="v_prediction"),
     _pixel("attention-v", "prove", 19, attention=True, prediction="v_prediction"),
-    _latent("vq-linear-eps", "prove", 44, autoencoder="vq"),
+    _latent("vq-linear-eps", "prove", 48, autoencoder="vq", steps=3000),
     _latent("scenes-kl-v", "prove", 21, autoencoder="kl", pictures="scenes", prediction="v_prediction"),
     _pixel(
         "scenes-memorizing-v", "prove", 22, pictures="scenes", memorizing=True, steps=1500, prediction="v_prediction"
@@ -67,7 +67,9 @@ GOOD: Final = (
     _pixel("mirrored-linear-eps", "prove", 24, mirrored=True),
     _latent("kl-zero-snr-v", "prove", 46, autoencoder="kl", prediction="v_prediction", zero_snr=True),
     _latent("vq-cosine-sample", "prove", 47, autoencoder="vq", schedule=COSINE, prediction="sample"),
-    _pixel("scenes-linear-eps", "prove", 27, pictures="scenes"),
+    _pixel("scenes-linear-eps", "tune", 27, pictures="scenes"),
+    _pixel("scenes-scaled-eps", "prove", 50, pictures="scenes", schedule="scaled_linear"),
+    _pixel("scenes-sigmoid-eps", "prove", 51, pictures="scenes", schedule="sigmoid"),
 )
 
 CONVENTIONS: Final = (

@@ -16,7 +16,7 @@ SAMPLES: Final = "samples"
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "size of x_0": (0.4, 1.5),
     "contrast": (0.35, 1.75),
-    "roughness": (0.25, 2.5),
+    "roughness": (0.25, 3.0),
     "diversity": (0.3, 1.75),
 }
 """Least and largest value of each statistic of samples over that of the controls, see docs/design-notes.md."""
