@@ -1,7 +1,7 @@
 """`judge`: records and policy in, verdict out. Pure, and closed: what is not shown to be fine does not pass."""
 
 import datetime
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -233,10 +233,12 @@ def waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
 
 
 def counts_of(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
-    """Probes per outcome, controls, confirmations and findings."""
+    """Probes and controls per outcome and per strongest confirmation; records of confirmations; findings."""
     probes = data.run.probe_set.probes
     outcomes = Counter(record.outcome for record in data.measurements)
-    statuses = Counter(record.status for record in data.confirmations)
+    with_status: dict[str, set[str]] = defaultdict(set)
+    for record in data.confirmations:
+        with_status[record.status].add(record.probe)
     controls = sum(probe.group == "control" for probe in probes)
     return {
         "probes": len(probes) - controls,
@@ -247,9 +249,9 @@ def counts_of(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
         "error": outcomes["error"],
         "missing": len({probe.id for probe in probes} - {record.probe for record in data.measurements}),
         "confirmations": len(data.confirmations),
-        "confirmed": statuses["confirmed"],
-        "refuted": statuses["refuted"],
-        "undecided": statuses["undecided"],
+        "confirmed": len(with_status["confirmed"]),
+        "undecided": len(with_status["undecided"] - with_status["confirmed"]),
+        "refuted": len(with_status["refuted"] - with_status["undecided"] - with_status["confirmed"]),
         "blocking": sum(finding.effect == "block" and finding.waiver is None for finding in findings),
         "waived": sum(finding.waiver is not None for finding in findings),
         "inconclusive": sum(finding.effect == "inconclusive" for finding in findings),
