@@ -65,12 +65,16 @@ class SchedulerConfig(StrictConfig):
     use_dynamic_shifting: Literal[False] = False
     timestep_type: Literal["discrete"] = "discrete"
     timestep_values: None = None
+    timesteps: int | None = None
+    """Of the first versions of diffusers; later ones keep it in the file and ignore it."""
     solver_p: None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SchedulerConfig":
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(f"{len(self.trained_betas)} trained_betas for {self.num_train_timesteps} timesteps")
+        if self.timesteps not in (None, self.num_train_timesteps):
+            raise ValueError(f"{self.timesteps} timesteps beside {self.num_train_timesteps} num_train_timesteps")
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
         if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
