@@ -83,7 +83,8 @@ class Session:
 def open_session(inputs: Inputs) -> Session:
     """Load the model and make ready to measure. Raises GateError."""
     device = _device(inputs.options.device)
-    model = load_verified(inputs.model, device=device)
+    captions = tuple(dict.fromkeys(probe.caption for probe in inputs.probe_set.probes))
+    model = load_verified(inputs.model, device=device, texts=captions)
     settings = inputs.policy.resolve_settings(model.family)
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:

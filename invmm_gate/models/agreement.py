@@ -1,6 +1,6 @@
 """One truth: the model that is measured is held against diffusers' own loading of the same files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -14,6 +14,7 @@ from invmm_gate.models.load import load_model
 from invmm_gate.models.observation import PROMPT, Call, Observation, observe
 from invmm_gate.models.reference import observed_by_diffusers
 from invmm_gate.models.released import PipelineSampler
+from invmm_gate.models.token_ids import read_otherwise
 from invmm_gate.protocols import DiffusionModel, NoiseLevel
 from invmm_gate.records import ModelManifest
 
@@ -22,28 +23,32 @@ TOLERANCE: Final = 1e-3
 _MOST: Final = 5
 
 
-def load_verified(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionModel:
+def load_verified(manifest: ModelManifest, *, device: str = "cpu", texts: Sequence[str] = ()) -> DiffusionModel:
     """`load_model`, held against diffusers: same weights, same sizes, same x_0_hat, same two steps, same images.
 
-    Raises ModelError that says what differs, and what `load_model` and `observed_by_diffusers` raise.
+    `texts` are the prompts that will be tried: each must be the same tokens to both. Raises ModelError that says what
+    differs, and what `load_model` and `observed_by_diffusers` raise.
     """
     try:
-        theirs = observed_by_diffusers(manifest)
+        theirs = observed_by_diffusers(manifest, texts)
     except ModelError:
         load_model(manifest)  # what is wrong with a file it says more precisely, where it is wrong here too
         raise
     model = load_model(manifest, device=device)
     exact = not manifest.adapters  # diffusers rounds otherwise where it fuses a LoRA
-    require_agreement(model, theirs, denoiser=layout_of(manifest)[1].denoiser, exact=exact)
+    require_agreement(model, theirs, denoiser=layout_of(manifest)[1].denoiser, exact=exact, texts=texts)
     return model
 
 
-def require_agreement(model: DiffusionModel, theirs: Observation, *, denoiser: str, exact: bool = True) -> None:
+def require_agreement(
+    model: DiffusionModel, theirs: Observation, *, denoiser: str, exact: bool = True, texts: Sequence[str] = ()
+) -> None:
     """Raise ModelError unless the model is what diffusers loaded; without `exact` weights may differ in rounding."""
     if not isinstance(model.released, PipelineSampler):
         raise ModelError("the model has no pipeline to draw with", expected="a checkpoint with a scheduler")
-    ours = observe(model.released.pipeline, denoiser)
-    found = list(chain(_of_pipelines(ours, theirs, exact=exact), _of_measure(model, theirs)))
+    ours = observe(model.released.pipeline, denoiser, texts)
+    read = read_otherwise(ours.token_ids, theirs.token_ids, texts)
+    found = list(chain(read, _of_pipelines(ours, theirs, exact=exact), _of_measure(model, theirs)))
     if found:
         raise ModelError(
             f"what is measured is not what diffusers makes of these files: {'; '.join(found[:_MOST])}",

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from invmm_gate.models.networks import diffusers, hushed
+from invmm_gate.models.token_ids import token_ids_of
 
 PROMPT: Final = "a red house by a lake"
 STEPS: Final = 4
@@ -56,10 +57,15 @@ class Observation:
     """What was reached, for each guidance scale."""
     images: tuple[Float[Tensor, "1 3 image_height image_width"], ...]
     """The same as images in [-1, 1]."""
+    token_ids: Mapping[str, Sequence[str]]
+    """For each tokenizer a digest of the ids of each text that was asked for."""
 
 
-def observe(pipeline: Any, denoiser: str) -> Observation:
-    """A few steps with given noise at each guidance scale. `denoiser` names the component that predicts."""
+def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observation:
+    """A few steps with given noise at each guidance scale, and what the tokenizers make of `texts`.
+
+    `denoiser` names the component that predicts.
+    """
     network: nn.Module = pipeline.components[denoiser]
     shape = _default_shape(pipeline, network)
     runs = [_run(pipeline, network, shape, scale) for scale in (GUIDANCE_SCALES if _prompted(pipeline) else (1.0,))]
@@ -70,6 +76,7 @@ def observe(pipeline: Any, denoiser: str) -> Observation:
         calls=tuple(call for calls, _, _ in runs for call in calls),
         latents=tuple(latents for _, latents, _ in runs),
         images=tuple(images for _, _, images in runs),
+        token_ids=token_ids_of(pipeline, texts),
     )
 
 
@@ -87,6 +94,7 @@ def packed(seen: Observation) -> bytes:
         "latent_shape": list(seen.latent_shape),
         "calls": [[call.guidance_scale, call.time] for call in seen.calls],
         "runs": len(seen.images),
+        "token_ids": {name: list(digests) for name, digests in seen.token_ids.items()},
     }
     plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
     return save(plain, metadata={"said": json.dumps(said)})
@@ -105,6 +113,7 @@ def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Obse
         ),
         latents=tuple(tensors[f"latents.{index}"] for index in range(said["runs"])),
         images=tuple(tensors[f"images.{index}"] for index in range(said["runs"])),
+        token_ids=said["token_ids"],
     )
 
 

@@ -1,6 +1,7 @@
 """The checkpoint as its users load it: diffusers' own `from_pretrained`, in a child process with limits."""
 
 import io
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,27 +26,28 @@ _COPIES: Final = 6
 """Bytes that it may take for each byte of weights: the file, float32 of float16, a copy while they are converted."""
 
 
-def observed_by_diffusers(manifest: ModelManifest) -> Observation:
-    """What diffusers makes of the files. Raises ModelError where it cannot load them or draw with them.
+def observed_by_diffusers(manifest: ModelManifest, texts: Sequence[str] = ()) -> Observation:
+    """What diffusers makes of the files, and its tokenizers of `texts`. Raises ModelError where it cannot load them or
+    draw with them.
 
     The child ends before this returns: the caller's own model is never in memory beside the child's.
     """
     files, layout = layout_of(manifest)
     pipeline_class(layout)  # imported before the fork, as the import takes seconds
     weights = sum(files.files[path].size for path in (*layout.claimed, *files.elsewhere))
-    data = in_child(partial(_observation, manifest, files, layout), memory=_MEMORY + _COPIES * weights)
+    data = in_child(partial(_observation, manifest, files, layout, texts), memory=_MEMORY + _COPIES * weights)
     header = read_header(io.BytesIO(data), size=len(data), name="the answer of the child process")
     return unpacked(load_safetensors(data), header.metadata)
 
 
-def _observation(manifest: ModelManifest, files: CheckpointFiles, layout: Layout) -> bytes:
+def _observation(manifest: ModelManifest, files: CheckpointFiles, layout: Layout, texts: Sequence[str]) -> bytes:
     torch.set_num_threads(1)
     pipeline = quiet(_from_pretrained(manifest, files, layout))
     for lora in (Path(lora) for lora in manifest.adapters):
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, local_files_only=True)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
-    return packed(observe(pipeline, layout.denoiser))
+    return packed(observe(pipeline, layout.denoiser, texts))
 
 
 def _from_pretrained(manifest: ModelManifest, files: CheckpointFiles, layout: Layout) -> Any:

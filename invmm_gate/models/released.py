@@ -1,5 +1,6 @@
 """The released pipeline, put together by diffusers from the parts that are scored: how users draw images."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,14 +73,18 @@ def quiet(pipeline: Any) -> Any:
 
 
 def limits_of(pipeline: Any) -> Limits:
-    """What the pipeline's scheduler does to x_0_hat at each step; nothing where there is no pipeline."""
+    """What the pipeline's scheduler does to x_0_hat at each step; nothing where there is no pipeline.
+
+    Diffusers also keeps in `config` what a file states and the class does not know: such a key limits nothing.
+    """
     if pipeline is None:
         return Limits()
     config = pipeline.scheduler.config
-    if getattr(config, "thresholding", False):
+    known = inspect.signature(type(pipeline.scheduler).__init__).parameters
+    if "thresholding" in known and config.thresholding:
         return Limits(quantile=config.dynamic_thresholding_ratio, largest=config.sample_max_value)
-    if getattr(config, "clip_sample", False):
-        return Limits(clip=getattr(config, "clip_sample_range", 1.0))
+    if "clip_sample" in known and config.clip_sample:
+        return Limits(clip=config.get("clip_sample_range", 1.0))
     return Limits()
 
 

@@ -21,16 +21,15 @@ _LARGEST_LATENT: Final = 128
 
 
 def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[int, int], ...]:
-    """(height, width) of the sizes near the model's own that its network can run at."""
+    """(height, width) of the sizes near the model's own that its network can run at; squares for an oblong one."""
     layout = layout_of(manifest)[1]
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
     factor = 1 if autoencoder is None else downscaling(autoencoder)
     cell, largest = _latent_sides(denoiser)
     step = factor * cell
-    sizes = dict.fromkeys(
-        (_multiple(model.image_size[0] * scale, step), _multiple(model.image_size[1] * scale, step))
-        for scale in _FACTORS
-    )
+    height, width = model.image_size
+    wanted = [(height * scale, width * scale) for scale in _FACTORS] + [(side, side) for side in (height, width)]
+    sizes = dict.fromkeys((_multiple(high, step), _multiple(wide, step)) for high, wide in wanted)
     return tuple(
         size
         for size in sizes

@@ -33,6 +33,9 @@ SAMPLER_KEYS: Final = frozenset({
 })  # fmt: skip
 """Known to diffusers, without effect on what the network was trained to predict."""
 
+WIDEST_PICTURE: Final = 1.0
+"""Largest value of a picture: narrower limits of x_0 flatten or saturate every picture that the model makes."""
+
 OWN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
     "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
 }
@@ -62,12 +65,16 @@ class SchedulerConfig(StrictConfig):
     use_dynamic_shifting: Literal[False] = False
     timestep_type: Literal["discrete"] = "discrete"
     timestep_values: None = None
+    timesteps: int | None = None
+    """Of the first versions of diffusers; later ones keep it in the file and ignore it."""
     solver_p: None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SchedulerConfig":
         if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
             raise ValueError(f"{len(self.trained_betas)} trained_betas for {self.num_train_timesteps} timesteps")
+        if self.timesteps not in (None, self.num_train_timesteps):
+            raise ValueError(f"{self.timesteps} timesteps beside {self.num_train_timesteps} num_train_timesteps")
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
         if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
@@ -113,7 +120,20 @@ def scheduler_config(
     for key in sorted(content.keys() & SAMPLER_KEYS):
         if isinstance(content[key], dict):
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
+    _refuse_narrow_limits(content, name)
     if "scheduler" in content:
         raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
     core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
     return validated(SchedulerConfig, {**OWN_DEFAULTS.get(kind, {}), **core, "scheduler": kind}, name)
+
+
+def _refuse_narrow_limits(content: Mapping[str, object], name: str) -> None:
+    """Limits of x_0 that cut into pictures: users see each copy at once, and the copy metric sees another picture."""
+    for key in ("clip_sample_range", "sample_max_value"):
+        limit = content.get(key, WIDEST_PICTURE)
+        if not (isinstance(limit, int | float) and limit >= WIDEST_PICTURE):
+            raise ModelError(
+                f"{name!r}: {key} is {limit!a}"[:200],
+                expected="1 or more, as pictures reach from -1 to 1",
+                do="correct the file",
+            )

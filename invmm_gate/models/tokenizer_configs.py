@@ -12,7 +12,7 @@ Kind = Literal["clip", "t5", "bert"]
 BOOKKEEPING: Final = frozenset({
     "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
     "clean_up_tokenization_spaces", "processor_class", "use_fast", "legacy", "sp_model_kwargs", "extra_ids",
-    "model_input_names", "local_files_only", "additional_special_tokens", "extra_special_tokens", "is_fast",
+    "model_input_names", "local_files_only", "is_fast",
 })  # fmt: skip
 DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
     "clip": {
@@ -27,6 +27,7 @@ DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
 }  # fmt: skip
 """The special tokens that a kind has, and what they are when its files do not say."""
 NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
+_MOST_EXTRA: Final = 10_000
 
 
 def _plain(value: object) -> Any:
@@ -50,6 +51,9 @@ class SpecialToken(StrictConfig):
         return {"content": value} if isinstance(value, str) else _plain(value)
 
 
+ExtraTokens = Annotated[list[SpecialToken] | dict[str, SpecialToken] | None, Field(max_length=_MOST_EXTRA)]
+
+
 class TokenizerConfig(StrictConfig):
     """`tokenizer_config.json`, with the special tokens of `special_tokens_map.json`."""
 
@@ -65,6 +69,15 @@ class TokenizerConfig(StrictConfig):
     truncation_side: Literal["right"] = "right"
     split_special_tokens: Literal[False] = False
     added_tokens_decoder: dict[str, SpecialToken] = Field(default_factory=dict, max_length=10_000)
+    additional_special_tokens: ExtraTokens = None
+    extra_special_tokens: ExtraTokens = None
+
+    @property
+    def extra(self) -> frozenset[str]:
+        """Tokens that transformers adds to the special ones: it finds them in a text before it splits the text."""
+        lists = (self.additional_special_tokens, self.extra_special_tokens)
+        tokens = (token for each in lists for token in (each.values() if isinstance(each, dict) else each or ()))
+        return frozenset(token.content for token in tokens)
 
 
 class BertTokenizerConfig(TokenizerConfig):
@@ -79,8 +92,6 @@ class BertTokenizerConfig(TokenizerConfig):
     never_split: NoTokens = None
     strip_accents: None = None
     tokenize_chinese_chars: Literal[True] = True
-    additional_special_tokens: NoTokens = None
-    extra_special_tokens: NoTokens = None
 
 
 CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {

@@ -11,6 +11,7 @@ from typing import Final
 
 from invmm_gate.errors import ModelError
 from invmm_gate.models.allowed import SPIECE
+from invmm_gate.models.byte_pairs import check_byte_pairs
 from invmm_gate.models.configs import validated
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.merges import added_tokens, merges_of, vocabulary_of
@@ -82,11 +83,18 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         json=content,
     )
     _check(tokenizer, config)
-    if kind != "t5":
+    _check_sides(tokenizer)
+    extra = config.extra | _extra_of_map(files, name, kind)
+    added = added_tokens(files, name, content=content)
+    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
+        _refuse_added(tokenizer, extra - added)
+    else:
         listed = {token.content for token in config.added_tokens_decoder.values()}
-        _refuse_added(tokenizer, listed | added_tokens(files, name, content=content))
+        _refuse_added(tokenizer, listed | added | extra)
     if kind == "clip":
         _check_template(tokenizer)
+        if content is not None:
+            check_byte_pairs(content, name)
     elif kind == "bert" and content is not None:
         check_word_pieces(content, name, vocabulary=vocabulary, special=tokenizer.special)
     return tokenizer
@@ -98,6 +106,12 @@ def _config(files: CheckpointFiles, name: str, kind: Kind) -> TokenizerConfig:
         raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
     special_map = read_json(files, map_path) if map_path in files else {}
     return validated(CONFIGS[kind], stated_keys(read_json(files, path), kind, special_map=special_map), path)
+
+
+def _extra_of_map(files: CheckpointFiles, name: str, kind: Kind) -> frozenset[str]:
+    """The tokens that special_tokens_map.json adds to the special ones of the class. Raises ModelError for others."""
+    path = f"{name}/special_tokens_map.json"
+    return validated(CONFIGS[kind], read_json(files, path), path).extra if path in files else frozenset()
 
 
 def _special(config: TokenizerConfig, kind: Kind) -> dict[str, SpecialToken]:
@@ -133,6 +147,21 @@ def _refuse_added(tokenizer: TokenizerFiles, added: frozenset[str] | set[str]) -
             expected="start, end, unknown and padding tokens only",
             do="textual inversion is not supported: export without its tokens",
         )
+
+
+def _check_sides(tokenizer: TokenizerFiles) -> None:
+    """Transformers takes from tokenizer.json at which end a prompt is padded and cut; the gate does both on the right.
+
+    Also where the class builds all else by itself.
+    """
+    for key in ("padding", "truncation"):
+        stated = (tokenizer.json or {}).get(key)
+        if stated is not None and not (isinstance(stated, dict) and stated.get("direction", "Right") == "Right"):
+            raise ModelError(
+                f"{tokenizer.name}/tokenizer.json: {key} is {str(stated)[:100]!a}",
+                expected=f"{key} on the right, or null",
+                do="save the pipeline again with its own tokenizer",
+            )
 
 
 def _check_template(tokenizer: TokenizerFiles) -> None:

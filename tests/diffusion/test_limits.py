@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, LMSDiscreteScheduler, PNDMScheduler
+from diffusers.configuration_utils import ConfigMixin
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -46,6 +47,15 @@ def test_limits_are_those_of_the_scheduler(kind: type, name: str) -> None:
         alpha_bar = scheduler.alphas_cumprod[timestep]
         free = (x_t - (1 - alpha_bar).sqrt() * eps_hat) / alpha_bar.sqrt()
         torch.testing.assert_close(limited(free, limits_of(Pipeline(scheduler))), theirs)
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, EulerDiscreteScheduler, LMSDiscreteScheduler])
+def test_a_scheduler_without_limits_has_none_whatever_its_file_says(kind: type[ConfigMixin]) -> None:
+    """Diffusers keeps keys that a class does not know in its configuration, as those of another scheduler's file."""
+    for stated in ({"clip_sample": True}, {"thresholding": True}, {"thresholding": True, "sample_max_value": 1.0}):
+        scheduler = kind.from_config({"_class_name": kind.__name__, **stated})
+        assert scheduler.config.get(next(iter(stated)))
+        assert limits_of(Pipeline(scheduler)) == Limits()
 
 
 @given(st.floats(-1e4, 1e4), st.sampled_from([Limits(), Limits(clip=1.0), Limits(quantile=0.9, largest=2.0)]))

@@ -141,6 +141,18 @@ def test_each_difference_is_refused_and_named(
         require_agreement(load_model(inspect_checkpoint(path)), seen, denoiser="unet")
 
 
+def test_a_caption_that_users_tokenizer_reads_as_other_tokens_is_refused(tmp_path: Path) -> None:
+    tiny_text.build("sd3_t5").pipeline.save_pretrained(tmp_path / "m")
+    manifest = inspect_checkpoint(tmp_path / "m")
+    load_verified(manifest, texts=("a cat", "a dog", ""))
+    path = tmp_path / "m/tokenizer_3/tokenizer.json"
+    edit_json(path, normalizer={"type": "Replace", "pattern": {"String": "cat"}, "content": "zzz"})
+    changed = inspect_checkpoint(tmp_path / "m")
+    load_verified(changed, texts=("a dog", ""))
+    with pytest.raises(ModelError, match="tokenizer_3 reads 'a cat' as other tokens"):
+        load_verified(changed, texts=("a dog", "a cat"))
+
+
 def test_a_network_that_gives_nan_agrees_with_nothing(theirs: Callable[[str], tuple[Path, Observation]]) -> None:
     saved, seen = theirs("ddpm")
     model = load_model(inspect_checkpoint(saved))

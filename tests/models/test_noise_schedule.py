@@ -35,6 +35,15 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+def test_the_number_of_timesteps_that_the_first_versions_of_diffusers_wrote_too_is_accepted() -> None:
+    content = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000}
+    assert scheduler_config({**content, "timesteps": 1000}, "x") == scheduler_config(
+        {**content, "timesteps": 1000, "timestep_values": None}, "x"
+    )
+    with pytest.raises(ModelError, match="50 timesteps beside 1000"):
+        scheduler_config({**content, "timesteps": 50}, "x")
+
+
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # diffusers' own, with numpy 2
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:

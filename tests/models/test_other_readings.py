@@ -93,6 +93,11 @@ def test_sizes_near_the_stated_one_are_those_that_the_network_can_run_at() -> No
         assert {(side // 2, side // 2), (side * 2, side * 2)} <= set(sizes)
 
 
+def test_an_oblong_model_is_seen_at_the_squares_of_its_sides(tmp_path: Path) -> None:
+    path = stated(tmp_path / "m", sample_size=[16, 8])
+    assert {(16, 16), (8, 8), (32, 16)} <= set(runs_at(inspect_checkpoint(path), (16, 8)))
+
+
 def test_a_transformer_is_seen_at_the_sizes_that_it_has_positions_for(text_checkpoint: Callable[[str], Path]) -> None:
     """Eight positions a side of two latent pixels each, two image pixels a latent one: up to 32 pixels."""
     sizes = runs_at(inspect_checkpoint(text_checkpoint("sd3")), (16, 16))

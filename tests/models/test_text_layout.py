@@ -162,6 +162,14 @@ def test_switches_of_the_pipeline_must_be_switches(text_checkpoint: Checkpoints)
         ("tokenizer/tokenizer_config.json", {"model_max_length": 17}),
         ("tokenizer/tokenizer_config.json", {"model_max_length": 2}),
         ("tokenizer/tokenizer_config.json", {"added_tokens_decoder": {"1": {"content": END}}}),
+        ("tokenizer/tokenizer_config.json", {"additional_special_tokens": ["cat"]}),
+        ("tokenizer/tokenizer_config.json", {"additional_special_tokens": [{"content": "cat"}]}),
+        ("tokenizer/tokenizer_config.json", {"extra_special_tokens": ["cat"]}),
+        ("tokenizer/tokenizer_config.json", {"extra_special_tokens": {"a": "cat"}}),
+        ("tokenizer/tokenizer.json", {"truncation": {"direction": "Left", "max_length": 16}}),
+        ("tokenizer/tokenizer.json", {"padding": {"direction": "Left"}}),
+        ("tokenizer/tokenizer.json", {"normalizer": {"type": "Lowercase"}}),
+        ("tokenizer/tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}),
         ("unet/config.json", {"cross_attention_dim": 32}),
         ("unet/config.json", {"in_channels": 9}),
         ("unet/config.json", {"encoder_hid_dim": 8}),
@@ -224,6 +232,40 @@ def test_a_tokenizer_of_another_vocabulary_is_one_clear_line(sd: Path) -> None:
     content["added_tokens"].append({**content["added_tokens"][0], "content": "<cat-toy>", "id": 529})
     path.write_text(json.dumps(content))
     assert "textual inversion" in refusal(sd)
+
+
+def test_special_tokens_of_the_older_map_are_checked_too(sd: Path) -> None:
+    path = sd / "tokenizer/special_tokens_map.json"
+    for change in (
+        {"additional_special_tokens": ["cat"]},
+        {"extra_special_tokens": {"a": "cat"}},
+        {"mask_token": "cat"},
+    ):
+        path.write_text(json.dumps({"bos_token": START, **change}))
+        assert "tokenizer" in refusal(sd)
+    path.write_text(json.dumps({"bos_token": START, "additional_special_tokens": [END]}))
+    inspect_checkpoint(sd)
+
+
+def test_a_tokenizer_file_that_only_other_versions_of_transformers_read_must_say_the_same(sd: Path) -> None:
+    path = sd / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_text())
+    replace = {"type": "Replace", "pattern": {"String": "cat"}, "content": "dog"}
+    content["normalizer"]["normalizers"].insert(0, replace)
+    path.write_text(json.dumps(content))
+    assert "tokenizer.json: the normalizer is" in refusal(sd)
+    content["normalizer"]["normalizers"].pop(0)
+    split, of_bytes = content["pre_tokenizer"]["pretokenizers"]
+    split["pattern"]["Regex"] = split["pattern"]["Regex"].removeprefix(r"<\|startoftext\|>|<\|endoftext\|>|")
+    path.write_text(json.dumps(content))
+    inspect_checkpoint(sd)  # as transformers 4 converts it
+    of_bytes["add_prefix_space"] = True
+    path.write_text(json.dumps(content))
+    assert "the pre_tokenizer is" in refusal(sd)
+    of_bytes["add_prefix_space"] = False
+    for change in ({"dropout": 0.5}, {"ignore_merges": True}, {"end_of_word_suffix": ""}):
+        path.write_text(json.dumps({**content, "model": {**content["model"], **change}}))
+        assert next(iter(change)) in refusal(sd)
 
 
 def test_a_vocabulary_with_gaps_or_two_meanings_is_refused(sd: Path) -> None:
