@@ -148,7 +148,7 @@ def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
         yield f"WARNING: {missed} were not looked at, and training may have read them"
         yield from _listed("left out", [f"{left.name} {left.reason}" for left in scan.left_out])
     if scan.beside:
-        yield f"{len(scan.beside)} files beside the images are none{of_kinds(scan.beside)}"
+        yield f"beside the images: {len(scan.beside)} other files{of_kinds(scan.beside)}"
     inside = sum(cluster.multiplicity for cluster in clusters)
     yield (
         f"{len(clusters)} clusters of near-duplicates with {inside} images ({embedder.metric.name},"
@@ -177,4 +177,4 @@ def _listed(what: str, texts: Sequence[str]) -> Iterator[str]:
         yield f"{len(texts)} {what}:"
     yield from (f"  {text}" for text in texts[:_SHOWN])
     if len(texts) > _SHOWN:
-        yield f"  and {len(texts) - _SHOWN} more"
+        yield f"  and {len(texts) - _SHOWN} more; curation.json and --json list all"

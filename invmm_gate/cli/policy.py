@@ -32,7 +32,7 @@ def lint(
 ) -> int:
     """Say what in a policy cannot work, and every setting in which it is weaker than `strict`.
 
-    Ends with 2 where a rule cannot work or the measure is weaker; else with 0.
+    Ends with 2 where a rule cannot work, or only for many probes at once, or the measure is weaker; else with 0.
     """
     from invmm_gate.policy.lint import lint as notes_on
     from invmm_gate.policy.schema import load_policy

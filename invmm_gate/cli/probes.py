@@ -78,19 +78,30 @@ def validate(
     min_controls: Annotated[int, typer.Option(help="Controls that must be there.", min=0)] = 0,
     captions: Annotated[bool, typer.Option("--captions", help="Every probe must have a caption.")] = False,
     policy: Annotated[str | None, typer.Option(help="Policy whose number of controls must be there.")] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: what the model makes. Default: a square.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write counts, digest and problems there as JSON.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Check manifest, files and hashes; every problem with its line."""
     from invmm_gate.cli.show import TerminalProgress, printable
+    from invmm_gate.gate.attesting import parse_image_size
     from invmm_gate.gate.inputs import controls_needed
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.probes.checks import check_probe_set
 
     if policy is not None:
         min_controls = max(min_controls, controls_needed(load_policy(policy)))
+    size = None if image_size is None else parse_image_size(image_size)
     with TerminalProgress(quiet=quiet) as progress:
-        result = check_probe_set(folder, min_controls=min_controls, captions_required=captions, progress=_bar(progress))
+        result = check_probe_set(
+            folder,
+            min_controls=min_controls,
+            captions_required=captions,
+            image_size=size,
+            progress=_bar(progress),
+        )
     if out is not None:
         _write(out, result)
     for line in result.lines():

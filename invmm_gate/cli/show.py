@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Self, final
 
@@ -10,6 +11,8 @@ from invmm_gate.records import Verdict
 _SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
 _COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}
 _MOST_FINDINGS = 12
+_SIGN_OF_LIFE = 30.0
+"""Seconds: off a terminal a line as often as this says how far a stage is."""
 
 
 def printable(text: str) -> str:
@@ -19,7 +22,7 @@ def printable(text: str) -> str:
 
 @final
 class TerminalProgress:
-    """A bar with the time left on stderr; off a terminal only the notes.
+    """A bar with the time left on stderr; off a terminal the notes, and for a long stage a line every 30 seconds.
 
     Used in a `with` block: however the stages end, the terminal gets its cursor back.
     """
@@ -40,6 +43,7 @@ class TerminalProgress:
             disable=quiet or not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         """Nothing is drawn before a stage begins."""
@@ -60,6 +64,9 @@ class TerminalProgress:
         """Move the bar."""
         if self._task is not None:
             self._bars.advance(self._task, parts)
+        if not self._console.is_terminal and time.monotonic() - self._said >= _SIGN_OF_LIFE:
+            task = self._bars.tasks[-1]
+            self.note(f"{task.description}: {task.percentage:.0f}% done")
 
     def end(self) -> None:
         """Fill the bar."""
@@ -69,6 +76,7 @@ class TerminalProgress:
 
     def note(self, text: str) -> None:
         """Print a line."""
+        self._said = time.monotonic()
         if not self._quiet:
             self._console.print(printable(text), style="dim", markup=False, soft_wrap=True)
 

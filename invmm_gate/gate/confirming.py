@@ -24,6 +24,7 @@ from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
+from invmm_gate.policy.confirmed import METHODS
 from invmm_gate.policy.verdict import probes_to_confirm
 from invmm_gate.protocols import PromptEncoder, Sampler
 from invmm_gate.records import (
@@ -140,7 +141,7 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None
         streams=partial(work.stream, method),
         method=method,
     )
-    work.progress.begin("confirm", total=plan.trials)
+    work.progress.begin(METHODS[method], total=plan.trials)
     for event in _while_finite(events, work.progress):
         if isinstance(event, Confirmed):
             work.store(event)
@@ -152,7 +153,8 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None
 def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMethod) -> None:
     """Plain captions: the cheapest input that a user can give."""
     asked = [(probe, caption_plan(plan, probe, rows=work.rows)) for probe in work.wanted(method)]
-    work.progress.begin("captions", total=sum(each.samples for _, each in asked))
+    stage = "captions on the measure's grid" if method in ON_GRID else "captions"
+    work.progress.begin(stage, total=sum(each.samples for _, each in asked))
     for probe, each in asked:
         tried = 0
         for event in _tries(work, [probe], probe.caption, each, method=method, seed=probe):

@@ -85,12 +85,13 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
 
 
 def _refuse(policy: Policy, faults: Iterable[str]) -> None:
-    """Raise ConfigError with the first fault."""
-    for fault in faults:
+    """Raise ConfigError with all faults."""
+    found = "; ".join(faults)
+    if found:
         raise ConfigError(
-            f"policy {policy.name}: {fault}",
+            f"policy {policy.name}: {found}",
             expected="a policy whose every rule can be decided on this probe set and model",
-            do="run `invmm-gate policy lint POLICY --probes DIR` for the list",
+            do="change the policy, or give what it asks for",
         )
 
 

@@ -22,6 +22,10 @@ from invmm_gate.protocols import DiffusionModel
 from invmm_gate.records import SelfCheck
 
 NATURAL_VIEW: Final = "natural_view"
+_IMAGES: Final = "give the images as the training read them"
+_SIZE: Final = "hold sample_size in the configuration against the training"
+_FIT: Final = "state the fit that the training used"
+_CONFIGURATION: Final = "hold the configurations of scheduler and networks against the training"
 RATIOS: Final = (1.0, 2.0, 4.0)
 """sigma / alpha at which images are noised."""
 JOINT_RATIOS: Final = (1.0,)
@@ -103,12 +107,12 @@ def natural_view(
         signs += _joint_signs(images, names, controls, root_seed)
         for name, resized in sizes:
             gains = plain - log_errors(resized, root_seed)
-            signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT))
+            signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT, do=_SIZE))
         for refitted in fits:
             signs += _fit_signs(refitted, plain, names, controls, root_seed)
         for name, other in readings:
             gains = plain[:controls] - log_errors(images.first(controls, other), root_seed)
-            signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS))
+            signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS, do=_CONFIGURATION))
     worst = max(signs, key=_importance)
     passed = worst.excess <= 0
     return SelfCheck(
@@ -142,12 +146,16 @@ def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: in
     gains = plain[list(fits.places)] - whole
     of_controls = gains[[place < controls for place in fits.places]]
     if fits.stated and len(of_controls):
-        yield _controls_sign(fits.name, of_controls, CONTROLS_FIT_LIMIT, STANDARD_ERRORS)
+        yield _controls_sign(fits.name, of_controls, CONTROLS_FIT_LIMIT, STANDARD_ERRORS, do=_FIT)
     over_middle = log_errors(fits.middle, root_seed) - whole
-    yield _image_sign(fits.name, gains.minimum(over_middle), [names[place] for place in fits.places], FIT_LIMIT)
+    yield _image_sign(
+        fits.name, gains.minimum(over_middle), [names[place] for place in fits.places], FIT_LIMIT, do=_FIT
+    )
 
 
-def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float, errors: float) -> _Sign:
+def _controls_sign(
+    name: str, gains: Float[Tensor, " control"], least: float, errors: float, *, do: str = _IMAGES
+) -> _Sign:
     mean = float(gains.mean())
     spread = max(float(gains.std(correction=1)) if len(gains) > 1 else 0.0, least)
     limit = max(least, errors * spread / len(gains) ** 0.5)
@@ -156,11 +164,13 @@ def _controls_sign(name: str, gains: Float[Tensor, " control"], least: float, er
         value=mean,
         limit=limit,
         detail=f"the model denoises the controls better {name} than as they are given (log error smaller by {mean:.2f},"
-        f" limit {limit:.2f}): give images and configuration as the training read them",
+        f" limit {limit:.2f}): {do}",
     )
 
 
-def _image_sign(name: str, beyond: Float[Tensor, " image"], names: Sequence[str], limit: float) -> _Sign:
+def _image_sign(
+    name: str, beyond: Float[Tensor, " image"], names: Sequence[str], limit: float, *, do: str = _IMAGES
+) -> _Sign:
     place = int(beyond.nan_to_num(torch.inf).argmax())
     value = float(beyond[place])
     return _Sign(
@@ -168,7 +178,7 @@ def _image_sign(name: str, beyond: Float[Tensor, " image"], names: Sequence[str]
         value=value,
         limit=limit,
         detail=f"the model denoises {names[place]} far better {name} than as it is (log error smaller by {value:.2f},"
-        f" limit {limit:g}), as if it had memorized it so: give the probe set that way",
+        f" limit {limit:g}), as if it had memorized it so: {do}",
     )
 
 

@@ -22,6 +22,10 @@ DENOISED_LIMIT: Final = 0.5
 NOISE: Final = 0.3
 """sigma / alpha. At 0.2 an image is a copy of itself by pixel_rmse 0.1 before anybody denoises it."""
 STEPS: Final = 4
+_UNSEEN: Final = (
+    ": this checkpoint could not show a copy that this metric sees; look at its autoencoder, at its scheduler"
+    " (prediction_type, clip_sample_range, thresholding), and at the copy threshold"
+)
 
 
 def round_trip(images: Pictures, metric: CopyMetric, *, root_seed: int) -> SelfCheck:
@@ -42,7 +46,7 @@ def round_trip(images: Pictures, metric: CopyMetric, *, root_seed: int) -> SelfC
         if not share >= limit
     ]
     worst, limit = min(zip(shares.values(), limits, strict=True), key=lambda pair: pair[0] / pair[1])
-    said = "; ".join(failed) + ": this checkpoint could not show a copy that this metric sees"
+    said = "; ".join(failed) + _UNSEEN
     passed = f"most images come back from autoencoder and sampler as copies of themselves ({worst:.0%} at the least)"
     return SelfCheck(name=ROUND_TRIP, passed=not failed, detail=said if failed else passed, value=worst, limit=limit)
 

@@ -129,8 +129,14 @@ def utility_floor(
     return _floor(
         value,
         f"denoising error on {len(textured)} controls is {value:.2f} of the best linear denoiser's"
-        f" (must be below {UTILITY_LIMIT:g})" + ("" if value < UTILITY_LIMIT else ": the checkpoint does not denoise"),
+        f" (must be below {UTILITY_LIMIT:g})" + ("" if value < UTILITY_LIMIT else _BLIND),
     )
+
+
+_BLIND: Final = (
+    ": the checkpoint does not denoise; hold prediction_type and beta_schedule of its scheduler, and the network's"
+    " configuration, against the training"
+)
 
 
 def _floor(value: float | None, detail: str) -> SelfCheck:

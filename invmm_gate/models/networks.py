@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -122,6 +122,7 @@ def transformers() -> Any:
         import transformers as library
 
         library.CLIPTextModel  # noqa: B018
+        cast("Any", library.logging).set_verbosity_error()  # diffusers imports image processors, which complain
     except (ImportError, RuntimeError) as error:
         raise ModelError(
             f"transformers cannot be imported: {error}",

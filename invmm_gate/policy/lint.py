@@ -68,11 +68,13 @@ def _metric_notes(policy: Policy) -> Iterator[str]:
 
 
 def _settings_notes(policy: Policy) -> Iterator[str]:
+    families: dict[str, list[str]] = {}
     for family in PROFILES[policy.measure.profile]:
         try:
             policy.resolve_settings(family)
         except ConfigError as error:
-            yield f"family {family}: {error}"
+            families.setdefault(str(error), []).append(family)
+    yield from (f"family {', '.join(names)}: {text}" for text, names in families.items())
     yield from measure_weaknesses(policy)
 
 

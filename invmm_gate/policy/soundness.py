@@ -140,7 +140,7 @@ def _suite_findings(suites: Iterable[SuiteRecord]) -> Iterator[Finding]:
         broken = [item for item in suite.expectations if not item.success]
         if broken or not suite.success:
             said = "; ".join(f"{item.name} (failing rows: {item.failing})" for item in broken)
-            yield undecided(RECORDS, f"the suite {suite.name} found records that cannot be: {said or 'not said which'}")
+            yield undecided(RECORDS, f"the suite {suite.name} does not hold; expected: {said or 'not said which'}")
 
 
 def _unexpected(what: str, ids: Iterable[str], probes: dict[str, Probe]) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -12,6 +12,8 @@ from invmm_gate.errors import ConfigError
 from invmm_gate.policy.yaml_lines import Document
 
 T = TypeVar("T")
+_MOST_TOLD: Final = 5
+"""Errors after the first."""
 
 
 class StrictModel(BaseModel):
@@ -41,13 +43,20 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 
 
 def parse(adapter: TypeAdapter[T], document: Document) -> T:
-    """Validate a document. Raises ConfigError with FILE:LINE and the key of the first error."""
+    """Validate a document. Raises ConfigError with FILE:LINE and key of the first error, and of up to 5 more."""
     try:
         return adapter.validate_python(document.data)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        more = f"and {len(details) - 1} more" if len(details) > 1 else ""
-        raise ConfigError(_describe(details[0], document), do=more) from error
+        details = _innermost(error.errors(include_url=False))
+        first, *others = [_describe(detail, document) for detail in details]
+        left = [f"and {len(others) - _MOST_TOLD} more"] if len(others) > _MOST_TOLD else []
+        raise ConfigError(first, do="; ".join(others[:_MOST_TOLD] + left)) from error
+
+
+def _innermost(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without errors of a whole that only follow from those of its parts, such as a list whose every item is wrong."""
+    inner = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
+    return [detail for detail in details if detail["loc"] not in inner]
 
 
 def _describe(detail: ErrorDetails, document: Document) -> str:

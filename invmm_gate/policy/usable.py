@@ -51,7 +51,7 @@ def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
     for rule in policy.rules:
         if isinstance(rule, Selection):
             if not any(is_selected(probe, rule) for probe in probes):
-                yield f"{rule.rule} looks at no probe of the set: none is in its groups and categories"
+                yield f"{rule.rule} looks at no probe of the set: none is in its {_asked(rule)}; {_given(probes)}"
             elif unknown := set(rule.categories) - categories:
                 yield f"{rule.rule}: no probe of the set has the category {names(unknown)}"
         if isinstance(rule, BelowControlsConfig) and fewest_outliers(1, len(controls), rule.fdr) is None:
@@ -62,6 +62,18 @@ def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
     ):
         if count < least:
             yield f"coverage: the probe set has {count} {kind}, the policy asks for at least {least}"
+
+
+def _asked(rule: Selection) -> str:
+    categories = f" and categories ({names(rule.categories)})" if rule.categories else ""
+    return f"groups ({names(rule.groups)})" + categories
+
+
+def _given(probes: Sequence[Probe]) -> str:
+    categories = {probe.category for probe in probes if probe.category}
+    return f"the set has the groups {names({probe.group for probe in probes})}" + (
+        f" and the categories {names(categories)}" if categories else ""
+    )
 
 
 def model_faults(policy: Policy, *, family: Family, image_size: tuple[int, int]) -> Iterator[str]:

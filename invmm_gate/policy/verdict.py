@@ -210,8 +210,9 @@ def reasons_for(decision: Decision, findings: Sequence[Finding]) -> tuple[str, .
     open_questions = [finding.message for finding in findings if finding.effect == "inconclusive"]
     blocks = [finding.message for finding in findings if finding.effect == "block" and finding.waiver is None]
     ordered = blocks + open_questions if decision == "block" else open_questions + blocks
-    more = [f"and {len(ordered) - _MOST_REASONS} more findings"] if len(ordered) > _MOST_REASONS else []
-    return (*ordered[:_MOST_REASONS], *more)
+    told = list(dict.fromkeys(ordered))[:_MOST_REASONS]  # in the public edition both samplers' findings read alike
+    left = sum(message not in told for message in ordered)
+    return (*told, *([f"and {left} more findings"] if left else []))
 
 
 def waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:

@@ -70,7 +70,9 @@ def validate_probe_set(
     )
     if report.probe_set is None:
         first, *others = report.lines()
-        more = f" (and {len(others)} more; run `invmm-gate probes validate {folder}` for the list)" if others else ""
+        size = "" if image_size is None else f" --image-size {image_size[0]}x{image_size[1]}"
+        listed = f"run `invmm-gate probes validate {folder}{size}` for the list"
+        more = f" (and {len(others)} more; {listed})" if others else ""
         raise ProbeSetError(first + more)
     return report.probe_set
 

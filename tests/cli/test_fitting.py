@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.errors import ProbeSetError
+from invmm_gate.probes.checks import validate_probe_set
 from tests.gate.world import call
 from tests.probes.conftest import encoded, noise
 
@@ -45,3 +47,20 @@ def test_the_fit_is_shown_where_probes_are_added_and_validated(wide: Path) -> No
     found = call("probes", "validate", probes, "--quiet", "--out", wide.parent / "found.json")
     assert f"{probes}: 1 probes, 1 fitted by squeeze, digest " in found.out
     assert json.loads((wide.parent / "found.json").read_text())["fits"] == {"squeeze": 1}
+
+
+def test_images_that_do_not_fit_the_size_of_a_model_are_listed_where_it_is_said(wide: Path) -> None:
+    probes, small = wide.parent / "probes", wide.parent / "small.png"
+    small.write_bytes(encoded(noise(2, width=8, height=8)))
+    assert call("probes", "add", probes, wide, "--group", "canary", "--fit", "exact").code == 0
+    assert call("probes", "add", probes, small, "--group", "canary").code == 0
+    assert call("probes", "validate", probes).code == 0
+    with pytest.raises(
+        ProbeSetError, match=rf"and 1 more; run `invmm-gate probes validate {probes} --image-size 16x16`"
+    ):
+        validate_probe_set(probes, image_size=(16, 16))
+    listed = call("probes", "validate", probes, "--image-size", "16x16")
+    assert (listed.code, listed.err.count("expected 16 x 16")) == (2, 1)
+    assert "manifest.csv:2: 'images/wide.png'" in listed.err
+    assert "manifest.csv:3: 'images/small.png'" in listed.err
+    assert call("probes", "validate", probes, "--image-size", "16y16").code == 2

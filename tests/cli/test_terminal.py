@@ -132,6 +132,19 @@ def test_validating_off_a_terminal_shows_no_progress(pristine):
     assert (done.code, done.err) == (0, "")
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_off_a_terminal_a_long_stage_says_every_half_minute_how_far_it_is(monkeypatch, capsys, quiet):
+    now = [0.0]
+    monkeypatch.setattr("invmm_gate.cli.show.time.monotonic", lambda: now[0])
+    with TerminalProgress(quiet=quiet) as progress:
+        progress.begin("measure", total=10)
+        for second in (29, 31, 59, 62):
+            now[0] = float(second)
+            progress.advance(2)
+        progress.end()
+    assert capsys.readouterr().err == ("" if quiet else "measure: 40% done\nmeasure: 80% done\n")
+
+
 def test_each_stage_has_one_bar(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with TerminalProgress() as progress:

@@ -99,7 +99,7 @@ def test_the_terminal_warns_of_files_that_nobody_looked_at(tmp_path: Path) -> No
     assert done.code == 0
     warning = "WARNING: 2 files (2 .dcm) were not looked at, and training may have read them"
     assert warning in done.out
-    assert "1 files beside the images are none (1 .txt)" in done.out
+    assert "beside the images: 1 other files (1 .txt)" in done.out
     strict = call("probes", "build", tmp_path / "strict", "--from", source, "--quiet", "--strict")
     assert (strict.code, "a.dcm" in strict.err) == (2, True)
     (source / "a.dcm").unlink()

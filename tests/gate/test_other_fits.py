@@ -151,6 +151,7 @@ def test_controls_that_are_denoised_better_with_another_fit_are_found() -> None:
     fits = [Refitted(name="with fit squeeze", places=range(4), whole=others, middle=others)]
     check = natural_view(controls, ["c"] * 4, 4, root_seed=0, fits=fits)
     assert "denoises the controls better with fit squeeze than as they are given" in check.detail
+    assert check.detail.endswith("state the fit that the training used")
 
 
 def test_a_small_image_is_enlarged_for_comparison_alone() -> None:

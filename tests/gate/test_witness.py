@@ -114,7 +114,7 @@ def test_the_second_witness_alone_leaves_the_run_inconclusive(finished):
     write_expectations(finished.run, data.run, (first, spoilt, third))
     called = call("judge", finished.run, "--policy", lenient)
     assert called.code == 11
-    assert f"the suite measurements found records that cannot be: {odd.name} (failing rows: 1)" in called.out
+    assert f"the suite measurements does not hold; expected: {odd.name} (failing rows: 1)" in called.out
 
 
 def test_a_failed_suite_is_no_pass_even_if_it_does_not_say_what_failed(checked):

@@ -117,7 +117,7 @@ def test_an_autoencoder_that_loses_images_fails_the_round_trip(
     check = trip(broken_autoencoder(model, change), images=images)
     assert not check.passed
     assert "0% of the images that were encoded and decoded are copies of themselves" in check.detail
-    assert check.detail.endswith("this checkpoint could not show a copy that this metric sees")
+    assert "this checkpoint could not show a copy that this metric sees; look at its autoencoder" in check.detail
 
 
 def test_a_metric_that_nothing_reaches_fails_the_round_trip() -> None:
@@ -258,6 +258,7 @@ def test_a_size_that_is_not_the_training_ones_is_found_by_the_probes(stated: int
     check = viewed(model, images=drawn((*CONTROLS, *PLANTED), size=stated), sizes=(16,))
     assert not check.passed
     assert "far better at 16 pixels than as it is" in check.detail
+    assert check.detail.endswith("hold sample_size in the configuration against the training")
 
 
 def test_the_training_size_is_not_found_wanting() -> None:

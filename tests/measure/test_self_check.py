@@ -155,7 +155,7 @@ def test_random_outputs_do_not_reach_the_utility_floor(model: MixtureDenoiser, k
     assert not check.passed
     assert check.value is not None
     assert check.value > 2 * UTILITY_LIMIT
-    assert check.detail.endswith("the checkpoint does not denoise")
+    assert ": the checkpoint does not denoise; hold prediction_type and beta_schedule of its scheduler" in check.detail
 
 
 def test_the_best_linear_denoiser_lies_at_one(model: MixtureDenoiser, known_images: Tensor) -> None:

@@ -52,6 +52,7 @@ def test_a_configuration_that_is_not_the_training_ones_is_found(
     check = check_of(stated(tmp_path / "model", **changes))
     assert not check.passed
     assert f"better with {found} than as they are given" in check.detail
+    assert check.detail.endswith("hold the configurations of scheduler and networks against the training")
 
 
 def test_no_other_reading_of_a_trained_checkpoint_is_better() -> None:

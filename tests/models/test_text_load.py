@@ -16,7 +16,7 @@ from invmm_gate.errors import ModelError
 from invmm_gate.models.files import CheckpointFiles, hash_file
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.load import load_model
-from invmm_gate.models.networks import on_meta
+from invmm_gate.models.networks import on_meta, transformers
 from invmm_gate.models.source import Source
 from invmm_gate.models.text_configs import CLIPTextConfig
 from invmm_gate.models.text_to_image import TextToImageModel
@@ -35,6 +35,12 @@ def load(path: Path, **options: Any) -> TextToImageModel:
     model = load_model(inspect_checkpoint(path, **options))
     assert isinstance(model, TextToImageModel)
     return model
+
+
+def test_transformers_says_nothing_of_image_processors_that_nobody_asked_for() -> None:
+    library = transformers()
+    library.logging.set_verbosity_warning()
+    assert transformers().logging.get_verbosity() == library.logging.ERROR
 
 
 def estimate(model: TextToImageModel) -> torch.Tensor:

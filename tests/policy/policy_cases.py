@@ -1019,7 +1019,7 @@ def suites_that_found_something_are_inconclusive(gate: SimpleNamespace) -> None:
         verdict = judged(gate, replace(clean_run(), suites=(sound, suite)), only(BELOW))
         expect(verdict, "inconclusive", ("records", None))
         said = "odd (failing rows: 2)" if odd in suite.expectations else "not said which"
-        assert verdict.findings[0].message == f"the suite sound found records that cannot be: {said}"
+        assert verdict.findings[0].message == f"the suite sound does not hold; expected: {said}"
 
 
 @case

@@ -175,6 +175,17 @@ def test_file_that_is_no_policy_is_refused(tmp_path: Path, content: bytes, words
         load_policy(write(tmp_path, content))
 
 
+def test_every_error_is_named_up_to_six(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path, b"name: a\nversion: 1\nrules:\n- {rule: invm_below}\n"))
+    first, second = str(caught.value).split("; ", 1)
+    assert first.endswith(":1: metric: this key is missing")
+    assert second.endswith(":4: rules[0]: unknown rule 'invm_below'; did you mean 'invmm_below'?")
+    wrong = b"- {rule: wrong}\n" * 8
+    with pytest.raises(ConfigError, match=r"rules\[4\]: unknown rule [^;]*;[^;]*; and 3 more$"):
+        load_policy(write(tmp_path, b"name: a\nversion: 1\nrules:\n" + wrong))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

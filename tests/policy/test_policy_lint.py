@@ -43,6 +43,11 @@ def test_shipped_policies_are_clean(policy: Policy) -> None:
             {},
             "family latent: measure.settings: steps 1000 is not a multiple of test_every 7",
         ),
+        (
+            {"measure": {"settings": {"test_every": 7}}},
+            {},
+            "family stable_diffusion, stable_diffusion_3: measure.settings: steps 500 is not a multiple of test_every",
+        ),
     ],
 )
 def test_weakness_is_named(changes: dict[str, Any], counts: dict[str, int], words: str) -> None:

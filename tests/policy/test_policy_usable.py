@@ -74,8 +74,16 @@ def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_
 @pytest.mark.parametrize(
     ("policy", "probes", "words"),
     [
-        (asked(BELOW | {"groups": ["canary"]}), SET, "invmm_below looks at no probe of the set: none is in its groups"),
-        (asked(BELOW | {"categories": ["cats"]}), SET, "invmm_below looks at no probe of the set: none is in its"),
+        (
+            asked(BELOW | {"groups": ["canary"]}),
+            SET,
+            "invmm_below looks at no probe of the set: none is in its groups (canary); the set has the groups control",
+        ),
+        (
+            asked(BELOW | {"groups": ["sensitive"], "categories": ["cats"]}),
+            SET,
+            "invmm_below looks at no probe of the set: none is in its groups (sensitive) and categories (cats); the",
+        ),
         (
             asked(BELOW | {"categories": ["faces", "cats"]}),
             SET,

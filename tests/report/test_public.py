@@ -208,6 +208,17 @@ def test_reasons_are_made_anew_and_count_the_controls_that_broke(data):
     assert "15 controls broke, which the policy allows for, and count against the model" in shown.verdict.reasons
 
 
+def test_a_probe_that_both_samplers_replicate_is_one_reason_and_every_other_finding_is_counted(data):
+    probes = [probe.id for probe in data.run.probe_set.probes][:12]
+    both = [
+        replace(data.verdict.findings[0], rule="confirmed", effect="block", probe=each) for each in (*probes, *probes)
+    ]
+    unwaived = tuple(replace(finding, waiver=None) for finding in both)
+    told = edition(replace(data, verdict=replace(data.verdict, findings=unwaived, waivers=()))).verdict.reasons
+    assert len(set(told[:10])) == 10
+    assert told[10] == "and 4 more findings"
+
+
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_probe_set_shows_nowhere(random):
     probes = [replace(EXAMPLE, id=f"patient-{number}", sha256=sha(f"{number}")) for number in range(12)]
