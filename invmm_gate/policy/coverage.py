@@ -46,12 +46,16 @@ _OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM, CLOCK_UNCHANGED_IN_CONFIRM)
 
 def self_check_findings(data: RunData) -> Iterator[Finding]:
     """Self-checks that failed, or are missing: the last ones of a stage are those of a stage that was cut short."""
-    checks = data.self_checks
-    present = {check.name for check in checks}
+    present = {check.name for check in data.self_checks}
     for name in (*_OF_MEASURING, *(_OF_CONFIRMING if data.confirmations else ())):
         if name not in present:
             yield undecided(SELF_CHECK, f"the self-check {name} is missing")
-    for check in checks:
+    yield from failed_self_checks(data)
+
+
+def failed_self_checks(data: RunData) -> Iterator[Finding]:
+    """Self-checks that were made and did not pass."""
+    for check in data.self_checks:
         numbers = all(value is None or is_number(value) for value in (check.value, check.limit))
         if check.passed is not True or not numbers:
             yield undecided(SELF_CHECK, f"the self-check {check.name} failed: {check.detail}")

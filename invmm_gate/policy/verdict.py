@@ -9,9 +9,11 @@ from typing import Final
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
+    COVERAGE,
     SELF_CHECK,
     SETTINGS,
     coverage_findings,
+    failed_self_checks,
     run_findings,
     self_check_findings,
 )
@@ -55,18 +57,7 @@ def judge(
     Inconclusive if a self-check failed or is missing, whatever else; else block if any block finding is not waived;
     else inconclusive if anything could not be decided; else pass. `baseline`: the last approved run.
     """
-    evidence = gather(data, policy, baseline=baseline)
-    found = (
-        *self_check_findings(data),
-        *record_findings(data),
-        *_baseline_findings(baseline),
-        *_date_findings(data),
-        *run_findings(data.run, policy),
-        *(undecided(SETTINGS, fault) for fault in rule_faults(policy, family=str(data.run.inputs.get("family")))),
-        *coverage_findings(data, policy, evidence.measured),
-        *control_findings(policy, evidence, data.run.metric),
-        *_rule_findings(policy, evidence),
-    )
+    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, baseline))
     day = day_of_judging(data, today)
     terms = WaiverTerms(
         model=data.run.model.digest,
@@ -94,6 +85,28 @@ def judge(
         tested=scope_of(data, policy.digest),
         weaknesses=weaknesses(policy),
     )
+
+
+def _stopped_findings(data: RunData) -> Iterator[Finding]:
+    """Where failed self-checks kept everything from being measured: these alone, as all else follows from them."""
+    failed = list(failed_self_checks(data))
+    if failed and not (data.measurements or data.confirmations):
+        yield from failed
+        yield undecided(COVERAGE, "no probe was measured, as a self-check failed")
+
+
+def _findings(data: RunData, policy: Policy, baseline: RunData | None) -> Iterator[Finding]:
+    evidence = gather(data, policy, baseline=baseline)
+    yield from self_check_findings(data)
+    yield from record_findings(data)
+    yield from _baseline_findings(baseline)
+    yield from _date_findings(data)
+    yield from run_findings(data.run, policy)
+    family = str(data.run.inputs.get("family"))
+    yield from (undecided(SETTINGS, fault) for fault in rule_faults(policy, family=family))
+    yield from coverage_findings(data, policy, evidence.measured)
+    yield from control_findings(policy, evidence, data.run.metric)
+    yield from _rule_findings(policy, evidence)
 
 
 def decide(findings: Sequence[Finding]) -> Decision:

@@ -889,6 +889,19 @@ def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
 
 
 @case
+def a_failed_self_check_that_stopped_the_run_is_told_without_what_follows_from_it(gate: SimpleNamespace) -> None:
+    failed = replace(CHECKS[0], passed=False, detail="the memorizing model did not invert")
+    stopped = replace(clean_run(), measurements=(), confirmations=(), self_checks=(failed,))
+    verdict = judged(gate, stopped, only(BELOW, CONFIRMED, CONTROLLED))
+    expect(verdict, "inconclusive", ("self_check", None), ("coverage", None))
+    assert verdict.reasons[1] == "no probe was measured, as a self-check failed"
+    for more in ({"measurements": clean_run().measurements}, {"confirmations": clean_run().confirmations}):
+        judged_anew = judged(gate, replace(stopped, **more), only(BELOW))
+        assert judged_anew.decision == "inconclusive"
+        assert any("is missing" in finding.message for finding in judged_anew.findings), "all is told that was found"
+
+
+@case
 def metric_that_is_unfit_or_not_asked_for_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     for change in ({"unfit": "too small"}, {"name": "other"}, {"threshold": 0.2}, {"threshold": 0.5}):
