@@ -11,7 +11,7 @@ from invmm_gate.records import Verdict
 _SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
 _COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}
 _MOST_FINDINGS = 12
-_SIGN_OF_LIFE = 30.0
+_SIGN_OF_LIFE = 60.0
 """Seconds: off a terminal a line as often as this says how far a stage is."""
 
 
@@ -20,9 +20,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 @final
 class TerminalProgress:
-    """A bar with the time left on stderr; off a terminal the notes, and for a long stage a line every 30 seconds.
+    """A bar with the time left on stderr; off a terminal the notes, and for a long stage a line a minute.
 
     Used in a `with` block: however the stages end, the terminal gets its cursor back.
     """
@@ -66,7 +70,8 @@ class TerminalProgress:
             self._bars.advance(self._task, parts)
         if not self._console.is_terminal and time.monotonic() - self._said >= _SIGN_OF_LIFE:
             task = self._bars.tasks[-1]
-            self.note(f"{task.description}: {task.percentage:.0f}% done")
+            left = "" if task.time_remaining is None else f", about {_minutes(task.time_remaining)} left"
+            self.note(f"{task.description}: {task.percentage:.0f}% done{left}")
 
     def end(self) -> None:
         """Fill the bar."""

@@ -31,7 +31,8 @@ def test_off_a_terminal_there_are_no_control_codes_no_bars_and_no_chatter_of_lib
         check=False,
     )
     assert done.returncode == 10, done.stderr
-    assert done.stderr == f"loading DDPMPipeline from {world.model}\n"
+    said = [line for line in done.stderr.splitlines() if "% done" not in line]  # a busy machine takes minutes
+    assert said == [f"loading DDPMPipeline from {world.model}"]
     assert done.stdout.startswith("BLOCK  policy small: 5 of 5 probes measured")
     assert "  logged: sqlite:///" in done.stdout
     assert not CONTROL.search(done.stdout + done.stderr)
@@ -133,16 +134,17 @@ def test_validating_off_a_terminal_shows_no_progress(pristine):
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_off_a_terminal_a_long_stage_says_every_half_minute_how_far_it_is(monkeypatch, capsys, quiet):
+def test_off_a_terminal_a_long_stage_says_once_a_minute_how_far_it_is(monkeypatch, capsys, quiet):
     now = [0.0]
     monkeypatch.setattr("invmm_gate.cli.show.time.monotonic", lambda: now[0])
     with TerminalProgress(quiet=quiet) as progress:
         progress.begin("measure", total=10)
-        for second in (29, 31, 59, 62):
+        for second in (59, 61, 119, 122):
             now[0] = float(second)
             progress.advance(2)
         progress.end()
-    assert capsys.readouterr().err == ("" if quiet else "measure: 40% done\nmeasure: 80% done\n")
+    lines = "" if quiet else r"measure: 40% done, about \d+ (s|min) left\nmeasure: 80% done, about \d+ (s|min) left\n"
+    assert re.fullmatch(lines, capsys.readouterr().err)
 
 
 def test_each_stage_has_one_bar(monkeypatch):
