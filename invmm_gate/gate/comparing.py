@@ -6,6 +6,7 @@ from pathlib import Path
 
 from invmm_gate.gate.blessing import load_baseline
 from invmm_gate.gate.standing import judged_again
+from invmm_gate.gate.unedited import unedited
 from invmm_gate.policy.compare import compare
 from invmm_gate.policy.comparison import Comparison
 from invmm_gate.policy.schema import Policy, load_policy
@@ -31,8 +32,7 @@ def compare_runs(
 def _judged(path: Path, policy: Policy | None, today: datetime.date) -> RunData:
     folder = RunFolder(load_baseline(path, today=today).folder if path.is_file() else path)
     if policy is not None:
-        data = folder.data()
-        folder.refuse_edited()
+        data = unedited(folder)
         return replace(data, verdict=judge(data, policy, (), today=today))
     data = judged_again(folder)
     return data if data.verdict is None else replace(data, verdict=as_of(data.verdict, data, today=today))

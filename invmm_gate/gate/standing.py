@@ -2,24 +2,22 @@
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 
 from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.errors import RunFolderError
 from invmm_gate.gate.judging import kept_copies, verdict_of
-from invmm_gate.models.digest import digest_of
+from invmm_gate.gate.unedited import run_faults, unedited
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.standing import as_of, verdict_faults
-from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.records import RunData, RunRecord, Verdict
 from invmm_gate.runs.expectations import EXPECTATIONS
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import RUN, VERDICT
+from invmm_gate.runs.stages import VERDICT
 from invmm_gate.runs.suites import both_answered
 
 
@@ -32,9 +30,9 @@ def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> R
     """
     data = folder.data()
     if data.verdict is None:
-        return data
+        return unedited(folder)
     faults = (f"{VERDICT} {fault}" for fault in verdict_faults(data))
-    _refuse(folder.path, chain(faults, _run_faults(data.run)))
+    _refuse(folder.path, chain(faults, run_faults(data.run)))
     folder.refuse_edited()
     if not both_answered(data.suites):
         _refuse(folder.path, iter((f"{EXPECTATIONS} does not answer for these records",)))
@@ -91,20 +89,6 @@ def _differences(then: Verdict, now: Verdict) -> Iterator[str]:
     different = [field.name for field in fields(Verdict) if getattr(then, field.name) != getattr(now, field.name)]
     if different:
         yield f"judged again, its records give other {', '.join(different)} than {VERDICT}"
-
-
-def _run_faults(run: RunRecord) -> Iterator[str]:
-    if fingerprint(run.inputs) != run.fingerprint:
-        yield f"{RUN} has another fingerprint than its inputs give"
-    if not run.model.digest == run.inputs.get("model") == digest_of(run.model.files):
-        yield f"{RUN} has another model digest than its files and its inputs give"
-    if not run.probe_set.digest == run.inputs.get("probe_set") == probe_set_digest(run.probe_set.probes):
-        yield f"{RUN} has another probe-set digest than its probes and its inputs give"
-    named = {name: getattr(run.model, name) for name in ("pipeline", "weights")}
-    named |= {"pickles": list(run.model.pickles), "metric": asdict(run.metric)}
-    different = [name for name, value in named.items() if run.inputs.get(name) != value]
-    if different:
-        yield f"{RUN} names another {', '.join(different)} than its inputs do"
 
 
 def _refuse_other_policy(run: Path, verdict: Verdict, policy: str | None) -> None:

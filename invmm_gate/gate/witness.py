@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from invmm_gate.gate.unedited import unedited
 from invmm_gate.records import RunData
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
@@ -14,8 +15,7 @@ def with_suites(folder: RunFolder) -> RunData:
     What expectations.json says of these very records and suites stands; else the suites are run, which takes some
     seconds where Great Expectations is not imported yet. Raises RunFolderError.
     """
-    data = folder.data()
-    folder.refuse_edited()
+    data = unedited(folder)
     if both_answered(data.suites):
         return data
     checks = data.run.probe_set.checks

@@ -5,6 +5,7 @@ Every step finds out whether it was done before, so that a delivery can be repea
 
 import datetime
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -62,10 +63,19 @@ class Drained:
     """One line for each parcel that could not be sent."""
 
 
-def drain(outbox: Outbox, registry: Registry, *, now: datetime.datetime, progress: Progress | None = None) -> Drained:
+def drain(
+    outbox: Outbox,
+    registry: Registry,
+    *,
+    ours: Callable[[Parcel], Parcel],
+    now: datetime.datetime,
+    progress: Progress | None = None,
+) -> Drained:
     """Send all that waits, oldest first; a registry that is down ends it, anything else leaves that parcel waiting.
 
-    A parcel whose version was deleted is dropped. Raises RegistryError if another process is at it.
+    `ours` puts a parcel under the keys and the policy of whoever sends it (`measured.as_ours`): those that it names
+    were put there by whoever could write the outbox, and may be out of date. A parcel whose version was deleted is
+    dropped. Raises RegistryError if another process is at it.
     """
     told = progress or Silent()
     sent: list[str] = []
@@ -73,7 +83,7 @@ def drain(outbox: Outbox, registry: Registry, *, now: datetime.datetime, progres
     with outbox.locked():
         for parcel in outbox.parcels():
             try:
-                deliver(parcel, registry, now=now, scratch=outbox.folder)
+                deliver(ours(parcel), registry, now=now, scratch=outbox.folder)
                 sent.append(f"{parcel.name}/{parcel.version}")
             except GateError as error:
                 errors.append(f"{parcel.name}/{parcel.version}: {error}")

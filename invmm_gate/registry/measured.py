@@ -5,10 +5,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import RunFolderError
+from invmm_gate.errors import RegistryError, RunFolderError
 from invmm_gate.gate.attesting import sign_run
 from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.check import Checked, check
@@ -76,25 +77,48 @@ def parcel_for(
     record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime, log_entry: str = ""
 ) -> Parcel:
     """What is to be sent of a run that belongs to a version."""
-    signed, conditions = choices.key is not None, choices.conditions
+    terms = _terms(choices, signed=choices.key is not None)
     return Parcel(
         name=record.name,
         version=record.version,
         run=run,
         digest=parcel_digest(record.name, record.version, proof),
-        policy=choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
-        roots=_full(choices.roots_file()) if signed else None,
-        alias=choices.alias,
-        release_name=choices.release_name,
-        weights=choices.weights,
-        revoked=_full(conditions.revoked),
-        max_age=conditions.max_age,
-        refuse_waivers=conditions.refuse_waivers,
         log_entry=log_entry,
-        reviewers=_full(conditions.reviewers),
-        details=choices.details,
         created_at=now.isoformat(),
+        **terms,
     )
+
+
+def as_ours(parcel: Parcel, choices: GateChoices) -> Parcel:
+    """The parcel under what this gate trusts and asks for now: what lies in the outbox names neither keys nor policy.
+
+    Raises RegistryError for a signed verdict where no key is trusted, ConfigError for a key without its .pub file.
+    """
+    terms = _terms(choices, signed=parcel.roots is not None)
+    if parcel.roots is not None and terms["roots"] is None:
+        raise RegistryError(
+            f"the verdict on {version_label(parcel.name, parcel.version)} is signed, and no key is trusted here",
+            expected="the trust roots that signatures are verified against",
+            do="give --key or --roots",
+        )
+    return replace(parcel, **terms)
+
+
+def _terms(choices: GateChoices, *, signed: bool) -> dict[str, Any]:
+    """What a parcel says of trust, of where a pass goes, and of what MLflow is told; with full paths."""
+    conditions = choices.conditions
+    return {
+        "policy": choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
+        "roots": _full(choices.roots_file()) if signed else None,
+        "alias": choices.alias,
+        "release_name": choices.release_name,
+        "weights": choices.weights,
+        "revoked": _full(conditions.revoked),
+        "max_age": conditions.max_age,
+        "refuse_waivers": conditions.refuse_waivers,
+        "reviewers": _full(conditions.reviewers),
+        "details": choices.details,
+    }
 
 
 def _full(path: Path | None) -> str | None:

@@ -19,7 +19,7 @@ from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain
 from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.names import APPROVED, CLAIM, POSING, is_registry_name, release_name, unusable_name
-from invmm_gate.registry.outbox import Outbox, OutboxBusyError
+from invmm_gate.registry.outbox import Outbox, OutboxBusyError, Parcel
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.vouching import Doubts
 from invmm_gate.registry.watched import Watched
@@ -89,6 +89,8 @@ class Reconciler:
     """Take a protected alias away from a version that nothing vouches for."""
     outbox: Outbox | None = None
     """Verdicts that could not be sent when they were reached; sent before each pass."""
+    ours: Callable[[Parcel], Parcel] | None = None
+    """Puts what waits there under this gate's own keys and policy (`drain`); without it nothing is sent."""
     _told: set[str] = field(default_factory=set, init=False)
     """Unusable names that were told of."""
 
@@ -139,10 +141,10 @@ class Reconciler:
         self._told.update(unusable)
 
     def _send_what_waits(self) -> None:
-        if self.outbox is None or not self.outbox.parcels():
+        if self.outbox is None or self.ours is None or not self.outbox.parcels():
             return
         try:
-            sent = drain(self.outbox, self.registry, now=datetime.datetime.now(datetime.UTC))
+            sent = drain(self.outbox, self.registry, ours=self.ours, now=datetime.datetime.now(datetime.UTC))
         except OutboxBusyError:
             return  # the gate that reached the verdict is sending it
         for line in (*(f"sent the verdict on {label}" for label in sent.sent), *sent.errors):

@@ -19,8 +19,9 @@ from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.gate_command import TRACKING_URI, gate_command
 from invmm_gate.registry.guard_settings import protected_by_default
 from invmm_gate.registry.logs import LOGGER
+from invmm_gate.registry.measured import as_ours
 from invmm_gate.registry.names import candidate_name, release_name
-from invmm_gate.registry.outbox import Outbox
+from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.queue import Queue
 from invmm_gate.registry.reconcile import ReconcileLoop, Reconciler
 from invmm_gate.registry.signature import Secrets
@@ -50,6 +51,8 @@ class Door:
     """How an alias, and a pass of another receiver, is checked; by default an alias by this queue's own records."""
     outbox: Outbox | None = None
     """The gate's outbox."""
+    ours: Callable[[Parcel], Parcel] | None = None
+    """Puts what waits there under this gate's own keys and policy."""
 
     def queue(self) -> Queue:
         """The queue of the state folder. Raises ConfigError."""
@@ -89,6 +92,7 @@ class Door:
             aliases=self.aliases,
             enforce=self.enforce,
             outbox=self.outbox,
+            ours=self.ours,
         )
 
 
@@ -133,6 +137,7 @@ def door_for(
         depth=depth,
         vouch=vouch,
         outbox=choices.outbox,
+        ours=partial(as_ours, choices=choices),
     )
 
 

@@ -15,11 +15,11 @@ from invmm_gate.errors import GateError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.blessing import bless, load_baseline
 from invmm_gate.gate.comparing import compare_runs
-from invmm_gate.gate.judging import COPIES, COPIES_FOLDER
+from invmm_gate.gate.judging import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.gate.standing import judged_again, standing_verdict
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.stored_runs import blocked, passing, stored
-from tests.policy.policy_builders import PERMISSIVE, TODAY, clean_run, policy_with, waiver, with_score
+from tests.policy.policy_builders import PERMISSIVE, STRICT, TODAY, clean_run, policy_with, waiver, with_score
 
 NOW = datetime.datetime.combine(TODAY, datetime.time(12), datetime.UTC)
 REGRESSION = policy_with(rules=[{"rule": "regression", "margin": 0.05}])
@@ -166,6 +166,51 @@ def _swap(run: Path, other: Callable[[Path], Path], name: str, policy: Any) -> N
 def _folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+JUDGES: dict[str, Callable[[Path], object]] = {
+    "judge": lambda run: finishing.judge(RunFolder(run), STRICT, Circumstances(), today=TODAY),
+    "compare": lambda run: compare_runs(run, run, policy="strict", common_probes=False, today=TODAY),
+    "report of a run without a verdict": lambda run: finishing.report(_unjudged(run)),
+    "publish of a run without a verdict": lambda run: finishing.to_publish(_unjudged(run), details=False),
+}
+
+
+def _unjudged(run: Path) -> RunFolder:
+    RunFolder(run).forget("verdict.json")
+    return RunFolder(run)
+
+
+def _of_another_model(run: Path) -> None:
+    """As if a clean model's records were those of another one."""
+    rewrite(run / "run.json", lambda said: said["model"].update(digest="0" * 64))
+
+
+EDITED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another model": (_of_another_model, "run.json has another model digest than its files"),
+    **{name: OTHER_FILES[name] for name in ("another metric", "a probe that is gone", "a probe that became a control")},
+    "another score": (
+        lambda run: _once_replaced(run / "measurements.jsonl", '"invmm": 0.02', '"invmm": 0.9'),
+        "measurements.jsonl:[0-9]+ is not as this run wrote it",
+    ),
+}
+
+
+def _once_replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("judged", JUDGES)
+@pytest.mark.parametrize("name", EDITED)
+def test_edited_records_are_neither_judged_nor_shown(name: str, judged: str, run: Path) -> None:
+    spoil, says = EDITED[name]
+    spoil(run)
+    with pytest.raises(GateError, match=says) as refused:
+        JUDGES[judged](run)
+    assert refused.value.exit_code == 2
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", OTHER_FILES)

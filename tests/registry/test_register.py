@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -30,9 +31,9 @@ from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.connection import RegistryDownError
-from invmm_gate.registry.delivery import VersionGoneError, drain
+from invmm_gate.registry.delivery import Drained, VersionGoneError, drain
 from invmm_gate.registry.gate_command import gate_command
-from invmm_gate.registry.measured import parcel_for
+from invmm_gate.registry.measured import as_ours, parcel_for
 from invmm_gate.registry.names import (
     PROMOTED_FROM,
     REASON,
@@ -75,6 +76,10 @@ def other_model(tmp_path: Path) -> Path:
 
 def registered(registry: Registry, name: str, choices: GateChoices, model: Path = MEMORIZING) -> Registered:
     return register(model, name, registry, choices=choices, progress=Silent())
+
+
+def emptied(choices: GateChoices, registry: Registry, *, now: datetime.datetime) -> Drained:
+    return drain(choices.outbox, registry, ours=partial(as_ours, choices=choices), now=now)
 
 
 def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
@@ -279,7 +284,7 @@ def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signe
         first = registered(registry, names[0], mine)
         second = register(MEMORIZING, names[1], registry, choices=mine, progress=Silent(), now=lambda: tomorrow)
     assert first.run == second.run
-    drained = drain(mine.outbox, registry, now=tomorrow)
+    drained = emptied(mine, registry, now=tomorrow)
     assert (drained.waiting, drained.errors) == (0, ())
     logged = heads(mine.log)
     for name in names:
@@ -327,7 +332,7 @@ def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
         registered(registry, name, replace(mine, policy="fast.yaml"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    sent = drain(mine.outbox, registry, now=utc_now())
+    sent = emptied(mine, registry, now=utc_now())
     assert (sent.sent, sent.errors) == ((f"{name}/1",), ())
     assert registry.aliases(f"{name}-release")["champion"] == "1"
 
@@ -336,6 +341,34 @@ def test_a_policy_that_ships_is_kept_by_its_name(mine: GateChoices) -> None:
     record = VersionRecord(name="birds", version="1", source="", run_id=None)
     parcel = parcel_for(record, replace(mine, policy="strict"), run="", proof=b"", now=utc_now())
     assert parcel.policy == "strict"
+
+
+def test_a_parcel_names_neither_the_keys_nor_the_policy_that_it_is_promoted_under(
+    registry: Registry,
+    desk: Desk,
+    mine: GateChoices,
+    new_name: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    name, strangers = new_name("smuggled"), new_key_pair(tmp_path / "stranger")
+    theirs = replace(mine, key=strangers.private, roots=None, runs=tmp_path / "theirs" / "runs")
+    with theirs.outbox.locked():
+        assert registered(registry, name, theirs).decision == "pass"
+    (parcel,) = theirs.outbox.parcels()
+    mine.outbox.add(parcel)
+    for gate, says in (
+        (mine, "signature: made by the key"),
+        (replace(mine, key=None), "is signed, and no key is trusted here"),
+        (replace(mine, key=strangers.private, policy=desk.blocking.policy), "policy digest"),
+    ):
+        sent = emptied(gate, registry, now=utc_now())
+        assert (sent.sent, sent.waiting) == ((), 1)
+        assert says in sent.errors[0]
+        assert registry.aliases(f"{name}-release") == {}
+    assert emptied(theirs, registry, now=utc_now()).sent == (f"{name}/1",)
+    assert registry.aliases(f"{name}-release")["champion"] == "1"
 
 
 @pytest.mark.parametrize("when", ["measuring", "sending"])
@@ -476,9 +509,9 @@ def test_a_store_that_changes_what_it_was_given_gets_no_alias_and_the_verdict_wa
         gate_version(registry, name, record.version, choices=mine, progress=Silent())
     assert error.value.exit_code == 11
     assert registry.aliases(f"{name}-release") == {}
-    assert drain(mine.outbox, registry, now=utc_now()).waiting == 1, "the store still changes what it is given"
+    assert emptied(mine, registry, now=utc_now()).waiting == 1, "the store still changes what it is given"
     monkeypatch.undo()
-    assert drain(mine.outbox, registry, now=utc_now()).sent == (f"{name}/1",)
+    assert emptied(mine, registry, now=utc_now()).sent == (f"{name}/1",)
     assert set(registry.aliases(f"{name}-release").values()) == {"3"}
 
 
@@ -626,7 +659,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
     shutil.rmtree(first.run)
     finishing.report(RunFolder(Path(second.run)), reveal=True)
 
-    drained = drain(mine.outbox, registry, now=utc_now())
+    drained = emptied(mine, registry, now=utc_now())
     assert (drained.sent, drained.waiting) == ((f"{revealed}/1",), 1)
     (error,) = drained.errors
     assert error.startswith(f"{gone}/1: {first.run} holds no run.json")
@@ -768,17 +801,17 @@ def test_a_registry_that_goes_down_after_measuring_gets_the_verdict_later_and_on
     assert (Path(parcel.run) / "attestation.json").is_file(), "the signed verdict is on disk"
 
     began = time.monotonic()
-    held = drain(mine.outbox, registry, now=utc_now())
+    held = emptied(mine, registry, now=utc_now())
     assert time.monotonic() - began < 60  # MLflow alone would try for minutes
     assert (held.sent, held.waiting, len(held.errors)) == ((), 1, 1)
 
     stoppable.start()
     again = Registry(stoppable.uri)
     assert not again.aliases("downed-release"), "nothing was promoted meanwhile"
-    assert drain(mine.outbox, again, now=utc_now()).sent == ("downed/1",)
-    assert drain(mine.outbox, again, now=utc_now()).sent == ()
+    assert emptied(mine, again, now=utc_now()).sent == ("downed/1",)
+    assert emptied(mine, again, now=utc_now()).sent == ()
     mine.outbox.add(parcel)  # as if the process had died before it could forget the parcel
-    assert drain(mine.outbox, again, now=utc_now()).sent == ("downed/1",)
+    assert emptied(mine, again, now=utc_now()).sent == ("downed/1",)
     assert again.aliases("downed-release")["champion"] == "1"
     assert [version.version for version in again.versions(["downed-release"])] == ["1"]
     tagged = again.version("downed", "1")
