@@ -199,7 +199,10 @@ def canonical(policy: Policy) -> str:
 
 
 def load_policy(name_or_path: str) -> Policy:
-    """A shipped policy by name, or a policy file by path. Raises ConfigError with FILE:LINE and the key."""
+    """A shipped policy by name, or a policy file by path. Raises ConfigError with FILE:LINE and the key.
+
+    A file that has a shipped policy's name must be that policy: the name is all that most readers of a report look at.
+    """
     shipped = shipped_policies()
     path = shipped.get(name_or_path)
     if path is None:
@@ -209,4 +212,13 @@ def load_policy(name_or_path: str) -> Policy:
             raise ConfigError(
                 f"no policy named {name_or_path!r}", do=f"{nearest(name_or_path, shipped)} Or give a path."
             )
-    return parse(_POLICY, load_document(path))
+    document = load_document(path)
+    policy = parse(_POLICY, document)
+    namesake = shipped.get(policy.name)
+    if namesake and namesake != path and parse(_POLICY, load_document(namesake)).digest != policy.digest:
+        where = f"{document.file}:{document.line(('name',))}: name"
+        raise ConfigError(
+            f"{where}: {policy.name} is the name of a shipped policy, and this is another one",
+            do="give the policy a name of its own",
+        )
+    return policy

@@ -19,7 +19,9 @@ from invmm_gate.policy.yaml_lines import load_document
 from invmm_gate.settings import PROFILES, InversionSettings
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT
 
-TEXT = (policies_folder() / "strict.yaml").read_text()
+SHIPPED = (policies_folder() / "strict.yaml").read_text()
+TEXT = SHIPPED.replace("name: strict", "name: own")
+OWN = STRICT.model_copy(update={"name": "own"})
 
 
 def write(folder: Path, text: str | bytes) -> str:
@@ -56,14 +58,23 @@ def test_three_policies_ship() -> None:
 
 
 def test_policy_is_found_by_path_and_name_alike(tmp_path: Path) -> None:
-    assert load_policy(write(tmp_path, TEXT)) == load_policy("strict")
+    assert load_policy(write(tmp_path, SHIPPED)) == load_policy("strict")
+    assert load_policy(write(tmp_path, TEXT)) == OWN
+
+
+@pytest.mark.parametrize("name", ["strict", "standard", "permissive"])
+def test_a_file_may_not_call_itself_a_shipped_policy_that_it_is_not(tmp_path: Path, name: str) -> None:
+    text = TEXT.replace("name: own", f"name: {name}").replace("threshold: 0.05", "threshold: 0.04")
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path, text))
+    assert f"mine.yaml:{line_of(text, 'name: ')}: name: {name} is the name of a shipped policy" in str(caught.value)
 
 
 def test_file_in_the_working_folder_does_not_shadow_a_shipped_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "strict").write_text(TEXT.replace("threshold: 0.05", "threshold: 0.0001"))
-    (tmp_path / "own").write_text(TEXT.replace("name: strict", "name: own"))
+    (tmp_path / "strict").write_text(SHIPPED.replace("threshold: 0.05", "threshold: 0.0001"))
+    (tmp_path / "own").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     assert load_policy("strict") == STRICT
     assert load_policy("own").name == "own"
@@ -107,7 +118,7 @@ def test_file_in_the_working_folder_does_not_shadow_a_shipped_policy(
         ("version: 1", "1: 1", "key '1' is not plain text"),
         ("version: 1", "version: [1", "correct the YAML"),
         ("version: 1", "version: 1\n---\na: 1", "but found another document"),
-        ("name: strict", "name: 'a b'", "name: String should match pattern"),
+        ("name: own", "name: 'a b'", "name: String should match pattern"),
         ("up_to: 64", "up_to: 0", "metric[0].up_to: "),
         ("threshold: 0.1", "threshold: 0", "metric[0].threshold: Input should be greater than 0"),
         ("name: pixel_rmse", "name: psnr", "metric[0].name: unknown copy metric 'psnr'; expected pixel_rmse, pixel_l2"),
@@ -244,7 +255,7 @@ def test_line_of_every_key_is_kept(tmp_path: Path) -> None:
 
 
 def test_exponent_without_a_dot_is_a_number(tmp_path: Path) -> None:
-    assert edited(tmp_path, "threshold: 0.05", "threshold: 5e-2") == STRICT
+    assert edited(tmp_path, "threshold: 0.05", "threshold: 5e-2") == OWN
     assert (
         edited(tmp_path, "settings: {}", "settings: {weight_step: 1e-3}").resolve_settings("pixel").weight_step == 1e-3
     )
@@ -252,7 +263,7 @@ def test_exponent_without_a_dot_is_a_number(tmp_path: Path) -> None:
 
 def test_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
     spelled = edited(tmp_path, "threshold: 0.05", "threshold: 5.0e-2  # the same")
-    assert spelled.digest == STRICT.digest
+    assert spelled.digest == OWN.digest
     assert len({STRICT.digest, STANDARD.digest, PERMISSIVE.digest}) == 3
     others = {
         edited(tmp_path, old, new).digest
