@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.records import RunData
-from invmm_gate.runs.folder import RunFolder
-from tests.report.conftest import data as judged_run  # noqa: F401  (a fixture)
+from tests.gate.stored_runs import stored
+from tests.policy.policy_builders import clean_run
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,7 @@ def run(command: Path, *arguments: str | Path, folder: Path) -> subprocess.Compl
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_wheel_brings_policies_templates_and_the_command(
-    installed: Path,
-    tmp_path: Path,
-    judged_run: RunData,  # noqa: F811
-) -> None:
+def test_wheel_brings_policies_templates_and_the_command(installed: Path, tmp_path: Path) -> None:
     version = run(installed, "version", folder=tmp_path)
     assert (version.returncode, version.stdout[:10]) == (0, "invmm-gate"), version.stderr
 
@@ -49,10 +44,7 @@ def test_wheel_brings_policies_templates_and_the_command(
     assert policy.returncode == 0, policy.stderr
     assert "name: strict" in policy.stdout
 
-    folder = RunFolder(tmp_path / "run")
-    folder.begin(judged_run.run)
-    for measurement in judged_run.measurements:
-        folder.append(measurement)
+    stored(clean_run(), tmp_path / "run", judged_by=None)
     report = run(installed, "report", "run", folder=tmp_path)
     assert report.returncode == 0, report.stderr
     assert "NOT JUDGED" in (tmp_path / "run" / "report.html").read_text().upper()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from invmm_gate.attestation.keys import new_key_pair
-from invmm_gate.errors import GateError
+from invmm_gate.errors import ConfigError, GateError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.blessing import bless, load_baseline
 from invmm_gate.gate.comparing import compare_runs
@@ -307,4 +307,5 @@ def test_a_milder_policy_does_not_pass_under_a_shipped_ones_name(tmp_path: Path)
         assert no.value.exit_code == 2
     own = tmp_path / "own.yaml"
     own.write_text(json.dumps(mild.model_dump(mode="json", exclude_unset=True)))
-    assert standing_verdict(run, today=TODAY, policy=str(own)).policy_digest == mild.digest
+    with pytest.raises(ConfigError, match="strict is the name of a shipped policy"):
+        standing_verdict(run, today=TODAY, policy=str(own))
