@@ -67,9 +67,11 @@ def walked(arguments: list[str]) -> set[tuple[str, str]]:
     threading.setprofile(note)
     sys.setprofile(note)
     try:
-        run(arguments)
+        exit_code = run(arguments)
     finally:
         sys.setprofile(None)
+    if exit_code:
+        sys.exit(f"it ended with {exit_code}, so that the walk is not the whole one")
     return seen
 
 
