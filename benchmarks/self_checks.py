@@ -24,13 +24,13 @@ from typing import Final
 import torch
 from PIL import Image
 
-from invmm_gate.errors import GateError
+from invmm_gate.core.errors import GateError
+from invmm_gate.core.records import SelfCheck
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.self_checking import CHECKS
 from invmm_gate.gate.session import open_session
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
 from invmm_gate.probes.curate import add_probes, init_probe_set
-from invmm_gate.records import SelfCheck
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "zoo"))

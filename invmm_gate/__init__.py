@@ -13,12 +13,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from invmm_gate.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from invmm_gate.confirm.plain_sampling import SamplingPlan, confirm_by_sampling
+    from invmm_gate.core.errors import GateError
+    from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
+    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
+    from invmm_gate.core.settings import PROFILES, InversionSettings
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
     from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-    from invmm_gate.errors import GateError
     from invmm_gate.gate.check import Checked, Finish, check
     from invmm_gate.gate.inputs import Options
     from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
@@ -29,49 +34,45 @@ if TYPE_CHECKING:
     from invmm_gate.policy.verdict import judge
     from invmm_gate.probes.checks import validate_probe_set
     from invmm_gate.probes.suite import probe_set_suite, probe_set_table
-    from invmm_gate.protocols import CopyMetric, DiffusionModel, NoiseLevel
-    from invmm_gate.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.suites import confirmations_suite, measurements_suite
     from invmm_gate.runs.tables import confirmations_table, measurements_table
-    from invmm_gate.settings import PROFILES, InversionSettings
     from invmm_gate.similarity.calibrate import calibrate
     from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
     from invmm_gate.similarity.sscd import sscd_metric
 
-__version__ = "0.1.0"
 
 _HOMES: Final[dict[str, str]] = {
     "Advanced": "measure.inversion",
     "Checked": "gate.check",
-    "Confirmation": "records",
-    "CopyMetric": "protocols",
-    "DiffusionModel": "protocols",
+    "Confirmation": "core.records",
+    "CopyMetric": "core.protocols",
+    "DiffusionModel": "core.protocols",
     "EncoderCosine": "similarity.embedding",
     "Finish": "gate.check",
     "FlowMatching": "diffusion.schedule",
-    "GateError": "errors",
+    "GateError": "core.errors",
     "Inversion": "measure.inversion",
-    "InversionSettings": "settings",
+    "InversionSettings": "core.settings",
     "Inverter": "measure.inversion",
-    "Measurement": "records",
+    "Measurement": "core.records",
     "MixtureDenoiser": "diffusion.closed_form",
     "NeighbourNormalisedL2": "similarity.pixel",
-    "NoiseLevel": "protocols",
+    "NoiseLevel": "core.protocols",
     "Options": "gate.inputs",
-    "PROFILES": "settings",
+    "PROFILES": "core.settings",
     "PixelRmse": "similarity.pixel",
     "Policy": "policy.schema",
-    "Probe": "records",
-    "ProbeSet": "records",
-    "RunData": "records",
+    "Probe": "core.records",
+    "ProbeSet": "core.records",
+    "RunData": "core.records",
     "RunFolder": "runs.folder",
     "SamplingPlan": "confirm.plain_sampling",
     "Task": "measure.slots",
-    "Trial": "records",
+    "Trial": "core.records",
     "VariancePreserving": "diffusion.schedule",
-    "Verdict": "records",
+    "Verdict": "core.records",
     "calibrate": "similarity.calibrate",
     "check": "gate.check",
     "confirm_by_sampling": "confirm.plain_sampling",

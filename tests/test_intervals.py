@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from invmm_gate.intervals import clopper_pearson, replication_share, wilson
-from invmm_gate.records import Interval
+from invmm_gate.core.intervals import clopper_pearson, replication_share, wilson
+from invmm_gate.core.records import Interval
 
 COUNTS = st.integers(1, 2000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 CONFIDENCES = st.sampled_from([0.8, 0.95, 0.9875, 0.999])

@@ -8,8 +8,8 @@ import datetime
 import tempfile
 from pathlib import Path
 
+from invmm_gate.core.records import Group
 from invmm_gate.probes.curate import add_probes, init_probe_set
-from invmm_gate.records import Group
 
 from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
 

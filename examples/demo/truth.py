@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invmm_gate.core.intervals import wilson
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.intervals import wilson
 from invmm_gate.measure.streams import stream
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model

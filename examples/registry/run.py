@@ -32,7 +32,7 @@ from rich.table import Table
 
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.cli import run as run_command
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.gate.attesting import verify_model
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry

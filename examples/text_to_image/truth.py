@@ -19,7 +19,7 @@ from captions import captions_without_trigger, content, pool_of, probe_caption
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from invmm_gate.intervals import wilson
+from invmm_gate.core.intervals import wilson
 from invmm_gate.measure.streams import stream
 from invmm_gate.similarity.pixel import PixelRmse
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from invmm_gate.attestation.plain_json import parse_plain
 from invmm_gate.attestation.statement import AttestedDecision, Statement
 from invmm_gate.attestation.texts import Hex, Instant, Line, as_text
-from invmm_gate.errors import VerificationError
+from invmm_gate.core.errors import VerificationError
 
 AUDIT_LOG: Final = "verdicts.jsonl"
 """The log's usual name."""

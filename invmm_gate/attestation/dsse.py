@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from invmm_gate.attestation.keys import SigningKey, TrustedKey, TrustRoots
 from invmm_gate.attestation.statement import PAYLOAD_TYPE
-from invmm_gate.errors import VerificationError
+from invmm_gate.core.errors import VerificationError
 
 ATTESTATION: Final = "attestation.json"
 """The attestation's name in a run folder."""

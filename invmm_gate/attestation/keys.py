@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from invmm_gate.attestation.reading import PRIVATE_MODES, read_small
 from invmm_gate.attestation.texts import Day, Line
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.policy.strict_model import StrictModel, parse
 from invmm_gate.policy.yaml_lines import Document, load_document
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import NoReturn
 
-from invmm_gate.errors import VerificationError
+from invmm_gate.core.errors import VerificationError
 
 
 def parse_plain(payload: bytes) -> dict[str, object]:

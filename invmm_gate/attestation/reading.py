@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 PRIVATE_MODES: Final = frozenset({0o600, 0o400})
 

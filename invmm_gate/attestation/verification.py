@@ -11,8 +11,8 @@ from invmm_gate.attestation.keys import TrustedKey, TrustRoots
 from invmm_gate.attestation.revocation import Revocations
 from invmm_gate.attestation.statement import Statement, from_payload
 from invmm_gate.attestation.texts import as_text
-from invmm_gate.errors import VerificationError
-from invmm_gate.records import Weights
+from invmm_gate.core.errors import VerificationError
+from invmm_gate.core.records import Weights
 
 CLOCK_SKEW: Final = datetime.timedelta(minutes=5)
 """How far the clock of who signed may be ahead. An expiry gets no such grace."""

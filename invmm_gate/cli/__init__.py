@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Final
 
-from invmm_gate.errors import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, GateError
+from invmm_gate.core.errors import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, GateError
 
 _INTERRUPTED: Final = "interrupted: what was finished is kept; give the same command to go on"
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_gate.errors import PASS
-from invmm_gate.records import Weights
+from invmm_gate.core.errors import PASS
+from invmm_gate.core.records import Weights
 
 if TYPE_CHECKING:
     from invmm_gate.attestation.statement import Statement

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
-from invmm_gate.errors import PASS, ConfigError
-from invmm_gate.records import GROUPS
+from invmm_gate.core.errors import PASS, ConfigError
+from invmm_gate.core.records import GROUPS
 
 if TYPE_CHECKING:  # numpy and torch behind them are not for `--help`
     from invmm_gate.gate.curating import Curation

@@ -11,7 +11,7 @@ import typer
 from invmm_gate.cli.gate_choices import Details
 from invmm_gate.cli.verdict import verdict
 from invmm_gate.cli.version import version
-from invmm_gate.records import Weights
+from invmm_gate.core.records import Weights
 
 app = typer.Typer(
     name="invmm-gate",

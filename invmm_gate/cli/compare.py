@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from invmm_gate.errors import PASS
+from invmm_gate.core.errors import PASS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.records import FITS, Fit
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import FITS, Fit
 
 FitOption = Annotated[
     str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.records import Weights
+from invmm_gate.core.records import Weights
 
 if TYPE_CHECKING:
     from invmm_gate.registry.choices import GateChoices

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.errors import PASS
+from invmm_gate.core.errors import PASS
 
 app = typer.Typer(help="Calibrate a copy metric.", no_args_is_help=True, rich_markup_mode=None)
 

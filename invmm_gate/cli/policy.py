@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.errors import BAD_INPUT, PASS
+from invmm_gate.core.errors import BAD_INPUT, PASS
 
 app = typer.Typer(help="Look at a policy.", no_args_is_help=True, rich_markup_mode=None)
 Named = Annotated[str, typer.Argument(help="strict, standard, permissive, or a policy file.")]

@@ -9,12 +9,12 @@ import typer
 
 from invmm_gate.cli.build import build
 from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
-from invmm_gate.errors import BAD_INPUT, PASS
+from invmm_gate.core.errors import BAD_INPUT, PASS
 
 if TYPE_CHECKING:
     from invmm_gate.cli.show import TerminalProgress
+    from invmm_gate.core.records import ProbeSet
     from invmm_gate.probes.checks import ValidationReport
-    from invmm_gate.records import ProbeSet
 
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
@@ -46,9 +46,9 @@ def add(
     orientation: OrientationOption = "refuse",
 ) -> int:
     """Add images to a probe set, all or none."""
-    from invmm_gate.errors import ConfigError
+    from invmm_gate.core.errors import ConfigError
+    from invmm_gate.core.records import GROUPS
     from invmm_gate.probes.curate import add_probes
-    from invmm_gate.records import GROUPS
 
     known = next((name for name in GROUPS if name == group), None)
     if known is None:

@@ -140,7 +140,7 @@ def doctor(
 ) -> int:
     """Look for the settings that lose webhooks, and try deliveries. Exits with 11 if a check failed."""
     from invmm_gate.cli.show import printable
-    from invmm_gate.errors import ConfigError
+    from invmm_gate.core.errors import ConfigError
     from invmm_gate.registry.doctor import diagnose, exit_code
     from invmm_gate.registry.signature import read_secrets
 

@@ -13,7 +13,7 @@ def version(
     ] = None,
 ) -> int:
     """Print the version."""
-    from invmm_gate import __version__
+    from invmm_gate.core.version import __version__
 
     if out is not None:
         _write(out)

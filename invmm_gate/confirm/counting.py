@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError, MeasurementError
-from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.errors import ConfigError, MeasurementError
+from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
 
 COPIES_KEPT: Final = 4
 

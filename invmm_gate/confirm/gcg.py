@@ -21,9 +21,9 @@ from invmm_gate.confirm.prompt_sampling import PromptPlan, replication_of_prompt
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.search import Search, SearchPlan, Step
 from invmm_gate.confirm.typeable import as_typed, text_of, typeable_ids
-from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
-from invmm_gate.settings import GcgPlan
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.settings import GcgPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
-from invmm_gate.intervals import clopper_pearson
-from invmm_gate.protocols import CopyMetric, Sampler, Streams
-from invmm_gate.records import PLAIN_SAMPLING, Confirmation, ConfirmationStatus
+from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.protocols import CopyMetric, Sampler, Streams
+from invmm_gate.core.records import PLAIN_SAMPLING, Confirmation, ConfirmationStatus
 
 _FIRST_LOOK = 64
 

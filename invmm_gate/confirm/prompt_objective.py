@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.confirm.typeable import text_of
+from invmm_gate.core.protocols import Condition, DiffusionModel, PromptEncoder
 from invmm_gate.diffusion.conditions import join_rows, repeat_rows, take_rows
 from invmm_gate.diffusion.denoising_error import denoising_error
-from invmm_gate.protocols import Condition, DiffusionModel, PromptEncoder
 
 
 @final

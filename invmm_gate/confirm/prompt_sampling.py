@@ -7,10 +7,10 @@ from typing import Literal
 
 from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, looks
-from invmm_gate.errors import ConfigError
-from invmm_gate.intervals import wilson
-from invmm_gate.protocols import CopyMetric, PromptEncoder, Sampler, Streams
-from invmm_gate.records import Confirmation
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.intervals import wilson
+from invmm_gate.core.protocols import CopyMetric, PromptEncoder, Sampler, Streams
+from invmm_gate.core.records import Confirmation
 
 PromptMethod = Literal["caption", "caption_on_grid", "cluster_prompt", "gcg"]
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.confirm.counting import prompts_of, refuse_non_finite
+from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.diffusion.conditions import repeat_rows
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.protocols import DiffusionModel
 
 
 @final

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.errors import MeasurementError
+from invmm_gate.core.errors import MeasurementError
 
 String = tuple[int, ...]
 

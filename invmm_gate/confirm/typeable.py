@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.errors import MeasurementError
-from invmm_gate.protocols import PromptEncoder
+from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.protocols import PromptEncoder
 
 
 def survives(prompts: PromptEncoder, ids: Sequence[int]) -> bool:

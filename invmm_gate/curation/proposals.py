@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from invmm_gate.core.records import Group
 from invmm_gate.curation.clusters import Cluster
-from invmm_gate.records import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 Kind = Literal["cosine", "rmse"]
 

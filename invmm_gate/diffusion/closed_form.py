@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.prediction import per_row
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 
 @final

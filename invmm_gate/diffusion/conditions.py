@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.protocols import Condition
+from invmm_gate.core.protocols import Condition
 
 
 def rows_of(condition: Condition) -> int:

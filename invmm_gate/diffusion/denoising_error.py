@@ -3,8 +3,8 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
 from invmm_gate.diffusion.prediction import Rows, per_row
-from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
 
 
 def denoising_error(

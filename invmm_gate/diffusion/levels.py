@@ -2,7 +2,7 @@
 
 import torch
 
-from invmm_gate.protocols import NoiseLevel, Schedule
+from invmm_gate.core.protocols import NoiseLevel, Schedule
 
 
 def timestep_at(schedule: Schedule, ratio: float) -> int:

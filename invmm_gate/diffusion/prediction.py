@@ -6,8 +6,8 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.errors import ModelError
-from invmm_gate.protocols import NoiseLevel
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import NoiseLevel
 
 Rows = Float[Tensor, "row channel height width"]
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
 from invmm_gate.diffusion.levels import expanded
 from invmm_gate.diffusion.prediction import Rows, per_row
-from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
 
 
 def sample(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.protocols import NoiseLevel
+from invmm_gate.core.protocols import NoiseLevel
 
 
 @final

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from invmm_gate.attestation.approval import approval_file, approve
 from invmm_gate.attestation.keys import load_signing_key
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.files import write_whole
 

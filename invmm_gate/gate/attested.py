@@ -5,13 +5,13 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from invmm_gate import __version__
 from invmm_gate.attestation.statement import AttestedDecision, Statement
 from invmm_gate.attestation.texts import as_text
-from invmm_gate.errors import ConfigError, RunFolderError
+from invmm_gate.core.errors import ConfigError, RunFolderError
+from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
+from invmm_gate.core.version import __version__
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.models.digest import digest_of
-from invmm_gate.records import ModelFile, RunData, Scope, Verdict, Waiver
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 

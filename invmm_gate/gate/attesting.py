@@ -17,12 +17,12 @@ from invmm_gate.attestation.statement import Statement, to_payload
 from invmm_gate.attestation.summary import SUMMARY, summary_payload
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
-from invmm_gate.errors import ConfigError, ModelError, VerificationError
+from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
+from invmm_gate.core.records import Weights
 from invmm_gate.gate.attested import statement_of
 from invmm_gate.gate.auditing import log_verdict
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
-from invmm_gate.records import Weights
 from invmm_gate.runs.folder import RunFolder
 
 if TYPE_CHECKING:

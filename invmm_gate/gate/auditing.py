@@ -12,7 +12,7 @@ from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, attempt_of, nex
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW
-from invmm_gate.errors import ConfigError, VerificationError
+from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.runs.files import append_line, drop_torn_line, read_whole, whole_lines
 
 _WAIT: Final = 30.0

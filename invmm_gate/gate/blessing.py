@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import BaselineRecord, RunData
 from invmm_gate.gate.baseline_file import Entry, append_entry, read_baseline_file
 from invmm_gate.gate.judging import Baseline
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.standing import as_of
-from invmm_gate.records import BaselineRecord, RunData
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Sampler
+from invmm_gate.core.records import Probe, ProbeSet
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import manifest_name
-from invmm_gate.protocols import DiffusionModel, PromptEncoder, Sampler
-from invmm_gate.records import Probe, ProbeSet
-from invmm_gate.settings import InversionSettings
 
 
 def require_confirmation(policy: Policy, model: DiffusionModel, sampler: Sampler) -> None:

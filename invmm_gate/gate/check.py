@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import GateError, RunFolderError
+from invmm_gate.core.errors import GateError, RunFolderError
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.records import Verdict
 from invmm_gate.gate import finishing
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
 from invmm_gate.gate.judging import Circumstances
-from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.public_edition import require_usable_key, shared_key
-from invmm_gate.records import Verdict
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
 

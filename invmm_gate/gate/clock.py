@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.records import SelfCheck
+from invmm_gate.core.records import SelfCheck
 
 LARGEST_JUMP: Final = 300.0
 """Seconds. A clock that is only slewed moves by far less; one that was set could revive a waiver or an attestation."""

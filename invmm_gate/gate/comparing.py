@@ -4,6 +4,7 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
+from invmm_gate.core.records import RunData
 from invmm_gate.gate.blessing import load_baseline
 from invmm_gate.gate.standing import judged_again
 from invmm_gate.gate.unedited import unedited
@@ -12,7 +13,6 @@ from invmm_gate.policy.comparison import Comparison
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.standing import as_of
 from invmm_gate.policy.verdict import judge
-from invmm_gate.records import RunData
 from invmm_gate.runs.folder import RunFolder
 
 

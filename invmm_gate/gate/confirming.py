@@ -15,19 +15,10 @@ from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
 from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.typeable import survives, typeable_ids
-from invmm_gate.errors import MeasurementError
-from invmm_gate.gate.confirm_record import note_rows, rate_limit
-from invmm_gate.gate.memory import fits, reduced
-from invmm_gate.gate.plans import caption_plan, prompt_plan
-from invmm_gate.gate.progress import Progress
-from invmm_gate.gate.session import Session
-from invmm_gate.gate.storing import store_copies
-from invmm_gate.measure.streams import stream
-from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
-from invmm_gate.policy.confirmed import METHODS
-from invmm_gate.policy.verdict import probes_to_confirm
-from invmm_gate.protocols import PromptEncoder, Sampler
-from invmm_gate.records import (
+from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import PromptEncoder, Sampler
+from invmm_gate.core.records import (
     CAPTION,
     CAPTION_ON_GRID,
     CLUSTER_PROMPT,
@@ -39,8 +30,17 @@ from invmm_gate.records import (
     Probe,
     RunData,
 )
+from invmm_gate.core.settings import GcgPlan
+from invmm_gate.gate.confirm_record import note_rows, rate_limit
+from invmm_gate.gate.memory import fits, reduced
+from invmm_gate.gate.plans import caption_plan, prompt_plan
+from invmm_gate.gate.session import Session
+from invmm_gate.gate.storing import store_copies
+from invmm_gate.measure.streams import stream
+from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
+from invmm_gate.policy.confirmed import METHODS
+from invmm_gate.policy.verdict import probes_to_confirm
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.settings import GcgPlan
 
 _FILE_NAMES: Final = {
     PLAIN_SAMPLING: "sampled",

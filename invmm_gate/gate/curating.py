@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from invmm_gate.core.errors import ConfigError, ProbeSetError
+from invmm_gate.core.progress import Progress
 from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, find_clusters
 from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.proposals import Proposal, Proposals, propose
-from invmm_gate.errors import ConfigError, ProbeSetError
 from invmm_gate.gate.build_options import (
     BuildOptions,
     Wanted,
@@ -26,7 +27,6 @@ from invmm_gate.gate.drawing_controls import Controls, draw_controls, whole_pool
 from invmm_gate.gate.embedder import Embedder, make_embedder
 from invmm_gate.gate.embedding_store import EmbeddingStore
 from invmm_gate.gate.overlaps import check_files, check_places
-from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.sensitive import sensitive_items
 from invmm_gate.gate.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.gate.vector_memory import check_memory

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from invmm_gate import __version__
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import CopyMetric
+from invmm_gate.core.version import __version__
 from invmm_gate.curation.neighbours import Vectors
 from invmm_gate.curation.thresholds import CopyScale
-from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 

@@ -7,8 +7,8 @@ from typing import Final, final
 
 import numpy as np
 
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.neighbours import Vectors
-from invmm_gate.errors import ProbeSetError
 
 _KEY: Final = 32
 """Bytes of a sha256."""

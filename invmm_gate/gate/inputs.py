@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.core.errors import ConfigError, ProbeSetError
+from invmm_gate.core.records import ModelManifest, ProbeSet, Weights
 from invmm_gate.models.fit import image_size
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.pipelines import FAMILIES
@@ -13,7 +14,6 @@ from invmm_gate.policy.scope import content_seed
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
-from invmm_gate.records import ModelManifest, ProbeSet, Weights
 from invmm_gate.runs.installed import require_environment
 
 

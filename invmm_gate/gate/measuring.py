@@ -8,9 +8,10 @@ from functools import partial
 
 from safetensors.torch import save
 
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.records import Probe, SelfCheck
 from invmm_gate.gate.clock import Watch
 from invmm_gate.gate.memory import fits, reduced
-from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.room import require_room
 from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
@@ -18,7 +19,6 @@ from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.models.inspect import changed_files
 from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED
-from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from invmm_gate.errors import MeasurementError
-from invmm_gate.gate.progress import Progress
+from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.progress import Progress
 from invmm_gate.gate.session import Session
 
 

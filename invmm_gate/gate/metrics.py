@@ -2,7 +2,7 @@
 
 import json
 
-from invmm_gate.records import RunData, Verdict
+from invmm_gate.core.records import RunData, Verdict
 from invmm_gate.report.bands import score_band, share_band
 
 

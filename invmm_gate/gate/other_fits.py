@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import Fit, Probe, ProbeSet
 from invmm_gate.measure.looking import from_pixels, pictures_of
 from invmm_gate.measure.natural_view import Refitted
 from invmm_gate.probes.images import load_refitted
-from invmm_gate.protocols import DiffusionModel
-from invmm_gate.records import Fit, Probe, ProbeSet
 
 _FITS: Final[tuple[tuple[Fit, str], ...]] = (
     ("crop", "black"), ("squeeze", "black"), ("pad", "black"), ("pad", "white"), ("pad", "grey"),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from itertools import combinations
 
-from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.probes.training_data import TrainingData, located
 

@@ -1,9 +1,9 @@
 """From the policy's confirmation to the plan of its captions."""
 
 from invmm_gate.confirm.prompt_sampling import PromptPlan
+from invmm_gate.core.records import Probe
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.controls import caption_trials
-from invmm_gate.records import Probe
 
 
 def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = None) -> PromptPlan:

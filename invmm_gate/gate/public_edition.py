@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.attestation.reading import PRIVATE_MODES, read_small
-from invmm_gate.errors import ConfigError
-from invmm_gate.records import RunData, RunRecord
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import RunData, RunRecord
 from invmm_gate.report.public import public
 from invmm_gate.report.public_names import PublicNames
 from invmm_gate.report.to_html import render_html

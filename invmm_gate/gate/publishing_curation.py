@@ -8,7 +8,8 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Final
 
-from invmm_gate import __version__
+from invmm_gate.core.records import Group, ProbeSet
+from invmm_gate.core.version import __version__
 from invmm_gate.curation.proposals import Proposal
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.curating import Curation
@@ -18,7 +19,6 @@ from invmm_gate.gate.training_scan import Item, read_again
 from invmm_gate.probes.build import NewProbe, write_probe_set
 from invmm_gate.probes.images import both_views
 from invmm_gate.probes.training_data import Entry
-from invmm_gate.records import Group, ProbeSet
 from invmm_gate.report.contact_sheet import render_contact_sheet
 
 RECORD: Final = "curation.json"

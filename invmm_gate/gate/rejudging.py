@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from invmm_gate.errors import ConfigError, RunFolderError
+from invmm_gate.core.errors import ConfigError, RunFolderError
+from invmm_gate.core.records import Finding, Verdict
 from invmm_gate.gate.judging import Circumstances, decided
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.shipped import shipped_policies
-from invmm_gate.records import Finding, Verdict
 from invmm_gate.runs.folder import RunFolder
 
 

@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Callable, Collection
 
 from invmm_gate.confirm.counting import COPIES_KEPT
-from invmm_gate.errors import MeasurementError
+from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.records import Probe
 from invmm_gate.gate.session import Session
 from invmm_gate.measure.aggregate import tasks_for
-from invmm_gate.records import Probe
 from invmm_gate.runs.files import explained
 from invmm_gate.runs.folder import RunFolder
 

@@ -7,9 +7,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.records import Probe, SelfCheck
 from invmm_gate.gate.other_fits import other_fits
-from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.session import Session
 from invmm_gate.measure.looking import Pictures, pictures_of
 from invmm_gate.measure.natural_view import natural_view
@@ -27,7 +28,6 @@ from invmm_gate.policy.coverage import (
     TOLD_TIME,
     UTILITY_FLOOR,
 )
-from invmm_gate.records import Probe, SelfCheck
 from invmm_gate.runs.folder import RunFolder
 
 _CONTROLS: Final = 16

@@ -17,7 +17,10 @@ from torch import Tensor
 from invmm_gate.confirm.counting import prompts_of
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
+from invmm_gate.core.records import MetricRecord, Probe, RunRecord
+from invmm_gate.core.settings import InversionSettings, copy_metric
 from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.measure.conditioning import check_prompt_setting
@@ -25,11 +28,8 @@ from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
-from invmm_gate.records import MetricRecord, Probe, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.installed import installed_gate
-from invmm_gate.settings import InversionSettings, copy_metric
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 

@@ -7,14 +7,14 @@ from itertools import chain
 from pathlib import Path
 
 from invmm_gate.attestation.keys import TrustRoots, load_roots
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import RunData, RunRecord, Verdict
 from invmm_gate.gate.judging import kept_copies, verdict_of
 from invmm_gate.gate.unedited import run_faults, unedited
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.standing import as_of, verdict_faults
-from invmm_gate.records import RunData, RunRecord, Verdict
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import VERDICT

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import RunData, RunRecord
 from invmm_gate.models.digest import digest_of
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.records import RunData, RunRecord
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import RUN

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 _COPIES: Final = 2
 """All vectors, and those of one image a cluster, which the intrinsic dimension is estimated from."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from invmm_gate.settings import InversionSettings
+from invmm_gate.core.settings import InversionSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from invmm_gate.intervals import replication_share
+from invmm_gate.core.intervals import replication_share
+from invmm_gate.core.records import Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.slots import Task
-from invmm_gate.records import Measurement, Probe, ReplicationShare, Trial
-from invmm_gate.settings import InversionSettings
 
 
 def tasks_for(probes: Iterable[Probe], settings: InversionSettings) -> tuple[Task, ...]:

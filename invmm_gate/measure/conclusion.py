@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from invmm_gate.intervals import replication_share
+from invmm_gate.core.intervals import replication_share
+from invmm_gate.core.records import Outcome, Trial
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.sensitivity import TestResult
 from invmm_gate.measure.slots import Slot
-from invmm_gate.records import Outcome, Trial
-from invmm_gate.settings import InversionSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import Condition, DiffusionModel, PromptEncoder
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.conditions import join_rows, repeat_rows
-from invmm_gate.errors import ConfigError
 from invmm_gate.measure.adam import SlotAdam
 from invmm_gate.measure.prompt_distribution import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
 from invmm_gate.measure.slots import Slot, Task, task_stream
-from invmm_gate.protocols import Condition, DiffusionModel, PromptEncoder
-from invmm_gate.settings import InversionSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)

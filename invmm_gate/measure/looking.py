@@ -10,11 +10,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
 from invmm_gate.diffusion.conditions import take_rows
 from invmm_gate.diffusion.levels import expanded
 from invmm_gate.diffusion.prediction import Rows, per_row
 from invmm_gate.diffusion.sampling import descend
-from invmm_gate.protocols import Condition, DiffusionModel, NoiseLevel
 
 Images = Float[Tensor, "image 3 image_height image_width"]
 Descent = Callable[..., Rows]

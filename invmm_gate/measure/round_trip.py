@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from invmm_gate.core.protocols import CopyMetric, NoiseLevel
+from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.levels import level_at, timestep_at
 from invmm_gate.diffusion.prediction import Rows
 from invmm_gate.measure.looking import Images, Pictures, mixed, noise_like
 from invmm_gate.measure.streams import stream
-from invmm_gate.protocols import CopyMetric, NoiseLevel
-from invmm_gate.records import SelfCheck
 
 ROUND_TRIP: Final = "round_trip"
 DECODED_LIMIT: Final = 0.75

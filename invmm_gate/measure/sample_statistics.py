@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.prediction import Rows
 from invmm_gate.measure.looking import Images, Pictures, noise_like, row_means
 from invmm_gate.measure.streams import stream
-from invmm_gate.records import SelfCheck
 
 SAMPLES: Final = "samples"
 BOUNDS: Final[Mapping[str, tuple[float, float]]] = {

@@ -6,11 +6,11 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from invmm_gate.core.records import CurvePoint
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.adaptive_weight import WeightState
 from invmm_gate.measure.sensitivity import TestResult
 from invmm_gate.measure.streams import stream
-from invmm_gate.records import CurvePoint
-from invmm_gate.settings import InversionSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invmm_gate.core.protocols import NoiseLevel
+from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.levels import level_at, timestep_at
 from invmm_gate.measure.looking import Pictures, mixed, noise_like, row_means
 from invmm_gate.measure.streams import stream
-from invmm_gate.protocols import NoiseLevel
-from invmm_gate.records import SelfCheck
 
 TOLD_TIME: Final = "told_time"
 GAIN_LIMIT: Final = 0.15

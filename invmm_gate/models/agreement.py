@@ -7,16 +7,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import DiffusionModel, NoiseLevel
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.diffusion.schedule import FlowMatching
-from invmm_gate.errors import ModelError
 from invmm_gate.models.inspect import layout_of
 from invmm_gate.models.load import load_model
 from invmm_gate.models.observation import PROMPT, Call, Observation, observe
 from invmm_gate.models.reference import observed_by_diffusers
 from invmm_gate.models.released import PipelineSampler
 from invmm_gate.models.token_ids import read_otherwise
-from invmm_gate.protocols import DiffusionModel, NoiseLevel
-from invmm_gate.records import ModelManifest
 
 TOLERANCE: Final = 1e-3
 """Of the largest value that diffusers gives; float32 on other kernels differs by about 1e-5 of it."""

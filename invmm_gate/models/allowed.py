@@ -8,7 +8,7 @@ and no pickle begins as the pictures and the binary files below do.
 from pathlib import PurePosixPath
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.pictures import PICTURES, picture_fault
 from invmm_gate.models.sentencepiece import is_sentencepiece
 

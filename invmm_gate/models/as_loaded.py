@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 
 CLIPPED: Final = frozenset(
     {"DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "LCMScheduler"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.networks import transformers
 from invmm_gate.models.tokenizer_configs import Kind
 from invmm_gate.models.tokenizer_files import TokenizerFiles

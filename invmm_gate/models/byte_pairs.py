@@ -6,7 +6,7 @@ Versions of transformers differ in what they take from the file and what from th
 from collections.abc import Mapping
 from typing import Any, Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 
 _NORMALIZER: Final = {
     "type": "Sequence",

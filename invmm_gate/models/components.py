@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.network_configs import ENCODERS, NetworkConfig, encoder_config, network_config
 from invmm_gate.models.weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEM, find_weights, read_json

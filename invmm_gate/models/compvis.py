@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from torch import Tensor, nn
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 
 Part = Literal["unet", "vae", "text_encoder"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Side = Annotated[int, Field(ge=1, le=1024)]

@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 
-from invmm_gate.records import ModelFile
+from invmm_gate.core.records import ModelFile
 
 
 def digest_of(files: Iterable[ModelFile]) -> str:

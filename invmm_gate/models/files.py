@@ -11,8 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final, TypeVar, final
 
-from invmm_gate.errors import ModelError
-from invmm_gate.records import ModelFile
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.records import ModelFile
 
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8

@@ -1,6 +1,6 @@
 """Whether the parts of a checkpoint fit one another; found out from configurations and sizes alone."""
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.components import Component
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.configs import KLConfig, Size, UNetConfig, VQConfig

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.strict_json import parse_object
 
 MAX_HEADER_BYTES: Final = 10_000_000

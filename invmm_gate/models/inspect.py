@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.records import ModelFile, ModelManifest, Weights
 from invmm_gate.models.allowed import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
 from invmm_gate.models.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.digest import digest_of
@@ -18,7 +19,6 @@ from invmm_gate.models.lora_files import check_loras, lora_places
 from invmm_gate.models.places import refuse_names, refuse_unscored
 from invmm_gate.models.unloaded import refuse_strange_content, refuse_strange_left_out
 from invmm_gate.models.weight_files import header_of, read_json, without_index
-from invmm_gate.records import ModelFile, ModelManifest, Weights
 
 _MAX_BYTES: Final = 50_000_000
 """Of a picture, a text or another file that is read whole."""

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import x_0_from
 from invmm_gate.models.pixel import predicted, refuse_guidance, refuse_other_size
 from invmm_gate.models.released import PipelineSampler, limits_of
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 
 @final

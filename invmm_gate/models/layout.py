@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.allowed import SPIECE
 from invmm_gate.models.as_loaded import scheduler_as_loaded
 from invmm_gate.models.components import EMA_SUFFIX, Component, denoiser_folder, read_component

@@ -9,7 +9,9 @@ from typing import Final, Literal
 
 import torch
 
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.configs import VQConfig
 from invmm_gate.models.fit import autoencoder_of, denoiser_of, downscaling, image_size
 from invmm_gate.models.inspect import layout_of
@@ -17,8 +19,6 @@ from invmm_gate.models.latent import LatentModel
 from invmm_gate.models.load_text import load_text_to_image
 from invmm_gate.models.pixel import PixelModel
 from invmm_gate.models.source import Source
-from invmm_gate.protocols import DiffusionModel
-from invmm_gate.records import ModelManifest
 
 
 def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionModel:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from invmm_gate.errors import GateError, ModelError
+from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.header import Header
 from invmm_gate.models.networks import diffusers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.files import CheckpointFiles, refuse_unsafe_name
 from invmm_gate.models.layout import Layout
 from invmm_gate.models.weight_files import header_of

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.weight_files import read_json
 

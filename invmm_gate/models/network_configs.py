@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.as_loaded import network_as_loaded
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig, class_name, stated, validated

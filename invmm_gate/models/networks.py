@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import torch
 from torch import nn
 
-from invmm_gate.errors import GateError, ModelError
+from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.models.components import Component
 
 _OFFLINE: Final[dict[str, str]] = {

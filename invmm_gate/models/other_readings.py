@@ -6,7 +6,9 @@ from typing import Final
 
 from torch import nn
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.components import Component
 from invmm_gate.models.conditional_configs import SD3Config
 from invmm_gate.models.inspect import layout_of
@@ -14,8 +16,6 @@ from invmm_gate.models.latent import LatentModel
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.pixel import PixelModel
 from invmm_gate.models.text_to_image import TextToImageModel
-from invmm_gate.protocols import DiffusionModel
-from invmm_gate.records import ModelManifest
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
     "act_fn": ("silu", "gelu", "relu"),

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.settings import Family
 from invmm_gate.models import configs
 from invmm_gate.models.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
-from invmm_gate.settings import Family
 
 CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZERS: Final = ("T5TokenizerFast", "T5Tokenizer")

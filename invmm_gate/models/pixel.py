@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import x_0_from
-from invmm_gate.errors import ModelError
 from invmm_gate.models.released import PipelineSampler, limits_of
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 LUMA: Final = (0.299, 0.587, 0.114)
 """Grey from RGB: ITU-R BT.601, as training code that converts images to grey has it."""

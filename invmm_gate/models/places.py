@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.allowed import SYSTEM_FILES, WEIGHT_PICKLES, kind_of
 from invmm_gate.models.components import EMA_SUFFIX, RAW_FOLDERS, Component
 from invmm_gate.models.files import CheckpointFiles

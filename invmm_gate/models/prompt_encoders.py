@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.conditions import rows_of
-from invmm_gate.errors import ModelError
 from invmm_gate.models.text_configs import BERT_LENGTH
 from invmm_gate.models.text_tower import Features, TextTower
-from invmm_gate.protocols import Condition
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from safetensors.torch import load as load_safetensors
 
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.child import in_child
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.header import read_header
@@ -18,7 +19,6 @@ from invmm_gate.models.networks import diffusers_class
 from invmm_gate.models.observation import Observation, observe, packed, unpacked
 from invmm_gate.models.pipelines import PIPELINES
 from invmm_gate.models.released import pipeline_class, quiet, scheduler_of
-from invmm_gate.records import ModelManifest
 
 _MEMORY: Final = 4_000_000_000
 """Bytes that the child may take for the libraries and for what it computes, beside the weights."""

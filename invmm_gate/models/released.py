@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.core.errors import MeasurementError, ModelError
+from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.diffusion.limits import Limits
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.errors import MeasurementError, ModelError
 from invmm_gate.models.layout import BARE, Layout
 from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.scheduler_config import FlowConfig, SchedulerConfig
-from invmm_gate.protocols import DiffusionModel
 
 _PIPELINES: Final[dict[str, Callable[[Any], Any]]] = {
     "DDPMPipeline": attrgetter("DDPMPipeline"),

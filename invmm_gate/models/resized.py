@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Final
 
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.conditional_configs import SD3Config
 from invmm_gate.models.fit import Denoiser, autoencoder_of, denoiser_of, downscaling
 from invmm_gate.models.inspect import layout_of
 from invmm_gate.models.latent import LatentModel
 from invmm_gate.models.pixel import PixelModel
 from invmm_gate.models.text_to_image import TextToImageModel
-from invmm_gate.protocols import DiffusionModel
-from invmm_gate.records import ModelManifest
 
 _FACTORS: Final = (0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0)
 """Of one side to the stated one: the sizes that a wrong `sample_size` most often stands for."""

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.configs import StrictConfig, class_name, stated, validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]

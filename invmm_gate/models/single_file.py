@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.header import read_header
 from invmm_gate.models.strict_json import parse_object

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 
 CODE_KEYS: Final = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "trust_remote_code"})
 QUANTIZATION_KEYS: Final = frozenset({"quantization_config"})

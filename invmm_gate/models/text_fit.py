@@ -3,7 +3,7 @@
 from collections.abc import Set
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.layout import Layout
 from invmm_gate.models.text_configs import CLIPTextConfig, LDMBertConfig, T5Config

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.diffusion.conditions import rows_of
 from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import guided, x_0_from
-from invmm_gate.errors import ModelError
 from invmm_gate.models.pixel import refuse_other_size
 from invmm_gate.models.released import PipelineSampler, limits_of
-from invmm_gate.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 
 
 @final

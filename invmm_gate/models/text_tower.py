@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
 
 WITHOUT_LIMIT = 100_000
 """Tokenizers saved without a limit claim one of 1e30 tokens."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.allowed import SPIECE
 from invmm_gate.models.byte_pairs import check_byte_pairs
 from invmm_gate.models.configs import validated

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.allowed import SYSTEM_FILES
 from invmm_gate.models.files import CheckpointFiles, open_regular
 from invmm_gate.models.header import read_header

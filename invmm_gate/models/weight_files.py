@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.allowed import WEIGHT_PICKLES
 from invmm_gate.models.files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.header import Header, read_header

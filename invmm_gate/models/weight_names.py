@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.components import Component
 from invmm_gate.models.compvis import from_compvis
 from invmm_gate.models.network_configs import ENCODERS

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.components import Component
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.weight_names import complete, current_names

@@ -6,7 +6,7 @@ Versions of transformers differ in what they take from the file and what from th
 from collections.abc import Mapping
 from typing import Final
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.tokenizer_configs import SpecialToken
 
 LONGEST_WORD: Final = 100

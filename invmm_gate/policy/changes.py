@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from invmm_gate.core.records import Confirmation, Measurement, ReplicationShare
 from invmm_gate.policy.comparison import (
     TEST_SAMPLES,
     Change,
@@ -12,7 +13,6 @@ from invmm_gate.policy.comparison import (
     ScoreState,
 )
 from invmm_gate.policy.numbers import guarded
-from invmm_gate.records import Confirmation, Measurement, ReplicationShare
 
 
 def score_change(before: Measurement | None, after: Measurement | None, *, margin: float | None) -> ScoreChange:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from invmm_gate.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
+from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
+from invmm_gate.core.records import Confirmation, Measurement, Probe, RunData
 from invmm_gate.policy.changes import overall, rate_changes, score_change
 from invmm_gate.policy.comparison import (
     COMPARISON_SCHEMA_VERSION,
@@ -23,7 +24,6 @@ from invmm_gate.policy.finding_changes import BELOW_CONTROLS, REGRESSION, findin
 from invmm_gate.policy.schema import Policy, RegressionConfig
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.standing import verdict_faults
-from invmm_gate.records import Confirmation, Measurement, Probe, RunData
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
 """The copy metric that is made of the controls."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.records import Decision, Group, Outcome, ReplicationShare
+from invmm_gate.core.records import Decision, Group, Outcome, ReplicationShare
 
 COMPARISON_SCHEMA_VERSION: Final = 1
 

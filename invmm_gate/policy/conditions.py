@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 CONDITIONS: Final = ("family", "profile", "settings", "metric", "samplers")
 """Those of a run's inputs without which two scores do not compare."""

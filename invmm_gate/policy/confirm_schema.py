@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.settings import GcgPlan
 from invmm_gate.policy.numbers import Number, Whole
 from invmm_gate.policy.strict_model import StrictModel
-from invmm_gate.settings import GcgPlan
 
 
 class PlainSampling(StrictModel):

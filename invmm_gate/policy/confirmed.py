@@ -4,11 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final, final
 
-from invmm_gate.intervals import clopper_pearson
-from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.evidence import Evidence, block, undecided
-from invmm_gate.policy.schema import ConfirmedConfig
-from invmm_gate.records import (
+from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.records import (
     CAPTION,
     CAPTION_ON_GRID,
     CLUSTER_PROMPT,
@@ -18,6 +15,9 @@ from invmm_gate.records import (
     Confirmation,
     Finding,
 )
+from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
+from invmm_gate.policy.evidence import Evidence, block, undecided
+from invmm_gate.policy.schema import ConfirmedConfig
 
 METHODS: Final = {
     PLAIN_SAMPLING: "plain sampling",

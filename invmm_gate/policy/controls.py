@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import Final
 
+from invmm_gate.core.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, Finding, MetricRecord
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules import InvmmBelow
 from invmm_gate.policy.schema import ConfirmedConfig, InvmmBelowConfig, Policy
-from invmm_gate.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, Finding, MetricRecord
 
 CONTROLS: Final = "controls"
 SCORE_LIMIT: Final = 0.05

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import Finding, Measurement, RunData, RunRecord
 from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import has_prompts, names, undecided
 from invmm_gate.policy.numbers import is_number
@@ -13,7 +14,6 @@ from invmm_gate.policy.schema import (
     ConfirmedConfig,
     Policy,
 )
-from invmm_gate.records import Finding, Measurement, RunData, RunRecord
 
 COVERAGE: Final = "coverage"
 SELF_CHECK: Final = "self_check"

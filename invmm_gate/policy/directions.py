@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.schema import (
     BelowControlsConfig,
@@ -15,7 +16,6 @@ from invmm_gate.policy.schema import (
     Policy,
     RegressionConfig,
 )
-from invmm_gate.settings import InversionSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunRecord
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
 from invmm_gate.policy.schema import Selection
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunRecord
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))
 """Ranks behind every key that an image can have."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from invmm_gate.core.records import Finding, RunData
 from invmm_gate.policy.changes import overall
 from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, FindingChange, FindingFate, ProbeChange, Uncompared
 from invmm_gate.policy.coverage import METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.soundness import RECORDS
-from invmm_gate.records import Finding, RunData
 
 REGRESSION: Final = "regression"
 """Not compared: each verdict held its run against a baseline of its own, and the scores here answer that question."""

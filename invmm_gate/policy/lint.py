@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.settings import PROFILES
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.numbers import GUARD_BAND
 from invmm_gate.policy.schema import (
@@ -14,7 +15,6 @@ from invmm_gate.policy.schema import (
 )
 from invmm_gate.policy.usable import cannot_fire, rule_faults
 from invmm_gate.policy.weaknesses import measure_weaknesses
-from invmm_gate.settings import PROFILES
 
 
 def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Protocol, final
 
+from invmm_gate.core.records import (
+    Finding,
+    Measurement,
+    Probe,
+    Trial,
+)
 from invmm_gate.policy.confirmed import Confirmed
 from invmm_gate.policy.conformal import Key, benjamini_hochberg, exact, p_values
 from invmm_gate.policy.evidence import Evidence, block, control_keys, is_selected, key_of, names, undecided
@@ -15,12 +21,6 @@ from invmm_gate.policy.schema import (
     RegressionConfig,
     RuleConfig,
     Selection,
-)
-from invmm_gate.records import (
-    Finding,
-    Measurement,
-    Probe,
-    Trial,
 )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from invmm_gate.core.records import RunData, RunRecord, Scope
 from invmm_gate.policy.evidence import has_prompts
 from invmm_gate.policy.numbers import is_number
-from invmm_gate.records import RunData, RunRecord, Scope
 
 _SEED_BITS: Final = 53
 """The largest whole numbers that every reader of JSON keeps as they are."""

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 _SUFFIX: Final = ".yaml"
 

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.policy.evidence import names, undecided
-from invmm_gate.policy.numbers import is_number
-from invmm_gate.records import (
+from invmm_gate.core.records import (
     Confirmation,
     Finding,
     Interval,
@@ -18,6 +16,8 @@ from invmm_gate.records import (
     SuiteRecord,
     Trial,
 )
+from invmm_gate.policy.evidence import names, undecided
+from invmm_gate.policy.numbers import is_number
 
 RECORDS: Final = "records"
 """Name under which records that cannot be trusted are reported."""

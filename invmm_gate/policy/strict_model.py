@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.policy.yaml_lines import Document
 
 T = TypeVar("T")

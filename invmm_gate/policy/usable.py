@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.intervals import clopper_pearson
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.records import Probe
+from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.evidence import is_selected, names
 from invmm_gate.policy.schema import (
@@ -16,8 +18,6 @@ from invmm_gate.policy.schema import (
     RegressionConfig,
     Selection,
 )
-from invmm_gate.records import Probe
-from invmm_gate.settings import PROFILES, Family, InversionSettings
 
 _SMALLEST_SCORE: Final = 2.0**-23
 """Spacing of float32 at 1: the measure cannot tell a score below it from 0."""

@@ -6,6 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from invmm_gate.core.records import (
+    CAPTION,
+    CAPTION_ON_GRID,
+    GCG,
+    PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
+    Decision,
+    Finding,
+    Measurement,
+    RunData,
+    Verdict,
+    Waiver,
+    WaiverState,
+)
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
@@ -25,20 +39,6 @@ from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirma
 from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.policy.weaknesses import weaknesses
-from invmm_gate.records import (
-    CAPTION,
-    CAPTION_ON_GRID,
-    GCG,
-    PLAIN_SAMPLING,
-    PLAIN_SAMPLING_ON_GRID,
-    Decision,
-    Finding,
-    Measurement,
-    RunData,
-    Verdict,
-    Waiver,
-    WaiverState,
-)
 
 VERDICT_SCHEMA_VERSION: Final = 1
 _MOST_REASONS: Final = 10

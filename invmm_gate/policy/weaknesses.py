@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
 from invmm_gate.policy.directions import DIRECTIONS, HIGHER, LOWER, OTHER, Direction
 from invmm_gate.policy.schema import MetricChoice, Policy, RuleConfig, Selection, load_policy
-from invmm_gate.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
 
 _STRICT: Final = "strict"
 

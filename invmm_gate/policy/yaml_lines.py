@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 import yaml
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 MAX_BYTES: Final = 1_000_000
 MAX_DEPTH: Final = 20

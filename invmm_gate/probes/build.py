@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import Fit, Group, Probe, ProbeSet
 from invmm_gate.probes.curate import IMAGES
 from invmm_gate.probes.fields import text_problem
 from invmm_gate.probes.files import write_atomically
@@ -23,7 +24,6 @@ from invmm_gate.probes.images import (
     off_limits,
 )
 from invmm_gate.probes.manifest import write_manifest
-from invmm_gate.records import Fit, Group, Probe, ProbeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.errors import ProbeSetError
-from invmm_gate.expectations import Check, CheckResult, Record, suite_record
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.expectations import Check, CheckResult, Record, suite_record
+from invmm_gate.core.records import ProbeSet
 from invmm_gate.probes.fields import collisions
 from invmm_gate.probes.manifest import Manifest, probe_set_digest, read_rows, to_probes
 from invmm_gate.probes.suite import PROBE_SET, probe_set_checks, run_suite
 from invmm_gate.probes.table import build_table
-from invmm_gate.records import ProbeSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

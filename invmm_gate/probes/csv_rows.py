@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 
 ROW_CHARACTERS: Final = 4_000_000
 """Of a row, the lines between its quotes included."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
-from invmm_gate.records import FITS, GROUPS
+from invmm_gate.core.records import FITS, GROUPS
 
 COLUMNS: Final = (
     "id",

@@ -4,7 +4,7 @@ from typing import Final
 
 from PIL import Image
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 
 _WAYS: Final = "crop (its centre), squeeze (both sides resized), pad (the whole image on black bars) or exact"
 _STATE: Final = "state it with --fit of `probes add` or `build`, or in the column `fit` of the manifest"

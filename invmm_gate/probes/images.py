@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import Fit, Probe, ProbeSet
 from invmm_gate.probes.fields import path_problem
 from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes.fitting import fit, middle_of, refit
 from invmm_gate.probes.manifest import manifest_name
-from invmm_gate.records import Fit, Probe, ProbeSet
 
 PIXEL_LIMIT: Final = 64_000_000
 """Width times height; a decoded image takes at most four bytes for each."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import Fit, Group, Probe
 from invmm_gate.probes import fields
 from invmm_gate.probes.csv_rows import check_separator
 from invmm_gate.probes.files import read_regular_file, write_atomically
-from invmm_gate.records import Fit, Group, Probe
 
 CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"

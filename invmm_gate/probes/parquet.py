@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from invmm_gate.errors import ConfigError, ProbeSetError
+from invmm_gate.core.errors import ConfigError, ProbeSetError
 
 _BUFFER: Final = 1 << 20
 """Bytes of a column that are read from the file at once; the default is all of a row group's."""

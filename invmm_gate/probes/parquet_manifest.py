@@ -4,7 +4,7 @@ import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.fields import CELL_LIMIT
 from invmm_gate.probes.manifest import ROW_LIMIT, check_columns, too_many_rows
 from invmm_gate.probes.parquet import batches, bounded, open_parquet

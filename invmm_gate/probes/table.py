@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ProbeSetError
-from invmm_gate.expectations import Record
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.expectations import Record
 from invmm_gate.probes import fields
 from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes.fitting import fit_problem

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final, Protocol, final
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.files import FILE_LIMIT, read_head, read_regular_file
 
 BESIDE: Final = frozenset(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.csv_rows import check_separator, rows_of
 from invmm_gate.probes.files import FILE_LIMIT
 from invmm_gate.probes.parquet import batches, bounded, open_parquet

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.models.files import list_files
 from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.registry.listing import StoredFile, file_at_root, listed

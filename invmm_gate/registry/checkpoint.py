@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.models.files import list_files
 from invmm_gate.models.inspect import checkpoint_files
 from invmm_gate.policy.yaml_lines import load_document

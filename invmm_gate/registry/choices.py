@@ -7,7 +7,8 @@ from pathlib import Path
 
 from invmm_gate.attestation.audit_log import AUDIT_LOG
 from invmm_gate.attestation.keys import TrustRoots, load_roots, load_signing_key
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import Weights
 from invmm_gate.gate import finishing
 from invmm_gate.gate.auditing import require_sound
 from invmm_gate.gate.check import Finish
@@ -16,7 +17,6 @@ from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
-from invmm_gate.records import Weights
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.outbox import Outbox

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.artefacts import Artefacts
 from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.connection import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.attestation.revocation import Revocations, load_revocations
+from invmm_gate.core.records import Weights
 from invmm_gate.gate.attesting import parse_image_size, require_digest
-from invmm_gate.records import Weights
 from invmm_gate.registry.evidence import Demands
 from invmm_gate.runs.installed import approved_environment
 

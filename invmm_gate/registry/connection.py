@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from invmm_gate.errors import GateError, PublishError, RegistryError
+from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.tracking.server import import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 

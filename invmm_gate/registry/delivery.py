@@ -13,9 +13,9 @@ from pathlib import Path
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.keys import load_roots
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import GateError, PublishError, RegistryError
+from invmm_gate.core.errors import GateError, PublishError, RegistryError
+from invmm_gate.core.progress import Progress, Silent
 from invmm_gate.gate import finishing
-from invmm_gate.gate.progress import Progress, Silent
 from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client import Registry, VersionRecord

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset(

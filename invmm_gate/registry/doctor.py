@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from invmm_gate.errors import INCONCLUSIVE, PASS, GateError
+from invmm_gate.core.errors import INCONCLUSIVE, PASS, GateError
 from invmm_gate.registry.signature import WINDOW, Secrets
 from invmm_gate.registry.webhooks import EVENT, Tried, Webhook, Webhooks
 from invmm_gate.tracking.spool import without_credentials

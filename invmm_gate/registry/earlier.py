@@ -5,12 +5,12 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from invmm_gate import __version__
 from invmm_gate.attestation.audit_log import is_head
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.verification import open_statement
-from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.core.errors import RegistryError, VerificationError
+from invmm_gate.core.version import __version__
 from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.gate.public_edition import PUBLIC_REPORT

@@ -21,8 +21,8 @@ from invmm_gate.attestation.verification import (
     check_statement,
     open_statement,
 )
-from invmm_gate.errors import ModelError, RegistryError, VerificationError
-from invmm_gate.records import ModelManifest, Weights
+from invmm_gate.core.errors import ModelError, RegistryError, VerificationError
+from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.registry.artefacts import Artefacts
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.hashed import HashedFiles, Inspect, hashed, inspected, no_subject, require_subject

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from invmm_gate.errors import ConfigError, GateError
+from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.guard_rules import After, Guard, nothing
 from invmm_gate.registry.guard_settings import settings_from

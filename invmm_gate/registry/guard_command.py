@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
+from invmm_gate.core.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_settings import (
     ALIASES,

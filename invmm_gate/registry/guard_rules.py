@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, final
 
 from invmm_gate.attestation.audit_log import is_head
-from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.client import VersionRecord
 from invmm_gate.registry.evidence import (

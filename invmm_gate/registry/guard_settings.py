@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.attestation.keys import TrustRoots, load_roots
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.evidence import Demands

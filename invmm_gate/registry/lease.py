@@ -4,7 +4,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import final
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.claims import Claims, Standing
 from invmm_gate.registry.logs import LOGGER
 from invmm_gate.registry.queue import Job, Queue

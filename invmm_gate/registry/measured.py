@@ -9,16 +9,16 @@ from typing import Any
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import RegistryError, RunFolderError
+from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.records import Verdict
 from invmm_gate.gate.attesting import sign_run
 from invmm_gate.gate.auditing import logged_at
 from invmm_gate.gate.check import Checked, check
 from invmm_gate.gate.inputs import Inputs
-from invmm_gate.gate.progress import Progress
 from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.shipped import shipped_policies
-from invmm_gate.records import Verdict
 from invmm_gate.registry.choices import Clock, GateChoices
 from invmm_gate.registry.client import VersionRecord
 from invmm_gate.registry.names import version_label

@@ -5,7 +5,7 @@ import unicodedata
 from hashlib import sha256
 from typing import Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 STATE: Final = "invmm.gate"
 """Where the gate is with a version: one of STATES. A version without it was never looked at."""

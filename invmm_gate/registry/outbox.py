@@ -11,8 +11,8 @@ from typing import Final, final
 
 from filelock import FileLock, Timeout
 
-from invmm_gate.errors import RegistryError, RunFolderError
-from invmm_gate.records import Weights
+from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.core.records import Weights
 from invmm_gate.registry.names import version_label
 from invmm_gate.runs.files import read_whole, remove_leftovers, write_whole
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, final
 from urllib.parse import unquote, urlsplit
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.names import NAME_PATTERN
 
 LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")

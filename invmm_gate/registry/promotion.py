@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.errors import RegistryError, VerificationError
+from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError

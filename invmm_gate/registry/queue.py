@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
-from invmm_gate.errors import INCONCLUSIVE, ConfigError, GateError
+from invmm_gate.core.errors import INCONCLUSIVE, ConfigError, GateError
 from invmm_gate.registry.disks import refuse_network_disk
 from invmm_gate.registry.queue_tables import AGAIN, CLAIM, COLUMNS, SCHEMA, TABLES
 

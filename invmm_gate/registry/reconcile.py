@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, final
 
-from invmm_gate.errors import GateError, RegistryError
+from invmm_gate.core.errors import GateError, RegistryError
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.delivery import drain

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import GateError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.errors import GateError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.progress import Progress
 from invmm_gate.gate.inputs import prepare
-from invmm_gate.gate.progress import Progress
 from invmm_gate.registry.alone import SameFilesError, alone
 from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import INTERNAL_ERROR, PASS, ConfigError
+from invmm_gate.core.errors import INTERNAL_ERROR, PASS, ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.claims import Claims

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.registry.names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name, version_label
 from invmm_gate.registry.places import LOGGED_MODEL, RUN, VERSION, SourceError
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from invmm_gate.errors import INCONCLUSIVE, PASS
+from invmm_gate.core.errors import INCONCLUSIVE, PASS
 from invmm_gate.registry.reconcile import Pass
 from invmm_gate.registry.serve import Door
 

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from invmm_gate import __version__
-from invmm_gate.records import Weights
+from invmm_gate.core.records import Weights
+from invmm_gate.core.version import __version__
 
 
 def terms_of(*, policy: str, probe_set: str, seed: int | None, weights: Weights | None) -> str:

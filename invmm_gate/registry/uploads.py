@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.tracking.server import artefacts_beside
 

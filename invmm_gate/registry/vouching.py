@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
-from invmm_gate.errors import RegistryError, VerificationError
-from invmm_gate.records import Weights
+from invmm_gate.core.errors import RegistryError, VerificationError
+from invmm_gate.core.records import Weights
 from invmm_gate.registry.choices import Clock, utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.evidence import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
-from invmm_gate.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, ConfigError, ProbeSetError, RegistryError
+from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, ConfigError, ProbeSetError, RegistryError
 from invmm_gate.registry.child import machine_lock, run_child
 from invmm_gate.registry.claims import Claims, Standing
 from invmm_gate.registry.client import Registry

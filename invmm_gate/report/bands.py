@@ -6,8 +6,8 @@ from functools import cache
 from math import floor, isfinite
 from typing import Final
 
-from invmm_gate.intervals import clopper_pearson, wilson
-from invmm_gate.records import Interval, ReplicationShare
+from invmm_gate.core.intervals import clopper_pearson, wilson
+from invmm_gate.core.records import Interval, ReplicationShare
 
 INVMM_EDGES: Final = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Upper ends of the bands of InvMM, the thresholds of the shipped policies among them; beyond the last, the last."""

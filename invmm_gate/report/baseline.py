@@ -1,6 +1,6 @@
 """How a report names the baseline that a verdict was given."""
 
-from invmm_gate.records import BaselineRecord, RunData
+from invmm_gate.core.records import BaselineRecord, RunData
 from invmm_gate.report import texts
 
 

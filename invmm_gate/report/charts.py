@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.records import CurvePoint, Trial
+from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.report import texts
 
 WIDTH: Final = 260

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from invmm_gate.core.records import ReplicationShare
 from invmm_gate.policy.comparison import (
     Breach,
     Comparison,
@@ -13,7 +14,6 @@ from invmm_gate.policy.comparison import (
     ScoreState,
     Uncompared,
 )
-from invmm_gate.records import ReplicationShare
 from invmm_gate.report import texts
 from invmm_gate.report.to_markdown import SIZE_LIMIT, inert
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
-from invmm_gate.policy.verdict import reasons_for, waiver_notes
-from invmm_gate.records import (
+from invmm_gate.core.records import (
     Confirmation,
     Finding,
     Measurement,
@@ -22,6 +21,7 @@ from invmm_gate.records import (
     Verdict,
     Waiver,
 )
+from invmm_gate.policy.verdict import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
 from invmm_gate.report.public_names import PublicNames
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self, final
 
-from invmm_gate.records import Probe
+from invmm_gate.core.records import Probe
 
 
 @final

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.records import GROUPS, Measurement
+from invmm_gate.core.records import GROUPS, Measurement
 from invmm_gate.report import texts
 from invmm_gate.report.charts import Scale, Tick
 

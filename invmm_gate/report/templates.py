@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from invmm_gate.errors import GateError
+from invmm_gate.core.errors import GateError
 from invmm_gate.report import texts
 
 _FILTERS = (

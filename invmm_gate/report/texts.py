@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from invmm_gate.records import Interval, Measurement, ReplicationShare, Trial
+from invmm_gate.core.records import Interval, Measurement, ReplicationShare, Trial
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that a reader cannot see, or that reorder or end a line: controls, bidi overrides, surrogates."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from invmm_gate.records import Confirmation, Finding, Measurement, RunData
+from invmm_gate.core.records import Confirmation, Finding, Measurement, RunData
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline import described_baseline

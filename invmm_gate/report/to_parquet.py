@@ -4,7 +4,7 @@ import importlib
 import io
 from typing import Any, Final
 
-from invmm_gate.records import RunData
+from invmm_gate.core.records import RunData
 from invmm_gate.report.scores import COLUMNS, score_rows
 
 _TYPES: Final = {"text": "string", "count": "int64", "number": "float64"}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from invmm_gate.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline import described_baseline

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.files import append_line, explained, whole_lines
 from invmm_gate.runs.stages import Stage
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.records import RunRecord
+from invmm_gate.core.records import RunRecord
 from invmm_gate.runs.files import explained, read_whole
 from invmm_gate.runs.stages import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 

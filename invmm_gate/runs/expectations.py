@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.records import Expectations, RunRecord, SuiteRecord
+from invmm_gate.core.records import Expectations, RunRecord, SuiteRecord
 from invmm_gate.runs.digests import file_digest
 from invmm_gate.runs.files import explained, read_whole, write_whole
 from invmm_gate.runs.jsonio import from_json, to_json

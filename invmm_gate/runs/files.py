@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import MeasurementError, RunFolderError
+from invmm_gate.core.errors import MeasurementError, RunFolderError
 
 FILE_LIMIT: Final = 1_000_000_000
 """Bytes of a file of records."""

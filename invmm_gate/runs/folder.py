@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from invmm_gate.errors import RunFolderError
-from invmm_gate.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
 from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
 from invmm_gate.runs.digests import record_digests
 from invmm_gate.runs.expectations import read_expectations

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import RunFolderError
-from invmm_gate.records import RunRecord, SelfCheck
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import RunRecord, SelfCheck
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.stages import CONFIRM, CONFIRMING, MEASURE
 

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate import __version__
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.version import __version__
 from invmm_gate.runs.distributions import Installed, changed_files, installed_distributions
 
 APPROVED: Final = "INVMM_GATE_ENVIRONMENT"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
 
 Record = TypeVar("Record")
 

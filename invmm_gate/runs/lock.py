@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.files import explained, write_whole
 
 _LOCK: Final = ".lock"

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import CopyMetric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 _LARGEST_SIDE = 64
 """Above this a shift of a few pixels, which no reader would notice, already passes any pixel threshold."""

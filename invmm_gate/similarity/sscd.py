@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.similarity.embedding import EncoderCosine
 
 ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from invmm_gate.errors import PublishError
-from invmm_gate.records import Measurement, RunData
+from invmm_gate.core.errors import PublishError
+from invmm_gate.core.records import Measurement, RunData
 from invmm_gate.tracking.names import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24

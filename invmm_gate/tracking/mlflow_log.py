@@ -8,9 +8,9 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
-from invmm_gate import __version__
-from invmm_gate.errors import PublishError
-from invmm_gate.records import RunData
+from invmm_gate.core.errors import PublishError
+from invmm_gate.core.records import RunData
+from invmm_gate.core.version import __version__
 from invmm_gate.tracking.contents import ProbeContents, RunContents, contents
 from invmm_gate.tracking.names import METRICS_PER_REQUEST, PARAMS_PER_REQUEST, batches
 from invmm_gate.tracking.server import DEFAULT_URI, LATER, absolute, artefacts_beside, import_mlflow, require_reachable

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final
 from urllib.parse import urlsplit
 
-from invmm_gate.errors import PublishError
+from invmm_gate.core.errors import PublishError
 from invmm_gate.tracking.spool import without_credentials
 
 DEFAULT_URI: Final = "sqlite:///mlflow.db"

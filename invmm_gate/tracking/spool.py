@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from invmm_gate.errors import PublishError
+from invmm_gate.core.errors import PublishError
 
 MARKER: Final = "publish.json"
 _BYTES: Final = 1_000_000

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from invmm_gate.attestation.dsse import sign_envelope
 from invmm_gate.attestation.statement import PREDICATE_TYPE, STATEMENT_TYPE, Statement, from_payload, to_payload
 from invmm_gate.attestation.verification import verify_attestation
-from invmm_gate.errors import ConfigError, VerificationError
-from invmm_gate.records import Scope, Waiver
+from invmm_gate.core.errors import ConfigError, VerificationError
+from invmm_gate.core.records import Scope, Waiver
 from tests.attestation.material import STATEMENT, TESTED, WAIVER, expected, signed
 
 lines = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)

@@ -14,7 +14,7 @@ from invmm_gate.attestation.dsse import MAX_BYTES, open_envelope, pre_authentica
 from invmm_gate.attestation.keys import SigningKey, TrustRoots
 from invmm_gate.attestation.statement import PAYLOAD_TYPE, to_payload
 from invmm_gate.attestation.verification import verify_attestation
-from invmm_gate.errors import VerificationError
+from invmm_gate.core.errors import VerificationError
 from tests.attestation.material import STATEMENT, WAIVER, expected, key_pair, signed
 
 

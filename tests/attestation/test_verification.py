@@ -12,7 +12,7 @@ from invmm_gate.attestation.keys import TrustRoots, load_roots
 from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.attestation.statement import to_payload
 from invmm_gate.attestation.verification import CLOCK_SKEW, verify_attestation
-from invmm_gate.errors import ConfigError, VerificationError
+from invmm_gate.core.errors import ConfigError, VerificationError
 from tests.attestation.material import DAY, NOW, SECOND, STATEMENT, TESTED, WAIVER, digest, expected, signed
 
 EXPIRY = STATEMENT.expires_at

@@ -12,10 +12,10 @@ from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import PromptObjective
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.conditions import repeat_rows
 from invmm_gate.measure.streams import stream
 from invmm_gate.models.text_to_image import TextToImageModel
-from invmm_gate.settings import GcgPlan
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invmm_gate.confirm.search import Search, SearchPlan, String
-from invmm_gate.errors import MeasurementError
+from invmm_gate.core.errors import MeasurementError
 
 VOCABULARY, POSITIONS = 40, 6
 

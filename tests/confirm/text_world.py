@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.prediction import guided, per_row
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 WORDS = (
     *("photo", "the", "of", "with", "red", "blue", "small", "large", "cat", "dog"),

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.protocols import Schedule
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.denoising_error import denoising_error
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.protocols import Schedule
 
 
 @pytest.fixture(params=["variance preserving", "flow matching"])

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.prediction import guided, per_row, x_0_from
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.errors import ModelError
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 
 class SmoothNetwork:

@@ -12,7 +12,7 @@ import pytest
 
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.attestation.summary import SUMMARY
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import sign_run
 from invmm_gate.runs.folder import RunFolder

@@ -17,7 +17,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from invmm_gate.attestation.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.verification import Expected, check_statement, open_statement
-from invmm_gate.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
+from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
+from invmm_gate.core.records import ModelFile, RunData, Waiver
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from invmm_gate.gate.auditing import verify_log
@@ -27,7 +28,6 @@ from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.records import ModelFile, RunData, Waiver
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.given_waivers import narrow
 from tests.gate.judged_run import NOW, judged_run

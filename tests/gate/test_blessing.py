@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from invmm_gate.errors import ConfigError, GateError, RunFolderError
+from invmm_gate.core.errors import ConfigError, GateError, RunFolderError
+from invmm_gate.core.records import BaselineRecord, RunData
 from invmm_gate.gate import finishing
 from invmm_gate.gate.baseline_file import read_baseline_file
 from invmm_gate.gate.blessing import bless, load_baseline
 from invmm_gate.gate.judging import Baseline, Circumstances
 from invmm_gate.policy.verdict import judge
-from invmm_gate.records import BaselineRecord, RunData
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.progress import Silent
+from invmm_gate.core.records import Probe, RunData, Verdict
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.errors import MeasurementError
 from invmm_gate.gate import confirming
 from invmm_gate.gate.confirm_record import confirm_record
 from invmm_gate.gate.inputs import Inputs, Options
-from invmm_gate.gate.progress import Silent
 from invmm_gate.gate.session import Session
 from invmm_gate.policy.verdict import judge
-from invmm_gate.records import Probe, RunData, Verdict
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.pixel import PixelRmse

@@ -2,8 +2,8 @@
 
 import torch
 
+from invmm_gate.core.settings import COPY_METRICS
 from invmm_gate.gate.session import _METRICS
-from invmm_gate.settings import COPY_METRICS
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.curating import Curation, curate
 from invmm_gate.gate.embedder import make_embedder
 from invmm_gate.gate.embedding_store import EmbeddingStore
-from invmm_gate.gate.progress import Silent
 from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
 from invmm_gate.probes.checks import validate_probe_set
 from tests.curation.pictures import COPIES, EXACT, OTHERS, later_images, picture, png, training_images, written

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.curating import Curation, curate
-from invmm_gate.gate.progress import Silent
 from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.training_data import Columns, open_training_data

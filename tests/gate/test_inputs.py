@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.probes.curate import add_probes
 from tests.gate.world import World, add_picture, draw, new_world
@@ -42,7 +42,7 @@ def test_a_probe_below_the_models_size_is_refused_unloaded(tmp_path: Path) -> No
     code = f"""
 import sys
 from pathlib import Path
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.gate.inputs import Options, prepare
 try:
     prepare(Options(model=Path({model!r}), policy={policy!r}, probes=Path({probes!r})))

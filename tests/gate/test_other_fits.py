@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from invmm_gate.core.records import Probe, ProbeSet, SelfCheck
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.gate.inputs import Inputs, Options
 from invmm_gate.gate.other_fits import other_fits
@@ -23,7 +24,6 @@ from invmm_gate.policy.coverage import NATURAL_VIEW
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.probes.images import load_pixels, load_refitted
-from invmm_gate.records import Probe, ProbeSet, SelfCheck
 from tests.gate.world import MEMORIZING, draw
 from tests.measure.trained import CONTROLS, PLANTED, drawn, memorizing, seen_by
 

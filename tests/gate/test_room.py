@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from invmm_gate.errors import MeasurementError, RunFolderError
+from invmm_gate.core.errors import MeasurementError, RunFolderError
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.room import require_room
 from invmm_gate.gate.session import Session, open_session

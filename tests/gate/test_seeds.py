@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate.check import confirm
 from invmm_gate.gate.inputs import Options, prepare
-from invmm_gate.gate.progress import Silent
 from tests.gate.world import CONTROLS, POLICY, World, add_picture, call
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.gate.vector_memory import check_memory
 
 

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from invmm_gate.cli import run
-from invmm_gate.gate.progress import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.probes.curate import add_probes, init_probe_set
 from invmm_gate.runs.chain import note_row
 from invmm_gate.runs.files import whole_lines

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.intervals import replication_share
+from invmm_gate.core.intervals import replication_share
+from invmm_gate.core.records import Trial
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.aggregate import summarise, tasks_for
 from invmm_gate.measure.slots import Task
-from invmm_gate.records import Trial
-from invmm_gate.settings import InversionSettings
 from tests.measure.bench import probe
 
 

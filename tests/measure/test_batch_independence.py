@@ -9,12 +9,12 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import Measurement
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.models.pixel import PixelModel
-from invmm_gate.protocols import DiffusionModel
-from invmm_gate.records import Measurement
-from invmm_gate.settings import InversionSettings
 from tests.measure.bench import QUICK, RowCounter, Run, measure
 
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 32)

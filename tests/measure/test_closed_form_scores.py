@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.protocols import Schedule
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.protocols import Schedule
 from tests.measure.bench import QUICK, measure
 
 ABSENT = 32

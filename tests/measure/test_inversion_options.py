@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.intervals import wilson
+from invmm_gate.core.records import ReplicationShare
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.intervals import wilson
 from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
 from invmm_gate.measure.slots import Task
-from invmm_gate.records import ReplicationShare
 from invmm_gate.runs.jsonio import to_json
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse

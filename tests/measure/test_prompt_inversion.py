@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.errors import ConfigError
-from invmm_gate.settings import InversionSettings
 from tests.measure.bench import QUICK, Run, measure
 from tests.measure.text_model import WORDS, BagOfWords, WordMixture, chance, word_mixture
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.core.protocols import Condition, CopyMetric, NoiseLevel, Schedule
+from invmm_gate.core.records import SelfCheck
+from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.measure.self_check import UTILITY_LIMIT, positive_control, utility_floor
-from invmm_gate.protocols import Condition, CopyMetric, NoiseLevel, Schedule
-from invmm_gate.records import SelfCheck
-from invmm_gate.settings import PROFILES, Family, InversionSettings
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.bench import QUICK, Wrapped

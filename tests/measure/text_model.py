@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.prediction import guided, per_row
-from invmm_gate.protocols import Condition, NoiseLevel, Schedule
 
 WORDS = tuple("abcdefghijkl")
 START, END = 12, 13

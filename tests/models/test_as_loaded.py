@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel, VQModel
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.as_loaded import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded
 from invmm_gate.models.configs import UNetConfig, VQConfig, validated
 from invmm_gate.models.fit import image_size

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.header import Header, read_header
 
 SOUND = save({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.float16)}, metadata={"k": "v"})

@@ -13,9 +13,9 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 
+from invmm_gate.core.records import ModelFile
 from invmm_gate.models.digest import digest_of
 from invmm_gate.models.inspect import changed_files, inspect_checkpoint
-from invmm_gate.records import ModelFile
 from tests.models.conftest import tiny_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

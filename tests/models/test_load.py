@@ -15,10 +15,10 @@ from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.core.protocols import DiffusionModel, NoiseLevel
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.load import load_model
-from invmm_gate.protocols import DiffusionModel, NoiseLevel
 from tests.models.conftest import edit_json, tiny_unet
 from tests.models.test_refusals import Payload
 

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.inspect import changed_files, inspect_checkpoint
 from invmm_gate.models.load import load_model
 from tests.models import tiny_text

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig
 from invmm_gate.models.network_configs import DIFFUSERS, network_config

@@ -13,7 +13,7 @@ import torch
 from diffusers.models.model_loading_utils import load_state_dict
 from PIL import Image
 
-from invmm_gate.errors import BAD_INPUT, ModelError
+from invmm_gate.core.errors import BAD_INPUT, ModelError
 from invmm_gate.models.allowed import SYSTEM_FILES, magic
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.models.pictures import PICTURES, picture_fault

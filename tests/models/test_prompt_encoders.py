@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.core.protocols import Condition
 from invmm_gate.models.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
-from invmm_gate.protocols import Condition
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
     CPU,

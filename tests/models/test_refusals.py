@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invmm_gate.errors import BAD_INPUT, ModelError
+from invmm_gate.core.errors import BAD_INPUT, ModelError
 from invmm_gate.models.inspect import inspect_checkpoint
 from tests.models.conftest import edit_json, tiny_unet
 

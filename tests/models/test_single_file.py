@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.inspect import changed_files, inspect_checkpoint
 from tests.models.conftest import edit_json
 from tests.models.test_refusals import refusal

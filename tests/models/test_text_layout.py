@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, T5Config
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.inspect import changed_files, inspect_checkpoint, layout_of
 from invmm_gate.models.text_configs import HARMLESS
 from tests.models.conftest import edit_json

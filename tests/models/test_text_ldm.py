@@ -15,7 +15,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.source import Source

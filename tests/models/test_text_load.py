@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.files import CheckpointFiles, hash_file
 from invmm_gate.models.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.load import load_model

@@ -19,7 +19,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from invmm_gate.errors import ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.models.inspect import inspect_checkpoint
 from tests.models.conftest import edit_json, tiny_unet
 

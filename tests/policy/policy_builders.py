@@ -7,9 +7,8 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.policy.schema import Policy, load_policy
-from invmm_gate.records import (
+from invmm_gate.core.intervals import clopper_pearson, replication_share
+from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
     Measurement,
@@ -24,6 +23,7 @@ from invmm_gate.records import (
     Trial,
     Waiver,
 )
+from invmm_gate.policy.schema import Policy, load_policy
 
 TODAY = datetime.date(2026, 3, 1)
 STRICT = load_policy("strict")

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.intervals import clopper_pearson, replication_share
-from invmm_gate.records import (
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.intervals import clopper_pearson, replication_share
+from invmm_gate.core.records import (
     CAPTION,
     GCG,
     PLAIN_SAMPLING,

@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import binom
 
 from invmm_gate.confirm.plain_sampling import looks
-from invmm_gate.intervals import clopper_pearson, wilson
+from invmm_gate.core.intervals import clopper_pearson, wilson
+from invmm_gate.core.records import Interval
 from invmm_gate.policy.changes import rate_changes
-from invmm_gate.records import Interval
 from tests.policy.policy_builders import sampled
 
 STATED = 0.01

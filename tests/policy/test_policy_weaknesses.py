@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.policy.directions import DIRECTIONS, HIGHER, LOWER, MISSING, OTHER
 from invmm_gate.policy.overrides import SettingsOverrides
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.weaknesses import measure_weaknesses, weaknesses
-from invmm_gate.settings import PROFILES, InversionSettings
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invmm_gate.core.records import Group, Probe
 from invmm_gate.probes.manifest import write_manifest
-from invmm_gate.records import Group, Probe
 
 TODAY = datetime.date(2026, 11, 21)
 

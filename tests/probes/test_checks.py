@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from invmm_gate.errors import BAD_INPUT, ConfigError, ProbeSetError
+from invmm_gate.core.errors import BAD_INPUT, ConfigError, ProbeSetError
 from invmm_gate.probes import suite
 from invmm_gate.probes.checks import check_probe_set, validate_probe_set
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
@@ -240,7 +240,7 @@ def test_without_great_expectations_the_install_line_is_given(probe_folder: Path
 import sys
 from pathlib import Path
 sys.modules["great_expectations"] = None
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.probes.checks import validate_probe_set
 try:
     validate_probe_set(Path({str(probe_folder)!r}))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.curate import add_probes, init_probe_set, unique_id
 from invmm_gate.probes.fields import id_problem

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import FITS
 from invmm_gate.probes.checks import check_probe_set, validate_probe_set
 from invmm_gate.probes.fitting import fit, fit_problem
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
-from invmm_gate.records import FITS
 from tests.probes.conftest import edit, encoded, make_probe, noise
 
 SIDES = st.integers(1, 80)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import ProbeSet
 from invmm_gate.probes.fitting import fit
 from invmm_gate.probes.images import both_views, decode_image, load_pixels, open_image
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
-from invmm_gate.records import ProbeSet
 from tests.probes.conftest import encoded, noise, png_chunk, raw_png, zeros
 
 
@@ -228,7 +228,7 @@ def test_a_bomb_is_refused_within_a_second_and_little_memory(tmp_path: Path, nam
     code = f"""
 import resource, sys, time
 from pathlib import Path
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.images import open_image
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start = peak(), time.process_time()

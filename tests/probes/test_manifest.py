@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.records import FITS, GROUPS, Probe
 from invmm_gate.probes import parquet_manifest
 from invmm_gate.probes.fields import COLUMNS, path_text_problem
 from invmm_gate.probes.manifest import SIZE_LIMIT, probe_set_digest, read_manifest, read_rows, write_manifest
-from invmm_gate.records import FITS, GROUPS, Probe
 from tests.probes.conftest import edit
 
 HEADER = ",".join(COLUMNS)
@@ -287,7 +287,7 @@ def refused(folder: Path, room: int = parquet_manifest.ROOM) -> tuple[float, flo
 import resource, time
 from pathlib import Path
 import numpy, pyarrow.parquet
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes import parquet_manifest
 from invmm_gate.probes.manifest import read_rows
 parquet_manifest.ROOM = {room}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes import training_tables
 from invmm_gate.probes.csv_rows import ROW_CHARACTERS
 from invmm_gate.probes.training_data import Columns, open_training_data
@@ -26,7 +26,7 @@ def read_apart(path: Path) -> tuple[float, str]:
     code = f"""
 from pathlib import Path
 import pyarrow.parquet
-from invmm_gate.errors import ProbeSetError
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes import training_tables
 from invmm_gate.probes.training_data import Columns, open_training_data
 training_tables.ROOM = 60_000_000

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from invmm_gate.cli import run
-from invmm_gate.errors import ModelError
-from invmm_gate.gate.progress import Silent
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.progress import Silent
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.client import Registry

@@ -12,9 +12,9 @@ import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server, variables

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.outbox import Outbox, OutboxBusyError, Parcel, parcel_digest
 
 PARCEL = Parcel(

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.registry.disks import file_system, refuse_network_disk
 from invmm_gate.registry.queue import KEEP_DELIVERIES, LONGEST_WAIT, Queue
 

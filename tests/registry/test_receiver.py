@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.registry import http_server
 from invmm_gate.registry.http_server import HttpServer, bind
 from invmm_gate.registry.queue import Queue

@@ -10,7 +10,7 @@ import typer
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.cli.register import gate
 from invmm_gate.cli.registry import app
-from invmm_gate.errors import GateError
+from invmm_gate.core.errors import GateError
 from invmm_gate.probes.manifest import write_manifest
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from invmm_gate.errors import RegistryError
+from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.claims import Claims, Standing
 from invmm_gate.registry.client import Registry, VersionRecord

@@ -22,11 +22,11 @@ from invmm_gate.attestation.audit_log import Head, head_of
 from invmm_gate.attestation.keys import load_signing_key, new_key_pair
 from invmm_gate.attestation.statement import Statement, from_payload
 from invmm_gate.cli import run
-from invmm_gate.errors import ConfigError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import verify_model
 from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from invmm_gate.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
-from invmm_gate.gate.progress import Silent
+from invmm_gate.core.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
+from invmm_gate.core.progress import Silent
 from invmm_gate.models.inspect import inspect_checkpoint
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError

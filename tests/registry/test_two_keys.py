@@ -11,10 +11,10 @@ import pytest
 from invmm_gate.attestation.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.cli import run
-from invmm_gate.errors import ConfigError, VerificationError
+from invmm_gate.core.errors import ConfigError, VerificationError
+from invmm_gate.core.progress import Silent
 from invmm_gate.gate.approving import approve_waivers
 from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.progress import Silent
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from invmm_gate.records import (
+from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
     Finding,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from invmm_gate.records import ExpectationRecord, SuiteRecord
+from invmm_gate.core.records import ExpectationRecord, SuiteRecord
 from invmm_gate.report.files import RUN_FILES
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.report.to_html import render_html

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.intervals import clopper_pearson, wilson
+from invmm_gate.core.intervals import clopper_pearson, wilson
+from invmm_gate.core.records import Finding, Probe, ReplicationShare, RunData
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.rules import RULES
 from invmm_gate.policy.soundness import RECORDS
-from invmm_gate.records import Finding, Probe, ReplicationShare, RunData
 from invmm_gate.report.bands import INVMM_EDGES, NOTE, bound_band, score_band, share_band
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.public import OF_PROBE, OF_RUN, WITHHELD, public

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.records import Interval
+from invmm_gate.core.records import Interval
 from invmm_gate.report import texts
 from invmm_gate.report.charts import scale_for
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.errors import GateError
+from invmm_gate.core.errors import GateError
 from invmm_gate.report import templates
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS

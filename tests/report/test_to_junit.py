@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from junitparser import JUnitXml
 from xmlschema import XMLSchema10
 
-from invmm_gate.records import SelfCheck
+from invmm_gate.core.records import SelfCheck
 from invmm_gate.report.to_junit import RUN_RULES, render_junit
 from tests.report.conftest import CAPTION, FOLDER, MEASUREMENTS, PROBES, SOURCE, WAIVER, finding, verdict
 from tests.report.goldens import assert_golden

@@ -2,8 +2,8 @@
 
 import pytest
 
-from invmm_gate.intervals import replication_share
-from invmm_gate.records import (
+from invmm_gate.core.intervals import replication_share
+from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
     Interval,

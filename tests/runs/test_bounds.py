@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.attestation.plain_json import parse_plain
-from invmm_gate.errors import (
+from invmm_gate.core.errors import (
     ConfigError,
     GateError,
     ModelError,
@@ -16,10 +16,10 @@ from invmm_gate.errors import (
     RunFolderError,
     VerificationError,
 )
+from invmm_gate.core.records import RunRecord
 from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.sensitive import _lines
 from invmm_gate.models.strict_json import parse_object
-from invmm_gate.records import RunRecord
 from invmm_gate.registry.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.doctor import _is_ours
 from invmm_gate.registry.outbox import Outbox

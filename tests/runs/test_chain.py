@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMING, MEASURE
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from invmm_gate.errors import RunFolderError
-from invmm_gate.records import ExpectationRecord, SuiteRecord
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import ExpectationRecord, SuiteRecord
 from invmm_gate.runs.expectations import EXPECTATIONS, read_expectations, write_expectations
 from invmm_gate.runs.folder import RunFolder
 from tests.runs.conftest import confirmation, measurement

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.errors import RunFolderError
-from invmm_gate.records import Measurement
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import Measurement
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.jsonio import from_json, to_json
@@ -249,7 +249,7 @@ def test_a_free_folder_on_a_read_only_disk_is_not_told_to_be_in_use(tmp_path):
 LOOKER = """
 import sys
 from pathlib import Path
-from invmm_gate.errors import RunFolderError
+from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.refuse_if_in_use()

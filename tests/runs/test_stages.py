@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from invmm_gate.errors import RunFolderError
-from invmm_gate.records import RunRecord, SelfCheck
+from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.records import RunRecord, SelfCheck
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord

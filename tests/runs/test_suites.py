@@ -7,9 +7,9 @@ import great_expectations as gx
 import pytest
 
 from invmm_gate import confirmations_suite, confirmations_table, measurements_suite, measurements_table
-from invmm_gate.intervals import replication_share
+from invmm_gate.core.intervals import replication_share
+from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, RunData
 from invmm_gate.policy.soundness import record_findings
-from invmm_gate.records import Confirmation, Interval, Measurement, Probe, RunData
 from invmm_gate.runs.suites import confirmation_checks, measurement_checks, run_suites
 from tests.runs.conftest import confirmation, measurement, run_record
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.similarity.calibrate import Calibration, calibrate
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse

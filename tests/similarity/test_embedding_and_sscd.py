@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.sscd import ENVIRONMENT_VARIABLE, sscd_metric, transformed
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.protocols import CopyMetric
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 
 

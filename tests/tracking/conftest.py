@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.records import (
+from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
     Finding,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from invmm_gate.errors import PublishError
+from invmm_gate.core.errors import PublishError
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.public import public
 from invmm_gate.report.public_names import PublicNames

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from invmm_gate.errors import ConfigError
+from invmm_gate.core.errors import ConfigError
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-

@@ -3,7 +3,7 @@
 from math import sqrt
 from statistics import NormalDist
 
-from invmm_gate.records import Interval, ReplicationShare
+from invmm_gate.core.records import Interval, ReplicationShare
 
 
 def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invmm_gate.records import RunData
+from invmm_gate.core.records import RunData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

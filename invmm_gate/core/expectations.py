@@ -11,8 +11,8 @@ from hashlib import sha256
 from types import ModuleType
 from typing import Any, Final, cast
 
-from invmm_gate.errors import ConfigError
-from invmm_gate.records import ExpectationRecord, SuiteRecord
+from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.records import ExpectationRecord, SuiteRecord
 
 Record = dict[str, object]
 """One row of a table: None where there is no value."""
