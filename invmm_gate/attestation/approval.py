@@ -15,13 +15,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from invmm_gate.attestation.dsse import MAX_BYTES, open_envelope, sign_envelope
 from invmm_gate.attestation.keys import SigningKey, TrustRoots
-from invmm_gate.attestation.plain_json import parse_plain
-from invmm_gate.attestation.reading import read_small
 from invmm_gate.attestation.texts import Day, Hex, Instant, Line, as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW, check_key_window
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Waiver
-from invmm_gate.policy.strict_model import StrictModel
+from invmm_gate.files.signed_json import parse_plain
+from invmm_gate.files.small import read_small
+from invmm_gate.files.strict_model import StrictModel
 
 APPROVAL_SUFFIX: Final = ".approval"
 """waivers.yaml is approved by waivers.yaml.approval."""

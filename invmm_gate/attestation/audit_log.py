@@ -14,10 +14,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from invmm_gate.attestation.plain_json import parse_plain
 from invmm_gate.attestation.statement import AttestedDecision, Statement
 from invmm_gate.attestation.texts import Hex, Instant, Line, as_text
 from invmm_gate.core.errors import VerificationError
+from invmm_gate.files.signed_json import parse_plain
 
 AUDIT_LOG: Final = "verdicts.jsonl"
 """The log's usual name."""

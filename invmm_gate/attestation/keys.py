@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from invmm_gate.attestation.reading import PRIVATE_MODES, read_small
 from invmm_gate.attestation.texts import Day, Line
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.policy.strict_model import StrictModel, parse
-from invmm_gate.policy.yaml_lines import Document, load_document
+from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.files.strict_model import StrictModel, parse
+from invmm_gate.files.yaml_lines import Document, load_document
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

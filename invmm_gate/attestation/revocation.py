@@ -8,8 +8,8 @@ from typing import Final, Self
 from pydantic import TypeAdapter, model_validator
 
 from invmm_gate.attestation.texts import Hex, Line
-from invmm_gate.policy.strict_model import StrictModel, parse
-from invmm_gate.policy.yaml_lines import load_document
+from invmm_gate.files.strict_model import StrictModel, parse
+from invmm_gate.files.yaml_lines import load_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from invmm_gate.attestation.plain_json import parse_plain
 from invmm_gate.attestation.texts import Day, Hex, Instant, Line, as_text
 from invmm_gate.attestation.wire import ScopeWire, Wire, scope_plain
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Scope, Waiver, Weights
+from invmm_gate.files.signed_json import parse_plain
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"

@@ -49,10 +49,10 @@ def compare(
 ) -> int:
     """Say what is new, fixed, worse or unchanged between two runs. No verdict: exit code 0 without --fail-on."""
     from invmm_gate.cli.show import as_json
+    from invmm_gate.files.atomic import write_whole
     from invmm_gate.gate.comparing import compare_runs
     from invmm_gate.policy.compare import exit_code
     from invmm_gate.report.comparison import render_comparison
-    from invmm_gate.runs.files import write_whole
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())
     if markdown is not None:

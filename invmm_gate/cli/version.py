@@ -25,7 +25,7 @@ def _write(path: Path) -> None:
     """Equal bytes for an equal gate: a pipeline that depends on the file runs again only under another one."""
     import json
 
-    from invmm_gate.runs.files import write_whole
+    from invmm_gate.files.atomic import write_whole
     from invmm_gate.runs.installed import installed_gate
 
     write_whole(path, json.dumps(installed_gate(), indent=2) + "\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 from invmm_gate.attestation.approval import approval_file, approve
 from invmm_gate.attestation.keys import load_signing_key
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.files.atomic import write_whole
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.runs.files import write_whole
 
 
 def approve_waivers(waivers: Path, *, key: Path, now: datetime.datetime) -> tuple[Path, int]:

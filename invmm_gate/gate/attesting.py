@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from invmm_gate.attestation.dsse import ATTESTATION, MAX_BYTES, sign_envelope
 from invmm_gate.attestation.keys import VERIFIER, SigningKey, load_roots, load_signing_key
-from invmm_gate.attestation.reading import read_small
 from invmm_gate.attestation.revocation import Revocations, load_revocations
 from invmm_gate.attestation.statement import Statement, to_payload
 from invmm_gate.attestation.summary import SUMMARY, summary_payload
@@ -19,6 +18,7 @@ from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
+from invmm_gate.files.small import read_small
 from invmm_gate.gate.attested import statement_of
 from invmm_gate.gate.auditing import log_verdict
 from invmm_gate.models.inspect import inspect_checkpoint

@@ -13,7 +13,7 @@ from invmm_gate.attestation.statement import Statement
 from invmm_gate.attestation.texts import as_text
 from invmm_gate.attestation.verification import CLOCK_SKEW
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.runs.files import append_line, drop_torn_line, read_whole, whole_lines
+from invmm_gate.files.atomic import append_line, drop_torn_line, read_whole, whole_lines
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""

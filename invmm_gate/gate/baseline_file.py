@@ -9,11 +9,11 @@ from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from invmm_gate.core.errors import ConfigError, RunFolderError
 from invmm_gate.core.records import Decision
+from invmm_gate.files.atomic import write_whole
+from invmm_gate.files.strict_model import StrictModel, parse
+from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.numbers import Digest, Name, Whole
-from invmm_gate.policy.strict_model import StrictModel, parse
 from invmm_gate.policy.waivers import Sentence
-from invmm_gate.policy.yaml_lines import load_document
-from invmm_gate.runs.files import write_whole
 
 _HEADER: Final = (
     "# Written by `invmm-gate bless`: newest last, and only the newest is used. Nothing blesses by itself.\n"

@@ -15,6 +15,7 @@ from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.proposals import Proposal, Proposals, propose
+from invmm_gate.files.probe_files import folder_lock
 from invmm_gate.gate.build_options import (
     BuildOptions,
     Wanted,
@@ -31,7 +32,6 @@ from invmm_gate.gate.sensitive import sensitive_items
 from invmm_gate.gate.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.gate.vector_memory import check_memory
 from invmm_gate.probes.build import check_new_folder, shape_problem, unfit_as_probe
-from invmm_gate.probes.files import folder_lock
 from invmm_gate.probes.training_data import TrainingData, open_training_data
 
 

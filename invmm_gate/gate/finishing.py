@@ -11,13 +11,13 @@ from invmm_gate.attestation.keys import load_roots
 from invmm_gate.attestation.summary import SUMMARY
 from invmm_gate.core.errors import GateError, ProbeSetError
 from invmm_gate.core.records import RunData, Verdict
+from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.gate.blessing import load_baseline
 from invmm_gate.gate.judging import COPIES, Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.gate.metrics import metrics_file
 from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
 from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.schema import Policy
-from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.report.images import ReportImages
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.expectations import EXPECTATIONS

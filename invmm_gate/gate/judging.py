@@ -9,9 +9,10 @@ import yaml
 
 from invmm_gate.attestation.approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.attestation.keys import TrustedKey, TrustRoots, load_roots
-from invmm_gate.attestation.reading import read_small
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
+from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.small import read_small
 from invmm_gate.gate.witness import with_suites
 from invmm_gate.policy.conditions import refuse_other_conditions
 from invmm_gate.policy.schema import Policy, canonical
@@ -20,7 +21,6 @@ from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import require_measured_in
-from invmm_gate.runs.jsonio import from_json, to_json
 from invmm_gate.runs.stages import MEASUREMENTS, RUN
 
 COPIES_FOLDER: Final = "judged"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from invmm_gate.confirm.counting import COPIES_KEPT
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.records import Probe
+from invmm_gate.files.atomic import explained
 from invmm_gate.gate.session import Session
 from invmm_gate.measure.aggregate import tasks_for
-from invmm_gate.runs.files import explained
 from invmm_gate.runs.folder import RunFolder
 
 _FLOAT32 = 4

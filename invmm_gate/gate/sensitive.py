@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.reading import read_small
 from invmm_gate.core.errors import ConfigError, ProbeSetError
+from invmm_gate.files.small import read_small
 from invmm_gate.gate.build_options import BuildOptions
 from invmm_gate.gate.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.probes.training_data import TrainingData, located

@@ -4,9 +4,9 @@ import io
 from collections.abc import Mapping
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.files.checkpoint_json import parse_object
 from invmm_gate.models.files import CheckpointFiles
 from invmm_gate.models.header import read_header
-from invmm_gate.models.strict_json import parse_object
 from invmm_gate.models.weight_files import read_json
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.files.checkpoint_json import parse_object
 from invmm_gate.models.allowed import WEIGHT_PICKLES
 from invmm_gate.models.files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.header import Header, read_header
-from invmm_gate.models.strict_json import parse_object
 
 DIFFUSERS_STEM: Final = "diffusion_pytorch_model"
 """Stem of every weights file that diffusers saves."""

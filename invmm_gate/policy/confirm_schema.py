@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import GcgPlan
+from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
-from invmm_gate.policy.strict_model import StrictModel
 
 
 class PlainSampling(StrictModel):

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import InversionSettings
+from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
-from invmm_gate.policy.strict_model import StrictModel
 
 Count = Annotated[Whole, Field(ge=1, le=100_000)]
 Samples = Annotated[Whole, Field(ge=1, le=10_000)]

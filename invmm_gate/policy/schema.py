@@ -12,12 +12,12 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Group
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
+from invmm_gate.files.strict_model import StrictModel, nearest, parse
+from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
 from invmm_gate.policy.numbers import Digest, Name, Number, Whole, guarded
 from invmm_gate.policy.overrides import NotNegative, Samples, SettingsOverrides, check
 from invmm_gate.policy.shipped import shipped_policies
-from invmm_gate.policy.strict_model import StrictModel, nearest, parse
-from invmm_gate.policy.yaml_lines import load_document
 
 JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
 """The groups that a rule looks at unless it names others: all but the controls."""

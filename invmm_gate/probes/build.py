@@ -8,9 +8,9 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe, ProbeSet
+from invmm_gate.files.probe_files import write_atomically
 from invmm_gate.probes.curate import IMAGES
 from invmm_gate.probes.fields import text_problem
-from invmm_gate.probes.files import write_atomically
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import (
     MAX_SIDE,

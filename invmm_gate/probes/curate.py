@@ -10,8 +10,8 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe
+from invmm_gate.files.probe_files import FILE_LIMIT, folder_lock, read_regular_file, write_atomically
 from invmm_gate.probes.fields import name_key
-from invmm_gate.probes.files import FILE_LIMIT, folder_lock, read_regular_file, write_atomically
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest

@@ -14,8 +14,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Probe, ProbeSet
+from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes.fields import path_problem
-from invmm_gate.probes.files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes.fitting import fit, middle_of, refit
 from invmm_gate.probes.manifest import manifest_name
 

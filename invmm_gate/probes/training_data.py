@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.files import FILE_LIMIT, read_head, read_regular_file
+from invmm_gate.files.probe_files import FILE_LIMIT, read_head, read_regular_file
 
 BESIDE: Final = frozenset(
     (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")

@@ -5,9 +5,9 @@ from typing import Final
 
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.models.files import list_files
 from invmm_gate.models.inspect import checkpoint_files
-from invmm_gate.policy.yaml_lines import load_document
 
 CHECKPOINT: Final = "checkpoint"
 """The folder of a logged model that holds the checkpoint and nothing else."""

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.records import Weights
+from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
 from invmm_gate.registry.names import version_label
-from invmm_gate.runs.files import read_whole, remove_leftovers, write_whole
 
 _SUFFIX: Final = ".json"
 _LOCK: Final = ".lock"

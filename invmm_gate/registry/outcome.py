@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
+from invmm_gate.files.atomic import read_whole, write_whole
 from invmm_gate.registry.alone import SameFilesError
-from invmm_gate.runs.files import read_whole, write_whole
 
 if TYPE_CHECKING:
     from invmm_gate.registry.register import Registered

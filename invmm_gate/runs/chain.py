@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.runs.files import append_line, explained, whole_lines
+from invmm_gate.files.atomic import append_line, explained, whole_lines
 from invmm_gate.runs.stages import Stage
 
 _DIGEST: Final = 64

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.records import RunRecord
-from invmm_gate.runs.files import explained, read_whole
+from invmm_gate.files.atomic import explained, read_whole
 from invmm_gate.runs.stages import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 
 JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)

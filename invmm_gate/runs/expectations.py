@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.records import Expectations, RunRecord, SuiteRecord
+from invmm_gate.files.atomic import explained, read_whole, write_whole
+from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.runs.digests import file_digest
-from invmm_gate.runs.files import explained, read_whole, write_whole
-from invmm_gate.runs.jsonio import from_json, to_json
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.runs.suites import suites_digest
 

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from invmm_gate.runs.jsonio import canonical
+from invmm_gate.files.record_json import canonical
 
 
 def fingerprint(inputs: dict[str, object]) -> str:

@@ -8,10 +8,7 @@ from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
-from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
-from invmm_gate.runs.digests import record_digests
-from invmm_gate.runs.expectations import read_expectations
-from invmm_gate.runs.files import (
+from invmm_gate.files.atomic import (
     append_line,
     drop_torn_line,
     explained,
@@ -20,6 +17,11 @@ from invmm_gate.runs.files import (
     whole_lines,
     write_whole,
 )
+from invmm_gate.files.lock import folder_lock, refuse_locked
+from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
+from invmm_gate.runs.digests import record_digests
+from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.identity import (
     WITHOUT_SCORES,
     ConfirmRecord,
@@ -30,8 +32,6 @@ from invmm_gate.runs.identity import (
     measured_fingerprint,
     refuse_orphans,
 )
-from invmm_gate.runs.jsonio import from_json, to_json
-from invmm_gate.runs.lock import folder_lock, refuse_locked
 from invmm_gate.runs.stages import (
     CONFIRM,
     CONFIRMATIONS,

@@ -5,7 +5,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
-from invmm_gate.runs.files import explained
+from invmm_gate.files.atomic import explained
 
 RUN: Final = "run.json"
 MEASUREMENTS: Final = "measurements.jsonl"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
 from invmm_gate.core.records import Finding, Probe, ReplicationShare, RunData
+from invmm_gate.files.record_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.rules import RULES
@@ -27,7 +28,6 @@ from invmm_gate.report.public_names import PublicNames
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
-from invmm_gate.runs.jsonio import to_json
 
 KEY = bytes(range(32))
 

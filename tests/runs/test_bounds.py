@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.plain_json import parse_plain
 from invmm_gate.core.errors import (
     ConfigError,
     GateError,
@@ -17,17 +16,18 @@ from invmm_gate.core.errors import (
     VerificationError,
 )
 from invmm_gate.core.records import RunRecord
+from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
+from invmm_gate.files.checkpoint_json import parse_object
+from invmm_gate.files.record_json import from_json
+from invmm_gate.files.signed_json import parse_plain
 from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.sensitive import _lines
-from invmm_gate.models.strict_json import parse_object
 from invmm_gate.registry.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.doctor import _is_ours
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.outcome import read_outcome
 from invmm_gate.registry.places import SourceError
-from invmm_gate.runs.files import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.jsonio import from_json
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.tracking import spool
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Measurement
+from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.jsonio import from_json, to_json
 from invmm_gate.runs.stages import CONFIRMING, MEASURE
 from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
 

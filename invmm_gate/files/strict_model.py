@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.policy.yaml_lines import Document
+from invmm_gate.files.yaml_lines import Document
 
 T = TypeVar("T")
 _MOST_TOLD: Final = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.runs.files import explained, write_whole
+from invmm_gate.files.atomic import explained, write_whole
 
 _LOCK: Final = ".lock"
 _HOLDER: Final = ".lock-holder"

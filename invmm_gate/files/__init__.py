@@ -1,0 +1,1 @@
+"""Files and their formats: safe reading and writing, locks, strict and canonical JSON, YAML with lines."""
