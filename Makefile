@@ -24,7 +24,7 @@ test: $(INSTALLED)
 shapes: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 	  tests/measure tests/confirm tests/similarity tests/diffusion tests/models \
-	  --jaxtyping-packages=invmm_gate.measure,invmm_gate.diffusion,invmm_gate.similarity,invmm_gate.confirm,invmm_gate.models.pixel,invmm_gate.models.latent,beartype.beartype
+	  --jaxtyping-packages=invmm_gate.measure,invmm_gate.diffusion,invmm_gate.similarity,invmm_gate.confirm,invmm_gate.models.adapters.pixel,invmm_gate.models.adapters.latent,beartype.beartype
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

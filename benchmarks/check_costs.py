@@ -19,10 +19,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.self_checking import CHECKS
 from invmm_gate.gate.session import open_session
-from invmm_gate.models.inspect import layout_of
-from invmm_gate.models.load import load_model
-from invmm_gate.models.observation import observe
-from invmm_gate.models.reference import observed_by_diffusers
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.load.observation import observe
+from invmm_gate.models.load.reference import observed_by_diffusers
+from invmm_gate.models.read.inspect import layout_of
 
 UNETS: Final = {"UNet2DModel", "UNet2DConditionModel"}
 

@@ -25,8 +25,8 @@ from invmm_gate.measure import inversion
 from invmm_gate.measure.inversion import Inverter
 from invmm_gate.measure.sensitivity import TestCase, TestResult, run_tests
 from invmm_gate.measure.slots import Task
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.similarity.pixel import PixelRmse
 
 ROOT = Path(__file__).parents[1]

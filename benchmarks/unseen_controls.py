@@ -17,8 +17,8 @@ from torch import Tensor
 from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.measure.streams import stream
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.controls import nearest_of_all
 from invmm_gate.similarity.pixel import PixelRmse
 

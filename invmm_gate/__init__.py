@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from invmm_gate.gate.inputs import Options
     from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
     from invmm_gate.measure.slots import Task
-    from invmm_gate.models.inspect import inspect_checkpoint
-    from invmm_gate.models.load import load_model
+    from invmm_gate.models.load.load import load_model
+    from invmm_gate.models.read.inspect import inspect_checkpoint
     from invmm_gate.policy.schema import Policy, load_policy
     from invmm_gate.policy.verdict import judge
     from invmm_gate.probes.checks import validate_probe_set
@@ -78,9 +78,9 @@ _HOMES: Final[dict[str, str]] = {
     "confirm_by_sampling": "confirm.plain_sampling",
     "confirmations_suite": "runs.suites",
     "confirmations_table": "runs.tables",
-    "inspect_checkpoint": "models.inspect",
+    "inspect_checkpoint": "models.read.inspect",
     "judge": "policy.verdict",
-    "load_model": "models.load",
+    "load_model": "models.load.load",
     "load_policy": "policy.schema",
     "measurements_suite": "runs.suites",
     "measurements_table": "runs.tables",

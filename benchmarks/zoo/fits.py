@@ -23,8 +23,8 @@ from torch import Tensor
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.measure.looking import from_pixels, pictures_of
 from invmm_gate.measure.natural_view import log_errors
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.probes.fitting import middle_of, refit
 
 import train

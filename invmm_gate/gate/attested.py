@@ -11,7 +11,7 @@ from invmm_gate.core.errors import ConfigError, RunFolderError
 from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
 from invmm_gate.core.version import __version__
 from invmm_gate.gate.standing import judged_data
-from invmm_gate.models.digest import digest_of
+from invmm_gate.models.read.digest import digest_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
 

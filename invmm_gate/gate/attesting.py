@@ -21,7 +21,7 @@ from invmm_gate.core.records import Weights
 from invmm_gate.files.small import read_small
 from invmm_gate.gate.attested import statement_of
 from invmm_gate.gate.auditing import log_verdict
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.runs.folder import RunFolder
 

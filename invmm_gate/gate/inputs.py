@@ -6,9 +6,9 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.records import ModelManifest, ProbeSet, Weights
-from invmm_gate.models.fit import image_size
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.pipelines import FAMILIES
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.read.parts_fit import image_size
+from invmm_gate.models.read.pipelines import FAMILIES
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults

@@ -17,7 +17,7 @@ from invmm_gate.gate.session import Session
 from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
-from invmm_gate.models.inspect import changed_files
+from invmm_gate.models.read.inspect import changed_files
 from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED
 from invmm_gate.runs.folder import RunFolder
 

@@ -18,8 +18,8 @@ from invmm_gate.measure.round_trip import round_trip
 from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.self_check import positive_control, utility_floor
 from invmm_gate.measure.told_time import told_time
-from invmm_gate.models.other_readings import other_readings
-from invmm_gate.models.resized import other_sizes, resized
+from invmm_gate.models.load.other_readings import other_readings
+from invmm_gate.models.load.resized import other_sizes, resized
 from invmm_gate.policy.coverage import (
     NATURAL_VIEW,
     POSITIVE_CONTROL,

@@ -25,7 +25,7 @@ from invmm_gate.gate.captions import check_captions, require_confirmation
 from invmm_gate.gate.inputs import Inputs
 from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
-from invmm_gate.models.agreement import load_verified
+from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.runs.fingerprint import fingerprint

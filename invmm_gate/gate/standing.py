@@ -11,7 +11,7 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import RunData, RunRecord, Verdict
 from invmm_gate.gate.judging import kept_copies, verdict_of
 from invmm_gate.gate.unedited import run_faults, unedited
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.standing import as_of, verdict_faults

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import RunData, RunRecord
-from invmm_gate.models.digest import digest_of
+from invmm_gate.models.read.digest import digest_of
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from invmm_gate.core.errors import GateError, ModelError
-from invmm_gate.models.components import Component
+from invmm_gate.models.read.components import Component
 
 _OFFLINE: Final[dict[str, str]] = {
     "HF_HUB_OFFLINE": "1",

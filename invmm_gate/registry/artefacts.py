@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, final
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.models.files import list_files
+from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.registry.connection import asked, is_missing, transferring
 from invmm_gate.registry.listing import StoredFile, file_at_root, listed
 from invmm_gate.registry.places import Places, Repository, SourceError, locate, safe_path

@@ -6,8 +6,8 @@ from typing import Final
 from invmm_gate.attestation.dsse import ATTESTATION
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.files.yaml_lines import load_document
-from invmm_gate.models.files import list_files
-from invmm_gate.models.inspect import checkpoint_files
+from invmm_gate.models.read.checkpoint_files import list_files
+from invmm_gate.models.read.inspect import checkpoint_files
 
 CHECKPOINT: Final = "checkpoint"
 """The folder of a logged model that holds the checkpoint and nothing else."""

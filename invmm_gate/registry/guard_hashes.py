@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, final
 
 from invmm_gate.core.records import ModelManifest, Weights
-from invmm_gate.models.files import list_files
+from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.registry.hashed import inspected
 
 _KEPT: Final = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 from invmm_gate.attestation.statement import Statement
 from invmm_gate.core.errors import ModelError, VerificationError
 from invmm_gate.core.records import ModelManifest, Weights
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.checkpoint import checkpoint_in
 
 Inspect = Callable[[Path, Weights | None], ModelManifest]

@@ -15,7 +15,7 @@ from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.conditions import repeat_rows
 from invmm_gate.measure.streams import stream
-from invmm_gate.models.text_to_image import TextToImageModel
+from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build
 

@@ -17,7 +17,7 @@ from invmm_gate.diffusion.limits import Limits, limited
 from invmm_gate.diffusion.prediction import per_row
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.measure.streams import stream
-from invmm_gate.models.released import limits_of
+from invmm_gate.models.adapters.released_pipeline import limits_of
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.bench import Wrapped
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from invmm_gate.core.records import ModelManifest, RunData, RunRecord, Waiver, Weights
 from invmm_gate.gate import finishing
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from invmm_gate.core.records import RunData, SuiteRecord, Waiver
 from invmm_gate.gate import finishing
-from invmm_gate.models.digest import digest_of
+from invmm_gate.models.read.digest import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.expectations import write_expectations

@@ -24,8 +24,8 @@ from invmm_gate.gate.attesting import read_attestation, report_is_attested, serv
 from invmm_gate.gate.auditing import verify_log
 from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import public_names
-from invmm_gate.models.digest import digest_of
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.folder import RunFolder

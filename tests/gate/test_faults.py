@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.gate import confirming, measuring
-from invmm_gate.models.pixel import PixelModel
+from invmm_gate.models.adapters.pixel import PixelModel
 from tests.gate.world import LENIENT, World, call, note_again, policy_with
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

@@ -19,7 +19,7 @@ from invmm_gate.gate.self_checking import CHECKS
 from invmm_gate.gate.session import Session
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.measure.natural_view import Refitted, natural_view
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.coverage import NATURAL_VIEW
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit

@@ -14,8 +14,8 @@ import torch
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies

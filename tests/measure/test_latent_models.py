@@ -11,8 +11,8 @@ from invmm_gate.core.records import Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.slots import Task
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.conftest import tiny_kl, tiny_unet, tiny_vq
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.measure.looking import Pictures, pictures_of
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.gate.world import draw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

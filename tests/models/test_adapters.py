@@ -10,8 +10,8 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, DiffusionModel
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.models.conftest import tiny_kl, tiny_unet, tiny_vq
 
 

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import Weights
-from invmm_gate.models.agreement import load_verified, require_agreement
-from invmm_gate.models.child import in_child
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.load import load_model
-from invmm_gate.models.observation import Observation
-from invmm_gate.models.reference import observed_by_diffusers
+from invmm_gate.models.load.agreement import load_verified, require_agreement
+from invmm_gate.models.load.limited_child import in_child
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.load.observation import Observation
+from invmm_gate.models.load.reference import observed_by_diffusers
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from tests.models import tiny_text
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet
 

@@ -11,14 +11,14 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel, VQModel
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.as_loaded import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded
-from invmm_gate.models.configs import UNetConfig, VQConfig, validated
-from invmm_gate.models.fit import image_size
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.network_configs import encoder_config, network_config
-from invmm_gate.models.noise_schedule import alpha_bar_of
-from invmm_gate.models.pipelines import PIPELINES, read_index
-from invmm_gate.models.scheduler_config import SCHEDULERS, SchedulerConfig, scheduler_config
+from invmm_gate.models.load.noise_schedule import alpha_bar_of
+from invmm_gate.models.read.as_loaded import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded
+from invmm_gate.models.read.configs import UNetConfig, VQConfig, validated
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.read.network_configs import encoder_config, network_config
+from invmm_gate.models.read.parts_fit import image_size
+from invmm_gate.models.read.pipelines import PIPELINES, read_index
+from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, scheduler_config
 from tests.models.conftest import TINY, edit_json, tiny_vq
 
 Checkpoints = Callable[[str], Path]

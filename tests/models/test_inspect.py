@@ -14,8 +14,8 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 
 from invmm_gate.core.records import ModelFile
-from invmm_gate.models.digest import digest_of
-from invmm_gate.models.inspect import changed_files, inspect_checkpoint
+from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models.conftest import tiny_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -120,7 +120,7 @@ def test_changed_added_and_removed_files_are_found(ddpm: Path) -> None:
 
 def test_inspection_imports_neither_torch_nor_diffusers(ddpm: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from invmm_gate.models.inspect import inspect_checkpoint;"
+        "import sys; from pathlib import Path; from invmm_gate.models.read.inspect import inspect_checkpoint;"
         "print(inspect_checkpoint(Path(sys.argv[1])).digest);"
         "heavy = {'torch', 'diffusers', 'numpy', 'safetensors', 'transformers'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import DiffusionModel, NoiseLevel
-from invmm_gate.models.inspect import inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.models.conftest import edit_json, tiny_unet
 from tests.models.test_refusals import Payload
 

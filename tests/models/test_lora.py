@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.inspect import changed_files, inspect_checkpoint
-from invmm_gate.models.load import load_model
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models import tiny_text
 from tests.models.test_text_load import estimate, load
 

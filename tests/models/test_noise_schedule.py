@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.configs import KLConfig, UNetConfig, VQConfig
-from invmm_gate.models.network_configs import DIFFUSERS, network_config
-from invmm_gate.models.noise_schedule import alpha_bar_of
-from invmm_gate.models.scheduler_config import (
+from invmm_gate.models.load.noise_schedule import alpha_bar_of
+from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.read.configs import KLConfig, UNetConfig, VQConfig
+from invmm_gate.models.read.network_configs import DIFFUSERS, network_config
+from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
     FlowConfig,

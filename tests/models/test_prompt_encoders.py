@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import Condition
-from invmm_gate.models.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
+from invmm_gate.models.adapters.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
     CPU,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from invmm_gate.core.errors import BAD_INPUT, ModelError
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.models.conftest import edit_json, tiny_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -20,9 +20,9 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel, Sampler
 from invmm_gate.measure.streams import stream
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.load import load_model
-from invmm_gate.models.released import released_pipeline
+from invmm_gate.models.adapters.released_pipeline import released_pipeline
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from tests.models.conftest import edit_json, tiny_unet, tiny_vq
 
 

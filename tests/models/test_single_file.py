@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.inspect import changed_files, inspect_checkpoint
+from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models.conftest import edit_json
 from tests.models.test_refusals import refusal
 from tests.models.test_text_load import estimate, load

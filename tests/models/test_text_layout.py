@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, T5Config
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.inspect import changed_files, inspect_checkpoint, layout_of
-from invmm_gate.models.text_configs import HARMLESS
+from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint, layout_of
+from invmm_gate.models.read.text_configs import HARMLESS
 from tests.models.conftest import edit_json
 from tests.models.test_refusals import Payload, refusal
 from tests.models.tiny_text import END, START
@@ -52,7 +52,7 @@ def test_every_family_is_accepted(text_checkpoint: Checkpoints, name: str, pipel
 
 def test_inspection_of_a_pipeline_with_prompts_needs_no_torch(text_checkpoint: Checkpoints) -> None:
     code = (
-        "import sys; from pathlib import Path; from invmm_gate.models.inspect import inspect_checkpoint;"
+        "import sys; from pathlib import Path; from invmm_gate.models.read.inspect import inspect_checkpoint;"
         "inspect_checkpoint(Path(sys.argv[1]));"
         "heavy = {'torch', 'diffusers', 'numpy', 'safetensors', 'transformers', 'tokenizers'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

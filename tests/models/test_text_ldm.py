@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.load.source import Source
 from invmm_gate.models.networks import on_meta
-from invmm_gate.models.source import Source
-from invmm_gate.models.text_configs import LDMBertConfig as StrictLDMBertConfig
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.read.text_configs import LDMBertConfig as StrictLDMBertConfig
 from tests.models.conftest import edit_json, tiny_vq
 from tests.models.test_refusals import Payload, refusal
 from tests.models.test_text_layout import without_key
@@ -66,7 +66,7 @@ def test_it_is_accepted_with_every_file_in_the_manifest(ldm: Path) -> None:
 
 def test_inspection_needs_no_torch(ldm: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from invmm_gate.models.inspect import inspect_checkpoint;"
+        "import sys; from pathlib import Path; from invmm_gate.models.read.inspect import inspect_checkpoint;"
         "inspect_checkpoint(Path(sys.argv[1]));"
         "sys.exit(bool({'torch', 'diffusers', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )

@@ -13,15 +13,15 @@ from torch import nn
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.files import CheckpointFiles, hash_file
-from invmm_gate.models.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.load import load_model
+from invmm_gate.models.adapters.text_to_image import TextToImageModel
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.load.source import Source
+from invmm_gate.models.load.weight_names import complete, current_names
+from invmm_gate.models.load.weights import fill
 from invmm_gate.models.networks import on_meta, transformers
-from invmm_gate.models.source import Source
-from invmm_gate.models.text_configs import CLIPTextConfig
-from invmm_gate.models.text_to_image import TextToImageModel
-from invmm_gate.models.weight_names import complete, current_names
-from invmm_gate.models.weights import fill
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles, hash_file
+from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.read.text_configs import CLIPTextConfig
 from tests.models import tiny_text
 from tests.models.conftest import edit_json
 from tests.models.test_refusals import Payload

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.models.conftest import edit_json, tiny_unet
 
 VISION = {

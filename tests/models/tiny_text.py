@@ -33,13 +33,13 @@ from transformers import (
 )
 
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.models.prompt_encoders import (
+from invmm_gate.models.adapters.prompt_encoders import (
     latent_diffusion_prompts,
     stable_diffusion_3_prompts,
     stable_diffusion_prompts,
     stable_diffusion_xl_prompts,
 )
-from invmm_gate.models.text_to_image import TextToImageModel
+from invmm_gate.models.adapters.text_to_image import TextToImageModel
 
 CPU = torch.device("cpu")
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from invmm_gate.core.settings import Family
-from invmm_gate.models.pipelines import FAMILIES, PIPELINES
+from invmm_gate.models.read.pipelines import FAMILIES, PIPELINES
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, clean_run, policy_with, probe

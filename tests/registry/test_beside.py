@@ -12,7 +12,7 @@ from mlflow.models import Model
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.progress import Silent
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.names import REASON, RUN, STATE, VERDICT, VERDICT_TAGS

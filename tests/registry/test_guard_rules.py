@@ -16,7 +16,7 @@ from mlflow.server.handlers import initialize_backend_stores
 
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.core.errors import VerificationError
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry import guard_hashes
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.guard import create_app

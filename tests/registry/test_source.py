@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from invmm_gate.core.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
 from invmm_gate.core.progress import Silent
-from invmm_gate.models.inspect import inspect_checkpoint
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.listing import refuse_collisions

@@ -1,0 +1,241 @@
+"""The text side of each pipeline: which towers there are, and where in the condition their features lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import Condition
+from invmm_gate.diffusion.conditions import rows_of
+from invmm_gate.models.adapters.text_tower import Features, TextTower
+from invmm_gate.models.read.text_configs import BERT_LENGTH
+
+T5_LENGTH: Final = 256
+"""Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placed:
+    """A tower and the block of the condition that it fills."""
+
+    tower: TextTower
+    clip: bool
+    """Whether it may see a soft prompt of the first tower's tokens."""
+    tokens: slice
+    features: slice
+    pooled: slice | None = None
+    """Its columns of the pooled vector; None where the pipeline drops them."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prompts:
+    """A `PromptEncoder` over one to three towers. Condition: `context`, and `pooled` where the network takes it."""
+
+    placed: tuple[Placed, ...]
+    context_shape: tuple[int, int]
+    """(token, feature); what no tower fills is zero."""
+    pooled_size: int | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """Raises ModelError if the CLIP encoders do not read the same ids."""
+        vocabularies = [item.tower.tokenizer.get_vocab() for item in self.placed if item.clip]
+        if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
+            raise ModelError("the tokenizers of the CLIP encoders differ", expected="one vocabulary for all of them")
+
+    @property
+    def _first(self) -> TextTower:
+        return self.placed[0].tower
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a prompt may have, the start and end tokens not counted."""
+        return self._first.length - 2
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+        return self._first.vocabulary
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: start, end, padding, unknown."""
+        return self._first.special_ids
+
+    @property
+    def end_id(self) -> int:
+        """Id of the end-of-text token."""
+        return self._first.end_id
+
+    def tokenize(self, prompt: str) -> tuple[int, ...]:
+        """Ids of a prompt, without start, end and padding, and without a limit on its length."""
+        return self._first.tokenize(prompt)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens written out."""
+        return self._first.decode(ids)
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """One row a prompt, as the diffusers pipeline encodes it; what is beyond the limit is cut off."""
+        tensors = {"context": torch.zeros(len(prompts), *self.context_shape, device=self.device)}
+        if self.pooled_size is not None:
+            tensors["pooled"] = torch.zeros(len(prompts), self.pooled_size, device=self.device)
+        for item in self.placed:
+            _place(tensors, item, item.tower.encode(prompts))
+        return Condition(tensors=tensors)
+
+    def mix(
+        self,
+        weights: Float[Tensor, "row position choice"],
+        choices: Int[Tensor, " choice"],
+        *,
+        rest: Condition,
+        encoders: Literal["first", "clip"] = "first",
+    ) -> Condition:
+        """Soft prompts: at each position a mixture of the embeddings of `choices`; differentiable in `weights`.
+
+        A one-hot mixture is the hard prompt, bit for bit at the same number of rows; in an encoder after the first, as
+        far as its tokenizer reads the same ids (`TextTower.own_ids`). Raises ConfigError for more positions than the
+        tokenizer takes, ModelError if `rest` has another number of rows.
+        """
+        if rows_of(rest) != weights.shape[0]:
+            raise ModelError(
+                f"{weights.shape[0]} soft prompts beside {rows_of(rest)} rows of the other encoders",
+                expected="as many of both",
+            )
+        tensors = {name: tensor.clone() for name, tensor in rest.tensors.items()}
+        mixing = self.placed[:1] if encoders == "first" else tuple(item for item in self.placed if item.clip)
+        for item in mixing:
+            tower = item.tower
+            own = choices if tower is self._first else tower.own_ids(choices)
+            _place(tensors, item, tower.mix(weights, own))
+        return Condition(tensors=tensors)
+
+
+def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:
+    tensors["context"][:, item.tokens, item.features] = features.context
+    if item.pooled is not None and features.pooled is not None:
+        tensors["pooled"][:, item.pooled] = features.pooled
+
+
+def stable_diffusion_prompts(*, tokenizer: Any, text_encoder: nn.Module, device: torch.device) -> Prompts:
+    """Stable Diffusion 1 and 2: the last hidden state of one CLIP encoder (`CLIPTextModel`)."""
+    tower = _clip("text_encoder", tokenizer, text_encoder, layer=None, device=device)
+    return _one_tower(tower)
+
+
+def latent_diffusion_prompts(*, tokenizer: Any, bert: nn.Module, device: torch.device) -> Prompts:
+    """Text-conditioned LDM: the output of its BERT."""
+    return _one_tower(
+        TextTower(name="bert", tokenizer=tokenizer, encoder=bert, length=BERT_LENGTH, layer=None, device=device)
+    )
+
+
+def stable_diffusion_xl_prompts(
+    *,
+    tokenizer: Any,
+    text_encoder: nn.Module,
+    tokenizer_2: Any,
+    text_encoder_2: nn.Module,
+    device: torch.device,
+) -> Prompts:
+    """Stable Diffusion XL: hidden layers -2 of `CLIPTextModel` and `CLIPTextModelWithProjection` side by side.
+
+    `pooled` is the projection of the second.
+    """
+    first = _clip("text_encoder", tokenizer, text_encoder, layer=-2, device=device)
+    second = _clip("text_encoder_2", tokenizer_2, text_encoder_2, layer=-2, device=device)
+    if first.length != second.length:
+        raise ModelError(
+            f"the tokenizers of text_encoder and text_encoder_2 take {first.length} and {second.length} tokens",
+            expected="as many",
+        )
+    width, whole = _width(first), _width(first) + _width(second)
+    pooled, tokens = _projection(second), slice(0, first.length)
+    return Prompts(
+        placed=(
+            Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width)),
+            Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(0, pooled)),
+        ),
+        context_shape=(first.length, whole),
+        pooled_size=pooled,
+        device=device,
+    )
+
+
+def stable_diffusion_3_prompts(
+    *,
+    tokenizer: Any,
+    text_encoder: nn.Module,
+    tokenizer_2: Any,
+    text_encoder_2: nn.Module,
+    tokenizer_3: Any | None,
+    text_encoder_3: nn.Module | None,
+    joint_attention_dim: int,
+    device: torch.device,
+) -> Prompts:
+    """Stable Diffusion 3: hidden layers -2 of two `CLIPTextModelWithProjection`, then the tokens of T5.
+
+    Without T5 its tokens are zero, as in the pipeline. `pooled` is both projections side by side.
+    `joint_attention_dim` is the transformer's.
+    """
+    first = _clip("text_encoder", tokenizer, text_encoder, layer=-2, device=device)
+    second = TextTower(
+        name="text_encoder_2",
+        tokenizer=tokenizer_2,
+        encoder=text_encoder_2,
+        length=first.length,  # the pipeline pads both as the first tokenizer says
+        layer=-2,
+        device=device,
+    )
+    width, whole = _width(first), _width(first) + _width(second)
+    middle, pooled = _projection(first), _projection(first) + _projection(second)
+    tokens, length = slice(0, first.length), first.length + T5_LENGTH
+    placed: tuple[Placed, ...] = (
+        Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width), pooled=slice(0, middle)),
+        Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(middle, pooled)),
+    )
+    if text_encoder_3 is not None:
+        third = TextTower(
+            name="text_encoder_3",
+            tokenizer=tokenizer_3,
+            encoder=text_encoder_3,
+            length=T5_LENGTH,
+            layer=None,
+            device=device,
+        )
+        features = slice(0, joint_attention_dim)
+        placed += (Placed(tower=third, clip=False, tokens=slice(first.length, length), features=features),)
+    return Prompts(placed=placed, context_shape=(length, joint_attention_dim), pooled_size=pooled, device=device)
+
+
+def _clip(name: str, tokenizer: Any, encoder: nn.Module, *, layer: int | None, device: torch.device) -> TextTower:
+    return TextTower(
+        name=name,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        length=tokenizer.model_max_length,
+        layer=layer,
+        device=device,
+    )
+
+
+def _one_tower(tower: TextTower) -> Prompts:
+    width = _width(tower)
+    placed = Placed(tower=tower, clip=True, tokens=slice(0, tower.length), features=slice(0, width))
+    return Prompts(placed=(placed,), context_shape=(tower.length, width), pooled_size=None, device=tower.device)
+
+
+def _width(tower: TextTower) -> int:
+    width: int = tower.encoder.config.hidden_size
+    return width
+
+
+def _projection(tower: TextTower) -> int:
+    size: int = tower.encoder.config.projection_dim
+    return size

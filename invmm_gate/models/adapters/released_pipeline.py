@@ -1,0 +1,186 @@
+"""The released pipeline, put together by diffusers from the parts that are scored: how users draw images."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from invmm_gate.core.errors import MeasurementError, ModelError
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.diffusion.limits import Limits
+from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.networks import diffusers, hushed
+from invmm_gate.models.read.layout import BARE, Layout
+from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
+
+_PIPELINES: Final[dict[str, Callable[[Any], Any]]] = {
+    "DDPMPipeline": attrgetter("DDPMPipeline"),
+    "DDIMPipeline": attrgetter("DDIMPipeline"),
+    "LDMPipeline": attrgetter("LDMPipeline"),
+    "LDMTextToImagePipeline": attrgetter("LDMTextToImagePipeline"),
+    "StableDiffusionPipeline": attrgetter("StableDiffusionPipeline"),
+    "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLPipeline"),
+    "StableDiffusion3Pipeline": attrgetter("StableDiffusion3Pipeline"),
+}
+_WITHOUT: Final[dict[str, dict[str, Any]]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+    "StableDiffusion3Pipeline": {"text_encoder_3": None, "tokenizer_3": None},
+}
+"""Parts that decide nothing about a drawing, or that a checkpoint may lack."""
+
+
+def pipeline_class(layout: Layout) -> tuple[str, Any]:
+    """Name and class of the pipeline that draws; a network without one is drawn by the pipeline of its scheduler."""
+    name = layout.pipeline
+    if name == BARE:
+        name = "DDPMPipeline" if layout.scheduler.scheduler.startswith("DDPM") else "DDIMPipeline"
+    return name, _PIPELINES[name](diffusers())
+
+
+def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> Any:
+    """A diffusers pipeline around frozen networks and the checkpoint's own scheduler. Raises ModelError."""
+    name, build = pipeline_class(layout)
+    parts = {**_WITHOUT.get(name, {}), **networks, **tokenizers}
+    if name == "StableDiffusionXLPipeline":
+        parts["force_zeros_for_empty_prompt"] = layout.settings.get("force_zeros_for_empty_prompt", True)
+    try:
+        with hushed():
+            pipeline = build(scheduler=scheduler_of(layout), **parts)
+    except Exception as error:  # diffusers raises many kinds for parts that do not fit together
+        raise ModelError(
+            f"diffusers cannot put {name} together: {str(error)[:200]}", expected="parts of one checkpoint"
+        ) from error
+    return quiet(pipeline)
+
+
+def scheduler_of(layout: Layout) -> Any:
+    """The checkpoint's scheduler, as diffusers reads its configuration."""
+    kind = layout.scheduler.scheduler  # one of a literal table
+    return attrgetter(kind)(diffusers()).from_config(dict(layout.scheduler_content))
+
+
+def quiet(pipeline: Any) -> Any:
+    """The pipeline without a progress bar of its own."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def limits_of(pipeline: Any) -> Limits:
+    """What the pipeline's scheduler does to x_0_hat at each step; nothing where there is no pipeline.
+
+    Diffusers also keeps in `config` what a file states and the class does not know: such a key limits nothing.
+    """
+    if pipeline is None:
+        return Limits()
+    config = pipeline.scheduler.config
+    known = inspect.signature(type(pipeline.scheduler).__init__).parameters
+    if "thresholding" in known and config.thresholding:
+        return Limits(quantile=config.dynamic_thresholding_ratio, largest=config.sample_max_value)
+    if "clip_sample" in known and config.clip_sample:
+        return Limits(clip=config.get("clip_sample_range", 1.0))
+    return Limits()
+
+
+def refuse_other_process(
+    scheduler: Any, config: SchedulerConfig | FlowConfig, schedule: VariancePreserving | FlowMatching
+) -> None:
+    """Raises ModelError where the pipeline's scheduler is not the process that is measured."""
+    if isinstance(schedule, VariancePreserving):
+        theirs, ours = scheduler.alphas_cumprod.float(), schedule.alpha_bar.cpu()
+        last = len(ours) - (1 if scheduler.config.get("rescale_betas_zero_snr") else 0)  # Euler lifts the last from 0
+        same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
+        same = same and scheduler.config.prediction_type == config.prediction_type
+    else:
+        same = scheduler.config.shift == schedule.shift and scheduler.config.num_train_timesteps == schedule.timesteps
+    if not same:
+        raise ModelError(
+            f"{type(scheduler).__name__} in the released pipeline has another noise schedule or prediction type than "
+            "the scheduler's configuration says",
+            expected="what the network was trained with in both",
+            do="save the pipeline again with diffusers",
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PipelineSampler:
+    """Draws as `pipeline(...)` does for a user: its scheduler, spacing and limits of x_0, its encoding of prompts."""
+
+    pipeline: Any
+    model: DiffusionModel
+    """The adapter around the same modules: it knows the size of an image and what a step costs."""
+    denoiser: nn.Module
+
+    @property
+    def name(self) -> str:
+        """Pipeline, scheduler, spacing and limits of x_0."""
+        scheduler = self.pipeline.scheduler
+        spacing = getattr(scheduler.config, "timestep_spacing", None)
+        parts = [type(self.pipeline).__name__, type(scheduler).__name__, f"{spacing} spacing" if spacing else ""]
+        return ", ".join([*filter(None, parts), str(limits_of(self.pipeline))])
+
+    def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
+        """Network forwards that one image takes: some schedulers evaluate the network more than once a step."""
+        self.pipeline.scheduler.set_timesteps(steps)
+        return len(self.pipeline.scheduler.timesteps) * self.model.forwards(guidance_scale)
+
+    def images(
+        self,
+        streams: Sequence[torch.Generator],
+        *,
+        steps: int,
+        prompt: str | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Float[Tensor, "row 3 image_height image_width"]:
+        """One image in [-1, 1] for each random stream. Raises MeasurementError for NaN or infinity.
+
+        A pipeline that gives its scheduler no generator (LDMPipeline) draws from a global stream, seeded by the first.
+        """
+        with hushed(), torch.random.fork_rng(devices=_devices(self.pipeline)), _watched(self.denoiser) as finite:
+            torch.manual_seed(streams[0].initial_seed())
+            images = self._drawn(list(streams), steps=steps, prompt=prompt, guidance_scale=guidance_scale)
+        if not all(bool(each) for each in (*finite, images.isfinite().all())):
+            raise MeasurementError(
+                f"{self.name} gave NaN or infinity", expected="finite values", do="check the checkpoint's weights"
+            )
+        return images
+
+    def _drawn(
+        self, streams: list[torch.Generator], *, steps: int, prompt: str | None, guidance_scale: float
+    ) -> Float[Tensor, "row 3 image_height image_width"]:
+        given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
+        if self.model.prompts is not None:
+            height, width = self.model.image_size
+            given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": guidance_scale}
+            given |= {"height": height, "width": width}
+        else:
+            given["batch_size"] = len(streams)
+        drawn = torch.from_numpy(self.pipeline(**given).images).to(self.pipeline.device)
+        return (drawn.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Whether each output of a network was finite: clamped images do not show infinity."""
+    finite: list[Tensor] = []
+
+    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        finite.append((output[0] if isinstance(output, tuple) else output.sample).isfinite().all())
+
+    handle = network.register_forward_hook(note)
+    try:
+        yield finite
+    finally:
+        handle.remove()
+
+
+def _devices(pipeline: Any) -> list[torch.device]:
+    """Whose global random streams a pipeline may draw from, beside the CPU's."""
+    return [pipeline.device] if pipeline.device.type == "cuda" else []

@@ -1,0 +1,1 @@
+"""A checkpoint that was read is loaded: networks and their weights, and the proof that diffusers loads the same."""

@@ -1,0 +1,229 @@
+"""What can be seen of a diffusers pipeline from outside: its weights, the size it draws at, what its network says."""
+
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from invmm_gate.models.load.token_ids import token_ids_of
+from invmm_gate.models.networks import diffusers, hushed
+
+PROMPT: Final = "a red house by a lake"
+STEPS: Final = 4
+"""The fewest that PNDMScheduler takes."""
+GUIDANCE_SCALES: Final = (1.0, 7.0)
+"""Without and with the unconditional branch."""
+SMALL: Final = 16
+"""Largest side of the latents that pipelines with prompts are tried at: the network is the same at each size."""
+_SEED: Final = 20_240_508
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """One step of a pipeline with a guidance scale: what went into the network, and what the scheduler was given."""
+
+    guidance_scale: float
+    x_t: Float[Tensor, "1 channel height width"]
+    """As the network was given it: scaled to unit variance."""
+    time: float
+    """As the network was told it."""
+    x_0_hat: Float[Tensor, "1 channel height width"] | None
+    """What a scheduler of diffusers makes of the guided prediction, before any limit; None between two timesteps."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Observation:
+    """A pipeline, seen from outside."""
+
+    scheduler: str
+    """Class name."""
+    weights: Mapping[str, str]
+    """sha256 of each component's tensors, by name, as float32."""
+    latent_shape: tuple[int, ...]
+    """(channel, height, width) of what the pipeline denoises when nobody names a size."""
+    calls: tuple[Call, ...]
+    latents: tuple[Float[Tensor, "1 channel height width"], ...]
+    """What was reached, for each guidance scale."""
+    images: tuple[Float[Tensor, "1 3 image_height image_width"], ...]
+    """The same as images in [-1, 1]."""
+    token_ids: Mapping[str, Sequence[str]]
+    """For each tokenizer a digest of the ids of each text that was asked for."""
+
+
+def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observation:
+    """A few steps with given noise at each guidance scale, and what the tokenizers make of `texts`.
+
+    `denoiser` names the component that predicts.
+    """
+    network: nn.Module = pipeline.components[denoiser]
+    shape = _default_shape(pipeline, network)
+    runs = [_run(pipeline, network, shape, scale) for scale in (GUIDANCE_SCALES if _prompted(pipeline) else (1.0,))]
+    return Observation(
+        scheduler=type(pipeline.scheduler).__name__,
+        weights={name: _digest(part) for name, part in pipeline.components.items() if isinstance(part, nn.Module)},
+        latent_shape=shape,
+        calls=tuple(call for calls, _, _ in runs for call in calls),
+        latents=tuple(latents for _, latents, _ in runs),
+        images=tuple(images for _, _, images in runs),
+        token_ids=token_ids_of(pipeline, texts),
+    )
+
+
+def packed(seen: Observation) -> bytes:
+    """As safetensors, for another process."""
+    tensors = {f"latents.{index}": latents for index, latents in enumerate(seen.latents)}
+    tensors |= {f"images.{index}": images for index, images in enumerate(seen.images)}
+    for index, call in enumerate(seen.calls):
+        tensors[f"x_t.{index}"] = call.x_t
+        if call.x_0_hat is not None:
+            tensors[f"x_0_hat.{index}"] = call.x_0_hat
+    said = {
+        "scheduler": seen.scheduler,
+        "weights": dict(seen.weights),
+        "latent_shape": list(seen.latent_shape),
+        "calls": [[call.guidance_scale, call.time] for call in seen.calls],
+        "runs": len(seen.images),
+        "token_ids": {name: list(digests) for name, digests in seen.token_ids.items()},
+    }
+    plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, metadata={"said": json.dumps(said)})
+
+
+def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Observation:
+    """What `packed` was given."""
+    said = json.loads(metadata["said"])
+    return Observation(
+        scheduler=said["scheduler"],
+        weights=said["weights"],
+        latent_shape=tuple(said["latent_shape"]),
+        calls=tuple(
+            Call(guidance_scale=scale, time=time, x_t=tensors[f"x_t.{index}"], x_0_hat=tensors.get(f"x_0_hat.{index}"))
+            for index, (scale, time) in enumerate(said["calls"])
+        ),
+        latents=tuple(tensors[f"latents.{index}"] for index in range(said["runs"])),
+        images=tuple(tensors[f"images.{index}"] for index in range(said["runs"])),
+        token_ids=said["token_ids"],
+    )
+
+
+def _prompted(pipeline: Any) -> bool:
+    return "tokenizer" in pipeline.components
+
+
+class _FirstCallError(Exception):
+    """Ends a pipeline where its network would be evaluated for the first time."""
+
+
+def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
+    shapes: list[tuple[int, ...]] = []
+
+    def look(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        shapes.append(tuple(_x_t(arguments, named).shape[1:]))
+        raise _FirstCallError
+
+    handle = network.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        pipeline(**({"prompt": PROMPT} if _prompted(pipeline) else {}), num_inference_steps=STEPS)
+    except _FirstCallError:
+        return shapes[0]
+    finally:
+        handle.remove()
+    raise RuntimeError("the pipeline draws without its network")
+
+
+def _x_t(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    found: Tensor = arguments[0] if arguments else named["hidden_states"]
+    return found
+
+
+def _time(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> float:
+    return float(torch.as_tensor(arguments[1] if len(arguments) > 1 else named["timestep"]).flatten()[0])
+
+
+def _run(
+    pipeline: Any, network: nn.Module, shape: tuple[int, ...], guidance_scale: float
+) -> tuple[list[Call], Tensor, Tensor]:
+    """Calls, last latents and image."""
+    generator = torch.Generator().manual_seed(_SEED)
+    given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
+    if _prompted(pipeline):
+        given |= {"prompt": PROMPT, "guidance_scale": guidance_scale} | _small(pipeline, shape)
+    with hushed(), _recorded(pipeline, network, guidance_scale, generator) as (calls, reached):
+        image = torch.from_numpy(pipeline(**given).images)
+    return calls, reached[-1], (image.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1)
+
+
+def _small(pipeline: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A size that costs little; Stable Diffusion XL is told the one that it draws at by itself."""
+    factor = getattr(pipeline, "vae_scale_factor", 8)
+    sides = {side: min(SMALL, size) * factor for side, size in zip(("height", "width"), shape[1:], strict=True)}
+    if "text_encoder_2" not in pipeline.components or "transformer" in pipeline.components:
+        return sides
+    whole = tuple(size * factor for size in shape[1:])
+    return sides | {"original_size": whole, "target_size": whole}
+
+
+@contextmanager
+def _recorded(
+    pipeline: Any, network: nn.Module, guidance_scale: float, generator: torch.Generator
+) -> Iterator[tuple[list[Call], list[Tensor]]]:
+    """The calls of the network with what the scheduler is given of them, and the latents after each step."""
+    inputs: list[tuple[Tensor, float]] = []
+    calls: list[Call] = []
+    reached: list[Tensor] = []
+    step = pipeline.scheduler.step
+
+    def note_input(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
+        inputs.append((_x_t(arguments, named)[:1].detach().clone(), _time(arguments, named)))
+
+    def note_step(output: Tensor, *arguments: Any, **named: Any) -> Any:
+        x_t, time = inputs[-1]
+        x_0_hat = _x_0_hat(pipeline.scheduler, output, x_t, time)
+        calls.append(Call(guidance_scale=guidance_scale, x_t=x_t, time=time, x_0_hat=x_0_hat))
+        if "generator" in inspect.signature(step).parameters:  # LDMPipeline gives none: noise of a global stream
+            named.setdefault("generator", generator)
+        result = step(output, *arguments, **named)
+        reached.append((result[0] if isinstance(result, tuple) else result.prev_sample).detach().clone())
+        return result
+
+    handle = network.register_forward_hook(note_input, with_kwargs=True)
+    pipeline.scheduler.step = functools.wraps(step)(note_step)  # pipelines look at the signature of `step`
+    try:
+        yield calls, reached
+    finally:
+        handle.remove()
+        del pipeline.scheduler.step
+
+
+def _x_0_hat(scheduler: Any, output: Tensor, x_t: Tensor, time: float) -> Tensor | None:
+    """By DDPMScheduler with the scheduler's own configuration; for flow matching x_t - s * velocity."""
+    output = output[:, : x_t.shape[1]].float()
+    if not hasattr(scheduler, "alphas_cumprod"):
+        sigma: float = time / scheduler.config.num_train_timesteps
+        return x_t.float() - sigma * output
+    if not time.is_integer():
+        return None
+    plain = {"clip_sample": False, "thresholding": False, "variance_type": "fixed_small"}
+    converter = diffusers().DDPMScheduler.from_config(scheduler.config, **plain)
+    converted: Tensor = converter.step(output.cpu(), int(time), x_t.float().cpu()).pred_original_sample
+    return converted
+
+
+def _digest(part: nn.Module) -> str:
+    """sha256 over name, shape and float32 bytes of each tensor of the state, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        digest.update(f"{name}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""The same weights under another configuration: each value that fits the shapes is one that a slip may have written."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from torch import nn
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import ModelManifest
+from invmm_gate.models.adapters.latent import LatentModel
+from invmm_gate.models.adapters.pixel import PixelModel
+from invmm_gate.models.adapters.text_to_image import TextToImageModel
+from invmm_gate.models.networks import on_meta
+from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.conditional_configs import SD3Config
+from invmm_gate.models.read.inspect import layout_of
+
+_VALUES: Final[dict[str, tuple[object, ...]]] = {
+    "act_fn": ("silu", "gelu", "relu"),
+    "norm_num_groups": (4, 8, 16, 32),
+    "flip_sin_to_cos": (True, False),
+    "freq_shift": (0, 1),
+    "downsample_padding": (0, 1),
+    "center_input_sample": (False, True),
+    "attention_head_dim": (4, 8, 16, 32, 64),
+}
+"""Keys of a U-Net's configuration that change no shape, with the values that are in use."""
+_HEAD_WIDTHS: Final = (4, 8, 16, 32, 64, 128)
+"""Channels of one head of a transformer: as many heads as its width then has."""
+
+
+def other_readings(manifest: ModelManifest, model: DiffusionModel) -> Iterator[tuple[str, DiffusionModel]]:
+    """Each other reading that fits, in words, and the model under it, which shares the weights.
+
+    One at a time: a reading takes no memory for weights, and none of it is kept.
+    """
+    layout = layout_of(manifest)[1]
+    component = layout.components[layout.denoiser]
+    for changes in _changes(component.config):
+        read = _read_otherwise(component, model, changes)
+        if read is not None:
+            yield "with " + " and ".join(f"{key} {value}" for key, value in changes.items()), read
+
+
+def _changes(config: object) -> Iterator[Mapping[str, object]]:
+    """Other values that fit together, of the keys that the configuration has."""
+    if isinstance(config, SD3Config):
+        for channels in _HEAD_WIDTHS:
+            if config.width % channels == 0:
+                yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
+        return
+    attends = any("Attn" in str(part) for part in vars(config).values())
+    for key, values in _VALUES.items():
+        for value in values if hasattr(config, key) and (attends or key != "attention_head_dim") else ():
+            yield {key: value}
+
+
+def _read_otherwise(
+    component: Component, model: DiffusionModel, changes: Mapping[str, object]
+) -> DiffusionModel | None:
+    """The model under other values; None where they are its own or do not fit."""
+    if all(getattr(component.config, key) == value for key, value in changes.items()):
+        return None
+    if not isinstance(model, PixelModel | LatentModel | TextToImageModel):
+        return None
+    try:
+        network = on_meta(replace(component, config=component.config.model_copy(update=dict(changes))))
+        network.load_state_dict(_weights(model.network), assign=True)
+    except (ModelError, RuntimeError):
+        return None
+    return replace(model, network=network.eval().requires_grad_(False))
+
+
+def _weights(network: nn.Module) -> dict[str, object]:
+    return dict(network.state_dict())

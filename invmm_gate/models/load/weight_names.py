@@ -1,0 +1,95 @@
+"""Tensors under the names that today's libraries give them, each old name mapped to exactly one new one."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.load.compvis_names import from_compvis
+from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.network_configs import ENCODERS
+
+Tensors = Mapping[str, Tensor]
+
+_OLD_ATTENTION: Final = re.compile(r"(.*\battentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+_NEW_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_TEXT_MODEL: Final = "text_model."
+"""CLIP's encoder is nested under this name on disk; transformers 5 has `CLIPTextModel` without the nesting."""
+_TIED: Final = ("shared.weight", "encoder.embed_tokens.weight")
+"""The two names of T5's one token embedding."""
+
+
+def current_names(tensors: Tensors, network: nn.Module, component: Component) -> Tensors:
+    """The tensors of a component under the names that `network` has for them.
+
+    Raises ModelError for a tensor that is there under two names, or a buffer with other numbers than the library's.
+    """
+    if component.part_of:
+        tensors = from_compvis(tensors, network, component.part_of)
+    if component.kind not in ENCODERS:
+        return _current_attention(tensors)
+    expected = network.state_dict().keys()
+    return _tied(_nested(_without_position_ids(tensors, component.name), expected), expected, component.name)
+
+
+def complete(network: nn.Module) -> None:
+    """Values for what no file holds: the positions 0, 1, ... of CLIP; T5's embedding as one tensor again."""
+    for name, buffer in list(network.named_buffers()):
+        if buffer.is_meta and name.endswith("position_ids"):
+            parent, _, own = name.rpartition(".")
+            network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
+    if network.state_dict().keys() >= set(_TIED):
+        network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
+
+
+def _positions(count: int) -> Tensor:
+    return torch.arange(count)[None]
+
+
+def _current_attention(tensors: Tensors) -> Tensors:
+    """Attention tensors saved before diffusers 0.18, as diffusers itself converts them."""
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        old = _OLD_ATTENTION.fullmatch(key)
+        name = f"{old[1]}.{_NEW_NAMES[old[2]]}.{old[3]}" if old else key
+        if name in renamed or (old and name in tensors):
+            raise ModelError(f"tensor {name!r} is there under its old and its new name", expected="one of them")
+        renamed[name] = tensor
+    return renamed
+
+
+def _without_position_ids(tensors: Tensors, name: str) -> Tensors:
+    """A buffer that transformers saved before 4.31 and computes since."""
+    kept = dict(tensors)
+    for key in [key for key in tensors if key.endswith("embeddings.position_ids")]:
+        buffer = kept.pop(key)
+        if buffer.dim() != 2 or not torch.equal(buffer.to(torch.int64), _positions(buffer.shape[-1])):
+            raise ModelError(f"{name}: {key!r} does not count 0, 1, 2, ...", expected="the positions of a CLIP encoder")
+    return kept
+
+
+def _nested(tensors: Tensors, expected: Collection[str]) -> Tensors:
+    """With or without the nesting, as `expected` has it; only where every tensor has the other form."""
+    wanted = {key.startswith(_TEXT_MODEL) for key in expected if not key.startswith("text_projection")}
+    found = {key.startswith(_TEXT_MODEL) for key in tensors if not key.startswith("text_projection")}
+    if wanted == {False} and found == {True}:
+        return {key.removeprefix(_TEXT_MODEL): tensor for key, tensor in tensors.items()}
+    if wanted == {True} and found == {False}:
+        return {
+            key if key.startswith("text_projection") else _TEXT_MODEL + key: tensor for key, tensor in tensors.items()
+        }
+    return tensors
+
+
+def _tied(tensors: Tensors, expected: Collection[str], name: str) -> Tensors:
+    """T5's embedding under both of its names; files hold it under one of them, or twice the same."""
+    there = [key for key in _TIED if key in tensors]
+    if not there or not set(_TIED) <= set(expected):
+        return tensors
+    first = tensors[there[0]]
+    if not torch.equal(first, tensors[there[-1]]):
+        raise ModelError(f"{name}: {_TIED[0]} and {_TIED[1]} differ", expected="one token embedding")
+    return {**tensors, **dict.fromkeys(_TIED, first)}

@@ -1,0 +1,1 @@
+"""A checkpoint read before torch is imported: which files there are, what they hold, and whether they fit one another."""

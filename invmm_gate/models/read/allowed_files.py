@@ -1,0 +1,130 @@
+"""What a file of a checkpoint is by its name, and what it has to hold then.
+
+Whatever is no weights file that is scored must be of a kind from which no library reads weights, whatever follows its
+first bytes. `torch.load` reads archives, and pickles that hold PyTorch's magic number: its bytes never occur in UTF-8,
+and no pickle begins as the pictures and the binary files below do.
+"""
+
+from pathlib import PurePosixPath
+from typing import Final
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.card_pictures import PICTURES, picture_fault
+from invmm_gate.models.read.sentencepiece import is_sentencepiece
+
+PICKLE_SUFFIXES: Final = frozenset(
+    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".dill", ".pt2", ".distcp"}
+)
+CODE_SUFFIXES: Final = frozenset(
+    {".py", ".pyc", ".pyo", ".pyd", ".pyw", ".pyx", ".pth", ".so", ".dll", ".dylib", ".exe", ".sh", ".bash", ".bat"}
+    | {".ps1", ".cmd", ".ipynb", ".js", ".jar", ".class", ".whl", ".egg", ".lua", ".rb", ".pl", ".c", ".cpp", ".cu"}
+)
+OTHER_WEIGHTS: Final = frozenset(
+    {".h5", ".hdf5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ggml", ".pb", ".tflite", ".pdparams", ".engine"}
+    | {".mlmodel", ".safetensors"}
+)
+SPIECE: Final = "spiece.model"
+"""Binary; hashed, never read: the vocabulary of a T5 tokenizer, which `tokenizer.json` beside it says again."""
+SYSTEM_FILES: Final[dict[str, tuple[bytes, ...]]] = {
+    ".ds_store": (b"\0\0\0\x01Bud1",),
+    "thumbs.db": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    "desktop.ini": (b"\xff\xfe", b"[", b"\r\n["),
+}
+"""What macOS and Windows leave in any folder that somebody looks at, and how it begins."""
+WEIGHT_PICKLES: Final = (".bin", ".ckpt")
+"""What --allow-pickle may let in, under the name of a component's weights."""
+
+_VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.", ".fp16-", ".bf16-")
+_ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
+_PICKLE_MAGIC: Final = (
+    *((bytes([0x80, protocol]), f"a pickle (protocol {protocol})") for protocol in range(2, 6)),
+    (b"PK\x03\x04", "a zip archive, as torch.save writes it"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"\x93NUMPY", "a numpy file"),
+)
+_CODE_MAGIC: Final = (
+    (b"\x7fELF", "a program"),
+    (b"MZ", "a program"),
+    (b"#!", "a script"),
+    (b"\x1f\x8b", "a compressed archive"),
+    (b"BZh", "a compressed archive"),
+    (b"\xfd7zXZ", "a compressed archive"),
+    (b"(\xb5/\xfd", "a compressed archive"),
+    (b"7z\xbc\xaf", "a compressed archive"),
+)
+_CONTROL: Final = bytes(sorted(set(range(0x20)) - set(b"\t\n\f\r")))
+
+
+def kind_of(path: str, *, allow_pickle: bool = False) -> str:
+    """What a file is that nothing scores, in a few words for a message."""
+    name = PurePosixPath(path).name.lower()
+    suffix = PurePosixPath(name).suffix
+    if suffix in PICKLE_SUFFIXES and not (allow_pickle and suffix in WEIGHT_PICKLES):
+        return f"a pickle by its name ({suffix})"
+    if suffix in CODE_SUFFIXES:
+        return "code"
+    if name == "adapter_config.json" or any(word in name for word in _ADAPTERS):
+        return "an adapter"
+    if name == "model_index.json":
+        return "the index of another pipeline"
+    if suffix in OTHER_WEIGHTS | PICKLE_SUFFIXES:
+        return "a variant of weights" if any(mark in name for mark in _VARIANTS) else "weights"
+    return "no part of a checkpoint"
+
+
+def refuse_content(path: str, data: bytes) -> None:
+    """Raises ModelError where a file does not hold what its name says. Not for weights, which are parsed in full."""
+    name = PurePosixPath(path).name.lower()
+    suffix = PurePosixPath(name).suffix
+    kind = magic(data[:512])
+    if kind is not None:
+        raise refused_pickle(path, f"{kind} under another name")
+    if suffix in PICTURES:
+        fault = picture_fault(data, suffix)
+        if fault is not None:
+            raise ModelError(f"{path!r} {fault}", expected="one whole picture, and nothing after it", do="remove it")
+    elif name == SPIECE:
+        if not is_sentencepiece(data):
+            raise ModelError(f"{path!r} is no SentencePiece model", expected="the file of a T5 tokenizer")
+    elif name in SYSTEM_FILES:
+        if data and not data.startswith(SYSTEM_FILES[name]):
+            raise ModelError(f"{path!r} is not what its name says", expected="a system's own file", do="remove it")
+    else:
+        _refuse_binary(path, data)
+
+
+def _refuse_binary(path: str, data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{path!r} is not UTF-8: byte {error.start} is {data[error.start]:#04x}",
+            expected="text",
+            do="remove it, or save it as UTF-8",
+        ) from error
+    if data.translate(None, _CONTROL) != data:
+        raise ModelError(f"{path!r} holds binary data", expected="text without control characters", do="remove it")
+
+
+def magic(head: bytes) -> str | None:
+    """What the first bytes say where they are a pickle's, an archive's or a program's; else None."""
+    if _is_tar(head):
+        return "a tar archive, as old torch.save wrote it"
+    return next((kind for start, kind in _PICKLE_MAGIC + _CODE_MAGIC if head.startswith(start)), None)
+
+
+def _is_tar(head: bytes) -> bool:
+    """By the magic of today's format, or the checksum of the old one, which begins with any bytes."""
+    if head[257:262] == b"ustar":
+        return True
+    stated = head[148:156].strip(b"\0 ")
+    digits = len(head) == 512 and stated.isdigit() and not stated.strip(b"01234567")
+    return digits and int(stated, 8) == sum(head[:148]) + 8 * ord(" ") + sum(head[156:])
+
+
+def refused_pickle(path: str, what: str) -> ModelError:
+    """The error for a file that could run code when it is loaded."""
+    do = "save the checkpoint with safe_serialization=True, without this file"
+    if path.lower().endswith(WEIGHT_PICKLES):
+        do += ", or pass --allow-pickle for a network's weights that you trust"
+    return ModelError(f"{path!r} is {what}", expected="safetensors, which cannot run code", do=do)

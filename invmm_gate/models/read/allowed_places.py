@@ -1,0 +1,164 @@
+"""Which files may lie where in a checkpoint: exact names for each folder. Whatever else is there is refused, at once.
+
+Diffusers takes a LoRA, a textual inversion, a second network or a second configuration from any folder and under any
+name that it is pointed to; nobody would have scored it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.allowed_files import SYSTEM_FILES, WEIGHT_PICKLES, kind_of
+from invmm_gate.models.read.card_pictures import PICTURES
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles
+from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS, Component
+from invmm_gate.models.read.layout import BARE, Layout
+from invmm_gate.models.read.network_configs import ENCODERS
+from invmm_gate.models.read.pipelines import PIPELINES
+from invmm_gate.models.read.tokenizer_files import KINDS, TOKENIZER_NAMES
+from invmm_gate.models.read.unloaded_parts import UNLOADED
+from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM
+
+Names = re.Pattern[str]
+MOST_NAMED: Final = 10
+"""Files that one refusal names."""
+
+
+def _exactly(names: Iterable[str]) -> Names:
+    return re.compile("|".join(re.escape(name) for name in sorted(names)))
+
+
+def _network(stem: str) -> Names:
+    pickles = "|".join(re.escape(PICKLE_STEMS[stem] + suffix) for suffix in WEIGHT_PICKLES)
+    shard = r"(-\d{5}-of-\d{5})?\.safetensors"
+    return re.compile(rf"config\.json|{stem}{shard}|{stem}\.safetensors\.index\.json|{pickles}")
+
+
+def _folders() -> dict[str, Names]:
+    found = {name: _exactly((*contents.configurations, *contents.weights)) for name, contents in UNLOADED.items()}
+    for part, kinds in (pair for pipeline in PIPELINES.values() for pair in pipeline.classes.items()):
+        if part == "scheduler":
+            found[part] = _exactly(["scheduler_config.json"])
+        elif kinds[0] in KINDS:
+            found[part] = _exactly(frozenset().union(*TOKENIZER_NAMES.values()))
+        else:
+            found[part] = _network(TRANSFORMERS_STEM if kinds[0] in ENCODERS else DIFFUSERS_STEM)
+    return found | {f"{name}{EMA_SUFFIX}": found[name] for name in RAW_FOLDERS}
+
+
+FOLDERS: Final[Mapping[str, Names]] = _folders()
+"""Folder of a component -> the names that files in it may have."""
+ROOT: Final = re.compile(rf"model_index\.json|scheduler_config\.json|{_network(DIFFUSERS_STEM).pattern}")
+TEXTS: Final = re.compile(
+    r"readme(\.md|\.txt)?|(model_?card|use_policy|acceptable_use_policy|changelog|citation|citations)\.md|citation\.cff"
+    r"|(licen[cs]e|notice|copying)([-_][a-z0-9]{1,40})?(\.md|\.txt)?|\.gitattributes|\.gitignore"
+)
+"""Texts beside model_index.json, in lower case."""
+_DOWNLOADED: Final = re.compile(
+    r"\.cache/huggingface/(\.gitignore(\.lock)?|CACHEDIR\.TAG|(download|upload)/.+\.(metadata|lock))"
+)
+"""What `hf download --local-dir` notes of its own work: short texts."""
+
+
+def is_harmless(path: str) -> bool:
+    """Whether a file of this name there is a text, a picture, or a downloader's or a system's own.
+
+    Pictures lie in the checkpoint's folder, or in folders that no component has. What the file holds must be what its
+    name says, and nothing that a library reads weights from (`allowed.refuse_content`).
+    """
+    place = PurePosixPath(path)
+    if place.name.lower() in SYSTEM_FILES or _DOWNLOADED.fullmatch(path):
+        return True
+    if place.parts[0] in FOLDERS:
+        return False
+    return place.suffix.lower() in PICTURES or bool(TEXTS.fullmatch(path.lower()))
+
+
+def refuse_names(paths: Iterable[str], *, single: str | None, allow_pickle: bool) -> None:
+    """Raises ModelError that names every file that no checkpoint has there, whatever its pipeline. Reads nothing.
+
+    `single` is the weights file that the checkpoint is, if it is one; what lies beside it was found by its name.
+    """
+    others = [path for path in paths if not _may_lie(path, single)]
+    if not allow_pickle:
+        others += [path for path in paths if path.endswith(WEIGHT_PICKLES) and path not in others]
+    _refuse(others, allow_pickle=allow_pickle)
+
+
+def refuse_unscored(files: CheckpointFiles, layout: Layout, *, single: str | None) -> None:
+    """Raises ModelError that names every file that is no part of what is scored. `layout` says what that is."""
+    scored = _scored(layout, single)
+    _refuse(
+        [
+            path
+            for path in files.files
+            if not (path in scored or path in files.elsewhere or is_harmless(_inner(path, single)))
+            and not any(path.startswith(f"{folder}/") for folder in layout.not_loaded)
+        ],
+        allow_pickle=True,
+    )
+
+
+def _inner(path: str, single: str | None) -> str:
+    """The path below the folder with the configurations: the checkpoint's, or the one that is named like `single`."""
+    return path if single is None else path.removeprefix(f"{PurePosixPath(single).stem}/")
+
+
+def _may_lie(path: str, single: str | None) -> bool:
+    """By the path alone. What lies beside a single file was found by its name, so that it belongs to it."""
+    if single is not None and "/" not in path:
+        return True
+    inner = _inner(path, single)
+    folder, _, name = inner.rpartition("/")
+    names = FOLDERS.get(folder) if folder else ROOT
+    return is_harmless(inner) or (names is not None and names.fullmatch(name) is not None)
+
+
+def _scored(layout: Layout, single: str | None) -> set[str]:
+    """Every file that the layout was read from, and the weights that it claims; what is optional by its name alone."""
+    scored = {*layout.claimed, *(_index_of(component) for component in layout.components.values())}
+    if layout.pipeline == BARE:
+        stem = "" if single is None else f"{PurePosixPath(single).stem}."
+        places = ("config.json", "scheduler_config.json", "scheduler/scheduler_config.json")
+        return scored | {f"{stem}{place}" for place in places}
+    prefix = "" if single is None else f"{PurePosixPath(single).stem}/"
+    scored |= {f"{prefix}model_index.json", f"{prefix}scheduler/scheduler_config.json"}
+    scored |= {f"{component.name}/config.json" for component in layout.components.values()}
+    return scored | {f"{prefix}{part}/{name}" for part, names in _excepted(layout.pipeline) for name in names}
+
+
+def _excepted(pipeline: str) -> Iterator[tuple[str, Iterable[str]]]:
+    """Tokenizers and processors of a pipeline: their files may stay where model_index.json leaves them out."""
+    for part, kinds in PIPELINES[pipeline].classes.items():
+        if kinds[0] in KINDS:
+            yield part, TOKENIZER_NAMES[KINDS[kinds[0]]]
+    for part in PIPELINES[pipeline].unused & {"feature_extractor"}:
+        yield part, UNLOADED[part].configurations
+
+
+def _index_of(component: Component) -> str:
+    """The index of a component's shards; of one without shards, its weights again."""
+    if component.shards is None:
+        return component.weights[0]
+    stem = TRANSFORMERS_STEM if component.kind in ENCODERS else DIFFUSERS_STEM
+    return "".join(component.weights[0].rpartition("/")[:2]) + f"{stem}.safetensors.index.json"
+
+
+def _refuse(others: Sequence[str], *, allow_pickle: bool) -> None:
+    if not others:
+        return
+    named = [f"{path[:200]!r} ({kind_of(path, allow_pickle=allow_pickle)})" for path in sorted(others)[:MOST_NAMED]]
+    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    raise ModelError(
+        f"{len(others)} file{'s' * (len(others) > 1)} would not be scored: {', '.join(named)}{more}",
+        expected="the checkpoint that is released, with the texts and the pictures of its model card alone",
+        do="remove what is named, or copy the checkpoint's own files to another folder" + _about_pickles(others),
+    )
+
+
+def _about_pickles(others: Sequence[str]) -> str:
+    if not any(path.lower().endswith(WEIGHT_PICKLES) for path in others):
+        return ""
+    return "; save pickles with safe_serialization=True, or pass --allow-pickle for a network's weights that you trust"

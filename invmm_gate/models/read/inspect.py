@@ -1,0 +1,186 @@
+"""Find out what a checkpoint is, and refuse an unsafe one, before torch is imported."""
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.records import ModelFile, ModelManifest, Weights
+from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
+from invmm_gate.models.read.allowed_places import refuse_names, refuse_unscored
+from invmm_gate.models.read.checkpoint_files import (
+    CheckpointFiles,
+    hash_file,
+    list_files,
+    refuse_unsafe_name,
+    unreadable,
+)
+from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
+from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.layout import Layout, read_layout
+from invmm_gate.models.read.lora_files import check_loras, lora_places
+from invmm_gate.models.read.parts_fit import check_fit
+from invmm_gate.models.read.unloaded_parts import refuse_strange_content, refuse_strange_left_out
+from invmm_gate.models.read.weight_files import header_of, read_json, without_index
+
+_MAX_BYTES: Final = 50_000_000
+"""Of a picture, a text or another file that is read whole."""
+
+
+def inspect_checkpoint(
+    path: Path, *, allow_pickle: bool = False, weights: Weights | None = None, loras: Sequence[Path] = ()
+) -> ModelManifest:
+    """The manifest of a folder that diffusers saved, or of a single `.safetensors` file.
+
+    `allow_pickle` lets in the `.bin` or `.ckpt` weights of a network, and nothing else; the manifest lists them.
+    `weights` says which are released where a folder holds both; the others are left out of manifest and digest.
+    `loras` are LoRA weights on top, `.safetensors` files in the order in which they are fused; they are hashed too.
+    Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
+    """
+    root, paths, single = _locate(path)
+    if single is None and not {"model_index.json", "config.json"} & set(paths):
+        raise without_index(paths)
+    refuse_names(paths, single=single, allow_pickle=allow_pickle)
+    left_out = _left_out(paths, weights)
+    files = _hashed(root, tuple(name for name in paths if name not in left_out), lora_places(loras))
+    layout = read_layout(files, single=single)
+    _refuse_other_weights(layout, weights)
+    refuse_unscored(files, layout, single=single)
+    refuse_strange_content(files, layout)
+    refuse_strange_left_out(left_out, files, layout)
+    check_fit(files, layout)
+    check_loras(files, layout)
+    return ModelManifest(
+        path=str(path),
+        name=path.resolve().name if single is None else path.stem,
+        pipeline=layout.pipeline,
+        files=tuple(files.files.values()),
+        digest=digest_of(files.files.values()),
+        adapters=tuple(str(lora) for lora in loras),
+        not_loaded=layout.not_loaded,
+        pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
+        weights="ema" if layout.ema else "raw",
+        left_out=left_out,
+        scheduler=layout.scheduler.scheduler,
+        prediction_type=layout.scheduler.prediction_type,
+    )
+
+
+def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
+    """The inspected files and their layout, read again with every byte checked against the manifest."""
+    root, _, single = _locate(Path(manifest.path))
+    places = lora_places([Path(lora) for lora in manifest.adapters])
+    files = CheckpointFiles(root, {file.path: file for file in manifest.files}, places)
+    return files, read_layout(files, single=single)
+
+
+def single_file(manifest: ModelManifest) -> str | None:
+    """The weights file that the checkpoint is, below its folder; None for a folder."""
+    return _locate(Path(manifest.path))[2]
+
+
+def checkpoint_files(path: Path) -> tuple[str, ...]:
+    """All files of the checkpoint at `path`, by their paths below its folder. Raises ModelError, as for unsafe names.
+
+    Those of weights that are not released are among them.
+    """
+    return _locate(path)[1]
+
+
+def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
+    """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
+    root, paths, _ = _locate(Path(manifest.path))
+    now = {path: hash_file(root, path)[0] for path in paths if path not in manifest.left_out}
+    for name, place in lora_places([Path(lora) for lora in manifest.adapters]).items():
+        now[name] = replace(hash_file(place.parent, place.name)[0], path=name)
+    before = {file.path: file for file in manifest.files}
+    return tuple(sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path)))
+
+
+def _left_out(paths: tuple[str, ...], weights: Weights | None) -> tuple[str, ...]:
+    """The files of the weights that are not released, by the user's own word; none where there is only one kind."""
+    for name in RAW_FOLDERS:
+        kinds = [tuple(path for path in paths if path.startswith(f"{name}{suffix}/")) for suffix in ("", EMA_SUFFIX)]
+        if weights is not None and all(kinds):
+            return kinds[1] if weights == "raw" else kinds[0]
+    return ()
+
+
+def _refuse_other_weights(layout: Layout, weights: Weights | None) -> None:
+    if weights not in (None, "ema" if layout.ema else "raw"):
+        raise ModelError(
+            f"the checkpoint holds no {weights} weights",
+            expected="the weights that --weights names",
+            do=f"leave out --weights {weights}, or give the folder that holds them",
+        )
+
+
+def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
+    """The folder, its files, and the weights file where `path` is one. A link given as the path itself is followed."""
+    if _is_folder(path):
+        root = path.resolve()
+        return root, list_files(root), None
+    if path.suffix not in (".safetensors", *WEIGHT_PICKLES):
+        raise ModelError(
+            f"{str(path)!r} is no weights file ({kind_of(path.name)})",
+            expected="a checkpoint's folder or .safetensors file",
+        )
+    refuse_unsafe_name(path.name)
+    folder = path.parent.resolve()
+    return folder, tuple(sorted((path.name, *_siblings(folder, path.stem)))), path.name
+
+
+def _siblings(folder: Path, stem: str) -> tuple[str, ...]:
+    """What belongs to a single file by its name: a network's configurations, or a pipeline's in a folder."""
+    if os.path.lexists(folder / stem / "model_index.json"):
+        return tuple(f"{stem}/{name}" for name in list_files(folder / stem))
+    names = (f"{stem}.config.json", f"{stem}.scheduler_config.json")
+    return tuple(name for name in names if os.path.lexists(folder / name))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{str(path)!r} does not exist", expected="a checkpoint's folder or .safetensors file"
+        ) from error
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    except ValueError as error:
+        raise ModelError(f"{str(path)!a} is no path: {error}", expected="a checkpoint's folder") from error
+
+
+def _hashed(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) -> CheckpointFiles:
+    found: dict[str, ModelFile] = {}
+    files = CheckpointFiles(root, found, loras)
+    for path in (*paths, *loras):
+        file, head = hash_file(*files.place(path))
+        found[path] = replace(file, path=path)
+        if path.endswith(".safetensors"):
+            _check_safetensors(files, path, head)
+        elif not path.endswith(WEIGHT_PICKLES):
+            refuse_content(path, _whole(files, path))
+        if path.endswith(".json"):
+            read_json(files, path)
+    return files
+
+
+def _whole(files: CheckpointFiles, path: str) -> bytes:
+    if files.files[path].size > _MAX_BYTES:
+        raise ModelError(
+            f"{path!r} is larger than {_MAX_BYTES:,} bytes", expected="a text or a picture", do="remove it"
+        )
+    return files.read(path)
+
+
+def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
+    """A sound file is never taken for a pickle: a header of 640 bytes begins with a pickle's first two bytes."""
+    try:
+        header_of(files, path)
+    except ModelError as error:
+        kind = magic(head)
+        raise (refused_pickle(path, f"{kind} under a .safetensors name") if kind else error) from error

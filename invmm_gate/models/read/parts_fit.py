@@ -1,0 +1,215 @@
+"""Whether the parts of a checkpoint fit one another; found out from configurations and sizes alone."""
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles
+from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.read.configs import KLConfig, Size, UNetConfig, VQConfig
+from invmm_gate.models.read.layout import Layout
+from invmm_gate.models.read.network_configs import EncoderConfig, NetworkConfig
+from invmm_gate.models.read.text_fit import check_text_fit
+from invmm_gate.models.read.weight_files import header_of
+
+MIN_BYTES_PER_WEIGHT = 2
+"""float16; narrower weights are quantised and not scored."""
+
+Denoiser = UNetConfig | UNetConditionConfig | SD3Config
+Autoencoder = VQConfig | KLConfig
+
+
+def denoiser_of(layout: Layout) -> Denoiser:
+    """The configuration of the network that predicts."""
+    config = layout.components[layout.denoiser].config
+    if not isinstance(config, Denoiser):
+        raise ModelError(f"{layout.denoiser!r} is no denoiser", expected="a UNet or a transformer")
+    return config
+
+
+def autoencoder_of(layout: Layout) -> Autoencoder | None:
+    """The autoencoder's configuration; None for a pixel-space model."""
+    found = (component.config for component in layout.components.values())
+    return next((config for config in found if isinstance(config, Autoencoder)), None)
+
+
+def downscaling(autoencoder: Autoencoder) -> int:
+    """Pixels of the image per pixel of the latent, along a side."""
+    return 1 << len(autoencoder.block_out_channels) - 1
+
+
+LDM = "LDMPipeline"
+LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
+"""Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
+
+
+def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
+    height, width = image
+    if height % 8 or width % 8:
+        raise ModelError(f"{LDM_WITH_PROMPTS} would be asked for {height}x{width}", expected="sides that 8 divides")
+    return height // 8 * factor, width // 8 * factor
+
+
+def image_size(layout: Layout) -> tuple[int, int]:
+    """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    height, width = _pair(denoiser.sample_size)
+    if autoencoder is None:
+        return height, width
+    factor = downscaling(autoencoder)
+    image = height * factor, width * factor
+    if layout.pipeline == LDM_WITH_PROMPTS:
+        return _divided_by_8(image, factor)
+    # Pipelines with prompts take the size from the denoiser; their autoencoders often state that of other training.
+    if isinstance(denoiser, UNetConfig) and _pair(autoencoder.sample_size) != image:
+        raise ModelError(
+            f"the latent of {height}x{width} decodes to {image[0]}x{image[1]}, but the autoencoder's sample_size "
+            f"is {autoencoder.sample_size}",
+            expected=f"sample_size = latent size x {factor}",
+            do="correct sample_size in unet/config.json or vqvae/config.json",
+        )
+    return image
+
+
+def check_fit(files: CheckpointFiles, layout: Layout) -> None:
+    """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
+    denoiser = denoiser_of(layout)
+    if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(denoiser.sample_size, int):
+        raise ModelError(f"{layout.pipeline} with sample_size {denoiser.sample_size}", expected="one side, a number")
+    image_size(layout)
+    if isinstance(denoiser, SD3Config):
+        _check_transformer(denoiser)
+    else:
+        _check_unet(denoiser)
+    if isinstance(denoiser, UNetConfig):
+        _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
+    _check_channels(denoiser, autoencoder_of(layout))
+    _check_shift(layout, autoencoder_of(layout))
+    check_text_fit(layout)
+    for component in layout.components.values():
+        _check_size(files, component)
+        _check_shards(files, component)
+
+
+def _pair(size: Size | None) -> tuple[int, int]:
+    if size is None:
+        raise ModelError(
+            "the network has no sample_size", expected="the side of its images", do="add it to config.json"
+        )
+    return (size, size) if isinstance(size, int) else size
+
+
+def _check_unet(config: UNetConfig | UNetConditionConfig) -> None:
+    levels = len(config.block_out_channels)
+    if not levels == len(config.down_block_types) == len(config.up_block_types):
+        raise ModelError(
+            f"the network has {levels} block_out_channels, {len(config.down_block_types)} down and "
+            f"{len(config.up_block_types)} up blocks",
+            expected="as many of each",
+        )
+    step = 2 ** (levels - 1)
+    if any(side % step for side in _pair(config.sample_size)):
+        raise ModelError(f"sample_size {config.sample_size} is not a multiple of {step}", expected="whole levels")
+    _check_output(config)
+
+
+def _check_transformer(config: SD3Config) -> None:
+    patches = config.sample_size // config.patch_size
+    if config.sample_size % config.patch_size or patches > config.pos_embed_max_size:
+        raise ModelError(
+            f"the transformer has positions for {config.pos_embed_max_size} patches of {config.patch_size} along a "
+            f"side, its sample_size is {config.sample_size}",
+            expected="whole patches, with a position each",
+        )
+    if config.width != config.caption_projection_dim:
+        raise ModelError(
+            f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
+            expected="as many",
+        )
+    _check_output(config)
+
+
+def _check_output(config: Denoiser) -> None:
+    learned_variance = isinstance(config, UNetConfig) and config.out_channels == 2 * config.in_channels
+    if config.out_channels != config.in_channels and not learned_variance:
+        raise ModelError(
+            f"the network has {config.in_channels} input and {config.out_channels} output channels",
+            expected="as many, or, without prompts, twice as many where it learned the variance",
+        )
+
+
+def _check_time(config: UNetConfig, *, timesteps: int) -> None:
+    if config.time_embedding_type == "learned" and (config.num_train_timesteps or 0) < timesteps:
+        raise ModelError(
+            f"the network knows {config.num_train_timesteps} timesteps, the scheduler {timesteps}",
+            expected="at least as many",
+        )
+
+
+def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None:
+    if autoencoder is None and denoiser.in_channels not in (1, 3):
+        raise ModelError(
+            f"the network works on {denoiser.in_channels} channels", expected="grey or RGB pixels, or an autoencoder"
+        )
+    if autoencoder is not None and denoiser.in_channels != autoencoder.width:
+        raise ModelError(
+            f"the autoencoder's latent has {autoencoder.width} channels, the network takes {denoiser.in_channels}",
+            expected="parts of one checkpoint",
+        )
+
+
+def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
+    """Of diffusers' pipelines only Stable Diffusion 3's applies `shift_factor`, and it cannot do without."""
+    stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
+    if layout.pipeline == "StableDiffusion3Pipeline":
+        if stated is None:
+            raise ModelError(
+                "the autoencoder states no shift_factor, which StableDiffusion3Pipeline adds to every latent",
+                expected="a number, 0 where there is no shift",
+                do="add it to vae/config.json",
+            )
+    elif stated:
+        raise ModelError(
+            f"the autoencoder states shift_factor {stated:g}, which {layout.pipeline} ignores when it generates",
+            expected="null or 0, so that what is scored is what the pipeline makes",
+            do="correct the autoencoder's config.json",
+        )
+
+
+def fewest_weights(config: NetworkConfig) -> int:
+    """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
+    if isinstance(config, EncoderConfig):
+        return config.fewest_weights
+    if isinstance(config, SD3Config):
+        return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
+    layers = config.layers_per_block
+    per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers
+    pairs = zip(config.block_out_channels, per_level, strict=False)
+    return sum(9 * width * width * (2 * count + 1) for width, count in pairs)
+
+
+def _check_size(files: CheckpointFiles, component: Component) -> None:
+    size = sum(files.files[path].size for path in component.weights)
+    fewest = fewest_weights(component.config)
+    if fewest * MIN_BYTES_PER_WEIGHT > size:
+        raise ModelError(
+            f"{component.name}/config.json describes at least {fewest:,} weights, but {component.weights[0]!r} has "
+            f"{size:,} bytes",
+            expected="the configuration of these weights",
+        )
+
+
+def _check_shards(files: CheckpointFiles, component: Component) -> None:
+    """Each tensor lies in the shard that the index names, and no shard holds another one."""
+    if component.shards is None:
+        return
+    held: dict[str, str] = {}
+    for path in component.weights:
+        for key in header_of(files, path).tensors:
+            _refuse(key in held, f"tensor {key!r} is in {held.get(key)!r} and in {path!r}")
+            held[key] = path
+    wrong = sorted(key for key in held.keys() | component.shards.keys() if held.get(key) != component.shards.get(key))
+    _refuse(bool(wrong), f"the shards and their index disagree about {', '.join(map(repr, wrong[:10]))}")
+
+
+def _refuse(breach: bool, message: str) -> None:
+    if breach:
+        raise ModelError(message, expected="one file for each tensor", do="save the checkpoint again")

@@ -1,0 +1,202 @@
+"""What each pipeline class is made of: the literal table that a checkpoint's model_index.json is checked against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.core.settings import Family
+from invmm_gate.models.read import configs
+from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
+
+CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
+T5_TOKENIZERS: Final = ("T5TokenizerFast", "T5Tokenizer")
+BERT_TOKENIZERS: Final = ("BertTokenizer", "BertTokenizerFast")
+TRANSFORMERS: Final = (
+    *("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"),
+    *(*CLIP_TOKENIZERS, *T5_TOKENIZERS, *BERT_TOKENIZERS),
+)
+LIBRARIES: Final = {**dict.fromkeys(TRANSFORMERS, "transformers"), "LDMBertModel": "latent_diffusion"}
+"""Class -> where model_index.json says that it comes from; all others are plain diffusers."""
+
+UNUSED: Final[dict[str, frozenset[tuple[str, str]]]] = {
+    "safety_checker": frozenset({
+        ("stable_diffusion", "StableDiffusionSafetyChecker"),
+        ("diffusers", "StableDiffusionSafetyChecker"),
+    }),
+    "feature_extractor": frozenset({
+        ("transformers", "CLIPImageProcessor"),
+        ("transformers", "CLIPImageProcessorPil"),
+        ("transformers", "CLIPFeatureExtractor"),
+        ("transformers", "SiglipImageProcessor"),
+    }),
+    "image_encoder": frozenset({
+        ("transformers", "CLIPVisionModelWithProjection"),
+        ("transformers", "SiglipVisionModel"),
+    }),
+}  # fmt: skip
+"""Components that decide nothing about what a prompt makes the model draw: hashed, noted, never loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The parts of a pipeline class."""
+
+    classes: Mapping[str, tuple[str, ...]]
+    """Component -> the classes that it may have."""
+    denoiser: str = "unet"
+    optional: frozenset[str] = frozenset()
+    """Components that may be absent."""
+    unused: frozenset[str] = frozenset()
+    """Components of `UNUSED` that it may have."""
+    settings: Mapping[str, bool] = field(default_factory=dict)
+    """Switches of model_index.json and what they are when it does not name them."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Classes that diffusers would take here and this gate does not, and why."""
+
+
+PIPELINES: Final[dict[str, Pipeline]] = {
+    "DDPMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
+    "DDIMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
+    "LDMPipeline": Pipeline(
+        classes={"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL"), "scheduler": SCHEDULERS}
+    ),
+    "LDMTextToImagePipeline": Pipeline(
+        classes={
+            "unet": ("UNet2DConditionModel",),
+            "vqvae": ("AutoencoderKL",),
+            "bert": ("LDMBertModel",),
+            "tokenizer": BERT_TOKENIZERS,
+            "scheduler": SCHEDULERS,
+        },
+        reasons={
+            "VQModel": "a VQ autoencoder beside prompts is not supported: the published model has a KL one",
+            "UNet2DModel": "it takes no prompt, so it is no network for this pipeline",
+        },
+    ),
+    "StableDiffusionPipeline": Pipeline(
+        classes={
+            "unet": ("UNet2DConditionModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "tokenizer": CLIP_TOKENIZERS,
+            "scheduler": SCHEDULERS,
+        },
+        unused=frozenset(UNUSED),
+        settings={"requires_safety_checker": True},
+    ),
+    "StableDiffusionXLPipeline": Pipeline(
+        classes={
+            "unet": ("UNet2DConditionModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "tokenizer": CLIP_TOKENIZERS,
+            "text_encoder_2": ("CLIPTextModelWithProjection",),
+            "tokenizer_2": CLIP_TOKENIZERS,
+            "scheduler": SCHEDULERS,
+        },
+        unused=frozenset({"feature_extractor", "image_encoder"}),
+        settings={"force_zeros_for_empty_prompt": True, "add_watermarker": True},
+    ),
+    "StableDiffusion3Pipeline": Pipeline(
+        classes={
+            "transformer": ("SD3Transformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModelWithProjection",),
+            "tokenizer": CLIP_TOKENIZERS,
+            "text_encoder_2": ("CLIPTextModelWithProjection",),
+            "tokenizer_2": CLIP_TOKENIZERS,
+            "text_encoder_3": ("T5EncoderModel",),
+            "tokenizer_3": T5_TOKENIZERS,
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+        optional=frozenset({"text_encoder_3", "tokenizer_3"}),
+        unused=frozenset({"feature_extractor", "image_encoder"}),
+    ),
+}
+
+
+TEXT_FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] = {
+    "LDMTextToImagePipeline": "stable_diffusion",
+    "StableDiffusionPipeline": "stable_diffusion",
+    "StableDiffusionXLPipeline": "stable_diffusion",
+    "StableDiffusion3Pipeline": "stable_diffusion_3",
+}
+"""Pipeline -> family, of those that take prompts."""
+FAMILIES: Final[dict[str, Family]] = {
+    "DDPMPipeline": "pixel",
+    "DDIMPipeline": "pixel",
+    "UNet2DModel": "pixel",
+    "LDMPipeline": "latent",
+    **TEXT_FAMILIES,
+}
+"""Pipeline, or the bare network's class, -> family: known before anything is loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """What model_index.json says."""
+
+    classes: Mapping[str, str]
+    """Component -> class, for those that are there."""
+    unused: tuple[str, ...]
+    settings: Mapping[str, bool]
+
+
+def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
+    """The components, each class checked against the table and never imported by name. Raises ModelError."""
+    stated = configs.without_bookkeeping(configs.stated(index, "model_index.json"), "model_index.json")
+    for extra in sorted(stated.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
+        raise ModelError(
+            f"model_index.json names the component {extra!a}",
+            expected=", ".join(pipeline.classes),
+            do="export without it",
+        )
+    found = {name: _class_of(name, stated.get(name), pipeline) for name in pipeline.classes}
+    return Stated(
+        classes={name: kind for name, kind in found.items() if kind is not None},
+        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, stated.get(name))),
+        settings={key: _switch(key, stated.get(key, default)) for key, default in pipeline.settings.items()},
+    )
+
+
+def _pair(value: object) -> tuple[object, object]:
+    return (value[0], value[1]) if isinstance(value, list) and len(value) == 2 else ("", "")
+
+
+def _class_of(name: str, value: object, pipeline: Pipeline) -> str | None:
+    allowed = pipeline.classes[name]
+    library, kind = _pair(value)
+    if name in pipeline.optional and value in (None, [None, None]):
+        return None
+    if not isinstance(kind, str) or kind not in allowed or library != _library(kind):
+        reason = pipeline.reasons.get(kind) if isinstance(kind, str) else None
+        raise ModelError(
+            f"model_index.json gives {value!a} for the component {name!r}"[:200],
+            expected=f"[{_library(allowed[0])}, {' or '.join(allowed)}]",
+            do=reason or "save the pipeline with diffusers, complete and without code of its own",
+        )
+    return kind
+
+
+def _library(kind: str) -> str:
+    return LIBRARIES.get(kind, "diffusers")
+
+
+def _is_there(name: str, value: object) -> bool:
+    if value in (None, [None, None]):
+        return False
+    if [*_pair(value)] not in [[*known] for known in UNUSED[name]]:
+        raise ModelError(
+            f"model_index.json gives {value!a} for the component {name!r}"[:200],
+            expected="a component of diffusers' own, or null",
+            do="export without it",
+        )
+    return True
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool | None):
+        raise ModelError(f"model_index.json gives {value!a} for {name!r}"[:200], expected="true or false")
+    return bool(value)

@@ -1,0 +1,139 @@
+"""The scheduler's configuration: the noise schedule and prediction type that the network was trained with.
+
+How the scheduler samples (spacing, solver order) is accepted and not used here: the measure has a grid of its own, and
+the released sampler is diffusers' own pipeline. Limits of x_0 are read (models/adapters/released_pipeline.py).
+Whatever would change the process itself must keep the variance-preserving meaning.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.configs import StrictConfig, class_name, stated, validated
+
+Beta = Annotated[float, Field(gt=0, lt=1)]
+
+SCHEDULERS: Final[tuple[str, ...]] = (
+    "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "PNDMScheduler",
+    "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+    "UniPCMultistepScheduler", "LCMScheduler",
+)  # fmt: skip
+FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
+
+SAMPLER_KEYS: Final = frozenset({
+    "variance_type", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio",
+    "sample_max_value", "timestep_spacing", "steps_offset", "set_alpha_to_one", "skip_prk_steps",
+    "interpolation_type", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
+    "sigma_min", "sigma_max", "final_sigmas_type", "solver_order", "algorithm_type", "solver_type",
+    "lower_order_final", "euler_at_final", "lambda_min_clipped", "predict_x0", "disable_corrector", "flow_shift",
+    "time_shift_type", "shift_terminal", "tensor_format", "original_inference_steps", "timestep_scaling",
+})  # fmt: skip
+"""Known to diffusers, without effect on what the network was trained to predict."""
+
+WIDEST_PICTURE: Final = 1.0
+"""Largest value of a picture: narrower limits of x_0 flatten or saturate every picture that the model makes."""
+
+OWN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
+    "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+}
+"""Where a scheduler's defaults are not those of DDPMScheduler."""
+
+
+WITHOUT_ZERO_SNR: Final = (
+    "PNDMScheduler", "LMSDiscreteScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+)  # fmt: skip
+"""Schedulers that do not know `rescale_betas_zero_snr`."""
+
+
+class SchedulerConfig(StrictConfig):
+    """alpha_bar and prediction type; defaults are those of diffusers' DDPMScheduler."""
+
+    scheduler: str
+    num_train_timesteps: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
+    trained_betas: (
+        Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(max_length=10_000, strict=False)] | None
+    ) = None
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    rescale_betas_zero_snr: bool = False
+    use_flow_sigmas: Literal[False] = False
+    use_dynamic_shifting: Literal[False] = False
+    timestep_type: Literal["discrete"] = "discrete"
+    timestep_values: None = None
+    timesteps: int | None = None
+    """Of the first versions of diffusers; later ones keep it in the file and ignore it."""
+    solver_p: None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SchedulerConfig":
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(f"{len(self.trained_betas)} trained_betas for {self.num_train_timesteps} timesteps")
+        if self.timesteps not in (None, self.num_train_timesteps):
+            raise ValueError(f"{self.timesteps} timesteps beside {self.num_train_timesteps} num_train_timesteps")
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
+        if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
+            raise ValueError(f"{self.scheduler} has no sigmoid schedule")
+        if self.rescale_betas_zero_snr and self.scheduler in WITHOUT_ZERO_SNR:
+            raise ValueError(f"{self.scheduler} ignores rescale_betas_zero_snr, so that it samples by another schedule")
+        return self
+
+
+class FlowConfig(StrictConfig):
+    """Flow matching with a fixed shift: `FlowMatchEulerDiscreteScheduler` of Stable Diffusion 3."""
+
+    scheduler: str
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    use_dynamic_shifting: Literal[False] = False
+    base_shift: float | None = 0.5
+    max_shift: float | None = 1.15
+    base_image_seq_len: int | None = 256
+    max_image_seq_len: int | None = 4096
+    invert_sigmas: Literal[False] = False
+    shift_terminal: None = None
+    use_karras_sigmas: Literal[False] | None = False
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    stochastic_sampling: Literal[False] = False
+
+    @property
+    def prediction_type(self) -> Literal["velocity"]:
+        """The network predicts eps - x_0."""
+        return "velocity"
+
+
+def scheduler_config(
+    content: Mapping[str, object], name: str, *, allowed: tuple[str, ...] = SCHEDULERS
+) -> SchedulerConfig | FlowConfig:
+    """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""
+    kind = class_name(content, name=name, allowed=allowed)
+    content = stated(content, name)
+    if kind in FLOW_SCHEDULERS:
+        return validated(FlowConfig, {**content, "scheduler": kind}, name)
+    for key in sorted(content.keys() & SAMPLER_KEYS):
+        if isinstance(content[key], dict):
+            raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
+    _refuse_narrow_limits(content, name)
+    if "scheduler" in content:
+        raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
+    core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
+    return validated(SchedulerConfig, {**OWN_DEFAULTS.get(kind, {}), **core, "scheduler": kind}, name)
+
+
+def _refuse_narrow_limits(content: Mapping[str, object], name: str) -> None:
+    """Limits of x_0 that cut into pictures: users see each copy at once, and the copy metric sees another picture."""
+    for key in ("clip_sample_range", "sample_max_value"):
+        limit = content.get(key, WIDEST_PICTURE)
+        if not (isinstance(limit, int | float) and limit >= WIDEST_PICTURE):
+            raise ModelError(
+                f"{name!r}: {key} is {limit!a}"[:200],
+                expected="1 or more, as pictures reach from -1 to 1",
+                do="correct the file",
+            )

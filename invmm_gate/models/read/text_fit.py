@@ -1,0 +1,140 @@
+"""Whether tokenizers, text encoders and denoiser fit one another."""
+
+from collections.abc import Set
+from typing import Final
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.read.layout import Layout
+from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
+from invmm_gate.models.read.tokenizer_files import TokenizerFiles
+
+POOLS_AT_LARGEST_ID: Final = 2
+"""With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""
+SIZE_IDS: Final = 6
+"""Numbers by which Stable Diffusion XL is told sizes and crop."""
+
+
+def check_text_fit(layout: Layout) -> None:
+    """Raises ModelError for a tokenizer, a text encoder or a denoiser that was made for another. None: no check."""
+    for name, tokenizer in layout.tokenizers.items():
+        encoder = "bert" if tokenizer.kind == "bert" else name.replace("tokenizer", "text_encoder")
+        if encoder not in layout.components:
+            raise ModelError(f"{name!r} has no {encoder!r}", expected="both or neither", do="save the pipeline again")
+        config = layout.components[encoder].config
+        if isinstance(config, CLIPTextConfig):
+            _check_clip(tokenizer, config, encoder)
+        elif isinstance(config, T5Config):
+            _check_t5(tokenizer, config, encoder)
+        elif isinstance(config, LDMBertConfig):
+            _check_vocabulary(tokenizer, config, encoder)
+    _check_pairs(layout)
+    denoiser = layout.components[layout.denoiser].config
+    if isinstance(denoiser, UNetConditionConfig):
+        _check_unet(layout, denoiser)
+    elif isinstance(denoiser, SD3Config):
+        _check_transformer(layout, denoiser)
+
+
+def _check_vocabulary(tokenizer: TokenizerFiles, config: CLIPTextConfig | LDMBertConfig, encoder: str) -> None:
+    known = len(tokenizer.vocabulary)
+    if known != config.vocab_size:
+        raise ModelError(
+            f"{tokenizer.name} knows {known:,} tokens, {encoder} {config.vocab_size:,}",
+            expected="the tokenizer that the encoder was trained with",
+            do="save the pipeline again with its own tokenizer",
+        )
+
+
+def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str) -> None:
+    _check_vocabulary(tokenizer, config, encoder)
+    limit = tokenizer.max_length
+    if limit is None or not 2 < limit <= config.max_position_embeddings:
+        raise ModelError(
+            f"{tokenizer.name} takes {'any number of' if limit is None else limit} tokens, {encoder} has positions "
+            f"for {config.max_position_embeddings}",
+            expected="a model_max_length above 2 that the encoder has positions for",
+            do="correct model_max_length in tokenizer_config.json",
+        )
+    if config.eos_token_id not in (POOLS_AT_LARGEST_ID, tokenizer.end_id):
+        raise ModelError(
+            f"{encoder} looks for the end of a prompt at token {config.eos_token_id}, {tokenizer.name} writes "
+            f"{tokenizer.end_id}",
+            expected="one end-of-text token",
+        )
+
+
+def _check_t5(tokenizer: TokenizerFiles, config: T5Config, encoder: str) -> None:
+    """T5's embedding is longer than its vocabulary: it was padded to a multiple of 128."""
+    known = len(tokenizer.vocabulary)
+    if known > config.vocab_size or config.vocab_size - known >= 128:
+        raise ModelError(
+            f"{tokenizer.name} knows {known:,} tokens, {encoder} {config.vocab_size:,}",
+            expected="the tokenizer that the encoder was trained with",
+            do="save the pipeline again with its own tokenizer",
+        )
+
+
+def _check_pairs(layout: Layout) -> None:
+    """Each encoder has its tokenizer, and all CLIP tokenizers read one prompt as the same ids."""
+    for name, component in layout.components.items():
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        if isinstance(component.config, CLIPTextConfig | T5Config) and tokenizer not in layout.tokenizers:
+            raise ModelError(f"{name!r} has no {tokenizer!r}", expected="both or neither", do="save the pipeline again")
+    clips = [tokenizer for tokenizer in layout.tokenizers.values() if tokenizer.kind == "clip"]
+    for other in clips[1:]:
+        same = (other.vocabulary, other.merges, other.max_length) == (
+            clips[0].vocabulary, clips[0].merges, clips[0].max_length,
+        )  # fmt: skip
+        if not same:
+            raise ModelError(
+                f"{clips[0].name} and {other.name} differ in vocabulary, merges or limit",
+                expected="one vocabulary for all CLIP encoders",
+                do="save the pipeline again with its own tokenizers",
+            )
+
+
+def _check_unet(layout: Layout, unet: UNetConditionConfig) -> None:
+    encoders = _clips(layout)
+    width = sum(config.width for config in encoders)
+    if "bert" in layout.components:
+        width = layout.config("bert", LDMBertConfig).width
+        _equal("time_cond_proj_dim", {unet.time_cond_proj_dim}, "the pipeline gives", {None})
+    _equal("cross_attention_dim", set(unet.context), "the text encoders give", {width})
+    needed = {"text_time"} if len(encoders) == 2 else {None}
+    _equal("addition_embed_type", {unet.addition_embed_type}, "the pipeline needs", needed)
+    if unet.addition_embed_type is not None:
+        sizes = SIZE_IDS * (unet.addition_time_embed_dim or 0)
+        pooled = (encoders[-1].projection_dim or 0) + sizes
+        stated = {unet.projection_class_embeddings_input_dim}
+        _equal("projection_class_embeddings_input_dim", stated, "the pipeline gives", {pooled})
+
+
+def _check_transformer(layout: Layout, config: SD3Config) -> None:
+    encoders = _clips(layout)
+    pooled = sum(encoder.projection_dim or 0 for encoder in encoders)
+    _equal("pooled_projection_dim", {config.pooled_projection_dim}, "the text encoders give", {pooled})
+    if "text_encoder_3" in layout.components:
+        width = layout.config("text_encoder_3", T5Config).width
+        _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder_3 gives", {width})
+    width = sum(encoder.width for encoder in encoders)
+    if width > config.joint_attention_dim:
+        raise ModelError(
+            f"the CLIP encoders give {width} channels, the transformer takes {config.joint_attention_dim}",
+            expected="at most as many",
+        )
+
+
+def _clips(layout: Layout) -> list[CLIPTextConfig]:
+    configs = (component.config for _, component in sorted(layout.components.items()))
+    return [config for config in configs if isinstance(config, CLIPTextConfig)]
+
+
+def _equal(key: str, stated: Set[object], who: str, given: Set[object]) -> None:
+    if stated != given:
+        left, right = (" and ".join(sorted(str(item) for item in items)) for items in (stated, given))
+        raise ModelError(
+            f"the denoiser's {key} is {left}, {who} {right}",
+            expected="parts of one checkpoint",
+            do="save the pipeline again with the text encoders that it was trained with",
+        )
