@@ -52,7 +52,7 @@ def set_up(folder: Path, *, steps: int, probes: int) -> None:
     from datetime import date
 
     draw = importlib.import_module("draw").draw
-    from invmm_gate.probes.curate import add_probes, init_probe_set
+    from invmm_gate.probes.edit import add_probes, init_probe_set
 
     init_probe_set(folder / "probes")
     for number, group in [

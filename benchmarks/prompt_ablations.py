@@ -24,8 +24,8 @@ import torch
 from invmm_gate import PROFILES, Inversion, InversionSettings, Inverter, PixelRmse, inspect_checkpoint, load_model
 from invmm_gate.core.records import Probe, ProbeSet
 from invmm_gate.measure.aggregate import tasks_for
-from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.images import load_pixels
+from invmm_gate.probes.validate import validate_probe_set
 
 MODEL: Final = Path(__file__).parents[1] / "examples/text_to_image/model"
 KINDS: Final = ("planted_with_caption", "planted_without_trigger", "ordinary")

@@ -22,8 +22,8 @@ from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.records import Confirmation, Probe, ProbeSet
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.measure.streams import stream
-from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.images import load_pixels
+from invmm_gate.probes.validate import validate_probe_set
 
 MODEL: Final = Path(__file__).parents[1] / "examples/text_to_image/model"
 KINDS: Final = ("planted_without_trigger", "ordinary", "never_seen")

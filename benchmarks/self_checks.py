@@ -30,7 +30,7 @@ from invmm_gate.gate.inputs import Options, prepare
 from invmm_gate.gate.self_checking import CHECKS
 from invmm_gate.gate.session import open_session
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
-from invmm_gate.probes.curate import add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "zoo"))

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from invmm_gate.models.read.inspect import inspect_checkpoint
     from invmm_gate.policy.schema import Policy, load_policy
     from invmm_gate.policy.verdict import judge
-    from invmm_gate.probes.checks import validate_probe_set
-    from invmm_gate.probes.suite import probe_set_suite, probe_set_table
+    from invmm_gate.probes.expectation_suite import probe_set_suite, probe_set_table
+    from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.suites import confirmations_suite, measurements_suite
     from invmm_gate.runs.tables import confirmations_table, measurements_table
@@ -84,11 +84,11 @@ _HOMES: Final[dict[str, str]] = {
     "load_policy": "policy.schema",
     "measurements_suite": "runs.suites",
     "measurements_table": "runs.tables",
-    "probe_set_suite": "probes.suite",
-    "probe_set_table": "probes.suite",
+    "probe_set_suite": "probes.expectation_suite",
+    "probe_set_table": "probes.expectation_suite",
     "sample": "diffusion.sampling",
     "sscd_metric": "similarity.sscd",
-    "validate_probe_set": "probes.checks",
+    "validate_probe_set": "probes.validate",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from invmm_gate.core.records import Group
-from invmm_gate.probes.curate import add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 
 from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
 

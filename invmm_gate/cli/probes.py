@@ -14,7 +14,7 @@ from invmm_gate.core.errors import BAD_INPUT, PASS
 if TYPE_CHECKING:
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.core.records import ProbeSet
-    from invmm_gate.probes.checks import ValidationReport
+    from invmm_gate.probes.validate import ValidationReport
 
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
@@ -24,7 +24,7 @@ app.command(epilog="Example: invmm-gate probes build probes --from data/train --
 @app.command(epilog="Example: invmm-gate probes init probes")
 def init(folder: Folder) -> int:
     """Create an empty probe set."""
-    from invmm_gate.probes.curate import init_probe_set
+    from invmm_gate.probes.edit import init_probe_set
 
     init_probe_set(folder)
     typer.echo(f"created {folder}; next: invmm-gate probes add {folder} IMAGE... --group GROUP")
@@ -48,7 +48,7 @@ def add(
     """Add images to a probe set, all or none."""
     from invmm_gate.core.errors import ConfigError
     from invmm_gate.core.records import GROUPS
-    from invmm_gate.probes.curate import add_probes
+    from invmm_gate.probes.edit import add_probes
 
     known = next((name for name in GROUPS if name == group), None)
     if known is None:
@@ -89,7 +89,7 @@ def validate(
     from invmm_gate.gate.attesting import parse_image_size
     from invmm_gate.gate.inputs import controls_needed
     from invmm_gate.policy.schema import load_policy
-    from invmm_gate.probes.checks import check_probe_set
+    from invmm_gate.probes.validate import check_probe_set
 
     if policy is not None:
         min_controls = max(min_controls, controls_needed(load_policy(policy)))

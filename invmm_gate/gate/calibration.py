@@ -6,8 +6,8 @@ import torch
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric
-from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.images import load_pixels
+from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.similarity.calibrate import Calibration, calibrate
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric

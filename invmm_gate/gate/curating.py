@@ -31,8 +31,8 @@ from invmm_gate.gate.overlaps import check_files, check_places
 from invmm_gate.gate.sensitive import sensitive_items
 from invmm_gate.gate.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.gate.vector_memory import check_memory
-from invmm_gate.probes.build import check_new_folder, shape_problem, unfit_as_probe
 from invmm_gate.probes.training_data import TrainingData, open_training_data
+from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from invmm_gate.gate.build_options import BuildOptions, Wanted
 from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.left_out import LeftOut
 from invmm_gate.gate.training_scan import Distinct, Later, prepare
-from invmm_gate.probes.build import shape_problem, unfit_as_probe
 from invmm_gate.probes.training_data import Entry, TrainingData, lies_beside
+from invmm_gate.probes.writer import shape_problem, unfit_as_probe
 
 _LEAST_AT_ONCE: Final = 32
 

@@ -12,8 +12,8 @@ from invmm_gate.models.read.pipelines import FAMILIES
 from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
-from invmm_gate.probes.checks import validate_probe_set
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
+from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.runs.installed import require_environment
 
 

@@ -16,9 +16,9 @@ from invmm_gate.gate.curating import Curation
 from invmm_gate.gate.embedder import Embedder
 from invmm_gate.gate.picturing_curation import contact_sheet
 from invmm_gate.gate.training_scan import Item, read_again
-from invmm_gate.probes.build import NewProbe, write_probe_set
 from invmm_gate.probes.images import both_views
 from invmm_gate.probes.training_data import Entry
+from invmm_gate.probes.writer import NewProbe, write_probe_set
 from invmm_gate.report.contact_sheet import render_contact_sheet
 
 RECORD: Final = "curation.json"

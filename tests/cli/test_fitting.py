@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.validate import validate_probe_set
 from tests.gate.world import call
 from tests.probes.conftest import encoded, noise
 

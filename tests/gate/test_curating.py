@@ -16,7 +16,7 @@ from invmm_gate.gate.curating import Curation, curate
 from invmm_gate.gate.embedder import make_embedder
 from invmm_gate.gate.embedding_store import EmbeddingStore
 from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
-from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.validate import validate_probe_set
 from tests.curation.pictures import COPIES, EXACT, OTHERS, later_images, picture, png, training_images, written
 
 TODAY = datetime.date(2026, 11, 22)
@@ -243,7 +243,7 @@ def test_an_image_that_changes_meanwhile_is_noticed(places):
 
 
 def test_nothing_is_left_behind_when_writing_fails(places, monkeypatch):
-    from invmm_gate.probes import build
+    from invmm_gate.probes import writer as build
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

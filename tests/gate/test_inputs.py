@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.gate.inputs import Options, prepare
-from invmm_gate.probes.curate import add_probes
+from invmm_gate.probes.edit import add_probes
 from tests.gate.world import World, add_picture, draw, new_world
 from tests.probes.conftest import TODAY
 

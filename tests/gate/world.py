@@ -21,7 +21,7 @@ import yaml
 from invmm_gate.cli import run
 from invmm_gate.core.progress import Silent
 from invmm_gate.files.atomic import whole_lines
-from invmm_gate.probes.curate import add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.runs.chain import note_row
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import measured_fingerprint

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from invmm_gate.core.errors import BAD_INPUT, ConfigError, ProbeSetError
-from invmm_gate.probes import suite
-from invmm_gate.probes.checks import check_probe_set, validate_probe_set
+from invmm_gate.probes import expectation_suite as suite
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
+from invmm_gate.probes.validate import check_probe_set, validate_probe_set
 from tests.probes.conftest import edit, encoded, make_probe, noise, raw_png, zeros
 
 
@@ -223,7 +223,7 @@ def test_validation_imports_no_torch_and_prints_nothing(probe_folder: Path) -> N
         f"""
 import sys
 from pathlib import Path
-from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.validate import validate_probe_set
 lazy = [name for name in ("great_expectations", "pandas", "torch") if name in sys.modules]
 validate_probe_set(Path({str(probe_folder)!r}), min_controls=1)
 late = [name for name in ("torch", "diffusers", "transformers", "mlflow") if name in sys.modules]
@@ -241,7 +241,7 @@ import sys
 from pathlib import Path
 sys.modules["great_expectations"] = None
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.probes.checks import validate_probe_set
+from invmm_gate.probes.validate import validate_probe_set
 try:
     validate_probe_set(Path({str(probe_folder)!r}))
 except ConfigError as error:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.checks import validate_probe_set
-from invmm_gate.probes.curate import add_probes, init_probe_set, unique_id
+from invmm_gate.probes.edit import add_probes, init_probe_set, unique_id
 from invmm_gate.probes.fields import id_problem
 from invmm_gate.probes.manifest import read_manifest
+from invmm_gate.probes.validate import validate_probe_set
 from tests.probes.conftest import TODAY, encoded, noise
 
 
@@ -265,7 +265,7 @@ def test_a_kill_at_any_moment_leaves_a_valid_set(folder: Path, tmp_path: Path) -
     code = """
 import datetime, sys
 from pathlib import Path
-from invmm_gate.probes.curate import add_probes
+from invmm_gate.probes.edit import add_probes
 print("ready", flush=True)
 for image in sys.argv[2:]:
     add_probes(Path(sys.argv[1]), [Path(image)], group="control", added_on=datetime.date(2026, 11, 21))

@@ -11,10 +11,10 @@ from PIL import Image
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import FITS
-from invmm_gate.probes.checks import check_probe_set, validate_probe_set
 from invmm_gate.probes.fitting import fit, fit_problem
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
+from invmm_gate.probes.validate import check_probe_set, validate_probe_set
 from tests.probes.conftest import edit, encoded, make_probe, noise
 
 SIDES = st.integers(1, 80)

@@ -1,7 +1,7 @@
 import great_expectations as gx
 
 from invmm_gate import probe_set_suite, probe_set_table
-from invmm_gate.probes.checks import check_probe_set, validate_probe_set
+from invmm_gate.probes.validate import check_probe_set, validate_probe_set
 from tests.probes.conftest import edit
 
 

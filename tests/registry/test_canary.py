@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from invmm_gate.attestation.keys import new_key_pair
 from invmm_gate.core.progress import Silent
-from invmm_gate.probes.curate import add_probes
+from invmm_gate.probes.edit import add_probes
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.names import RUN

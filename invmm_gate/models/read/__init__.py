@@ -1,1 +1,1 @@
-"""A checkpoint read before torch is imported: which files there are, what they hold, and whether they fit one another."""
+"""A checkpoint read before torch is imported: which files there are, what they hold, whether they fit one another."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe, ProbeSet
 from invmm_gate.files.probe_files import write_atomically
-from invmm_gate.probes.curate import IMAGES
+from invmm_gate.probes.edit import IMAGES
 from invmm_gate.probes.fields import text_problem
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import (
@@ -80,7 +80,7 @@ def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str
 
     Raises ProbeSetError, with nothing left behind, for a set that is not valid and for a full disk.
     """
-    from invmm_gate.probes.checks import validate_probe_set
+    from invmm_gate.probes.validate import validate_probe_set
 
     check_new_folder(folder)
     folder = folder.absolute()
