@@ -130,9 +130,9 @@ def embeddings(kind: str, count: int) -> dict[str, object]:
 
 def from_files(count: int) -> dict[str, object]:
     """`probes build` on PNG files of 64 pixels, end to end."""
-    from invmm_gate.gate.build_options import BuildOptions
-    from invmm_gate.gate.curating import curate
-    from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
+    from invmm_gate.curation.build import curate
+    from invmm_gate.curation.options import BuildOptions
+    from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
     today = datetime.date(2026, 1, 1)
     stages = Stages()

@@ -12,8 +12,8 @@ from invmm_gate.core.errors import PASS, ConfigError
 from invmm_gate.core.records import GROUPS
 
 if TYPE_CHECKING:  # numpy and torch behind them are not for `--help`
-    from invmm_gate.gate.curating import Curation
-    from invmm_gate.gate.publishing_curation import Planned
+    from invmm_gate.curation.build import Curation
+    from invmm_gate.curation.write import Planned
 
 _SHOWN = 5
 """Images of a kind that are named; curation.json names all."""
@@ -63,9 +63,9 @@ def build(
 ) -> int:
     """Choose probes from training data: near-duplicates, sensitive images, and controls."""
     from invmm_gate.cli.show import TerminalProgress, as_json
-    from invmm_gate.gate.build_options import BuildOptions
-    from invmm_gate.gate.curating import curate
-    from invmm_gate.gate.publishing_curation import curation_record, planned_probes, write_curation
+    from invmm_gate.curation.build import curate
+    from invmm_gate.curation.options import BuildOptions
+    from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
     options = BuildOptions(
         folder=folder,
@@ -135,8 +135,8 @@ def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
 
 def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     """The proposal in words."""
-    from invmm_gate.gate.build_options import ENOUGH_CONTROLS
-    from invmm_gate.gate.left_out import of_kinds
+    from invmm_gate.curation.left_out import of_kinds
+    from invmm_gate.curation.options import ENOUGH_CONTROLS
 
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
     yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"

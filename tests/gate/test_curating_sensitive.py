@@ -6,9 +6,9 @@ from PIL import Image
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Silent
-from invmm_gate.gate.build_options import BuildOptions
-from invmm_gate.gate.curating import curate
-from invmm_gate.gate.publishing_curation import planned_probes
+from invmm_gate.curation.build import curate
+from invmm_gate.curation.options import BuildOptions
+from invmm_gate.curation.write import planned_probes
 from tests.curation.pictures import picture, png, training_images, written
 from tests.gate.test_curating import TODAY, write
 

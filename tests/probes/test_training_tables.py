@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes import training_tables
+from invmm_gate.curation import training_tables
+from invmm_gate.curation.training_data import Columns, open_training_data
 from invmm_gate.probes.csv_rows import ROW_CHARACTERS
-from invmm_gate.probes.training_data import Columns, open_training_data
 from tests.probes.conftest import encoded, noise
 
 
@@ -27,8 +27,8 @@ def read_apart(path: Path) -> tuple[float, str]:
 from pathlib import Path
 import pyarrow.parquet
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes import training_tables
-from invmm_gate.probes.training_data import Columns, open_training_data
+from invmm_gate.curation import training_tables
+from invmm_gate.curation.training_data import Columns, open_training_data
 training_tables.ROOM = 60_000_000
 try:
     for entry in open_training_data(Path({str(path)!r}), Columns()).entries():

@@ -16,12 +16,12 @@ from invmm_gate.core.errors import (
     VerificationError,
 )
 from invmm_gate.core.records import RunRecord
+from invmm_gate.curation.sensitive_images import _lines
 from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
 from invmm_gate.files.checkpoint_json import parse_object
 from invmm_gate.files.record_json import from_json
 from invmm_gate.files.signed_json import parse_plain
 from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.sensitive import _lines
 from invmm_gate.registry.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.doctor import _is_ours
 from invmm_gate.registry.outbox import Outbox

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
+from invmm_gate.curation.options import BuildOptions
+from invmm_gate.curation.training_data import TrainingData, located
+from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.files.small import read_small
-from invmm_gate.gate.build_options import BuildOptions
-from invmm_gate.gate.training_scan import VALUES, Distinct, Item, Scan
-from invmm_gate.probes.training_data import TrainingData, located
 
 _BYTES: Final = 256_000_000
 """Of the list; some millions of paths."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.curation.training_data import ROLES, Columns, Entry, read_image_file, text_of
 from invmm_gate.files.probe_files import FILE_LIMIT
 from invmm_gate.probes.csv_rows import check_separator, rows_of
 from invmm_gate.probes.parquet import batches, bounded, open_parquet
-from invmm_gate.probes.training_data import ROLES, Columns, Entry, read_image_file, text_of
 
 _ROWS_AT_ONCE: Final = 32
 """Rows of a Parquet file that are in memory together, as each may hold an image."""

@@ -124,7 +124,7 @@ def open_training_data(place: Path, columns: Columns, *, images: Path | None = N
                 do="list the images in a table, or leave the option out",
             )
         return FolderOfImages(place)
-    from invmm_gate.probes.training_tables import CsvTable, ParquetTable
+    from invmm_gate.curation.training_tables import CsvTable, ParquetTable
 
     suffix = place.suffix.lower()
     if not place.is_file() or suffix not in {".csv", ".parquet"}:

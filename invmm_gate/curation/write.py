@@ -10,14 +10,14 @@ from typing import Final
 
 from invmm_gate.core.records import Group, ProbeSet
 from invmm_gate.core.version import __version__
+from invmm_gate.curation.build import Curation
+from invmm_gate.curation.contact_sheet_contents import contact_sheet
+from invmm_gate.curation.embedder import Embedder
+from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.proposals import Proposal
-from invmm_gate.gate.build_options import BuildOptions
-from invmm_gate.gate.curating import Curation
-from invmm_gate.gate.embedder import Embedder
-from invmm_gate.gate.picturing_curation import contact_sheet
-from invmm_gate.gate.training_scan import Item, read_again
+from invmm_gate.curation.training_data import Entry
+from invmm_gate.curation.training_scan import Item, read_again
 from invmm_gate.probes.images import both_views
-from invmm_gate.probes.training_data import Entry
 from invmm_gate.probes.writer import NewProbe, write_probe_set
 from invmm_gate.report.contact_sheet import render_contact_sheet
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
-from invmm_gate.gate.build_options import BuildOptions
-from invmm_gate.probes.training_data import TrainingData, located
+from invmm_gate.curation.options import BuildOptions
+from invmm_gate.curation.training_data import TrainingData, located
 
 
 def check_places(options: BuildOptions) -> None:

@@ -9,8 +9,8 @@ from typing import Final
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Fit
+from invmm_gate.curation.training_data import ROLES, Columns
 from invmm_gate.probes.images import View
-from invmm_gate.probes.training_data import ROLES, Columns
 
 CONTROLS: Final = 32
 """Controls that are drawn, if there are so many, where images for them are given and no number is."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
+from invmm_gate.curation.embedder import Embedder, Pixels
+from invmm_gate.curation.embedding_store import EmbeddingStore
+from invmm_gate.curation.left_out import LeftOut
 from invmm_gate.curation.neighbours import Indices, Vectors
-from invmm_gate.gate.embedder import Embedder, Pixels
-from invmm_gate.gate.embedding_store import EmbeddingStore
-from invmm_gate.gate.left_out import LeftOut
+from invmm_gate.curation.training_data import Entry, TrainingData
 from invmm_gate.probes.images import View, decode_image, pixels_sha256
-from invmm_gate.probes.training_data import Entry, TrainingData
 
 AT_ONCE: Final = 32
 """Images that are decoded and embedded together."""

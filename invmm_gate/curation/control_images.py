@@ -9,12 +9,12 @@ import numpy as np
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit
+from invmm_gate.curation.embedder import Embedder
+from invmm_gate.curation.left_out import LeftOut
 from invmm_gate.curation.neighbours import Vectors, close_pairs
-from invmm_gate.gate.build_options import BuildOptions, Wanted
-from invmm_gate.gate.embedder import Embedder
-from invmm_gate.gate.left_out import LeftOut
-from invmm_gate.gate.training_scan import Distinct, Later, prepare
-from invmm_gate.probes.training_data import Entry, TrainingData, lies_beside
+from invmm_gate.curation.options import BuildOptions, Wanted
+from invmm_gate.curation.training_data import Entry, TrainingData, lies_beside
+from invmm_gate.curation.training_scan import Distinct, Later, prepare
 from invmm_gate.probes.writer import shape_problem, unfit_as_probe
 
 _LEAST_AT_ONCE: Final = 32
