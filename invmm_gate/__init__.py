@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from invmm_gate.measure.slots import Task
     from invmm_gate.models.load.load import load_model
     from invmm_gate.models.read.inspect import inspect_checkpoint
+    from invmm_gate.policy.judge import judge
     from invmm_gate.policy.schema import Policy, load_policy
-    from invmm_gate.policy.verdict import judge
     from invmm_gate.probes.expectation_suite import probe_set_suite, probe_set_table
     from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
@@ -79,7 +79,7 @@ _HOMES: Final[dict[str, str]] = {
     "confirmations_suite": "runs.suites",
     "confirmations_table": "runs.tables",
     "inspect_checkpoint": "models.read.inspect",
-    "judge": "policy.verdict",
+    "judge": "policy.judge",
     "load_model": "models.load.load",
     "load_policy": "policy.schema",
     "measurements_suite": "runs.suites",

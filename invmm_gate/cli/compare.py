@@ -13,7 +13,7 @@ from invmm_gate.core.errors import PASS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from invmm_gate.policy.comparison import Comparison
+    from invmm_gate.policy.compare.comparison import Comparison
 
 COMPARE_EPILOG: Final = "Example: invmm-gate compare reports/approved reports/candidate --policy strict --fail-on new"
 BLESS_EPILOG: Final = 'Example: invmm-gate bless reports/approved --reason "release 1.4, approved in review 214"'
@@ -51,7 +51,7 @@ def compare(
     from invmm_gate.cli.show import as_json
     from invmm_gate.files.atomic import write_whole
     from invmm_gate.gate.comparing import compare_runs
-    from invmm_gate.policy.compare import exit_code
+    from invmm_gate.policy.compare.compare import exit_code
     from invmm_gate.report.comparison import render_comparison
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())

@@ -16,7 +16,7 @@ from invmm_gate.gate.judging import Baseline
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
-from invmm_gate.policy.standing import as_of
+from invmm_gate.policy.verdict_check import as_of
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS

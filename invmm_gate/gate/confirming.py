@@ -39,7 +39,7 @@ from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.confirmed import METHODS
-from invmm_gate.policy.verdict import probes_to_confirm
+from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.runs.folder import RunFolder
 
 _FILE_NAMES: Final = {

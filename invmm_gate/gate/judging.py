@@ -14,9 +14,9 @@ from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.files.small import read_small
 from invmm_gate.gate.witness import with_suites
-from invmm_gate.policy.conditions import refuse_other_conditions
+from invmm_gate.policy.compare.compatibility import refuse_other_conditions
+from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, canonical
-from invmm_gate.policy.verdict import judge
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder

@@ -14,7 +14,7 @@ from invmm_gate.gate.unedited import run_faults, unedited
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
-from invmm_gate.policy.standing import as_of, verdict_faults
+from invmm_gate.policy.verdict_check import as_of, verdict_faults
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stages import VERDICT

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from invmm_gate.core.records import ReplicationShare
-from invmm_gate.policy.comparison import (
+from invmm_gate.policy.compare.comparison import (
     Breach,
     Comparison,
     FindingChange,

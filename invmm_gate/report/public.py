@@ -21,7 +21,7 @@ from invmm_gate.core.records import (
     Verdict,
     Waiver,
 )
-from invmm_gate.policy.verdict import reasons_for, waiver_notes
+from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
 from invmm_gate.report.public_names import PublicNames
 

@@ -17,7 +17,7 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.baseline_file import read_baseline_file
 from invmm_gate.gate.blessing import bless, load_baseline
 from invmm_gate.gate.judging import Baseline, Circumstances
-from invmm_gate.policy.verdict import judge
+from invmm_gate.policy.judge import judge
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder

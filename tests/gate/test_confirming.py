@@ -16,7 +16,7 @@ from invmm_gate.gate import confirming
 from invmm_gate.gate.confirm_record import confirm_record
 from invmm_gate.gate.inputs import Inputs, Options
 from invmm_gate.gate.session import Session
-from invmm_gate.policy.verdict import judge
+from invmm_gate.policy.judge import judge
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.pixel import PixelRmse

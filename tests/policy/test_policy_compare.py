@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import PLAIN_SAMPLING, Finding, RunData
-from invmm_gate.policy.compare import compare, exit_code
-from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, Comparison, FindingChange, ProbeChange, Uncompared
+from invmm_gate.policy.compare.compare import compare, exit_code
+from invmm_gate.policy.compare.comparison import (
+    TEST_SAMPLES,
+    Breach,
+    Comparison,
+    FindingChange,
+    ProbeChange,
+    Uncompared,
+)
+from invmm_gate.policy.judge import counts_of, decide, judge
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import counts_of, decide, judge
 from tests.policy.few_probes import STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CHECKS,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.records import PLAIN_SAMPLING, Finding, RunData
+from invmm_gate.policy.judge import decide, judge, probes_to_confirm
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.verdict import decide, judge, probes_to_confirm
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run
 from tests.policy.policy_builders import (
     CHECKS,

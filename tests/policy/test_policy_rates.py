@@ -10,7 +10,7 @@ from scipy.stats import binom
 from invmm_gate.confirm.plain_sampling import looks
 from invmm_gate.core.intervals import clopper_pearson, wilson
 from invmm_gate.core.records import Interval
-from invmm_gate.policy.changes import rate_changes
+from invmm_gate.policy.compare.changes import rate_changes
 from tests.policy.policy_builders import sampled
 
 STATED = 0.01

@@ -9,9 +9,10 @@ import jsonschema
 import pytest
 
 from invmm_gate.core.records import Finding, Verdict, Waiver, WaiverState
-from invmm_gate.policy import conformal, evidence, rules, verdict, waivers
+from invmm_gate.policy import conformal, evidence, rules, waivers
+from invmm_gate.policy import judge as verdict
+from invmm_gate.policy.judge import judge
 from invmm_gate.policy.shipped import verdict_schema
-from invmm_gate.policy.verdict import judge
 from tests.policy import policy_cases
 from tests.policy.few_probes import STRICT, clean_run
 from tests.policy.policy_builders import TODAY, broken, target, waiver, with_measurement, with_score

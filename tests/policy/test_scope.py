@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.records import RunData
+from invmm_gate.policy.judge import judge
 from invmm_gate.policy.scope import content_seed, scope_of
-from invmm_gate.policy.verdict import judge
 from tests.policy.policy_builders import SAMPLERS, STANDARD, STRICT, TODAY, clean_run, digest
 
 OF_CONTENT = {"model": digest("model"), "probe_set": digest("probes"), "policy": STRICT.digest}

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from invmm_gate.core.records import Finding, RunData
-from invmm_gate.policy.changes import overall
-from invmm_gate.policy.comparison import TEST_SAMPLES, Breach, FindingChange, FindingFate, ProbeChange, Uncompared
+from invmm_gate.policy.compare.changes import overall
+from invmm_gate.policy.compare.comparison import (
+    TEST_SAMPLES,
+    Breach,
+    FindingChange,
+    FindingFate,
+    ProbeChange,
+    Uncompared,
+)
 from invmm_gate.policy.coverage import METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.soundness import RECORDS
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
 from invmm_gate.core.records import Confirmation, Measurement, Probe, RunData
-from invmm_gate.policy.changes import overall, rate_changes, score_change
-from invmm_gate.policy.comparison import (
+from invmm_gate.policy.compare.changes import overall, rate_changes, score_change
+from invmm_gate.policy.compare.comparison import (
     COMPARISON_SCHEMA_VERSION,
     Comparison,
     FailOn,
@@ -17,13 +17,13 @@ from invmm_gate.policy.comparison import (
     ProbeChange,
     RunSide,
 )
-from invmm_gate.policy.conditions import refuse_other_conditions
+from invmm_gate.policy.compare.compatibility import refuse_other_conditions
+from invmm_gate.policy.compare.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
-from invmm_gate.policy.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.schema import Policy, RegressionConfig
 from invmm_gate.policy.soundness import record_findings
-from invmm_gate.policy.standing import verdict_faults
+from invmm_gate.policy.verdict_check import verdict_faults
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
 """The copy metric that is made of the controls."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from invmm_gate.core.records import Confirmation, Measurement, ReplicationShare
-from invmm_gate.policy.comparison import (
+from invmm_gate.policy.compare.comparison import (
     TEST_SAMPLES,
     Change,
     RateChange,

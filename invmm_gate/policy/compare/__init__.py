@@ -1,0 +1,1 @@
+"""Two runs side by side: what is new, fixed, worse or unchanged."""
