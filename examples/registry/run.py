@@ -30,7 +30,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.cli import run as run_command
 from invmm_gate.core.errors import RegistryError
 from invmm_gate.gate.attesting import verify_model

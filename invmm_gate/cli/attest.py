@@ -10,7 +10,7 @@ from invmm_gate.core.errors import PASS
 from invmm_gate.core.records import Weights
 
 if TYPE_CHECKING:
-    from invmm_gate.attestation.statement import Statement
+    from invmm_gate.attest.statement import Statement
 
 keys = typer.Typer(help="Keys that sign verdicts.", no_args_is_help=True, rich_markup_mode=None)
 waivers_app = typer.Typer(help="Exceptions that a reviewer approves.", no_args_is_help=True, rich_markup_mode=None)
@@ -33,7 +33,7 @@ Roots = Annotated[
 @keys.command(epilog="Example: invmm-gate keys new gate")
 def new(name: Annotated[Path, typer.Argument(help="Makes NAME.key and NAME.pub.")]) -> int:
     """Make an ed25519 key pair. Keep NAME.key to yourself; NAME.pub is what `verify --roots` takes."""
-    from invmm_gate.attestation.keys import new_key_pair
+    from invmm_gate.attest.keys import new_key_pair
     from invmm_gate.cli.show import printable
 
     pair = new_key_pair(name)
@@ -195,7 +195,7 @@ def verify(
 
 
 def _line(said: "Statement") -> str:
-    from invmm_gate.attestation.verification import as_size
+    from invmm_gate.attest.verification import as_size
 
     waived = f" ({len(said.waivers)} waived)" if said.waivers else ""
     return (

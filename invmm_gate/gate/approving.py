@@ -3,8 +3,8 @@
 import datetime
 from pathlib import Path
 
-from invmm_gate.attestation.approval import approval_file, approve
-from invmm_gate.attestation.keys import load_signing_key
+from invmm_gate.attest.keys import load_signing_key
+from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.files.atomic import write_whole
 from invmm_gate.policy.waivers import load_waivers

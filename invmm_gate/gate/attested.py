@@ -5,8 +5,8 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from invmm_gate.attestation.statement import AttestedDecision, Statement
-from invmm_gate.attestation.texts import as_text
+from invmm_gate.attest.field_types import as_text
+from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
 from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
 from invmm_gate.core.version import __version__

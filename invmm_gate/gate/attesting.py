@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from invmm_gate.attestation.dsse import ATTESTATION, MAX_BYTES, sign_envelope
-from invmm_gate.attestation.keys import VERIFIER, SigningKey, load_roots, load_signing_key
-from invmm_gate.attestation.revocation import Revocations, load_revocations
-from invmm_gate.attestation.statement import Statement, to_payload
-from invmm_gate.attestation.summary import SUMMARY, summary_payload
-from invmm_gate.attestation.texts import as_text
-from invmm_gate.attestation.verification import Expected, Trusted, check_statement, open_statement
+from invmm_gate.attest.envelope import ATTESTATION, MAX_BYTES, sign_envelope
+from invmm_gate.attest.field_types import as_text
+from invmm_gate.attest.keys import VERIFIER, SigningKey, load_roots, load_signing_key
+from invmm_gate.attest.revocation import Revocations, load_revocations
+from invmm_gate.attest.slsa_summary import SUMMARY, summary_payload
+from invmm_gate.attest.statement import Statement, to_payload
+from invmm_gate.attest.verification import Expected, Trusted, check_statement, open_statement
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
 from invmm_gate.files.small import read_small

@@ -8,10 +8,10 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from invmm_gate.attestation.audit_log import EMPTY, Entry, Head, attempt_of, next_line, read_head, require_head, walk
-from invmm_gate.attestation.statement import Statement
-from invmm_gate.attestation.texts import as_text
-from invmm_gate.attestation.verification import CLOCK_SKEW
+from invmm_gate.attest.audit_log import EMPTY, Entry, Head, attempt_of, next_line, read_head, require_head, walk
+from invmm_gate.attest.field_types import as_text
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import CLOCK_SKEW
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.files.atomic import append_line, drop_torn_line, read_whole, whole_lines
 

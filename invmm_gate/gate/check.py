@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict

@@ -6,9 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.attestation.keys import load_roots
-from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.keys import load_roots
+from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, ProbeSetError
 from invmm_gate.core.records import RunData, Verdict
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file

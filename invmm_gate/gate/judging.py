@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 import yaml
 
-from invmm_gate.attestation.approval import APPROVAL_SUFFIX, approval_file, approved
-from invmm_gate.attestation.keys import TrustedKey, TrustRoots, load_roots
+from invmm_gate.attest.keys import TrustedKey, TrustRoots, load_roots
+from invmm_gate.attest.waiver_approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
 from invmm_gate.files.record_json import from_json, to_json

@@ -6,7 +6,7 @@ from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 
-from invmm_gate.attestation.keys import TrustRoots, load_roots
+from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import RunData, RunRecord, Verdict
 from invmm_gate.gate.judging import kept_copies, verdict_of

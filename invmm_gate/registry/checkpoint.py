@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.models.read.checkpoint_files import list_files

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.attestation.audit_log import AUDIT_LOG
-from invmm_gate.attestation.keys import TrustRoots, load_roots, load_signing_key
+from invmm_gate.attest.audit_log import AUDIT_LOG
+from invmm_gate.attest.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Weights
 from invmm_gate.gate import finishing

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.attestation.keys import TrustRoots, load_roots
-from invmm_gate.attestation.revocation import Revocations, load_revocations
+from invmm_gate.attest.keys import TrustRoots, load_roots
+from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.core.records import Weights
 from invmm_gate.gate.attesting import parse_image_size, require_digest
 from invmm_gate.registry.evidence import Demands

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.attestation.keys import load_roots
-from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.keys import load_roots
+from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.core.progress import Progress, Silent
 from invmm_gate.gate import finishing

@@ -5,10 +5,10 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from invmm_gate.attestation.audit_log import is_head
-from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.attestation.statement import Statement
-from invmm_gate.attestation.verification import open_statement
+from invmm_gate.attest.audit_log import is_head
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import open_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.version import __version__
 from invmm_gate.gate.auditing import logged_at

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from invmm_gate.attestation.dsse import ATTESTATION
-from invmm_gate.attestation.keys import TrustRoots
-from invmm_gate.attestation.revocation import Revocations
-from invmm_gate.attestation.statement import Statement
-from invmm_gate.attestation.verification import (
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.keys import TrustRoots
+from invmm_gate.attest.revocation import Revocations
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import (
     Expected,
     Trusted,
     check_passed,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, final
 
-from invmm_gate.attestation.audit_log import is_head
+from invmm_gate.attest.audit_log import is_head
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.checkpoint import checkpoint_in
 from invmm_gate.registry.client import VersionRecord

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.attestation.keys import TrustRoots, load_roots
+from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.conditions import Conditions

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from invmm_gate.attestation.statement import Statement
+from invmm_gate.attest.statement import Statement
 from invmm_gate.core.errors import ModelError, VerificationError
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.inspect import inspect_checkpoint

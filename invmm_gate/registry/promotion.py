@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from invmm_gate.attestation.dsse import ATTESTATION
+from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.client import Registry, VersionRecord

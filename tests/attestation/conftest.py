@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.keys import SigningKey, TrustRoots
+from invmm_gate.attest.keys import SigningKey, TrustRoots
 from tests.attestation.material import key_pair
 
 

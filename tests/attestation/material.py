@@ -6,10 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from invmm_gate.attestation.dsse import sign_envelope
-from invmm_gate.attestation.keys import SigningKey, TrustRoots, load_roots, load_signing_key, new_key_pair
-from invmm_gate.attestation.statement import Statement, to_payload
-from invmm_gate.attestation.verification import Expected
+from invmm_gate.attest.envelope import sign_envelope
+from invmm_gate.attest.keys import SigningKey, TrustRoots, load_roots, load_signing_key, new_key_pair
+from invmm_gate.attest.statement import Statement, to_payload
+from invmm_gate.attest.verification import Expected
 from invmm_gate.core.records import Scope, Waiver
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)

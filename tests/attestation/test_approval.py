@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.approval import approval_file, approve, approved
-from invmm_gate.attestation.dsse import sign_envelope
-from invmm_gate.attestation.keys import load_roots, load_signing_key, new_key_pair
-from invmm_gate.attestation.verification import verify_attestation
+from invmm_gate.attest.envelope import sign_envelope
+from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
+from invmm_gate.attest.verification import verify_attestation
+from invmm_gate.attest.waiver_approval import approval_file, approve, approved
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.policy.waivers import load_waivers
 from tests.attestation.material import DAY, NOW, WAIVER, digest, expected, key_pair, signed

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.attestation.audit_log import EMPTY, Head, attempt_of, head_of, next_line, require_head, walk
+from invmm_gate.attest.audit_log import EMPTY, Head, attempt_of, head_of, next_line, require_head, walk
 from invmm_gate.core.errors import VerificationError
 from tests.attestation.material import STATEMENT, digest
 

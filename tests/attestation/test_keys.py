@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from invmm_gate.attestation.keys import load_roots, load_signing_key, new_key_pair
+from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.core.errors import ConfigError
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8

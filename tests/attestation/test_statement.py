@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.attestation.dsse import sign_envelope
-from invmm_gate.attestation.statement import PREDICATE_TYPE, STATEMENT_TYPE, Statement, from_payload, to_payload
-from invmm_gate.attestation.verification import verify_attestation
+from invmm_gate.attest.envelope import sign_envelope
+from invmm_gate.attest.statement import PREDICATE_TYPE, STATEMENT_TYPE, Statement, from_payload, to_payload
+from invmm_gate.attest.verification import verify_attestation
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Scope, Waiver
 from tests.attestation.material import STATEMENT, TESTED, WAIVER, expected, signed

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.attestation.dsse import MAX_BYTES, open_envelope, pre_authentication_encoding, sign_envelope
-from invmm_gate.attestation.keys import SigningKey, TrustRoots
-from invmm_gate.attestation.statement import PAYLOAD_TYPE, to_payload
-from invmm_gate.attestation.verification import verify_attestation
+from invmm_gate.attest.envelope import MAX_BYTES, open_envelope, pre_authentication_encoding, sign_envelope
+from invmm_gate.attest.keys import SigningKey, TrustRoots
+from invmm_gate.attest.statement import PAYLOAD_TYPE, to_payload
+from invmm_gate.attest.verification import verify_attestation
 from invmm_gate.core.errors import VerificationError
 from tests.attestation.material import STATEMENT, WAIVER, expected, key_pair, signed
 

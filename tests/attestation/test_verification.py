@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.dsse import sign_envelope
-from invmm_gate.attestation.keys import TrustRoots, load_roots
-from invmm_gate.attestation.revocation import Revocations, load_revocations
-from invmm_gate.attestation.statement import to_payload
-from invmm_gate.attestation.verification import CLOCK_SKEW, verify_attestation
+from invmm_gate.attest.envelope import sign_envelope
+from invmm_gate.attest.keys import TrustRoots, load_roots
+from invmm_gate.attest.revocation import Revocations, load_revocations
+from invmm_gate.attest.statement import to_payload
+from invmm_gate.attest.verification import CLOCK_SKEW, verify_attestation
 from invmm_gate.core.errors import ConfigError, VerificationError
 from tests.attestation.material import DAY, NOW, SECOND, STATEMENT, TESTED, WAIVER, digest, expected, signed
 

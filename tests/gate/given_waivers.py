@@ -9,8 +9,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from invmm_gate.attestation.approval import approval_file, approve
-from invmm_gate.attestation.keys import SigningKey
+from invmm_gate.attest.keys import SigningKey
+from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.records import RunRecord, Waiver
 from invmm_gate.gate.finishing import circumstances
 from invmm_gate.gate.judging import Circumstances

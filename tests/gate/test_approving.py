@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.keys import new_key_pair
-from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.attest.keys import new_key_pair
+from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import sign_run

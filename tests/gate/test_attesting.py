@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
-from invmm_gate.attestation.keys import KeyPair, load_roots, new_key_pair
-from invmm_gate.attestation.statement import Statement
-from invmm_gate.attestation.verification import Expected, check_statement, open_statement
+from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import Expected, check_statement, open_statement
 from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
 from invmm_gate.core.records import ModelFile, RunData, Waiver
 from invmm_gate.gate import finishing

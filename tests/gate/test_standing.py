@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.gate import finishing
 from invmm_gate.gate.blessing import bless, load_baseline

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.keys import KeyPair, new_key_pair
+from invmm_gate.attest.keys import KeyPair, new_key_pair
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.register import GateChoices, Registered, register

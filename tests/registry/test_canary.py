@@ -20,7 +20,7 @@ from random import Random
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
-from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.progress import Silent
 from invmm_gate.probes.edit import add_probes
 from invmm_gate.registry.choices import GateChoices

@@ -14,7 +14,7 @@ from mlflow.server import ARTIFACT_ROOT_ENV_VAR, ARTIFACTS_DESTINATION_ENV_VAR, 
 from mlflow.server import app as mlflow_app
 from mlflow.server.handlers import initialize_backend_stores
 
-from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry import guard_hashes

@@ -7,7 +7,7 @@ import sys
 import pytest
 import typer
 
-from invmm_gate.attestation.keys import new_key_pair
+from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.cli.register import gate
 from invmm_gate.cli.registry import app
 from invmm_gate.core.errors import GateError

@@ -18,9 +18,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from invmm_gate.attestation.audit_log import Head, head_of
-from invmm_gate.attestation.keys import load_signing_key, new_key_pair
-from invmm_gate.attestation.statement import Statement, from_payload
+from invmm_gate.attest.audit_log import Head, head_of
+from invmm_gate.attest.keys import load_signing_key, new_key_pair
+from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.progress import Silent

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.keys import KeyPair, load_roots, new_key_pair
-from invmm_gate.attestation.summary import SUMMARY
+from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
+from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.progress import Silent

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.attestation.dsse import open_envelope, sign_envelope
-from invmm_gate.attestation.keys import load_roots, load_signing_key, new_key_pair
-from invmm_gate.attestation.statement import from_payload, to_payload
+from invmm_gate.attest.envelope import open_envelope, sign_envelope
+from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
+from invmm_gate.attest.statement import from_payload, to_payload
 from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.choices import GateChoices, utc_now

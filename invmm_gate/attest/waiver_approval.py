@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from invmm_gate.attestation.dsse import MAX_BYTES, open_envelope, sign_envelope
-from invmm_gate.attestation.keys import SigningKey, TrustRoots
-from invmm_gate.attestation.texts import Day, Hex, Instant, Line, as_text
-from invmm_gate.attestation.verification import CLOCK_SKEW, check_key_window
+from invmm_gate.attest.envelope import MAX_BYTES, open_envelope, sign_envelope
+from invmm_gate.attest.field_types import Day, Hex, Instant, Line, as_text
+from invmm_gate.attest.keys import SigningKey, TrustRoots
+from invmm_gate.attest.verification import CLOCK_SKEW, check_key_window
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Waiver
 from invmm_gate.files.signed_json import parse_plain

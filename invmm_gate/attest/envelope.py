@@ -11,8 +11,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from invmm_gate.attestation.keys import SigningKey, TrustedKey, TrustRoots
-from invmm_gate.attestation.statement import PAYLOAD_TYPE
+from invmm_gate.attest.keys import SigningKey, TrustedKey, TrustRoots
+from invmm_gate.attest.statement import PAYLOAD_TYPE
 from invmm_gate.core.errors import VerificationError
 
 ATTESTATION: Final = "attestation.json"

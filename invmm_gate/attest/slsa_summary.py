@@ -8,8 +8,8 @@ import json
 from typing import Final
 from urllib.parse import quote
 
-from invmm_gate.attestation.statement import STATEMENT_TYPE, Statement
-from invmm_gate.attestation.texts import as_text
+from invmm_gate.attest.field_types import as_text
+from invmm_gate.attest.statement import STATEMENT_TYPE, Statement
 
 SUMMARY: Final = "verification_summary.json"
 """The signed summary's name in a run folder."""

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from pydantic import TypeAdapter, model_validator
 
-from invmm_gate.attestation.texts import Hex, Line
+from invmm_gate.attest.field_types import Hex, Line
 from invmm_gate.files.strict_model import StrictModel, parse
 from invmm_gate.files.yaml_lines import load_document
 

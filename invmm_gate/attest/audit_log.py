@@ -14,8 +14,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from invmm_gate.attestation.statement import AttestedDecision, Statement
-from invmm_gate.attestation.texts import Hex, Instant, Line, as_text
+from invmm_gate.attest.field_types import Hex, Instant, Line, as_text
+from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.files.signed_json import parse_plain
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from invmm_gate.attestation.texts import Day, Line
+from invmm_gate.attest.field_types import Day, Line
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.files.small import PRIVATE_MODES, read_small
 from invmm_gate.files.strict_model import StrictModel, parse

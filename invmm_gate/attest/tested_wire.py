@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from invmm_gate.attestation.texts import Line
+from invmm_gate.attest.field_types import Line
 from invmm_gate.core.records import Scope
 
 Scale = Annotated[str, Field(pattern=r"^[0-9]{1,9}(\.[0-9]{1,17})?$")]

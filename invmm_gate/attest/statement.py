@@ -13,8 +13,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from invmm_gate.attestation.texts import Day, Hex, Instant, Line, as_text
-from invmm_gate.attestation.wire import ScopeWire, Wire, scope_plain
+from invmm_gate.attest.field_types import Day, Hex, Instant, Line, as_text
+from invmm_gate.attest.tested_wire import ScopeWire, Wire, scope_plain
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Scope, Waiver, Weights
 from invmm_gate.files.signed_json import parse_plain

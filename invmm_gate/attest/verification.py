@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from invmm_gate.attestation.dsse import open_envelope
-from invmm_gate.attestation.keys import TrustedKey, TrustRoots
-from invmm_gate.attestation.revocation import Revocations
-from invmm_gate.attestation.statement import Statement, from_payload
-from invmm_gate.attestation.texts import as_text
+from invmm_gate.attest.envelope import open_envelope
+from invmm_gate.attest.field_types import as_text
+from invmm_gate.attest.keys import TrustedKey, TrustRoots
+from invmm_gate.attest.revocation import Revocations
+from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.core.records import Weights
 
