@@ -13,10 +13,10 @@ from invmm_gate.core.version import __version__
 from invmm_gate.gate.standing import judged_data
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
 
 if TYPE_CHECKING:
-    from invmm_gate.gate.judging import Circumstances
+    from invmm_gate.runs.copies import Circumstances
 
 
 def statement_of(
@@ -30,10 +30,10 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.gate.judging import Circumstances
     from invmm_gate.gate.public_edition import public_names, public_report
     from invmm_gate.gate.rejudging import require_same_verdict
     from invmm_gate.report.public import public
+    from invmm_gate.runs.copies import Circumstances
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())

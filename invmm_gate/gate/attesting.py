@@ -26,7 +26,7 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from invmm_gate.gate.judging import Circumstances
+    from invmm_gate.runs.copies import Circumstances
 
 LIFETIME: Final = datetime.timedelta(days=90)
 

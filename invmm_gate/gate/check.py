@@ -15,10 +15,10 @@ from invmm_gate.core.records import Verdict
 from invmm_gate.gate import finishing
 from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.gate.inputs import Inputs, Options, prepare
-from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import require_usable_key, shared_key
+from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import CONFIRMING, MEASURE, RUN
+from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
 
 if TYPE_CHECKING:
     from invmm_gate.gate.session import Session  # imports torch

@@ -7,13 +7,13 @@ from pathlib import Path
 from invmm_gate.core.records import RunData
 from invmm_gate.gate.blessing import load_baseline
 from invmm_gate.gate.standing import judged_again
-from invmm_gate.gate.unedited import unedited
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.verdict_check import as_of
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.unedited import unedited
 
 
 def compare_runs(

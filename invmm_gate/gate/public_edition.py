@@ -14,7 +14,7 @@ from invmm_gate.report.public_names import PublicNames
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import VERDICT
+from invmm_gate.runs.layout import VERDICT
 
 PUBLIC: Final = "public"
 PUBLIC_REPORT: Final = "report.html"

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from invmm_gate.core.errors import ConfigError, RunFolderError
 from invmm_gate.core.records import Finding, Verdict
-from invmm_gate.gate.judging import Circumstances, decided
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
 
 

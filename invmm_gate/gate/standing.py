@@ -9,16 +9,16 @@ from pathlib import Path
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import RunData, RunRecord, Verdict
-from invmm_gate.gate.judging import kept_copies, verdict_of
-from invmm_gate.gate.unedited import run_faults, unedited
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults
+from invmm_gate.runs.copies import kept_copies, verdict_of
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import VERDICT
+from invmm_gate.runs.layout import VERDICT
 from invmm_gate.runs.suites import both_answered
+from invmm_gate.runs.unedited import run_faults, unedited
 
 
 def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:

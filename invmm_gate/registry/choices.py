@@ -13,7 +13,6 @@ from invmm_gate.gate import finishing
 from invmm_gate.gate.auditing import require_sound
 from invmm_gate.gate.check import Finish
 from invmm_gate.gate.inputs import Options
-from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
@@ -21,6 +20,7 @@ from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.terms import terms_of
+from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.installed import require_environment
 
 Clock = Callable[[], datetime.datetime]

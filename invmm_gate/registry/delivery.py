@@ -36,7 +36,7 @@ from invmm_gate.registry.names import (
 from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import VERDICT
+from invmm_gate.runs.layout import VERDICT
 from invmm_gate.tracking.contents import publication_key
 
 

@@ -25,7 +25,7 @@ from invmm_gate.registry.names import version_label
 from invmm_gate.registry.outbox import Parcel, parcel_digest
 from invmm_gate.registry.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import VERDICT
+from invmm_gate.runs.layout import VERDICT
 
 
 def measure_and_sign(

@@ -12,7 +12,7 @@ from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.files.atomic import append_line, explained, whole_lines
-from invmm_gate.runs.stages import Stage
+from invmm_gate.runs.layout import Stage
 
 _DIGEST: Final = 64
 _LINE: Final = 2 * _DIGEST + 2

@@ -8,7 +8,7 @@ from typing import Final
 
 from invmm_gate.core.records import RunRecord
 from invmm_gate.files.atomic import explained, read_whole
-from invmm_gate.runs.stages import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
+from invmm_gate.runs.layout import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 
 JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
 """The files that `judge` decides by, beside run.json."""

@@ -7,7 +7,7 @@ from invmm_gate.core.records import Expectations, RunRecord, SuiteRecord
 from invmm_gate.files.atomic import explained, read_whole, write_whole
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.runs.digests import file_digest
-from invmm_gate.runs.stages import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.runs.suites import suites_digest
 
 EXPECTATIONS: Final = "expectations.json"

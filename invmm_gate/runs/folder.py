@@ -32,7 +32,7 @@ from invmm_gate.runs.identity import (
     measured_fingerprint,
     refuse_orphans,
 )
-from invmm_gate.runs.stages import (
+from invmm_gate.runs.layout import (
     CONFIRM,
     CONFIRMATIONS,
     CONFIRMING,

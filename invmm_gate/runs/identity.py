@@ -7,7 +7,7 @@ from typing import Final
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import RunRecord, SelfCheck
 from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.stages import CONFIRM, CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE
 
 CONFIRM_SCHEMA_VERSION: Final = 1
 WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})

@@ -22,12 +22,12 @@ from invmm_gate.core.records import ModelFile, RunData, Waiver
 from invmm_gate.gate import finishing
 from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.judging import Circumstances
 from invmm_gate.gate.public_edition import public_names
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
+from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from tests.gate.given_waivers import narrow
 from tests.gate.judged_run import NOW, judged_run

@@ -8,7 +8,7 @@ import pytest
 from invmm_gate.gate import confirming, measuring, self_checking
 from invmm_gate.policy.coverage import OF_THE_MODEL
 from invmm_gate.report.bands import score_band
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.gate.world import LENIENT, World, add_picture, call, note_again, policy_with
 
 CONFIRMED_RULE = {"rule": "confirmed", "rate_limit": 0.0}

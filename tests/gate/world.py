@@ -25,7 +25,7 @@ from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.runs.chain import note_row
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import measured_fingerprint
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 
 ROOT = Path(__file__).parents[2]
 MEMORIZING = ROOT / "examples" / "demo" / "models" / "memorizing"

@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 REFUSED = r"is not as this run wrote it; expected records that nobody edited; restore the file"

@@ -19,7 +19,7 @@ from invmm_gate.core.records import Measurement
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=0)

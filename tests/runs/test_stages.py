@@ -9,7 +9,7 @@ from invmm_gate.core.records import RunRecord, SelfCheck
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
-from invmm_gate.runs.stages import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 

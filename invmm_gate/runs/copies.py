@@ -13,7 +13,6 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.files.small import read_small
-from invmm_gate.gate.witness import with_suites
 from invmm_gate.policy.compare.compatibility import refuse_other_conditions
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, canonical
@@ -21,7 +20,8 @@ from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import require_measured_in
-from invmm_gate.runs.stages import MEASUREMENTS, RUN
+from invmm_gate.runs.layout import MEASUREMENTS, RUN
+from invmm_gate.runs.witness import with_suites
 
 COPIES_FOLDER: Final = "judged"
 _POLICY: Final = f"{COPIES_FOLDER}/policy.json"

@@ -9,7 +9,7 @@ from invmm_gate.models.read.digest import digest_of
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stages import RUN
+from invmm_gate.runs.layout import RUN
 
 
 def unedited(folder: RunFolder) -> RunData:

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from invmm_gate.core.records import RunData
-from invmm_gate.gate.unedited import unedited
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.suites import both_answered, run_suites
+from invmm_gate.runs.unedited import unedited
 
 
 def with_suites(folder: RunFolder) -> RunData:
