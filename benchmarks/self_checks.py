@@ -26,11 +26,11 @@ from PIL import Image
 
 from invmm_gate.core.errors import GateError
 from invmm_gate.core.records import SelfCheck
-from invmm_gate.gate.inputs import Options, prepare
-from invmm_gate.gate.self_checking import CHECKS
-from invmm_gate.gate.session import open_session
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
 from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.self_checks import CHECKS
+from invmm_gate.stages.session import open_session
 
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "zoo"))

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
     from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-    from invmm_gate.gate.check import Checked, Finish, check
-    from invmm_gate.gate.inputs import Options
     from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
     from invmm_gate.measure.slots import Task
     from invmm_gate.models.load.load import load_model
@@ -41,16 +39,18 @@ if TYPE_CHECKING:
     from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
     from invmm_gate.similarity.sscd import sscd_metric
+    from invmm_gate.stages.check import Checked, Finish, check
+    from invmm_gate.stages.preflight import Options
 
 
 _HOMES: Final[dict[str, str]] = {
     "Advanced": "measure.inversion",
-    "Checked": "gate.check",
+    "Checked": "stages.check",
     "Confirmation": "core.records",
     "CopyMetric": "core.protocols",
     "DiffusionModel": "core.protocols",
     "EncoderCosine": "similarity.embedding",
-    "Finish": "gate.check",
+    "Finish": "stages.check",
     "FlowMatching": "diffusion.schedule",
     "GateError": "core.errors",
     "Inversion": "measure.inversion",
@@ -60,7 +60,7 @@ _HOMES: Final[dict[str, str]] = {
     "MixtureDenoiser": "diffusion.closed_form",
     "NeighbourNormalisedL2": "similarity.pixel",
     "NoiseLevel": "core.protocols",
-    "Options": "gate.inputs",
+    "Options": "stages.preflight",
     "PROFILES": "core.settings",
     "PixelRmse": "similarity.pixel",
     "Policy": "policy.schema",
@@ -74,7 +74,7 @@ _HOMES: Final[dict[str, str]] = {
     "VariancePreserving": "diffusion.schedule",
     "Verdict": "core.records",
     "calibrate": "similarity.calibrate",
-    "check": "gate.check",
+    "check": "stages.check",
     "confirm_by_sampling": "confirm.plain_sampling",
     "confirmations_suite": "runs.suites",
     "confirmations_table": "runs.tables",

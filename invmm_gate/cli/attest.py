@@ -50,7 +50,7 @@ def approve(
 ) -> int:
     """Sign the waivers as their reviewer, in waivers.yaml.approval. A policy's findings are waived by these alone."""
     from invmm_gate.cli.show import printable
-    from invmm_gate.gate.approving import approve_waivers
+    from invmm_gate.stages.approve_waivers import approve_waivers
 
     path, number = approve_waivers(waivers, key=key, now=_now())
     typer.echo(printable(f"approved: {number} waivers, {path}"))
@@ -68,7 +68,7 @@ def verify_audit_log(
 ) -> int:
     """Walk the log: no line changed, added in between or left out. Exit code 0, or 10 if it does not hold together."""
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.gate.auditing import verify_log
+    from invmm_gate.stages.audit_file import verify_log
 
     entries, last = verify_log(log, head=head)
     if json:
@@ -104,9 +104,9 @@ def sign(
     The records are judged again first: a verdict that they do not give is not signed.
     """
     from invmm_gate.cli.show import printable
-    from invmm_gate.gate.attesting import report_is_attested, sign_run
-    from invmm_gate.gate.auditing import entry_of
-    from invmm_gate.gate.finishing import circumstances
+    from invmm_gate.stages.audit_file import entry_of
+    from invmm_gate.stages.finish import circumstances
+    from invmm_gate.stages.sign import report_is_attested, sign_run
 
     now = _now()
     path = sign_run(
@@ -167,7 +167,7 @@ def verify(
 ) -> int:
     """Hold an attestation against a checkpoint before it is served. Exit code 0, or 10 if anything does not match."""
     from invmm_gate.cli.show import printable
-    from invmm_gate.gate.attesting import verify_model
+    from invmm_gate.stages.sign import verify_model
 
     statement = verify_model(
         model,

@@ -83,11 +83,11 @@ def check(
 ) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
     from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
-    from invmm_gate.gate.check import Finish
-    from invmm_gate.gate.check import check as run_check
-    from invmm_gate.gate.inputs import Options
     from invmm_gate.registry.source import local_checkpoint
     from invmm_gate.runs.installed import require_environment
+    from invmm_gate.stages.check import Finish
+    from invmm_gate.stages.check import check as run_check
+    from invmm_gate.stages.preflight import Options
 
     require_environment(environment)  # before a model is downloaded from the registry
     options = Options(
@@ -143,8 +143,8 @@ def measure(
 ) -> int:
     """Measure every probe under a policy's settings, without a verdict."""
     from invmm_gate.cli.show import TerminalProgress
-    from invmm_gate.gate.check import measure as run_measure
-    from invmm_gate.gate.inputs import Options
+    from invmm_gate.stages.check import measure as run_measure
+    from invmm_gate.stages.preflight import Options
 
     options = Options(
         model=model,
@@ -179,7 +179,7 @@ def confirm(
 ) -> int:
     """Look for inputs that a user could give and that reproduce a probe, in a run that was measured."""
     from invmm_gate.cli.show import TerminalProgress
-    from invmm_gate.gate.check import confirm as run_confirm
+    from invmm_gate.stages.check import confirm as run_confirm
 
     with TerminalProgress(quiet=quiet) as progress:
         run_confirm(run, progress, today=_today(), policy=policy, sscd=sscd, baseline=baseline, replacing=replace)
@@ -203,10 +203,10 @@ def judge(
 ) -> int:
     """Hold a run's records against a policy. Needs no model and no torch."""
     from invmm_gate.cli.show import as_json, show_verdict, summary
-    from invmm_gate.gate import finishing
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.installed import require_environment
+    from invmm_gate.stages import finish as finishing
 
     require_environment()
     folder = RunFolder(run)
@@ -232,8 +232,8 @@ app.command(epilog="Example: invmm-gate verdict reports/first")(verdict)
 @app.command(epilog="Example: invmm-gate report reports/first --reveal")
 def report(run: Run, *, reveal: Reveal = False) -> int:
     """Render the report again from the records. Needs no model and no torch."""
-    from invmm_gate.gate import finishing
     from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.stages import finish as finishing
 
     folder = RunFolder(run)
     with folder.existing_locked():
@@ -245,8 +245,8 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 @app.command(epilog="Example: invmm-gate publish reports/first --tracking-uri http://127.0.0.1:5000")
 def publish(run: Run, *, tracking_uri: TrackingUri = None, details: Details = False) -> int:
     """Log a finished run to MLflow, also one that could not be sent before: the public edition, without --details."""
-    from invmm_gate.gate import finishing
     from invmm_gate.runs.folder import RunFolder
+    from invmm_gate.stages import finish as finishing
 
     folder = RunFolder(run)
     with folder.existing_locked():

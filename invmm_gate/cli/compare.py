@@ -50,9 +50,9 @@ def compare(
     """Say what is new, fixed, worse or unchanged between two runs. No verdict: exit code 0 without --fail-on."""
     from invmm_gate.cli.show import as_json
     from invmm_gate.files.atomic import write_whole
-    from invmm_gate.gate.comparing import compare_runs
     from invmm_gate.policy.compare.compare import exit_code
     from invmm_gate.report.comparison import render_comparison
+    from invmm_gate.stages.compare import compare_runs
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())
     if markdown is not None:
@@ -78,7 +78,7 @@ def bless(
 ) -> int:
     """Make a judged run the baseline of rule `regression`. Used only where --baseline names the file."""
     from invmm_gate.cli.show import printable
-    from invmm_gate.gate.blessing import bless as bless_run
+    from invmm_gate.stages.bless import bless as bless_run
 
     entry = bless_run(run, reason=reason, by=by, file=baseline, even_if_blocked=even_if_blocked, now=_now())
     waived = f", {entry.waived} findings waived" if entry.waived else ""

@@ -29,7 +29,7 @@ def calibrate(
     from dataclasses import asdict
 
     from invmm_gate.cli.show import as_json
-    from invmm_gate.gate.calibration import calibrate_on_controls
+    from invmm_gate.stages.calibrate_metric import calibrate_on_controls
 
     result = calibrate_on_controls(folder, metric=metric, size=size, rate=rate, sscd=sscd)
     if json:

@@ -29,7 +29,7 @@ def verdict(
     The records are judged again first: a verdict that they do not give is refused.
     """
     from invmm_gate.cli.show import as_json, show_verdict, summary
-    from invmm_gate.gate.standing import standing_verdict
+    from invmm_gate.stages.read_verdict import standing_verdict
 
     today = datetime.datetime.now(datetime.UTC).date()
     found = standing_verdict(run, today=today, model=model, policy=policy, reviewers=reviewers)

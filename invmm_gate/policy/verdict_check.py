@@ -16,7 +16,7 @@ _EXPIRED: Final = "a waiver has expired since the run was judged"
 def verdict_faults(data: RunData) -> Iterator[str]:
     """Why the verdict cannot be that of the records beside it: it says that it was made on others. Cheap and partial.
 
-    Only judging again (`gate/standing.py`) shows that a verdict is that of its records.
+    Only judging again (`stages/read_verdict.py`) shows that a verdict is that of its records.
     """
     verdict, run = data.verdict, data.run
     if verdict is None:

@@ -9,11 +9,6 @@ from invmm_gate.attest.audit_log import AUDIT_LOG
 from invmm_gate.attest.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Weights
-from invmm_gate.gate import finishing
-from invmm_gate.gate.auditing import require_sound
-from invmm_gate.gate.check import Finish
-from invmm_gate.gate.inputs import Options
-from invmm_gate.gate.public_edition import shared_key
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.registry.conditions import Conditions
@@ -22,6 +17,11 @@ from invmm_gate.registry.outbox import Outbox
 from invmm_gate.registry.terms import terms_of
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.installed import require_environment
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.audit_file import require_sound
+from invmm_gate.stages.check import Finish
+from invmm_gate.stages.preflight import Options
+from invmm_gate.stages.public_edition import shared_key
 
 Clock = Callable[[], datetime.datetime]
 """Asked again where hours may have passed, as between a measurement and its signature."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.core.records import Weights
-from invmm_gate.gate.attesting import parse_image_size, require_digest
 from invmm_gate.registry.evidence import Demands
 from invmm_gate.runs.installed import approved_environment
+from invmm_gate.stages.sign import parse_image_size, require_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

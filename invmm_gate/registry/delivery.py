@@ -15,8 +15,6 @@ from invmm_gate.attest.keys import load_roots
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.core.progress import Progress, Silent
-from invmm_gate.gate import finishing
-from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
@@ -37,6 +35,8 @@ from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.public_edition import PUBLIC_REPORT
 from invmm_gate.tracking.contents import publication_key
 
 

@@ -11,14 +11,14 @@ from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import open_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.version import __version__
-from invmm_gate.gate.auditing import logged_at
-from invmm_gate.gate.inputs import Inputs
-from invmm_gate.gate.public_edition import PUBLIC_REPORT
 from invmm_gate.registry.choices import GateChoices
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.connection import RegistryDownError
 from invmm_gate.registry.evidence import Evidence, envelopes, evidence_for
 from invmm_gate.registry.names import RUN, is_release, log_entry_tag, release_name, version_label
+from invmm_gate.stages.audit_file import logged_at
+from invmm_gate.stages.preflight import Inputs
+from invmm_gate.stages.public_edition import PUBLIC_REPORT
 
 
 def verdict_that_holds(

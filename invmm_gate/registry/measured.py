@@ -12,12 +12,6 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
-from invmm_gate.gate.attesting import sign_run
-from invmm_gate.gate.auditing import logged_at
-from invmm_gate.gate.check import Checked, check
-from invmm_gate.gate.inputs import Inputs
-from invmm_gate.gate.public_edition import PUBLIC_REPORT, public_data, public_files
-from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.registry.choices import Clock, GateChoices
 from invmm_gate.registry.client import VersionRecord
@@ -26,6 +20,12 @@ from invmm_gate.registry.outbox import Parcel, parcel_digest
 from invmm_gate.registry.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
+from invmm_gate.stages.audit_file import logged_at
+from invmm_gate.stages.check import Checked, check
+from invmm_gate.stages.preflight import Inputs
+from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
+from invmm_gate.stages.read_verdict import judged_again
+from invmm_gate.stages.sign import sign_run
 
 
 def measure_and_sign(

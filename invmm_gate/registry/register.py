@@ -10,7 +10,6 @@ from typing import Final
 
 from invmm_gate.core.errors import GateError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.progress import Progress
-from invmm_gate.gate.inputs import prepare
 from invmm_gate.registry.alone import SameFilesError, alone
 from invmm_gate.registry.checkpoint import CHECKPOINT
 from invmm_gate.registry.choices import Clock, GateChoices, utc_now
@@ -35,6 +34,7 @@ from invmm_gate.registry.outbox import OutboxBusyError, Parcel
 from invmm_gate.registry.outcome import EXIT_CODES
 from invmm_gate.registry.promotion import Promoted
 from invmm_gate.registry.source import named
+from invmm_gate.stages.preflight import prepare
 
 __all__ = ["GateChoices", "Registered", "gate_version", "register"]
 

@@ -395,7 +395,7 @@ def test_a_name_cannot_drive_the_terminal(world):
 
 
 def test_a_bug_is_one_line_with_exit_code_1_and_says_how_to_see_where(world, monkeypatch):
-    from invmm_gate.gate import self_checking
+    from invmm_gate.stages import self_checks as self_checking
 
     def broken(*_given, **_named):
         raise ZeroDivisionError("division\nby zero")

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from invmm_gate.gate.standing import standing_verdict
+from invmm_gate.stages.read_verdict import standing_verdict
 from tests.cli.test_imports import DEVICE, imported_by
 from tests.gate.world import LENIENT, World, add_picture, call, policy_with
 

@@ -9,12 +9,12 @@ import typer.main
 import yaml
 
 from invmm_gate.cli.app import app
-from invmm_gate.gate.finishing import REPORTS
-from invmm_gate.gate.public_edition import PUBLIC_FILES
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
+from invmm_gate.stages.finish import REPORTS
+from invmm_gate.stages.public_edition import PUBLIC_FILES
 from tests.dvc.project import STAGES
 from tests.gate.world import ROOT
 

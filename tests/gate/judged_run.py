@@ -7,12 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from invmm_gate.core.records import ModelManifest, RunData, RunRecord, Waiver, Weights
-from invmm_gate.gate import finishing
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
 from tests.gate.given_waivers import given
 from tests.policy.policy_builders import STRICT, TODAY, clean_run
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from invmm_gate.core.records import RunData, SuiteRecord, Waiver
-from invmm_gate.gate import finishing
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
@@ -12,6 +11,7 @@ from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.suites import run_suites
+from invmm_gate.stages import finish as finishing
 from tests.gate.given_waivers import given
 from tests.gate.judged_run import named
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score

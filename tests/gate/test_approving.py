@@ -13,10 +13,10 @@ import pytest
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.gate import finishing
-from invmm_gate.gate.attesting import sign_run
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import installed_environment
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.sign import sign_run
 from tests.gate.judged_run import judged_run
 from tests.gate.test_attesting import WEIGHTS, _tiny, tiny  # noqa: F401  (fixtures)
 from tests.gate.world import call

@@ -19,16 +19,16 @@ from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import Expected, check_statement, open_statement
 from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
 from invmm_gate.core.records import ModelFile, RunData, Waiver
-from invmm_gate.gate import finishing
-from invmm_gate.gate.attesting import read_attestation, report_is_attested, served_digest, sign_run, verify_model
-from invmm_gate.gate.auditing import verify_log
-from invmm_gate.gate.public_edition import public_names
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.public_edition import public_names
+from invmm_gate.stages.sign import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from tests.gate.given_waivers import narrow
 from tests.gate.judged_run import NOW, judged_run
 from tests.gate.world import LENIENT, MEMORIZING, World, call

@@ -13,14 +13,14 @@ import yaml
 
 from invmm_gate.core.errors import ConfigError, GateError, RunFolderError
 from invmm_gate.core.records import BaselineRecord, RunData
-from invmm_gate.gate import finishing
-from invmm_gate.gate.blessing import bless, load_baseline
 from invmm_gate.policy.judge import judge
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.baseline import read_baseline_file
 from invmm_gate.runs.copies import Baseline, Circumstances
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.bless import bless, load_baseline
 from tests.gate.stored_runs import blocked, passing, stored
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, policy_with, waiver, with_score
 

@@ -9,8 +9,11 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from invmm_gate.gate import confirming, finishing, measuring, self_checking
 from invmm_gate.policy.coverage import OF_THE_MODEL
+from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages import measure as measuring
+from invmm_gate.stages import self_checks as self_checking
 from tests.gate.world import CAPTION, LENIENT, SOURCE, World, call, note_again, policy_with, torchscript
 
 CONTRACT = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from invmm_gate.gate.check import Finish, check, confirm, measure
-from invmm_gate.gate.clock import LARGEST_JUMP, SYSTEM_CLOCKS, Clocks
-from invmm_gate.gate.inputs import Options
+from invmm_gate.stages.check import Finish, check, confirm, measure
+from invmm_gate.stages.clock import LARGEST_JUMP, SYSTEM_CLOCKS, Clocks
+from invmm_gate.stages.preflight import Options
 from tests.gate.world import LENIENT, Watching, World, call
 
 TODAY = datetime.date(2026, 11, 22)

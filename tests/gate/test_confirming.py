@@ -12,14 +12,14 @@ from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.progress import Silent
 from invmm_gate.core.records import Probe, RunData, Verdict
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.gate import confirming
-from invmm_gate.gate.confirm_record import confirm_record
-from invmm_gate.gate.inputs import Inputs, Options
-from invmm_gate.gate.session import Session
 from invmm_gate.policy.judge import judge
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages.confirm_record import confirm_record
+from invmm_gate.stages.preflight import Inputs, Options
+from invmm_gate.stages.session import Session
 from tests.confirm.text_world import CAPTION, text_mixture
 from tests.policy.policy_builders import CHECKS, CONTROLS, STRICT, TODAY, measured, policy_with, text_run, waiver
 from tests.policy.policy_builders import digest as sha

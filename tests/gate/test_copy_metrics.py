@@ -3,9 +3,9 @@
 import torch
 
 from invmm_gate.core.settings import COPY_METRICS
-from invmm_gate.gate.session import _METRICS
 from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
+from invmm_gate.stages.session import _METRICS
 
 
 def test_each_name_has_a_builder_and_each_builder_a_name() -> None:

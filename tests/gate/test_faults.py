@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.gate import confirming, measuring
 from invmm_gate.models.adapters.pixel import PixelModel
+from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages import measure as measuring
 from tests.gate.world import LENIENT, World, call, note_again, policy_with
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

@@ -13,10 +13,6 @@ from PIL import Image
 
 from invmm_gate.core.records import Probe, ProbeSet, SelfCheck
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.gate.inputs import Inputs, Options
-from invmm_gate.gate.other_fits import other_fits
-from invmm_gate.gate.self_checking import CHECKS
-from invmm_gate.gate.session import Session
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.measure.natural_view import Refitted, natural_view
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -24,6 +20,10 @@ from invmm_gate.policy.coverage import NATURAL_VIEW
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.probes.images import load_pixels, load_refitted
+from invmm_gate.stages.other_fits import other_fits
+from invmm_gate.stages.preflight import Inputs, Options
+from invmm_gate.stages.self_checks import CHECKS
+from invmm_gate.stages.session import Session
 from tests.gate.world import MEMORIZING, draw
 from tests.measure.trained import CONTROLS, PLANTED, drawn, memorizing, seen_by
 

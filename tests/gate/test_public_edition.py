@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.gate import finishing
-from invmm_gate.gate.public_edition import KEY_VARIABLE, PUBLIC_FILES
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.public_edition import KEY_VARIABLE, PUBLIC_FILES
 from tests.gate.world import LENIENT, World, call, note_again
 
 

@@ -7,9 +7,9 @@ import sqlite3
 
 import pytest
 
-from invmm_gate.gate import finishing
 from invmm_gate.report.bands import INVMM_EDGES
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
 from invmm_gate.tracking.contents import publication_key
 from invmm_gate.tracking.spool import read
 from tests.gate.world import CAPTION, SOURCE, World, call

@@ -11,8 +11,11 @@ import time
 
 import pytest
 
-from invmm_gate.gate import check as gate_check
-from invmm_gate.gate import confirm_record, confirming, measuring, self_checking
+from invmm_gate.stages import check as gate_check
+from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages import confirm_record
+from invmm_gate.stages import measure as measuring
+from invmm_gate.stages import self_checks as self_checking
 from tests.gate.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"

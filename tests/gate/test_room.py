@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from invmm_gate.core.errors import MeasurementError, RunFolderError
-from invmm_gate.gate.inputs import Options, prepare
-from invmm_gate.gate.room import require_room
-from invmm_gate.gate.session import Session, open_session
 from invmm_gate.probes.edit import init_probe_set
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.disk_space import require_room
+from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.session import Session, open_session
 from tests.gate.test_text_to_image import MODEL, POLICY
 from tests.gate.world import World, add_picture
 

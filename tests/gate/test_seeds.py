@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.progress import Silent
-from invmm_gate.gate.check import confirm
-from invmm_gate.gate.inputs import Options, prepare
+from invmm_gate.stages.check import confirm
+from invmm_gate.stages.preflight import Options, prepare
 from tests.gate.world import CONTROLS, POLICY, World, add_picture, call
 
 

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
-from invmm_gate.gate import confirming, measuring, self_checking
 from invmm_gate.policy.coverage import OF_THE_MODEL
 from invmm_gate.report.bands import score_band
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages import measure as measuring
+from invmm_gate.stages import self_checks as self_checking
 from tests.gate.world import LENIENT, World, add_picture, call, note_again, policy_with
 
 CONFIRMED_RULE = {"rule": "confirmed", "rate_limit": 0.0}

@@ -12,12 +12,12 @@ import pytest
 
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import ConfigError, GateError
-from invmm_gate.gate import finishing
-from invmm_gate.gate.blessing import bless, load_baseline
-from invmm_gate.gate.comparing import compare_runs
-from invmm_gate.gate.standing import judged_again, standing_verdict
 from invmm_gate.runs.copies import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.bless import bless, load_baseline
+from invmm_gate.stages.compare import compare_runs
+from invmm_gate.stages.read_verdict import judged_again, standing_verdict
 from tests.gate.stored_runs import blocked, passing, stored
 from tests.policy.policy_builders import PERMISSIVE, STRICT, TODAY, clean_run, policy_with, waiver, with_score
 

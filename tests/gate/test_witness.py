@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import pytest
 
 from invmm_gate.core.records import RunData, SuiteRecord
-from invmm_gate.gate import finishing
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.runs import witness
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
 from tests.cli.test_imports import imported_by
 from tests.gate.world import LENIENT, World, call, note_again
 

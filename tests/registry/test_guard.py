@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.progress import Silent
-from invmm_gate.gate.auditing import verify_log
 from invmm_gate.registry.client import Registry
 from invmm_gate.registry.conditions import Conditions
 from invmm_gate.registry.guard_command import run_guarded_server, variables
@@ -31,6 +30,7 @@ from invmm_gate.registry.names import (
     is_log_entry,
 )
 from invmm_gate.registry.register import GateChoices, Registered, gate_version, register
+from invmm_gate.stages.audit_file import verify_log
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port
 

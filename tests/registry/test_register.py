@@ -24,9 +24,6 @@ from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.progress import Silent
-from invmm_gate.gate import finishing
-from invmm_gate.gate.attesting import verify_model
-from invmm_gate.gate.auditing import verify_log
 from invmm_gate.registry.choices import utc_now
 from invmm_gate.registry.client import Registry, VersionRecord
 from invmm_gate.registry.conditions import Conditions
@@ -49,6 +46,9 @@ from invmm_gate.registry.outbox import Outbox, Parcel
 from invmm_gate.registry.outcome import SAME_FILES, Outcome, read_outcome
 from invmm_gate.registry.register import GateChoices, Registered, create_version, gate_version, register
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.sign import verify_model
 from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server, stored_weights

@@ -10,8 +10,6 @@ from torch import Tensor
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Probe, SelfCheck
-from invmm_gate.gate.other_fits import other_fits
-from invmm_gate.gate.session import Session
 from invmm_gate.measure.looking import Pictures, pictures_of
 from invmm_gate.measure.natural_view import natural_view
 from invmm_gate.measure.round_trip import round_trip
@@ -29,6 +27,8 @@ from invmm_gate.policy.coverage import (
     UTILITY_FLOOR,
 )
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.other_fits import other_fits
+from invmm_gate.stages.session import Session
 
 _CONTROLS: Final = 16
 _ROWS: Final = 4

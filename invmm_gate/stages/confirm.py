@@ -31,16 +31,16 @@ from invmm_gate.core.records import (
     RunData,
 )
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.gate.confirm_record import note_rows, rate_limit
-from invmm_gate.gate.memory import fits, reduced
-from invmm_gate.gate.plans import caption_plan, prompt_plan
-from invmm_gate.gate.session import Session
-from invmm_gate.gate.storing import store_copies
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.confirmed import METHODS
 from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.confirm_record import note_rows, rate_limit
+from invmm_gate.stages.out_of_memory import fits, reduced
+from invmm_gate.stages.plans import caption_plan, prompt_plan
+from invmm_gate.stages.session import Session
+from invmm_gate.stages.store_copies import store_copies
 
 _FILE_NAMES: Final = {
     PLAIN_SAMPLING: "sampled",

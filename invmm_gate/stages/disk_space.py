@@ -7,9 +7,9 @@ from invmm_gate.confirm.counting import COPIES_KEPT
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.records import Probe
 from invmm_gate.files.atomic import explained
-from invmm_gate.gate.session import Session
 from invmm_gate.measure.aggregate import tasks_for
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.session import Session
 
 _FLOAT32 = 4
 _OF_A_TEST, _OF_A_TRIAL = 256, 1024

@@ -19,11 +19,11 @@ from invmm_gate.attest.verification import Expected, Trusted, check_statement, o
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
 from invmm_gate.files.small import read_small
-from invmm_gate.gate.attested import statement_of
-from invmm_gate.gate.auditing import log_verdict
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.audit_file import log_verdict
+from invmm_gate.stages.run_statement import statement_of
 
 if TYPE_CHECKING:
     from invmm_gate.runs.copies import Circumstances
@@ -180,7 +180,7 @@ def read_attestation(path: Path) -> bytes:
 
 def report_is_attested(run: Path) -> bool:
     """Whether public/report.html in a signed run's folder is the one that is signed: there, and not edited."""
-    from invmm_gate.gate.public_edition import PUBLIC, PUBLIC_REPORT, public_data, public_report
+    from invmm_gate.stages.public_edition import PUBLIC, PUBLIC_REPORT, public_data, public_report
 
     folder, path = RunFolder(run), run / PUBLIC / PUBLIC_REPORT
     return path.is_file() and path.read_bytes() == public_report(public_data(folder, folder.data())).encode()

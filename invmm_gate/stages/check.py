@@ -12,16 +12,16 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
-from invmm_gate.gate import finishing
-from invmm_gate.gate.clock import SYSTEM_CLOCKS, Clocks, Watch
-from invmm_gate.gate.inputs import Inputs, Options, prepare
-from invmm_gate.gate.public_edition import require_usable_key, shared_key
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
+from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.clock import SYSTEM_CLOCKS, Clocks, Watch
+from invmm_gate.stages.preflight import Inputs, Options, prepare
+from invmm_gate.stages.public_edition import require_usable_key, shared_key
 
 if TYPE_CHECKING:
-    from invmm_gate.gate.session import Session  # imports torch
+    from invmm_gate.stages.session import Session  # imports torch
 
 _JUDGED: Final = (*finishing.OUTPUTS, ATTESTATION, SUMMARY)
 """A verdict of an earlier state must not outlive what is measured or confirmed now."""
@@ -137,8 +137,8 @@ def _prepared(options: Options, *, baseline: bool | None = None) -> Inputs:
 @contextmanager
 def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunFolder]]":
     """The loaded model and the locked run folder. Torch is imported here, after all inputs were checked."""
-    from invmm_gate.gate.memory import memory_explained
-    from invmm_gate.gate.session import open_session
+    from invmm_gate.stages.out_of_memory import memory_explained
+    from invmm_gate.stages.session import open_session
 
     progress.note(f"loading {inputs.model.pipeline} from {inputs.options.model}")
     with memory_explained():
@@ -153,7 +153,8 @@ def _measured(
     session: "Session", folder: RunFolder, progress: Progress, *, watch: Watch, replacing: bool = False
 ) -> "Session":
     """The session that confirming goes on with: it knows how many rows fit."""
-    from invmm_gate.gate import measuring, self_checking
+    from invmm_gate.stages import measure as measuring
+    from invmm_gate.stages import self_checks as self_checking
 
     folder.begin(session.record, replacing=replacing)
     folder.forget(*_JUDGED)
@@ -175,7 +176,8 @@ def _confirmed(
     watch: Watch,
     replacing: bool = False,
 ) -> None:
-    from invmm_gate.gate import confirm_record, confirming
+    from invmm_gate.stages import confirm as confirming
+    from invmm_gate.stages import confirm_record
 
     plan = confirm_record.confirm_record(session.inputs.policy)
     folder.begin_confirming(session.record, plan, replacing=replacing)

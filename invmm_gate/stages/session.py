@@ -21,8 +21,6 @@ from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.core.records import MetricRecord, Probe, RunRecord
 from invmm_gate.core.settings import InversionSettings, copy_metric
-from invmm_gate.gate.captions import check_captions, require_confirmation
-from invmm_gate.gate.inputs import Inputs
 from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
@@ -32,6 +30,8 @@ from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.installed import installed_gate
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
+from invmm_gate.stages.captions import check_captions, require_confirmation
+from invmm_gate.stages.preflight import Inputs
 
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}

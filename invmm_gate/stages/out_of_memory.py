@@ -8,7 +8,7 @@ import torch
 
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.progress import Progress
-from invmm_gate.gate.session import Session
+from invmm_gate.stages.session import Session
 
 
 def fits(work: Callable[[], None]) -> bool:

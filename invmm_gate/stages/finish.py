@@ -12,17 +12,17 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, ProbeSetError
 from invmm_gate.core.records import RunData, Verdict
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
-from invmm_gate.gate.blessing import load_baseline
-from invmm_gate.gate.metrics import metrics_file
-from invmm_gate.gate.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
-from invmm_gate.gate.standing import judged_again
 from invmm_gate.policy.schema import Policy
 from invmm_gate.report.images import ReportImages
+from invmm_gate.report.metrics import metrics_file
 from invmm_gate.report.registry import FORMATS
 from invmm_gate.runs.copies import COPIES, Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import METRICS, VERDICT
+from invmm_gate.stages.bless import load_baseline
+from invmm_gate.stages.public_edition import PUBLIC_FILES, public_data, public_files, public_names, write_public_files
+from invmm_gate.stages.read_verdict import judged_again
 
 REPORTS: Final = (*(form.file for form in FORMATS.values()), *PUBLIC_FILES)
 OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *COPIES, *REPORTS)

@@ -10,10 +10,10 @@ from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
 from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
 from invmm_gate.core.version import __version__
-from invmm_gate.gate.standing import judged_data
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.stages.read_verdict import judged_data
 
 if TYPE_CHECKING:
     from invmm_gate.runs.copies import Circumstances
@@ -30,10 +30,10 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.gate.public_edition import public_names, public_report
-    from invmm_gate.gate.rejudging import require_same_verdict
     from invmm_gate.report.public import public
     from invmm_gate.runs.copies import Circumstances
+    from invmm_gate.stages.judge_again import require_same_verdict
+    from invmm_gate.stages.public_edition import public_names, public_report
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())

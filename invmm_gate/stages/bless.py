@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import BaselineRecord, RunData
-from invmm_gate.gate.standing import judged_data
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import as_of
@@ -20,6 +19,7 @@ from invmm_gate.runs.copies import Baseline
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.stages.read_verdict import judged_data
 
 
 def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked: bool, now: datetime) -> Entry:
