@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.http_server import HttpServer, bind
-from invmm_gate.registry.logs import LOGGER
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.receiver import Receiver, build_app
-from invmm_gate.registry.signature import Secrets, sign
-from invmm_gate.registry.watched import Watched
-from invmm_gate.registry.worker import Worker, WorkerSettings
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.webhook_signature import Secrets, sign
+from invmm_gate.registry.service.http_server import HttpServer, bind
+from invmm_gate.registry.service.logs import LOGGER
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.receiver import Receiver, build_app
+from invmm_gate.registry.service.worker import Worker, WorkerSettings
 
 KEY = b"the-secret-of-the-benchmark"
 FORGED = b"somebody-elses-secret-text"

@@ -33,9 +33,9 @@ from rich.table import Table
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.cli import run as run_command
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.choices import utc_now
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.names import DECISIONS, PENDING, STATE, VERDICT
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import DECISIONS, PENDING, STATE, VERDICT
+from invmm_gate.registry.promote.choices import utc_now
 from invmm_gate.stages.sign import verify_model
 
 DEMO: Final = Path(__file__).resolve().parents[1] / "demo"

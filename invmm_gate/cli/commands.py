@@ -83,7 +83,7 @@ def check(
 ) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
     from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
-    from invmm_gate.registry.source import local_checkpoint
+    from invmm_gate.registry.client.source import local_checkpoint
     from invmm_gate.runs.installed import require_environment
     from invmm_gate.stages.check import Finish
     from invmm_gate.stages.check import check as run_check

@@ -11,7 +11,7 @@ import typer
 from invmm_gate.core.records import Weights
 
 if TYPE_CHECKING:
-    from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.promote.choices import GateChoices
 
 Policy = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
@@ -65,8 +65,8 @@ def _gate_choices(
     refuse_waivers: RefuseWaivers = False,
     details: Details = False,
 ) -> "GateChoices":
-    from invmm_gate.registry.choices import GateChoices
-    from invmm_gate.registry.conditions import Conditions
+    from invmm_gate.registry.promote.choices import GateChoices
+    from invmm_gate.registry.promote.conditions import Conditions
 
     return GateChoices(
         policy=policy,

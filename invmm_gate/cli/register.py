@@ -9,8 +9,8 @@ import typer
 from invmm_gate.cli.gate_choices import MaxAge, RefuseWaivers, Reviewers, Revoked, with_gate_choices
 
 if TYPE_CHECKING:
-    from invmm_gate.registry.choices import GateChoices
-    from invmm_gate.registry.register import Registered
+    from invmm_gate.registry.promote.choices import GateChoices
+    from invmm_gate.registry.promote.register import Registered
 
 REGISTER_EXAMPLE: Final = "Example: invmm-gate register --model runs/ckpt --name birds --policy strict --key gate.key"
 GATE_EXAMPLE: Final = "Example: invmm-gate registry gate birds 3 --policy strict --key gate.key"
@@ -39,9 +39,9 @@ def register(
 ) -> int:
     """Register a checkpoint as a version that waits, gate it, and promote a signed copy of it if it passes."""
     from invmm_gate.cli.show import TerminalProgress, as_json, printable
-    from invmm_gate.registry.client import Registry
-    from invmm_gate.registry.register import create_version
-    from invmm_gate.registry.register import register as run_register
+    from invmm_gate.registry.client.client import Registry
+    from invmm_gate.registry.promote.register import create_version
+    from invmm_gate.registry.promote.register import register as run_register
 
     choices = replace(choices, runs=state / "runs")
     registry = Registry(tracking_uri)
@@ -70,9 +70,9 @@ def gate(
 ) -> int:
     """Gate a version that is registered already; one whose verdict still holds is not measured again."""
     from invmm_gate.cli.show import TerminalProgress
-    from invmm_gate.registry.client import Registry
-    from invmm_gate.registry.outcome import telling
-    from invmm_gate.registry.register import gate_version
+    from invmm_gate.registry.client.client import Registry
+    from invmm_gate.registry.promote.outcome import telling
+    from invmm_gate.registry.promote.register import gate_version
 
     choices = replace(choices, runs=runs)
     with TerminalProgress(quiet=quiet or json) as progress:
@@ -114,8 +114,8 @@ def guard(
     Protected by default: champion, approved-*, production, and all aliases of release models. Everything behind -- is
     handed to `mlflow server`.
     """
-    from invmm_gate.registry.conditions import Conditions
-    from invmm_gate.registry.guard_command import run_guarded_server
+    from invmm_gate.registry.guard.command import run_guarded_server
+    from invmm_gate.registry.promote.conditions import Conditions
 
     conditions = Conditions(
         revoked=revoked,

@@ -10,7 +10,7 @@ from invmm_gate.cli.gate_choices import with_gate_choices
 from invmm_gate.cli.register import Json
 
 if TYPE_CHECKING:
-    from invmm_gate.registry.choices import GateChoices
+    from invmm_gate.registry.promote.choices import GateChoices
 
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -50,11 +50,11 @@ def serve(
     depth: Annotated[int, typer.Option(help="Waiting versions above which webhooks are put off.", min=1)] = 10_000,
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
-    from invmm_gate.registry.logs import log_to_stderr
-    from invmm_gate.registry.serve import Listening, door_for
-    from invmm_gate.registry.serve import serve as run_serve
-    from invmm_gate.registry.signature import read_secrets
-    from invmm_gate.registry.watched import Watched
+    from invmm_gate.registry.client.watched import Watched
+    from invmm_gate.registry.client.webhook_signature import read_secrets
+    from invmm_gate.registry.service.logs import log_to_stderr
+    from invmm_gate.registry.service.serve import Listening, door_for
+    from invmm_gate.registry.service.serve import serve as run_serve
 
     choices = replace(choices, runs=state / "runs")
     door = door_for(
@@ -99,11 +99,11 @@ def sync(
     Exits with 11 if a version has no verdict or a protected alias is not vouched for; a block is a verdict.
     """
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.registry.logs import log_to_stderr
-    from invmm_gate.registry.serve import door_for
-    from invmm_gate.registry.signature import read_optional_secrets
-    from invmm_gate.registry.sync import sync as run_sync
-    from invmm_gate.registry.watched import Watched
+    from invmm_gate.registry.client.watched import Watched
+    from invmm_gate.registry.client.webhook_signature import read_optional_secrets
+    from invmm_gate.registry.service.logs import log_to_stderr
+    from invmm_gate.registry.service.serve import door_for
+    from invmm_gate.registry.service.sync import sync as run_sync
 
     choices = replace(choices, runs=state / "runs")
     door = door_for(
@@ -141,8 +141,8 @@ def doctor(
     """Look for the settings that lose webhooks, and try deliveries. Exits with 11 if a check failed."""
     from invmm_gate.cli.show import printable
     from invmm_gate.core.errors import ConfigError
-    from invmm_gate.registry.doctor import diagnose, exit_code
-    from invmm_gate.registry.signature import read_secrets
+    from invmm_gate.registry.client.webhook_signature import read_secrets
+    from invmm_gate.registry.service.doctor import diagnose, exit_code
 
     if create_webhook and receiver_url is None:
         raise ConfigError("--create-webhook without a URL", expected="--receiver-url beside it")

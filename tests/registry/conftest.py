@@ -14,8 +14,8 @@ import pytest
 
 from invmm_gate.attest.keys import KeyPair, new_key_pair
 from invmm_gate.core.progress import Silent
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.register import GateChoices, Registered, register
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from tests.gate.conftest import _elsewhere, _one_thread, pristine  # noqa: F401  (fixtures)
 from tests.gate.world import World, policy_with
 from tests.registry.servers import Server, mlflow_server

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from invmm_gate.registry.signature import SECRET_VARIABLE, sign
+from invmm_gate.registry.client.webhook_signature import SECRET_VARIABLE, sign
 
 SECRET = "a-webhook-secret-of-some-length"
 KEY = SECRET.encode()
@@ -149,11 +149,11 @@ class Gate:
 SERVE = """
 import json, sys
 from pathlib import Path
-from invmm_gate.registry.logs import log_to_stderr
-from invmm_gate.registry.serve import Door, Listening, serve
-from invmm_gate.registry.signature import read_secrets
-from invmm_gate.registry.watched import Watched
-from invmm_gate.registry.worker import WorkerSettings
+from invmm_gate.registry.service.logs import log_to_stderr
+from invmm_gate.registry.service.serve import Door, Listening, serve
+from invmm_gate.registry.client.webhook_signature import read_secrets
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.service.worker import WorkerSettings
 given = json.loads(sys.argv[1])
 log_to_stderr()
 gate = Path(given["gate"])

@@ -13,12 +13,12 @@ from invmm_gate.cli import run
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.registry.checkpoint import checkpoint_in
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.names import REASON, RUN, STATE, VERDICT, VERDICT_TAGS
-from invmm_gate.registry.outcome import Outcome, read_outcome
-from invmm_gate.registry.register import GateChoices, Registered, gate_version
-from invmm_gate.registry.source import local_checkpoint
+from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import REASON, RUN, STATE, VERDICT, VERDICT_TAGS
+from invmm_gate.registry.client.source import local_checkpoint
+from invmm_gate.registry.promote.outcome import Outcome, read_outcome
+from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version
 from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server

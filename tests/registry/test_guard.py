@@ -14,11 +14,8 @@ from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.progress import Silent
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.guard_command import run_guarded_server, variables
-from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import (
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import (
     LOG_ENTRY,
     POSING,
     RUN,
@@ -29,7 +26,10 @@ from invmm_gate.registry.names import (
     folded,
     is_log_entry,
 )
-from invmm_gate.registry.register import GateChoices, Registered, gate_version, register
+from invmm_gate.registry.guard.command import run_guarded_server, variables
+from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version, register
 from invmm_gate.stages.audit_file import verify_log
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port

@@ -17,18 +17,18 @@ from mlflow.server.handlers import initialize_backend_stores
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.registry import guard_hashes
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.guard import create_app
-from invmm_gate.registry.guard_hashes import RecentHashes
-from invmm_gate.registry.guard_rules import Guard
-from invmm_gate.registry.guard_settings import settings_from
-from invmm_gate.registry.names import VERDICT
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Reconciler
-from invmm_gate.registry.register import Registered
-from invmm_gate.registry.vouching import ByAttestation
-from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import VERDICT
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.guard.app import create_app
+from invmm_gate.registry.guard.app import file_hashes as guard_hashes
+from invmm_gate.registry.guard.file_hashes import RecentHashes
+from invmm_gate.registry.guard.rules import Guard
+from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.promote.held_attestations import ByAttestation
+from invmm_gate.registry.promote.register import Registered
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.reconcile import Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
 

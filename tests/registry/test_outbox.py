@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.outbox import Outbox, OutboxBusyError, Parcel, parcel_digest
+from invmm_gate.registry.promote.outbox import Outbox, OutboxBusyError, Parcel, parcel_digest
 
 PARCEL = Parcel(
     name="birds",

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.names import POSING
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Pass, Reconciler
-from invmm_gate.registry.vouching import ByRecord
-from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import POSING
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.promote.held_attestations import ByRecord
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.reconcile import Pass, Reconciler
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.registry.disks import file_system, refuse_network_disk
-from invmm_gate.registry.queue import KEEP_DELIVERIES, LONGEST_WAIT, Queue
+from invmm_gate.registry.service.disks import file_system, refuse_network_disk
+from invmm_gate.registry.service.queue import KEEP_DELIVERIES, LONGEST_WAIT, Queue
 
 LEASE = 60.0
 
@@ -162,7 +162,7 @@ def test_a_queue_of_another_layout_or_a_link_is_refused(tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from invmm_gate.registry.queue import Queue, QueueError
+from invmm_gate.registry.service.queue import Queue, QueueError
 queue = Queue(Path(sys.argv[1]))
 queue.offer("cand", "1", delivery="a", now=0)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -298,7 +298,7 @@ test_no_job_is_lost_or_run_twice_whatever_dies = QueueUnderCrashes.TestCase
 KILLED = """
 import sys, time
 from pathlib import Path
-from invmm_gate.registry.queue import Queue
+from invmm_gate.registry.service.queue import Queue
 queue, run = Queue(Path(sys.argv[1])), 1 + int(sys.argv[2])
 for number in range(100_000):
     queue.offer("cand", f"{run}{number:05d}", delivery=f"{run}-{number}", now=time.time())

@@ -12,12 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.registry import http_server
-from invmm_gate.registry.http_server import HttpServer, bind
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.receiver import BODY_LIMIT, Receiver, build_app
-from invmm_gate.registry.signature import Secrets, SignatureError, read_headers, read_secrets, require_signed, sign
-from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.webhook_signature import (
+    Secrets,
+    SignatureError,
+    read_headers,
+    read_secrets,
+    require_signed,
+    sign,
+)
+from invmm_gate.registry.service import http_server
+from invmm_gate.registry.service.http_server import HttpServer, bind
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.receiver import BODY_LIMIT, Receiver, build_app
 from tests.registry.door import KEY, deliver, event, headers, post
 
 OLD_KEY = b"the-secret-of-last-month"

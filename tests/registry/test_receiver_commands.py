@@ -12,12 +12,12 @@ from invmm_gate.cli.register import gate
 from invmm_gate.cli.registry import app
 from invmm_gate.core.errors import GateError
 from invmm_gate.probes.manifest import write_manifest
-from invmm_gate.registry.choices import GateChoices
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.gate_command import gate_command
-from invmm_gate.registry.serve import door_for
-from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.service.gate_command import gate_command
+from invmm_gate.registry.service.serve import door_for
 
 SECRET = "INVMM_GATE_WEBHOOK_SECRET"
 

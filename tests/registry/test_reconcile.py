@@ -13,21 +13,21 @@ import pytest
 from mlflow import MlflowClient
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.choices import GateChoices
-from invmm_gate.registry.claims import Claims, Standing
-from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.lease import Lease
-from invmm_gate.registry.names import CLAIM
-from invmm_gate.registry.outbox import Outbox, Parcel
-from invmm_gate.registry.outcome import SAME_FILES
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Reconciler
-from invmm_gate.registry.serve import Door
-from invmm_gate.registry.signature import Secrets
-from invmm_gate.registry.sync import sync
-from invmm_gate.registry.vouching import ByRecord
-from invmm_gate.registry.watched import Watched
-from invmm_gate.registry.worker import Worker, WorkerSettings, backoff
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.names import CLAIM
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.webhook_signature import Secrets
+from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.registry.promote.held_attestations import ByRecord
+from invmm_gate.registry.promote.outbox import Outbox, Parcel
+from invmm_gate.registry.promote.outcome import SAME_FILES
+from invmm_gate.registry.service.claims import Claims, Standing
+from invmm_gate.registry.service.lease import Lease
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.reconcile import Reconciler
+from invmm_gate.registry.service.serve import Door
+from invmm_gate.registry.service.sync import sync
+from invmm_gate.registry.service.worker import Worker, WorkerSettings, backoff
 from tests.registry.door import KEY, Gate, deliver, serving, until
 from tests.registry.servers import mlflow_server
 

@@ -24,14 +24,9 @@ from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.progress import Silent
-from invmm_gate.registry.choices import utc_now
-from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.connection import RegistryDownError
-from invmm_gate.registry.delivery import Drained, VersionGoneError, drain
-from invmm_gate.registry.gate_command import gate_command
-from invmm_gate.registry.measured import as_ours, parcel_for
-from invmm_gate.registry.names import (
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.connection import RegistryDownError
+from invmm_gate.registry.client.names import (
     PROMOTED_FROM,
     REASON,
     REPORT_DIGEST,
@@ -42,9 +37,14 @@ from invmm_gate.registry.names import (
     approved_alias,
     log_entry_tag,
 )
-from invmm_gate.registry.outbox import Outbox, Parcel
-from invmm_gate.registry.outcome import SAME_FILES, Outcome, read_outcome
-from invmm_gate.registry.register import GateChoices, Registered, create_version, gate_version, register
+from invmm_gate.registry.promote.choices import utc_now
+from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.delivery import Drained, VersionGoneError, drain
+from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
+from invmm_gate.registry.promote.outbox import Outbox, Parcel
+from invmm_gate.registry.promote.outcome import SAME_FILES, Outcome, read_outcome
+from invmm_gate.registry.promote.register import GateChoices, Registered, create_version, gate_version, register
+from invmm_gate.registry.service.gate_command import gate_command
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.audit_file import verify_log
@@ -277,7 +277,7 @@ def signed_in(envelope: bytes) -> Statement:
 def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signed_of_it(
     registry: Registry, mine: GateChoices, new_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     names = [new_name("waiting"), new_name("waiting")]
     tomorrow = utc_now() + datetime.timedelta(days=1)
     with mine.outbox.locked():  # another process is at it, so both verdicts wait
@@ -324,7 +324,7 @@ def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     shutil.copy2(mine.policy, tmp_path / "fast.yaml")
     monkeypatch.chdir(tmp_path)
     name = new_name("elsewhere")
@@ -351,7 +351,7 @@ def test_a_parcel_names_neither_the_keys_nor_the_policy_that_it_is_promoted_unde
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     name, strangers = new_name("smuggled"), new_key_pair(tmp_path / "stranger")
     theirs = replace(mine, key=strangers.private, roots=None, runs=tmp_path / "theirs" / "runs")
     with theirs.outbox.locked():
@@ -470,7 +470,7 @@ def test_a_verdict_counts_again_only_from_the_gates_own_run_and_by_the_same_gate
     assert done.released is not None
     assert done.released.run_id == own.tags[RUN].partition("/")[0]
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == ""
-    monkeypatch.setattr("invmm_gate.registry.earlier.__version__", "the next one")
+    monkeypatch.setattr("invmm_gate.registry.promote.earlier_attestations.__version__", "the next one")
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == first.run
 
 
@@ -650,7 +650,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
     new_name: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     gone, revealed = new_name("gone"), new_name("revealed")
     with mine.outbox.locked():  # another process is at it, so both verdicts wait
         first = registered(registry, gone, mine, other_model)

@@ -15,12 +15,12 @@ from mlflow import MlflowClient
 from invmm_gate.core.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
 from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.connection import RegistryDownError
-from invmm_gate.registry.listing import refuse_collisions
-from invmm_gate.registry.places import safe_path
-from invmm_gate.registry.register import create_version
-from invmm_gate.registry.source import local_checkpoint, resolved_checkpoint
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.connection import RegistryDownError
+from invmm_gate.registry.client.listing import refuse_collisions
+from invmm_gate.registry.client.locations import safe_path
+from invmm_gate.registry.client.source import local_checkpoint, resolved_checkpoint
+from invmm_gate.registry.promote.register import create_version
 from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port

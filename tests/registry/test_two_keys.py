@@ -13,12 +13,12 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.progress import Silent
-from invmm_gate.registry.choices import utc_now
-from invmm_gate.registry.client import Registry
-from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.evidence import Evidence, evidence_for
-from invmm_gate.registry.names import STATE, VERDICT, is_log_entry
-from invmm_gate.registry.register import GateChoices, Registered, register
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import STATE, VERDICT, is_log_entry
+from invmm_gate.registry.promote.choices import utc_now
+from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.evidence import Evidence, evidence_for
+from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.approve_waivers import approve_waivers
 from invmm_gate.stages.audit_file import verify_log

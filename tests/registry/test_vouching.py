@@ -15,16 +15,16 @@ from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import from_payload, to_payload
 from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
-from invmm_gate.registry.choices import GateChoices, utc_now
-from invmm_gate.registry.client import Registry, VersionRecord
-from invmm_gate.registry.conditions import Conditions
-from invmm_gate.registry.hashed import HashedFiles
-from invmm_gate.registry.names import RUN
-from invmm_gate.registry.queue import Queue
-from invmm_gate.registry.reconcile import Pass, Reconciler
-from invmm_gate.registry.register import register
-from invmm_gate.registry.vouching import ByAttestation
-from invmm_gate.registry.watched import Watched
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.names import RUN
+from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.promote.choices import GateChoices, utc_now
+from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.held_attestations import ByAttestation
+from invmm_gate.registry.promote.register import register
+from invmm_gate.registry.promote.version_digests import HashedFiles
+from invmm_gate.registry.service.queue import Queue
+from invmm_gate.registry.service.reconcile import Pass, Reconciler
 from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.door import until

@@ -21,11 +21,11 @@ from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_li
 from invmm_gate.files.checkpoint_json import parse_object
 from invmm_gate.files.record_json import from_json
 from invmm_gate.files.signed_json import parse_plain
-from invmm_gate.registry.artefacts import SMALL_FILE_BYTES, _small
-from invmm_gate.registry.doctor import _is_ours
-from invmm_gate.registry.outbox import Outbox
-from invmm_gate.registry.outcome import read_outcome
-from invmm_gate.registry.places import SourceError
+from invmm_gate.registry.client.artefacts import SMALL_FILE_BYTES, _small
+from invmm_gate.registry.client.locations import SourceError
+from invmm_gate.registry.promote.outbox import Outbox
+from invmm_gate.registry.promote.outcome import read_outcome
+from invmm_gate.registry.service.doctor import _is_ours
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.audit_file import verify_log

@@ -1,0 +1,257 @@
+"""The registry's records: versions, tags and aliases. The one place that asks MLflow's registry for them."""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, final
+
+from invmm_gate.core.errors import RegistryError
+from invmm_gate.registry.client.artefacts import Artefacts
+from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.connection import (
+    as_default,
+    asked,
+    connect,
+    is_missing,
+    registry_store,
+    require_answer,
+    transferring,
+)
+from invmm_gate.registry.client.locations import ClientPlaces
+from invmm_gate.registry.client.names import POSING, is_verdict_tag, safe_registry_name
+from invmm_gate.registry.client.uploads import Uploads
+from invmm_gate.tracking.server import DEFAULT_URI, absolute
+from invmm_gate.tracking.spool import without_credentials
+
+_PAGE: Final = 200
+_NEWEST_FIRST: Final = ["creation_timestamp DESC"]
+_POSES: Final = f"tags.`{POSING}` = 'true'"
+_OF_PROMPTS: Final = ("dummy-source", "prompt-template")
+"""The sources of MLflow's prompts: nothing can be loaded from there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """A version of a registered model as the registry tells it. None of it is evidence of anything."""
+
+    name: str
+    version: str
+    source: str
+    """Where its files are said to lie; `Registry.download` decides whether it goes there."""
+    run_id: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    created_at_ms: int = 0
+    status: str = "READY"
+
+    @property
+    def label(self) -> str:
+        """`name/version`."""
+        return f"{self.name}/{self.version}"
+
+
+@final
+class Registry:
+    """One MLflow server or database. Every method raises RegistryError, soon, if it does not answer or refuses."""
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        self.uri = absolute(tracking_uri or DEFAULT_URI)
+        self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
+        self.uploads = Uploads(self.uri, self._asked_client)
+        self._connected: Any = None
+        self._store: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The URI without credentials."""
+        return without_credentials(self.uri)
+
+    def require_answer(self) -> None:
+        """Raise RegistryDownError unless the server answers within seconds."""
+        require_answer(self.uri)
+
+    def version(self, name: str, version: str) -> VersionRecord | None:
+        """The version with its aliases; None if there is none of this number, or no more."""
+        safe_registry_name(name)
+        if not version.isdecimal():
+            raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
+        with asked(self.uri, f"tell of {name}/{version}"):
+            return _found(lambda: self._records().get_model_version(name, version))
+
+    def alias(self, name: str, alias: str) -> VersionRecord | None:
+        """The version that an alias points at; None if there is no such alias."""
+        safe_registry_name(name)
+        with asked(self.uri, f"tell of {name}@{alias}"):
+            found = self.aliases(name).get(alias)
+        return None if found is None else self.version(name, found)
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias -> version number; empty if the model does not exist."""
+        with asked(self.uri, f"tell of {name}'s aliases"):
+            try:
+                model = self._records().get_registered_model(name)
+            except Exception as error:
+                if is_missing(error):
+                    return {}
+                raise
+            return {str(alias): str(number) for alias, number in model.aliases.items()}
+
+    def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
+        """Versions of the named models, by default of all, newest first, at most `limit`.
+
+        Names that the gate does not work on are listed as well where none was asked for. So are models that pose as
+        prompts (tag POSING), which MLflow's own lists leave out; prompts are not, unless they were named.
+        """
+        filters: list[str | None] = [f"name = '{safe_registry_name(name)}'" for name in names]
+        streams = [self._pages(one) for one in filters or [None]]
+        posing = (record for one in filters or [None] for record in self._posing(one))
+        streams.append(iter(sorted(posing, key=lambda record: -record.created_at_ms)))
+        merged = heapq.merge(*streams, key=lambda record: -record.created_at_ms)
+        aliases: dict[str, dict[str, str]] = {}
+        for _, record in zip(range(limit), merged, strict=False):
+            if record.name not in aliases:
+                aliases[record.name] = self.aliases(record.name)
+            yield _with_aliases(record, aliases[record.name])
+
+    def _posing(self, one: str | None) -> Iterator[VersionRecord]:
+        tagged: dict[str, dict[str, VersionRecord]] = {}
+        for record in self._pages(f"{one} and {_POSES}" if one else _POSES):
+            tagged.setdefault(record.name, {})[record.version] = record
+        for name, known in tagged.items():
+            records = self._one_by_one(name, known)
+            if one or any(record.source not in _OF_PROMPTS for record in records):
+                yield from records
+
+    def _one_by_one(self, name: str, known: Mapping[str, VersionRecord]) -> list[VersionRecord]:
+        """All versions of a model, by their numbers: the search tells only of those that carry the tag."""
+        with asked(self.uri, "list its versions"):
+            store = self._records()
+            newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
+            numbers = [str(number) for number in range(1, newest + 1)]
+            found = [known.get(number) or _found(partial(store.get_model_version, name, number)) for number in numbers]
+        return [record for record in found if record is not None]
+
+    def _pages(self, one: str | None) -> Iterator[VersionRecord]:
+        token: str | None = None
+        while True:
+            with asked(self.uri, "list its versions"):
+                page = self._records().search_model_versions(
+                    filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
+                )
+            yield from (record_of(item) for item in page)
+            token = page.token
+            if not token:
+                return
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set the tags one after the other, in their order."""
+        self.require_answer()
+        for key, value in tags.items():
+            # a guard may first hash the version's files; a claim is to be answered soon, or somebody else takes it
+            waiting = transferring() if is_verdict_tag(key, value) else nullcontext()
+            with asked(self.uri, f"set tag {key} of {name}/{version}"), waiting:
+                self._asked_client().set_model_version_tag(name, version, key, value)
+
+    def delete_tag(self, name: str, version: str, key: str) -> None:
+        """Delete a tag; one that is not there is no error."""
+        with asked(self.uri, f"delete tag {key} of {name}/{version}"):
+            try:
+                self._asked_client().delete_model_version_tag(name, version, key)
+            except Exception as error:
+                if not is_missing(error):
+                    raise
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version and read it back. Raises RegistryError if it then points elsewhere."""
+        self.require_answer()
+        with asked(self.uri, f"point alias {alias} at {name}/{version}"), transferring():
+            self._asked_client().set_registered_model_alias(name, alias, version)
+        found = self.aliases(name).get(alias)
+        if found != version:
+            raise RegistryError(
+                f"alias {alias} of {name} points at version {found} after it was set to {version}",
+                expected="no other hand on the alias",
+                do="find out who moves it, then gate the version again",
+            )
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Delete an alias; one that is not there is no error."""
+        with asked(self.uri, f"delete alias {alias} of {name}"):
+            self._asked_client().delete_registered_model_alias(name, alias)
+
+    def create_version(self, name: str, source: str, *, tags: Mapping[str, str], run_id: str | None) -> VersionRecord:
+        """A new version, of a new model if need be."""
+        safe_registry_name(name)
+        with asked(self.uri, f"create a version of {name}"):
+            client = self._asked_client()
+            try:
+                client.create_registered_model(name)
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            with as_default(self.uri):
+                made = client.create_model_version(
+                    name,
+                    source,
+                    run_id=run_id,
+                    tags=dict(tags),
+                    await_creation_for=0,
+                    model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+                )
+            return record_of(made)
+
+    def download(self, record: VersionRecord, target: Path) -> Path:
+        """The version's checkpoint as a fresh folder `target`: its folder or file, made of plain files only.
+
+        Raises ModelError if other files lie beside the checkpoint.
+        """
+        return self.fetch(record.source, target)
+
+    def fetch(self, source: str, target: Path) -> Path:
+        """As `download`, of a source such as `models:/m-...` or `runs:/<id>/<path>`."""
+        return checkpoint_in(self.artefacts.download(source, target))
+
+    def _asked_client(self) -> Any:
+        if self._connected is None:
+            self.require_answer()
+            self._connected = connect(self.uri)
+        return self._connected
+
+    def _records(self) -> Any:
+        if self._store is None:
+            self._asked_client()
+            self._store = registry_store(self.uri)
+        return self._store
+
+
+def _found(ask: Any) -> VersionRecord | None:
+    try:
+        return record_of(ask())
+    except Exception as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def record_of(item: Any) -> VersionRecord:
+    """A version as MLflow's client or store gives it."""
+    return VersionRecord(
+        name=str(item.name),
+        version=str(item.version),
+        source=str(item.source or ""),
+        run_id=str(item.run_id) if item.run_id else None,
+        tags={str(key): str(value) for key, value in (item.tags or {}).items()},
+        aliases=tuple(sorted(str(alias) for alias in item.aliases or ())),
+        created_at_ms=int(item.creation_timestamp or 0),
+        status=str(item.status or ""),
+    )
+
+
+def _with_aliases(record: VersionRecord, aliases: Mapping[str, str]) -> VersionRecord:
+    """Searches do not tell aliases."""
+    return replace(
+        record, aliases=tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
+    )

@@ -1,0 +1,1 @@
+"""Versions that are registered, gated and promoted, and the attestations that speak for them."""

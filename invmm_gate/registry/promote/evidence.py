@@ -1,0 +1,265 @@
+"""What proves a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
+
+Tags, aliases and sources are pointers at most: who can write them could point at anything, and then nothing verifies.
+"""
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.keys import TrustRoots
+from invmm_gate.attest.revocation import Revocations
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import (
+    Expected,
+    Trusted,
+    check_passed,
+    check_revocation,
+    check_standing,
+    check_statement,
+    open_statement,
+)
+from invmm_gate.core.errors import ModelError, RegistryError, VerificationError
+from invmm_gate.core.records import ModelManifest, Weights
+from invmm_gate.registry.client.artefacts import Artefacts
+from invmm_gate.registry.client.connection import RegistryDownError
+from invmm_gate.registry.client.names import (
+    MODEL_DIGEST,
+    POLICY_DIGEST,
+    PROBE_SET_DIGEST,
+    REPORT_DIGEST,
+    RUN,
+    VERDICT,
+)
+from invmm_gate.registry.promote.version_digests import (
+    HashedFiles,
+    Inspect,
+    hashed,
+    inspected,
+    no_subject,
+    require_subject,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What an attestation must say before anything is promoted or let through."""
+
+    roots: TrustRoots
+    policies: Mapping[str, str]
+    """Accepted policies: digest -> name."""
+    weights: Weights | None = None
+    allow_waivers: bool = True
+    reviewers: TrustRoots | None = None
+    """Who may have approved waivers; None = whoever the gate that signed accepted."""
+    revoked: Revocations = field(default_factory=Revocations)
+    probe_set_digest: str | None = None
+    """The only accepted probe set; None = any."""
+    min_probes: int = 1
+    image_size: tuple[int, int] | None = None
+    """The only (height, width) at which models are served; None = any."""
+    allow_chosen_seed: bool = True
+    max_attempts: int | None = None
+    """Most different results of a model in the audit log; None = any number, or no log."""
+    environment: str | None = None
+    """The only environment that may have measured; None = any."""
+    max_age: datetime.timedelta | None = None
+
+
+Accept = Callable[[bytes], Trusted]
+"""What an attestation says, if that is what is asked for. Raises VerificationError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """An attestation that holds for a checkpoint's bytes, whatever it decides."""
+
+    envelope: bytes
+    trusted: Trusted
+    manifest: ModelManifest
+    """The files that it holds for."""
+
+    @property
+    def statement(self) -> Statement:
+        """What was signed."""
+        return self.trusted.statement
+
+    def require_pass(self, demands: Demands, now: datetime.datetime) -> None:
+        """Raise VerificationError, naming the field, unless it is a pass under an accepted policy that still holds."""
+        check_statement(self.trusted, _expected(self.statement, demands, now))
+
+    def require_standing(self, demands: Demands, now: datetime.datetime) -> None:
+        """Raise VerificationError if the verdict, whatever it decides, is revoked, too old or on other probes."""
+        check_standing(self.trusted, _expected(self.statement, demands, now))
+
+    def require_not_revoked(self, demands: Demands) -> None:
+        """Raise VerificationError if the attestation or its key no longer counts."""
+        check_revocation(self.trusted, demands.revoked)
+
+
+def verdict_tags(statement: Statement) -> dict[str, str]:
+    """The tags that a statement entitles a version to."""
+    return {
+        VERDICT: statement.decision,
+        MODEL_DIGEST: statement.subject_digest,
+        REPORT_DIGEST: statement.report_digest,
+        POLICY_DIGEST: statement.policy_digest,
+        PROBE_SET_DIGEST: statement.probe_set_digest,
+    }
+
+
+def state_of(decision: str) -> str:
+    """The value of tag STATE for a decision: a pass with waivers is a pass."""
+    return "pass" if decision == "pass_with_waiver" else decision
+
+
+def evidence_for(
+    checkpoint: Path,
+    envelope: bytes,
+    roots: TrustRoots,
+    *,
+    now: datetime.datetime,
+    weights: Weights | None = None,
+    left_out: bool = False,
+    inspect: Inspect = inspected,
+) -> Evidence:
+    """The attestation, if a trusted key signed it for exactly these files. Raises VerificationError.
+
+    `weights` are those that count where there are raw and EMA weights. Without it all files must be attested, unless
+    `left_out` lets those lie there that the statement itself says were left out.
+    """
+    trusted = open_statement(envelope, roots, now=now)
+    said = trusted.statement
+    try:
+        manifest = inspect(checkpoint, said.weights if left_out and said.left_out else weights)
+    except ModelError as error:
+        raise no_subject(error.found, error.expected, error.do) from error
+    require_subject(manifest, said)
+    return Evidence(envelope=envelope, trusted=trusted, manifest=manifest)
+
+
+def evidence_that_promotes(
+    files: Path, found: Iterable[bytes], demands: Demands, *, now: datetime.datetime
+) -> Evidence:
+    """The first attestation that is a pass as demanded, of files beside which nothing else lies that could be loaded.
+
+    `files` is the folder of all that a version's source holds: it is what a consumer of the version loads. Raises the
+    VerificationError of the last attestation; the files are hashed only if one of them could do.
+    """
+    accept = passing(demands, now)
+    candidates = accepted(found, accept)
+    return evidence_among(candidates, accept, hashed(files, demands.weights))
+
+
+def passing(demands: Demands, now: datetime.datetime) -> Accept:
+    """Accepts a pass as demanded that holds now."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=now)
+        check_statement(trusted, _expected(trusted.statement, demands, now))
+        return trusted
+
+    return accept
+
+
+def once_passed(demands: Demands, then: datetime.datetime) -> Accept:
+    """Accepts a pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=then)
+        check_passed(trusted.statement)
+        check_revocation(trusted, Revocations(keys=demands.revoked.keys))
+        return trusted
+
+    return accept
+
+
+def passed_then(demands: Demands, then: datetime.datetime) -> Accept:
+    """Accepts what met all demands when it was signed but that of the policy, which may be an earlier one."""
+
+    def accept(envelope: bytes) -> Trusted:
+        trusted = open_statement(envelope, demands.roots, now=then)
+        said = trusted.statement
+        whatever = replace(demands, max_age=None, policies={said.policy_digest: said.policy_name})
+        check_statement(trusted, _expected(said, whatever, said.issued_at))
+        return trusted
+
+    return accept
+
+
+def accepted(found: Iterable[bytes], accept: Accept) -> tuple[bytes, ...]:
+    """The attestations that could do. Raises the VerificationError of the last one if there are none."""
+    candidates, wrong = [], no_evidence()
+    for envelope in found:
+        try:
+            accept(envelope)
+        except VerificationError as error:
+            wrong = error
+        else:
+            candidates.append(envelope)
+    if not candidates:
+        raise wrong
+    return tuple(candidates)
+
+
+def evidence_among(found: Iterable[bytes], accept: Accept, files: HashedFiles) -> Evidence:
+    """The first accepted attestation of exactly these files. Raises the VerificationError of the last one."""
+    wrong = no_evidence()
+    for envelope in found:
+        try:
+            trusted = accept(envelope)
+            return Evidence(envelope=envelope, trusted=trusted, manifest=files.require(trusted.statement))
+        except VerificationError as error:
+            wrong = error
+    raise wrong
+
+
+def _expected(said: Statement, demands: Demands, now: datetime.datetime) -> Expected:
+    """All that is demanded but the subject, which `HashedFiles.require` is asked for."""
+    return Expected(
+        subject_digest=said.subject_digest,
+        policies=demands.policies,
+        now=now,
+        weights=demands.weights,
+        allow_waivers=demands.allow_waivers,
+        reviewers=demands.reviewers,
+        revoked=demands.revoked,
+        probe_set_digest=demands.probe_set_digest,
+        min_probes=demands.min_probes,
+        image_size=demands.image_size,
+        allow_chosen_seed=demands.allow_chosen_seed,
+        max_attempts=demands.max_attempts,
+        environment=demands.environment,
+        max_age=demands.max_age,
+    )
+
+
+def envelopes(source: str, tags: Mapping[str, str], artefacts: Artefacts) -> Iterator[bytes]:
+    """The attestations that may belong to a version: that beside its checkpoint, then that of the gate's run."""
+    beside = artefacts.read(source, ATTESTATION)
+    if beside is not None:
+        yield beside
+    named = _read_named(tags[RUN], artefacts) if tags.get(RUN) else None
+    if named is not None:
+        yield named
+
+
+def _read_named(run: str, artefacts: Artefacts) -> bytes | None:
+    """Anybody can write the tag: one that leads nowhere is none."""
+    try:
+        return artefacts.read(f"runs:/{run}", ATTESTATION)
+    except RegistryDownError:
+        raise
+    except RegistryError:
+        return None
+
+
+def no_evidence() -> VerificationError:
+    """The error for a version that nothing was ever attested of."""
+    return VerificationError(
+        "there is no attestation for this version",
+        expected="a version that the gate has judged",
+        do="gate it: `invmm-gate registry gate NAME VERSION`",
+    )

@@ -1,0 +1,188 @@
+"""The webhook receiver. A delivery is a hint: it can only name a version that the worker then looks up itself."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from invmm_gate.registry.client.names import is_registry_name
+from invmm_gate.registry.client.watched import Watched, is_version
+from invmm_gate.registry.client.webhook_signature import (
+    WINDOW,
+    Secrets,
+    SignatureError,
+    Signed,
+    read_headers,
+    require_signed,
+)
+from invmm_gate.registry.service.logs import LOGGER
+from invmm_gate.registry.service.queue import Offered, Queue, QueueError
+
+SERVICE: Final = "invmm-gate"
+"""Named in every answer, so that `doctor` can tell this receiver from something else at the same address."""
+BODY_LIMIT: Final = 1 << 20
+CREATED: Final = ("model_version", "created")
+"""The one event that queues. Tag events above all do not: the gate sets tags itself."""
+
+_RETRY_AFTER: Final = {"Retry-After": "30"}
+_CLOSE: Final = {"Connection": "close"}
+"""One request a connection: then the time that uvicorn gives the first headers bounds every connection."""
+
+
+class RefusalError(Exception):
+    """A request that is not taken: its status and the line that is logged and answered."""
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, headers or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """What the receiver needs to know."""
+
+    queue: Queue
+    secrets: Secrets
+    watched: Watched
+    path: str = "/hook"
+    window: float = WINDOW
+    body_within: float = 10.0
+    """Seconds for the whole body."""
+    queued: Callable[[], None] = lambda: None
+    """Called when there is new work."""
+    alive: Callable[[], bool] = lambda: True
+    """What /health answers by."""
+    clock: Callable[[], float] = time.time
+
+
+def build_app(receiver: Receiver) -> Starlette:
+    """POST on the receiver's path, GET /health; every answer is JSON and closes the connection."""
+
+    async def hook(request: Request) -> Response:
+        return await _answered(request, lambda: _taken(request, receiver))
+
+    async def health(request: Request) -> Response:
+        try:
+            alive = await run_in_threadpool(receiver.alive)
+        except QueueError as error:
+            LOGGER.error("not healthy: %s", error)
+            alive = False
+        return _json(200 if alive else 503, "ok" if alive else "failing")
+
+    async def refused(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        LOGGER.warning("refused %d from %s: %s on %s", status, _peer(request), request.method, request.url.path[:80])
+        return _json(status, "refused", "no such page or method")
+
+    routes = [Route(receiver.path, hook, methods=["POST"]), Route("/health", health, methods=["GET"])]
+    return Starlette(routes=routes, exception_handlers={HTTPException: refused})
+
+
+async def _answered(request: Request, take: Callable[[], Awaitable[Response]]) -> Response:
+    try:
+        return await take()
+    except RefusalError as refusal:
+        LOGGER.warning("refused %d from %s: %s", refusal.status, _peer(request), refusal.reason)
+        return _json(refusal.status, "refused", refusal.reason, refusal.headers)
+    except QueueError as error:
+        LOGGER.error("refused 503 from %s: %s", _peer(request), error)
+        return _json(503, "refused", "the queue cannot be written", _RETRY_AFTER)
+
+
+async def _taken(request: Request, receiver: Receiver) -> Response:
+    signed, body = await _authentic(request, receiver)
+    event = _event(body)
+    if (event.get("entity"), event.get("action")) != CREATED:
+        LOGGER.info("ignored delivery %s: event %.80r", signed.delivery, f"{event.get('entity')}.{event.get('action')}")
+        return _json(202, "ignored")
+    name, version = _named(event)
+    if not receiver.watched.gates(name):
+        LOGGER.info("ignored delivery %s: model %s is not watched", signed.delivery, name)
+        return _json(202, "ignored")
+    offered = await run_in_threadpool(
+        receiver.queue.offer, name, version, delivery=signed.delivery, now=receiver.clock()
+    )
+    LOGGER.info("delivery %s for %s version %s: %s", signed.delivery, name, version, offered)
+    return _offered(offered, receiver)
+
+
+def _offered(offered: Offered, receiver: Receiver) -> Response:
+    if offered == "full":
+        raise RefusalError(429, "the queue is full", _RETRY_AFTER)
+    if offered == "queued":
+        receiver.queued()
+    return _json(200 if offered == "replay" else 202, offered)
+
+
+async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, bytes]:
+    """The headers and the body of a delivery that was signed just now. Nothing of the body is read before that."""
+    given: dict[str, list[str]] = {}
+    for name, value in request.headers.items():
+        given.setdefault(name, []).append(value)
+    try:
+        signed = read_headers(given, now=receiver.clock(), window=receiver.window)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RefusalError(415, "the body is not application/json")
+        body = await _body(request, receiver.body_within)
+        require_signed(signed, body, receiver.secrets)
+    except SignatureError as error:
+        raise RefusalError(401, str(error)) from error
+    return signed, body
+
+
+async def _body(request: Request, within: float) -> bytes:
+    """The body as it came; its length is counted while it comes, whatever was declared."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > BODY_LIMIT:
+        raise RefusalError(413, f"a body of over {BODY_LIMIT} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(within):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise RefusalError(413, f"a body of over {BODY_LIMIT} bytes")
+    except TimeoutError as error:
+        raise RefusalError(408, f"the body took over {within:g} s") from error
+    except ClientDisconnect as error:
+        raise RefusalError(400, "the sender hung up") from error
+    return bytes(body)
+
+
+def _event(body: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(400, "the body is not JSON") from error
+    if not isinstance(event, dict):
+        raise RefusalError(400, "the body is not a JSON object")
+    return event
+
+
+def _named(event: dict[str, Any]) -> tuple[str, str]:
+    """Name and version: all that is taken from a delivery. Its source, run and tags are never looked at."""
+    data = event.get("data")
+    name, version = (data.get("name"), data.get("version")) if isinstance(data, dict) else (None, None)
+    if not isinstance(name, str) or not is_registry_name(name):
+        raise RefusalError(422, "no usable model name")
+    if not isinstance(version, str) or not is_version(version):
+        raise RefusalError(422, "no usable version number")
+    return name, version
+
+
+def _json(status: int, said: str, reason: str = "", headers: Mapping[str, str] | None = None) -> Response:
+    content = {"service": SERVICE, "status": said} | ({"reason": reason} if reason else {})
+    return JSONResponse(content, status, {**_CLOSE, **(headers or {})})
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client else "an unknown address"
