@@ -51,7 +51,7 @@ def compare(
     from invmm_gate.cli.show import as_json
     from invmm_gate.files.atomic import write_whole
     from invmm_gate.policy.compare.compare import exit_code
-    from invmm_gate.report.comparison import render_comparison
+    from invmm_gate.report.comparison_markdown import render_comparison
     from invmm_gate.stages.compare import compare_runs
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())
@@ -95,7 +95,7 @@ def _show(found: "Comparison") -> None:
     from rich.console import Console
 
     from invmm_gate.cli.show import printable
-    from invmm_gate.report.comparison import counted
+    from invmm_gate.report.comparison_markdown import counted
 
     console = Console(highlight=False, soft_wrap=True)
     before, after = found.before, found.after
@@ -117,7 +117,7 @@ def _show(found: "Comparison") -> None:
 
 
 def _findings(found: "Comparison") -> "Table":
-    from invmm_gate.report.comparison import breach_text
+    from invmm_gate.report.comparison_markdown import breach_text
 
     rows = [
         (each.change, each.rule, each.probe or "whole run", breach_text(each.before), breach_text(each.after))
@@ -127,14 +127,14 @@ def _findings(found: "Comparison") -> "Table":
 
 
 def _uncompared(found: "Comparison") -> "Table":
-    from invmm_gate.report.comparison import uncompared_text
+    from invmm_gate.report.comparison_markdown import uncompared_text
 
     rows = [("unknown", each.rule, each.probe or "whole run", uncompared_text(each)) for each in found.uncompared]
     return _table(("Not compared", "Rule", "Probe", "Now"), rows)
 
 
 def _probes(found: "Comparison") -> "Table":
-    from invmm_gate.report.comparison import score_text, shown_rates
+    from invmm_gate.report.comparison_markdown import score_text, shown_rates
 
     rows = [
         (

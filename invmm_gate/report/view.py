@@ -8,10 +8,10 @@ from typing import Final
 from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
-from invmm_gate.report.baseline import described_baseline
+from invmm_gate.report.baseline_name import described_baseline
 from invmm_gate.report.charts import Panel, panels
-from invmm_gate.report.files import RUN_FILES
-from invmm_gate.report.images import Picture, PictureBook, ReportImages
+from invmm_gate.report.file_list import RUN_FILES
+from invmm_gate.report.report_images import Picture, PictureBook, ReportImages
 from invmm_gate.report.strip import Strip, strip
 
 DETAILED: Final = 200

@@ -13,9 +13,9 @@ from invmm_gate.core.errors import GateError, ProbeSetError
 from invmm_gate.core.records import RunData, Verdict
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.policy.schema import Policy
-from invmm_gate.report.images import ReportImages
+from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.metrics import metrics_file
-from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.report_images import ReportImages
 from invmm_gate.runs.copies import COPIES, Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder

@@ -30,7 +30,7 @@ def statement_of(
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
     # Judging and rendering take what verifying does not need.
-    from invmm_gate.report.public import public
+    from invmm_gate.report.public_records import public
     from invmm_gate.runs.copies import Circumstances
     from invmm_gate.stages.judge_again import require_same_verdict
     from invmm_gate.stages.public_edition import public_names, public_report

@@ -9,7 +9,7 @@ import typer.main
 import yaml
 
 from invmm_gate.cli.app import app
-from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT

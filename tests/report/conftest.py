@@ -29,7 +29,7 @@ from invmm_gate.core.records import (
     Waiver,
     WaiverState,
 )
-from invmm_gate.report.images import ReportImages
+from invmm_gate.report.report_images import ReportImages
 
 CAPTION = "canary caption: a heron in the reeds at dusk"
 SOURCE = "https://private.example/archive/heron-originals"

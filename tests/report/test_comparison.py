@@ -9,7 +9,7 @@ from invmm_gate.core.records import RunData
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge
-from invmm_gate.report.comparison import breach_text, counted, rate_text, render_comparison, score_text
+from invmm_gate.report.comparison_markdown import breach_text, counted, rate_text, render_comparison, score_text
 from tests.policy.policy_builders import (
     STRICT,
     TODAY,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from invmm_gate.core.records import ExpectationRecord, SuiteRecord
-from invmm_gate.report.files import RUN_FILES
-from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.file_list import RUN_FILES
+from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from tests.report.hostile import ALL

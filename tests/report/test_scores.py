@@ -135,7 +135,7 @@ def test_without_pyarrow_there_is_no_parquet_file(data, monkeypatch):
 def test_rendering_the_other_formats_imports_neither_pyarrow_nor_pandas(data, tmp_path):
     code = """
 import sys
-from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.formats import FORMATS
 heavy = {"pyarrow", "pandas", "great_expectations", "torch", "mlflow", "numpy"}
 print(sorted(heavy & set(sys.modules)), sorted(FORMATS))
 """

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import GateError
 from invmm_gate.report import templates
-from invmm_gate.report.images import ReportImages
-from invmm_gate.report.registry import FORMATS
+from invmm_gate.report.formats import FORMATS
+from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from tests.report.conftest import CAPTION, FINDINGS, FOLDER, MEASUREMENTS, SOURCE, WAIVER, finding, png, trial, verdict
 
@@ -320,7 +320,7 @@ def test_a_large_run_lists_all_probes_and_details_the_worst(data):
 
 def test_rendering_needs_neither_torch_nor_mlflow():
     heavy = "{'torch', 'mlflow', 'diffusers', 'pandas'}"
-    code = f"import sys, invmm_gate.report.registry; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, invmm_gate.report.formats; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
