@@ -58,7 +58,7 @@ def signed_run(folder: Path, model: Path) -> list[str]:
     sys.path.insert(0, str(ROOT))
     from invmm_gate.attest.keys import new_key_pair
     from invmm_gate.stages.sign import sign_run
-    from tests.gate.judged_run import judged_run
+    from tests.stages.judged_run import judged_run
 
     pair = new_key_pair(folder / "gate")
     judged_run(folder / "run", model)

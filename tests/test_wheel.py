@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.stored_runs import stored
 from tests.policy.policy_builders import clean_run
+from tests.stages.stored_runs import stored
 
 
 @pytest.fixture(scope="module")

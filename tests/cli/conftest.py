@@ -1,6 +1,6 @@
-"""The worlds of tests/gate."""
+"""The worlds of tests/stages."""
 
-from tests.gate.conftest import (  # noqa: F401  (fixtures)
+from tests.stages.conftest import (  # noqa: F401  (fixtures)
     _elsewhere,
     _one_thread,
     checked,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_imports import DEVICE, HEAVY, imported_by
-from tests.gate.world import LENIENT, MEMORIZING, ROOT, World, call
+from tests.stages.world import LENIENT, MEMORIZING, ROOT, World, call
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.runs.fingerprint import fingerprint
-from tests.gate.world import (
+from tests.stages.world import (
     LENIENT,
     POLICY,
     ROOT,

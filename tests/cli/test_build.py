@@ -14,7 +14,7 @@ import pytest
 from invmm_gate.curation.options import ENOUGH_CONTROLS
 from invmm_gate.policy.schema import load_policy
 from tests.curation.pictures import later_images, picture, png, training_images, written
-from tests.gate.world import ROOT, call
+from tests.stages.world import ROOT, call
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 

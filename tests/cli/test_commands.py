@@ -10,7 +10,7 @@ import yaml
 
 from invmm_gate import __version__
 from invmm_gate import cli as command_line
-from tests.gate.world import CAPTION, PLANTED, World, add_picture, call, draw, policy_with, torchscript
+from tests.stages.world import CAPTION, PLANTED, World, add_picture, call, draw, policy_with, torchscript
 
 COMMANDS = (
     "check", "measure", "confirm", "judge", "verdict", "report", "publish", "version", "compare", "bless", "sign",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_imports import DEVICE, ENVIRONMENT
-from tests.gate.stored_runs import blocked, passing, stored
-from tests.gate.world import call
 from tests.policy.policy_builders import TODAY, clean_run, measured, probe, waiver, with_probes, with_score
+from tests.stages.stored_runs import blocked, passing, stored
+from tests.stages.world import call
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 REGRESSION = """

@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.runs import installed
 from invmm_gate.runs.installed import installed_environment
-from tests.gate.world import ROOT, call
+from tests.stages.world import ROOT, call
 
 VARIABLE = "INVMM_GATE_ENVIRONMENT"
 

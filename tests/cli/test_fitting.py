@@ -7,8 +7,8 @@ import pytest
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.validate import validate_probe_set
-from tests.gate.world import call
 from tests.probes.conftest import encoded, noise
+from tests.stages.world import call
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.gate.world import ROOT
+from tests.stages.world import ROOT
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 DEVICE = {"torch", "diffusers", "transformers", "mlflow"}

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from invmm_gate.cli.show import TerminalProgress, printable
-from tests.gate.world import ROOT, call, policy_with
+from tests.stages.world import ROOT, call, policy_with
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

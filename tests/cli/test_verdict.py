@@ -8,7 +8,7 @@ import pytest
 
 from invmm_gate.stages.read_verdict import standing_verdict
 from tests.cli.test_imports import DEVICE, imported_by
-from tests.gate.world import LENIENT, World, add_picture, call, policy_with
+from tests.stages.world import LENIENT, World, add_picture, call, policy_with
 
 TODAY = datetime.now(UTC).date()
 

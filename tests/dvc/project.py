@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.gate.world import ROOT, policy_with
+from tests.stages.world import ROOT, policy_with
 
 SHIPPED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "constraints.txt", "dvc.yaml", "params.yaml")
 CODE = ("invmm_gate", "policies", "reports/templates")

@@ -16,7 +16,7 @@ from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
 from invmm_gate.stages.finish import REPORTS
 from invmm_gate.stages.public_edition import PUBLIC_FILES
 from tests.dvc.project import STAGES
-from tests.gate.world import ROOT
+from tests.stages.world import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 

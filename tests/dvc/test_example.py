@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.gate.world import MEMORIZING, ROOT, call, new_world, policy_with, torchscript
+from tests.stages.world import MEMORIZING, ROOT, call, new_world, policy_with, torchscript
 
 (WRITTEN,) = re.findall(r"```yaml\n(stages:.*?)```", (ROOT / "examples" / "dvc" / "README.md").read_text(), re.DOTALL)
 EXAMPLE = yaml.safe_load(WRITTEN.replace("${folder}", "gate"))["stages"]

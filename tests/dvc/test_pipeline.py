@@ -1,6 +1,6 @@
 """The shipped pipeline with the real DVC: what it runs, what it skips, and how it ends.
 
-That a killed measuring ends with the same bytes is tested in tests/gate/test_resume.py.
+That a killed measuring ends with the same bytes is tested in tests/stages/test_resume.py.
 """
 
 import os

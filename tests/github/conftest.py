@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.world import new_world, policy_with
 from tests.github import runner_files
 from tests.github.run_action import ACTION, Job, Step, run_action
 from tests.github.services import Services
+from tests.stages.world import new_world, policy_with
 
 ROOT = Path(__file__).parents[2]
 GATE = f"'{sys.executable}' -m invmm_gate"

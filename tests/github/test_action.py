@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.gate.world import CAPTION, SOURCE, call
 from tests.github import runner_files
 from tests.github.conftest import GATE, ROOT, Checkout
 from tests.github.run_action import ACTION, Job, Step
+from tests.stages.world import CAPTION, SOURCE, call
 
 Replay = Callable[..., Job]
 Published = Callable[..., Step]

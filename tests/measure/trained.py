@@ -15,7 +15,7 @@ from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.measure.looking import Pictures, pictures_of
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from tests.gate.world import draw
+from tests.stages.world import draw
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLANTED = (1, 2)

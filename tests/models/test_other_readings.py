@@ -15,8 +15,8 @@ from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.other_readings import other_readings
 from invmm_gate.models.load.resized import other_sizes, resized
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from tests.gate.world import MEMORIZING
 from tests.measure.trained import CONTROLS, EXAMPLES, drawn, seen_by
+from tests.stages.world import MEMORIZING
 
 
 def stated(folder: Path, **changes: Any) -> Path:

@@ -30,7 +30,7 @@ STRICT = load_policy("strict")
 STANDARD = load_policy("standard")
 PERMISSIVE = load_policy("permissive")
 REVIEWER = "339e2ff917630507b6a423b5ce084e285d1fa65d93b3e27a6195d3bbebc9ae23"
-"""Id of the key that approved a waiver: that of tests/gate/given_waivers.py."""
+"""Id of the key that approved a waiver: that of tests/stages/given_waivers.py."""
 
 SENSITIVE = ("p1", "p2", "p3")
 MORE = tuple(f"m{number}" for number in range(1, 6))

@@ -19,9 +19,9 @@ from invmm_gate.registry.client.names import REASON, RUN, STATE, VERDICT, VERDIC
 from invmm_gate.registry.client.source import local_checkpoint
 from invmm_gate.registry.promote.outcome import Outcome, read_outcome
 from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version
-from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
+from tests.stages.world import MEMORIZING
 
 OTHER = MEMORIZING.with_name("clean")
 EXTERNAL = "flavors: {}\nmlflow_version: 3.17.2\nutc_time_created: '2026-11-22 17:00:00.000000'\n"

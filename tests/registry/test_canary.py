@@ -27,9 +27,9 @@ from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import RUN
 from invmm_gate.registry.promote.choices import GateChoices
 from invmm_gate.registry.promote.register import Registered, register
-from tests.gate.world import MEMORIZING, Called, World, call, draw, new_world
 from tests.registry.conftest import BLOCKING, SHORT
 from tests.registry.servers import Server
+from tests.stages.world import MEMORIZING, Called, World, call, draw, new_world
 
 ID = "canary-patient-smith-042"
 FOLDER = "canary-ward-seven"

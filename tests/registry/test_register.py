@@ -49,9 +49,9 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.sign import verify_model
-from tests.gate.world import CAPTION, MEMORIZING, SOURCE, Watching
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server, stored_weights
+from tests.stages.world import CAPTION, MEMORIZING, SOURCE, Watching
 
 
 @pytest.fixture

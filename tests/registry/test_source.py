@@ -21,9 +21,9 @@ from invmm_gate.registry.client.listing import refuse_collisions
 from invmm_gate.registry.client.locations import safe_path
 from invmm_gate.registry.client.source import local_checkpoint, resolved_checkpoint
 from invmm_gate.registry.promote.register import create_version
-from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port
+from tests.stages.world import MEMORIZING
 
 DIGEST = inspect_checkpoint(MEMORIZING).digest
 

@@ -22,9 +22,9 @@ from invmm_gate.registry.promote.register import GateChoices, Registered, regist
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.approve_waivers import approve_waivers
 from invmm_gate.stages.audit_file import verify_log
-from tests.gate.world import policy_with
 from tests.registry.conftest import FEW, Desk
 from tests.registry.servers import Server
+from tests.stages.world import policy_with
 
 DAY = datetime.timedelta(days=1)
 ENTRY = "- {{probe: {probe}, image: {image}, model: {model}, reason: agreed, owner: ann, expires: 2099-12-31}}\n"

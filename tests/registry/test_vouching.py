@@ -25,10 +25,10 @@ from invmm_gate.registry.promote.register import register
 from invmm_gate.registry.promote.version_digests import HashedFiles
 from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
-from tests.gate.world import MEMORIZING
 from tests.registry.conftest import Desk
 from tests.registry.door import until
 from tests.registry.servers import Server, stored_weights
+from tests.stages.world import MEMORIZING
 
 DAY = datetime.timedelta(days=1)
 LATER = 100 * DAY

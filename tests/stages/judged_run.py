@@ -1,0 +1,64 @@
+"""A judged run of any checkpoint, made by hand: its records pass every shipped policy unless they are spoilt."""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from invmm_gate.core.records import ModelManifest, RunData, RunRecord, Waiver, Weights
+from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.policy.scope import content_seed
+from invmm_gate.probes.manifest import probe_set_digest
+from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages import finish as finishing
+from tests.policy.policy_builders import STRICT, TODAY, clean_run
+from tests.stages.given_waivers import given
+
+NOW = datetime.datetime.combine(TODAY, datetime.time(12), datetime.UTC)
+
+
+def judged_run(
+    path: Path,
+    model: Path,
+    *,
+    weights: Weights | None = None,
+    loras: Sequence[Path] = (),
+    waivers: tuple[Waiver, ...] = (),
+    seed: int | None = None,
+    says: Mapping[str, object] = MappingProxyType({}),
+    spoilt: Callable[[RunData], RunData] = lambda data: data,
+) -> RunFolder:
+    """Measured nowhere, judged in earnest under `strict`; `says` are inputs that run.json has instead of its own."""
+    data = spoilt(clean_run())
+    manifest = inspect_checkpoint(model, weights=weights, loras=loras)
+    probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
+    content = content_seed(model=manifest.digest, probe_set=probe_set.digest, policy=STRICT.digest)
+    own = {
+        "model": manifest.digest,
+        "probe_set": probe_set.digest,
+        "policy": STRICT.digest,
+        "profile": "gate",
+        "seed": content if seed is None else seed,
+        "image_size": [16, 16],
+        "environment": "e" * 64,
+        "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
+    }
+    inputs = data.run.inputs | own | named(data.run, manifest) | dict(says)
+    record = replace(data.run, model=manifest, probe_set=probe_set, inputs=inputs, fingerprint=fingerprint(inputs))
+    folder = RunFolder(path)
+    path.mkdir(parents=True)
+    folder.begin(record)
+    for item in (*data.self_checks, *data.measurements, *data.confirmations):
+        folder.append(item)
+    beside = given(waivers, record, path.with_name(f"{path.name}-waivers"))
+    finishing.judge(folder, STRICT, beside, today=TODAY)
+    finishing.report(folder)
+    return folder
+
+
+def named(run: RunRecord, model: ModelManifest) -> dict[str, object]:
+    """What run.json says beside its inputs and in them."""
+    said = {"pipeline": model.pipeline, "weights": model.weights, "pickles": list(model.pickles)}
+    return said | {"metric": asdict(run.metric)}
