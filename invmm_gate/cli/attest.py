@@ -105,7 +105,7 @@ def sign(
     """
     from invmm_gate.cli.show import printable
     from invmm_gate.stages.audit_file import entry_of
-    from invmm_gate.stages.finish import circumstances
+    from invmm_gate.stages.judge import circumstances
     from invmm_gate.stages.sign import report_is_attested, sign_run
 
     now = _now()

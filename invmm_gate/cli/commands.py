@@ -206,19 +206,20 @@ def judge(
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.installed import require_environment
-    from invmm_gate.stages import finish as finishing
+    from invmm_gate.stages.judge import circumstances, judge_run
+    from invmm_gate.stages.report import REPORTS, write_reports
 
     require_environment()
     folder = RunFolder(run)
     today = _today()
     rules = load_policy(policy)
-    beside = finishing.circumstances(waivers, baseline, today=today, reviewers=reviewers)
+    beside = circumstances(waivers, baseline, today=today, reviewers=reviewers)
     with folder.existing_locked():
-        verdict = finishing.judge(folder, rules, beside, today=today)
+        verdict = judge_run(folder, rules, beside, today=today)
         if render:
-            finishing.report(folder, note=_note)
+            write_reports(folder, note=_note)
         else:
-            folder.forget(*finishing.REPORTS)
+            folder.forget(*REPORTS)
     if json:
         as_json(summary(run, verdict))
     else:
@@ -233,11 +234,11 @@ app.command(epilog="Example: invmm-gate verdict reports/first")(verdict)
 def report(run: Run, *, reveal: Reveal = False) -> int:
     """Render the report again from the records. Needs no model and no torch."""
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.stages import finish as finishing
+    from invmm_gate.stages.report import write_reports
 
     folder = RunFolder(run)
     with folder.existing_locked():
-        for path in finishing.report(folder, reveal=reveal, note=_note):
+        for path in write_reports(folder, reveal=reveal, note=_note):
             typer.echo(str(path))
     return 0
 
@@ -246,11 +247,11 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 def publish(run: Run, *, tracking_uri: TrackingUri = None, details: Details = False) -> int:
     """Log a finished run to MLflow, also one that could not be sent before: the public edition, without --details."""
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.stages import finish as finishing
+    from invmm_gate.stages.publish import publish_run
 
     folder = RunFolder(run)
     with folder.existing_locked():
-        typer.echo(f"logged: {finishing.publish(folder, tracking_uri, details=details)}")
+        typer.echo(f"logged: {publish_run(folder, tracking_uri, details=details)}")
     return 0
 
 

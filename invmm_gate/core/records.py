@@ -425,7 +425,7 @@ class RunData:
     digests: dict[str, str] = field(default_factory=dict)
     """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
     public: bool = False
-    """Whether these are the records as `report/public_records.py` gives them away, no longer those of the run folder."""
+    """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
 
     @property
     def private_texts(self) -> tuple[str, ...]:

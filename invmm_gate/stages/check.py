@@ -15,15 +15,17 @@ from invmm_gate.core.records import Verdict
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.clock import SYSTEM_CLOCKS, Clocks, Watch
+from invmm_gate.stages.judge import circumstances, judge_run
 from invmm_gate.stages.preflight import Inputs, Options, prepare
 from invmm_gate.stages.public_edition import require_usable_key, shared_key
+from invmm_gate.stages.publish import publish_run
+from invmm_gate.stages.report import OUTPUTS, write_reports
 
 if TYPE_CHECKING:
     from invmm_gate.stages.session import Session  # imports torch
 
-_JUDGED: Final = (*finishing.OUTPUTS, ATTESTATION, SUMMARY)
+_JUDGED: Final = (*OUTPUTS, ATTESTATION, SUMMARY)
 """A verdict of an earlier state must not outlive what is measured or confirmed now."""
 
 
@@ -57,14 +59,14 @@ def check(
 ) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
     watch = clocks.watch()
-    beside = finishing.circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
+    beside = circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
     shared_key()  # a slip in it must not cost hours
     inputs = _prepared(options, baseline=beside.baseline is not None)
     with _opened(inputs, progress) as (session, folder):
         session = _measured(session, folder, progress, watch=watch)
         _confirmed(session, folder, progress, beside=beside, watch=clocks.watch())
-        verdict = finishing.judge(folder, inputs.policy, beside, today=today)
-        finishing.report(folder, reveal=finish.reveal, note=progress.note)
+        verdict = judge_run(folder, inputs.policy, beside, today=today)
+        write_reports(folder, reveal=finish.reveal, note=progress.note)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)
 
@@ -101,7 +103,7 @@ def confirm(
     make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
     """
     watch = clocks.watch()
-    folder, beside = RunFolder(run), finishing.circumstances(None, baseline, today=today)
+    folder, beside = RunFolder(run), circumstances(None, baseline, today=today)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
         _confirmed(session, folder, progress, beside=beside, watch=watch, replacing=replacing)
@@ -208,7 +210,7 @@ def _say_what_is_there(folder: RunFolder, progress: Progress) -> None:
 
 def _publish(folder: RunFolder, finish: Finish, progress: Progress) -> str:
     try:
-        return finishing.publish(folder, finish.tracking_uri, details=finish.details)
+        return publish_run(folder, finish.tracking_uri, details=finish.details)
     except GateError as error:
         progress.note(f"not published: {error}")
         return ""

@@ -13,8 +13,8 @@ from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
 from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
-from invmm_gate.stages.finish import REPORTS
 from invmm_gate.stages.public_edition import PUBLIC_FILES
+from invmm_gate.stages.report import REPORTS
 from tests.dvc.project import STAGES
 from tests.stages.world import ROOT
 

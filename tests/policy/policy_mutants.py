@@ -10,9 +10,9 @@ from types import CodeType, ModuleType, SimpleNamespace
 
 from tests.policy import policy_cases
 
-MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "verdict")
+MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "judge")
 """In the order in which they import one another."""
-GIVEN = ("conformal", "evidence", "rules", "waivers", "verdict")
+GIVEN = ("conformal", "evidence", "rules", "waivers", "judge")
 
 _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),

@@ -15,7 +15,7 @@ COMPILED: dict[str, CodeType] = {
 
 
 def test_unchanged_modules_survive() -> None:
-    unchanged = policy_mutants.Mutant(module="verdict", line=0, change="none", code=COMPILED["verdict"])
+    unchanged = policy_mutants.Mutant(module="judge", line=0, change="none", code=COMPILED["judge"])
     assert policy_mutants.killer(unchanged, COMPILED, list(policy_cases.CASES)) is None
 
 

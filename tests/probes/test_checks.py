@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from invmm_gate.core.errors import BAD_INPUT, ConfigError, ProbeSetError
-from invmm_gate.probes import expectation_suite as suite
+from invmm_gate.probes import expectation_suite
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
 from invmm_gate.probes.validate import check_probe_set, validate_probe_set
 from tests.probes.conftest import edit, encoded, make_probe, noise, raw_png, zeros
@@ -204,14 +204,14 @@ def test_progress_is_told_for_each_image(probe_folder: Path) -> None:
 
 
 def test_a_check_that_great_expectations_cannot_run_is_an_error_not_a_pass(probe_folder: Path) -> None:
-    broken = suite.Check(
+    broken = expectation_suite.Check(
         name="broken",
         expectation="ExpectColumnValuesToBeNull",
         arguments={"column": "absent"},
         describe=lambda _: "",
     )
     with pytest.raises(ConfigError, match="could not run the check 'broken'"):
-        suite.run_suite([dict.fromkeys(suite.TABLE_COLUMNS)], [broken])
+        expectation_suite.run_suite([dict.fromkeys(expectation_suite.TABLE_COLUMNS)], [broken])
 
 
 def run_python(code: str) -> "subprocess.CompletedProcess[str]":

@@ -20,8 +20,8 @@ from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import VERDICT
 from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.guard import file_hashes
 from invmm_gate.registry.guard.app import create_app
-from invmm_gate.registry.guard.app import file_hashes as guard_hashes
 from invmm_gate.registry.guard.file_hashes import RecentHashes
 from invmm_gate.registry.guard.rules import Guard
 from invmm_gate.registry.guard.settings import settings_from
@@ -301,8 +301,8 @@ def test_the_tags_of_one_verdict_cost_one_look_at_the_files(
         hashed.append(path)
         return inspect_checkpoint(path, weights=weights)
 
-    monkeypatch.setattr(guard_hashes, "inspected", counted)
-    monkeypatch.setattr(guard_hashes, "_SETTLED", -1.0)
+    monkeypatch.setattr(file_hashes, "inspected", counted)
+    monkeypatch.setattr(file_hashes, "_SETTLED", -1.0)
     recent = RecentHashes()
     first = recent.inspected(checkpoint, None)
     assert recent.inspected(checkpoint, None) == first

@@ -46,8 +46,8 @@ from invmm_gate.registry.promote.outcome import SAME_FILES, Outcome, read_outcom
 from invmm_gate.registry.promote.register import GateChoices, Registered, create_version, gate_version, register
 from invmm_gate.registry.service.gate_command import gate_command
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.report import write_reports
 from invmm_gate.stages.sign import verify_model
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server, stored_weights
@@ -657,7 +657,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
         second = registered(registry, revealed, mine)
     assert (second.delivered, second.exit_code) == (False, 11)
     shutil.rmtree(first.run)
-    finishing.report(RunFolder(Path(second.run)), reveal=True)
+    write_reports(RunFolder(Path(second.run)), reveal=True)
 
     drained = emptied(mine, registry, now=utc_now())
     assert (drained.sent, drained.waiting) == ((f"{revealed}/1",), 1)

@@ -14,7 +14,7 @@ from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.records import RunRecord, Waiver
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.copies import Circumstances
-from invmm_gate.stages.finish import circumstances
+from invmm_gate.stages.judge import circumstances
 from tests.policy.policy_builders import REVIEWER, TODAY
 
 _PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(32))

@@ -12,7 +12,8 @@ from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.judge import judge_run
+from invmm_gate.stages.report import write_reports
 from tests.policy.policy_builders import STRICT, TODAY, clean_run
 from tests.stages.given_waivers import given
 
@@ -53,8 +54,8 @@ def judged_run(
     for item in (*data.self_checks, *data.measurements, *data.confirmations):
         folder.append(item)
     beside = given(waivers, record, path.with_name(f"{path.name}-waivers"))
-    finishing.judge(folder, STRICT, beside, today=TODAY)
-    finishing.report(folder)
+    judge_run(folder, STRICT, beside, today=TODAY)
+    write_reports(folder)
     return folder
 
 

@@ -11,7 +11,7 @@ from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.suites import run_suites
-from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given
 from tests.stages.judged_run import named
@@ -32,7 +32,7 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
         if judged_by is not None:
             beside = given(waivers, folder.run(), path.with_name(f"{path.name}-waivers"))
             write_expectations(path, folder.run(), _suites(folder.data()))
-            finishing.judge(folder, judged_by, beside, today=TODAY)
+            judge_run(folder, judged_by, beside, today=TODAY)
     return path
 
 

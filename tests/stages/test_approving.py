@@ -15,7 +15,6 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import installed_environment
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.sign import sign_run
 from tests.policy.policy_builders import with_score
 from tests.stages.judged_run import judged_run
@@ -115,7 +114,9 @@ def test_a_block_leaves_no_public_pass_beside_it_whatever_ends_the_command(desk,
     assert "mode 0644" in called.error
     assert json.loads((desk / "run" / "verdict.json").read_text())["decision"] == "pass", "nothing was judged"
     key.chmod(0o600)
-    monkeypatch.setattr(finishing, "report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "invmm_gate.stages.report.write_reports", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert call("judge", desk / "run", "--policy", "strict").code == 130
     assert not public.exists()
 

@@ -25,9 +25,10 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.judge import judge_run
 from invmm_gate.stages.public_edition import public_names
+from invmm_gate.stages.report import write_reports
 from invmm_gate.stages.sign import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from tests.models import tiny_text
 from tests.models.conftest import tiny_unet
@@ -161,7 +162,7 @@ def test_the_report_that_is_named_is_the_public_one_whatever_the_other_shows(des
     assert call("judge", finished.run, "--policy", policy).code == 0
     public = finished.run / "public" / "report.html"
     travelling = sha(public)
-    finishing.report(RunFolder(finished.run), reveal=True)
+    write_reports(RunFolder(finished.run), reveal=True)
     assert sha(public) == travelling
     attestation = desk.sign(RunFolder(finished.run), now=later(), policy=policy)
     assert desk.verify(MEMORIZING, attestation, policy=policy, now=later()).report_digest == travelling
@@ -623,5 +624,5 @@ def test_an_expired_key_or_verifier_of_another_name_does_not_hold(desk: Desk, ti
 def test_judging_twice_gives_one_statement(desk: Desk, tiny: Path):
     run = desk.run(tiny)
     first = desk.sign(run).read_bytes()
-    finishing.judge(run, STRICT, Circumstances(), today=TODAY)
+    judge_run(run, STRICT, Circumstances(), today=TODAY)
     assert desk.sign(run).read_bytes() == first

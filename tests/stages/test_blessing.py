@@ -19,8 +19,8 @@ from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.baseline import read_baseline_file
 from invmm_gate.runs.copies import Baseline, Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.bless import bless, load_baseline
+from invmm_gate.stages.judge import circumstances, judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, policy_with, waiver, with_score
 from tests.stages.stored_runs import blocked, passing, stored
 
@@ -38,7 +38,7 @@ def load(path: Path) -> Baseline:
 
 
 def given(baseline: Path) -> Circumstances:
-    return finishing.circumstances(None, baseline, today=TODAY)
+    return circumstances(None, baseline, today=TODAY)
 
 
 def edited(file: Path, **changes: object) -> None:
@@ -236,7 +236,7 @@ def test_the_rule_regression_is_held_against_the_blessed_run_and_the_verdict_nam
 ) -> None:
     blessed(approved, file)
     run = RunFolder(stored(with_score(clean_run(), "p1", 0.3), tmp_path / "run", judged_by=None))
-    verdict = finishing.judge(run, REGRESSION, given(file), today=TODAY)
+    verdict = judge_run(run, REGRESSION, given(file), today=TODAY)
     assert (verdict.decision, verdict.findings[0].probe) == ("block", "p1")
     assert run.data().verdict == verdict, "the baseline survives the file"
     assert verdict.baseline is not None
@@ -250,7 +250,7 @@ def test_the_rule_regression_is_held_against_the_blessed_run_and_the_verdict_nam
 
 def test_a_run_folder_named_by_hand_is_a_baseline_that_nobody_blessed(approved: Path, tmp_path: Path) -> None:
     run = RunFolder(passing(tmp_path / "run"))
-    verdict = finishing.judge(run, REGRESSION, given(approved), today=TODAY)
+    verdict = judge_run(run, REGRESSION, given(approved), today=TODAY)
     assert verdict.decision == "pass"
     assert verdict.baseline is not None
     assert (verdict.baseline.blessed_by, verdict.baseline.decision) == ("", None)
@@ -360,7 +360,7 @@ def test_a_baseline_of_other_conditions_is_refused_with_a_file_too(approved: Pat
     other = replace(data, run=replace(data.run, inputs=data.run.inputs | {"profile": "paper"}))
     run = RunFolder(stored(other, tmp_path / "run", judged_by=None))
     with pytest.raises(ConfigError, match="the run and its baseline differ in profile"):
-        finishing.judge(run, REGRESSION, given(file), today=TODAY)
+        judge_run(run, REGRESSION, given(file), today=TODAY)
 
 
 def _reports(baseline: BaselineRecord, data: RunData | None = None) -> tuple[str, str]:

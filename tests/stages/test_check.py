@@ -11,9 +11,9 @@ import pytest
 
 from invmm_gate.policy.coverage import OF_THE_MODEL
 from invmm_gate.stages import confirm as confirming
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages import measure as measuring
-from invmm_gate.stages import self_checks as self_checking
+from invmm_gate.stages import self_checks
+from invmm_gate.stages.report import REPORTS
 from tests.stages.world import CAPTION, LENIENT, SOURCE, World, call, note_again, policy_with, torchscript
 
 CONTRACT = {
@@ -137,7 +137,7 @@ def test_judging_again_gives_the_same_bytes(finished):
 
 
 def test_report_renders_again_from_the_records_with_the_same_bytes(finished):
-    before = {name: (finished.run / name).read_bytes() for name in finishing.REPORTS}
+    before = {name: (finished.run / name).read_bytes() for name in REPORTS}
     for name in before:
         (finished.run / name).unlink()
     called = call("report", finished.run)
@@ -164,7 +164,7 @@ def test_the_same_command_again_measures_nothing_twice_and_comes_to_the_same_ver
         raise AssertionError("nothing is left to measure")
 
     for check in OF_THE_MODEL:
-        monkeypatch.setitem(self_checking.CHECKS, check, refuse)
+        monkeypatch.setitem(self_checks.CHECKS, check, refuse)
     monkeypatch.setattr(measuring, "Inverter", refuse)
     monkeypatch.setattr(confirming, "confirm_by_sampling", refuse)
     called = finished.check()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.models.adapters.pixel import PixelModel
-from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages import confirm
 from invmm_gate.stages import measure as measuring
 from tests.stages.world import LENIENT, World, call, note_again, policy_with
 
@@ -251,7 +251,7 @@ def copied(pristine, tmp_path_factory) -> World:
     return world
 
 
-@pytest.mark.parametrize(("stage", "kind"), [(measuring, "inverted"), (confirming, "confirmed")])
+@pytest.mark.parametrize(("stage", "kind"), [(measuring, "inverted"), (confirm, "confirmed")])
 def test_a_disk_that_is_full_when_a_copy_is_written_ends_in_one_line_and_the_run_goes_on_later(
     copied, small_disk, monkeypatch, stage, kind
 ):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.public_edition import KEY_VARIABLE, PUBLIC_FILES
+from invmm_gate.stages.report import write_reports
 from tests.stages.world import LENIENT, World, call, note_again
 
 
@@ -120,6 +120,6 @@ def test_pages_of_an_earlier_verdict_do_not_stay(finished):
     assert call("judge", finished.run, "--policy", finished.policy(LENIENT, "lenient")).code == 0
     assert b"PASS" in pages(finished)["public/report.html"]
     (finished.run / "verdict.json").unlink()
-    finishing.report(RunFolder(finished.run))
+    write_reports(RunFolder(finished.run))
     assert not (finished.run / "public" / "verdict.json").exists()
     assert b"NOT JUDGED" in (finished.run / "public" / "report.html").read_bytes()

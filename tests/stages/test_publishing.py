@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.report.bands import INVMM_EDGES
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.publish import to_publish
 from invmm_gate.tracking.contents import publication_key
 from invmm_gate.tracking.spool import read
 from tests.stages.world import CAPTION, SOURCE, World, call
@@ -101,7 +101,7 @@ def test_the_tag_by_which_a_run_is_found_again_is_no_hash_of_exact_scores(finish
     (key,) = rows(tmp_path / "mlflow.db", "select value from tags where key = 'invmm.key'")
     exact = publication_key(RunFolder(finished.run).data())
     assert key[0] != exact
-    assert key[0] == publication_key(finishing.to_publish(RunFolder(finished.run), details=False))
+    assert key[0] == publication_key(to_publish(RunFolder(finished.run), details=False))
 
 
 def test_no_track_sends_nothing_and_marks_nothing(checked, tmp_path):

@@ -13,9 +13,8 @@ import pytest
 
 from invmm_gate.stages import check as gate_check
 from invmm_gate.stages import confirm as confirming
-from invmm_gate.stages import confirm_record
+from invmm_gate.stages import confirm_record, self_checks
 from invmm_gate.stages import measure as measuring
-from invmm_gate.stages import self_checks as self_checking
 from tests.stages.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
@@ -97,7 +96,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
     def pressed(*_given, **_named):
         raise KeyboardInterrupt
 
-    stages = ((self_checking, "self_check", 0), (confirming, "confirm", 5), (measuring, "model_unchanged", 5))
+    stages = ((self_checks, "self_check", 0), (confirming, "confirm", 5), (measuring, "model_unchanged", 5))
     for module, stage, lines in stages:
         with monkeypatch.context() as patched:
             patched.setattr(module, stage, pressed)

@@ -10,7 +10,7 @@ from invmm_gate.report.bands import score_band
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages import measure as measuring
-from invmm_gate.stages import self_checks as self_checking
+from invmm_gate.stages import self_checks
 from tests.stages.world import LENIENT, World, add_picture, call, note_again, policy_with
 
 CONFIRMED_RULE = {"rule": "confirmed", "rate_limit": 0.0}
@@ -37,7 +37,7 @@ def no_network(monkeypatch):
         raise AssertionError("nothing is left to do on the device")
 
     for check in OF_THE_MODEL:
-        monkeypatch.setitem(self_checking.CHECKS, check, refuse)
+        monkeypatch.setitem(self_checks.CHECKS, check, refuse)
     monkeypatch.setattr(measuring, "Inverter", refuse)
     monkeypatch.setattr(confirming, "confirm_by_sampling", refuse)
 

@@ -14,10 +14,12 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.runs.copies import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.bless import bless, load_baseline
 from invmm_gate.stages.compare import compare_runs
+from invmm_gate.stages.judge import circumstances, judge_run
+from invmm_gate.stages.publish import to_publish
 from invmm_gate.stages.read_verdict import judged_again, standing_verdict
+from invmm_gate.stages.report import write_reports
 from tests.policy.policy_builders import PERMISSIVE, STRICT, TODAY, clean_run, policy_with, waiver, with_score
 from tests.stages.stored_runs import blocked, passing, stored
 
@@ -39,8 +41,8 @@ def bless_it(run: Path) -> object:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "verdict": lambda run: standing_verdict(run, today=TODAY),
-    "report": lambda run: finishing.report(RunFolder(run)),
-    "publish": lambda run: finishing.to_publish(RunFolder(run), details=True),
+    "report": lambda run: write_reports(RunFolder(run)),
+    "publish": lambda run: to_publish(RunFolder(run), details=True),
     "bless": bless_it,
     "baseline": lambda run: load_baseline(run, today=TODAY),
     "compare": lambda run: compare_runs(run, run, policy=None, common_probes=False, today=TODAY),
@@ -169,10 +171,10 @@ def _folder(path: Path) -> None:
 
 
 JUDGES: dict[str, Callable[[Path], object]] = {
-    "judge": lambda run: finishing.judge(RunFolder(run), STRICT, Circumstances(), today=TODAY),
+    "judge": lambda run: judge_run(RunFolder(run), STRICT, Circumstances(), today=TODAY),
     "compare": lambda run: compare_runs(run, run, policy="strict", common_probes=False, today=TODAY),
-    "report of a run without a verdict": lambda run: finishing.report(_unjudged(run)),
-    "publish of a run without a verdict": lambda run: finishing.to_publish(_unjudged(run), details=False),
+    "report of a run without a verdict": lambda run: write_reports(_unjudged(run)),
+    "publish of a run without a verdict": lambda run: to_publish(_unjudged(run), details=False),
 }
 
 
@@ -231,8 +233,8 @@ def test_the_copies_give_the_verdict_again(tmp_path: Path) -> None:
         "policy.json", "reviewers.yaml", "waivers.yaml", "waivers.yaml.approval",
     }  # fmt: skip
     folder = RunFolder(stored(low, tmp_path / "run", judged_by=None))
-    given = finishing.circumstances(None, before, today=TODAY)
-    verdict = finishing.judge(folder, REGRESSION, given, today=TODAY)
+    given = circumstances(None, before, today=TODAY)
+    verdict = judge_run(folder, REGRESSION, given, today=TODAY)
     assert verdict.baseline is not None
     shutil.rmtree(before)
     for path, expected in ((waived, "pass"), (folder.path, verdict.decision)):
@@ -246,15 +248,15 @@ def test_the_copies_give_the_verdict_again(tmp_path: Path) -> None:
 
 def test_a_new_judgement_keeps_nothing_of_the_one_before(tmp_path: Path) -> None:
     run = RunFolder(stored(with_score(clean_run(), "p1", 0.02), tmp_path / "run", waivers=(waiver(probe="p1"),)))
-    verdict = finishing.judge(run, PERMISSIVE, finishing.circumstances(None, None, today=TODAY), today=TODAY)
+    verdict = judge_run(run, PERMISSIVE, circumstances(None, None, today=TODAY), today=TODAY)
     assert [path.name for path in (run.path / COPIES_FOLDER).iterdir()] == ["policy.json"]
     assert standing_verdict(run.path, today=TODAY) == verdict
 
 
 def test_the_baseline_that_was_kept_is_the_one_that_the_verdict_names(tmp_path: Path) -> None:
     folder = RunFolder(stored(with_score(clean_run(), "p1", 0.2), tmp_path / "run", judged_by=None))
-    given = finishing.circumstances(None, passing(tmp_path / "before"), today=TODAY)
-    finishing.judge(folder, REGRESSION, given, today=TODAY)
+    given = circumstances(None, passing(tmp_path / "before"), today=TODAY)
+    judge_run(folder, REGRESSION, given, today=TODAY)
     rewrite(folder.path / "judged" / "baseline.json", lambda said: said.update(blessed_by="the boss"))
     with pytest.raises(GateError, match="its records give other baseline than"):
         standing_verdict(folder.path, today=TODAY)
@@ -293,7 +295,7 @@ def test_waivers_that_somebody_else_approved_are_refused_where_reviewers_are_dem
 def test_a_run_that_was_not_judged_is_still_reported_as_such(tmp_path: Path) -> None:
     run = RunFolder(stored(clean_run(), tmp_path / "run", judged_by=None))
     assert judged_again(run).verdict is None
-    finishing.report(run)
+    write_reports(run)
     assert "not judged" in (run.path / "summary.md").read_text().lower()
 
 

@@ -15,7 +15,7 @@ from invmm_gate.policy.soundness import record_findings
 from invmm_gate.runs import witness
 from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages import finish as finishing
+from invmm_gate.stages.report import REPORTS
 from tests.cli.test_imports import imported_by
 from tests.stages.world import LENIENT, World, call, note_again
 
@@ -172,6 +172,6 @@ def test_without_pyarrow_the_command_says_once_what_is_left_out_and_no_old_file_
 
 
 def test_rendering_again_gives_the_same_bytes(finished):
-    before = {name: (finished.run / name).read_bytes() for name in finishing.REPORTS}
+    before = {name: (finished.run / name).read_bytes() for name in REPORTS}
     assert call("report", finished.run).code == 0
-    assert {name: (finished.run / name).read_bytes() for name in finishing.REPORTS} == before
+    assert {name: (finished.run / name).read_bytes() for name in REPORTS} == before

@@ -17,9 +17,9 @@ from invmm_gate.registry.promote.outbox import Outbox
 from invmm_gate.registry.promote.terms import terms_of
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.installed import require_environment
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.audit_file import require_sound
 from invmm_gate.stages.check import Finish
+from invmm_gate.stages.judge import circumstances
 from invmm_gate.stages.preflight import Options
 from invmm_gate.stages.public_edition import shared_key
 
@@ -79,7 +79,7 @@ class GateChoices:
 
     def circumstances(self, *, today: datetime.date) -> Circumstances:
         """Waivers and baseline, read. Raises GateError."""
-        return finishing.circumstances(self.waivers, self.baseline, today=today, reviewers=self.conditions.reviewers)
+        return circumstances(self.waivers, self.baseline, today=today, reviewers=self.conditions.reviewers)
 
     def roots_file(self) -> Path | None:
         """The trust roots; None without roots and key. Raises ConfigError if the key is there without its .pub file."""

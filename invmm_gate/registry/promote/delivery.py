@@ -35,8 +35,8 @@ from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
-from invmm_gate.stages import finish as finishing
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
+from invmm_gate.stages.publish import publish_run, to_publish
 from invmm_gate.tracking.contents import publication_key
 
 
@@ -179,9 +179,9 @@ def _tag_unsigned(registry: Registry, record: VersionRecord, run_id: str) -> Non
 def _published(parcel: Parcel, registry: Registry) -> str:
     """The id of the MLflow run that holds report, verdict and attestation."""
     folder = RunFolder(Path(parcel.run))
-    sent = finishing.to_publish(folder, details=parcel.details)
+    sent = to_publish(folder, details=parcel.details)
     try:
-        finishing.publish(folder, registry.uri, details=parcel.details)
+        publish_run(folder, registry.uri, details=parcel.details)
     except PublishError as error:
         raise RegistryDownError(error.found, expected=error.expected, do=error.do) from error
     return registry.uploads.run_of(publication_key(sent))
