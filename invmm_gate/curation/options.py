@@ -9,7 +9,7 @@ from typing import Final
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Fit
-from invmm_gate.curation.training_data import ROLES, Columns
+from invmm_gate.curation.training_entries import ROLES, Columns
 from invmm_gate.probes.images import View
 
 CONTROLS: Final = 32

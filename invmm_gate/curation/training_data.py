@@ -1,88 +1,15 @@
 """Training data to choose probes from, one image at a time: a folder, or a table in CSV or Parquet."""
 
-import datetime
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Final, Protocol, final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.files.probe_files import FILE_LIMIT, read_head, read_regular_file
+from invmm_gate.curation.training_entries import VERSIONS, Columns, Entry, lies_beside, read_image_file
+from invmm_gate.curation.training_tables import CsvTable, ParquetTable
 
-BESIDE: Final = frozenset(
-    (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")
-) | {".log", ".py", ".sha256", ".gitattributes", ".gitignore", ".ds_store", "thumbs.db"}
-"""Suffixes and whole names of what lies beside images: captions, metadata, leavings of file browsers.
-
-All other files are images for all that is known: what cannot be opened is told of, as training may have used it.
-"""
-VERSIONS: Final = frozenset((".git", ".dvc", ".hg", ".svn"))
-"""Folders of version control."""
 _COPIES: Final = "is of version control: what it holds are copies, which would pass for duplicates"
-_HEAD: Final = 16
-"""Bytes that tell what a file is."""
-ROLES: Final = ("path", "image", "caption", "date")
-"""What a column of a table can be for; by default the column of the same name."""
-_YES: Final = ("1", "1.0", "true", "t", "yes", "y")
-_NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One image of the training data, or why it cannot be read."""
-
-    position: int
-    """Its number in the source, from 0."""
-    name: str
-    """Its path as the source states it, or `row N` of a table that holds the images themselves."""
-    data: bytes = b""
-    problem: str = ""
-    caption: str = ""
-    date: datetime.date | None = None
-    marked: bool = False
-    """Whether the column that was asked for marks it as sensitive."""
-    value: str | None = None
-    """What its cell in that column says; None without such a column."""
-    beside: bool = False
-    """Whether it is no image but a file that lies beside images."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Which columns of a table are read, and for what."""
-
-    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Role -> the name of its column, where that is another one."""
-    dated: bool = False
-    """Whether every row must have a date."""
-    marked_by: str = ""
-    """The column that marks an image as sensitive; empty for none."""
-    marked_value: str | None = None
-    """The value that does; None where a cell says yes or no."""
-
-    def of(self, role: str) -> str:
-        """The column for a role."""
-        return self.names.get(role, role)
-
-    def marks(self, value: object, *, place: str) -> bool:
-        """Whether a cell marks its row as sensitive. Raises ProbeSetError for one that says neither yes nor no."""
-        text = text_of(value)
-        if self.marked_value is not None:
-            return text == self.marked_value
-        if text.casefold() not in (*_YES, *_NO):
-            raise ProbeSetError(
-                f"{place}: {self.marked_by} {text[:60]!r} says neither yes nor no",
-                expected=f"{', '.join(_YES)}; or nothing, {', '.join(filter(None, _NO))}",
-                do=f"or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
-            )
-        return text.casefold() in _YES
-
-
-def text_of(cell: object) -> str:
-    """A cell as it is compared with yes, no, or the value that marks an image."""
-    return "" if cell is None else str(cell).strip()
 
 
 class TrainingData(Protocol):
@@ -124,8 +51,6 @@ def open_training_data(place: Path, columns: Columns, *, images: Path | None = N
                 do="list the images in a table, or leave the option out",
             )
         return FolderOfImages(place)
-    from invmm_gate.curation.training_tables import CsvTable, ParquetTable
-
     suffix = place.suffix.lower()
     if not place.is_file() or suffix not in {".csv", ".parquet"}:
         found = "is not a folder, .csv or .parquet file" if place.exists() else "does not exist"
@@ -174,12 +99,6 @@ def _walk(folder: Path) -> Iterator[str]:
         yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*files, *unopened])
 
 
-def lies_beside(name: str) -> bool:
-    """Whether a file's name is that of a caption, of metadata or of version control. What it holds counts for more."""
-    path = PurePath(name)
-    return path.name in VERSIONS or not BESIDE.isdisjoint((path.suffix.lower(), path.name.lower()))
-
-
 def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:
     """The absolute path without links that each name of a source leads to; empty where the images lie in a table."""
     if source.root is None:
@@ -189,43 +108,3 @@ def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         path = PurePath(name)
         yield str(real / (path.relative_to(stated) if path.is_relative_to(stated) else path))
-
-
-def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
-    """The bytes of a file below `root`, or what is wrong with it: outside the root, behind a link, too large, no image.
-
-    What it holds decides whether it is an image, not what it is called.
-    """
-    found = _path_problem(root, name)
-    if found:
-        return b"", found
-    try:
-        if not _is_opened(read_head(root / name, _HEAD)):
-            return b"", "is not PNG, JPEG or WebP"
-        return read_regular_file(root / name, limit=FILE_LIMIT), ""
-    except ProbeSetError as error:
-        return b"", error.found
-    except ValueError:
-        return b"", "has a path with a NUL"
-
-
-def _is_opened(head: bytes) -> bool:
-    """Whether a file begins as PNG, JPEG or WebP do."""
-    return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
-
-
-def _path_problem(root: Path, name: str) -> str:
-    path = PurePath(name)
-    if not name:
-        return "has an empty path"
-    if (path.is_absolute() and not path.is_relative_to(root.absolute())) or ".." in path.parts:
-        return f"leads outside {str(root)!r}"
-    step = root
-    for part in (path.relative_to(root.absolute()) if path.is_absolute() else path).parts:
-        step = step / part
-        try:
-            if step.is_symlink():
-                return "is or lies behind a symbolic link"
-        except (OSError, ValueError):
-            return ""  # reported when the file is opened
-    return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.curation.training_data import ROLES, Columns, Entry, read_image_file, text_of
+from invmm_gate.curation.training_entries import ROLES, Columns, Entry, read_image_file, text_of
 from invmm_gate.files.probe_files import FILE_LIMIT
 from invmm_gate.probes.csv_rows import check_separator, rows_of
 from invmm_gate.probes.parquet import batches, bounded, open_parquet

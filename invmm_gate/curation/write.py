@@ -15,7 +15,7 @@ from invmm_gate.curation.contact_sheet_contents import contact_sheet
 from invmm_gate.curation.embedder import Embedder
 from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.proposals import Proposal
-from invmm_gate.curation.training_data import Entry
+from invmm_gate.curation.training_entries import Entry
 from invmm_gate.curation.training_scan import Item, read_again
 from invmm_gate.probes.images import both_views
 from invmm_gate.probes.writer import NewProbe, write_probe_set

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.expectations import Record
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes import fields
+from invmm_gate.probes.expectations import Record
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import decode_image, is_one_colour, pixels_sha256
 from invmm_gate.probes.manifest import Manifest, Row

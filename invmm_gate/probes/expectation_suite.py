@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from invmm_gate.core.expectations import Check, CheckResult, Record, frame_of, run_checks, suite_of
 from invmm_gate.core.records import GROUPS
 from invmm_gate.probes import fields
 from invmm_gate.probes.computed_table import TABLE_COLUMNS, build_table
+from invmm_gate.probes.expectations import Check, CheckResult, Record, frame_of, run_checks, suite_of
 from invmm_gate.probes.images import MAX_SIDE, MIN_SIDE, ONE_COLOUR, changed, off_limits
 from invmm_gate.probes.manifest import read_rows
 

@@ -3,10 +3,12 @@
 import datetime
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import FITS, GROUPS
 
 COLUMNS: Final = (
@@ -31,6 +33,10 @@ ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 SHA256_PATTERN: Final = r"[0-9a-f]{64}"
 CELL_LIMIT: Final = 100_000
 """Characters of a cell."""
+ROW_LIMIT: Final = 200_000
+"""Short rows take no room in a CSV file, nor repeated cells in Parquet: the size does not bound the number of rows."""
+_NAMED: Final = 20
+"""Columns that a message names."""
 _SHOWN: Final = 200
 """Characters of a cell that a message repeats."""
 
@@ -148,3 +154,29 @@ def collisions(keys: Sequence[str | None]) -> dict[int, int]:
         if key is not None and first.setdefault(key, index) != index:
             found[index] = first[key]
     return found
+
+
+def too_many_rows(path: Path) -> ProbeSetError:
+    """The error for a manifest above the limit."""
+    return ProbeSetError(
+        f"{path} has more than {ROW_LIMIT:,} rows",
+        expected="a choice of images, as every probe is inverted by itself",
+        do="choose probes from a large set with `invmm-gate probes build`",
+    )
+
+
+def check_columns(header: Sequence[str], path: Path) -> None:
+    """Raises ProbeSetError for a column that is missing, unknown or there twice."""
+    missing = [column for column in COLUMNS if column not in header]
+    unknown = [column for column in header if column not in (*COLUMNS, *OPTIONAL)]
+    twice = sorted(column for column, count in Counter(header).items() if count > 1)
+    parts = [
+        f"{kind} {', '.join(map(shown, names[:_NAMED]))}"
+        for kind, names in (("lacks", missing), ("has the unknown", unknown), ("repeats", twice))
+        if names
+    ]
+    if parts:
+        raise ProbeSetError(
+            f"{path}:1: the manifest {' and '.join(parts)}",
+            expected=f"the columns {', '.join(COLUMNS)}, and fit where a probe's shape is not the model's",
+        )

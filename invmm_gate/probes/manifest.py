@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,12 @@ from invmm_gate.core.records import Fit, Group, Probe
 from invmm_gate.files.probe_files import read_regular_file, write_atomically
 from invmm_gate.probes import fields
 from invmm_gate.probes.csv_rows import check_separator
+from invmm_gate.probes.parquet_manifest import parquet_table
 
 CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
 SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
-ROW_LIMIT: Final = 200_000
-"""Short rows take no room in a CSV file, nor repeated cells in Parquet: the size does not bound the number of rows."""
-
-_NAMED: Final = 20
-"""Columns that a message names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +67,10 @@ def read_rows(folder: Path) -> Manifest:
     name = manifest_name(folder)
     data = read_regular_file(folder / name, limit=SIZE_LIMIT)
     if name == PARQUET_NAME:
-        from invmm_gate.probes.parquet_manifest import parquet_table
-
         header, body = parquet_table(data, folder / name)
     else:
         header, body = _csv_table(data, folder / name)
-    check_columns(header, folder / name)
+    fields.check_columns(header, folder / name)
     lacking = dict.fromkeys(fields.OPTIONAL, "")
     rows = tuple(Row(line=line, values=lacking | dict(zip(header, cells, strict=True))) for line, cells in body)
     return Manifest(folder=folder, name=name, rows=rows)
@@ -182,8 +175,8 @@ def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list
         for cells in reader:
             if cells:
                 rows.append((line, cells))
-            if len(rows) > ROW_LIMIT + 1:
-                raise too_many_rows(path)
+            if len(rows) > fields.ROW_LIMIT + 1:
+                raise fields.too_many_rows(path)
             line = reader.line_num + 1
     except csv.Error as error:
         raise ProbeSetError(f"{path}:{line}: the row cannot be read as CSV ({error})", do="check its quotes") from error
@@ -198,32 +191,6 @@ def _csv_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, list
                 do="put text that holds a comma between double quotes",
             )
     return header, rows[1:]
-
-
-def too_many_rows(path: Path) -> ProbeSetError:
-    """The error for a manifest above the limit."""
-    return ProbeSetError(
-        f"{path} has more than {ROW_LIMIT:,} rows",
-        expected="a choice of images, as every probe is inverted by itself",
-        do="choose probes from a large set with `invmm-gate probes build`",
-    )
-
-
-def check_columns(header: Sequence[str], path: Path) -> None:
-    """Raises ProbeSetError for a column that is missing, unknown or there twice."""
-    missing = [column for column in fields.COLUMNS if column not in header]
-    unknown = [column for column in header if column not in (*fields.COLUMNS, *fields.OPTIONAL)]
-    twice = sorted(column for column, count in Counter(header).items() if count > 1)
-    parts = [
-        f"{kind} {', '.join(map(fields.shown, names[:_NAMED]))}"
-        for kind, names in (("lacks", missing), ("has the unknown", unknown), ("repeats", twice))
-        if names
-    ]
-    if parts:
-        raise ProbeSetError(
-            f"{path}:1: the manifest {' and '.join(parts)}",
-            expected=f"the columns {', '.join(fields.COLUMNS)}, and fit where a probe's shape is not the model's",
-        )
 
 
 def _to_csv(rows: Sequence[dict[str, str]]) -> bytes:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.fields import CELL_LIMIT
-from invmm_gate.probes.manifest import ROW_LIMIT, check_columns, too_many_rows
+from invmm_gate.probes.fields import CELL_LIMIT, ROW_LIMIT, check_columns, too_many_rows
 from invmm_gate.probes.parquet import batches, bounded, open_parquet
 
 UNPACKED_LIMIT: Final = 256_000_000

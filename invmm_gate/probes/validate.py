@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.expectations import Check, CheckResult, Record, suite_record
 from invmm_gate.core.records import ProbeSet
 from invmm_gate.probes.computed_table import build_table
 from invmm_gate.probes.expectation_suite import PROBE_SET, probe_set_checks, run_suite
+from invmm_gate.probes.expectations import Check, CheckResult, Record, suite_record
 from invmm_gate.probes.fields import collisions
 from invmm_gate.probes.manifest import Manifest, probe_set_digest, read_rows, to_probes
 

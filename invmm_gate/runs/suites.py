@@ -19,8 +19,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from invmm_gate.core.expectations import Check, Record, answers, definition_digest, run_checks, suite_of, suite_record
 from invmm_gate.core.records import GROUPS, ConfirmationStatus, Outcome, RunData, SuiteRecord
+from invmm_gate.probes.expectations import Check, Record, answers, definition_digest, run_checks, suite_of, suite_record
 from invmm_gate.runs.tables import CONFIRMATION_COLUMNS, MEASUREMENT_COLUMNS, confirmation_rows, measurement_rows
 
 MEASURED: Final = "measurements"

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from invmm_gate.core.expectations import Record, frame_of
 from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, RunData
+from invmm_gate.probes.expectations import Record, frame_of
 
 MEASUREMENT_COLUMNS: Final = (
     "probe",

@@ -10,7 +10,8 @@ import pytest
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation import training_tables
-from invmm_gate.curation.training_data import Columns, open_training_data
+from invmm_gate.curation.training_data import open_training_data
+from invmm_gate.curation.training_entries import Columns
 from invmm_gate.probes.csv_rows import ROW_CHARACTERS
 from tests.probes.conftest import encoded, noise
 
@@ -28,7 +29,8 @@ from pathlib import Path
 import pyarrow.parquet
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation import training_tables
-from invmm_gate.curation.training_data import Columns, open_training_data
+from invmm_gate.curation.training_data import open_training_data
+from invmm_gate.curation.training_entries import Columns
 training_tables.ROOM = 60_000_000
 try:
     for entry in open_training_data(Path({str(path)!r}), Columns()).entries():

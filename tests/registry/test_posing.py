@@ -8,9 +8,9 @@ from mlflow import MlflowClient
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import POSING
 from invmm_gate.registry.client.watched import Watched
-from invmm_gate.registry.promote.held_attestations import ByRecord
 from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
+from invmm_gate.registry.service.recorded_pass import ByRecord
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from invmm_gate.registry.client.names import CLAIM
 from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.promote.choices import GateChoices
-from invmm_gate.registry.promote.held_attestations import ByRecord
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.outcome import SAME_FILES
 from invmm_gate.registry.service.claims import Claims, Standing
 from invmm_gate.registry.service.lease import Lease
 from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Reconciler
+from invmm_gate.registry.service.recorded_pass import ByRecord
 from invmm_gate.registry.service.serve import Door
 from invmm_gate.registry.service.sync import sync
 from invmm_gate.registry.service.worker import Worker, WorkerSettings, backoff

@@ -14,7 +14,8 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import Curation, curate
 from invmm_gate.curation.options import BuildOptions
-from invmm_gate.curation.training_data import Columns, open_training_data
+from invmm_gate.curation.training_data import open_training_data
+from invmm_gate.curation.training_entries import Columns
 from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 from invmm_gate.probes.validate import validate_probe_set
 from tests.curation.pictures import near, picture, png, written

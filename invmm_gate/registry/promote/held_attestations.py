@@ -1,4 +1,4 @@
-"""What speaks for a version: an attestation that covers its own files as they are now, or this queue's own record."""
+"""What speaks for a version: an attestation that covers its own files as they are now."""
 
 import datetime
 import shutil
@@ -27,7 +27,6 @@ from invmm_gate.registry.promote.evidence import (
     passing,
 )
 from invmm_gate.registry.promote.version_digests import HashedFiles, hashed
-from invmm_gate.registry.service.queue import Queue
 
 RECHECK: Final = 3600.0
 """Seconds for which a version's files are believed to be those that were hashed; its verdict is checked each time."""
@@ -53,32 +52,6 @@ class Doubts(Protocol):
     def of_approval(self, record: VersionRecord) -> str:
         """Why it cannot have been approved, or is no longer to be; a verdict that has merely run out is no reason."""
         ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ByRecord:
-    """Believes this queue's own record of a pass under the terms of now, and nothing else.
-
-    The record does not tell whether the version's files were changed afterwards; only an attestation does.
-    """
-
-    queue: Queue
-    terms: Callable[[], str]
-
-    def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
-        """Every version without such a record."""
-        job = self.queue.find(record.name, record.version)
-        same = job is not None and job.created_at_ms == record.created_at_ms and job.terms == self.terms()
-        return "" if same and job is not None and job.outcome == "pass" else "no pass of ours on record"
-
-    def of_approval(self, record: VersionRecord) -> str:
-        """As `of_alias`, for the same reason."""
-        return self.of_alias(record)
-
-    def of_release(self, record: VersionRecord) -> str:
-        """As `of_alias`: without trust roots nothing shows what the gate released."""
-        return self.of_alias(record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

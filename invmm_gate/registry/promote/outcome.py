@@ -8,14 +8,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol, TypeVar
 
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
 from invmm_gate.files.atomic import read_whole, write_whole
 from invmm_gate.registry.promote.one_gate import SameFilesError
-
-if TYPE_CHECKING:
-    from invmm_gate.registry.promote.register import Registered
 
 SAME_FILES: Final = "same_files"
 """No end: another process gates the same files now, and this version is to be gated after it."""
@@ -40,7 +37,24 @@ class Outcome:
     """What it was judged under (`terms_of`); empty where it was not judged."""
 
 
-def telling(gate: "Callable[[], Registered]", file: Path | None) -> "Registered":
+class Ended(Protocol):
+    """What became of a version."""
+
+    @property
+    def outcome(self) -> str:
+        """One of EXIT_CODES."""
+        ...
+
+    @property
+    def terms(self) -> str:
+        """As in `Outcome`."""
+        ...
+
+
+Done = TypeVar("Done", bound=Ended)
+
+
+def telling(gate: Callable[[], Done], file: Path | None) -> Done:
     """What `gate` returns or raises, with its outcome in the file, where there is one to write."""
     try:
         done = gate()

@@ -20,13 +20,14 @@ from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.guard.settings import protected_by_default
 from invmm_gate.registry.promote.choices import GateChoices
 from invmm_gate.registry.promote.gate_version import as_ours
-from invmm_gate.registry.promote.held_attestations import ByAttestation, ByRecord, Doubts
+from invmm_gate.registry.promote.held_attestations import ByAttestation, Doubts
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.service.claims import Claims
 from invmm_gate.registry.service.gate_command import TRACKING_URI, gate_command
 from invmm_gate.registry.service.logs import LOGGER
 from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import ReconcileLoop, Reconciler
+from invmm_gate.registry.service.recorded_pass import ByRecord
 from invmm_gate.registry.service.worker import Worker, WorkerSettings
 
 _LOOK_EVERY: Final = 0.2
