@@ -8,11 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 
+from invmm_gate.files.strict_model import StrictModel
 from tests.policy import policy_cases
 
-MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "judge")
+MODULES = (
+    *("conformal", "selection", "evidence", "rules.rule"),
+    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression", "rules.known"),
+    *("soundness", "coverage", "controls", "waivers", "judge"),
+)
 """In the order in which they import one another."""
-GIVEN = ("conformal", "evidence", "rules", "waivers", "judge")
+MUTATED = tuple(module for module in MODULES if module != "rules.known")
+"""`known` only lists the others."""
+GIVEN = {
+    "conformal": "conformal",
+    "evidence": "evidence",
+    "rules": "rules.known",
+    "waivers": "waivers",
+    "verdict": "judge",
+}
 
 _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -102,6 +115,12 @@ def _dropped(node: ast.AST) -> Iterator[_Change]:
         yield _Change(node, "value", ast.Constant(None), "returns None")
 
 
+def _settings(module: ModuleType) -> dict[str, object]:
+    """The models of policy files stay what they are: the policies of the cases were read with them."""
+    found = vars(module).items()
+    return {name: item for name, item in found if isinstance(item, type) and issubclass(item, StrictModel)}
+
+
 def killer(mutant: Mutant, compiled: dict[str, CodeType], order: list[str]) -> str | None:
     """Name of a case that the mutant fails, moved to the front of `order`; None if it survives all of them."""
     names = [f"invmm_gate.policy.{module}" for module in MODULES]
@@ -111,7 +130,8 @@ def killer(mutant: Mutant, compiled: dict[str, CodeType], order: list[str]) -> s
         for module, name in zip(MODULES, names, strict=True):
             built[module] = sys.modules[name] = ModuleType(name)
             exec(mutant.code if module == mutant.module else compiled[module], built[module].__dict__)
-        gate = SimpleNamespace(**{module: built[module] for module in GIVEN})
+            built[module].__dict__.update(_settings(saved[name]))
+        gate = SimpleNamespace(**{name: built[module] for name, module in GIVEN.items()})
         for place, name in enumerate(order):
             try:
                 policy_cases.CASES[name](gate)
