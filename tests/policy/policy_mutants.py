@@ -1,18 +1,28 @@
 """Mutants of the modules that decide, and a way to run the cases against each of them."""
 
 import ast
+import functools
 import importlib
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType, SimpleNamespace
+from types import CodeType, FrameType, ModuleType, SimpleNamespace
+from typing import Any
 
+import invmm_gate.policy
 from tests.policy import policy_cases
 
 MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "judge")
 """In the order in which they import one another."""
 GIVEN = ("conformal", "evidence", "rules", "waivers", "judge")
+"""Those that the cases call."""
+POLICY = Path(invmm_gate.policy.__file__).parent
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -38,9 +48,7 @@ class Mutant:
 
 
 def path_of(module: str) -> Path:
-    found = importlib.import_module(f"invmm_gate.policy.{module}").__file__
-    assert found is not None
-    return Path(found)
+    return POLICY / f"{module.replace('.', '/')}.py"
 
 
 def mutants(module: str) -> Iterator[Mutant]:
@@ -102,24 +110,103 @@ def _dropped(node: ast.AST) -> Iterator[_Change]:
         yield _Change(node, "value", ast.Constant(None), "returns None")
 
 
-def killer(mutant: Mutant, compiled: dict[str, CodeType], order: list[str]) -> str | None:
-    """Name of a case that the mutant fails, moved to the front of `order`; None if it survives all of them."""
-    names = [f"invmm_gate.policy.{module}" for module in MODULES]
-    saved = {name: sys.modules[name] for name in names}
+def changed() -> tuple[str, ...]:
+    """The modules that differ from the main branch; all of them in CI, where git can't tell, and for changed cases.
+
+    Where nothing differs it is the first one, which shows that mutants are still made and caught.
+    """
+    if "CI" in os.environ:
+        return MODULES
+    base = _git("merge-base", "HEAD", "origin/main") or _git("merge-base", "HEAD", "main") or "HEAD"
+    files = _git("diff", "--name-only", base, "--", str(POLICY), str(Path(__file__).parent))
+    if files is None or "tests/policy/" in files:
+        return MODULES
+    return tuple(module for module in MODULES if path_of(module).name in files) or MODULES[:1]
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]
     try:
-        built = {}
-        for module, name in zip(MODULES, names, strict=True):
-            built[module] = sys.modules[name] = ModuleType(name)
-            exec(mutant.code if module == mutant.module else compiled[module], built[module].__dict__)
-        gate = SimpleNamespace(**{module: built[module] for module in GIVEN})
-        for place, name in enumerate(order):
-            try:
-                policy_cases.CASES[name](gate)
-            except Exception:
-                order.insert(0, order.pop(place))
-                return name
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return None
-    except Exception as error:
-        return f"import: {error}"
+
+
+def gate() -> SimpleNamespace:
+    """The modules under test, as the cases take them."""
+    return SimpleNamespace(**{module: importlib.import_module(f"invmm_gate.policy.{module}") for module in GIVEN})
+
+
+@functools.cache
+def reached() -> dict[str, frozenset[tuple[str, int]]]:
+    """The lines (file, number) of the modules under test that each case runs, quick cases first. All must succeed."""
+    files = {str(path_of(module)) for module in MODULES}
+    lines, seconds = {}, {}
+    for name, case in policy_cases.CASES.items():
+        begun = time.process_time()
+        lines[name] = frozenset(_lines(case, files))
+        seconds[name] = time.process_time() - begun
+    return {name: lines[name] for name in sorted(lines, key=seconds.__getitem__)}
+
+
+def _lines(case: policy_cases.Case, files: set[str]) -> set[tuple[str, int]]:
+    lines = set()
+
+    def within(frame: FrameType, event: str, _: object) -> TraceFunction:
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return within
+
+    def entered(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        return within if frame.f_code.co_filename in files else None
+
+    before, given = sys.gettrace(), gate()  # imported by now: what a module runs as it is imported is no case's
+    sys.settrace(entered)
+    try:
+        case(given)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def killer(mutant: Mutant, order: list[str]) -> str | None:
+    """Name of a case that the mutant fails, moved to the front of `order`; None if it survives all that run its line.
+
+    A line that none of them runs is one of the module's own, as a table's: all of them are tried.
+    """
+    line = (str(path_of(mutant.module)), mutant.line)
+    names = [name for name in order if line in reached()[name]] or list(order)
+    with _in_place(mutant) as mutated:
+        for name in names if mutated else ():
+            try:
+                policy_cases.CASES[name](mutated)
+            except Exception:
+                order.remove(name)
+                order.insert(0, name)
+                return name
+    return None if mutated else "import"
+
+
+@contextmanager
+def _in_place(mutant: Mutant) -> Iterator[SimpleNamespace | None]:
+    """The gate with the mutant, and with the modules that import it made anew; None if they can't be imported."""
+    given = gate()
+    later = MODULES[MODULES.index(mutant.module) :]
+    names = {module: f"invmm_gate.policy.{module}" for module in later}
+    saved = {name: sys.modules[name] for name in names.values()}
+    try:
+        for module, name in names.items():
+            made = sys.modules[name] = ModuleType(name)
+            exec(mutant.code if module == mutant.module else _compiled(module), made.__dict__)
+            if module in GIVEN:
+                setattr(given, module, made)
+    except Exception:
+        given = None
+    try:
+        yield given
     finally:
         sys.modules.update(saved)
+
+
+@functools.cache
+def _compiled(module: str) -> CodeType:
+    return compile(path_of(module).read_text(), str(path_of(module)), "exec")
