@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo pipeline test shapes lint types contracts coverage clean
+.PHONY: demo pipeline test lint types contracts coverage clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python examples/demo/run.py
@@ -16,15 +16,9 @@ pipeline: $(INSTALLED)
 	export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" && dvc repro --force --single-item gate && dvc repro
 
 # One thread: on a busy machine two of them wait for each other far longer than the tests' small tensors take.
-# tests/order.py says which files start first.
+# tests/order.py says which tests start first and which stay together.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
-
-# The numerics once more with the shapes in their signatures checked at run time; twice as slow, so apart from `test`.
-shapes: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
-	  tests/measure tests/confirm tests/similarity tests/diffusion tests/models \
-	  --jaxtyping-packages=invmm_gate.measure,invmm_gate.diffusion,invmm_gate.similarity,invmm_gate.confirm,invmm_gate.models.adapters.pixel,invmm_gate.models.adapters.latent,beartype.beartype
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

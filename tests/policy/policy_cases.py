@@ -56,7 +56,7 @@ def case(function: Case) -> Case:
 
 
 def judged(gate: SimpleNamespace, data: RunData, policy: Any = STRICT, *waivers: Any, **extra: Any) -> Verdict:
-    verdict: Verdict = gate.verdict.judge(data, policy, waivers, **({"today": TODAY} | extra))
+    verdict: Verdict = gate.judge.judge(data, policy, waivers, **({"today": TODAY} | extra))
     return verdict
 
 
@@ -335,7 +335,7 @@ def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     data = replace(data, confirmations=data.confirmations[1:])
     expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
-    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
 
 
 @case
@@ -368,16 +368,16 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
     policy = only(BELOW, CONFIRMED, confirm=plan)
     data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
-    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
     unseen = ("controls", None), ("invmm_below", "p2"), ("confirmed", "p2")
     expect(judged(gate, data, policy), "block", *unseen)
     nothing = with_score(data, "p2", 1.0)
-    assert gate.verdict.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, nothing, policy), "pass")
     no_plan = only(BELOW, confirm={})
-    assert gate.verdict.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
     blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
-    assert gate.verdict.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
 
 
 # --- controls that look as if they had been trained on
@@ -494,18 +494,18 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = text_run(policy)
     # p3 has no caption: the empty prompt is tried
-    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
-    assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
-    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, policy, method=GCG) == ()
+    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
     expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
     without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
-    assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
-    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, without_search, method=GCG) == ()
+    assert gate.judge.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
     both = with_score(flagged, "p1", 0.01)
-    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
+    assert gate.judge.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
 
 
 @case
@@ -538,7 +538,7 @@ def captions_of_the_controls_are_not_tried_where_only_those_that_a_rule_found_ar
     data = replace(text_run(policy), confirmations=())
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.verdict.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
 
 
 @case
@@ -622,7 +622,7 @@ def policy_without_prompts_leaves_a_text_model_open(gate: SimpleNamespace) -> No
     policy = only(CONFIRMED)
     silent = only(CONFIRMED, confirm={"plain_sampling": {"trials": 512}})
     expect(judged(gate, text_run(policy), silent), "inconclusive", ("confirmed", None))
-    assert gate.verdict.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
+    assert gate.judge.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
 
 
 # --- below_controls
@@ -1259,7 +1259,7 @@ def decision_follows_from_the_findings(gate: SimpleNamespace) -> None:
     waived, unknown = replace(finding, waiver=waiver(probe="p1")), replace(finding, effect="unheard_of")
     question = replace(finding, effect="inconclusive", rule="coverage")
     check = replace(question, rule="self_check")
-    decide = gate.verdict.decide
+    decide = gate.judge.decide
     assert decide([]) == "pass"
     assert decide([waived]) == "pass"
     assert decide([waived, question]) == decide([question]) == decide([unknown]) == "inconclusive"

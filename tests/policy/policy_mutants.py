@@ -1,31 +1,40 @@
 """Mutants of the modules that decide, and a way to run the cases against each of them."""
 
 import ast
+import functools
 import importlib
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType, SimpleNamespace
+from types import CodeType, FrameType, ModuleType, SimpleNamespace
+from typing import Any
 
+import invmm_gate.policy
 from invmm_gate.files.strict_model import StrictModel
 from tests.policy import policy_cases
 
-MODULES = (
-    *("conformal", "selection", "evidence", "rules.rule"),
-    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression", "rules.known"),
-    *("soundness", "coverage", "controls", "waivers", "judge"),
-)
+RULES = ("rules.rule", "rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression")
+MODULES = ("conformal", "evidence", *RULES, "rules.known", "soundness", "coverage", "controls", "waivers", "judge")
 """In the order in which they import one another."""
-MUTATED = tuple(module for module in MODULES if module != "rules.known")
-"""`known` only lists the others."""
+MUTATED = tuple(module for module in MODULES if module not in ("rules.rule", "rules.known"))
+"""Without those that decide nothing of their own."""
 GIVEN = {
     "conformal": "conformal",
     "evidence": "evidence",
     "rules": "rules.known",
     "waivers": "waivers",
-    "verdict": "judge",
+    "judge": "judge",
 }
+"""Those that the cases call, by what the cases call them."""
+BEFORE_A_RUN = ("faults", "_farthest", "cannot_fire", "_no_controls")
+"""Functions that look at a policy alone, without a run; test_policy_usable.py and test_policy_lint.py hold them."""
+POLICY = Path(invmm_gate.policy.__file__).parent
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -51,9 +60,7 @@ class Mutant:
 
 
 def path_of(module: str) -> Path:
-    found = importlib.import_module(f"invmm_gate.policy.{module}").__file__
-    assert found is not None
-    return Path(found)
+    return POLICY / f"{module.replace('.', '/')}.py"
 
 
 def mutants(module: str) -> Iterator[Mutant]:
@@ -61,12 +68,19 @@ def mutants(module: str) -> Iterator[Mutant]:
     path = path_of(module)
     text = path.read_text()
     tree = ast.parse(text)
-    for node in ast.walk(tree):
+    for node in _mutated(tree):
         for change in _changes(node):
             with change:
                 code = compile(ast.fix_missing_locations(tree), str(path), "exec")
                 yield Mutant(module=module, line=getattr(node, "lineno", 0), change=change.text, code=code)
     assert ast.dump(tree) == ast.dump(ast.parse(text))
+
+
+def _mutated(tree: ast.AST) -> Iterator[ast.AST]:
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.FunctionDef) and node.name in BEFORE_A_RUN):
+            yield from _mutated(node)
 
 
 class _Change:
@@ -115,31 +129,111 @@ def _dropped(node: ast.AST) -> Iterator[_Change]:
         yield _Change(node, "value", ast.Constant(None), "returns None")
 
 
+def changed() -> tuple[str, ...]:
+    """The modules that differ from the main branch; all of them in CI, where git can't tell, and for changed cases.
+
+    Where nothing differs it is the first one, which shows that mutants are still made and caught.
+    """
+    if "CI" in os.environ:
+        return MUTATED
+    base = _git("merge-base", "HEAD", "origin/main") or _git("merge-base", "HEAD", "main") or "HEAD"
+    files = _git("diff", "--name-only", base, "--", str(POLICY), str(Path(__file__).parent))
+    if files is None or "tests/policy/" in files:
+        return MUTATED
+    return tuple(module for module in MUTATED if path_of(module).name in files) or MUTATED[:1]
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parents[2]), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def gate() -> SimpleNamespace:
+    """The modules under test, as the cases take them."""
+    found = {name: importlib.import_module(f"invmm_gate.policy.{module}") for name, module in GIVEN.items()}
+    return SimpleNamespace(**found)
+
+
+@functools.cache
+def reached() -> dict[str, frozenset[tuple[str, int]]]:
+    """The lines (file, number) of the modules under test that each case runs, quick cases first. All must succeed."""
+    files = {str(path_of(module)) for module in MODULES}
+    lines, seconds = {}, {}
+    for name, case in policy_cases.CASES.items():
+        begun = time.process_time()
+        lines[name] = frozenset(_lines(case, files))
+        seconds[name] = time.process_time() - begun
+    return {name: lines[name] for name in sorted(lines, key=seconds.__getitem__)}
+
+
+def _lines(case: policy_cases.Case, files: set[str]) -> set[tuple[str, int]]:
+    lines = set()
+
+    def within(frame: FrameType, event: str, _: object) -> TraceFunction:
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
+        return within
+
+    def entered(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        return within if frame.f_code.co_filename in files else None
+
+    before, given = sys.gettrace(), gate()  # imported by now: what a module runs as it is imported is no case's
+    sys.settrace(entered)
+    try:
+        case(given)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def killer(mutant: Mutant, order: list[str]) -> str | None:
+    """Name of a case that the mutant fails, moved to the front of `order`; None if it survives all that run its line.
+
+    A line that none of them runs is one of the module's own, as a table's: all of them are tried.
+    """
+    line = (str(path_of(mutant.module)), mutant.line)
+    names = [name for name in order if line in reached()[name]] or list(order)
+    with _in_place(mutant) as mutated:
+        for name in names if mutated else ():
+            try:
+                policy_cases.CASES[name](mutated)
+            except Exception:
+                order.remove(name)
+                order.insert(0, name)
+                return name
+    return None if mutated else "import"
+
+
+@contextmanager
+def _in_place(mutant: Mutant) -> Iterator[SimpleNamespace | None]:
+    """The gate with the mutant, and with the modules that import it made anew; None if they can't be imported."""
+    given = gate()
+    later = MODULES[MODULES.index(mutant.module) :]
+    names = {module: f"invmm_gate.policy.{module}" for module in later}
+    saved = {name: sys.modules[name] for name in names.values()}
+    try:
+        for module, name in names.items():
+            made = sys.modules[name] = ModuleType(name)
+            exec(mutant.code if module == mutant.module else _compiled(module), made.__dict__)
+            made.__dict__.update(_settings(saved[name]))
+            for called in (called for called, of in GIVEN.items() if of == module):
+                setattr(given, called, made)
+    except Exception:
+        given = None
+    try:
+        yield given
+    finally:
+        sys.modules.update(saved)
+
+
 def _settings(module: ModuleType) -> dict[str, object]:
     """The models of policy files stay what they are: the policies of the cases were read with them."""
     found = vars(module).items()
     return {name: item for name, item in found if isinstance(item, type) and issubclass(item, StrictModel)}
 
 
-def killer(mutant: Mutant, compiled: dict[str, CodeType], order: list[str]) -> str | None:
-    """Name of a case that the mutant fails, moved to the front of `order`; None if it survives all of them."""
-    names = [f"invmm_gate.policy.{module}" for module in MODULES]
-    saved = {name: sys.modules[name] for name in names}
-    try:
-        built = {}
-        for module, name in zip(MODULES, names, strict=True):
-            built[module] = sys.modules[name] = ModuleType(name)
-            exec(mutant.code if module == mutant.module else compiled[module], built[module].__dict__)
-            built[module].__dict__.update(_settings(saved[name]))
-        gate = SimpleNamespace(**{name: built[module] for name, module in GIVEN.items()})
-        for place, name in enumerate(order):
-            try:
-                policy_cases.CASES[name](gate)
-            except Exception:
-                order.insert(0, order.pop(place))
-                return name
-        return None
-    except Exception as error:
-        return f"import: {error}"
-    finally:
-        sys.modules.update(saved)
+@functools.cache
+def _compiled(module: str) -> CodeType:
+    return compile(path_of(module).read_text(), str(path_of(module)), "exec")

@@ -3,22 +3,18 @@
 import dataclasses
 import datetime
 import json
-from types import SimpleNamespace
 
 import jsonschema
 import pytest
 
 from invmm_gate.core.records import Finding, Verdict, Waiver, WaiverState
-from invmm_gate.policy import conformal, evidence, waivers
-from invmm_gate.policy import judge as verdict
 from invmm_gate.policy.judge import judge
-from invmm_gate.policy.rules import known
 from invmm_gate.policy.shipped import verdict_schema
-from tests.policy import policy_cases
+from tests.policy import policy_cases, policy_mutants
 from tests.policy.few_probes import STRICT, clean_run
 from tests.policy.policy_builders import TODAY, broken, target, waiver, with_measurement, with_score
 
-GATE = SimpleNamespace(verdict=verdict, waivers=waivers, conformal=conformal, rules=known, evidence=evidence)
+GATE = policy_mutants.gate()
 
 
 @pytest.mark.parametrize("name", policy_cases.CASES)
