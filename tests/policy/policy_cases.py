@@ -23,6 +23,7 @@ from invmm_gate.core.records import (
     SuiteRecord,
     Verdict,
 )
+from invmm_gate.policy.numbers import guarded as end_of_band
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CAPTIONED,
@@ -150,6 +151,20 @@ def share_of_several_trials_is_one_finding(gate: SimpleNamespace) -> None:
     trials = tuple(trial("not_inverted", seed=seed, share=replication_share(6, 8), curve=(point,)) for seed in range(3))
     record = measured(target(data, "p1"), hits=6, trials=trials)
     expect(judged(gate, with_measurement(data, record), only(PARTLY)), "block", ("invmm_below", "p1"))
+
+
+@case
+def trial_without_samples_or_without_a_test_replicates_nothing(gate: SimpleNamespace) -> None:
+    data, point = clean_run(), CurvePoint(step=400, denoising_error=0.02, normality=0.02, weight=0.1, best_value=0.05)
+    untested = trial("not_inverted", share=replication_share(6, 8), curve=())
+    unsampled = trial("not_inverted", share=None, curve=(point,))
+    record = measured(target(data, "p1"), hits=0, trials=(untested, unsampled))
+    expect(judged(gate, with_measurement(data, record), only(PARTLY)), "pass")
+
+
+@case
+def share_at_the_very_end_of_the_guard_band_counts(gate: SimpleNamespace) -> None:
+    expect(partly(gate, 7, end_of_band(0.05)), "block", ("invmm_below", "p1"))
 
 
 @case
