@@ -44,7 +44,7 @@ from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.outcome import SAME_FILES, Outcome, read_outcome
 from invmm_gate.registry.promote.register import GateChoices, Registered, create_version, gate_version, register
-from invmm_gate.registry.service.gate_command import gate_command
+from invmm_gate.registry.service.gate_process import gate_command
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.report import write_reports

@@ -28,8 +28,6 @@ RUN: Final = "invmm.run"
 LOG_ENTRY: Final = "invmm.log_entry"
 """Begins a tag (`log_entry_tag`): `NUMBER:DIGEST`, the audit log's head when the verdict was signed, for
 `audit-log verify --head`. One for each attestation, so that nobody ever has a reason to write another over it."""
-CLAIM: Final = "invmm.claim"
-"""Who is gating the version now."""
 REASON: Final = "invmm.reason"
 """One line for the reader of a version that has no verdict."""
 PROMOTED_FROM: Final = "invmm.promoted_from"

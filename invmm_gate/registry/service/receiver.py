@@ -1,21 +1,21 @@
-"""The webhook receiver. A delivery is a hint: it can only name a version that the worker then looks up itself."""
+"""The webhook receiver. A delivery is a wake-up and nothing else: the next pass finds out by itself what is to be done.
+
+So a replay does nothing twice, and a delivery that is lost or put off costs at most the time between two passes.
+"""
 
 import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, final
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from invmm_gate.registry.client.names import is_registry_name
-from invmm_gate.registry.client.watched import Watched, is_version
 from invmm_gate.registry.client.webhook_signature import (
     WINDOW,
     Secrets,
@@ -25,13 +25,14 @@ from invmm_gate.registry.client.webhook_signature import (
     require_signed,
 )
 from invmm_gate.registry.service.logs import LOGGER
-from invmm_gate.registry.service.queue import Offered, Queue, QueueError
 
 SERVICE: Final = "invmm-gate"
 """Named in every answer, so that `doctor` can tell this receiver from something else at the same address."""
 BODY_LIMIT: Final = 1 << 20
 CREATED: Final = ("model_version", "created")
-"""The one event that queues. Tag events above all do not: the gate sets tags itself."""
+"""The one event that wakes. Tag events above all do not: the gate sets tags itself."""
+A_MINUTE: Final = 600
+"""Signed deliveries that are taken a minute. One that is put off is tried again by MLflow, and missed by nobody."""
 
 _RETRY_AFTER: Final = {"Retry-After": "30"}
 _CLOSE: Final = {"Connection": "close"}
@@ -50,32 +51,43 @@ class RefusalError(Exception):
 class Receiver:
     """What the receiver needs to know."""
 
-    queue: Queue
     secrets: Secrets
-    watched: Watched
+    wake: Callable[[], None]
+    """Called when something may have changed."""
+    alive: Callable[[], bool] = lambda: True
+    """What /health answers by."""
     path: str = "/hook"
     window: float = WINDOW
     body_within: float = 10.0
     """Seconds for the whole body."""
-    queued: Callable[[], None] = lambda: None
-    """Called when there is new work."""
-    alive: Callable[[], bool] = lambda: True
-    """What /health answers by."""
+    a_minute: int = A_MINUTE
     clock: Callable[[], float] = time.time
+
+
+@final
+class _Allowance:
+    """So many at once, and as many more in a minute."""
+
+    def __init__(self, a_minute: int) -> None:
+        self._most, self._left, self._at = float(a_minute), float(a_minute), time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is within it."""
+        now = time.monotonic()
+        self._left, self._at = min(self._most, self._left + (now - self._at) * self._most / 60), now
+        self._left -= (taken := self._left >= 1)
+        return taken
 
 
 def build_app(receiver: Receiver) -> Starlette:
     """POST on the receiver's path, GET /health; every answer is JSON and closes the connection."""
+    allowance = _Allowance(receiver.a_minute)
 
     async def hook(request: Request) -> Response:
-        return await _answered(request, lambda: _taken(request, receiver))
+        return await _answered(request, lambda: _taken(request, receiver, allowance))
 
-    async def health(request: Request) -> Response:
-        try:
-            alive = await run_in_threadpool(receiver.alive)
-        except QueueError as error:
-            LOGGER.error("not healthy: %s", error)
-            alive = False
+    async def health(_: Request) -> Response:
+        alive = receiver.alive()
         return _json(200 if alive else 503, "ok" if alive else "failing")
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -93,34 +105,19 @@ async def _answered(request: Request, take: Callable[[], Awaitable[Response]]) -
     except RefusalError as refusal:
         LOGGER.warning("refused %d from %s: %s", refusal.status, _peer(request), refusal.reason)
         return _json(refusal.status, "refused", refusal.reason, refusal.headers)
-    except QueueError as error:
-        LOGGER.error("refused 503 from %s: %s", _peer(request), error)
-        return _json(503, "refused", "the queue cannot be written", _RETRY_AFTER)
 
 
-async def _taken(request: Request, receiver: Receiver) -> Response:
+async def _taken(request: Request, receiver: Receiver, allowance: _Allowance) -> Response:
     signed, body = await _authentic(request, receiver)
+    if not allowance.take():
+        raise RefusalError(429, f"over {receiver.a_minute} deliveries a minute", _RETRY_AFTER)
     event = _event(body)
     if (event.get("entity"), event.get("action")) != CREATED:
         LOGGER.info("ignored delivery %s: event %.80r", signed.delivery, f"{event.get('entity')}.{event.get('action')}")
         return _json(202, "ignored")
-    name, version = _named(event)
-    if not receiver.watched.gates(name):
-        LOGGER.info("ignored delivery %s: model %s is not watched", signed.delivery, name)
-        return _json(202, "ignored")
-    offered = await run_in_threadpool(
-        receiver.queue.offer, name, version, delivery=signed.delivery, now=receiver.clock()
-    )
-    LOGGER.info("delivery %s for %s version %s: %s", signed.delivery, name, version, offered)
-    return _offered(offered, receiver)
-
-
-def _offered(offered: Offered, receiver: Receiver) -> Response:
-    if offered == "full":
-        raise RefusalError(429, "the queue is full", _RETRY_AFTER)
-    if offered == "queued":
-        receiver.queued()
-    return _json(200 if offered == "replay" else 202, offered)
+    receiver.wake()
+    LOGGER.info("woken by delivery %s", signed.delivery)
+    return _json(202, "woken")
 
 
 async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, bytes]:
@@ -166,17 +163,6 @@ def _event(body: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise RefusalError(400, "the body is not a JSON object")
     return event
-
-
-def _named(event: dict[str, Any]) -> tuple[str, str]:
-    """Name and version: all that is taken from a delivery. Its source, run and tags are never looked at."""
-    data = event.get("data")
-    name, version = (data.get("name"), data.get("version")) if isinstance(data, dict) else (None, None)
-    if not isinstance(name, str) or not is_registry_name(name):
-        raise RefusalError(422, "no usable model name")
-    if not isinstance(version, str) or not is_version(version):
-        raise RefusalError(422, "no usable version number")
-    return name, version
 
 
 def _json(status: int, said: str, reason: str = "", headers: Mapping[str, str] | None = None) -> Response:
