@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import quantiles
 
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.client.webhook_signature import Secrets, sign
 from invmm_gate.registry.service.logs import log_to_stderr
 from invmm_gate.registry.service.serve import Door, Listening, serve
@@ -36,7 +36,7 @@ from invmm_gate.registry.service.worker import WorkerSettings
 KEY = b"the-secret-of-the-benchmark"
 FORGED = b"somebody-elses-secret-text"
 MODEL = "candidate"
-GATE = """printf '%s\\n' "$4" >> "{0}/begun"; sleep 0.7; printf '%s\\n' "$4" >> "{0}/ended"
+GATE = """printf '%s\\n' "$4" >> "{0}/begun"; sleep 1.5; printf '%s\\n' "$4" >> "{0}/ended"
 printf '{{"name": "pass"}}' > "${{1#--outcome=}}" """
 UNANSWERED = 0
 PATIENCE = 600.0
@@ -86,7 +86,7 @@ class Sender:
         self.kinds = kinds + ["good"] * (count - len(kinds))
         chance.shuffle(self.kinds)
         self.sent: list[Delivery] = []
-        self.versions = 0
+        self.versions = self.created = 0
         self.answers: list[Answer] = []
 
     def made(self) -> Delivery:
@@ -95,10 +95,16 @@ class Sender:
             return Delivery(kind, self.chance.choice(self.sent[-20:]).data)
         if kind == "forged":
             return delivery(kind, "1", FORGED)
-        self.registry.create_version(MODEL, str(self.folder / "mlartifacts"), tags={}, run_id=None)
         self.versions += 1
+        self.create(self.versions)
         self.sent.append(delivery("good", str(self.versions), KEY))
         return self.sent[-1]
+
+    def create(self, number: int) -> None:
+        """Versions up to this number."""
+        while self.created < number:
+            self.registry.create_version(MODEL, str(self.folder / "mlartifacts"), tags={}, run_id=None)
+            self.created += 1
 
     async def send(self, port: int, one: Delivery, after: float = 0.0) -> None:
         """Once, connection included; a sender that gets no answer does not try again."""
@@ -166,11 +172,12 @@ async def listening(port: int) -> None:
 
 async def killed_often(sender: Sender, port: int, kills: int) -> int:
     """Half of the deliveries, spread over so many lives of the receiver; how often a gate was under way at a kill."""
-    sender.made()  # its delivery is lost
+    half, busy = len(sender.kinds) // 2, 0
+    sender.create(sender.kinds[-half:].count("good"))  # so that there is always something to be gated
     began, process = time.perf_counter(), started(sender.folder, port)
     while not lines(sender.folder, "begun"):
         await asyncio.sleep(0.05)
-    longest, half, busy = 3 * (time.perf_counter() - began), len(sender.kinds) // 2, 0
+    longest = 3 * (time.perf_counter() - began)
     for life in range(kills):
         lasts = sender.chance.uniform(0.0, longest)
         number = half * (life + 1) // kills - half * life // kills

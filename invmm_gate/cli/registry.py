@@ -47,7 +47,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="Gates that may run side by side.", min=1, max=64)] = 1,
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
-    from invmm_gate.registry.client.watched import Watched
+    from invmm_gate.registry.client.names import Watched
     from invmm_gate.registry.client.webhook_signature import read_secrets
     from invmm_gate.registry.service.logs import log_to_stderr
     from invmm_gate.registry.service.serve import Listening, door_for
@@ -94,7 +94,7 @@ def sync(
     Exits with 11 if a version has no verdict or a protected alias is not vouched for; a block is a verdict.
     """
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.registry.client.watched import Watched
+    from invmm_gate.registry.client.names import Watched
     from invmm_gate.registry.service.logs import log_to_stderr
     from invmm_gate.registry.service.serve import door_for
     from invmm_gate.registry.service.sync import sync as run_sync

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.client.webhook_signature import SECRET_VARIABLE, sign
 from invmm_gate.registry.service.alias_audit import AliasAudit, ByRecord
 from invmm_gate.registry.service.ledger import Ledger
@@ -166,7 +166,7 @@ class Gate:
 SERVE = """
 import json, sys
 from pathlib import Path
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.client.webhook_signature import read_secrets
 from invmm_gate.registry.service.logs import log_to_stderr
 from invmm_gate.registry.service.serve import Door, Listening, serve

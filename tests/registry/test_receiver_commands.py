@@ -14,7 +14,7 @@ from invmm_gate.cli.registry import app
 from invmm_gate.core.errors import GateError
 from invmm_gate.probes.manifest import write_manifest
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.promote.choices import GateChoices
 from invmm_gate.registry.promote.conditions import Conditions
 from invmm_gate.registry.service.gate_process import gate_command

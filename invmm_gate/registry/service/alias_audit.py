@@ -8,8 +8,7 @@ from typing import final
 from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import APPROVED, POSING
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import APPROVED, POSING, Watched
 from invmm_gate.registry.promote.held_attestations import Doubts
 from invmm_gate.registry.service.ledger import Ledger
 from invmm_gate.registry.service.logs import LOGGER

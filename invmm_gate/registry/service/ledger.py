@@ -18,8 +18,8 @@ from invmm_gate.files.lock import folder_lock
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.registry.client.client import VersionRecord
 
-State = Literal["open", "pass", "block", "bad_input", "inconclusive", "error", "gone"]
-"""open = to be gated; gone = deleted while it was gated."""
+State = Literal["open", "pass", "block", "bad_input", "inconclusive", "error"]
+"""open = to be gated; error = no attempt came to an end."""
 LONGEST_WAIT: Final = 3600.0
 """Seconds. A version that is to wait longer was noted before the clock was set back."""
 _FORMAT: Final = 1
@@ -42,8 +42,6 @@ class Entry:
     state: State = "open"
     attempts: int = 0
     """Gates that were started; those that the version has no part in the failure of are not counted."""
-    waits: int = 0
-    """Postponements in a row that are not the version's fault."""
     next_try: float = 0.0
     """Seconds since 1970."""
     gate: str = ""

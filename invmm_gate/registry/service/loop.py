@@ -67,7 +67,7 @@ class Loop:
                 found = self._reconciler.find()
                 self._ask_for(found.due)
                 self._audit(found)
-                failures, wait = 0, min(self._every, max(0.0, found.next_try - time.time()))
+                failures, wait = 0, self._every
             except Exception as error:  # the thread's outermost loop: the next pass lists everything again
                 failures, wait = failures + 1, backoff(failures + 1, first=2.0, longest=self._every)
                 LOGGER.warning("the reconcile pass was cut short: %s", error, exc_info=not isinstance(error, GateError))

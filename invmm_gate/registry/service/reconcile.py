@@ -6,19 +6,18 @@ version. Only the ledger counts, and only for the very version that the registry
 
 import datetime
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 
 from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.names import is_registry_name, release_name, unusable_name
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched, is_registry_name, release_name, unusable_name
 from invmm_gate.registry.promote.delivery import drain
 from invmm_gate.registry.promote.outbox import Outbox, OutboxBusyError, Parcel
 from invmm_gate.registry.service.alias_audit import Alert, AliasAudit
-from invmm_gate.registry.service.ledger import Entry, Ledger
+from invmm_gate.registry.service.ledger import Entry, Ledger, State
 from invmm_gate.registry.service.logs import LOGGER
 
 _ALL: Final = 1_000_000
@@ -26,17 +25,13 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one pass found."""
+    """What the registry listed."""
 
-    terms: str
-    """What versions are judged under now."""
     listed: int
-    watched: tuple[VersionRecord, ...]
-    """Versions that are to have a verdict, newest first."""
+    states: Mapping[State, int]
+    """State -> number of versions that are to have a verdict."""
     due: tuple[VersionRecord, ...]
-    """Those that are to be gated now."""
-    next_try: float
-    """When the first of the others is to be gated, in seconds since 1970; infinite if none is."""
+    """Those that are to be gated now, newest first."""
     unusable: tuple[str, ...]
     """Models whose names the gate does not work on: their versions get no verdict."""
     suspects: tuple[VersionRecord, ...]
@@ -78,28 +73,23 @@ class Reconciler:
         Raises RegistryError, and ConfigError or ProbeSetError for terms that cannot be told.
         """
         terms, now = self.terms(), time.time()
-        listed, watched, due, next_try = 0, [], [], math.inf
-        unusable, suspects = set(), []
+        listed, states, due, unusable, suspects = 0, Counter[State](), [], set(), []
         for record in self._listed():
             listed += 1
             if not is_registry_name(record.name):
                 unusable.add(record.name)
             elif self.watched.gates(record.name):
-                watched.append(record)
                 entry = self._entry(record, terms, again=again)
+                states[entry.state] += 1
                 if entry.due(now):
                     due.append(record)
-                elif entry.state == "open":
-                    next_try = min(next_try, entry.next_try)
             if self.audit.concerns(record):
                 suspects.append(record)
         self._tell(sorted(unusable))
         return Found(
-            terms=terms,
             listed=listed,
-            watched=tuple(watched),
+            states=states,
             due=tuple(due),
-            next_try=next_try,
             unusable=tuple(sorted(unusable)),
             suspects=tuple(suspects),
         )
@@ -121,7 +111,7 @@ class Reconciler:
 
     def _entry(self, record: VersionRecord, terms: str, *, again: bool) -> Entry:
         entry = self.ledger.of(record, terms)
-        if entry.state == "gone" or (again and entry.state not in ("open", "pass", "block")):
+        if again and entry.state not in ("open", "pass", "block"):
             entry = Entry(created_at_ms=record.created_at_ms, terms=terms)
             self.ledger.note(record, entry)
         return entry

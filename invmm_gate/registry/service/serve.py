@@ -13,8 +13,7 @@ from typing import Final
 from invmm_gate.core.errors import INTERNAL_ERROR, PASS, ConfigError
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import candidate_name, release_name
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.names import Watched, candidate_name, release_name
 from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.guard.settings import protected_by_default
 from invmm_gate.registry.promote.choices import GateChoices

@@ -1,6 +1,5 @@
 """`sync`: one pass over the registry, and the work that it found."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 from invmm_gate.core.errors import INCONCLUSIVE, PASS
@@ -16,7 +15,7 @@ class Synced:
     outcomes: dict[str, int]
     """Outcome, or `queued` where there is none yet -> number of versions."""
     unsettled: int
-    """Versions without a pass or block, other than deleted ones."""
+    """Versions without a pass or block."""
     waiting: int
     """Verdicts that the registry does not know yet."""
 
@@ -51,13 +50,13 @@ class Synced:
 
 
 def sync(door: Door, *, again: bool = False, gate: bool = True) -> Synced:
-    """One reconcile pass, and one step of each version that is due. Raises RegistryError where the pass fails."""
+    """One pass, one step of each version that is due, and a last look. Raises RegistryError where a look fails."""
     with door.opened() as (reconciler, worker):
         swept = reconciler.once(again=again)
         for record in swept.found.due if gate else ():
             worker.gate(record)
-        states = [reconciler.ledger.of(record, swept.found.terms).state for record in swept.found.watched]
-    outcomes = Counter("queued" if state == "open" else state for state in states)
-    unsettled = sum(number for outcome, number in outcomes.items() if outcome not in ("pass", "block", "gone"))
+        states = reconciler.find().states
+    outcomes = {"queued" if state == "open" else state: number for state, number in sorted(states.items())}
+    unsettled = sum(number for outcome, number in outcomes.items() if outcome not in ("pass", "block"))
     waiting = len(door.outbox.parcels()) if door.outbox else 0
-    return Synced(swept=swept, outcomes=dict(sorted(outcomes.items())), unsettled=unsettled, waiting=waiting)
+    return Synced(swept=swept, outcomes=outcomes, unsettled=unsettled, waiting=waiting)

@@ -23,8 +23,6 @@ from invmm_gate.registry.service.ledger import Entry, Ledger, State, backoff
 from invmm_gate.registry.service.logs import LOGGER
 
 _FINAL: Final[Mapping[str, State]] = {"pass": "pass", "block": "block", "bad_input": "bad_input"}
-_POSTPONED: Final = 300.0
-"""Longest wait, in seconds, for what is not the version's fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +41,8 @@ class WorkerSettings:
     """Fresh starts after an attempt without a verdict."""
     first_wait: float = 5.0
     """Seconds before the first fresh start, doubled for each further one up to LONGEST_WAIT."""
+    postponed: float = 60.0
+    """Seconds before another start after what the version has no part in."""
     grace: float = 10.0
     """Seconds that a running gate gets to stop."""
 
@@ -87,9 +87,7 @@ class Worker:
             self._conclude(record, entry, EXIT_CODES[left.name], left)
         elif entry.attempts > self._settings.retries:  # the machine or the receiver died every time
             self._finish(record, entry, "error")
-        elif self._registry.version(record.name, record.version) is None:
-            self._finish(record, entry, "gone")
-        else:
+        elif self._is_there(record):
             self._start(record, entry, lock)
 
     def _start(self, record: VersionRecord, entry: Entry, lock: int) -> None:
@@ -128,38 +126,38 @@ class Worker:
         elif code in (BAD_INPUT, BLOCK):  # without an outcome, so nothing is wrong with the version
             reason = f"the gate itself cannot work (exit {code}): see {self._files(entry)[0]}"
             self._postpone(record, uncounted, reason, level=logging.ERROR)
-        elif self._is_there(record, uncounted):
-            self._try_again(record, entry, code)
         else:
-            self._finish(record, entry, "gone")
+            self._try_again(record, entry, code)
 
-    def _is_there(self, record: VersionRecord, uncounted: Entry) -> bool:
-        """Whether the version exists. Where the registry is away, that has spoilt the attempt, which does not count."""
-        try:
-            self._registry.require_answer()
-            return self._registry.version(record.name, record.version) is not None
-        except RegistryError:
-            self._ledger.note(record, uncounted)
-            raise
+    def _is_there(self, record: VersionRecord) -> bool:
+        self._registry.require_answer()
+        there = self._registry.version(record.name, record.version) is not None
+        if not there:
+            LOGGER.info("%s version %s: gone", record.name, record.version)
+        return there
 
     def _try_again(self, record: VersionRecord, entry: Entry, code: int) -> None:
-        if entry.attempts > self._settings.retries:
+        try:
+            there = self._is_there(record)
+        except RegistryError:  # its absence has spoilt the attempt
+            self._ledger.note(record, replace(entry, attempts=entry.attempts - 1, gate=""))
+            raise
+        if there and entry.attempts > self._settings.retries:
             self._finish(record, entry, "inconclusive" if code == INCONCLUSIVE else "error")
-            return
-        wait = backoff(entry.attempts, first=self._settings.first_wait)
-        self._ledger.note(record, replace(entry, gate="", waits=0, next_try=time.time() + wait))
-        LOGGER.warning(
-            "no verdict on %s version %s (exit %d); again in %.0f s", record.name, record.version, code, wait
-        )
+        elif there:
+            wait = backoff(entry.attempts, first=self._settings.first_wait)
+            self._ledger.note(record, replace(entry, gate="", next_try=time.time() + wait))
+            said = "no verdict on %s version %s (exit %d); again in %.0f s"
+            LOGGER.warning(said, record.name, record.version, code, wait)
 
     def _postpone(self, record: VersionRecord, entry: Entry, reason: str, *, level: int = logging.WARNING) -> None:
         """The version has no part in what went wrong."""
-        wait = backoff(entry.waits + 1, first=self._settings.first_wait, longest=_POSTPONED)
-        self._ledger.note(record, replace(entry, waits=entry.waits + 1, next_try=time.time() + wait))
+        wait = self._settings.postponed
+        self._ledger.note(record, replace(entry, next_try=time.time() + wait))
         LOGGER.log(level, "%s version %s waits %.0f s: %s", record.name, record.version, wait, reason)
 
     def _finish(self, record: VersionRecord, entry: Entry, state: State) -> None:
-        self._ledger.note(record, replace(entry, state=state, gate="", waits=0))
+        self._ledger.note(record, replace(entry, state=state, gate=""))
         LOGGER.info("%s version %s: %s", record.name, record.version, state)
 
     def _files(self, entry: Entry) -> tuple[Path, Path]:
