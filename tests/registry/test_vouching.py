@@ -18,15 +18,13 @@ from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import RUN
-from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.promote.choices import terms_now, utc_now
 from invmm_gate.registry.promote.held_attestations import ByAttestation
 from invmm_gate.registry.promote.register import register
 from invmm_gate.registry.promote.version_digests import HashedFiles
-from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
 from tests.registry.conftest import Desk
-from tests.registry.door import until
+from tests.registry.door import sweeping, until
 from tests.registry.servers import Server, stored_weights
 from tests.stages.world import MEMORIZING
 
@@ -98,14 +96,15 @@ class Released:
         )
 
     def sweep(self, *, enforce: bool = False, **asked: object) -> Reconciler:
-        return Reconciler(
-            registry=self.registry,
-            queue=Queue(self.folder / "state" / "queue.sqlite"),
-            watched=Watched(names=(self.name,)),
+        swept: Reconciler = sweeping(
+            self.registry,
+            self.folder / "state",
+            names=[self.name],
             doubts=self.doubts(**asked),
             terms=partial(terms_now, self.choices),
             enforce=enforce,
         )
+        return swept
 
     def swept(self, *, enforce: bool = False, **asked: object) -> Pass:
         return self.sweep(enforce=enforce, **asked).once()
