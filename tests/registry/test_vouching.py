@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.envelope import open_envelope, sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import from_payload, to_payload
@@ -87,7 +88,8 @@ class Released:
         """By the gate's own key and policy unless others are given, under conditions, after some time."""
         accepted = policy or self.choices.policy
         demands = partial(
-            replace(Conditions(), **asked).demands,
+            demands_of,
+            replace(Conditions(), **asked),
             roots=load_roots(roots or self.key.with_suffix(".pub")),
             policies={load_policy(accepted).digest: accepted},
         )
