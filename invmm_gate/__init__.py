@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from invmm_gate.models.read.inspect import inspect_checkpoint
     from invmm_gate.policy.judge import judge
     from invmm_gate.policy.schema import Policy, load_policy
-    from invmm_gate.probes.expectation_suite import probe_set_suite, probe_set_table
+    from invmm_gate.probes.expectations import probe_set_suite, probe_set_table
     from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.runs.suites import confirmations_suite, measurements_suite
-    from invmm_gate.runs.tables import confirmations_table, measurements_table
     from invmm_gate.similarity.calibrate import calibrate
     from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
@@ -76,16 +74,12 @@ _HOMES: Final[dict[str, str]] = {
     "calibrate": "similarity.calibrate",
     "check": "stages.check",
     "confirm_by_sampling": "confirm.plain_sampling",
-    "confirmations_suite": "runs.suites",
-    "confirmations_table": "runs.tables",
     "inspect_checkpoint": "models.read.inspect",
     "judge": "policy.judge",
     "load_model": "models.load.load",
     "load_policy": "policy.schema",
-    "measurements_suite": "runs.suites",
-    "measurements_table": "runs.tables",
-    "probe_set_suite": "probes.expectation_suite",
-    "probe_set_table": "probes.expectation_suite",
+    "probe_set_suite": "probes.expectations",
+    "probe_set_table": "probes.expectations",
     "sample": "diffusion.sampling",
     "sscd_metric": "similarity.sscd",
     "validate_probe_set": "probes.validate",
@@ -124,14 +118,10 @@ __all__ = [
     "calibrate",
     "check",
     "confirm_by_sampling",
-    "confirmations_suite",
-    "confirmations_table",
     "inspect_checkpoint",
     "judge",
     "load_model",
     "load_policy",
-    "measurements_suite",
-    "measurements_table",
     "probe_set_suite",
     "probe_set_table",
     "sample",

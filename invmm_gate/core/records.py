@@ -54,42 +54,6 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectationRecord:
-    """What one expectation of a Great Expectations suite found."""
-
-    name: str
-    """What is expected, in words."""
-    kind: str
-    """Its class in great_expectations.expectations."""
-    success: bool
-    failing: int
-    """Rows that do not meet it; 0 too where it is of the whole table."""
-    rows: tuple[str, ...] = ()
-    """Ids of the probes in the first of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteRecord:
-    """What a Great Expectations suite found in one table."""
-
-    name: str
-    success: bool
-    rows: int
-    """Rows of the table."""
-    expectations: tuple[ExpectationRecord, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectations:
-    """expectations.json."""
-
-    schema_version: int
-    digests: dict[str, str]
-    """sha256 of what the suites were run over and of what they ask: of anything else they say nothing."""
-    suites: tuple[SuiteRecord, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSet:
     """A validated manifest and where it lies."""
 
@@ -99,8 +63,6 @@ class ProbeSet:
     """sha256 over the manifest's content, which names every image's sha256."""
     manifest: str = "manifest.csv"
     """File name of the manifest in the folder."""
-    checks: SuiteRecord | None = None
-    """What the suite of the manifest and its images found; None where it was not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -419,8 +381,6 @@ class RunData:
     confirmations: tuple[Confirmation, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
-    suites: tuple[SuiteRecord, ...] = ()
-    """What the Great Expectations suites found in these very records; empty where they were not run over them."""
     verdict: Verdict | None = None
     digests: dict[str, str] = field(default_factory=dict)
     """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""

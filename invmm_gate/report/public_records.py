@@ -17,7 +17,6 @@ from invmm_gate.core.records import (
     Probe,
     RunData,
     RunRecord,
-    SuiteRecord,
     Verdict,
     Waiver,
 )
@@ -69,7 +68,6 @@ def public(data: RunData, names: PublicNames) -> RunData:
         self_checks=tuple(replace(check, detail="") for check in data.self_checks),
         measurements=tuple(sorted(measurements, key=lambda item: item.probe)),
         confirmations=tuple(sorted(confirmations, key=lambda item: (item.probe, item.method))),
-        suites=tuple(_suite(suite, names) for suite in data.suites),
         verdict=None if data.verdict is None else _verdict(data, data.verdict, names),
         digests=data.digests,
         public=True,
@@ -81,7 +79,7 @@ def _run(run: RunRecord, names: PublicNames) -> RunRecord:
     return replace(
         run,
         model=_model(run.model),
-        probe_set=replace(run.probe_set, folder="", probes=tuple(probes), checks=None),
+        probe_set=replace(run.probe_set, folder="", probes=tuple(probes)),
         inputs={name: value for name, value in run.inputs.items() if name in INPUTS},
         context=_context(run.context, names),
     )
@@ -142,11 +140,6 @@ def _confirmation(item: Confirmation, names: PublicNames) -> Confirmation:
         evaluations=0,
         closest=None,
     )
-
-
-def _suite(suite: SuiteRecord, names: PublicNames) -> SuiteRecord:
-    found = (replace(item, rows=tuple(sorted(map(names.of, item.rows)))) for item in suite.expectations)
-    return replace(suite, expectations=tuple(found))
 
 
 def _verdict(data: RunData, verdict: Verdict, names: PublicNames) -> Verdict:

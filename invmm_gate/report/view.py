@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline_name import described_baseline
@@ -69,7 +69,6 @@ class ReportView:
     """(label, figure) of the row beneath the banner."""
     findings: tuple[Finding, ...]
     checks: tuple[SelfCheck, ...]
-    suites: tuple[SuiteRecord, ...]
     files: tuple[tuple[str, str], ...]
     probes: tuple[ProbeView, ...]
     overview: Strip | None
@@ -123,7 +122,6 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),
-        suites=data.suites,
         files=RUN_FILES,
         probes=_probes(data, findings, clean, PictureBook(images, reveal)),
         overview=strip(data.measurements, flagged=flagged, limit=limit if limit is not None else _limit(findings)),

@@ -21,7 +21,7 @@ from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import require_measured_in
 from invmm_gate.runs.layout import MEASUREMENTS, RUN
-from invmm_gate.runs.witness import with_suites
+from invmm_gate.runs.unedited import unedited
 
 COPIES_FOLDER: Final = "judged"
 _POLICY: Final = f"{COPIES_FOLDER}/policy.json"
@@ -95,7 +95,7 @@ def decided(
 ) -> tuple[RunData, Verdict]:
     """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
     require_measured_in(folder.run().inputs.get("environment"))
-    data = with_suites(folder)
+    data = unedited(folder)
     return data, verdict_of(data, policy, beside, today=today)
 
 

@@ -1,4 +1,4 @@
-"""sha256 of a run's records: what a verdict, a baseline and the suites' results are bound to."""
+"""sha256 of a run's records: what a verdict and a baseline are bound to."""
 
 import json
 from dataclasses import asdict, replace

@@ -21,7 +21,6 @@ from invmm_gate.files.lock import folder_lock, refuse_locked
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
 from invmm_gate.runs.digests import record_digests
-from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.identity import (
     WITHOUT_SCORES,
     ConfirmRecord,
@@ -209,7 +208,6 @@ class RunFolder:
             measurements=self.measurements(),
             confirmations=self.confirmations(),
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
-            suites=read_expectations(self.path, run),
             verdict=from_json(Verdict, self._read(VERDICT), where=str(verdict)) if verdict.exists() else None,
             digests=record_digests(self.path, run),
         )

@@ -21,7 +21,6 @@ table probes.json holds all probes, however many."""
 _UPLOADED: Final = (
     "verdict.json",
     "measurements.jsonl",
-    "expectations.json",
     "summary.md",
     "report.html",
     "results.sarif",

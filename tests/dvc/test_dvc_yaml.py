@@ -11,7 +11,6 @@ import yaml
 from invmm_gate.cli.app import app
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
-from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_FILES
 from invmm_gate.stages.report import REPORTS
@@ -64,7 +63,7 @@ def test_every_file_has_one_stage_that_writes_it():
     assert set(outs("confirm")) == {
         f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records, *CONFIRMING.folders)
     }
-    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, COPIES_FOLDER, EXPECTATIONS, METRICS)}
+    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, COPIES_FOLDER, METRICS)}
     always = {form.file for form in FORMATS.values() if not form.needs} | set(PUBLIC_FILES)
     assert set(outs("report")) == {f"{RUN}/{name}" for name in REPORTS if name in always}
     assert outs("verdict") == {}

@@ -41,7 +41,6 @@ KEPT = {
     "self_checks.name", "self_checks.value", "self_checks.limit",
     "measurements.category", "measurements.share.trials", "measurements.share.interval.confidence",
     "confirmations.method", "confirmations.trials", "confirmations.interval.confidence",
-    "suites.name", "suites.rows", "suites.expectations.name", "suites.expectations.kind", "suites.expectations.failing",
     "verdict.schema_version", "verdict.findings.rule",
     "verdict.findings.waiver.owner", "verdict.findings.waiver.approved_by",
     "verdict.findings.waiver.expires", "verdict.findings.waiver.rule",

@@ -3,14 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import RunData, SuiteRecord, Waiver
+from invmm_gate.core.records import RunData, Waiver
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.runs.expectations import write_expectations
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.suites import run_suites
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given
@@ -31,20 +29,8 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
             folder.append(record)
         if judged_by is not None:
             beside = given(waivers, folder.run(), path.with_name(f"{path.name}-waivers"))
-            write_expectations(path, folder.run(), _suites(folder.data()))
             judge_run(folder, judged_by, beside, today=TODAY)
     return path
-
-
-def _suites(data: RunData) -> tuple[SuiteRecord, ...]:
-    """What Great Expectations finds in the records, asked once for equal ones: it takes most of a second."""
-    asked = "".join(f"{name} {digest}" for name, digest in sorted(data.digests.items()))
-    if asked not in _FOUND:
-        _FOUND[asked] = run_suites(data)
-    return _FOUND[asked]
-
-
-_FOUND: dict[str, tuple[SuiteRecord, ...]] = {}
 
 
 def passing(path: Path) -> Path:

@@ -27,7 +27,6 @@ CONTRACT = {
     "junit.xml",
     "scores.csv",
     "scores.parquet",
-    "expectations.json",
     "public/report.html",
     "public/summary.md",
     "public/verdict.json",
@@ -44,7 +43,6 @@ BESIDES = {
     "confirm.chain",
     "metrics.json",
     "judged/policy.json",
-    "expectations.json",
     ".lock",
     ".lock-holder",
 }

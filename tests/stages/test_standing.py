@@ -136,11 +136,6 @@ OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "waivers that cannot be read": (lambda run: (run / "judged/waivers.yaml").write_text("- {"), "waivers.yaml:1"),
     "a baseline": (lambda run: (run / "judged/baseline.json").write_text(json.dumps(BASELINE)), "holds no run.json"),
-    "no data checks": (lambda run: (run / "expectations.json").unlink(), "expectations.json does not answer"),
-    "data checks of others": (
-        lambda run: rewrite(run / "expectations.json", lambda said: said["digests"].update(suites="0" * 64)),
-        "expectations.json does not answer",
-    ),
     "a probe that became a control": (
         lambda run: rewrite(run / "run.json", lambda said: said["probe_set"]["probes"][0].update(group="control")),
         "another probe-set digest than its probes",

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
@@ -106,8 +106,7 @@ def _is_waived(finding: FindingChange) -> bool:
 
 
 def _refuse_unreliable(name: str, data: RunData) -> None:
-    # Probes that are missing are compared as unknown; the suites would refuse the whole run for them.
-    faults = [*record_findings(replace(data, suites=())), *self_check_findings(data)]
+    faults = [*record_findings(data), *self_check_findings(data)]
     if faults:
         raise ConfigError(
             f"the {name} run ({data.run.run_id}) cannot be relied on: {faults[0].message}",
