@@ -384,6 +384,8 @@ class RunData:
     verdict: Verdict | None = None
     digests: dict[str, str] = field(default_factory=dict)
     """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
+    unfinished: tuple[str, ...] = ()
+    """The first file of each stage that was begun and did not end: no verdict passes on it."""
     public: bool = False
     """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
 

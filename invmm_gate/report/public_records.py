@@ -29,7 +29,7 @@ WITHHELD: Final = "withheld"
 
 INPUTS: Final = frozenset(
     ("model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm")
-) | {"metric", "seed", "image_size", "rows", "device", "threads", "code", "versions", "environment", "distributions"}
+) | {"metric", "seed", "image_size", "rows", "device", "threads", "code", "versions", "environment"}
 """Inputs of a run that say nothing of a single probe."""
 
 OF_PROBE: Final[dict[tuple[str, str], str]] = {

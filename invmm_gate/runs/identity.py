@@ -51,11 +51,6 @@ def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
     return [name for name in _different(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
 
 
-def measured_fingerprint(run: RunRecord) -> str:
-    """As the fingerprint, of the inputs that measurements depend on: where records are kept, it stays."""
-    return fingerprint({name: value for name, value in run.inputs.items() if name not in WITHOUT_SCORES})
-
-
 def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: RunRecord) -> RunFolderError:
     """The refusal to go on with a run of other inputs; of an input with parts, the parts that differ are named."""
     named = (name + _parts(found.inputs.get(name), asked.inputs.get(name)) for name in changed)

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
-from invmm_gate.policy.coverage import CLOCK_UNCHANGED_IN_CONFIRM, MODEL_UNCHANGED_IN_CONFIRM
+from invmm_gate.policy.coverage import MODEL_UNCHANGED_IN_CONFIRM
 from invmm_gate.policy.schema import ConfirmedConfig, Policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
-from invmm_gate.stages.clock import Watch
 from invmm_gate.stages.measure import unchanged
 from invmm_gate.stages.session import Session
 
@@ -33,11 +32,6 @@ def note_rows(folder: RunFolder, rows: int) -> None:
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
     _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
-
-
-def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
-    """As in measuring."""
-    _note_end(folder, watch.check(CLOCK_UNCHANGED_IN_CONFIRM))
 
 
 def _note_end(folder: RunFolder, check: SelfCheck) -> None:

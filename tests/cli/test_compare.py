@@ -200,8 +200,8 @@ def test_a_verdict_counts_as_it_stands_today_and_only_for_its_own_records(runs: 
     assert refused.code == 2
     assert "verdict.json was made before measurements.jsonl changed" in refused.error
     afresh = ("compare", runs / "good", other, "--policy", "strict", "--fail-on", "new")
-    assert "is not as this run wrote it" in call(*afresh).error
-    shutil.copy(runs / "bad" / "measure.chain", other)
+    assert "measurements.jsonl was edited" in call(*afresh).error
+    shutil.copy(runs / "bad" / "measure_end.json", other)
     assert call(*afresh).code == 10, "judged afresh"
 
 

@@ -116,7 +116,7 @@ def test_records_without_their_run_are_not_taken_over(tmp_path, record):
     folder.begin(record)
     folder.append(measurement("heron"))
     (tmp_path / "run.json").unlink()
-    with pytest.raises(RunFolderError, match=r"holds measurements\.jsonl, measure\.chain without run\.json"):
+    with pytest.raises(RunFolderError, match=r"holds measurements\.jsonl without run\.json"):
         folder.begin(record)
 
 

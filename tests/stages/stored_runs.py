@@ -9,6 +9,7 @@ from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given
@@ -27,6 +28,8 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
         folder.begin(replace(run, fingerprint=identity, run_id=identity[:12]))
         for record in (*data.self_checks, *data.measurements, *data.confirmations):
             folder.append(record)
+        folder.end(MEASURE)
+        folder.end(CONFIRMING)
         if judged_by is not None:
             beside = given(waivers, folder.run(), path.with_name(f"{path.name}-waivers"))
             judge_run(folder, judged_by, beside, today=TODAY)

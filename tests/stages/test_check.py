@@ -38,9 +38,9 @@ CONTRACT = {
 BESIDES = {
     "self_checks.jsonl",
     "timings.jsonl",
-    "measure.chain",
+    "measure_end.json",
     "confirm.json",
-    "confirm.chain",
+    "confirm_end.json",
     "metrics.json",
     "judged/policy.json",
     ".lock",

@@ -27,7 +27,7 @@ from invmm_gate.policy.verdict_check import verdict_faults
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
 """The copy metric that is made of the controls."""
-_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions", "distributions")
+_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions")
 _ORDER: Final = ("new", "worse", "unknown", "fixed", "better", "unchanged")
 
 
