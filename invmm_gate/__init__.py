@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from invmm_gate.confirm.plain_sampling import SamplingPlan, confirm_by_sampling
     from invmm_gate.core.errors import GateError
     from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
-    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
+    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial, Verdict
+    from invmm_gate.core.run_records import RunData
     from invmm_gate.core.settings import PROFILES, InversionSettings
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
@@ -64,7 +65,7 @@ _HOMES: Final[dict[str, str]] = {
     "Policy": "policy.schema",
     "Probe": "core.records",
     "ProbeSet": "core.records",
-    "RunData": "core.records",
+    "RunData": "core.run_records",
     "RunFolder": "runs.folder",
     "SamplingPlan": "confirm.plain_sampling",
     "Task": "measure.slots",

@@ -245,25 +245,6 @@ class MetricRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
-
-    schema_version: int
-    run_id: str
-    fingerprint: str
-    """sha256 of `inputs` as canonical JSON."""
-    created_at: str
-    """UTC, ISO 8601."""
-    model: ModelManifest
-    probe_set: ProbeSet
-    metric: MetricRecord
-    inputs: dict[str, object]
-    """Digests, settings, seeds, row count, versions, device: all that decides a score."""
-    context: dict[str, object] = field(default_factory=dict)
-    """Facts for the reader that decide nothing: command line, host kind, reductions of the row count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiver:
     """An owned, expiring exception for a probe, a rule, or a rule on a probe."""
 
@@ -360,8 +341,7 @@ class Verdict:
     verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
-    tested: Scope | None = None
-    """None where the run does not say: such a verdict cannot be signed."""
+    tested: Scope
     weaknesses: tuple[str, ...] = ()
     """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
 
@@ -369,37 +349,3 @@ class Verdict:
     def exit_code(self) -> int:
         """0 pass, 10 block, 11 inconclusive."""
         return {"pass": 0, "block": 10, "inconclusive": 11}[self.decision]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunData:
-    """All records of a run folder: what `judge`, the report and the tracker work on."""
-
-    run: RunRecord
-    self_checks: tuple[SelfCheck, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    confirmations: tuple[Confirmation, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
-    verdict: Verdict | None = None
-    digests: dict[str, str] = field(default_factory=dict)
-    """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
-    unfinished: tuple[str, ...] = ()
-    """The first file of each stage that was begun and did not end: no verdict passes on it."""
-    public: bool = False
-    """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
-
-    @property
-    def private_texts(self) -> tuple[str, ...]:
-        """Captions, sources and paths of the probes, and prompts that were found, longest first.
-
-        None of them may leave the run folder unasked. Texts too short to tell from ordinary words (under 8
-        characters), or contained in a public name, are not listed: the fields that hold them are never sent.
-        """
-        probes = self.run.probe_set.probes
-        public = [name for probe in probes for name in (probe.id, probe.category, probe.cluster)]
-        texts = {text for probe in probes for text in (probe.caption, probe.source, probe.path)}
-        texts |= {item.prompt for item in self.confirmations if item.prompt}
-        known = "\n".join((*public, self.run.model.name, self.run.metric.name))
-        private = (text for text in texts if len(text) >= 8 and text not in known)
-        return tuple(sorted(private, key=lambda text: (-len(text), text)))

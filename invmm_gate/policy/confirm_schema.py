@@ -1,10 +1,11 @@
 """How a policy has probes confirmed: plain sampling, captions, and a search for a prompt."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.run_records import ConfirmPlan
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
@@ -77,3 +78,10 @@ class ConfirmChoice(StrictModel):
     """For models without prompts."""
     prompts: PromptConfirmation | None = None
     """For text-to-image models."""
+
+    def plan(self) -> ConfirmPlan:
+        """As the records of a run hold it."""
+        return _PLAN.validate_python(self.model_dump())
+
+
+_PLAN: Final = TypeAdapter(ConfirmPlan)

@@ -5,16 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.core.records import (
-    Confirmation,
-    Finding,
-    Interval,
-    Measurement,
-    Probe,
-    ReplicationShare,
-    RunData,
-    Trial,
-)
+from invmm_gate.core.records import Confirmation, Finding, Interval, Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.evidence import names, undecided
 from invmm_gate.policy.numbers import is_number
 

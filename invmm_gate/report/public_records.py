@@ -4,33 +4,18 @@ A reader without the key cannot link a probe's name to an image, and no figure o
 tell which images a model was trained on. Digests, settings, thresholds, counts and the decision are what they were.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
-from invmm_gate.core.records import (
-    Confirmation,
-    Finding,
-    Measurement,
-    ModelManifest,
-    Probe,
-    RunData,
-    RunRecord,
-    Verdict,
-    Waiver,
-)
+from invmm_gate.core.records import Confirmation, Finding, Measurement, ModelManifest, Probe, Verdict, Waiver
+from invmm_gate.core.run_records import RunContext, RunData, RunRecord
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
 from invmm_gate.report.public_names import PublicNames
 
 WITHHELD: Final = "withheld"
 """Stands for a text that somebody wrote, as it may name what is private."""
-
-INPUTS: Final = frozenset(
-    ("model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm")
-) | {"metric", "seed", "image_size", "rows", "device", "threads", "code", "versions", "environment"}
-"""Inputs of a run that say nothing of a single probe."""
 
 OF_PROBE: Final[dict[tuple[str, str], str]] = {
     ("invmm_below", "block"): "{probe} is easier to reproduce than the limit on InvMM allows",
@@ -80,7 +65,6 @@ def _run(run: RunRecord, names: PublicNames) -> RunRecord:
         run,
         model=_model(run.model),
         probe_set=replace(run.probe_set, folder="", probes=tuple(probes)),
-        inputs={name: value for name, value in run.inputs.items() if name in INPUTS},
         context=_context(run.context, names),
     )
 
@@ -89,13 +73,16 @@ def _model(model: ModelManifest) -> ModelManifest:
     return replace(model, path="", adapters=tuple(PurePath(adapter).name for adapter in model.adapters))
 
 
-def _context(context: Mapping[str, object], names: PublicNames) -> dict[str, object]:
-    """What a report warns of."""
-    said: dict[str, object] = {"guidance_distilled": context.get("guidance_distilled") is True}
-    cut = context.get("truncated_captions")
-    if isinstance(cut, Mapping) and cut:
-        said["truncated_captions"] = {names.of(str(probe)): True for probe in cut}
-    return said
+def _context(context: RunContext, names: PublicNames) -> RunContext:
+    """What a report warns of. The inputs are public as a whole: they say nothing of a single probe."""
+    return RunContext(
+        command="",
+        policy="",
+        device="",
+        seed_given=context.seed_given,
+        guidance_distilled=context.guidance_distilled,
+        truncated_captions={names.of(probe): 0 for probe in context.truncated_captions},
+    )
 
 
 def _probe(probe: Probe, names: PublicNames) -> Probe:

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, RunData
+from invmm_gate.core.records import Confirmation, Finding, Measurement
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
 from invmm_gate.report.baseline_name import described_baseline

@@ -5,7 +5,7 @@ import io
 import json
 from typing import Any, Final
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.scores import COLUMNS, score_rows
 
 _TYPES: Final = {"text": "string", "count": "int64", "number": "float64"}

@@ -10,7 +10,8 @@ import yaml
 from invmm_gate.attest.keys import TrustedKey, TrustRoots, load_roots
 from invmm_gate.attest.waiver_approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
+from invmm_gate.core.records import BaselineRecord, Verdict, Waiver
+from invmm_gate.core.run_records import RunData
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.files.small import read_small
 from invmm_gate.policy.compare.compatibility import refuse_other_conditions
@@ -94,7 +95,7 @@ def decided(
     folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
 ) -> tuple[RunData, Verdict]:
     """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
-    require_measured_in(folder.run().inputs.get("environment"))
+    require_measured_in(folder.run().inputs.environment)
     data = unedited(folder)
     return data, verdict_of(data, policy, beside, today=today)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.core.records import Confirmation, Measurement, SelfCheck, Verdict
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.files.atomic import (
     append_line,
     drop_torn_line,

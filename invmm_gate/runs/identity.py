@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunRecord, SelfCheck
+from invmm_gate.core.records import SelfCheck
+from invmm_gate.core.run_records import ConfirmPlan, RunInputs, RunRecord, differences, named_difference
 from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE
 
 CONFIRM_SCHEMA_VERSION: Final = 1
 WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})
 """Inputs that no score depends on: what was measured under one policy may be confirmed and judged under another."""
-_WITHOUT_CONFIRMATIONS: Final = "stop_above"
-"""The setting that no confirmation depends on. It follows from the rules, which may have changed since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +22,7 @@ class ConfirmRecord:
     schema_version: int = CONFIRM_SCHEMA_VERSION
     policy: str
     """Digest of the policy that asked for them."""
-    confirm: dict[str, object]
-    """The policy's key `confirm`."""
+    confirm: ConfirmPlan
     rate_limit: float
     """Where plain sampling could stop: the smallest limit of the rules `confirmed`."""
     reduced_rows: tuple[int, ...] = ()
@@ -41,19 +39,21 @@ def changed_inputs(found: RunRecord, asked: RunRecord) -> list[str]:
     """Names of the inputs that differ, sorted. Inputs that do not give their own fingerprint were edited."""
     if found.fingerprint == asked.fingerprint and fingerprint(found.inputs) == found.fingerprint:
         return []
-    return _different(found.inputs, asked.inputs) or ["fingerprint than its inputs give"]
+    return differences(found.inputs, asked.inputs) or ["fingerprint than its inputs give"]
 
 
 def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
     """As `changed_inputs`, of the inputs that a confirmation depends on."""
     if fingerprint(found.inputs) != found.fingerprint:
         return ["fingerprint than its inputs give"]
-    return [name for name in _different(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
+    return [name for name in differences(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
 
 
 def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: RunRecord) -> RunFolderError:
     """The refusal to go on with a run of other inputs; of an input with parts, the parts that differ are named."""
-    named = (name + _parts(found.inputs.get(name), asked.inputs.get(name)) for name in changed)
+    named = (
+        named_difference(name, getattr(found.inputs, name, None), getattr(asked.inputs, name, None)) for name in changed
+    )
     return RunFolderError(
         f"{folder} holds a run with another {', '.join(named)}",
         expected="the same inputs as when it began",
@@ -79,25 +79,12 @@ def as_confirmed(run: RunRecord, record: ConfirmRecord | None) -> RunRecord:
     """
     if record is None:
         return run
-    inputs = run.inputs | {"policy": record.policy, "confirm": record.confirm}
-    reduced = {"reduced_rows_in_confirm": list(record.reduced_rows)} if record.reduced_rows else {}
+    inputs = replace(run.inputs, policy=record.policy, confirm=record.confirm)
+    context = replace(run.context, reduced_rows_in_confirm=record.reduced_rows)
     identity = run.fingerprint if inputs == run.inputs else fingerprint(inputs)
-    return replace(run, inputs=inputs, fingerprint=identity, context=run.context | reduced)
+    return replace(run, inputs=inputs, fingerprint=identity, context=context)
 
 
-def _different(found: dict[str, object], asked: dict[str, object]) -> list[str]:
-    return [name for name in sorted(found | asked) if found.get(name) != asked.get(name)]
-
-
-def _parts(found: object, asked: object) -> str:
-    if not isinstance(found, dict) or not isinstance(asked, dict):
-        return ""
-    return f" ({', '.join(_different(found, asked))})"
-
-
-def _kept(run: RunRecord) -> dict[str, object]:
-    settings = run.inputs.get("settings")
-    if not isinstance(settings, dict):
-        return run.inputs
-    kept = {name: value for name, value in settings.items() if name != _WITHOUT_CONFIRMATIONS}
-    return run.inputs | {"settings": kept}
+def _kept(run: RunRecord) -> RunInputs:
+    """Without the setting that no confirmation depends on: it follows from the rules, which may have changed since."""
+    return replace(run.inputs, settings=replace(run.inputs.settings, stop_above=None))

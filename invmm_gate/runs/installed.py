@@ -75,12 +75,6 @@ def _compiled(path: Sequence[str]) -> Iterator[str]:
         yield from (match[1].replace("_", "-") for name in names if (match := _COMPILED.fullmatch(name)))
 
 
-def installed_gate() -> dict[str, object]:
-    """The environment as inputs of a run."""
-    environment = installed_environment()
-    return {"code": environment.code, "environment": environment.digest, "versions": environment.versions}
-
-
 def require_environment(approved: str | None = None) -> None:
     """Raise ConfigError unless this environment is the approved one, by default that of INVMM_GATE_ENVIRONMENT.
 
@@ -95,12 +89,12 @@ def require_environment(approved: str | None = None) -> None:
         )
 
 
-def require_measured_in(environment: object) -> None:
+def require_measured_in(environment: str) -> None:
     """Raise ConfigError unless a run was measured in the environment that INVMM_GATE_ENVIRONMENT names, if it does."""
     approved = approved_environment()
     if approved is not None and environment != approved:
         raise ConfigError(
-            f"the run was measured in the environment {environment!s}",
+            f"the run was measured in the environment {environment}",
             expected=f"the approved one, {approved!a} (${APPROVED})",
             do="measure the model again where that is installed",
         )

@@ -1,10 +1,9 @@
 """The records of a run, where neither its rows nor what run.json says of them was edited."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunData, RunRecord
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.fingerprint import fingerprint
@@ -30,12 +29,11 @@ def run_faults(run: RunRecord) -> Iterator[str]:
     """Where run.json says of model, probe set and metric what its inputs, and so its fingerprint, do not say."""
     if fingerprint(run.inputs) != run.fingerprint:
         yield f"{RUN} has another fingerprint than its inputs give"
-    if not run.model.digest == run.inputs.get("model") == digest_of(run.model.files):
+    if not run.model.digest == run.inputs.model == digest_of(run.model.files):
         yield f"{RUN} has another model digest than its files and its inputs give"
-    if not run.probe_set.digest == run.inputs.get("probe_set") == probe_set_digest(run.probe_set.probes):
+    if not run.probe_set.digest == run.inputs.probe_set == probe_set_digest(run.probe_set.probes):
         yield f"{RUN} has another probe-set digest than its probes and its inputs give"
-    named = {name: getattr(run.model, name) for name in ("pipeline", "weights")}
-    named |= {"pickles": list(run.model.pickles), "metric": asdict(run.metric)}
-    different = [name for name, value in named.items() if run.inputs.get(name) != value]
+    named = {name: getattr(run.model, name) for name in ("pipeline", "weights", "pickles")} | {"metric": run.metric}
+    different = [name for name, value in named.items() if getattr(run.inputs, name) != value]
     if different:
         yield f"{RUN} names another {', '.join(different)} than its inputs do"

@@ -108,17 +108,17 @@ def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Opt
     said, decided = record.context, record.inputs
     return Options(
         model=Path(record.model.path),
-        policy=policy or str(said["policy"]),
+        policy=policy or said.policy,
         probes=Path(record.probe_set.folder),
         out=folder.path,
-        seed=int(str(decided["seed"])),
-        device=str(said["device"]),
-        rows=int(str(decided["rows"])),
+        seed=decided.seed,
+        device=said.device,
+        rows=decided.rows,
         allow_pickle=bool(record.model.pickles),
         weights=record.model.weights if record.model.left_out else None,
         loras=tuple(Path(lora) for lora in record.model.adapters),
         sscd=sscd,
-        command=str(said["command"]),
+        command=said.command,
     )
 
 

@@ -4,7 +4,7 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge

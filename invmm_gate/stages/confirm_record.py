@@ -14,8 +14,7 @@ from invmm_gate.stages.session import Session
 
 def confirm_record(policy: Policy) -> ConfirmRecord:
     """What a policy's confirmations are begun under."""
-    confirm = policy.confirm.model_dump(mode="json")
-    return ConfirmRecord(policy=policy.digest, confirm=confirm, rate_limit=rate_limit(policy))
+    return ConfirmRecord(policy=policy.digest, confirm=policy.confirm.plan(), rate_limit=rate_limit(policy))
 
 
 def rate_limit(policy: Policy) -> float:

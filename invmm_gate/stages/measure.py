@@ -55,9 +55,8 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
 def _note_rows(folder: RunFolder, rows: int) -> None:
     """run.json says that the row count fell."""
     run = folder.run()
-    before = run.context.get("reduced_rows")
-    fallen = [*(before if isinstance(before, list) else []), rows]
-    folder.note(replace(run, context=run.context | {"reduced_rows": fallen}))
+    fallen = (*run.context.reduced_rows, rows)
+    folder.note(replace(run, context=replace(run.context, reduced_rows=fallen)))
 
 
 def _waiting(session: Session, folder: RunFolder) -> list[Probe]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunData, RunRecord, Verdict
+from invmm_gate.core.records import Verdict
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies

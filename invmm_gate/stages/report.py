@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.report_images import ReportImages

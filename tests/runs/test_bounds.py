@@ -15,7 +15,7 @@ from invmm_gate.core.errors import (
     RunFolderError,
     VerificationError,
 )
-from invmm_gate.core.records import RunRecord
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.curation.sensitive_images import _lines
 from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
 from invmm_gate.files.checkpoint_json import parse_object

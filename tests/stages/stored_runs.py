@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import RunData, Waiver
+from invmm_gate.core.records import Waiver
+from invmm_gate.core.run_records import RunData
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
@@ -21,7 +22,8 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
     folder = RunFolder(path)
     model = replace(data.run.model, digest=digest_of(data.run.model.files))
     probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
-    inputs = data.run.inputs | {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
+    said = {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
+    inputs = replace(data.run.inputs, **said)
     identity = fingerprint(inputs)
     run = replace(data.run, model=model, probe_set=probe_set, inputs=inputs)
     with folder.locked():

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.progress import Silent
-from invmm_gate.core.records import Probe, RunData, Verdict
+from invmm_gate.core.records import Probe, Verdict
+from invmm_gate.core.run_records import RunData
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.judge import judge
 from invmm_gate.runs.fingerprint import fingerprint

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
-from invmm_gate.core.records import Confirmation, Measurement, Probe, RunData
+from invmm_gate.core.records import Confirmation, Measurement, Probe
+from invmm_gate.core.run_records import RunData, differences
 from invmm_gate.policy.compare.changes import overall, rate_changes, score_change
 from invmm_gate.policy.compare.comparison import (
     COMPARISON_SCHEMA_VERSION,
@@ -38,7 +39,7 @@ class _Sides:
 
     @property
     def same_confirmation(self) -> bool:
-        return self.before.run.inputs.get("confirm") == self.after.run.inputs.get("confirm")
+        return self.before.run.inputs.confirm == self.after.run.inputs.confirm
 
 
 def compare(
@@ -64,7 +65,7 @@ def compare(
         schema_version=COMPARISON_SCHEMA_VERSION,
         before=_side(before),
         after=_side(after),
-        profile=str(after.run.inputs.get("profile", "")),
+        profile=after.run.inputs.profile,
         metric=after.run.metric.name,
         findings_compared=not excuse,
         counts={
@@ -215,8 +216,8 @@ def _notes(sides: _Sides, policy: Policy | None, excuse: str, *, skip: frozenset
         yield "No policy with a rule regression was given: scores are held to the guard band and the seeds' spread."
     if not sides.same_confirmation:
         yield "The runs confirmed by different plans: their confirmation rates are not compared."
-    before, after = sides.before.run.inputs, sides.after.run.inputs
-    different = [name for name in _CIRCUMSTANCES if before.get(name) != after.get(name)]
+    changed = differences(sides.before.run.inputs, sides.after.run.inputs)
+    different = [name for name in _CIRCUMSTANCES if name in changed]
     if different:
         yield f"The runs also differ in {', '.join(different)}, which can move a score a little."
 
