@@ -95,7 +95,6 @@ EDITS: dict[str, Edit] = {
     "policy": lambda said: said.update(policy="very strict"),
     "policy_digest": lambda said: said.update(policy_digest="0" * 64),
     "baseline": lambda said: said.update(baseline=BASELINE),
-    "tested": lambda said: said.update(tested=None),
     "tested, seed": lambda said: said["tested"].update(seed=1, seed_chosen=False),
     "tested, size": lambda said: said["tested"].update(image_size=[512, 512]),
     "tested, samplers": lambda said: said["tested"].update(samplers=["another"]),
