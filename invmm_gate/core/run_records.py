@@ -179,7 +179,8 @@ class RunData:
 def differences(before: object, after: object) -> list[str]:
     """Names of the fields, or keys, in which two records of a kind differ, sorted; empty for what has no parts."""
     one, other = _parts(before), _parts(after)
-    return sorted(name for name in one.keys() | other.keys() if name not in one or one[name] != other.get(name, name))
+    in_both = one.keys() & other.keys()
+    return sorted(name for name in one.keys() | other.keys() if name not in in_both or one[name] != other[name])
 
 
 def named_difference(name: str, before: object, after: object) -> str:

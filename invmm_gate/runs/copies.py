@@ -20,9 +20,9 @@ from invmm_gate.policy.schema import Policy, canonical
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import run_faults
 from invmm_gate.runs.installed import require_measured_in
 from invmm_gate.runs.layout import MEASUREMENTS, RUN
-from invmm_gate.runs.unedited import unedited
 
 COPIES_FOLDER: Final = "judged"
 _POLICY: Final = f"{COPIES_FOLDER}/policy.json"
@@ -89,6 +89,20 @@ def listed_waivers(
         approval = approval_file(path)
         copies |= {_APPROVAL: approval.read_bytes()} if approval.exists() else {}
     return waivers, copies
+
+
+def unedited(folder: RunFolder) -> RunData:
+    """All records. Raises RunFolderError for an edited file, and for a run.json that contradicts its own inputs."""
+    data = folder.data()
+    found = "; ".join(run_faults(data.run))
+    if found:
+        raise RunFolderError(
+            f"{folder.path}: {found}",
+            expected="run.json as the gate wrote it",
+            do="restore the file, or begin anew with another --out",
+        )
+    folder.refuse_edited()
+    return data
 
 
 def decided(

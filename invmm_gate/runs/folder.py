@@ -236,9 +236,9 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _records(self, kind: type[Record], name: str) -> tuple[Record, ...]:
-        lines = whole_lines(self.path / name)
         where = self.path / name
-        return tuple(from_json(kind, line, where=f"{where}:{number}") for number, line in enumerate(lines, start=1))
+        lines = enumerate(whole_lines(where), start=1)
+        return tuple(from_json(kind, line, where=f"{where}:{number}") for number, line in lines)
 
     def _read(self, name: str) -> bytes:
         try:

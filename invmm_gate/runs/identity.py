@@ -1,14 +1,18 @@
-"""Which of a run's inputs decide what: the scores, the confirmations, or only the verdict."""
+"""Which run a run is, and which of its inputs decide what: the scores, the confirmations, or only the verdict."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.run_records import ConfirmPlan, RunInputs, RunRecord, differences, named_difference
-from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE
+from invmm_gate.files.record_json import canonical
+from invmm_gate.models.read.digest import digest_of
+from invmm_gate.probes.manifest import probe_set_digest
+from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE, RUN
 
 CONFIRM_SCHEMA_VERSION: Final = 1
 WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})
@@ -33,6 +37,25 @@ class ConfirmRecord:
     def differences(self, asked: "ConfirmRecord") -> list[str]:
         """Names of what makes confirmations of the one plan no confirmations of the other."""
         return [name for name in ("confirm", "rate_limit") if getattr(self, name) != getattr(asked, name)]
+
+
+def fingerprint(inputs: RunInputs) -> str:
+    """What makes two runs the same run: the sha256 of the inputs as canonical JSON."""
+    return sha256(canonical(asdict(inputs)).encode()).hexdigest()
+
+
+def run_faults(run: RunRecord) -> Iterator[str]:
+    """Where run.json says of model, probe set and metric what its inputs, and so its fingerprint, do not say."""
+    if fingerprint(run.inputs) != run.fingerprint:
+        yield f"{RUN} has another fingerprint than its inputs give"
+    if not run.model.digest == run.inputs.model == digest_of(run.model.files):
+        yield f"{RUN} has another model digest than its files and its inputs give"
+    if not run.probe_set.digest == run.inputs.probe_set == probe_set_digest(run.probe_set.probes):
+        yield f"{RUN} has another probe-set digest than its probes and its inputs give"
+    named = {name: getattr(run.model, name) for name in ("pipeline", "weights", "pickles")} | {"metric": run.metric}
+    different = [name for name, value in named.items() if getattr(run.inputs, name) != value]
+    if different:
+        yield f"{RUN} names another {', '.join(different)} than its inputs do"
 
 
 def changed_inputs(found: RunRecord, asked: RunRecord) -> list[str]:

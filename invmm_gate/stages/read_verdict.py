@@ -14,10 +14,10 @@ from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults
-from invmm_gate.runs.copies import kept_copies, verdict_of
+from invmm_gate.runs.copies import kept_copies, unedited, verdict_of
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import run_faults
 from invmm_gate.runs.layout import VERDICT
-from invmm_gate.runs.unedited import run_faults, unedited
 
 
 def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.run_records import RunInputs
 from invmm_gate.files.record_json import from_json
-from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.runs.identity import fingerprint
 from tests.stages.world import (
     LENIENT,
     POLICY,

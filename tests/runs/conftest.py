@@ -19,8 +19,7 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.core.run_records import ConfirmPlan, RunRecord, SamplingPlan
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.identity import ConfirmRecord
+from invmm_gate.runs.identity import ConfirmRecord, fingerprint
 from tests.policy.policy_builders import CONTEXT, STRICT, inputs_of
 
 PROBES = ("heron", "reed")

@@ -18,8 +18,8 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunInputs
 from invmm_gate.files.record_json import canonical, from_json, to_json
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import fingerprint
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
 

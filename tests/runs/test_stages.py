@@ -7,9 +7,8 @@ import pytest
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.run_records import RunRecord
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.identity import ConfirmRecord
+from invmm_gate.runs.identity import ConfirmRecord, fingerprint
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from tests.runs.conftest import INPUTS, PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 

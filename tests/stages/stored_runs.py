@@ -8,8 +8,8 @@ from invmm_gate.core.run_records import RunData
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import fingerprint
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score

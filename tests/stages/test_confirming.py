@@ -14,8 +14,8 @@ from invmm_gate.core.records import Probe, Verdict
 from invmm_gate.core.run_records import RunData
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.judge import judge
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import fingerprint
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages.confirm_record import confirm_record
