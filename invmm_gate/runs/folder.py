@@ -97,19 +97,15 @@ class RunFolder:
         changed = changed_inputs(found, run)
         if changed and not replacing:
             raise another_run(self.path, changed, found=found, asked=run)
-        if changed:
-            found = self._replaced(found, run, changed)
-        self._go_on()
-        return found
-
-    def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
-        """Records go first and run.json last: what a crash leaves in between is still a run, and an unfinished one."""
         if WITHOUT_SCORES.issuperset(changed):
             run = replace(run, created_at=found.created_at)
-        else:
+        else:  # records go first and run.json last: what a crash leaves is still a run, and an unfinished one
             CONFIRMING.clear(self.path)
             (self.path / CONFIRM).unlink(missing_ok=True)
             MEASURE.clear(self.path)
+        self._go_on()
+        if not changed:
+            return found
         self.note(run)
         return run
 
@@ -131,13 +127,13 @@ class RunFolder:
             )
         if changed:
             CONFIRMING.clear(self.path)
+        self._go_on()
         kept = replace(found, policy=plan.policy) if found and not changed else plan
         if kept != found:
             self.note_confirmed(kept)
-        self._go_on()
 
     def _go_on(self) -> None:
-        """Mend what a kill can leave behind, in whatever stage it came, and refuse the rest."""
+        """Mend what a kill can leave behind, and refuse the rest, before a stage is opened again and tells no more."""
         for stage in STAGES:
             if not self.has_ended(stage):
                 for name in stage.records:

@@ -86,7 +86,8 @@ def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: Ru
 
 def refuse_orphans(folder: Path) -> None:
     """Records without their run.json could be of any inputs. A crash cannot leave them: run.json comes first."""
-    orphans = [name for name in (*MEASURE.records, *CONFIRMING.records, CONFIRM) if (folder / name).exists()]
+    names = (*MEASURE.records, MEASURE.end, CONFIRM, *CONFIRMING.records, CONFIRMING.end)
+    orphans = [name for name in names if (folder / name).exists()]
     if orphans:
         raise RunFolderError(
             f"{folder} holds {', '.join(orphans)} without run.json",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,17 @@ def test_another_policy_keeps_the_records_and_the_stage_ends_anew(folder):
     assert folder.data().unfinished == ("run.json",)
     folder.end(MEASURE)
     folder.refuse_edited()
+
+
+def test_no_edit_slips_in_where_the_policy_changes_and_the_records_are_kept(folder):
+    edited(folder.path / "confirmations.jsonl", '"hits": 0', '"hits": 3')
+    with pytest.raises(RunFolderError, match=r"confirmations\.jsonl was edited"):
+        folder.begin(run_record(policy="q" * 64), replacing=True)
+    with pytest.raises(RunFolderError, match=r"confirmations\.jsonl was edited"):
+        folder.begin_confirming(run_record(policy="q" * 64), replace(PLAN, policy="q" * 64))
+    assert folder.has_ended(CONFIRMING)
+    other = run_record(seed=1)
+    assert folder.begin(other, replacing=True) == other, "what makes way as a whole may be edited"
 
 
 def test_files_that_an_operating_system_leaves_are_none_of_the_stage(folder):
