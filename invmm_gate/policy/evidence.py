@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunRecord
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
 from invmm_gate.policy.selection import Selection, is_selected
@@ -38,8 +39,7 @@ class Evidence:
 
 def has_prompts(run: RunRecord) -> bool:
     """Whether the run is of a text-to-image model, by the settings that it was measured with."""
-    settings = run.inputs.get("settings")
-    return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
+    return run.inputs.settings.prompt != "none"
 
 
 def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:

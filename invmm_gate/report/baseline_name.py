@@ -1,6 +1,7 @@
 """How a report names the baseline that a verdict was given."""
 
-from invmm_gate.core.records import BaselineRecord, RunData
+from invmm_gate.core.records import BaselineRecord
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
 
 

@@ -9,7 +9,6 @@ RUN_FILES: Final = (
     ("junit.xml", "one test case a probe, for test dashboards"),
     ("scores.csv", "one row a probe, for a spreadsheet"),
     ("scores.parquet", "the same with types, where pyarrow is installed"),
-    ("expectations.json", "what the data checks found"),
     ("public/", "report, summary and verdict with hashed names and bands for scores: what may be handed on"),
     ("public-ids.key", "the key of the hashed names; never to be handed on"),
     ("measurements.jsonl", "all that was measured, with the curves"),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_csv import render_csv
 from invmm_gate.report.to_html import render_html

@@ -2,7 +2,8 @@
 
 import json
 
-from invmm_gate.core.records import RunData, Verdict
+from invmm_gate.core.records import Verdict
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.bands import score_band, share_band
 
 

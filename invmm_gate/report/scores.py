@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
 
 Kind = Literal["text", "count", "number"]

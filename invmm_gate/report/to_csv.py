@@ -5,7 +5,7 @@ import io
 import re
 from typing import Final
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.scores import COLUMNS, Cell, score_rows
 
 _FORMULA: Final = re.compile(r"(^|[,;|])(\s*)(?=[=+\-@＝＋－＠]|::)")

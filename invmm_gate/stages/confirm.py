@@ -28,8 +28,8 @@ from invmm_gate.core.records import (
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
     Probe,
-    RunData,
 )
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation

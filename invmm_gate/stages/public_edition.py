@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import RunData, RunRecord
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.files.record_json import to_json
 from invmm_gate.files.small import PRIVATE_MODES, read_small
 from invmm_gate.report.public_names import PublicNames

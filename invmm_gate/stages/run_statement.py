@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
-from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
+from invmm_gate.core.records import ModelFile, Verdict, Waiver
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.version import __version__
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.runs.folder import RunFolder
@@ -53,14 +54,14 @@ def statement_of(
         report_digest=hashlib.sha256(public_report(edition).encode()).hexdigest(),
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
-        profile=str(inputs.get("profile", "")),
-        tested=_tested(folder, verdict),
+        profile=inputs.profile,
+        tested=verdict.tested,
         pipeline=run.model.pipeline,
         weights=run.model.weights,
         left_out=run.model.left_out,
         pickles=run.model.pickles,
-        versions=_versions(inputs.get("versions")),
-        environment=str(inputs.get("environment")),
+        versions=inputs.versions,
+        environment=inputs.environment,
         waivers=waivers,
         verifier=verifier,
         verifier_version=__version__,
@@ -80,20 +81,6 @@ def _used(verdict: Verdict) -> tuple[Waiver, ...]:
     """The waivers that findings rest on, each once, without the line they stand on."""
     found = (replace(finding.waiver, line=0) for finding in verdict.findings if finding.waiver is not None)
     return tuple(dict.fromkeys(found))
-
-
-def _tested(folder: RunFolder, verdict: Verdict) -> Scope:
-    if verdict.tested is None:
-        raise RunFolderError(
-            f"{folder.path}: run.json does not say at which image size, scales and seed it was measured",
-            expected="a run as this version measures it",
-            do="measure the model again",
-        )
-    return verdict.tested
-
-
-def _versions(versions: object) -> dict[str, str]:
-    return {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
 
 
 def _expiry(

@@ -11,18 +11,9 @@ from typing import Any
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
-from invmm_gate.core.records import (
-    CAPTION,
-    GCG,
-    PLAIN_SAMPLING,
-    CurvePoint,
-    ExpectationRecord,
-    Interval,
-    Measurement,
-    RunData,
-    SuiteRecord,
-    Verdict,
-)
+from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement, Verdict
+from invmm_gate.core.run_records import RunData
+from invmm_gate.policy.confirm_schema import ConfirmChoice
 from invmm_gate.policy.numbers import guarded as end_of_band
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
@@ -592,6 +583,12 @@ def no_search_is_missing_where_an_input_was_found(gate: SimpleNamespace) -> None
     expect(judged(gate, searched, policy), "block", ("invmm_below", "p1"))  # refuted within its budget: never cleared
 
 
+def confirmed_by(data: RunData, confirm: dict[str, Any]) -> RunData:
+    """The run as if it had been confirmed by another plan."""
+    plan = ConfirmChoice.model_validate(confirm).plan()
+    return replace(data, run=replace(data.run, inputs=replace(data.run.inputs, confirm=plan)))
+
+
 @case
 def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> None:
     asked = {"prompts": {"guidance_scales": [1.0, 7.0], "sampler_steps": 50, "gcg": {"steps": 100, "top_k": 64}}}
@@ -601,8 +598,7 @@ def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> N
 
     def decision(**prompts: Any) -> str:
         given = {"prompts": {**policy.confirm.prompts.model_dump(mode="json"), **prompts}}
-        run = replace(data.run, inputs={**data.run.inputs, "confirm": given})
-        return judged(gate, replace(data, run=run), policy).decision
+        return judged(gate, confirmed_by(data, given), policy).decision
 
     search = policy.confirm.prompts.gcg.model_dump()
     assert decision(guidance_scales=[1.0, 3.0, 7.0], gcg=search | {"steps": 101, "max_evaluations": None}) == "pass"
@@ -610,24 +606,15 @@ def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> N
         assert decision(**weaker) == "inconclusive", weaker
     for change in ({"steps": 99}, {"top_k": 65}, {"noises": 15}, {"candidates": 127}, {"max_evaluations": 10**9}):
         assert decision(gcg=search | change) == "inconclusive", change
-    assert decision(gcg="none") == "inconclusive"
-    assert decision(gcg=search | {"steps": "many"}) == "inconclusive"
-    unsaid = {key: value for key, value in data.run.inputs.items() if key != "confirm"}
-    expect(
-        judged(gate, replace(data, run=replace(data.run, inputs=unsaid)), policy), "inconclusive", ("settings", None)
-    )
     plain = clean_run()
-    given = {"plain_sampling": {"sampler_steps": 5}}
-    run = replace(plain.run, inputs={**plain.run.inputs, "confirm": given})
-    expect(judged(gate, replace(plain, run=run), only(CONFIRMED)), "inconclusive", ("settings", None))
-    expect(judged(gate, replace(plain, run=run), only(BELOW)), "pass")
+    weaker_plan = confirmed_by(plain, {"plain_sampling": {"trials": 512, "sampler_steps": 5}})
+    expect(judged(gate, weaker_plan, only(CONFIRMED)), "inconclusive", ("settings", None))
+    expect(judged(gate, weaker_plan, only(BELOW)), "pass")
     for confirm in ({}, {"plain_sampling": None}, {"prompts": asked["prompts"]}):
-        run = replace(plain.run, inputs={**plain.run.inputs, "confirm": confirm})
-        found = judged(gate, replace(plain, run=run), only(CONFIRMED, BELOW))
+        found = judged(gate, confirmed_by(plain, confirm), only(CONFIRMED, BELOW))
         expect(found, "inconclusive", ("settings", None))
     expect(judged(gate, plain, only(CONFIRMED, BELOW, confirm=asked)), "inconclusive", ("confirmed", None))
-    run = replace(data.run, inputs={**data.run.inputs, "confirm": {"prompts": None}})
-    expect(judged(gate, replace(data, run=run), policy), "inconclusive", ("settings", None))
+    expect(judged(gate, confirmed_by(data, {"prompts": None}), policy), "inconclusive", ("settings", None))
     no_search = only(CONFIRMED, confirm={"prompts": {"guidance_scales": [7.0]}})
     expect(judged(gate, data, no_search), "pass")
 
@@ -939,18 +926,17 @@ def metric_that_is_unfit_or_not_asked_for_is_inconclusive(gate: SimpleNamespace)
 @case
 def run_with_other_settings_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
-    settings = data.run.inputs["settings"]
-    for inputs, decision in (
-        ({"family": "pixel", "settings": settings | {"stop_above": 0.7}}, "pass"),
-        ({"family": "pixel", "settings": settings | {"guidance_scales": [1.0]}}, "pass"),
-        ({"family": "pixel", "settings": settings | {"steps": 50}}, "inconclusive"),
-        ({"family": "latent", "settings": settings}, "inconclusive"),
-        ({"family": "other", "settings": settings}, "inconclusive"),
-        ({"family": "pixel"}, "inconclusive"),
-        ({"settings": settings}, "inconclusive"),
-        ({"family": "pixel", "settings": settings | {"steps": float("nan")}}, "inconclusive"),
+    settings = data.run.inputs.settings
+    for change, decision in (
+        ({"settings": replace(settings, stop_above=0.7)}, "pass"),
+        ({"settings": replace(settings)}, "pass"),
+        ({"settings": replace(settings, steps=50)}, "inconclusive"),
+        ({"family": "latent"}, "inconclusive"),
+        ({"family": "other"}, "inconclusive"),
+        ({"settings": replace(settings, learning_rate=float("nan"))}, "inconclusive"),
     ):
-        verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), only(BELOW))
+        run = replace(data.run, inputs=replace(data.run.inputs, **change))
+        verdict = judged(gate, replace(data, run=run), only(BELOW))
         expect(verdict, decision, *([("settings", None)] if decision != "pass" else []))
 
 
@@ -1007,6 +993,9 @@ def invalid_measurements_are_inconclusive(gate: SimpleNamespace) -> None:
         measured(p1, share=replace(wrong, hits=0, interval=replace(interval, low=0.1))),
         measured(p1, group="control"),
         measured(p1, category="other"),
+        measured(p1, steps=-1),
+        measured(p1, evaluations=0),
+        measured(p1, share=replace(wrong, interval=replace(interval, confidence=95.0))),
         *(measured(p1, trials=(trial("not_inverted"), bad)) for bad in bad_trials),
     ):
         verdict = judged(gate, with_measurement(data, spoiled), only(BELOW))
@@ -1023,6 +1012,7 @@ def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
         {"status": "fine"},
         {"status": "confirmed"},
         {"closest": float("nan")},
+        {"evaluations": 0},
         {"interval": Interval(low=0.2, high=0.4, confidence=0.95, method="wilson")},
         {"interval": Interval(low=0.0, high=float("nan"), confidence=0.95, method="wilson")},
     ):
@@ -1030,24 +1020,6 @@ def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
         expect(judged(gate, data, only(BELOW)), "inconclusive", ("records", "p1"))
         expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("records", "p1"), ("confirmed", "p1"))
     expect(judged(gate, with_confirmation(clean_run(), sampled("p1", closest=None)), only(CONFIRMED)), "pass")
-
-
-@case
-def suites_that_found_something_are_inconclusive(gate: SimpleNamespace) -> None:
-    held = ExpectationRecord(name="held", kind="Expect", success=True, failing=0)
-    odd = ExpectationRecord(name="odd", kind="Expect", success=False, failing=2, rows=("p1", "p2"))
-    sound = SuiteRecord(name="sound", success=True, rows=3, expectations=(held,))
-    expect(judged(gate, replace(clean_run(), suites=(sound,)), only(BELOW)), "pass")
-    for suite in (
-        replace(sound, success=False, expectations=(held, odd)),
-        replace(sound, success=True, expectations=(held, odd)),
-        replace(sound, success=False),
-        replace(sound, success=False, expectations=()),
-    ):
-        verdict = judged(gate, replace(clean_run(), suites=(sound, suite)), only(BELOW))
-        expect(verdict, "inconclusive", ("records", None))
-        said = "odd (failing rows: 2)" if odd in suite.expectations else "not said which"
-        assert verdict.findings[0].message == f"the suite sound does not hold; expected: {said}"
 
 
 @case

@@ -147,3 +147,8 @@ def test_rows_are_plain_values(data):
     assert json.loads(json.dumps(score_rows(data))) == score_rows(data)
     assert {name for row in score_rows(data) for name in row} == set(COLUMNS)
     assert asdict(data.run.probe_set.probes[0])["caption"] == CAPTION, "there was something to leave out"
+
+
+def test_a_run_without_probes_is_a_table_without_rows(data):
+    nothing = replace(data, measurements=(), run=replace(data.run, probe_set=replace(data.run.probe_set, probes=())))
+    assert table(nothing).num_rows == 0

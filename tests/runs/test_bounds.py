@@ -15,7 +15,7 @@ from invmm_gate.core.errors import (
     RunFolderError,
     VerificationError,
 )
-from invmm_gate.core.records import RunRecord
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.curation.sensitive_images import _lines
 from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
 from invmm_gate.files.checkpoint_json import parse_object
@@ -74,7 +74,7 @@ def test_a_file_is_read_up_to_its_limit_and_no_further(tmp_path: Path) -> None:
         read_whole(tmp_path / "pipe")
 
 
-@pytest.mark.parametrize("name", ["run.json", "confirm.json", "measurements.jsonl", "measure.chain"])
+@pytest.mark.parametrize("name", ["run.json", "confirm.json", "measurements.jsonl", "measure_end.json"])
 def test_a_file_of_many_gigabytes_in_a_run_folder_is_refused_unread(tmp_path: Path, name: str) -> None:
     path = huge(tmp_path / name, 50_000_000_000)
     folder = RunFolder(tmp_path)
