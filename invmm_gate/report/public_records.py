@@ -4,16 +4,55 @@ A reader without the key cannot link a probe's name to an image, and no figure o
 tell which images a model was trained on. Digests, settings, thresholds, counts and the decision are what they were.
 """
 
-from dataclasses import replace
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Final
+from typing import Final, Self, final
 
 from invmm_gate.core.records import Confirmation, Finding, Measurement, ModelManifest, Probe, Verdict, Waiver
 from invmm_gate.core.run_records import RunContext, RunData, RunRecord
 from invmm_gate.policy.descriptions import description_of
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
-from invmm_gate.report.public_names import PublicNames
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicNames:
+    """The public names of one run's probes; under one key, one image has one name in all runs."""
+
+    key: bytes = field(repr=False)
+    probes: Mapping[str, str]
+    """Id -> public name."""
+
+    @classmethod
+    def under(cls, key: bytes, probes: Iterable[Probe]) -> Self:
+        """`p-` and the first 16 hexadecimal digits of HMAC-SHA256(key, "image:" + sha256 of the image).
+
+        Further probes of one image get `-2`, `-3` and so on behind it, in the set's order.
+        """
+        named: dict[str, str] = {}
+        seen: dict[str, int] = {}
+        for probe in probes:
+            if probe.id not in named:
+                name = f"p-{_hash(key, 'image', probe.sha256)}"
+                seen[name] = seen.get(name, 0) + 1
+                named[probe.id] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        return cls(key=key, probes=named)
+
+    def of(self, probe: str) -> str:
+        """The probe's public name; an id that the set does not have gets one of its own kind, `x-...`."""
+        return self.probes.get(probe) or f"x-{_hash(self.key, 'id', probe)}"
+
+    def of_cluster(self, cluster: str) -> str:
+        """The cluster's public name; empty for none."""
+        return f"c-{_hash(self.key, 'cluster', cluster)}" if cluster else ""
+
+
+def _hash(key: bytes, kind: str, text: str) -> str:
+    return hmac.digest(key, f"{kind}:{text}".encode("utf-8", "backslashreplace"), "sha256").hex()[:16]
+
 
 WITHHELD: Final = "withheld"
 """Stands for a text that somebody wrote, as it may name what is private."""

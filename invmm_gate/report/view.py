@@ -9,11 +9,10 @@ from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, S
 from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
-from invmm_gate.report.baseline_name import described_baseline
 from invmm_gate.report.charts import Panel, panels
-from invmm_gate.report.file_list import RUN_FILES
 from invmm_gate.report.report_images import Picture, PictureBook, ReportImages
 from invmm_gate.report.strip import Strip, strip
+from invmm_gate.report.texts import RUN_FILES, described_baseline
 
 DETAILED: Final = 200
 """Probes that get a section of their own; the table lists them all."""

@@ -14,7 +14,7 @@ from invmm_gate.core.records import BaselineRecord, Verdict, Waiver
 from invmm_gate.core.run_records import RunData
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.files.small import read_small
-from invmm_gate.policy.compare.compatibility import refuse_other_conditions
+from invmm_gate.policy.compare.comparison import refuse_other_conditions
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, canonical
 from invmm_gate.policy.waivers import load_waivers

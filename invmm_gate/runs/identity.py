@@ -10,7 +10,7 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.run_records import ConfirmPlan, RunInputs, RunRecord, differences, named_difference
 from invmm_gate.files.record_json import canonical
-from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE, RUN
 

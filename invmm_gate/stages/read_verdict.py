@@ -11,8 +11,7 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Verdict
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.policy.schema import load_policy
-from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults
 from invmm_gate.runs.copies import kept_copies, unedited, verdict_of
 from invmm_gate.runs.folder import RunFolder

@@ -21,8 +21,8 @@ from invmm_gate.registry.promote.choices import log_of, utc_now
 from invmm_gate.registry.promote.evidence import Evidence, evidence_for
 from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages.approve_waivers import approve_waivers
 from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.sign import approve_waivers
 from tests.registry.conftest import FEW, Desk
 from tests.registry.servers import Server
 from tests.stages.world import policy_with

@@ -25,8 +25,7 @@ from invmm_gate.policy.rules.known import RULES
 from invmm_gate.policy.soundness import RECORDS
 from invmm_gate.report.bands import INVMM_EDGES, NOTE, bound_band, score_band, share_band
 from invmm_gate.report.formats import FORMATS
-from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import WITHHELD, public
+from invmm_gate.report.public_records import WITHHELD, PublicNames, public
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.report.scores import COLUMNS, NOT_MEASURED, score_rows
-from invmm_gate.report.to_csv import render_csv
-from invmm_gate.report.to_parquet import render_parquet
+from invmm_gate.report.scores import COLUMNS, NOT_MEASURED, render_csv, render_parquet, score_rows
 from tests.report.conftest import CAPTION, CONFIRMATIONS, FOLDER, MEASUREMENTS, PROBES, SOURCE
 from tests.report.goldens import assert_golden
 from tests.report.hostile import ALL

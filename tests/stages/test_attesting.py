@@ -22,7 +22,7 @@ from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolder
 from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import ModelFile, Waiver
 from invmm_gate.core.run_records import RunData
-from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.policy.waivers import load_waivers

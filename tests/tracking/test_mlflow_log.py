@@ -11,8 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from invmm_gate.core.errors import PublishError
-from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import public
+from invmm_gate.report.public_records import PublicNames, public
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.tracking import mlflow_log
