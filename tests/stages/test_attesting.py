@@ -514,7 +514,7 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "measurement": (drop_line("measurements.jsonl"), "before measurements.jsonl changed"),
     "confirmation": (drop_line("confirmations.jsonl"), "before confirmations.jsonl changed"),
     "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "give other counts than"),
-    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
+    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "run.json was edited"),
     "group": (edit("run.json", lambda run: run["probe_set"]["probes"][0].update(group="control")), "before run.json"),
     "self-check": (drop_line("self_checks.jsonl"), "before self_checks.jsonl changed"),
     "unreadable": (lambda run: (run / "verdict.json").write_text("{"), "verdict.json cannot be read"),
