@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from invmm_gate.core.options import Options
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.observation import observe
 from invmm_gate.models.load.reference import observed_by_diffusers
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.preflight import prepare
 from invmm_gate.stages.self_checks import CHECKS
 from invmm_gate.stages.session import open_session
 

@@ -130,8 +130,8 @@ def embeddings(kind: str, count: int) -> dict[str, object]:
 
 def from_files(count: int) -> dict[str, object]:
     """`probes build` on PNG files of 64 pixels, end to end."""
+    from invmm_gate.core.options import BuildOptions
     from invmm_gate.curation.build import curate
-    from invmm_gate.curation.options import BuildOptions
     from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
     today = datetime.date(2026, 1, 1)

@@ -18,6 +18,7 @@ from invmm_gate.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from invmm_gate.confirm.plain_sampling import SamplingPlan, confirm_by_sampling
     from invmm_gate.core.errors import GateError
+    from invmm_gate.core.options import Finish, Options
     from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
     from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
     from invmm_gate.core.settings import PROFILES, InversionSettings
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
     from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
     from invmm_gate.similarity.sscd import sscd_metric
-    from invmm_gate.stages.check import Checked, Finish, check
-    from invmm_gate.stages.preflight import Options
+    from invmm_gate.stages.check import Checked, check
 
 
 _HOMES: Final[dict[str, str]] = {
@@ -50,7 +50,7 @@ _HOMES: Final[dict[str, str]] = {
     "CopyMetric": "core.protocols",
     "DiffusionModel": "core.protocols",
     "EncoderCosine": "similarity.embedding",
-    "Finish": "stages.check",
+    "Finish": "core.options",
     "FlowMatching": "diffusion.schedule",
     "GateError": "core.errors",
     "Inversion": "measure.inversion",
@@ -60,7 +60,7 @@ _HOMES: Final[dict[str, str]] = {
     "MixtureDenoiser": "diffusion.closed_form",
     "NeighbourNormalisedL2": "similarity.pixel",
     "NoiseLevel": "core.protocols",
-    "Options": "stages.preflight",
+    "Options": "core.options",
     "PROFILES": "core.settings",
     "PixelRmse": "similarity.pixel",
     "Policy": "policy.schema",

@@ -30,9 +30,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from invmm_gate.attest.demands import demands_named
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.cli import run as run_command
 from invmm_gate.core.errors import RegistryError
+from invmm_gate.core.options import Conditions
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import DECISIONS, PENDING, STATE, VERDICT
 from invmm_gate.registry.promote.choices import utc_now
@@ -232,7 +234,8 @@ def verified(place: Place, registry: Registry) -> str:
     files = place.folder / "served"
     checkpoint = registry.download(record, files)
     roots = place.folder / "gate.pub"
-    said = verify_model(checkpoint, files / "attestation.json", policy=place.policy, roots=roots, now=utc_now())
+    demands = demands_named(Conditions(), policies=[place.policy], roots=roots)
+    said = verify_model(checkpoint, files / "attestation.json", demands, now=utc_now())
     return f"{record.label}: {said.decision}, digest {said.subject_digest[:12]}, signed {said.issued_at:%Y-%m-%d %H:%M}"
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invmm_gate.cli.options import with_options
 from invmm_gate.core.errors import PASS
+from invmm_gate.core.options import Conditions, Reviewers
 from invmm_gate.core.records import Weights
 
 if TYPE_CHECKING:
@@ -21,10 +23,6 @@ VERIFY_EXAMPLE = (
     "Example: invmm-gate verify --model runs/ckpt --attestation attestation.json --policy strict --roots gate.pub"
 )
 
-Reviewers = Annotated[
-    Path | None,
-    typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys that may approve waivers: a .pub file, or roots.yaml."),
-]
 Roots = Annotated[
     Path, typer.Option(envvar="INVMM_GATE_ROOTS", help="Keys to trust: a .pub file, or roots.yaml with several.")
 ]
@@ -81,6 +79,7 @@ def verify_audit_log(
     return PASS
 
 
+@with_options
 def sign(
     run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
     *,
@@ -135,6 +134,7 @@ def sign(
     return PASS
 
 
+@with_options
 def verify(
     *,
     model: Annotated[Path, typer.Option(help="Checkpoint: exactly what is about to be served.")],
@@ -144,51 +144,17 @@ def verify(
     weights: Annotated[Weights | None, typer.Option(help="Which weights are served.")] = None,
     lora: Annotated[list[Path] | None, typer.Option(help="LoRA weights served on top; may be repeated.")] = None,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights; none is read.")] = False,
-    max_age: Annotated[int | None, typer.Option(help="Oldest accepted verdict, in days.", min=1, max=36500)] = None,
-    refuse_waivers: Annotated[bool, typer.Option("--refuse-waivers", help="Accept no waived finding.")] = False,
-    reviewers: Annotated[
-        Path | None,
-        typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys, one of which must have approved each waiver."),
-    ] = None,
-    revoked: Annotated[Path | None, typer.Option(help="YAML list of revoked verdicts and keys.")] = None,
+    conditions: Conditions,
     min_sequence: Annotated[int, typer.Option(help="Lowest accepted sequence number.", min=1)] = 1,
-    probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
-    min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
-    image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: the size at which the model is served.")
-    ] = None,
-    refuse_chosen_seed: Annotated[
-        bool, typer.Option("--refuse-chosen-seed", help="Accept only the seed that model, probe set and policy give.")
-    ] = False,
-    max_attempts: Annotated[
-        int | None, typer.Option(help="Most results of this model in the audit log, this one included.", min=1)
-    ] = None,
-    environment: Annotated[str | None, typer.Option(help="The installed environment that must have measured.")] = None,
 ) -> int:
     """Hold an attestation against a checkpoint before it is served. Exit code 0, or 10 if anything does not match."""
+    from invmm_gate.attest.demands import demands_named
     from invmm_gate.cli.show import printable
     from invmm_gate.stages.sign import verify_model
 
+    demands = demands_named(conditions, policies=policy, roots=roots, weights=weights, min_sequence=min_sequence)
     statement = verify_model(
-        model,
-        attestation,
-        policy=policy,
-        roots=roots,
-        now=_now(),
-        weights=weights,
-        loras=tuple(lora or ()),
-        allow_pickle=allow_pickle,
-        max_age=None if max_age is None else datetime.timedelta(days=max_age),
-        allow_waivers=not refuse_waivers,
-        reviewers=reviewers,
-        revoked=revoked,
-        min_sequence=min_sequence,
-        probe_set_digest=probe_set_digest,
-        min_probes=min_probes,
-        image_size=image_size,
-        allow_chosen_seed=not refuse_chosen_seed,
-        max_attempts=max_attempts,
-        environment=environment,
+        model, attestation, demands, now=_now(), loras=tuple(lora or ()), allow_pickle=allow_pickle
     )
     typer.echo(printable(_line(statement)))
     return PASS

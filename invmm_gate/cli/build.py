@@ -2,13 +2,16 @@
 
 import datetime
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
+from invmm_gate.cli.options import with_options
 from invmm_gate.core.errors import PASS, ConfigError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.records import GROUPS
 
 if TYPE_CHECKING:  # numpy and torch behind them are not for `--help`
@@ -20,43 +23,19 @@ _SHOWN = 5
 _PRIVATE = "contact_sheet.html and curation.json show training images and name files: as private as the probes"
 
 
+@with_options
 def build(
     folder: Annotated[Path, typer.Argument(help="Folder of the new probe set; must not exist.")],
     *,
-    sources: Annotated[
-        list[Path], typer.Option("--from", help="Training data: a folder, .parquet or .csv; may be repeated.")
-    ],
-    metric: Annotated[str, typer.Option(help="pixel_rmse or a name that begins with sscd.")] = "pixel_rmse",
-    sscd: Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side at which images are compared. Default: 32; SSCD 320.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Copy threshold. Default: 0.1; SSCD 0.5.")] = None,
-    diameter: Annotated[float, typer.Option(help="Largest diameter of a cluster, in thresholds, 1 to 2.")] = 1.0,
-    duplicated: Annotated[int, typer.Option(help="Largest clusters to take a probe of.", min=0)] = 32,
-    sensitive: Annotated[Path | None, typer.Option(help="File that lists sensitive images, one path a line.")] = None,
-    sensitive_column: Annotated[str, typer.Option(help="NAME or NAME=VALUE that marks sensitive rows.")] = "",
-    controls: Annotated[
-        int | None, typer.Option(help="Controls to draw. Default: up to 32 of what there is.", min=0)
-    ] = None,
-    controls_from: Annotated[
-        list[Path] | None, typer.Option(help="Images the model cannot have seen, as for --from; may be repeated.")
-    ] = None,
+    options: BuildOptions,
     trained_until: Annotated[
         str | None, typer.Option(help="YYYY-MM-DD: rows with a later date are controls, not training data.")
     ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME; may be repeated.")
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Where paths in all tables begin. Default: a table's folder.")
-    ] = None,
-    category: Annotated[str, typer.Option(help="Category of the sensitive probes.")] = "",
-    licence: Annotated[str, typer.Option(help="Consent or licence of all probes.")] = "",
     fit: FitOption = "",
     orientation: OrientationOption = "refuse",
-    seed: Annotated[int, typer.Option(help="Seed of the draw of controls.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; for SSCD.")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings for the next time.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the proposal and write nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the build record as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -64,31 +43,13 @@ def build(
     """Choose probes from training data: near-duplicates, sensitive images, and controls."""
     from invmm_gate.cli.show import TerminalProgress, as_json
     from invmm_gate.curation.build import curate
-    from invmm_gate.curation.options import BuildOptions
     from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
-    options = BuildOptions(
+    options = replace(
+        options,
         folder=folder,
-        sources=tuple(sources),
-        metric=metric,
-        sscd=sscd,
-        size=size,
-        threshold=threshold,
-        diameter=diameter,
-        duplicated=duplicated,
-        sensitive=sensitive,
-        sensitive_column=sensitive_column,
-        controls=controls,
-        controls_from=tuple(controls_from or ()),
         trained_until=_day(trained_until),
         columns=_columns(column or ()),
-        images=images,
-        category=category,
-        licence=licence,
-        seed=seed,
-        device=device,
-        cache=cache,
-        strict=strict,
         fit=known_fit(fit),
         both_orientations=is_both(orientation),
     )

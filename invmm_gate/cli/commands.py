@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.cli.gate_choices import Details
+from invmm_gate.cli.options import with_options
 from invmm_gate.cli.verdict import verdict
 from invmm_gate.cli.version import version
-from invmm_gate.core.records import Weights
+from invmm_gate.core.options import Baseline, Details, Finish, Options, Policy, Reveal, Reviewers, Sscd, Waivers
 
 app = typer.Typer(
     name="invmm-gate",
@@ -23,32 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Model = Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
 AnyModel = Annotated[
     str, typer.Option(help="Checkpoint: a path, models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH.")
 ]
-PolicyOption = Annotated[str, typer.Option(help="strict, standard, permissive, or a policy file.")]
-Probes = Annotated[Path, typer.Option(help="Folder of the probe set.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder. Default: reports/<model>-<run id>.")]
-Seed = Annotated[
-    int | None, typer.Option(help="Seed of all random streams. Default: what model, probe set and policy give.", min=0)
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Rows = Annotated[int | None, typer.Option(help="Rows in one network call; fewer need less memory.", min=1)]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights; the report shows it.")]
-WeightsOption = Annotated[
-    Weights | None, typer.Option(help="Which weights are released, where the folder holds raw and EMA weights.")
-]
-Lora = Annotated[list[Path] | None, typer.Option(help="LoRA weights released on top of the model; may be repeated.")]
-Sscd = Annotated[Path | None, typer.Option(help="SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
-Environment = Annotated[str | None, typer.Option(help="Approved environment. Default: $INVMM_GATE_ENVIRONMENT.")]
-Waivers = Annotated[Path | None, typer.Option(help="waivers.yaml: owned, expiring exceptions.")]
-Reviewers = Annotated[
-    Path | None,
-    typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys that may approve waivers: a .pub file, or roots.yaml."),
-]
-Baseline = Annotated[Path | None, typer.Option(help="Approved run, or what `bless` wrote, for rule `regression`.")]
-Reveal = Annotated[bool, typer.Option("--reveal", help="Show probe images and copies in the report.")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Where the folder holds records of other inputs, begin anew.")]
@@ -57,65 +34,17 @@ Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` 
 
 
 @app.command(epilog="Example: invmm-gate check --model runs/ckpt --policy strict")
-def check(
-    *,
-    model: AnyModel,
-    policy: PolicyOption,
-    probes: Probes = Path("probes"),
-    out: Out = None,
-    seed: Seed = None,
-    device: Device = "auto",
-    rows: Rows = None,
-    allow_pickle: AllowPickle = False,
-    weights: WeightsOption = None,
-    lora: Lora = None,
-    sscd: Sscd = None,
-    environment: Environment = None,
-    waivers: Waivers = None,
-    reviewers: Reviewers = None,
-    baseline: Baseline = None,
-    reveal: Reveal = False,
-    tracking_uri: TrackingUri = None,
-    track: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
-    details: Details = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
+@with_options
+def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = False, quiet: Quiet = False) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
     from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
     from invmm_gate.registry.client.source import local_checkpoint
     from invmm_gate.runs.installed import require_environment
-    from invmm_gate.stages.check import Finish
     from invmm_gate.stages.check import check as run_check
-    from invmm_gate.stages.preflight import Options
 
-    require_environment(environment)  # before a model is downloaded from the registry
-    options = Options(
-        model=Path(model),
-        policy=policy,
-        probes=probes,
-        out=out,
-        seed=seed,
-        device=device,
-        rows=rows,
-        allow_pickle=allow_pickle,
-        weights=weights,
-        loras=tuple(lora or ()),
-        sscd=sscd,
-        environment=environment,
-        command=_command(),
-    )
-    finish = Finish(
-        waivers=waivers,
-        reviewers=reviewers,
-        baseline=baseline,
-        reveal=reveal,
-        track=track,
-        tracking_uri=tracking_uri,
-        details=details,
-    )
-    with local_checkpoint(model, tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
-        result = run_check(replace(options, model=path), finish, progress, today=_today())
+    require_environment(options.environment)  # before a model is downloaded from the registry
+    with local_checkpoint(model, finish.tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
+        result = run_check(replace(options, model=path, command=_command()), finish, progress, today=_today())
     if json:
         as_json(summary(result.folder, result.verdict) | {"published": result.published})
     else:
@@ -124,57 +53,28 @@ def check(
 
 
 @app.command(epilog="Example: invmm-gate measure --model runs/ckpt --probes probes --out reports/first")
-def measure(
-    *,
-    model: Model,
-    probes: Probes = Path("probes"),
-    out: Out = None,
-    policy: PolicyOption = "strict",
-    seed: Seed = None,
-    device: Device = "auto",
-    rows: Rows = None,
-    allow_pickle: AllowPickle = False,
-    weights: WeightsOption = None,
-    lora: Lora = None,
-    sscd: Sscd = None,
-    environment: Environment = None,
-    replace: Replace = False,
-    quiet: Quiet = False,
-) -> int:
+@with_options
+def measure(*, options: Options, policy: Policy = "strict", anew: Replace = False, quiet: Quiet = False) -> int:
     """Measure every probe under a policy's settings, without a verdict."""
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.stages.check import measure as run_measure
-    from invmm_gate.stages.preflight import Options
 
-    options = Options(
-        model=model,
-        policy=policy,
-        probes=probes,
-        out=out,
-        seed=seed,
-        device=device,
-        rows=rows,
-        allow_pickle=allow_pickle,
-        weights=weights,
-        loras=tuple(lora or ()),
-        sscd=sscd,
-        environment=environment,
-        command=_command(),
-    )
+    options = replace(options, policy=policy, command=_command())
     with TerminalProgress(quiet=quiet) as progress:
-        folder = run_measure(options, progress, replacing=replace)
+        folder = run_measure(options, progress, replacing=anew)
     typer.echo(f"measured: {folder}; next: invmm-gate confirm {folder}")
     return 0
 
 
 @app.command(epilog="Example: invmm-gate confirm reports/first")
+@with_options
 def confirm(
     run: Run,
     *,
     policy: Annotated[str | None, typer.Option(help="Default: the policy that the run was measured under.")] = None,
     sscd: Sscd = None,
     baseline: Baseline = None,
-    replace: Replace = False,
+    anew: Replace = False,
     quiet: Quiet = False,
 ) -> int:
     """Look for inputs that a user could give and that reproduce a probe, in a run that was measured."""
@@ -182,16 +82,17 @@ def confirm(
     from invmm_gate.stages.check import confirm as run_confirm
 
     with TerminalProgress(quiet=quiet) as progress:
-        run_confirm(run, progress, today=_today(), policy=policy, sscd=sscd, baseline=baseline, replacing=replace)
+        run_confirm(run, progress, today=_today(), policy=policy, sscd=sscd, baseline=baseline, replacing=anew)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 
 
 @app.command(epilog="Example: invmm-gate judge reports/first --policy strict")
+@with_options
 def judge(
     run: Run,
     *,
-    policy: PolicyOption,
+    policy: Policy,
     waivers: Waivers = None,
     reviewers: Reviewers = None,
     baseline: Baseline = None,
@@ -231,6 +132,7 @@ app.command(epilog="Example: invmm-gate verdict reports/first")(verdict)
 
 
 @app.command(epilog="Example: invmm-gate report reports/first --reveal")
+@with_options
 def report(run: Run, *, reveal: Reveal = False) -> int:
     """Render the report again from the records. Needs no model and no torch."""
     from invmm_gate.runs.folder import RunFolder
@@ -244,6 +146,7 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 
 
 @app.command(epilog="Example: invmm-gate publish reports/first --tracking-uri http://127.0.0.1:5000")
+@with_options
 def publish(run: Run, *, tracking_uri: TrackingUri = None, details: Details = False) -> int:
     """Log a finished run to MLflow, also one that could not be sent before: the public edition, without --details."""
     from invmm_gate.runs.folder import RunFolder

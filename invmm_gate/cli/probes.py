@@ -85,11 +85,11 @@ def validate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Check manifest, files and hashes; every problem with its line."""
+    from invmm_gate.attest.demands import parse_image_size
     from invmm_gate.cli.show import TerminalProgress, printable
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.probes.validate import check_probe_set
     from invmm_gate.stages.preflight import controls_needed
-    from invmm_gate.stages.sign import parse_image_size
 
     if policy is not None:
         min_controls = max(min_controls, controls_needed(load_policy(policy)))

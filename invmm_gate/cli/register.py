@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.cli.gate_choices import MaxAge, RefuseWaivers, Reviewers, Revoked, with_gate_choices
+from invmm_gate.cli.options import with_options
+from invmm_gate.core.options import Conditions, GateChoices
 
 if TYPE_CHECKING:
-    from invmm_gate.registry.promote.choices import GateChoices
     from invmm_gate.registry.promote.register import Registered
 
 REGISTER_EXAMPLE: Final = "Example: invmm-gate register --model runs/ckpt --name birds --policy strict --key gate.key"
@@ -25,12 +25,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
-@with_gate_choices
+@with_options
 def register(
     *,
     model: Annotated[Path, typer.Option(help="Checkpoint: a folder that diffusers saved, or a .safetensors file.")],
     name: Annotated[str, typer.Option(help="Registered model that gets a new version.")],
-    choices: "GateChoices",
+    choices: GateChoices,
     tracking_uri: TrackingUri = None,
     state: Annotated[Path, typer.Option(help="Folder of run folders and outbox.")] = Path(".invmm-gate"),
     gate: Annotated[bool, typer.Option(help="Gate the version now, or leave it to `registry serve`.")] = True,
@@ -56,12 +56,12 @@ def register(
     return 0
 
 
-@with_gate_choices
+@with_options
 def gate(
     name: Annotated[str, typer.Argument(help="Registered model.")],
     version: Annotated[str, typer.Argument(help="Its version, a number.")],
     *,
-    choices: "GateChoices",
+    choices: GateChoices,
     tracking_uri: TrackingUri = None,
     runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path(".invmm-gate/runs"),
     outcome: Annotated[Path | None, typer.Option(help="File for the outcome, for `serve` and `sync`.")] = None,
@@ -82,6 +82,7 @@ def gate(
     return _ended(done, json=json)
 
 
+@with_options
 def guard(
     options: Annotated[list[str] | None, typer.Argument(help="Options of `mlflow server`, behind --.")] = None,
     *,
@@ -93,21 +94,7 @@ def guard(
         list[str] | None,
         typer.Option(help="Protected alias, or MODEL@ALIAS; * stands for anything. May be repeated."),
     ] = None,
-    revoked: Revoked = None,
-    max_age: MaxAge = None,
-    refuse_waivers: RefuseWaivers = False,
-    reviewers: Reviewers = None,
-    min_probes: Annotated[int, typer.Option(help="Fewest accepted probes, controls not counted.", min=1)] = 1,
-    probe_set_digest: Annotated[str | None, typer.Option(help="The probe set that must have been used.")] = None,
-    image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: the size at which models are served.")
-    ] = None,
-    refuse_chosen_seed: Annotated[
-        bool, typer.Option("--refuse-chosen-seed", help="Accept only the seed that model, probe set and policy give.")
-    ] = False,
-    max_attempts: Annotated[
-        int | None, typer.Option(help="Most results of a model in the audit log, this one included.", min=1)
-    ] = None,
+    conditions: Conditions,
 ) -> int:
     """Start an MLflow server that refuses protected aliases and verdict tags without a verified attestation.
 
@@ -115,19 +102,7 @@ def guard(
     handed to `mlflow server`.
     """
     from invmm_gate.registry.guard.command import run_guarded_server
-    from invmm_gate.registry.promote.conditions import Conditions
 
-    conditions = Conditions(
-        revoked=revoked,
-        max_age=max_age,
-        refuse_waivers=refuse_waivers,
-        reviewers=reviewers,
-        min_probes=min_probes,
-        probe_set_digest=probe_set_digest,
-        image_size=image_size,
-        refuse_chosen_seed=refuse_chosen_seed,
-        max_attempts=max_attempts,
-    )
     return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or (), conditions=conditions)
 
 

@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from invmm_gate.cli.gate_choices import with_gate_choices
+from invmm_gate.cli.options import with_options
 from invmm_gate.cli.register import Json
-
-if TYPE_CHECKING:
-    from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.core.options import GateChoices
 
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,11 +28,11 @@ SecretFile = Annotated[
 @app.command(
     epilog="Example: invmm-gate registry serve --tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 )
-@with_gate_choices
+@with_options
 def serve(
     *,
     tracking_uri: TrackingUri,
-    choices: "GateChoices",
+    choices: GateChoices,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,
@@ -76,11 +74,11 @@ def serve(
 @app.command(
     epilog="Example: invmm-gate registry sync --tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 )
-@with_gate_choices
+@with_options
 def sync(
     *,
     tracking_uri: TrackingUri,
-    choices: "GateChoices",
+    choices: GateChoices,
     state: State = Path(".invmm-gate"),
     model: Models = None,
     protect: Protect = None,

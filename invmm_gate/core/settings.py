@@ -7,8 +7,11 @@ What a policy names besides is here too: the copy metrics and the prompt search.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
+from annotated_types import Ge, Gt, Le, MinLen
+
+from invmm_gate.core.directions import HIGHER, LOWER, MISSING, OTHER, ranked
 from invmm_gate.core.errors import ConfigError
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
@@ -30,69 +33,75 @@ def copy_metric(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InversionSettings:
-    """Algorithm 1 of arXiv:2405.05846v3 with every departure of the authors' code as a field."""
+    """Algorithm 1 of arXiv:2405.05846v3 with every departure of the authors' code as a field.
 
-    steps: int
+    Each field states the range that a policy may give it, and in which direction it weakens the gate.
+    """
+
+    steps: Annotated[int, Ge(1), Le(100_000), LOWER]
     """T: optimisation steps before a probe counts as not inverted; a multiple of `test_every`."""
-    batch_size: int
+    batch_size: Annotated[int, Ge(1), Le(10_000), OTHER]
     """Noises per optimisation step and probe."""
-    learning_rate: float = 0.1
-    test_every: int = 50
+    learning_rate: Annotated[float, Gt(0), Le(10), OTHER] = 0.1
+    test_every: Annotated[int, Ge(1), Le(100_000), OTHER] = 50
     """C: steps between adaptations of the weight and sensitivity tests."""
-    weight_step: float = 1e-4
+    weight_step: Annotated[float, Ge(0), OTHER] = 1e-4
     """delta: what the weight grows by at each step."""
-    plateau_tolerance: float = 1e-3
+    plateau_tolerance: Annotated[float, Ge(0), OTHER] = 1e-3
     """xi: an improvement below this halves the weight."""
-    plateau_sign: Literal["improvement", "paper"] = "improvement"
+    plateau_sign: Annotated[Literal["improvement", "paper"], OTHER] = "improvement"
     """`improvement` halves when previous - now < xi (the code); `paper` when now - previous < xi (Algorithm 1)."""
-    control_loss: Literal["denoise", "total"] = "denoise"
+    control_loss: Annotated[Literal["denoise", "total"], OTHER] = "denoise"
     """What the plateau test watches: the denoising error, or with the weighted normality (the LDM and SD code)."""
-    loss_window: int = 100
+    loss_window: Annotated[int, Ge(1), Le(100_000), OTHER] = 100
     """Steps over which the watched loss is averaged; 1 = the current value (Algorithm 1)."""
-    initial_weight: float = 1.0
-    weight_rule: Literal["adaptive", "fixed"] = "adaptive"
+    initial_weight: Annotated[float, Ge(0), OTHER] = 1.0
+    weight_rule: Annotated[Literal["adaptive", "fixed"], OTHER] = "adaptive"
     """`fixed` keeps `initial_weight`: the ablations with lambda = 0 and lambda = 1."""
-    test_samples: int = 8
+    # More samples make a test harder to pass, so that fewer probes invert; fewer let the controls invert too.
+    test_samples: Annotated[int, Ge(1), Le(10_000), OTHER] = 8
     """Samples of a sensitivity test; all of them must replicate the probe."""
-    sampler_steps: int = 50
-    guidance_scales: tuple[float, ...] = (1.0,)
+    sampler_steps: Annotated[int, Ge(1), Le(1_000), OTHER] = 50
+    guidance_scales: Annotated[tuple[Annotated[float, Ge(0), Le(100)], ...], MinLen(1), MISSING] = (1.0,)
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
-    prompt: Literal["none", "caption", "joint", "prompt_only"] = "none"
+    prompt: Annotated[Literal["none", "caption", "joint", "prompt_only"], OTHER] = "none"
     """`none`: unconditional models. `caption`: the probe's caption, fixed (Table 1). `joint`: noise and a soft prompt.
     `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9)."""
-    prompt_tokens: int = 75
+    prompt_tokens: Annotated[int, Ge(1), Le(1_000), LOWER] = 75
     """Token positions of the soft prompt; at most what the tokenizer takes."""
-    temperature: float = 2.0
+    temperature: Annotated[float, Gt(0), Le(100), OTHER] = 2.0
     """tau of the Gumbel-softmax (Eq. 18)."""
-    hard_tests: bool = False
+    hard_tests: Annotated[bool, OTHER] = False
     """Test with hard prompts drawn by argmax (Eq. 19) in place of soft ones."""
-    test_prompts: Literal["shared", "per_sample"] = "shared"
+    test_prompts: Annotated[Literal["shared", "per_sample"], OTHER] = "shared"
     """Prompts drawn at a test: one for all its noises, or one for each (the authors' SD 3)."""
-    vocabulary: Literal["all", "typeable"] = "all"
+    vocabulary: Annotated[Literal["all", "typeable"], OTHER] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
-    soft_encoders: Literal["first", "clip"] = "first"
+    soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
     """Text encoders that see the soft prompt: the first, or every CLIP encoder."""
-    other_prompt: Literal["caption", "empty"] = "caption"
+    other_prompt: Annotated[Literal["caption", "empty"], OTHER] = "caption"
     """What the other text encoders see."""
-    long_captions: Literal["refuse", "truncate"] = "refuse"
+    long_captions: Annotated[Literal["refuse", "truncate"], ranked("refuse", "truncate")] = "refuse"
     """A caption beyond the tokenizer's limit is an error, or cut as the pipeline does, which the record says."""
-    objective: Literal["x_0", "epsilon"] = "x_0"
+    objective: Annotated[Literal["x_0", "epsilon"], OTHER] = "x_0"
     """Whose error is minimised. `epsilon` weighs the error of x_0_hat with (alpha / sigma)^2 (section 9.5)."""
-    test_at_start: bool = False
+    test_at_start: Annotated[bool, ranked(True, False)] = False
     """Test N(0, I) before the first step: an image that every noise replicates then scores 0."""
-    confirmation_samples: int = 0
+    # All of them must replicate, so more of them make an inversion harder to confirm.
+    confirmation_samples: Annotated[int, Ge(0), Le(10_000), HIGHER] = 0
     """Independent samples drawn after success; all must replicate (29 of 29 certifies p >= 0.9 at 95 %). 0 = none."""
-    mirror: bool = False
+    mirror: Annotated[bool, ranked(True, False)] = False
     """Also invert the mirrored image, as training with flips memorizes both; the lower score counts."""
-    seeds: int = 1
+    # The score is the median of the seeds: an image that one seed in three inverts is found by one seed, or none.
+    seeds: Annotated[int, Ge(1), Le(100), OTHER] = 1
     """Inversions per probe; the score is their lower median."""
-    stop_above: float | None = None
+    stop_above: Annotated[Annotated[float, Ge(0)] | None, LOWER] = None
     """Stop a probe with normality over `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
-    stop_margin: float = 0.5
-    stop_tests: int = 2
-    stop_after: int = 100
+    stop_margin: Annotated[float, Ge(0), LOWER] = 0.5
+    stop_tests: Annotated[int, Ge(1), Le(100_000), LOWER] = 2
+    stop_after: Annotated[int, Ge(0), Le(100_000), LOWER] = 100
     """No such stop before this step: normality overshoots at first."""
-    posterior: Literal["mode", "sample"] = "mode"
+    posterior: Annotated[Literal["mode", "sample"], OTHER] = "mode"
     """Which latent of a KL autoencoder is the target."""
 
 

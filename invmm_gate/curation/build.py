@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.progress import Progress
 from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, find_clusters
 from invmm_gate.curation.control_images import Controls, draw_controls, whole_pool
@@ -18,14 +19,7 @@ from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.memory_need import check_memory
 from invmm_gate.curation.neighbours import block_pairs
-from invmm_gate.curation.options import (
-    BuildOptions,
-    Wanted,
-    check_libraries,
-    check_options,
-    columns_of,
-    controls_wanted,
-)
+from invmm_gate.curation.options import Wanted, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.curation.proposals import Proposal, Proposals, propose
 from invmm_gate.curation.sensitive_images import sensitive_items
 from invmm_gate.curation.source_overlaps import check_files, check_places

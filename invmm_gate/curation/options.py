@@ -1,63 +1,16 @@
 """What `probes build` is asked to do, and what can be refused before an image is read."""
 
-import datetime
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import Fit
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.curation.training_entries import ROLES, Columns
-from invmm_gate.probes.images import View
 
 CONTROLS: Final = 32
 """Controls that are drawn, if there are so many, where images for them are given and no number is."""
 ENOUGH_CONTROLS: Final = 16
 """What the policies strict and standard need."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildOptions:
-    """The choices of a `probes build` command."""
-
-    folder: Path
-    sources: tuple[Path, ...]
-    metric: str = "pixel_rmse"
-    sscd: Path | None = None
-    size: int | None = None
-    """Side at which images are compared; by default 32 for pixels, 320 for SSCD."""
-    threshold: float | None = None
-    """Copy threshold; by default the metric's own."""
-    diameter: float = 1.0
-    """Largest diameter of a cluster, in copy thresholds (as distances)."""
-    duplicated: int = 32
-    sensitive: Path | None = None
-    """A file that lists sensitive images, one path a line."""
-    sensitive_column: str = ""
-    """NAME or NAME=VALUE."""
-    controls: int | None = None
-    controls_from: tuple[Path, ...] = ()
-    trained_until: datetime.date | None = None
-    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    images: Path | None = None
-    """Where the paths in all tables begin, those of controls too; by default each table's folder."""
-    category: str = ""
-    licence: str = ""
-    seed: int = 0
-    device: str = "auto"
-    cache: Path | None = None
-    strict: bool = False
-    fit: Fit = ""
-    """How training brought images to the model's size."""
-    both_orientations: bool = False
-    """Whether an image that its EXIF orientation turns becomes two probes; by default it is left out."""
-
-    @property
-    def view(self) -> View:
-        """How training images that are turned are read."""
-        return "stored" if self.both_orientations else "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
-from invmm_gate.curation.options import BuildOptions
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.curation.training_data import TrainingData, located
 from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.files.small import read_small

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
-from invmm_gate.curation.options import BuildOptions
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.curation.training_data import TrainingData, located
 
 

@@ -8,12 +8,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Final
 
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.records import Group, ProbeSet
 from invmm_gate.core.version import __version__
 from invmm_gate.curation.build import Curation
 from invmm_gate.curation.contact_sheet_contents import contact_sheet
 from invmm_gate.curation.embedder import Embedder
-from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.proposals import Proposal
 from invmm_gate.curation.training_entries import Entry
 from invmm_gate.curation.training_scan import Item, read_again

@@ -5,6 +5,7 @@ import datetime
 import json
 from collections.abc import Hashable
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -54,4 +55,6 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 def _plain(value: object) -> str:
     if isinstance(value, datetime.date):
         return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no place in a record")

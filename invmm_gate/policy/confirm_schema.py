@@ -4,45 +4,48 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from invmm_gate.core.directions import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
 
+Scale = Annotated[Number, Field(gt=0, le=100)]
+
 
 class PlainSampling(StrictModel):
     """Confirmation by plain sampling: `trials` samples from N(0, I) for each probe."""
 
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)]
-    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    probes: Literal["all", "flagged"] = "all"
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000), LOWER]
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
+    probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"
     """`all`: every probe that is no control; `flagged`: those that another rule found."""
 
 
 class GcgSearch(StrictModel):
     """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
 
-    tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 20
-    steps: Annotated[Whole, Field(ge=1, le=100_000)] = 500
-    candidates: Annotated[Whole, Field(ge=1, le=10_000)] = 128
-    top_k: Annotated[Whole, Field(ge=1, le=100_000)] = 256
-    noises: Annotated[Whole, Field(ge=1, le=1_000)] = 16
-    max_evaluations: Annotated[Whole, Field(ge=1)] | None = None
+    tokens: Annotated[Whole, Field(ge=1, le=1_000), LOWER] = 20
+    steps: Annotated[Whole, Field(ge=1, le=100_000), LOWER] = 500
+    candidates: Annotated[Whole, Field(ge=1, le=10_000), LOWER] = 128
+    top_k: Annotated[Whole, Field(ge=1, le=100_000), OTHER] = 256
+    noises: Annotated[Whole, Field(ge=1, le=1_000), LOWER] = 16
+    max_evaluations: Annotated[Annotated[Whole, Field(ge=1)] | None, LOWER] = None
     """Network forwards of one probe's search; None = as many as the steps take."""
 
 
 class PromptConfirmation(StrictModel):
     """Confirmation of text-to-image models: captions first, then prompts found for the cluster, then a search."""
 
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 64
-    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
-    confidence: Annotated[Number, Field(ge=0.5, lt=1)] = 0.95
-    guidance_scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0, 7.0)
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000), LOWER] = 64
+    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
+    confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
+    guidance_scales: Annotated[tuple[Scale, ...], Field(min_length=1), MISSING] = (1.0, 7.0)
     """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
-    probes: Literal["all", "flagged"] = "all"
+    probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"
     """Whose captions are tried: `all` (of a control with 8 trials at most), or those that another rule found."""
-    gcg: GcgSearch | None = None
+    gcg: Annotated[GcgSearch | None, PART] = None
 
     @model_validator(mode="after")
     def _affords_a_step(self) -> "PromptConfirmation":
@@ -73,7 +76,7 @@ class PromptConfirmation(StrictModel):
 class ConfirmChoice(StrictModel):
     """How probes are confirmed."""
 
-    plain_sampling: PlainSampling | None = None
+    plain_sampling: Annotated[PlainSampling | None, PART] = None
     """For models without prompts."""
-    prompts: PromptConfirmation | None = None
+    prompts: Annotated[PromptConfirmation | None, PART] = None
     """For text-to-image models."""

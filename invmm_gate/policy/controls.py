@@ -11,10 +11,20 @@ from typing import Final
 from invmm_gate.core.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, Finding, MetricRecord
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, names, undecided
-from invmm_gate.policy.rules import InvmmBelow
-from invmm_gate.policy.schema import ConfirmedConfig, InvmmBelowConfig, Policy
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelow, InvmmBelowConfig
+from invmm_gate.policy.rules.rule import EVIDENCE, Description
+from invmm_gate.policy.schema import Policy
 
 CONTROLS: Final = "controls"
+DESCRIPTION: Final = Description(
+    short="A control looks as if the model had been trained on it",
+    full="A control is an image that the model cannot have seen. This one inverts, is copied by a sample, or lies "
+    "far nearer to a sample than the others: held against it, a memorized probe looks ordinary.",
+    help=f"Take it out of the controls, or make it a probe, and measure again. {EVIDENCE}",
+    leaves_open="the control {probe} looks as if it had been trained on",
+    of_run="controls were not looked for in the samples",
+)
 SCORE_LIMIT: Final = 0.05
 """Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
 SHARE_LIMIT: Final = 0.5

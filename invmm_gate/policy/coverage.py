@@ -10,15 +10,42 @@ from invmm_gate.core.records import Finding, Measurement, RunData, RunRecord
 from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import has_prompts, names, undecided
 from invmm_gate.policy.numbers import is_number
-from invmm_gate.policy.schema import (
-    ConfirmedConfig,
-    Policy,
-)
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.rule import EVIDENCE, Description
+from invmm_gate.policy.schema import Policy
 
 COVERAGE: Final = "coverage"
 SELF_CHECK: Final = "self_check"
 METRIC: Final = "metric"
 SETTINGS: Final = "settings"
+DESCRIPTIONS: Final = {
+    COVERAGE: Description(
+        short="Not enough was measured for a verdict",
+        full="Probes are missing or broke, or there are fewer probes or controls than the policy asks for.",
+        help=f"Give the same command again: it goes on where it stopped. {EVIDENCE}",
+        leaves_open="{probe} broke",
+        of_run="too little was measured",
+    ),
+    SELF_CHECK: Description(
+        short="The gate could not show that it works on this model",
+        full="Before the probes, the gate must find memorization where there is some, and the model must denoise "
+        "sensibly. Without that, a broken measure looks like a safe model.",
+        help=f"Look at the self-check's detail before trusting any score of this run. {EVIDENCE}",
+        of_run="a self-check failed or is missing",
+    ),
+    METRIC: Description(
+        short="The copy metric is not the one that the policy asks for",
+        full="The run used a copy metric or a threshold that the policy does not list, or one that is unfit here.",
+        help=f"Measure again under this policy. {EVIDENCE}",
+        of_run="the copy metric is unfit, or none that the policy lists",
+    ),
+    SETTINGS: Description(
+        short="The run was measured otherwise than the policy asks",
+        full="Settings of the measure, or the means of confirmation, are weaker than or different from the policy's.",
+        help=f"Measure again under this policy. {EVIDENCE}",
+        of_run="the run was measured or confirmed in another way than the policy asks",
+    ),
+}
 
 POSITIVE_CONTROL: Final = "positive_control"
 """The gate sees a memorizing model as one."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunRecord
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
-from invmm_gate.policy.schema import Selection
+from invmm_gate.policy.selection import Selection, is_selected
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))
 """Ranks behind every key that an image can have."""
@@ -49,11 +49,6 @@ def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:
     """
     same_pixels = (before.sha256, before.fit) == (after.sha256, after.fit)
     return same_pixels and (not prompts or before.caption == after.caption)
-
-
-def is_selected(probe: Probe, choice: Selection) -> bool:
-    """Whether a rule looks at this probe; no categories = all."""
-    return probe.group in choice.groups and (not choice.categories or probe.category in choice.categories)
 
 
 def key_of(measurement: Measurement) -> Key:

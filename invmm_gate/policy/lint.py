@@ -6,14 +6,12 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import PROFILES
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.numbers import GUARD_BAND
-from invmm_gate.policy.schema import (
-    BelowControlsConfig,
-    ConfirmedConfig,
-    Policy,
-    RegressionConfig,
-    RuleConfig,
-)
-from invmm_gate.policy.usable import cannot_fire, rule_faults
+from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.known import RuleConfig
+from invmm_gate.policy.rules.regression import RegressionConfig
+from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.weaknesses import measure_weaknesses
 
 

@@ -27,6 +27,9 @@ def _as_float(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_as_float), Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[Whole, Field(ge=1, le=100_000)]
+Samples = Annotated[Whole, Field(ge=1, le=10_000)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$")]
 Digest = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 

@@ -1,59 +1,47 @@
-"""Overrides of the measure's settings in a policy: the fields of InversionSettings, with types and ranges."""
+"""Overrides of the measure's settings in a policy: the fields of InversionSettings, with their types and ranges."""
 
-from typing import Annotated, Literal
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
 
-from pydantic import Field
+from pydantic import Strict, create_model
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
 
-Count = Annotated[Whole, Field(ge=1, le=100_000)]
-Samples = Annotated[Whole, Field(ge=1, le=10_000)]
-NotNegative = Annotated[Number, Field(ge=0)]
 
-
-class SettingsOverrides(StrictModel):
+class _Overrides(StrictModel):
     """What a policy changes in its profile. A field that is not given keeps the profile's value."""
-
-    steps: Count = 1
-    batch_size: Samples = 1
-    learning_rate: Annotated[Number, Field(gt=0, le=10)] = 0.1
-    test_every: Count = 1
-    weight_step: NotNegative = 0.0
-    plateau_tolerance: NotNegative = 0.0
-    plateau_sign: Literal["improvement", "paper"] = "improvement"
-    control_loss: Literal["denoise", "total"] = "denoise"
-    loss_window: Count = 1
-    initial_weight: NotNegative = 1.0
-    weight_rule: Literal["adaptive", "fixed"] = "adaptive"
-    test_samples: Samples = 8
-    sampler_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 50
-    guidance_scales: Annotated[tuple[Annotated[Number, Field(ge=0, le=100)], ...], Field(min_length=1)] = (1.0,)
-    test_at_start: Annotated[bool, Field(strict=True)] = False
-    confirmation_samples: Annotated[Whole, Field(ge=0, le=10_000)] = 0
-    mirror: Annotated[bool, Field(strict=True)] = False
-    seeds: Annotated[Whole, Field(ge=1, le=100)] = 1
-    stop_above: NotNegative | None = None
-    stop_margin: NotNegative = 0.5
-    stop_tests: Count = 2
-    stop_after: Annotated[Whole, Field(ge=0, le=100_000)] = 100
-    posterior: Literal["mode", "sample"] = "mode"
-    prompt: Literal["none", "caption", "joint", "prompt_only"] = "none"
-    prompt_tokens: Annotated[Whole, Field(ge=1, le=1_000)] = 75
-    temperature: Annotated[Number, Field(gt=0, le=100)] = 2.0
-    hard_tests: Annotated[bool, Field(strict=True)] = False
-    test_prompts: Literal["shared", "per_sample"] = "shared"
-    vocabulary: Literal["all", "typeable"] = "all"
-    soft_encoders: Literal["first", "clip"] = "first"
-    other_prompt: Literal["caption", "empty"] = "caption"
-    long_captions: Literal["refuse", "truncate"] = "refuse"
-    objective: Literal["x_0", "epsilon"] = "x_0"
 
     def given(self) -> dict[str, object]:
         """The fields that the policy names, with their values."""
         return self.model_dump(exclude_unset=True)
+
+
+_STRICT: Final[dict[object, Any]] = {int: Whole, float: Number, bool: Annotated[bool, Strict()]}
+
+
+def _strict(hint: Any) -> Any:
+    """The type of a setting as a policy file has it: nothing is converted but whole numbers to decimal ones."""
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return Annotated.__class_getitem__((_strict(inner[0]), *inner[1:]))
+    if get_origin(hint) is tuple:
+        return tuple.__class_getitem__((_strict(inner[0]), ...))
+    return _strict(inner[0]) | None if type(None) in inner else _STRICT.get(hint, hint)
+
+
+def _fields() -> Any:
+    hints = get_type_hints(InversionSettings, include_extras=True)
+    for each in fields(InversionSettings):
+        yield each.name, (_strict(hints[each.name]), 1 if each.default is MISSING else each.default)
+
+
+if TYPE_CHECKING:
+    SettingsOverrides = _Overrides
+else:
+    SettingsOverrides = create_model("SettingsOverrides", __base__=_Overrides, **dict(_fields()))
 
 
 def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:

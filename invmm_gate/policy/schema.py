@@ -9,28 +9,25 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
+from invmm_gate.core.directions import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import Group
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
-from invmm_gate.policy.numbers import Digest, Name, Number, Whole, guarded
-from invmm_gate.policy.overrides import NotNegative, Samples, SettingsOverrides, check
+from invmm_gate.policy.numbers import Digest, Name, Number, Samples, Whole, guarded
+from invmm_gate.policy.overrides import SettingsOverrides, check
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
+from invmm_gate.policy.rules.known import RuleConfig
 from invmm_gate.policy.shipped import shipped_policies
-
-JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
-"""The groups that a rule looks at unless it names others: all but the controls."""
-
-Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class MeasureChoice(StrictModel):
     """The profile of the measure and what the policy changes in it."""
 
-    profile: Annotated[str, Field(strict=True)] = "gate"
-    settings: SettingsOverrides = SettingsOverrides()
+    profile: Annotated[str, Field(strict=True), OTHER] = "gate"
+    settings: Annotated[SettingsOverrides, apart("compared as resolved for each model family")] = SettingsOverrides()
 
     @field_validator("profile")
     @classmethod
@@ -43,10 +40,10 @@ class MeasureChoice(StrictModel):
 class MetricChoice(StrictModel):
     """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
 
-    name: Name
-    threshold: Annotated[Number, Field(gt=0)]
-    up_to: Annotated[Whole, Field(ge=1)] | None = None
-    sha256: Digest | None = None
+    name: Annotated[Name, OTHER]
+    threshold: Annotated[Number, Field(gt=0), apart("the direction is the metric's")]
+    up_to: Annotated[Annotated[Whole, Field(ge=1)] | None, apart("compared for every image size")] = None
+    sha256: Annotated[Digest | None, apart("pins the metric's weights; strict pins none")] = None
 
     @field_validator("name")
     @classmethod
@@ -55,64 +52,14 @@ class MetricChoice(StrictModel):
         return name
 
 
-class Selection(StrictModel):
-    """Which probes a rule looks at; no categories = all."""
-
-    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = JUDGED_GROUPS
-    categories: tuple[Text, ...] = ()
-
-
-class InvmmBelowConfig(Selection):
-    """Blocks a probe whose score is at or below `threshold`, in nats per latent dimension."""
-
-    rule: Literal["invmm_below"]
-    threshold: NotNegative
-    share: Annotated[Number, Field(gt=0, le=1)] | None = None
-    """Blocks also a probe without a score of which this share of the last test's samples, drawn at a normality at or
-    below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""
-
-
-class ConfirmedConfig(StrictModel):
-    """Blocks a probe that an input was found to replicate, or that plain sampling replicates above `rate_limit`."""
-
-    rule: Literal["confirmed"]
-    rate_limit: Share = 0.0
-
-
-class BelowControlsConfig(Selection):
-    """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
-
-    rule: Literal["below_controls"]
-    fdr: Annotated[Number, Field(gt=0, lt=1)]
-
-    @field_validator("groups")
-    @classmethod
-    def _no_controls(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
-        if "control" in groups:
-            raise ValueError("below_controls cannot judge the group 'control' against itself")
-        return groups
-
-
-class RegressionConfig(Selection):
-    """Blocks a probe whose score fell by more than `margin` (nats per dimension) against the baseline run."""
-
-    rule: Literal["regression"]
-    margin: Annotated[Number, Field(gt=0)]
-
-
-RuleConfig = Annotated[
-    InvmmBelowConfig | ConfirmedConfig | BelowControlsConfig | RegressionConfig, Field(discriminator="rule")
-]
-
-
 class Coverage(StrictModel):
     """How much must have been measured for a verdict to stand."""
 
-    min_probes: Samples = 1
-    min_controls: Annotated[Whole, Field(ge=0, le=10_000)] = 16
-    max_errors: Annotated[Whole, Field(ge=0)] = 0
+    min_probes: Annotated[Samples, LOWER] = 1
+    min_controls: Annotated[Whole, Field(ge=0, le=10_000), LOWER] = 16
+    max_errors: Annotated[Whole, Field(ge=0), apart("only 0 is valid")] = 0
     """Only 0 is valid: whoever breaks, control or other probe, leaves the run inconclusive."""
-    probe_set: Digest | None = None
+    probe_set: Annotated[Digest | None, apart("pins the probe set; strict pins none")] = None
     """Digest of the only probe set that counts, as `probes validate` prints it; None = any of that size."""
 
     @field_validator("max_errors")
@@ -126,14 +73,18 @@ class Coverage(StrictModel):
 class Policy(StrictModel):
     """What is allowed. Made by `load_policy`."""
 
-    name: Name
-    version: Annotated[Whole, Field(ge=1)]
-    measure: MeasureChoice = MeasureChoice()
-    metric: Annotated[tuple[MetricChoice, ...], Field(min_length=1)]
-    confirm: ConfirmChoice = ConfirmChoice()
-    rules: Annotated[tuple[RuleConfig, ...], Field(min_length=1)]
-    coverage: Coverage = Coverage()
-    waivers: Literal["approved", "owned"] = "approved"
+    name: Annotated[Name, NAME]
+    version: Annotated[Whole, Field(ge=1), NAME]
+    measure: Annotated[MeasureChoice, PART] = MeasureChoice()
+    metric: Annotated[tuple[MetricChoice, ...], Field(min_length=1), apart("compared for every image size")]
+    confirm: Annotated[ConfirmChoice, PART] = ConfirmChoice()
+    rules: Annotated[
+        tuple[RuleConfig, ...],
+        Field(min_length=1),
+        apart("compared rule by rule; a rule that strict has not only adds findings"),
+    ]
+    coverage: Annotated[Coverage, PART] = Coverage()
+    waivers: Annotated[Literal["approved", "owned"], ranked("approved", "owned")] = "approved"
     """Which waivers count: those that a reviewer signed (`invmm-gate waivers approve`), or any that has an owner."""
 
     @model_validator(mode="after")

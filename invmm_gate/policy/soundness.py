@@ -18,9 +18,17 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.policy.evidence import names, undecided
 from invmm_gate.policy.numbers import is_number
+from invmm_gate.policy.rules.rule import EVIDENCE, Description
 
 RECORDS: Final = "records"
 """Name under which records that cannot be trusted are reported."""
+DESCRIPTION: Final = Description(
+    short="Records of the run cannot be trusted",
+    full="Counts that do not add up, numbers that are not finite, or records of probes that are not in the set.",
+    help=f"Measure again into another run folder. {EVIDENCE}",
+    leaves_open="the records of {probe} cannot be trusted",
+    of_run="the records cannot be trusted",
+)
 
 
 def record_findings(data: RunData) -> tuple[Finding, ...]:

@@ -1,30 +1,19 @@
 """Whether a policy can be decided at all on a probe set and a kind of model: known before anything is measured."""
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.intervals import clopper_pearson
 from invmm_gate.core.records import Probe
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.policy.conformal import fewest_outliers
-from invmm_gate.policy.evidence import is_selected, names
-from invmm_gate.policy.schema import (
-    BelowControlsConfig,
-    ConfirmedConfig,
-    InvmmBelowConfig,
-    Policy,
-    RegressionConfig,
-    Selection,
-)
-
-_SMALLEST_SCORE: Final = 2.0**-23
-"""Spacing of float32 at 1: the measure cannot tell a score below it from 0."""
-_FAR_ENOUGH: Final = 0.05
-"""The threshold of `strict`: a higher one may lie beyond what the search reaches, as it only blocks more."""
-_ADAM_STEP: Final = (1 - 0.9) / math.sqrt(1 - 0.999)
-"""Learning rates that a parameter moves at most in one step of Adam with its default betas. Source: arXiv:1412.6980."""
+from invmm_gate.policy.evidence import names
+from invmm_gate.policy.rules import confirmed, invmm_below
+from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
+from invmm_gate.policy.rules.regression import RegressionConfig
+from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.selection import Selection, is_selected
 
 
 def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
@@ -32,9 +21,10 @@ def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
     finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     for rule in policy.rules:
         if isinstance(rule, InvmmBelowConfig):
-            yield from _threshold_faults(rule, policy, family)
+            if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
+                yield from invmm_below.faults(rule, _settings(policy, family))
         elif isinstance(rule, ConfirmedConfig):
-            yield from _rate_faults(rule, policy)
+            yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (
                 ("plain_sampling", policy.confirm.plain_sampling),
                 ("prompts", policy.confirm.prompts),
@@ -103,48 +93,9 @@ def baseline_faults(policy: Policy) -> Iterator[str]:
         )
 
 
-def cannot_fire(rule: BelowControlsConfig, controls: int, where: str) -> str:
-    """The sentence for too few controls."""
-    return (
-        f"below_controls: cannot fire with {controls} controls ({where}): the smallest p-value is 1/{controls + 1}, "
-        f"above the FDR {rule.fdr:g}"
-    )
-
-
-def _threshold_faults(rule: InvmmBelowConfig, policy: Policy, family: str | None) -> Iterator[str]:
-    if policy.measure.settings.given().get("prompt") == "prompt_only":
-        return  # every score is 0 there
-    if rule.threshold < _SMALLEST_SCORE:
-        yield f"invmm_below: a threshold of {rule.threshold:g} blocks only a score of exactly 0"
-    reached = [_farthest(settings) for settings in _settings(policy, family)]
-    needed = min(rule.threshold, _FAR_ENOUGH)
-    if reached and max(reached) < needed:
-        yield (
-            f"invmm_below: steps and learning_rate reach a normality of at most {max(reached):.3g}, so the search ends "
-            f"before {needed:g}"
-        )
-
-
 def _settings(policy: Policy, family: str | None) -> Iterator[InversionSettings]:
     for name in PROFILES[policy.measure.profile] if family is None else (family,):
         try:
             yield policy.resolve_settings(name)
         except ConfigError:
             continue  # said where the family is looked at
-
-
-def _farthest(settings: InversionSettings) -> float:
-    """A bound on the normality of any noise distribution that the search can reach, in nats per dimension."""
-    moved = min(settings.steps * settings.learning_rate * _ADAM_STEP, 100.0)
-    return 0.5 * (moved * moved + math.exp(moved) - moved - 1)
-
-
-def _rate_faults(rule: ConfirmedConfig, policy: Policy) -> Iterator[str]:
-    plan = policy.confirm.plain_sampling
-    if plan is not None:
-        best = clopper_pearson(plan.trials, plan.trials, confidence=plan.confidence).low
-        if best <= rule.rate_limit:
-            yield (
-                f"confirmed: plain sampling cannot fire: {plan.trials} hits of {plan.trials} have a lower bound of "
-                f"{best:.4g}, not above the rate limit {rule.rate_limit:g}"
-            )

@@ -1,15 +1,19 @@
 """Every setting in which a policy is weaker than the shipped `strict`, found from the schema itself."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cache
-from typing import Final
+from typing import Any, Final, get_type_hints
 
+from invmm_gate.core.directions import HIGHER, LOWER, OTHER, Direction, direction_of
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
-from invmm_gate.policy.directions import DIRECTIONS, HIGHER, LOWER, OTHER, Direction
-from invmm_gate.policy.schema import MetricChoice, Policy, RuleConfig, Selection, load_policy
+from invmm_gate.files.strict_model import StrictModel
+from invmm_gate.policy.overrides import SettingsOverrides
+from invmm_gate.policy.rules.known import RuleConfig
+from invmm_gate.policy.schema import MetricChoice, Policy, load_policy
+from invmm_gate.policy.selection import Selection
 
 _STRICT: Final = "strict"
 
@@ -36,15 +40,26 @@ def measure_weaknesses(policy: Policy) -> tuple[str, ...]:
 
 
 @cache
+def directions(model: Any) -> Mapping[str, Direction]:
+    """Field -> in which direction it weakens the gate. Raises LookupError for a field without a mark."""
+    hints = get_type_hints(model, include_extras=True)
+    names = model.model_fields if issubclass(model, StrictModel) else [item.name for item in fields(model)]
+    found = {name: direction_of(getattr(hints[name], "__metadata__", ())) for name in names}
+    if unmarked := [name for name, mark in found.items() if mark is None]:
+        raise LookupError(f"{model.__name__} has fields without a direction: {', '.join(unmarked)}")
+    return {name: mark for name, mark in found.items() if mark is not None}
+
+
+@cache
 def _strict() -> Policy:
     return load_policy(_STRICT)
 
 
-def _weaker(ours: object, theirs: object, path: str) -> Iterator[str]:
+def _weaker(ours: object, theirs: StrictModel, path: str) -> Iterator[str]:
     """Field by field of one model; parts that both have are compared by their own fields."""
-    for name, direction in DIRECTIONS[type(theirs)].items():
+    for name, direction in directions(type(theirs)).items():
         mine, other, key = getattr(ours, name), getattr(theirs, name), path + name
-        if type(other) in DIRECTIONS:
+        if isinstance(other, StrictModel) and not isinstance(other, SettingsOverrides):
             if mine is None:
                 yield f"{key} is missing, and {_STRICT} has it"
             else:
@@ -71,11 +86,11 @@ def _settings_weaknesses(policy: Policy, strict: Policy) -> Iterator[str]:
     for family, (ours, theirs) in compared.items():
         for item in fields(InversionSettings):
             mine, other = getattr(ours, item.name), getattr(theirs, item.name)
-            if DIRECTIONS[InversionSettings][item.name].weaker(mine, other):
+            if directions(InversionSettings)[item.name].weaker(mine, other):
                 families.setdefault((item.name, _shown(mine), _shown(other)), []).append(family)
     for (name, mine, other), found in families.items():
         where = "" if len(found) == len(compared) else f" (family {', '.join(found)})"
-        yield _sentence(f"measure.settings.{name}", mine, other, DIRECTIONS[InversionSettings][name], where)
+        yield _sentence(f"measure.settings.{name}", mine, other, directions(InversionSettings)[name], where)
 
 
 def _compared_settings(policy: Policy, strict: Policy) -> dict[str, tuple[InversionSettings, InversionSettings]]:

@@ -21,6 +21,7 @@ from invmm_gate.core.records import (
     Verdict,
     Waiver,
 )
+from invmm_gate.policy.descriptions import description_of
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
 from invmm_gate.report.public_names import PublicNames
@@ -32,32 +33,6 @@ INPUTS: Final = frozenset(
     ("model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm")
 ) | {"metric", "seed", "image_size", "rows", "device", "threads", "code", "versions", "environment", "distributions"}
 """Inputs of a run that say nothing of a single probe."""
-
-OF_PROBE: Final[dict[tuple[str, str], str]] = {
-    ("invmm_below", "block"): "{probe} is easier to reproduce than the limit on InvMM allows",
-    ("invmm_below", "inconclusive"): "{probe} was stopped too early to be held against the limit on InvMM",
-    ("confirmed", "block"): "an input that a user could give replicates {probe}",
-    ("confirmed", "inconclusive"): "the confirmation of {probe} is missing or unfinished",
-    ("below_controls", "block"): "{probe} is an outlier against the controls",
-    ("below_controls", "inconclusive"): "{probe} has neither a score nor a share of replicating samples",
-    ("regression", "block"): "{probe} is easier to reproduce than in the baseline",
-    ("regression", "inconclusive"): "{probe} was stopped too early to be compared with the baseline",
-    ("coverage", "inconclusive"): "{probe} broke",
-    ("controls", "inconclusive"): "the control {probe} looks as if it had been trained on",
-    ("records", "inconclusive"): "the records of {probe} cannot be trusted",
-}
-"""What a finding of a rule and an effect says of a probe; its own message has the probe's figures."""
-OF_RUN: Final = {
-    "coverage": "too little was measured",
-    "controls": "controls were not looked for in the samples",
-    "self_check": "a self-check failed or is missing",
-    "records": "the records cannot be trusted",
-    "metric": "the copy metric is unfit, or none that the policy lists",
-    "settings": "the run was measured or confirmed in another way than the policy asks",
-}
-"""What a finding says of the whole run; its own message may name probes."""
-_LIMITED: Final = frozenset(("invmm_below", "confirmed", "below_controls"))
-"""Rules whose limit is the policy's. That of `regression` is a score of the baseline."""
 
 
 def public(data: RunData, names: PublicNames) -> RunData:
@@ -173,16 +148,18 @@ def _finding(finding: Finding, names: PublicNames) -> Finding:
         effect=finding.effect,
         probe=probe,
         message=_message(finding, probe),
-        limit=finding.limit if finding.rule in _LIMITED else None,
+        limit=finding.limit if description_of(finding.rule).limit_is_public else None,
         waiver=None if finding.waiver is None else _waiver(finding.waiver, names),
     )
 
 
 def _message(finding: Finding, probe: str | None) -> str:
+    """What the rule says of such a finding; its own message has the probe's figures, or names probes."""
+    texts = description_of(finding.rule)
     if probe is None:
-        return OF_RUN.get(finding.rule, f"the rule {finding.rule} could not be decided")
-    said = OF_PROBE.get((finding.rule, finding.effect), "{probe} has a finding of another rule")
-    return said.format(probe=probe)
+        return texts.of_run or f"the rule {finding.rule} could not be decided"
+    said = texts.blocks if finding.effect == "block" else texts.leaves_open
+    return (said or "{probe} has a finding of another rule").format(probe=probe)
 
 
 def _waiver(waiver: Waiver, names: PublicNames) -> Waiver:

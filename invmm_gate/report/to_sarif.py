@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from invmm_gate.core.records import Finding, Probe, ProbeSet, RunData
 from invmm_gate.core.version import __version__
+from invmm_gate.policy.descriptions import DESCRIPTIONS, description_of
 from invmm_gate.report import texts
-from invmm_gate.report.sarif_rules import OTHER, RULES
 from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
 
 SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -41,7 +41,7 @@ def _run(data: RunData) -> Json:
     clean = cleaner(data, reveal=False)
     found = cleaned_findings(data, clean)
     shown = found[:RESULTS_LIMIT]
-    rules = list(dict.fromkeys((*RULES, *(_rule_id(item) for item in shown))))
+    rules = list(dict.fromkeys((*DESCRIPTIONS, *(_rule_id(item) for item in shown))))
     return {
         "tool": {"driver": _driver(rules)},
         "automationDetails": {"id": f"invmm-gate/{_segment(data.run.model.name)}/"},
@@ -62,7 +62,7 @@ def _driver(rules: Sequence[str]) -> Json:
 
 
 def _rule(name: str) -> Json:
-    text = RULES.get(name, OTHER)
+    text = description_of(name)
     return {
         "id": name,
         "shortDescription": {"text": text.short},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
+from invmm_gate.core.options import Finish, Options
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.runs.copies import Circumstances
@@ -17,7 +18,7 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
 from invmm_gate.stages.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.stages.judge import circumstances, judge_run
-from invmm_gate.stages.preflight import Inputs, Options, prepare
+from invmm_gate.stages.preflight import Inputs, prepare
 from invmm_gate.stages.public_edition import require_usable_key, shared_key
 from invmm_gate.stages.publish import publish_run
 from invmm_gate.stages.report import OUTPUTS, write_reports
@@ -27,21 +28,6 @@ if TYPE_CHECKING:
 
 _JUDGED: Final = (*OUTPUTS, ATTESTATION, SUMMARY)
 """A verdict of an earlier state must not outlive what is measured or confirmed now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """What `check` does after measuring."""
-
-    waivers: Path | None = None
-    reviewers: Path | None = None
-    """Keys that may approve waivers."""
-    baseline: Path | None = None
-    reveal: bool = False
-    track: bool = True
-    tracking_uri: str | None = None
-    details: bool = False
-    """Whether MLflow is told ids and exact scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,8 +33,8 @@ from invmm_gate.core.records import (
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
-from invmm_gate.policy.confirmed import METHODS
 from invmm_gate.policy.judge import probes_to_confirm
+from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.confirm_record import note_rows, rate_limit
 from invmm_gate.stages.out_of_memory import fits, reduced

@@ -5,7 +5,8 @@ from dataclasses import replace
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.policy.coverage import CLOCK_UNCHANGED_IN_CONFIRM, MODEL_UNCHANGED_IN_CONFIRM
-from invmm_gate.policy.schema import ConfirmedConfig, Policy
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.schema import Policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
 from invmm_gate.stages.clock import Watch

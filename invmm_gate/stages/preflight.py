@@ -5,43 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
-from invmm_gate.core.records import ModelManifest, ProbeSet, Weights
+from invmm_gate.core.options import Options
+from invmm_gate.core.records import ModelManifest, ProbeSet
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import FAMILIES
-from invmm_gate.policy.schema import BelowControlsConfig, Policy, load_policy
+from invmm_gate.policy.rules.below_controls import BelowControlsConfig
+from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.runs.installed import require_environment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The choices of a `check` or `measure` command."""
-
-    model: Path
-    policy: str
-    probes: Path = Path("probes")
-    out: Path | None = None
-    """Run folder; by default `reports/<model name>-<run id>`, where equal inputs have an equal run id."""
-    seed: int | None = None
-    """None = the one that the digests of model, probe set and policy give."""
-    device: str = "auto"
-    """`auto` is CUDA where there is one."""
-    rows: int | None = None
-    """Noised images in one optimisation step; part of the run's identity, as it moves the last bits of a score."""
-    allow_pickle: bool = False
-    weights: Weights | None = None
-    """Which weights are released, where a checkpoint holds raw and EMA weights."""
-    loras: tuple[Path, ...] = ()
-    """LoRA weights that are released on top of the model."""
-    sscd: Path | None = None
-    environment: str | None = None
-    """Digest of the approved environment; by default that of the variable INVMM_GATE_ENVIRONMENT, else any will do."""
-    command: str = ""
-    """The command line, for the reader of run.json."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,24 +3,22 @@
 import datetime
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION, MAX_BYTES, sign_envelope
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.keys import VERIFIER, SigningKey, load_roots, load_signing_key
-from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.attest.slsa_summary import SUMMARY, summary_payload
 from invmm_gate.attest.statement import Statement, to_payload
-from invmm_gate.attest.verification import Expected, Trusted, check_statement, open_statement
+from invmm_gate.attest.verification import Trusted, check_statement, check_subject, open_statement
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
 from invmm_gate.files.small import read_small
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.policy.schema import load_policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import log_verdict
 from invmm_gate.stages.run_statement import statement_of
@@ -100,77 +98,22 @@ def _refuse_own_approval(statement: Statement, key: SigningKey) -> None:
 def verify_model(
     model: Path,
     attestation: Path,
+    demands: Demands,
     *,
-    policy: str | Sequence[str],
-    roots: Path,
     now: datetime.datetime,
-    weights: Weights | None = None,
     loras: Sequence[Path] = (),
     allow_pickle: bool = False,
-    max_age: datetime.timedelta | None = None,
-    allow_waivers: bool = True,
-    reviewers: Path | None = None,
-    revoked: Path | None = None,
-    min_sequence: int = 1,
-    probe_set_digest: str | None = None,
-    min_probes: int = 1,
-    image_size: str | None = None,
-    allow_chosen_seed: bool = True,
-    max_attempts: int | None = None,
-    environment: str | None = None,
 ) -> Statement:
-    """The statement, if the attestation holds for the model's bytes as they are now, under one of the policies.
+    """The statement, if the attestation holds for the model's bytes as they are now, and says what is demanded.
 
-    Raises VerificationError that names the first field that does not match; ConfigError for a policy, roots,
-    revocations or attestation file that cannot be read; ModelError if there is no model at all.
+    Raises VerificationError that names the first field that does not match; ConfigError for an attestation file that
+    cannot be read; ModelError if there is no model at all.
     """
-    names = (policy,) if isinstance(policy, str) else tuple(policy)
-    policies = {load_policy(name).digest: name for name in names}
-    if probe_set_digest is not None:
-        require_digest(probe_set_digest)
-    if environment is not None:
-        require_digest(environment, "--environment")
-    size = None if image_size is None else parse_image_size(image_size)
-    trust = load_roots(roots)
-    approvers = None if reviewers is None else load_roots(reviewers)
-    revocations = Revocations() if revoked is None else load_revocations(revoked)
-    trusted = open_statement(read_attestation(attestation), trust, now=now)
-    digest = served_digest(model, allow_pickle=allow_pickle, weights=weights, loras=loras)
-    check_statement(
-        trusted,
-        Expected(
-            subject_digest=digest,
-            policies=policies,
-            now=now,
-            weights=weights,
-            allow_waivers=allow_waivers,
-            reviewers=approvers,
-            probe_set_digest=probe_set_digest,
-            min_probes=min_probes,
-            image_size=size,
-            allow_chosen_seed=allow_chosen_seed,
-            max_attempts=max_attempts,
-            environment=environment,
-            max_age=max_age,
-            revoked=revocations,
-            min_sequence=min_sequence,
-        ),
-    )
+    trusted = open_statement(read_attestation(attestation), demands.roots, now=now)
+    digest = served_digest(model, allow_pickle=allow_pickle, weights=demands.weights, loras=loras)
+    check_subject(trusted.statement, digest)
+    check_statement(trusted, demands, now)
     return trusted.statement
-
-
-def require_digest(digest: str, option: str = "--probe-set-digest") -> None:
-    """Raise ConfigError for what can be no digest."""
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ConfigError(f"{option} {digest!r}", expected="64 hexadecimal digits, in lower case")
-
-
-def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:
-    """(height, width) in pixels of `512` or `512x768`. Raises ConfigError for what can be no size."""
-    match = re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", text)
-    if match is None:
-        raise ConfigError(f"{option} {text[:40]!a}", expected="HEIGHTxWIDTH in pixels, as 512x768, or one side")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def read_attestation(path: Path) -> bytes:

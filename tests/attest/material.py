@@ -1,15 +1,16 @@
 """A statement, keys and roots to be spoilt, made without a run."""
 
 import datetime
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import SigningKey, TrustRoots, load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import Statement, to_payload
-from invmm_gate.attest.verification import Expected
+from invmm_gate.attest.verification import check_statement, check_subject, open_statement
 from invmm_gate.core.records import Scope, Waiver
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
@@ -77,7 +78,22 @@ def signed(key: SigningKey, **changes: Any) -> bytes:
     return sign_envelope(to_payload(replace(STATEMENT, **changes)), key)
 
 
-def expected(**changes: Any) -> Expected:
+@dataclass(frozen=True)
+class Expected:
+    """What a deployer has, and what is asked of the attestation."""
+
+    subject_digest: str
+    now: datetime.datetime
+    demanded: dict[str, Any]
+
+
+def expected(*, subject_digest: str = digest("model"), now: datetime.datetime = NOW + DAY, **demanded: Any) -> Expected:
     """What STATEMENT is good for."""
-    base = Expected(subject_digest=digest("model"), policies={digest("policy"): "strict"}, now=NOW + DAY)
-    return replace(base, **changes)
+    return Expected(subject_digest, now, {"policies": {digest("policy"): "strict"}} | demanded)
+
+
+def verify_attestation(envelope: bytes, roots: TrustRoots, expected: Expected) -> Statement:
+    trusted = open_statement(envelope, roots, now=expected.now)
+    check_subject(trusted.statement, expected.subject_digest)
+    check_statement(trusted, Demands(roots=roots, **expected.demanded), expected.now)
+    return trusted.statement

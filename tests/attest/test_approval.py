@@ -10,11 +10,11 @@ import pytest
 
 from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
-from invmm_gate.attest.verification import verify_attestation
+from invmm_gate.attest.revocation import Revocations
 from invmm_gate.attest.waiver_approval import approval_file, approve, approved
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.policy.waivers import load_waivers
-from tests.attest.material import DAY, NOW, WAIVER, digest, expected, key_pair, signed
+from tests.attest.material import DAY, NOW, WAIVER, digest, expected, key_pair, signed, verify_attestation
 
 MODEL, IMAGE = digest("model"), digest("image")
 ENTRY = f"- {{probe: p%d, image: {IMAGE}, model: %s, reason: agreed, owner: ann, expires: 2027-06-30}}\n"
@@ -177,7 +177,7 @@ def test_nobody_approves_for_themselves(verified, tmp_path):
 
 def test_a_reviewer_whose_key_was_revoked_or_has_ended_no_longer_counts(verified, reviewer, tmp_path):
     key, reviewers = reviewer
-    revoked = replace(expected().revoked, keys={key.key_id: "lost"})
+    revoked = Revocations(keys={key.key_id: "lost"})
     with pytest.raises(VerificationError, match=f"revocation: the reviewer's key {key.key_id} was revoked: lost"):
         verified("ann", revoked=revoked)
     roots_file = tmp_path / "roots.yaml"

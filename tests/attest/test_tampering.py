@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from invmm_gate.attest.envelope import MAX_BYTES, open_envelope, pre_authentication_encoding, sign_envelope
 from invmm_gate.attest.keys import SigningKey, TrustRoots
 from invmm_gate.attest.statement import PAYLOAD_TYPE, to_payload
-from invmm_gate.attest.verification import verify_attestation
 from invmm_gate.core.errors import VerificationError
-from tests.attest.material import STATEMENT, WAIVER, expected, key_pair, signed
+from tests.attest.material import STATEMENT, WAIVER, expected, key_pair, signed, verify_attestation
 
 
 @pytest.fixture(scope="module")

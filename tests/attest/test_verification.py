@@ -11,9 +11,20 @@ from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.attest.statement import to_payload
-from invmm_gate.attest.verification import CLOCK_SKEW, verify_attestation
+from invmm_gate.attest.verification import CLOCK_SKEW
 from invmm_gate.core.errors import ConfigError, VerificationError
-from tests.attest.material import DAY, NOW, SECOND, STATEMENT, TESTED, WAIVER, digest, expected, signed
+from tests.attest.material import (
+    DAY,
+    NOW,
+    SECOND,
+    STATEMENT,
+    TESTED,
+    WAIVER,
+    digest,
+    expected,
+    signed,
+    verify_attestation,
+)
 
 EXPIRY = STATEMENT.expires_at
 CHOSEN = {"tested": replace(TESTED, seed_chosen=True)}

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,27 @@ from types import CodeType, FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
 import invmm_gate.policy
+from invmm_gate.files.strict_model import StrictModel
 from tests.policy import policy_cases
 
-MODULES = ("conformal", "evidence", "confirmed", "rules", "soundness", "coverage", "controls", "waivers", "judge")
+MODULES = (
+    *("conformal", "selection", "evidence", "rules.rule"),
+    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression", "rules.known"),
+    *("soundness", "coverage", "controls", "waivers", "judge"),
+)
 """In the order in which they import one another."""
-GIVEN = ("conformal", "evidence", "rules", "waivers", "judge")
-"""Those that the cases call."""
+MUTATED = tuple(module for module in MODULES if module != "rules.known")
+"""`known` only lists the others."""
+GIVEN = {
+    "conformal": "conformal",
+    "evidence": "evidence",
+    "rules": "rules.known",
+    "invmm_below": "rules.invmm_below",
+    "confirmed": "rules.confirmed",
+    "waivers": "waivers",
+    "verdict": "judge",
+}
+"""What the cases call, by the names that they use."""
 POLICY = Path(invmm_gate.policy.__file__).parent
 TraceFunction = Callable[[FrameType, str, Any], Any]
 
@@ -39,6 +54,10 @@ _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 _SWAPS = {"any": "all", "all": "any", "max": "min", "min": "max", "block": "undecided"}
 
 
+def is_protocol(item: type) -> bool:
+    return bool(getattr(item, "_is_protocol", False))  # typing has is_protocol from Python 3.13 on
+
+
 @dataclass(frozen=True)
 class Mutant:
     module: str
@@ -52,11 +71,12 @@ def path_of(module: str) -> Path:
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module's source: one change each."""
+    """Every mutant of a module's source: one change each, but for the classes that stay what they are."""
     path = path_of(module)
     text = path.read_text()
     tree = ast.parse(text)
-    for node in ast.walk(tree):
+    kept = _kept(importlib.import_module(f"invmm_gate.policy.{module}"))
+    for node in _walk(tree, kept):
         for change in _changes(node):
             with change:
                 code = compile(ast.fix_missing_locations(tree), str(path), "exec")
@@ -116,12 +136,13 @@ def changed() -> tuple[str, ...]:
     Where nothing differs it is the first one, which shows that mutants are still made and caught.
     """
     if "CI" in os.environ:
-        return MODULES
+        return MUTATED
     base = _git("merge-base", "HEAD", "origin/main") or _git("merge-base", "HEAD", "main") or "HEAD"
-    files = _git("diff", "--name-only", base, "--", str(POLICY), str(Path(__file__).parent))
+    files = _git("diff", "--name-only", base, "--", str(POLICY), f"{Path(__file__).parent}/[!t]*.py")
     if files is None or "tests/policy/" in files:
-        return MODULES
-    return tuple(module for module in MODULES if path_of(module).name in files) or MODULES[:1]
+        return MUTATED
+    differ = {Path(file).parts[2:] for file in files.splitlines()}
+    return tuple(module for module in MUTATED if path_of(module).relative_to(POLICY).parts in differ) or MUTATED[:1]
 
 
 def _git(*arguments: str) -> str | None:
@@ -134,7 +155,7 @@ def _git(*arguments: str) -> str | None:
 
 def gate() -> SimpleNamespace:
     """The modules under test, as the cases take them."""
-    return SimpleNamespace(**{module: importlib.import_module(f"invmm_gate.policy.{module}") for module in GIVEN})
+    return SimpleNamespace(**{name: importlib.import_module(f"invmm_gate.policy.{GIVEN[name]}") for name in GIVEN})
 
 
 @functools.cache
@@ -197,14 +218,27 @@ def _in_place(mutant: Mutant) -> Iterator[SimpleNamespace | None]:
         for module, name in names.items():
             made = sys.modules[name] = ModuleType(name)
             exec(mutant.code if module == mutant.module else _compiled(module), made.__dict__)
-            if module in GIVEN:
-                setattr(given, module, made)
+            made.__dict__.update(_kept(saved[name]))
+            vars(given).update({given_as: made for given_as, its in GIVEN.items() if its == module})
     except Exception:
         given = None
     try:
         yield given
     finally:
         sys.modules.update(saved)
+
+
+def _kept(module: ModuleType) -> dict[str, type]:
+    """The models of policy files, as the policies of the cases were read with them, and protocols, which do nothing."""
+    classes = {name: item for name, item in vars(module).items() if isinstance(item, type)}
+    return {name: item for name, item in classes.items() if issubclass(item, StrictModel) or is_protocol(item)}
+
+
+def _walk(node: ast.AST, kept: Collection[str]) -> Iterator[ast.AST]:
+    if not (isinstance(node, ast.ClassDef) and node.name in kept):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child, kept)
 
 
 @functools.cache

@@ -338,7 +338,7 @@ def test_the_smallest_budget_is_one_step_of_the_search_and_its_fresh_seeds(tmp_p
 
 def test_policy_and_verdict_import_neither_torch_nor_scipy() -> None:
     code = (
-        "import sys; from invmm_gate.policy import verdict, lint, waivers, schema; schema.load_policy('strict'); "
+        "import sys; from invmm_gate.policy import judge, lint, waivers, schema; schema.load_policy('strict'); "
         "print([m for m in ('torch', 'diffusers', 'mlflow', 'scipy', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

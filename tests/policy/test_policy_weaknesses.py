@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from invmm_gate.core.directions import HIGHER, LOWER, MISSING, OTHER, Direction
 from invmm_gate.core.settings import PROFILES, InversionSettings
-from invmm_gate.policy.directions import DIRECTIONS, HIGHER, LOWER, MISSING, OTHER
 from invmm_gate.policy.overrides import SettingsOverrides
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.weaknesses import measure_weaknesses, weaknesses
+from invmm_gate.policy.weaknesses import directions, measure_weaknesses, weaknesses
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}
@@ -35,22 +35,26 @@ def models(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_no_field_of_a_policy_is_without_a_direction() -> None:
     found = {model: set(model.model_fields) for model in models(Policy)} | {InversionSettings: set(SETTINGS)}
     assert set(found.pop(SettingsOverrides)) == set(SETTINGS), "what a policy can change is compared as resolved"
-    assert {model: set(table) for model, table in DIRECTIONS.items()} == found
+    assert {model: set(directions(model)) for model in found} == found
+
+
+def marks(model: type) -> list[Direction]:
+    return [] if model is SettingsOverrides else list(directions(model).values())
 
 
 WEAKENS = {each.why for each in (LOWER, HIGHER, OTHER, MISSING)} | {"weaker"}
 
 
 def test_a_direction_that_says_never_weaker_says_why() -> None:
-    said = [direction.why for table in DIRECTIONS.values() for direction in table.values()]
+    said = [direction.why for model in (*models(Policy), InversionSettings) for direction in marks(model)]
     assert all(said)
-    assert {each.why for each in DIRECTIONS[InversionSettings].values()} <= WEAKENS, "each can weaken the measure"
+    assert {each.why for each in marks(InversionSettings)} <= WEAKENS, "each can weaken the measure"
 
 
 def weaker_value(name: str) -> Any:
     """A value that a policy may have, weaker than strict's for text-to-image models."""
     now = getattr(STRICT.resolve_settings("stable_diffusion"), name)
-    direction = DIRECTIONS[InversionSettings][name]
+    direction = directions(InversionSettings)[name]
     chosen = {"steps": 50, "test_every": 25, "stop_margin": 0.0, "loss_window": 7, "guidance_scales": [0.5]}
     if name in chosen:
         return chosen[name]

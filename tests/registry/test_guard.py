@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.options import Conditions
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import (
@@ -28,7 +29,6 @@ from invmm_gate.registry.client.names import (
 )
 from invmm_gate.registry.guard.command import run_guarded_server, variables
 from invmm_gate.registry.guard.settings import settings_from
-from invmm_gate.registry.promote.conditions import Conditions
 from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version, register
 from invmm_gate.stages.audit_file import verify_log
 from tests.registry.conftest import Desk

@@ -11,11 +11,10 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.cli.register import gate
 from invmm_gate.cli.registry import app
 from invmm_gate.core.errors import GateError
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.probes.manifest import write_manifest
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.watched import Watched
-from invmm_gate.registry.promote.choices import GateChoices
-from invmm_gate.registry.promote.conditions import Conditions
 from invmm_gate.registry.service.gate_command import gate_command
 from invmm_gate.registry.service.serve import door_for
 

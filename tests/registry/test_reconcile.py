@@ -8,16 +8,18 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from mlflow import MlflowClient
 
 from invmm_gate.core.errors import RegistryError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import CLAIM
 from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.client.webhook_signature import Secrets
-from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.registry.promote.choices import terms_now
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.outcome import SAME_FILES
 from invmm_gate.registry.service.claims import Claims, Standing
@@ -343,7 +345,7 @@ def test_a_policy_that_cannot_be_read_leaves_the_version_queued(tmp_path, regist
     create(registry, name)
     queue.offer(name, "1", delivery="a", now=time.time())
     choices = GateChoices(policy="nosuch", probes=tmp_path)
-    assert Worker(queue, registry, None, settings(tmp_path, gate, terms=choices.terms)).work_once()
+    assert Worker(queue, registry, None, settings(tmp_path, gate, terms=partial(terms_now, choices))).work_once()
     assert (outcomes(queue), gate.begun) == ({f"{name}/1": "queued"}, [])
     assert "no policy named" in caplog.text
 

@@ -19,10 +19,12 @@ import pytest
 from mlflow import MlflowClient
 
 from invmm_gate.attest.audit_log import Head, head_of
+from invmm_gate.attest.demands import demands_named
 from invmm_gate.attest.keys import load_signing_key, new_key_pair
 from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.options import Conditions
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
@@ -37,8 +39,7 @@ from invmm_gate.registry.client.names import (
     approved_alias,
     log_entry_tag,
 )
-from invmm_gate.registry.promote.choices import utc_now
-from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.choices import log_of, outbox_of, utc_now
 from invmm_gate.registry.promote.delivery import Drained, VersionGoneError, drain
 from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
@@ -79,7 +80,7 @@ def registered(registry: Registry, name: str, choices: GateChoices, model: Path 
 
 
 def emptied(choices: GateChoices, registry: Registry, *, now: datetime.datetime) -> Drained:
-    return drain(choices.outbox, registry, ours=partial(as_ours, choices=choices), now=now)
+    return drain(outbox_of(choices), registry, ours=partial(as_ours, choices=choices), now=now)
 
 
 def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
@@ -103,14 +104,15 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
 
     checkpoint = registry.download(record, tmp_path / "served")
     served, policy = tmp_path / "served" / "attestation.json", desk.passing.policy
-    said = verify_model(checkpoint, served, policy=policy, roots=desk.key.public, now=utc_now())
+    demands = demands_named(Conditions(), policies=[policy], roots=desk.key.public)
+    said = verify_model(checkpoint, served, demands, now=utc_now())
     assert said.report_digest == hashlib.sha256((folder / "report.html").read_bytes()).hexdigest()
     assert said.subject_name == f"{passed.name}-v1"
     assert served.read_bytes() == (folder / "attestation.json").read_bytes()
     spoilt = next(checkpoint.rglob("diffusion_pytorch_model.safetensors"))
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"\0")
     with pytest.raises(VerificationError, match="subject digest") as error:
-        verify_model(checkpoint, served, policy=policy, roots=desk.key.public, now=utc_now())
+        verify_model(checkpoint, served, demands, now=utc_now())
     assert error.value.exit_code == 10
 
 
@@ -267,7 +269,7 @@ def test_the_same_bytes_as_five_versions_are_measured_once_and_each_has_its_own_
     assert {each.subject_digest for each in said} == {done[0].model_digest}
     called = [f"{name}-v{version}" for name, version in versions]
     assert [each.subject_name for each in said] == called
-    assert [entry.model for entry in verify_log(choices.log)[0]] == called
+    assert [entry.model for entry in verify_log(log_of(choices))[0]] == called
 
 
 def signed_in(envelope: bytes) -> Statement:
@@ -616,7 +618,7 @@ def test_a_key_that_is_lost_while_its_version_is_measured_costs_the_signature_an
         assert record is not None
         assert (record.tags[STATE], VERDICT_TAGS & record.tags.keys()) == ("error", set())
         assert not registry.aliases(f"{name}-release")
-        assert choices.outbox.parcels() == ()
+        assert outbox_of(choices).parcels() == ()
     (verdict,) = choices.runs.glob("*/verdict.json")
     assert json.loads(verdict.read_text())["decision"] == "pass"
     assert not (verdict.parent / "attestation.json").exists()

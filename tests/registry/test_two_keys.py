@@ -12,11 +12,11 @@ from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
+from invmm_gate.core.options import Conditions
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import STATE, VERDICT, is_log_entry
-from invmm_gate.registry.promote.choices import utc_now
-from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.choices import log_of, utc_now
 from invmm_gate.registry.promote.evidence import Evidence, evidence_for
 from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
@@ -142,8 +142,8 @@ def test_a_log_that_does_not_hold_together_is_told_before_anything_is_measured(
     plain_server: Server, desk: Desk, new_name: Callable[[str], str], tmp_path: Path
 ) -> None:
     choices = desk.at(tmp_path / "state").passing
-    choices.log.parent.mkdir(parents=True)
-    choices.log.write_text("{}\n")
+    log_of(choices).parent.mkdir(parents=True)
+    log_of(choices).write_text("{}\n")
     with pytest.raises(ConfigError, match=r"verdicts\.jsonl: line 1: number: Field required"):
         registered(plain_server, new_name("spoilt"), choices, desk)
     assert not choices.runs.exists()

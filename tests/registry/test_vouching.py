@@ -13,13 +13,13 @@ import pytest
 from invmm_gate.attest.envelope import open_envelope, sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import from_payload, to_payload
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import RUN
 from invmm_gate.registry.client.watched import Watched
-from invmm_gate.registry.promote.choices import GateChoices, utc_now
-from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.registry.promote.choices import terms_now, utc_now
 from invmm_gate.registry.promote.held_attestations import ByAttestation
 from invmm_gate.registry.promote.register import register
 from invmm_gate.registry.promote.version_digests import HashedFiles
@@ -103,7 +103,7 @@ class Released:
             queue=Queue(self.folder / "state" / "queue.sqlite"),
             watched=Watched(names=(self.name,)),
             doubts=self.doubts(**asked),
-            terms=self.choices.terms,
+            terms=partial(terms_now, self.choices),
             enforce=enforce,
         )
 

@@ -19,12 +19,13 @@ from invmm_gate.core.records import Finding, Probe, ReplicationShare, RunData
 from invmm_gate.files.record_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
-from invmm_gate.policy.rules import RULES
+from invmm_gate.policy.descriptions import DESCRIPTIONS
+from invmm_gate.policy.rules.known import RULES
 from invmm_gate.policy.soundness import RECORDS
 from invmm_gate.report.bands import INVMM_EDGES, NOTE, bound_band, score_band, share_band
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import OF_PROBE, OF_RUN, WITHHELD, public
+from invmm_gate.report.public_records import WITHHELD, public
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
@@ -316,9 +317,10 @@ def test_counts_that_cannot_be_are_told_as_some_band_all_the_same(hits, trials):
 
 
 def test_every_rule_has_sentences_of_its_own():
-    assert {rule for rule, effect in OF_PROBE if effect == "block"} == set(RULES)
-    assert {rule for rule, effect in OF_PROBE if effect == "inconclusive"} == {*RULES, COVERAGE, CONTROLS, RECORDS}
-    assert set(OF_RUN) == {COVERAGE, CONTROLS, SELF_CHECK, RECORDS, METRIC, SETTINGS}
+    said = DESCRIPTIONS.items()
+    assert {rule for rule, texts in said if texts.blocks} == set(RULES)
+    assert {rule for rule, texts in said if texts.leaves_open} == {*RULES, COVERAGE, CONTROLS, RECORDS}
+    assert {rule for rule, texts in said if texts.of_run} == {COVERAGE, CONTROLS, SELF_CHECK, RECORDS, METRIC, SETTINGS}
 
 
 def test_report_and_summary_say_how_to_read_them_and_the_full_ones_do_not(data):

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
+from invmm_gate.attest.demands import demands_named
 from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attest.statement import Statement
-from invmm_gate.attest.verification import Expected, check_statement, open_statement
+from invmm_gate.attest.verification import check_statement, check_subject, open_statement
 from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
+from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import ModelFile, RunData, Waiver
 from invmm_gate.models.read.digest import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -53,8 +55,12 @@ class Desk:
         return sign_run(run.path, **({"key": self.pair.private, "now": NOW} | options))
 
     def verify(self, model: Path, attestation: Path, **options: Any) -> Statement:
-        given = {"policy": "strict", "roots": self.pair.public, "now": NOW + DAY} | options
-        return verify_model(model, attestation, **given)
+        now, looked_at = options.pop("now", NOW + DAY), ("loras", "allow_pickle")
+        looking = {name: options.pop(name) for name in looked_at if name in options}
+        said = {name: options.pop(name) for name in ("weights", "min_sequence") if name in options}
+        policies, roots = [options.pop("policy", "strict")], options.pop("roots", self.pair.public)
+        demands = demands_named(Conditions(**options), policies=policies, roots=roots, **said)
+        return verify_model(model, attestation, demands, now=now, **looking)
 
     def verify_fails(self, model: Path, attestation: Path) -> str:
         """The verdict that is refused."""
@@ -178,7 +184,7 @@ def test_the_report_that_is_named_is_the_public_one_whatever_the_other_shows(des
 def test_no_byte_of_the_weights_can_be_changed(desk: Desk, tiny: Path):
     attestation = desk.sign(desk.run(tiny))
     trusted = open_statement(read_attestation(attestation), load_roots(desk.pair.public), now=NOW)
-    expected = Expected(subject_digest="", policies={STRICT.digest: "strict"}, now=NOW)
+    demands = demands_named(Conditions(), policies=["strict"], roots=desk.pair.public)
     path = tiny / WEIGHTS
     original = path.read_bytes()
     let_through = told = 0
@@ -187,7 +193,8 @@ def test_no_byte_of_the_weights_can_be_changed(desk: Desk, tiny: Path):
             os.pwrite(stream.fileno(), bytes((byte ^ 1 << at % 8,)), at)
             try:
                 digest = served_digest(tiny, allow_pickle=False, weights=None, loras=())
-                check_statement(trusted, replace(expected, subject_digest=digest))
+                check_subject(trusted.statement, digest)
+                check_statement(trusted, demands, NOW)
                 let_through += 1
             except VerificationError as refusal:
                 told += str(refusal).startswith("subject")

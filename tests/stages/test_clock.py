@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from invmm_gate.stages.check import Finish, check, confirm, measure
+from invmm_gate.core.options import Finish, Options
+from invmm_gate.stages.check import check, confirm, measure
 from invmm_gate.stages.clock import LARGEST_JUMP, SYSTEM_CLOCKS, Clocks
-from invmm_gate.stages.preflight import Options
 from tests.stages.world import LENIENT, Watching, World, call
 
 TODAY = datetime.date(2026, 11, 22)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.options import Options
 from invmm_gate.core.progress import Silent
 from invmm_gate.core.records import Probe, RunData, Verdict
 from invmm_gate.diffusion.schedule import VariancePreserving
@@ -18,7 +19,7 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages.confirm_record import confirm_record
-from invmm_gate.stages.preflight import Inputs, Options
+from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.session import Session
 from tests.confirm.text_world import CAPTION, text_mixture
 from tests.policy.policy_builders import CHECKS, CONTROLS, STRICT, TODAY, measured, policy_with, text_run, waiver

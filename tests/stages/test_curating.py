@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import Curation, curate
 from invmm_gate.curation.embedder import make_embedder
 from invmm_gate.curation.embedding_store import EmbeddingStore
-from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 from invmm_gate.probes.validate import validate_probe_set
 from tests.curation.pictures import COPIES, EXACT, OTHERS, later_images, picture, png, training_images, written

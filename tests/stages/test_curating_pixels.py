@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import Curation, curate
-from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.training_data import open_training_data
 from invmm_gate.curation.training_entries import Columns
 from invmm_gate.curation.write import curation_record, planned_probes, write_curation

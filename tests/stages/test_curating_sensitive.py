@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import curate
-from invmm_gate.curation.options import BuildOptions
 from invmm_gate.curation.write import planned_probes
 from tests.curation.pictures import picture, png, training_images, written
 from tests.stages.test_curating import TODAY, write

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.options import Options
 from invmm_gate.probes.edit import add_probes
-from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.preflight import prepare
 from tests.probes.conftest import TODAY
 from tests.stages.world import World, add_picture, draw, new_world
 
@@ -43,7 +44,8 @@ def test_a_probe_below_the_models_size_is_refused_unloaded(tmp_path: Path) -> No
 import sys
 from pathlib import Path
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.core.options import Options
+from invmm_gate.stages.preflight import prepare
 try:
     prepare(Options(model=Path({model!r}), policy={policy!r}, probes=Path({probes!r})))
 except ProbeSetError as error:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from invmm_gate.core.options import Options
 from invmm_gate.core.records import Probe, ProbeSet, SelfCheck
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.measure.looking import from_pixels
@@ -21,7 +22,7 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.probes.images import load_pixels, load_refitted
 from invmm_gate.stages.other_fits import other_fits
-from invmm_gate.stages.preflight import Inputs, Options
+from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.self_checks import CHECKS
 from invmm_gate.stages.session import Session
 from tests.measure.trained import CONTROLS, PLANTED, drawn, memorizing, seen_by

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from invmm_gate.core.errors import MeasurementError, RunFolderError
+from invmm_gate.core.options import Options
 from invmm_gate.probes.edit import init_probe_set
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.disk_space import require_room
-from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.preflight import prepare
 from invmm_gate.stages.session import Session, open_session
 from tests.stages.test_text_to_image import MODEL, POLICY
 from tests.stages.world import World, add_picture

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.core.options import Options
 from invmm_gate.core.progress import Silent
 from invmm_gate.stages.check import confirm
-from invmm_gate.stages.preflight import Options, prepare
+from invmm_gate.stages.preflight import prepare
 from tests.stages.world import CONTROLS, POLICY, World, add_picture, call
 
 

@@ -20,8 +20,10 @@ from invmm_gate.policy.compare.comparison import (
 from invmm_gate.policy.compare.compatibility import refuse_other_conditions
 from invmm_gate.policy.compare.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.coverage import self_check_findings
-from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
-from invmm_gate.policy.schema import Policy, RegressionConfig
+from invmm_gate.policy.evidence import has_prompts, names, same_probe
+from invmm_gate.policy.rules.regression import RegressionConfig
+from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.selection import is_selected
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import verdict_faults
 

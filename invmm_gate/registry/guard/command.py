@@ -9,22 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
-from invmm_gate.registry.guard.settings import (
-    ALIASES,
-    IMAGE_SIZE,
-    MAX_AGE,
-    MAX_ATTEMPTS,
-    MIN_PROBES,
-    POLICIES,
-    PROBE_SET,
-    REFUSE_CHOSEN_SEED,
-    REFUSE_WAIVERS,
-    REVIEWERS,
-    REVOKED,
-    ROOTS,
-    settings_from,
-)
-from invmm_gate.registry.promote.conditions import Conditions
+from invmm_gate.core.options import Conditions
+from invmm_gate.registry.guard.settings import ALIASES, POLICIES, ROOTS, settings_from, variables
 
 APP: Final = "invmm-gate"
 _GRACE: Final = 30
@@ -74,19 +60,3 @@ def _workspaces(options: Sequence[str]) -> dict[str, str]:
     """What MLflow makes of its own options, the last of which counts, before a worker reads it."""
     chosen = [_WORKSPACES[option] for option in options if option in _WORKSPACES]
     return {"MLFLOW_ENABLE_WORKSPACES": chosen[-1]} if chosen else {}
-
-
-def variables(conditions: Conditions) -> dict[str, str]:
-    """The environment that says what was chosen; the others may be set already."""
-    chosen = {
-        REVOKED: conditions.revoked and conditions.revoked.resolve(),
-        MAX_AGE: conditions.max_age,
-        REVIEWERS: conditions.reviewers and conditions.reviewers.resolve(),
-        REFUSE_WAIVERS: "true" if conditions.refuse_waivers else None,
-        MIN_PROBES: conditions.min_probes if conditions.min_probes > 1 else None,
-        PROBE_SET: conditions.probe_set_digest,
-        IMAGE_SIZE: conditions.image_size,
-        REFUSE_CHOSEN_SEED: "true" if conditions.refuse_chosen_seed else None,
-        MAX_ATTEMPTS: conditions.max_attempts,
-    }
-    return {name: str(value) for name, value in chosen.items() if value is not None}

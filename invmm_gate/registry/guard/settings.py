@@ -3,30 +3,22 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
+from invmm_gate.attest.demands import Demands, demands_of
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.options import ENVIRONMENT, Conditions, asked
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.names import folded
-from invmm_gate.registry.promote.conditions import Conditions
-from invmm_gate.registry.promote.evidence import Demands
 
-ROOTS: Final = "INVMM_GATE_GUARD_ROOTS"
-POLICIES: Final = "INVMM_GATE_GUARD_POLICIES"
-ALIASES: Final = "INVMM_GATE_GUARD_ALIASES"
-REVOKED: Final = "INVMM_GATE_GUARD_REVOKED"
-MAX_AGE: Final = "INVMM_GATE_GUARD_MAX_AGE"
-REFUSE_WAIVERS: Final = "INVMM_GATE_GUARD_REFUSE_WAIVERS"
-REVIEWERS: Final = "INVMM_GATE_GUARD_REVIEWERS"
-MIN_PROBES: Final = "INVMM_GATE_GUARD_MIN_PROBES"
-PROBE_SET: Final = "INVMM_GATE_GUARD_PROBE_SET_DIGEST"
-IMAGE_SIZE: Final = "INVMM_GATE_GUARD_IMAGE_SIZE"
-REFUSE_CHOSEN_SEED: Final = "INVMM_GATE_GUARD_REFUSE_CHOSEN_SEED"
-MAX_ATTEMPTS: Final = "INVMM_GATE_GUARD_MAX_ATTEMPTS"
+PREFIX: Final = "INVMM_GATE_GUARD_"
+ROOTS: Final = f"{PREFIX}ROOTS"
+POLICIES: Final = f"{PREFIX}POLICIES"
+ALIASES: Final = f"{PREFIX}ALIASES"
 DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
 """All aliases of release models too, whatever `--alias` the gate was given."""
 
@@ -44,7 +36,7 @@ class GuardSettings:
 
     def demands(self) -> Demands:
         """As of now: revocations are read again. Raises ConfigError."""
-        return self.conditions.demands(roots=self.roots, policies=self.policies)
+        return demands_of(self.conditions, roots=self.roots, policies=self.policies)
 
     def protects(self, name: str, alias: str) -> bool:
         """Whether the alias of this model is a protected one."""
@@ -80,37 +72,44 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     return settings
 
 
+def variable(field: str) -> str:
+    """The variable that holds a field of the conditions."""
+    return ENVIRONMENT if field == "environment" else PREFIX + field.upper()
+
+
+def variables(conditions: Conditions) -> dict[str, str]:
+    """The environment that says what was chosen; the others may be set already."""
+    chosen = {each.name: getattr(conditions, each.name) for each in fields(conditions)}
+    stated = {name: value for name, value in chosen.items() if value != getattr(Conditions(), name)}
+    return {
+        variable(name): str(value.resolve() if isinstance(value, Path) else value).strip()
+        for name, value in stated.items()
+    }
+
+
 def _conditions(environment: Mapping[str, str]) -> Conditions:
-    return Conditions(
-        revoked=_path(environment, REVOKED),
-        max_age=_number(environment, MAX_AGE),
-        refuse_waivers=_switch(environment, REFUSE_WAIVERS),
-        reviewers=_path(environment, REVIEWERS),
-        min_probes=_number(environment, MIN_PROBES) or 1,
-        probe_set_digest=environment.get(PROBE_SET, "").strip() or None,
-        image_size=environment.get(IMAGE_SIZE, "").strip() or None,
-        refuse_chosen_seed=_switch(environment, REFUSE_CHOSEN_SEED),
-        max_attempts=_number(environment, MAX_ATTEMPTS),
-    )
+    """Raises ConfigError for a value of another kind than the field's."""
+    read = {}
+    for field, kind, _ in asked(Conditions):
+        name = variable(field.name)
+        text = environment.get(name, "").strip()
+        if text or (name == ENVIRONMENT and name in environment):  # an empty name is no environment that was approved
+            read[field.name] = _value(name, kind, text)
+    return Conditions(**read)
 
 
-def _path(environment: Mapping[str, str], name: str) -> Path | None:
-    value = environment.get(name, "").strip()
-    return Path(value) if value else None
-
-
-def _number(environment: Mapping[str, str], name: str) -> int | None:
-    value = environment.get(name, "").strip()
-    if value and not re.fullmatch("[1-9][0-9]{0,4}", value):
-        raise ConfigError(f"{name} is {value[:40]!a}", expected="a whole number from 1 to 99999")
-    return int(value) if value else None
-
-
-def _switch(environment: Mapping[str, str], name: str) -> bool:
-    value = environment.get(name, "").strip().lower()
-    if value not in ("", "true", "false"):
-        raise ConfigError(f"{name} is {value[:40]!a}", expected="true or false")
-    return value == "true"
+def _value(name: str, kind: Any, text: str) -> Any:
+    """A value as its field has it. Raises ConfigError, naming the variable."""
+    kinds = get_args(kind) or (kind,)
+    if bool in kinds:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{name} is {text[:40]!a}", expected="true or false")
+        return text.lower() == "true"
+    if int in kinds:
+        if not re.fullmatch("[1-9][0-9]{0,4}", text):
+            raise ConfigError(f"{name} is {text[:40]!a}", expected="a whole number from 1 to 99999")
+        return int(text)
+    return Path(text) if Path in kinds else text
 
 
 def _listed(environment: Mapping[str, str], name: str, example: str) -> tuple[str, ...]:

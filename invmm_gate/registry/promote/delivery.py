@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import load_roots
 from invmm_gate.attest.slsa_summary import SUMMARY
@@ -29,7 +30,6 @@ from invmm_gate.registry.client.names import (
     release_name,
     version_label,
 )
-from invmm_gate.registry.promote.conditions import Conditions
 from invmm_gate.registry.promote.evidence import Evidence, evidence_for, state_of, verdict_tags
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.promotion import Promoted, Promotion, promote
@@ -131,16 +131,13 @@ def promotion_of(parcel: Parcel, place: str, scratch: Path) -> Promotion | None:
     """Where the parcel's version goes if it passed; None where nothing is to be promoted."""
     if parcel.roots is None or not parcel.alias:
         return None
-    revoked, reviewers = (None if path is None else Path(path) for path in (parcel.revoked, parcel.reviewers))
-    conditions = Conditions(
-        revoked=revoked, max_age=parcel.max_age, refuse_waivers=parcel.refuse_waivers, reviewers=reviewers
-    )
     return Promotion(
         release_name=release_name(parcel.name, parcel.release_name),
         alias=parcel.alias,
         place=place,
         log_entry=parcel.log_entry,
-        demands=conditions.demands(
+        demands=demands_of(
+            parcel.conditions,
             roots=load_roots(Path(parcel.roots)),
             policies={load_policy(parcel.policy).digest: parcel.policy},
             weights=parcel.weights,

@@ -6,15 +6,17 @@ from hashlib import sha256
 from pathlib import Path
 
 from invmm_gate.attest.audit_log import is_head
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import open_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.version import __version__
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.names import RUN, is_release, log_entry_tag, release_name, version_label
-from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.registry.promote.choices import trusted_roots
 from invmm_gate.registry.promote.evidence import Evidence, envelopes, evidence_for
 from invmm_gate.stages.audit_file import logged_at
 from invmm_gate.stages.preflight import Inputs
@@ -25,10 +27,10 @@ def verdict_that_holds(
     registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
 ) -> Evidence | None:
     """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
-    roots = choices.trusted()
+    roots = trusted_roots(choices)
     if roots is None:
         return None
-    demands = choices.conditions.demands(roots=roots, policies={inputs.policy.digest: choices.policy})
+    demands = demands_of(choices.conditions, roots=roots, policies={inputs.policy.digest: choices.policy})
     for envelope in envelopes(record.source, record.tags, registry.artefacts):
         try:
             evidence = evidence_for(Path(inputs.model.path), envelope, roots, now=now, weights=choices.weights)
@@ -69,7 +71,7 @@ def attestation_before(
     registry: Registry, name: str, choices: GateChoices, *, folder: Path, now: datetime.datetime
 ) -> Path | None:
     """The attestation of what the alias points at now, in a file; None if there is none that a trusted key signed."""
-    roots = choices.trusted()
+    roots = trusted_roots(choices)
     held = registry.alias(release_name(name, choices.release_name), choices.alias) if roots and choices.alias else None
     if roots is None or held is None:
         return None

@@ -5,15 +5,15 @@ Tags, aliases and sources are pointers at most: who can write them could point a
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import TrustRoots
 from invmm_gate.attest.revocation import Revocations
 from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import (
-    Expected,
     Trusted,
     check_passed,
     check_revocation,
@@ -42,32 +42,6 @@ from invmm_gate.registry.promote.version_digests import (
     require_subject,
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demands:
-    """What an attestation must say before anything is promoted or let through."""
-
-    roots: TrustRoots
-    policies: Mapping[str, str]
-    """Accepted policies: digest -> name."""
-    weights: Weights | None = None
-    allow_waivers: bool = True
-    reviewers: TrustRoots | None = None
-    """Who may have approved waivers; None = whoever the gate that signed accepted."""
-    revoked: Revocations = field(default_factory=Revocations)
-    probe_set_digest: str | None = None
-    """The only accepted probe set; None = any."""
-    min_probes: int = 1
-    image_size: tuple[int, int] | None = None
-    """The only (height, width) at which models are served; None = any."""
-    allow_chosen_seed: bool = True
-    max_attempts: int | None = None
-    """Most different results of a model in the audit log; None = any number, or no log."""
-    environment: str | None = None
-    """The only environment that may have measured; None = any."""
-    max_age: datetime.timedelta | None = None
-
-
 Accept = Callable[[bytes], Trusted]
 """What an attestation says, if that is what is asked for. Raises VerificationError."""
 
@@ -88,11 +62,11 @@ class Evidence:
 
     def require_pass(self, demands: Demands, now: datetime.datetime) -> None:
         """Raise VerificationError, naming the field, unless it is a pass under an accepted policy that still holds."""
-        check_statement(self.trusted, _expected(self.statement, demands, now))
+        check_statement(self.trusted, demands, now)
 
     def require_standing(self, demands: Demands, now: datetime.datetime) -> None:
         """Raise VerificationError if the verdict, whatever it decides, is revoked, too old or on other probes."""
-        check_standing(self.trusted, _expected(self.statement, demands, now))
+        check_standing(self.trusted, demands, now)
 
     def require_not_revoked(self, demands: Demands) -> None:
         """Raise VerificationError if the attestation or its key no longer counts."""
@@ -158,7 +132,7 @@ def passing(demands: Demands, now: datetime.datetime) -> Accept:
 
     def accept(envelope: bytes) -> Trusted:
         trusted = open_statement(envelope, demands.roots, now=now)
-        check_statement(trusted, _expected(trusted.statement, demands, now))
+        check_statement(trusted, demands, now)
         return trusted
 
     return accept
@@ -183,7 +157,7 @@ def passed_then(demands: Demands, then: datetime.datetime) -> Accept:
         trusted = open_statement(envelope, demands.roots, now=then)
         said = trusted.statement
         whatever = replace(demands, max_age=None, policies={said.policy_digest: said.policy_name})
-        check_statement(trusted, _expected(said, whatever, said.issued_at))
+        check_statement(trusted, whatever, said.issued_at)
         return trusted
 
     return accept
@@ -214,26 +188,6 @@ def evidence_among(found: Iterable[bytes], accept: Accept, files: HashedFiles) -
         except VerificationError as error:
             wrong = error
     raise wrong
-
-
-def _expected(said: Statement, demands: Demands, now: datetime.datetime) -> Expected:
-    """All that is demanded but the subject, which `HashedFiles.require` is asked for."""
-    return Expected(
-        subject_digest=said.subject_digest,
-        policies=demands.policies,
-        now=now,
-        weights=demands.weights,
-        allow_waivers=demands.allow_waivers,
-        reviewers=demands.reviewers,
-        revoked=demands.revoked,
-        probe_set_digest=demands.probe_set_digest,
-        min_probes=demands.min_probes,
-        image_size=demands.image_size,
-        allow_chosen_seed=demands.allow_chosen_seed,
-        max_attempts=demands.max_attempts,
-        environment=demands.environment,
-        max_age=demands.max_age,
-    )
 
 
 def envelopes(source: str, tags: Mapping[str, str], artefacts: Artefacts) -> Iterator[bytes]:

@@ -10,12 +10,13 @@ from typing import Any
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.policy.shipped import shipped_policies
 from invmm_gate.registry.client.client import VersionRecord
 from invmm_gate.registry.client.names import version_label
-from invmm_gate.registry.promote.choices import Clock, GateChoices
+from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.registry.promote.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
@@ -49,16 +50,16 @@ def measure_and_sign(
             key=choices.key,
             now=signed,
             policy=choices.policy,
-            beside=choices.circumstances(today=signed.date()),
+            beside=circumstances_of(choices, today=signed.date()),
             previous=previous,
-            roots=choices.roots_file(),
-            log=choices.log,
+            roots=roots_file(choices),
+            log=log_of(choices),
             name=version_label(record.name, record.version),
         )
     else:
         RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
     proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
-    logged = logged_at(choices.log, proof) if choices.key is not None else None
+    logged = logged_at(log_of(choices), proof) if choices.key is not None else None
     parcel = parcel_for(
         record, choices, run=str(checked.folder.resolve()), proof=proof, now=signed, log_entry=str(logged or "")
     )
@@ -106,24 +107,21 @@ def as_ours(parcel: Parcel, choices: GateChoices) -> Parcel:
 
 def _terms(choices: GateChoices, *, signed: bool) -> dict[str, Any]:
     """What a parcel says of trust, of where a pass goes, and of what MLflow is told; with full paths."""
-    conditions = choices.conditions
     return {
         "policy": choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
-        "roots": _full(choices.roots_file()) if signed else None,
+        "roots": str(roots.resolve()) if signed and (roots := roots_file(choices)) else None,
         "alias": choices.alias,
         "release_name": choices.release_name,
         "weights": choices.weights,
-        "revoked": _full(conditions.revoked),
-        "max_age": conditions.max_age,
-        "refuse_waivers": conditions.refuse_waivers,
-        "reviewers": _full(conditions.reviewers),
+        "conditions": _with_full_paths(choices.conditions),
         "details": choices.details,
     }
 
 
-def _full(path: Path | None) -> str | None:
+def _with_full_paths(conditions: Conditions) -> Conditions:
     """The parcel may be sent from another working folder."""
-    return None if path is None else str(path.resolve())
+    revoked, reviewers = (path and path.resolve() for path in (conditions.revoked, conditions.reviewers))
+    return replace(conditions, revoked=revoked, reviewers=reviewers)
 
 
 def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date) -> Checked:
@@ -132,7 +130,7 @@ def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today:
         RunFolder(folder).refuse_if_in_use()
         begun = (folder / "run.json").exists()
         try:
-            return check(replace(inputs.options, out=folder), choices.finish, progress, today=today)
+            return check(replace(inputs.options, out=folder), finish_of(choices), progress, today=today)
         except RunFolderError as error:
             if not begun:
                 raise

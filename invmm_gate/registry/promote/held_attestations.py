@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
+from invmm_gate.attest.demands import Demands
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.records import Weights
 from invmm_gate.registry.client.client import Registry, VersionRecord
@@ -18,7 +19,6 @@ from invmm_gate.registry.client.names import RUN
 from invmm_gate.registry.promote.choices import Clock, utc_now
 from invmm_gate.registry.promote.evidence import (
     Accept,
-    Demands,
     accepted,
     envelopes,
     evidence_among,

@@ -1,19 +1,20 @@
 """What was judged and could not be sent yet: one file a verdict, in a folder that outlives the process."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, final
 
 from filelock import FileLock, Timeout
 
 from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import Weights
 from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
+from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.registry.client.names import version_label
 
 _SUFFIX: Final = ".json"
@@ -44,12 +45,8 @@ class Parcel:
     """Empty = nothing is promoted."""
     release_name: str | None = None
     weights: Weights | None = None
-    revoked: str | None = None
-    """File of revocations, by its full path."""
-    max_age: int | None = None
-    refuse_waivers: bool = False
-    reviewers: str | None = None
-    """File of the keys that may have approved waivers, by its full path."""
+    conditions: Conditions = Conditions()  # noqa: RUF009  (frozen)
+    """What the verdict must be to promote anything; its files by their full paths."""
     log_entry: str = ""
     """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
     proofs: dict[str, str] = field(default_factory=dict)
@@ -83,7 +80,7 @@ class Outbox:
 
     def add(self, parcel: Parcel) -> None:
         """Keep the parcel until it is removed; one with its digest is replaced."""
-        write_whole(self._file(parcel), json.dumps(asdict(parcel), indent=2, sort_keys=True) + "\n")
+        write_whole(self._file(parcel), to_json(parcel, indent=2) + "\n")
 
     def remove(self, parcel: Parcel) -> None:
         """Forget a parcel that was sent."""
@@ -123,8 +120,8 @@ class Outbox:
 
 def _read(path: Path) -> Parcel:
     try:
-        return Parcel(**json.loads(read_whole(path, limit=_PARCEL_BYTES)))
-    except (OSError, ValueError, TypeError, RecursionError, RunFolderError) as error:
+        return from_json(Parcel, read_whole(path, limit=_PARCEL_BYTES), where=str(path))
+    except (OSError, RunFolderError) as error:
         raise RegistryError(
             f"{path} is no parcel of the outbox", expected="a file as the gate wrote it", do="remove it and gate again"
         ) from error

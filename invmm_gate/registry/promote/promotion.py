@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.client.checkpoint import CHECKPOINT
@@ -17,14 +18,7 @@ from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.names import PROMOTED_CREATED, PROMOTED_FROM, RUN, STATE, approved_alias, log_entry_tags
 from invmm_gate.registry.client.watched import is_version
-from invmm_gate.registry.promote.evidence import (
-    Demands,
-    Evidence,
-    envelopes,
-    evidence_that_promotes,
-    state_of,
-    verdict_tags,
-)
+from invmm_gate.registry.promote.evidence import Evidence, envelopes, evidence_that_promotes, state_of, verdict_tags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

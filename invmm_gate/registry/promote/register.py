@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import GateError, ModelError, RegistryError, VerificationError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.registry.client.checkpoint import CHECKPOINT
 from invmm_gate.registry.client.client import Registry, VersionRecord
@@ -25,7 +26,7 @@ from invmm_gate.registry.client.names import (
     version_label,
 )
 from invmm_gate.registry.client.source import named
-from invmm_gate.registry.promote.choices import Clock, GateChoices, utc_now
+from invmm_gate.registry.promote.choices import Clock, check_choices, log_of, options_of, outbox_of, utc_now
 from invmm_gate.registry.promote.delivery import VersionGoneError, deliver, promotion_of, settle
 from invmm_gate.registry.promote.earlier_attestations import attestation_before, log_entry_of, verdict_that_holds
 from invmm_gate.registry.promote.evidence import Evidence, state_of
@@ -87,8 +88,8 @@ def create_version(
     checkpoint: Path, name: str, registry: Registry, *, choices: GateChoices, progress: Progress
 ) -> VersionRecord:
     """A version that waits for its verdict. Bad input, which is looked for first, creates nothing. Raises GateError."""
-    choices.check(candidate_name(name, choices.release_name))
-    model = prepare(choices.options(checkpoint), baseline=choices.baseline is not None).model
+    check_choices(choices, candidate_name(name, choices.release_name))
+    model = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None).model
     registry.require_answer()
     root = checkpoint if checkpoint.is_dir() else checkpoint.parent
     progress.note(f"sending {len(model.files)} files to {registry.shown}")
@@ -106,7 +107,7 @@ def gate_version(
     Raises RegistryError if the version does not exist, or no more, SameFilesError, which changes nothing, while another
     process gates the same files; any other GateError as `check` does.
     """
-    choices.check(name)
+    check_choices(choices, name)
     record = registry.version(name, version)
     if record is None:
         raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
@@ -115,7 +116,7 @@ def gate_version(
         _scratch(choices) as aside,
         _files_of(registry, record, choices) as checkpoint,
     ):
-        inputs = prepare(choices.options(checkpoint), baseline=choices.baseline is not None)
+        inputs = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None)
         begun = Registered(
             name=name,
             version=version,
@@ -148,11 +149,11 @@ def _settled(
 ) -> Registered:
     """Tags and promotion by an attestation that is in the registry already."""
     proof = evidence.envelope
-    logged = log_entry_of(record, proof, choices.log)
+    logged = log_entry_of(record, proof, log_of(choices))
     parcel = parcel_for(record, choices, run="", proof=proof, now=now, log_entry=logged)
     done = replace(begun, decision=state_of(evidence.statement.decision))
     try:
-        with choices.outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
+        with outbox_of(choices).locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:
             terms = promotion_of(parcel, record.tags.get(RUN, ""), folder)
             promoted = settle(registry, record, evidence, terms, now=now)
     except (OutboxBusyError, VerificationError) as error:
@@ -172,7 +173,7 @@ def _sent(
     now: Clock,
 ) -> Registered:
     """The verdict in the outbox first, then in the registry; what cannot be sent now stays in the outbox."""
-    outbox = choices.outbox
+    outbox = outbox_of(choices)
     outbox.supersede(parcel)
     try:
         with outbox.locked(wait=OUTBOX_SECONDS), _scratch(choices) as folder:

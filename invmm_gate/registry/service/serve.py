@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.core.errors import INTERNAL_ERROR, PASS, ConfigError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import candidate_name, release_name
 from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.guard.settings import protected_by_default
-from invmm_gate.registry.promote.choices import GateChoices
+from invmm_gate.registry.promote.choices import check_choices, outbox_of, terms_now, trusted_roots
 from invmm_gate.registry.promote.gate_version import as_ours
 from invmm_gate.registry.promote.held_attestations import ByAttestation, Doubts
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
@@ -112,14 +114,14 @@ def door_for(
 ) -> Door:
     """The door for versions that are gated by these choices. Raises ConfigError for a slip in them, before any work."""
     for name in watched.names or ("model",):
-        choices.check(candidate_name(name, choices.release_name))
+        check_choices(choices, candidate_name(name, choices.release_name))
         _tell_if_open(release_name(name, choices.release_name), choices.alias)
-    choices.terms()
-    roots, scratch = choices.trusted(), state / "scratch"
+    terms_now(choices)
+    roots, scratch = trusted_roots(choices), state / "scratch"
     vouch = None
     if roots is not None:
         policies = {load_policy(choices.policy).digest: choices.policy}
-        demands = partial(choices.conditions.demands, roots=roots, policies=policies, weights=choices.weights)
+        demands = partial(demands_of, choices.conditions, roots=roots, policies=policies, weights=choices.weights)
         vouch = partial(ByAttestation, demands=demands, scratch=scratch)
     return Door(
         tracking_uri=tracking_uri,
@@ -127,7 +129,7 @@ def door_for(
             command=gate_command(choices),
             environment={TRACKING_URI: tracking_uri},
             state=state,
-            terms=choices.terms,
+            terms=partial(terms_now, choices),
             retries=retries,
         ),
         watched=watched,
@@ -137,7 +139,7 @@ def door_for(
         settle=settle,
         depth=depth,
         vouch=vouch,
-        outbox=choices.outbox,
+        outbox=outbox_of(choices),
         ours=partial(as_ours, choices=choices),
     )
 

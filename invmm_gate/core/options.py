@@ -1,0 +1,234 @@
+"""What users choose, each option declared once: its type, its default, and how the command line asks for it.
+
+A record of options is a frozen dataclass. The command line makes its options of the fields that carry `Asked`
+(`cli/options.py`), and `arguments` writes a record as a command line again.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+from invmm_gate.core.records import Fit, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How the command line asks for a field."""
+
+    help: str
+    name: str = ""
+    """The option; by default the field's name."""
+    env: str | None = None
+    """Variable that gives the default."""
+    min: float | None = None
+    max: float | None = None
+
+    def option(self, attribute: str) -> str:
+        """As it is typed."""
+        return self.name or "--" + attribute.replace("_", "-")
+
+
+ENVIRONMENT: Final = "INVMM_GATE_ENVIRONMENT"
+"""Variable that holds the digest of the approved environment."""
+
+Policy = Annotated[str, Asked("strict, standard, permissive, or a policy file.")]
+Probes = Annotated[Path, Asked("Folder of the probe set.")]
+Seed = Annotated[
+    int | None, Asked("Seed of all random streams. Default: what model, probe set and policy give.", min=0)
+]
+Device = Annotated[str, Asked("auto, cpu, cuda or cuda:N.")]
+Rows = Annotated[int | None, Asked("Rows in one network call; fewer need less memory.", min=1)]
+Sscd = Annotated[Path | None, Asked("SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Released = Annotated[
+    Weights | None, Asked("Which weights are released, where the folder holds raw and EMA weights.", name="--weights")
+]
+Waivers = Annotated[Path | None, Asked("waivers.yaml: owned, expiring exceptions.")]
+Reviewers = Annotated[
+    Path | None, Asked("Keys that may approve waivers: a .pub file, or roots.yaml.", env="INVMM_GATE_REVIEWERS")
+]
+Baseline = Annotated[Path | None, Asked("Approved run, or what `bless` wrote, for rule `regression`.")]
+Reveal = Annotated[bool, Asked("Show probe images and copies in the report.")]
+Details = Annotated[bool, Asked("Send MLflow ids and exact scores: they tell membership.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The choices of a `check` or `measure` command."""
+
+    model: Annotated[Path, Asked("Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
+    policy: Policy
+    probes: Probes = Path("probes")
+    out: Annotated[Path | None, Asked("Run folder. Default: reports/<model>-<run id>.")] = None
+    """By default `reports/<model name>-<run id>`, where equal inputs have an equal run id."""
+    seed: Seed = None
+    """None = the one that the digests of model, probe set and policy give."""
+    device: Device = "auto"
+    """`auto` is CUDA where there is one."""
+    rows: Rows = None
+    """Noised images in one optimisation step; part of the run's identity, as it moves the last bits of a score."""
+    allow_pickle: Annotated[bool, Asked("Read pickled weights; the report shows it.")] = False
+    weights: Released = None
+    """Which weights are released, where a checkpoint holds raw and EMA weights."""
+    loras: Annotated[
+        tuple[Path, ...], Asked("LoRA weights released on top of the model; may be repeated.", name="--lora")
+    ] = ()
+    """LoRA weights that are released on top of the model."""
+    sscd: Sscd = None
+    environment: Annotated[str | None, Asked(f"Approved environment. Default: ${ENVIRONMENT}.")] = None
+    """Digest of the approved environment; without one and without the variable any will do."""
+    command: str = ""
+    """The command line, for the reader of run.json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """What `check` does after measuring."""
+
+    waivers: Waivers = None
+    reviewers: Reviewers = None
+    """Keys that may approve waivers."""
+    baseline: Baseline = None
+    reveal: Reveal = False
+    tracking_uri: Annotated[str | None, Asked("MLflow server. Default: ./mlflow.db.")] = None
+    track: Annotated[bool, Asked("Log the run to MLflow.", name="--track/--no-track")] = True
+    details: Details = False
+    """Whether MLflow is told ids and exact scores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a verdict must be to count, beside its signature, its files and its policy. Nothing by default.
+
+    The same record goes from the command line to `verify`, the registry's service, its guard and its outbox.
+    """
+
+    revoked: Annotated[Path | None, Asked("YAML list of revoked verdicts and keys.")] = None
+    """Read each time: a revocation counts at once."""
+    max_age: Annotated[int | None, Asked("Oldest accepted verdict, in days.", min=1, max=36500)] = None
+    refuse_waivers: Annotated[bool, Asked("Accept no waived finding.")] = False
+    reviewers: Reviewers = None
+    """Keys, one of which must have approved each waiver; None = whoever the gate that signed accepted."""
+    min_probes: Annotated[int, Asked("Fewest accepted probes, controls not counted.", min=1)] = 1
+    probe_set_digest: Annotated[str | None, Asked("The probe set that must have been used.")] = None
+    image_size: Annotated[
+        str | None, Asked("HEIGHTxWIDTH in pixels, or one side: the size at which models are served.")
+    ] = None
+    refuse_chosen_seed: Annotated[bool, Asked("Accept only the seed that model, probe set and policy give.")] = False
+    max_attempts: Annotated[
+        int | None, Asked("Most results of a model in the audit log, this one included.", min=1)
+    ] = None
+    """Most different results of a model in the audit log."""
+    environment: Annotated[str | None, Asked("The installed environment that must have measured.", env=ENVIRONMENT)] = (
+        None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateChoices:
+    """How versions of the registry are gated, and what becomes of those that pass."""
+
+    policy: Policy
+    probes: Probes = Path("probes")
+    key: Annotated[
+        Path | None, Asked("Key that signs verdicts; without it nothing is promoted.", env="INVMM_GATE_KEY")
+    ] = None
+    roots: Annotated[
+        Path | None, Asked("Keys to trust. Default: the .pub file beside --key.", env="INVMM_GATE_ROOTS")
+    ] = None
+    """Trust roots that the key belongs to."""
+    seed: Seed = None
+    """None = the one that the digests of each model, the probe set and the policy give."""
+    device: Device = "auto"
+    rows: Rows = None
+    sscd: Sscd = None
+    waivers: Waivers = None
+    baseline: Baseline = None
+    weights: Released = None
+    conditions: Conditions = Conditions()
+    """What is asked of a verdict that is there already, before it is relied on, and before anything is promoted."""
+    alias: Annotated[str, Asked("Alias that moves to a version that passes; '' promotes nothing.")] = "champion"
+    release_name: Annotated[
+        str | None, Asked("Model that versions which pass are released as. Default: NAME-release.")
+    ] = None
+    details: Details = False
+    """Whether MLflow is told ids and exact scores."""
+    runs: Path = Path(".invmm-gate/runs")
+    """Folder of the run folders; the outbox and the audit log lie beside it."""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """The choices of a `probes build` command."""
+
+    folder: Path
+    sources: Annotated[
+        tuple[Path, ...], Asked("Training data: a folder, .parquet or .csv; may be repeated.", name="--from")
+    ]
+    metric: Annotated[str, Asked("pixel_rmse or a name that begins with sscd.")] = "pixel_rmse"
+    sscd: Sscd = None
+    size: Annotated[int | None, Asked("Side at which images are compared. Default: 32; SSCD 320.")] = None
+    """Side at which images are compared; by default 32 for pixels, 320 for SSCD."""
+    threshold: Annotated[float | None, Asked("Copy threshold. Default: 0.1; SSCD 0.5.")] = None
+    """Copy threshold; by default the metric's own."""
+    diameter: Annotated[float, Asked("Largest diameter of a cluster, in thresholds, 1 to 2.")] = 1.0
+    """Largest diameter of a cluster, in copy thresholds (as distances)."""
+    duplicated: Annotated[int, Asked("Largest clusters to take a probe of.", min=0)] = 32
+    sensitive: Annotated[Path | None, Asked("File that lists sensitive images, one path a line.")] = None
+    sensitive_column: Annotated[str, Asked("NAME or NAME=VALUE that marks sensitive rows.")] = ""
+    controls: Annotated[int | None, Asked("Controls to draw. Default: up to 32 of what there is.", min=0)] = None
+    controls_from: Annotated[
+        tuple[Path, ...], Asked("Images the model cannot have seen, as for --from; may be repeated.")
+    ] = ()
+    trained_until: datetime.date | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    images: Annotated[Path | None, Asked("Where paths in all tables begin. Default: a table's folder.")] = None
+    """Where the paths in all tables begin, those of controls too; by default each table's folder."""
+    category: Annotated[str, Asked("Category of the sensitive probes.")] = ""
+    licence: Annotated[str, Asked("Consent or licence of all probes.")] = ""
+    seed: Annotated[int, Asked("Seed of the draw of controls.", min=0)] = 0
+    device: Annotated[str, Asked("auto, cpu, cuda or cuda:N; for SSCD.")] = "auto"
+    cache: Annotated[Path | None, Asked("Folder that keeps embeddings for the next time.")] = None
+    strict: Annotated[bool, Asked("Stop at the first image that cannot be read.")] = False
+    fit: Fit = ""
+    """How training brought images to the model's size."""
+    both_orientations: bool = False
+    """Whether an image that its EXIF orientation turns becomes two probes; by default it is left out."""
+
+    @property
+    def view(self) -> Literal["stored", "plain"]:
+        """How training images that are turned are read."""
+        return "stored" if self.both_orientations else "plain"
+
+
+def asked(record: type) -> Iterator[tuple[dataclasses.Field[Any], Any, Asked | None]]:
+    """The fields of a record that the command line asks for, or that are such a record: field, type, how."""
+    hints = get_type_hints(record, include_extras=True)
+    for each in dataclasses.fields(record):
+        hint = hints[each.name]
+        how = next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Asked)), None)
+        if how is not None:
+            yield each, hint.__origin__, how
+        elif dataclasses.is_dataclass(hint):
+            yield each, hint, None
+
+
+def arguments(record: Any) -> Iterator[str]:
+    """A record as the command line that gives it; what is as by default is left out."""
+    for each, _, how in asked(type(record)):
+        value = getattr(record, each.name)
+        if how is None:
+            yield from arguments(value)
+        elif value is not None and value != each.default:
+            yield from _argument(how.option(each.name), value)
+
+
+def _argument(option: str, value: object) -> Iterator[str]:
+    if isinstance(value, bool):
+        yield option.partition("/")[0 if value else 2]
+    else:
+        yield from (f"{option}={item}" for item in (value if isinstance(value, tuple) else (value,)))

@@ -1,0 +1,25 @@
+"""What is said of findings, by the name of their rule or of their check of the run."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from invmm_gate.policy import controls, coverage, soundness
+from invmm_gate.policy.rules import known
+from invmm_gate.policy.rules.rule import EVIDENCE, Description
+
+DESCRIPTIONS: Final[Mapping[str, Description]] = {
+    **known.DESCRIPTIONS,
+    **coverage.DESCRIPTIONS,
+    controls.CONTROLS: controls.DESCRIPTION,
+    soundness.RECORDS: soundness.DESCRIPTION,
+}
+OTHER: Final = Description(
+    short="A rule of the policy is broken",
+    full="A rule that this version of the report has no description of.",
+    help=EVIDENCE,
+)
+
+
+def description_of(rule: str) -> Description:
+    """That of the rule, or of a rule that is not known."""
+    return DESCRIPTIONS.get(rule, OTHER)

@@ -1,0 +1,34 @@
+"""The rules that a policy can name. Nothing here decides the verdict."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from invmm_gate.policy.rules import below_controls, confirmed, invmm_below, regression
+from invmm_gate.policy.rules.below_controls import BelowControls, BelowControlsConfig
+from invmm_gate.policy.rules.confirmed import Confirmed, ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelow, InvmmBelowConfig
+from invmm_gate.policy.rules.regression import Regression, RegressionConfig
+from invmm_gate.policy.rules.rule import Description, Rule
+
+RuleConfig = Annotated[
+    InvmmBelowConfig | ConfirmedConfig | BelowControlsConfig | RegressionConfig, Field(discriminator="rule")
+]
+RULES: Final[Mapping[str, Callable[..., Rule]]] = {
+    "invmm_below": InvmmBelow,
+    "confirmed": Confirmed,
+    "below_controls": BelowControls,
+    "regression": Regression,
+}
+DESCRIPTIONS: Final[Mapping[str, Description]] = {
+    "invmm_below": invmm_below.DESCRIPTION,
+    "confirmed": confirmed.DESCRIPTION,
+    "below_controls": below_controls.DESCRIPTION,
+    "regression": regression.DESCRIPTION,
+}
+
+
+def rule_for(config: RuleConfig) -> Rule:
+    """The rule that a policy entry asks for."""
+    return RULES[config.rule](config)
