@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from invmm_gate.curation.clusters import count_curve, find_clusters
+from invmm_gate.curation.embedder import CopyScale
 from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import intrinsic_dimension
-from invmm_gate.curation.thresholds import CopyScale
 
 DUPLICATED = 0.2
 """Share of the images that are noisy copies of one in a hundred."""

@@ -26,7 +26,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "demo" / "models" / "memorizing"
 COMPARED = ("measurements.jsonl", "confirmations.jsonl", "self_checks.jsonl", "verdict.json", "summary.md")
-WARM = ("diffusers.models.unets.unet_2d", "great_expectations", "pandas", "invmm_gate.stages.measure")
+WARM = ("diffusers.models.unets.unet_2d", "invmm_gate.stages.measure")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from invmm_gate.core.errors import GateError
     from invmm_gate.core.options import Finish, Options
     from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
-    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, RunData, Trial, Verdict
+    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial, Verdict
+    from invmm_gate.core.run_records import RunData
     from invmm_gate.core.settings import PROFILES, InversionSettings
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
@@ -31,11 +32,9 @@ if TYPE_CHECKING:
     from invmm_gate.models.read.inspect import inspect_checkpoint
     from invmm_gate.policy.judge import judge
     from invmm_gate.policy.schema import Policy, load_policy
-    from invmm_gate.probes.expectation_suite import probe_set_suite, probe_set_table
+    from invmm_gate.probes.expectations import probe_set_suite, probe_set_table
     from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.runs.suites import confirmations_suite, measurements_suite
-    from invmm_gate.runs.tables import confirmations_table, measurements_table
     from invmm_gate.similarity.calibrate import calibrate
     from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
@@ -66,7 +65,7 @@ _HOMES: Final[dict[str, str]] = {
     "Policy": "policy.schema",
     "Probe": "core.records",
     "ProbeSet": "core.records",
-    "RunData": "core.records",
+    "RunData": "core.run_records",
     "RunFolder": "runs.folder",
     "SamplingPlan": "confirm.plain_sampling",
     "Task": "measure.slots",
@@ -76,16 +75,12 @@ _HOMES: Final[dict[str, str]] = {
     "calibrate": "similarity.calibrate",
     "check": "stages.check",
     "confirm_by_sampling": "confirm.plain_sampling",
-    "confirmations_suite": "runs.suites",
-    "confirmations_table": "runs.tables",
     "inspect_checkpoint": "models.read.inspect",
     "judge": "policy.judge",
     "load_model": "models.load.load",
     "load_policy": "policy.schema",
-    "measurements_suite": "runs.suites",
-    "measurements_table": "runs.tables",
-    "probe_set_suite": "probes.expectation_suite",
-    "probe_set_table": "probes.expectation_suite",
+    "probe_set_suite": "probes.expectations",
+    "probe_set_table": "probes.expectations",
     "sample": "diffusion.sampling",
     "sscd_metric": "similarity.sscd",
     "validate_probe_set": "probes.validate",
@@ -124,14 +119,10 @@ __all__ = [
     "calibrate",
     "check",
     "confirm_by_sampling",
-    "confirmations_suite",
-    "confirmations_table",
     "inspect_checkpoint",
     "judge",
     "load_model",
     "load_policy",
-    "measurements_suite",
-    "measurements_table",
     "probe_set_suite",
     "probe_set_table",
     "sample",

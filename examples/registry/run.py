@@ -162,7 +162,7 @@ def guard(place: Place) -> tuple[str, ...]:
 def receiver(place: Place) -> tuple[str, ...]:
     """The receiver of its webhooks, which also looks by itself every few seconds."""
     secret = ("--secret-file", str(place.folder / "secret"))
-    return ("serve", *place.gating, *secret, "--port", str(place.receiver_port), "--every", "5", "--settle", "1")
+    return ("serve", *place.gating, *secret, "--port", str(place.receiver_port), "--every", "5")
 
 
 def register(place: Place, kind: str) -> None:

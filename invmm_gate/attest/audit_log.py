@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from invmm_gate.attest.field_types import Hex, Instant, Line, as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import VerificationError
-from invmm_gate.files.signed_json import parse_plain
+from invmm_gate.files.strict_json import parse_plain
 
 AUDIT_LOG: Final = "verdicts.jsonl"
 """The log's usual name."""

@@ -1,17 +1,56 @@
-"""What an attestation must say before a model is served or promoted: conditions with their files read."""
+"""What an attestation must say before a model is served or promoted: conditions and revocations, as files have them."""
 
 import datetime
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Self
 
+from pydantic import TypeAdapter, model_validator
+
+from invmm_gate.attest.field_types import Hex, Line
 from invmm_gate.attest.keys import TrustRoots, load_roots
-from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import Weights
+from invmm_gate.files.strict_model import StrictModel, parse
+from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.schema import load_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocations:
+    """Reasons by digest."""
+
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of an attestation file -> reason."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Key id -> reason."""
+
+
+class _Entry(StrictModel):
+    verdict: Hex | None = None
+    key: Hex | None = None
+    reason: Line
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.verdict is None) == (self.key is None):
+            raise ValueError("an entry names a verdict (sha256 of the attestation file) or a key (its id), not both")
+        return self
+
+
+_ENTRIES: Final = TypeAdapter(tuple[_Entry, ...])
+
+
+def load_revocations(path: Path) -> Revocations:
+    """Read a YAML list of {verdict or key, reason}. Raises ConfigError with FILE:LINE."""
+    entries = parse(_ENTRIES, load_document(path))
+    return Revocations(
+        verdicts={entry.verdict: entry.reason for entry in entries if entry.verdict is not None},
+        keys={entry.key: entry.reason for entry in entries if entry.key is not None},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

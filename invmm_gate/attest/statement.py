@@ -17,7 +17,7 @@ from invmm_gate.attest.field_types import Day, Hex, Instant, Line, as_text
 from invmm_gate.attest.tested_wire import ScopeWire, Wire, scope_plain
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Scope, Waiver, Weights
-from invmm_gate.files.signed_json import parse_plain
+from invmm_gate.files.strict_json import parse_plain
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"

@@ -5,11 +5,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.attest.demands import Demands
+from invmm_gate.attest.demands import Demands, Revocations
 from invmm_gate.attest.envelope import open_envelope
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.keys import TrustedKey, TrustRoots
-from invmm_gate.attest.revocation import Revocations
 from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.core.errors import VerificationError
 

@@ -19,8 +19,8 @@ from invmm_gate.attest.keys import SigningKey, TrustRoots
 from invmm_gate.attest.verification import CLOCK_SKEW, check_key_window
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Waiver
-from invmm_gate.files.signed_json import parse_plain
 from invmm_gate.files.small import read_small
+from invmm_gate.files.strict_json import parse_plain
 from invmm_gate.files.strict_model import StrictModel
 
 APPROVAL_SUFFIX: Final = ".approval"

@@ -48,7 +48,7 @@ def approve(
 ) -> int:
     """Sign the waivers as their reviewer, in waivers.yaml.approval. A policy's findings are waived by these alone."""
     from invmm_gate.cli.show import printable
-    from invmm_gate.stages.approve_waivers import approve_waivers
+    from invmm_gate.stages.sign import approve_waivers
 
     path, number = approve_waivers(waivers, key=key, now=_now())
     typer.echo(printable(f"approved: {number} waivers, {path}"))

@@ -96,8 +96,8 @@ def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
 
 def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     """The proposal in words."""
-    from invmm_gate.curation.left_out import of_kinds
     from invmm_gate.curation.options import ENOUGH_CONTROLS
+    from invmm_gate.curation.training_entries import of_kinds
 
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
     yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"

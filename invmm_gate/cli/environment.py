@@ -4,33 +4,26 @@ from typing import Annotated, Final
 
 import typer
 
-ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --files"
+ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --json"
 
 
-def environment(
-    *,
-    files: Annotated[
-        bool, typer.Option("--files", help="Hash every file too: has one changed since it was installed?")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> int:
+def environment(*, json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> int:
     """Print the digest of the installed environment, and what it is made of.
 
-    It covers the gate's code and, of the packages that decide a score or a verdict, the hashes that their RECORD files
-    claim. Ends with 2 if --files finds a file that is not as its RECORD says.
+    It covers the gate's own code, and the versions of the packages that decide a score or a verdict. Whether their
+    files are those of the version is the installer's job (pip install --require-hashes).
     """
     from dataclasses import asdict
 
     from invmm_gate.cli.show import as_json
-    from invmm_gate.runs.installed import installed_environment, require_unchanged_files
+    from invmm_gate.runs.installed import installed_environment
 
     found = installed_environment()
     if json:
         as_json(asdict(found))
-    else:
-        typer.echo(found.digest)
-        for item in found.distributions:
-            typer.echo(f"  {item.name} {item.version}: {item.record} ({item.files} files)")
-    if files:
-        require_unchanged_files()
+        return 0
+    typer.echo(found.digest)
+    typer.echo(f"  code: {found.code}")
+    for name, version in found.versions.items():
+        typer.echo(f"  {name} {version}")
     return 0

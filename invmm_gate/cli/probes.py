@@ -82,12 +82,18 @@ def validate(
         str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one side: what the model makes. Default: a square.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write counts, digest and problems there as JSON.")] = None,
+    docs: Annotated[
+        Path | None, typer.Option(help="Write Great Expectations' data docs there; they show private fields.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
-    """Check manifest, files and hashes; every problem with its line."""
+    """Check manifest, files and hashes by Great Expectations; every problem with its line."""
+    from functools import partial
+
     from invmm_gate.attest.demands import parse_image_size
     from invmm_gate.cli.show import TerminalProgress, printable
     from invmm_gate.policy.schema import load_policy
+    from invmm_gate.probes.expectations import expected_results
     from invmm_gate.probes.validate import check_probe_set
     from invmm_gate.stages.preflight import controls_needed
 
@@ -101,6 +107,7 @@ def validate(
             captions_required=captions,
             image_size=size,
             progress=_bar(progress),
+            decide=partial(expected_results, docs=docs),
         )
     if out is not None:
         _write(out, result)

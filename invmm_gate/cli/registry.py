@@ -13,12 +13,11 @@ from invmm_gate.core.options import GateChoices
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
 TrackingUri = Annotated[str, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server.")]
-State = Annotated[Path, typer.Option(help="Folder of queue, logs and run folders, on a local disk.")]
+State = Annotated[Path, typer.Option(help="Folder of ledger, logs and run folders, on a local disk.")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Model to watch; may be repeated. Default: all.")]
 Protect = Annotated[list[str] | None, typer.Option(help="Protected alias beside --alias; may be repeated.")]
 Enforce = Annotated[bool, typer.Option("--enforce", help="Remove protected aliases that no pass vouches for.")]
 Retries = Annotated[int, typer.Option(help="Fresh starts of a gate that ended without a verdict.", min=0)]
-Settle = Annotated[float, typer.Option(help="Seconds until a claim is sure; the same for all receivers.", min=0.1)]
 SecretFile = Annotated[
     Path | None,
     typer.Option(help="Webhook secrets, one a line, mode 0600. Default: $INVMM_GATE_WEBHOOK_SECRET."),
@@ -39,16 +38,14 @@ def serve(
     enforce: Enforce = False,
     retries: Retries = 3,
     secret_file: SecretFile = None,
-    settle: Settle = 2.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 8765,
     path: Annotated[str, typer.Option(help="Path of the webhook.")] = "/hook",
     every: Annotated[float, typer.Option(help="Seconds between looks for versions without a verdict.", min=1)] = 60.0,
     workers: Annotated[int, typer.Option(help="Gates that may run side by side.", min=1, max=64)] = 1,
-    depth: Annotated[int, typer.Option(help="Waiting versions above which webhooks are put off.", min=1)] = 10_000,
 ) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
-    from invmm_gate.registry.client.watched import Watched
+    from invmm_gate.registry.client.names import Watched
     from invmm_gate.registry.client.webhook_signature import read_secrets
     from invmm_gate.registry.service.logs import log_to_stderr
     from invmm_gate.registry.service.serve import Listening, door_for
@@ -60,15 +57,15 @@ def serve(
         tracking_uri=tracking_uri,
         state=state,
         watched=Watched(names=tuple(model or ()), release=choices.release_name),
-        secrets=read_secrets(secret_file),
         protected=protect or (),
         enforce=enforce,
         retries=retries,
-        depth=depth,
-        settle=settle,
+    )
+    listening = Listening(
+        secrets=read_secrets(secret_file), host=host, port=port, path=path, every=every, workers=workers
     )
     log_to_stderr()
-    return run_serve(door, Listening(host=host, port=port, path=path, every=every, workers=workers))
+    return run_serve(door, listening)
 
 
 @app.command(
@@ -84,12 +81,10 @@ def sync(
     protect: Protect = None,
     enforce: Enforce = False,
     retries: Retries = 3,
-    secret_file: SecretFile = None,
-    settle: Settle = 2.0,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Gate again what failed, was bad input or stayed inconclusive.")
     ] = False,
-    gate: Annotated[bool, typer.Option(help="Gate what is found, or only queue it.")] = True,
+    gate: Annotated[bool, typer.Option(help="Gate what is found, or only list it.")] = True,
     json: Json = False,
 ) -> int:
     """Find versions without a verdict and gate them, once: for cron, with or without webhooks.
@@ -97,8 +92,7 @@ def sync(
     Exits with 11 if a version has no verdict or a protected alias is not vouched for; a block is a verdict.
     """
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.registry.client.watched import Watched
-    from invmm_gate.registry.client.webhook_signature import read_optional_secrets
+    from invmm_gate.registry.client.names import Watched
     from invmm_gate.registry.service.logs import log_to_stderr
     from invmm_gate.registry.service.serve import door_for
     from invmm_gate.registry.service.sync import sync as run_sync
@@ -109,11 +103,9 @@ def sync(
         tracking_uri=tracking_uri,
         state=state,
         watched=Watched(names=tuple(model or ()), release=choices.release_name),
-        secrets=read_optional_secrets(secret_file),
         protected=protect or (),
         enforce=enforce,
         retries=retries,
-        settle=settle,
     )
     log_to_stderr()
     done = run_sync(door, again=retry_failed, gate=gate)

@@ -108,7 +108,7 @@ def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> 
         console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
     if not verdict.findings:
         console.print("  no findings")
-    if verdict.tested and verdict.tested.seed_chosen:
+    if verdict.tested.seed_chosen:
         console.print(f"  seed {verdict.tested.seed} is not the one that model, probe set and policy give")
     if verdict.weaknesses:
         where = "the report" if folder else "`invmm-gate policy lint`"

@@ -24,8 +24,9 @@ def version(
 def _write(path: Path) -> None:
     """Equal bytes for an equal gate: a pipeline that depends on the file runs again only under another one."""
     import json
+    from dataclasses import asdict
 
     from invmm_gate.files.atomic import write_whole
-    from invmm_gate.runs.installed import installed_gate
+    from invmm_gate.runs.installed import installed_environment
 
-    write_whole(path, json.dumps(installed_gate(), indent=2) + "\n")
+    write_whole(path, json.dumps(asdict(installed_environment()), indent=2) + "\n")

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
+from invmm_gate.core.settings import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,7 @@ class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
 
     @property
-    def family(self) -> str:
+    def family(self) -> Family:
         """A key of the profiles in settings.py."""
 
     @property

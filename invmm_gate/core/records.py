@@ -54,42 +54,6 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectationRecord:
-    """What one expectation of a Great Expectations suite found."""
-
-    name: str
-    """What is expected, in words."""
-    kind: str
-    """Its class in great_expectations.expectations."""
-    success: bool
-    failing: int
-    """Rows that do not meet it; 0 too where it is of the whole table."""
-    rows: tuple[str, ...] = ()
-    """Ids of the probes in the first of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteRecord:
-    """What a Great Expectations suite found in one table."""
-
-    name: str
-    success: bool
-    rows: int
-    """Rows of the table."""
-    expectations: tuple[ExpectationRecord, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectations:
-    """expectations.json."""
-
-    schema_version: int
-    digests: dict[str, str]
-    """sha256 of what the suites were run over and of what they ask: of anything else they say nothing."""
-    suites: tuple[SuiteRecord, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSet:
     """A validated manifest and where it lies."""
 
@@ -99,8 +63,6 @@ class ProbeSet:
     """sha256 over the manifest's content, which names every image's sha256."""
     manifest: str = "manifest.csv"
     """File name of the manifest in the folder."""
-    checks: SuiteRecord | None = None
-    """What the suite of the manifest and its images found; None where it was not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,25 +245,6 @@ class MetricRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
-
-    schema_version: int
-    run_id: str
-    fingerprint: str
-    """sha256 of `inputs` as canonical JSON."""
-    created_at: str
-    """UTC, ISO 8601."""
-    model: ModelManifest
-    probe_set: ProbeSet
-    metric: MetricRecord
-    inputs: dict[str, object]
-    """Digests, settings, seeds, row count, versions, device: all that decides a score."""
-    context: dict[str, object] = field(default_factory=dict)
-    """Facts for the reader that decide nothing: command line, host kind, reductions of the row count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiver:
     """An owned, expiring exception for a probe, a rule, or a rule on a probe."""
 
@@ -398,8 +341,7 @@ class Verdict:
     verdict says nothing. Empty for records in no folder."""
     baseline: BaselineRecord | None = None
     """None where none was given."""
-    tested: Scope | None = None
-    """None where the run does not say: such a verdict cannot be signed."""
+    tested: Scope
     weaknesses: tuple[str, ...] = ()
     """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
 
@@ -407,37 +349,3 @@ class Verdict:
     def exit_code(self) -> int:
         """0 pass, 10 block, 11 inconclusive."""
         return {"pass": 0, "block": 10, "inconclusive": 11}[self.decision]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunData:
-    """All records of a run folder: what `judge`, the report and the tracker work on."""
-
-    run: RunRecord
-    self_checks: tuple[SelfCheck, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    confirmations: tuple[Confirmation, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
-    suites: tuple[SuiteRecord, ...] = ()
-    """What the Great Expectations suites found in these very records; empty where they were not run over them."""
-    verdict: Verdict | None = None
-    digests: dict[str, str] = field(default_factory=dict)
-    """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
-    public: bool = False
-    """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
-
-    @property
-    def private_texts(self) -> tuple[str, ...]:
-        """Captions, sources and paths of the probes, and prompts that were found, longest first.
-
-        None of them may leave the run folder unasked. Texts too short to tell from ordinary words (under 8
-        characters), or contained in a public name, are not listed: the fields that hold them are never sent.
-        """
-        probes = self.run.probe_set.probes
-        public = [name for probe in probes for name in (probe.id, probe.category, probe.cluster)]
-        texts = {text for probe in probes for text in (probe.caption, probe.source, probe.path)}
-        texts |= {item.prompt for item in self.confirmations if item.prompt}
-        known = "\n".join((*public, self.run.model.name, self.run.metric.name))
-        private = (text for text in texts if len(text) >= 8 and text not in known)
-        return tuple(sorted(private, key=lambda text: (-len(text), text)))

@@ -14,16 +14,14 @@ from invmm_gate.core.progress import Progress
 from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, find_clusters
 from invmm_gate.curation.control_images import Controls, draw_controls, whole_pool
 from invmm_gate.curation.embedder import Embedder, make_embedder
-from invmm_gate.curation.embedding_store import EmbeddingStore
+from invmm_gate.curation.embedding_store import EmbeddingStore, check_memory
 from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
-from invmm_gate.curation.memory_need import check_memory
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.options import Wanted, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.curation.proposals import Proposal, Proposals, propose
 from invmm_gate.curation.sensitive_images import sensitive_items
-from invmm_gate.curation.source_overlaps import check_files, check_places
-from invmm_gate.curation.training_data import TrainingData, open_training_data
+from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.files.probe_files import folder_lock
 from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_probe

@@ -9,8 +9,8 @@ from PIL import Image
 from invmm_gate.core.records import Group
 from invmm_gate.curation.build import Curation
 from invmm_gate.curation.clusters import Cluster
-from invmm_gate.curation.left_out import of_kinds
 from invmm_gate.curation.proposals import cluster_name
+from invmm_gate.curation.training_entries import of_kinds
 from invmm_gate.curation.training_scan import read_again
 from invmm_gate.probes.images import decode_image
 from invmm_gate.report.contact_sheet import Card, ContactSheet, CurveRow, Section, Thumb

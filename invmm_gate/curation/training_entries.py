@@ -1,7 +1,8 @@
-"""One image of the training data: its row, its file, and which columns of a table say what."""
+"""One image of the training data, which columns of a table say what of it, and files that are left out by name."""
 
 import datetime
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -127,3 +128,23 @@ def _path_problem(root: Path, name: str) -> str:
         except (OSError, ValueError):
             return ""  # reported when the file is opened
     return ""
+
+
+_KINDS: Final = 8
+"""Suffixes of files that are told apart in a count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An image that was not used, and why."""
+
+    name: str
+    reason: str
+
+
+def of_kinds(left_out: Sequence[LeftOut]) -> str:
+    """How many files of which suffix were left out, in brackets; empty for none."""
+    counts = Counter(PurePath(left.name).suffix.lower() or "without suffix" for left in left_out)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common(_KINDS))
+    rest = sum(count for _, count in counts.most_common()[_KINDS:])
+    return f" ({kinds}{f', {rest:,} others' if rest else ''})" if counts else ""

@@ -15,10 +15,9 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
 from invmm_gate.curation.embedder import Embedder, Pixels
 from invmm_gate.curation.embedding_store import EmbeddingStore
-from invmm_gate.curation.left_out import LeftOut
 from invmm_gate.curation.neighbours import Indices, Vectors
 from invmm_gate.curation.training_data import TrainingData
-from invmm_gate.curation.training_entries import Entry
+from invmm_gate.curation.training_entries import Entry, LeftOut
 from invmm_gate.probes.images import View, decode_image, pixels_sha256
 
 AT_ONCE: Final = 32

@@ -3,7 +3,7 @@
 Its memorization is known without training, so it is the self-check's positive control and the tests' fixture.
 """
 
-from typing import final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from invmm_gate.diffusion.prediction import per_row
 class MixtureDenoiser:
     """E[x_0 | x_t] for x_0 drawn from `images` with probabilities `weights`; a pixel-space `DiffusionModel`."""
 
-    family = "pixel"
+    family: Final = "pixel"
 
     def __init__(
         self,

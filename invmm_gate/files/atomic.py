@@ -33,18 +33,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise explained(error, path) from error
+        raise explained(error, path, needed=len(data)) from error
 
 
 def append_line(path: Path, line: str) -> None:
     """Append one whole line and flush it to the disk."""
+    data = line.encode() + b"\n"
     try:
         with path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise explained(error, path) from error
+        raise explained(error, path, needed=len(data)) from error
 
 
 def read_whole(path: Path, *, limit: int = FILE_LIMIT) -> bytes:
@@ -92,11 +93,14 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def explained(error: OSError, path: Path) -> MeasurementError | RunFolderError:
-    """A full disk leaves the run unfinished (11); any other refusal is a bad run folder (2)."""
+def explained(error: OSError, path: Path, *, needed: int | None = None) -> MeasurementError | RunFolderError:
+    """A full disk leaves the run unfinished (11); any other refusal is a bad run folder (2).
+
+    `needed`: bytes that were to be written.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MeasurementError(
-            f"the disk is full: {path} could not be written",
+            f"the disk is full: {path} could not be written{'' if needed is None else f', which takes {needed} bytes'}",
             expected="free space for the run folder",
             do="free some and give the same command again; what was measured is kept",
         )

@@ -1,11 +1,12 @@
 """How a policy has probes confirmed: plain sampling, captions, and a search for a prompt."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from invmm_gate.core.directions import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.run_records import ConfirmPlan
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Number, Whole
@@ -80,3 +81,10 @@ class ConfirmChoice(StrictModel):
     """For models without prompts."""
     prompts: Annotated[PromptConfirmation | None, PART] = None
     """For text-to-image models."""
+
+    def plan(self) -> ConfirmPlan:
+        """As the records of a run hold it."""
+        return _PLAN.validate_python(self.model_dump())
+
+
+_PLAN: Final = TypeAdapter(ConfirmPlan)

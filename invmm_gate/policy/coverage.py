@@ -1,13 +1,11 @@
 """Whether enough was measured, by a gate that works, as the policy asked. Every finding here leaves the run open."""
 
-import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import Finding, Measurement, RunData, RunRecord
-from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
+from invmm_gate.core.records import Finding, Measurement
+from invmm_gate.core.run_records import PromptPlan, RunData, RunRecord, SamplingPlan, SearchPlan, differences
 from invmm_gate.policy.evidence import has_prompts, names, undecided
 from invmm_gate.policy.numbers import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
@@ -61,18 +59,17 @@ NATURAL_VIEW: Final = "natural_view"
 """The model does not know the images mirrored, turned, recoloured, at another size or with another fit."""
 MODEL_UNCHANGED: Final = "model_unchanged"
 """At the end of measuring, the model's files are those that were inspected."""
-CLOCK_UNCHANGED: Final = "clock_unchanged"
-"""At the end of measuring, nobody has set the clock since its begin."""
 MODEL_UNCHANGED_IN_CONFIRM: Final = "model_unchanged_in_confirm"
-CLOCK_UNCHANGED_IN_CONFIRM: Final = "clock_unchanged_in_confirm"
 OF_THE_MODEL: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, ROUND_TRIP, TOLD_TIME, SAMPLES, NATURAL_VIEW)
 """Made before the probes are measured."""
-_OF_MEASURING: Final = (*OF_THE_MODEL, MODEL_UNCHANGED, CLOCK_UNCHANGED)
-_OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM, CLOCK_UNCHANGED_IN_CONFIRM)
+_OF_MEASURING: Final = (*OF_THE_MODEL, MODEL_UNCHANGED)
+_OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM,)
 
 
 def self_check_findings(data: RunData) -> Iterator[Finding]:
-    """Self-checks that failed, or are missing: the last ones of a stage are those of a stage that was cut short."""
+    """Self-checks that failed, or are missing, and stages that were cut short."""
+    for first in data.unfinished:
+        yield undecided(COVERAGE, f"the stage that begins with {first} did not end: give the same command again")
     present = {check.name for check in data.self_checks}
     for name in (*_OF_MEASURING, *(_OF_CONFIRMING if data.confirmations else ())):
         if name not in present:
@@ -136,11 +133,10 @@ def settings_difference(run: RunRecord, policy: Policy) -> str:
     `stop_above` may differ: a stopped probe carries its own bound, which the rules compare.
     """
     try:
-        asked = _plain(dataclasses.asdict(policy.resolve_settings(str(run.inputs.get("family")))))
-        given = _plain(run.inputs.get("settings"))
-    except (ConfigError, TypeError, ValueError) as error:
+        asked = policy.resolve_settings(run.inputs.family)
+    except ConfigError as error:
         return f"the run's settings cannot be compared with the policy's: {error}"
-    different = [name for name in asked if name != "stop_above" and given.get(name) != asked[name]]
+    different = [name for name in differences(asked, run.inputs.settings) if name != "stop_above"]
     if different:
         return f"the run was measured with other settings than the policy's: {names(different)}"
     return ""
@@ -153,11 +149,7 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
     """
     if not any(isinstance(rule, ConfirmedConfig) for rule in policy.rules):
         return ""
-    try:
-        given = ConfirmChoice.model_validate_json(json.dumps(run.inputs.get("confirm")))
-    except (TypeError, ValueError):
-        return "the run does not say how its probes were confirmed"
-    asked = policy.confirm
+    given, asked = run.inputs.confirm, policy.confirm.plan()
     if has_prompts(run):
         strong = asked.prompts is None or _prompts_as_strong(given.prompts, asked.prompts)
     else:
@@ -165,11 +157,11 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
     return "" if strong else "the run confirmed by weaker means than the policy's"
 
 
-def _sampling_as_strong(given: PlainSampling | None, asked: PlainSampling) -> bool:
+def _sampling_as_strong(given: SamplingPlan | None, asked: SamplingPlan) -> bool:
     return given is not None and given.sampler_steps == asked.sampler_steps
 
 
-def _prompts_as_strong(given: PromptConfirmation | None, asked: PromptConfirmation) -> bool:
+def _prompts_as_strong(given: PromptPlan | None, asked: PromptPlan) -> bool:
     """Every scale that is asked for, the same sampler, and a search of at least the size."""
     if given is None or given.sampler_steps != asked.sampler_steps:
         return False
@@ -178,17 +170,9 @@ def _prompts_as_strong(given: PromptConfirmation | None, asked: PromptConfirmati
     return asked.gcg is None or (given.gcg is not None and _searched_as_much(given.gcg, asked.gcg))
 
 
-def _searched_as_much(given: GcgSearch, asked: GcgSearch) -> bool:
+def _searched_as_much(given: SearchPlan, asked: SearchPlan) -> bool:
     sizes = all(
         (getattr(given, name) or float("inf")) >= (getattr(asked, name) or float("inf"))
         for name in ("tokens", "steps", "candidates", "noises", "max_evaluations")
     )
     return sizes and given.top_k == asked.top_k
-
-
-def _plain(settings: object) -> dict[str, object]:
-    """As JSON stores it, so that records from memory and from files compare. Raises TypeError if it is no mapping."""
-    if not isinstance(settings, Mapping):
-        raise TypeError("the run does not say which they were")
-    plain: dict[str, object] = json.loads(json.dumps(dict(settings), allow_nan=False))
-    return plain

@@ -2,11 +2,34 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunRecord
+from pydantic import Field
+
+from invmm_gate.core.directions import SELECTION
+from invmm_gate.core.records import Confirmation, Finding, Group, Measurement, Probe
+from invmm_gate.core.run_records import RunRecord
+from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
-from invmm_gate.policy.selection import Selection, is_selected
+
+JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
+"""The groups that a rule looks at unless it names others: all but the controls."""
+
+Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+
+
+class Selection(StrictModel):
+    """Which probes a rule looks at; no categories = all."""
+
+    groups: Annotated[tuple[Group, ...], Field(min_length=1), SELECTION] = JUDGED_GROUPS
+    categories: Annotated[tuple[Text, ...], SELECTION] = ()
+
+
+def is_selected(probe: Probe, choice: Selection) -> bool:
+    """Whether a rule looks at this probe; no categories = all."""
+    return probe.group in choice.groups and (not choice.categories or probe.category in choice.categories)
+
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))
 """Ranks behind every key that an image can have."""
@@ -38,8 +61,7 @@ class Evidence:
 
 def has_prompts(run: RunRecord) -> bool:
     """Whether the run is of a text-to-image model, by the settings that it was measured with."""
-    settings = run.inputs.get("settings")
-    return isinstance(settings, Mapping) and settings.get("prompt", "none") != "none"
+    return run.inputs.settings.prompt != "none"
 
 
 def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:

@@ -15,11 +15,11 @@ from invmm_gate.core.records import (
     Decision,
     Finding,
     Measurement,
-    RunData,
     Verdict,
     Waiver,
     WaiverState,
 )
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
@@ -103,8 +103,7 @@ def _findings(data: RunData, policy: Policy, baseline: RunData | None) -> Iterat
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)
     yield from run_findings(data.run, policy)
-    family = str(data.run.inputs.get("family"))
-    yield from (undecided(SETTINGS, fault) for fault in rule_faults(policy, family=family))
+    yield from (undecided(SETTINGS, fault) for fault in rule_faults(policy, family=data.run.inputs.family))
     yield from coverage_findings(data, policy, evidence.measured)
     yield from control_findings(policy, evidence, data.run.metric)
     yield from _rule_findings(policy, evidence)

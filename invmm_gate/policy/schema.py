@@ -1,6 +1,7 @@
 """Policy files -> frozen Policy. Unknown keys, wrong types and rules that could never be decided are refused."""
 
 import hashlib
+import importlib.resources
 import json
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +21,30 @@ from invmm_gate.policy.overrides import SettingsOverrides, check
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
-from invmm_gate.policy.shipped import shipped_policies
+
+_SUFFIX: Final = ".yaml"
+
+
+def policies_folder() -> Path:
+    """`_data/policies` in an installed wheel, the repository's `policies` in a source checkout."""
+    package = Path(str(importlib.resources.files("invmm_gate")))
+    installed = package / "_data" / "policies"
+    folder = installed if installed.is_dir() else package.parent / "policies"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: the shipped policies are missing", do="install invmm-gate again")
+    return folder
+
+
+def shipped_policies() -> dict[str, Path]:
+    """Name and file of each shipped policy, sorted by name."""
+    return {path.stem: path for path in sorted(policies_folder().glob(f"*{_SUFFIX}"))}
+
+
+def verdict_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of verdict.json."""
+    text = importlib.resources.files("invmm_gate.policy").joinpath("verdict.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
 class MeasureChoice(StrictModel):

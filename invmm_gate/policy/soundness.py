@@ -5,17 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.core.records import (
-    Confirmation,
-    Finding,
-    Interval,
-    Measurement,
-    Probe,
-    ReplicationShare,
-    RunData,
-    SuiteRecord,
-    Trial,
-)
+from invmm_gate.core.records import Confirmation, Finding, Interval, Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.evidence import names, undecided
 from invmm_gate.policy.numbers import is_number
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
@@ -46,7 +37,6 @@ def record_findings(data: RunData) -> tuple[Finding, ...]:
             for fault in faults(found, probes.get(found.probe))
         ),
         *(_finding(found.probe, fault) for found in data.confirmations for fault in confirmation_faults(found)),
-        *_suite_findings(data.suites),
     )
 
 
@@ -78,6 +68,7 @@ def faults(found: Measurement, probe: Probe | None) -> Iterator[str]:
     if found.outcome == "error":
         return
     yield from _score_faults(found)
+    yield from _work_faults(found)
     yield from _share_faults(found.share)
     if found.invmm_spread is not None and not _ordered((0.0, *found.invmm_spread)):
         yield "has an invalid spread of scores"
@@ -92,6 +83,8 @@ def confirmation_faults(found: Confirmation) -> Iterator[str]:
     yield from _count_faults(found.hits, found.trials, found.interval)
     if found.status == "confirmed" and found.hits == 0:
         yield "is called confirmed without a replicating sample"
+    if found.evaluations < 1 <= found.trials:
+        yield "is confirmed without a network evaluation"
     if found.closest is not None and not is_number(found.closest):
         yield "has an invalid closest value in its confirmation"
 
@@ -106,6 +99,12 @@ def _score_faults(found: Measurement | Trial) -> Iterator[str]:
     for value in (found.invmm, found.invmm_above):
         if value is not None and not _ordered((0.0, value)):
             yield f"has the invalid score {value}"
+
+
+def _work_faults(found: Measurement) -> Iterator[str]:
+    """A result takes at least one network forward; no step where N(0, I) itself brings the image out."""
+    if found.steps < 0 or found.evaluations < 1:
+        yield f"reports a result after {found.steps} steps and {found.evaluations} network evaluations"
 
 
 def _trial_faults(trial: Trial) -> Iterator[str]:
@@ -126,7 +125,7 @@ def _share_faults(share: ReplicationShare | None) -> Iterator[str]:
 def _count_faults(hits: int, trials: int, interval: Interval) -> Iterator[str]:
     if not (type(hits) is int and type(trials) is int and 0 <= hits <= trials and trials >= 1):
         yield f"reports {hits} hits in {trials} trials"
-    elif not (_ordered((0.0, interval.low, interval.high, 1.0)) and is_number(interval.confidence)):
+    elif not (_ordered((0.0, interval.low, interval.high, 1.0)) and _ordered((0.0, interval.confidence, 1.0))):
         yield "has an invalid interval"
     elif not interval.low - 1e-9 <= hits / trials <= interval.high + 1e-9:
         yield f"has an interval that does not hold {hits} of {trials}"
@@ -140,15 +139,6 @@ def _probe_set_findings(probes: Sequence[Probe]) -> Iterator[Finding]:
     for probe in probes:
         if probe.group != "control" and probe.sha256 in controls:
             yield _finding(probe.id, f"shows the same image as the control {controls[probe.sha256]}")
-
-
-def _suite_findings(suites: Iterable[SuiteRecord]) -> Iterator[Finding]:
-    """Great Expectations is the second witness: where it disagrees, the records cannot be trusted either."""
-    for suite in suites:
-        broken = [item for item in suite.expectations if not item.success]
-        if broken or not suite.success:
-            said = "; ".join(f"{item.name} (failing rows: {item.failing})" for item in broken)
-            yield undecided(RECORDS, f"the suite {suite.name} does not hold; expected: {said or 'not said which'}")
 
 
 def _unexpected(what: str, ids: Iterable[str], probes: dict[str, Probe]) -> Iterator[Finding]:

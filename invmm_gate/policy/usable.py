@@ -6,14 +6,13 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Probe
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.policy.conformal import fewest_outliers
-from invmm_gate.policy.evidence import names
+from invmm_gate.policy.evidence import Selection, is_selected, names
 from invmm_gate.policy.rules import confirmed, invmm_below
 from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.regression import RegressionConfig
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.selection import Selection, is_selected
 
 
 def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:

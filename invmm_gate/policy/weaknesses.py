@@ -10,10 +10,10 @@ from invmm_gate.core.directions import HIGHER, LOWER, OTHER, Direction, directio
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel
+from invmm_gate.policy.evidence import Selection
 from invmm_gate.policy.overrides import SettingsOverrides
 from invmm_gate.policy.rules.known import RuleConfig
 from invmm_gate.policy.schema import MetricChoice, Policy, load_policy
-from invmm_gate.policy.selection import Selection
 
 _STRICT: Final = "strict"
 

@@ -3,33 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.probes import fields
-from invmm_gate.probes.expectations import Record
+from invmm_gate.probes.checks import TABLE_COLUMNS, Record
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import decode_image, is_one_colour, pixels_sha256
 from invmm_gate.probes.manifest import Manifest, Row
-
-COMPUTED: Final = (
-    "id_key",
-    "path_key",
-    "is_control",
-    "text_problem",
-    "date_problem",
-    "path_problem",
-    "file_problem",
-    "sha256_actual",
-    "image_problem",
-    "width",
-    "height",
-    "one_colour",
-    "pixels",
-    "fit_problem",
-)
-TABLE_COLUMNS: Final = (*fields.COLUMNS, *fields.OPTIONAL, *COMPUTED)
 
 
 def build_table(

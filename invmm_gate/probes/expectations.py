@@ -1,115 +1,101 @@
-"""Great Expectations over a table of plain records: expectations as data, run where nothing is left behind.
+"""The Great Expectations suite of a probe set: it decides in `invmm-gate probes validate`, and in no other command.
+
+To hold a probe set against it in a data pipeline of your own:
+
+    import great_expectations as gx
+    from invmm_gate import probe_set_suite, probe_set_table
+
+    context = gx.get_context(mode="ephemeral")
+    source = context.data_sources.add_pandas("probes")
+    batch = source.add_dataframe_asset("manifest").add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(probe_set_suite(min_controls=20))
+    check = context.validation_definitions.add(gx.ValidationDefinition(name="probes", data=batch, suite=suite))
+    result = check.run(batch_parameters={"dataframe": probe_set_table(Path("probes"))})
 
 Great Expectations and pandas take seconds to import, so they are imported when a suite is made or run.
 """
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, cast
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import ExpectationRecord, SuiteRecord
+from invmm_gate.files.atomic import write_whole
+from invmm_gate.probes.checks import OWN_EXPECTATION, TABLE_COLUMNS, Check, CheckResult, Record, probe_set_checks
+from invmm_gate.probes.computed_table import build_table
+from invmm_gate.probes.manifest import read_rows
 
-Record = dict[str, object]
-"""One row of a table: None where there is no value."""
-
-LISTED_ROWS: Final = 20
-"""Failing rows that a result names."""
-
-
-def _unsaid(_: Record) -> str:
-    return ""
+PROBE_SET: Final = "probe_set"
+"""Name of the suite."""
+_ROW_NUMBERS: Final = "COMPLETE"
+"""The result format that names every failing row."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One expectation, and what to tell the user of a row that fails it."""
+def probe_set_suite(*, min_controls: int = 0, captions_required: bool = False) -> Any:
+    """The `great_expectations.ExpectationSuite` that a probe set must pass before anything is measured.
 
-    name: str
-    """What is expected, in words."""
-    expectation: str
-    """Class name in great_expectations.expectations."""
-    arguments: Mapping[str, object]
-    describe: Callable[[Record], str] = _unsaid
-    """Gets the record of the row; for a check of the whole table, what was `observed`."""
-    unique: str = ""
-    """The column in which a row repeats an earlier one; the record that `describe` gets then has `first_line` too."""
+    It checks the table that `probe_set_table` gives. Raises ConfigError without Great Expectations.
+    """
+    return _suite(probe_set_checks(min_controls=min_controls, captions_required=captions_required))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """What a check came to."""
+def probe_set_table(folder: Path) -> Any:
+    """The manifest as a `pandas.DataFrame` with columns that say what its files really are; every image is decoded.
 
-    check: Check
-    success: bool
-    rows: tuple[int, ...]
-    """Indices of the rows that fail; empty for a check of the whole table."""
-    observed: object
-    """What a check of the whole table saw, such as a count."""
+    Raises ProbeSetError where the manifest cannot be read as a table; ConfigError without pandas.
+    """
+    return _frame(build_table(read_rows(folder)))
 
 
-def suite_of(name: str, checks: Sequence[Check]) -> Any:
-    """The checks as a `great_expectations.ExpectationSuite`. Raises ConfigError without Great Expectations."""
-    gx, _ = _packages()
-    expectations = [
-        getattr(gx.expectations, check.expectation)(**check.arguments, meta={"number": number, "name": check.name})
-        for number, check in enumerate(checks)
-    ]
-    return gx.ExpectationSuite(name=name, expectations=expectations)
-
-
-def frame_of(table: Sequence[Record], columns: Sequence[str]) -> Any:
-    """The table as a `pandas.DataFrame`; its cells keep their types, so that no id becomes a number."""
-    _, pd = _packages()
-    return pd.DataFrame(list(table), columns=list(columns), dtype=object)
-
-
-def run_checks(
-    table: Sequence[Record], checks: Sequence[Check], *, name: str, columns: Sequence[str]
+def expected_results(
+    table: Sequence[Record], checks: Sequence[Check], *, docs: Path | None = None
 ) -> tuple[CheckResult, ...]:
-    """Run the checks over the table. Raises ConfigError without Great Expectations, or if a check cannot be run."""
+    """As `plain_results`, by Great Expectations; with `docs`, its data docs of this run go there as index.html.
+
+    Raises ConfigError without Great Expectations, or if it cannot run a check; RunFolderError where `docs` cannot be
+    written.
+    """
     gx, _ = _packages()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    source = context.data_sources.add_pandas(name)
-    batch = source.add_dataframe_asset("table").add_batch_definition_whole_dataframe("all")
-    suite = context.suites.add(suite_of(name, checks))
-    validation = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
-    result = validation.run(batch_parameters={"dataframe": frame_of(table, columns)}, result_format="COMPLETE")
+    source = context.data_sources.add_pandas("probes")
+    batch = source.add_dataframe_asset("manifest").add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(_suite(checks))
+    validation = context.validation_definitions.add(gx.ValidationDefinition(name=PROBE_SET, data=batch, suite=suite))
+    result = validation.run(batch_parameters={"dataframe": _frame(table)}, result_format=_ROW_NUMBERS)
+    if docs is not None:
+        write_whole(docs / "index.html", _page(result))
     return _results(checks, result.to_json_dict()["results"])
 
 
-def definition_digest(checks: Sequence[Check]) -> str:
-    """sha256 of what the checks ask for: results of other checks are none of these."""
-    asked = [(check.name, check.expectation, check.arguments, check.unique) for check in checks]
-    return sha256(json.dumps(asked, allow_nan=False, sort_keys=True).encode()).hexdigest()
-
-
-def answers(record: SuiteRecord, checks: Sequence[Check]) -> bool:
-    """Whether a stored result has an answer to each of the checks, and no other."""
-    given = [(item.name, item.kind) for item in record.expectations]
-    return given == [(check.name, check.expectation) for check in checks]
-
-
-def suite_record(
-    name: str, results: Sequence[CheckResult], *, rows: int, row_name: Callable[[int], str]
-) -> SuiteRecord:
-    """What a suite found, as it is stored; `row_name` says which probe a row is of."""
-    found = tuple(
-        ExpectationRecord(
-            name=result.check.name,
-            kind=result.check.expectation,
-            success=result.success,
-            failing=len(result.rows),
-            rows=tuple(row_name(row) for row in result.rows[:LISTED_ROWS]),
-        )
-        for result in results
+def _suite(checks: Sequence[Check]) -> Any:
+    gx, _ = _packages()
+    return gx.ExpectationSuite(
+        name=PROBE_SET, expectations=[_expectation(gx, number, check) for number, check in enumerate(checks)]
     )
-    return SuiteRecord(name=name, success=all(item.success for item in found), rows=rows, expectations=found)
+
+
+def _expectation(gx: ModuleType, number: int, check: Check) -> Any:
+    from invmm_gate.probes.custom_expectation import ExpectProbesToPass
+
+    kind = ExpectProbesToPass if check.expectation == OWN_EXPECTATION else getattr(gx.expectations, check.expectation)
+    return kind(**check.arguments, description=check.name, meta={"number": number, "name": check.name})
+
+
+def _frame(table: Sequence[Record]) -> Any:
+    """The table as a `pandas.DataFrame`; its cells keep their types, so that no id becomes a number."""
+    _, pd = _packages()
+    return pd.DataFrame(list(table), columns=list(TABLE_COLUMNS), dtype=object)
+
+
+def _page(result: Any) -> str:
+    """The page of the data docs that shows one validation."""
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result)))
 
 
 def _packages() -> tuple[ModuleType, ModuleType]:
@@ -119,7 +105,7 @@ def _packages() -> tuple[ModuleType, ModuleType]:
         import pandas as pd
     except ImportError as error:
         raise ConfigError(
-            "the checks of a probe set and of a run's records need Great Expectations and pandas",
+            "the expectations of a probe set need Great Expectations and pandas",
             do="install them with `pip install --upgrade invmm-gate`",
         ) from error
     return gx, pd
@@ -136,8 +122,6 @@ def _results(checks: Sequence[Check], results: Sequence[dict[str, dict[str, obje
                 f"Great Expectations could not run the check {check.name!r}",
                 do="install a version that works with `pip install --upgrade invmm-gate`",
             )
-        details, success = result["result"], bool(result["success"])
-        rows = cast(list[int], details.get("unexpected_index_list") or [])
-        observed = details.get("observed_value")
-        found.append(CheckResult(check=check, success=success, rows=tuple(rows), observed=observed))
+        rows = cast(list[int], result["result"].get("unexpected_index_list") or [])
+        found.append(CheckResult(check=check, success=bool(result["success"]), rows=tuple(rows)))
     return tuple(found)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import ProbeSet
+from invmm_gate.probes.checks import CheckResult, Decide, Record, plain_results, probe_set_checks, repeats
 from invmm_gate.probes.computed_table import build_table
-from invmm_gate.probes.expectation_suite import PROBE_SET, probe_set_checks, run_suite
-from invmm_gate.probes.expectations import Check, CheckResult, Record, suite_record
-from invmm_gate.probes.fields import collisions
 from invmm_gate.probes.manifest import Manifest, probe_set_digest, read_rows, to_probes
 
 
@@ -25,14 +23,6 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
-    """The outcome of one check."""
-
-    name: str
-    success: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
     """All that the checks found."""
 
@@ -42,7 +32,6 @@ class ValidationReport:
     """None as soon as there is a problem."""
     problems: tuple[Problem, ...]
     """By line; those of the whole set last."""
-    expectations: tuple[Expectation, ...]
 
     def lines(self) -> tuple[str, ...]:
         """One `manifest:LINE: message` for each problem."""
@@ -63,7 +52,7 @@ def validate_probe_set(
 ) -> ProbeSet:
     """The probe set, if every check passes. `image_size` is the (height, width) that the model makes, if it is known.
 
-    Raises ProbeSetError with the first problem and the number of further ones; ConfigError without Great Expectations.
+    Raises ProbeSetError with the first problem and the number of further ones.
     """
     report = check_probe_set(
         folder, min_controls=min_controls, captions_required=captions_required, image_size=image_size
@@ -84,53 +73,46 @@ def check_probe_set(
     captions_required: bool = False,
     image_size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    decide: Decide = plain_results,
 ) -> ValidationReport:
-    """Every problem of a probe set. `progress` is told (probes read, probes in all).
+    """Every problem of a probe set. `progress` is told (probes read, probes in all); `decide` runs the checks.
 
     `image_size` is the (height, width) that the model makes; without it, the images are held against a square.
-    Raises ProbeSetError only where the manifest cannot be read as a table; ConfigError without Great Expectations.
+    Raises ProbeSetError only where the manifest cannot be read as a table.
     """
     manifest = read_rows(folder)
     table = build_table(manifest, image_size=image_size, progress=progress)
     checks = probe_set_checks(min_controls=min_controls, captions_required=captions_required)
-    results = run_suite(table, checks)
+    results = decide(table, checks)
     problems = [problem for result in results for problem in _problems(manifest, table, result)]
     return ValidationReport(
         manifest=manifest.place(),
-        probe_set=None if problems else _probe_set(manifest, results),
+        probe_set=None if problems else _probe_set(manifest),
         problems=tuple(sorted(problems, key=lambda problem: problem.line or float("inf"))),
-        expectations=tuple(Expectation(name=result.check.name, success=result.success) for result in results),
     )
 
 
-def _probe_set(manifest: Manifest, results: Sequence[CheckResult]) -> ProbeSet:
+def _probe_set(manifest: Manifest) -> ProbeSet:
     probes = to_probes(manifest.rows)
-    checks = suite_record(PROBE_SET, results, rows=len(probes), row_name=lambda row: probes[row].id)
-    return ProbeSet(
-        folder=str(manifest.folder),
-        probes=probes,
-        digest=probe_set_digest(probes),
-        manifest=manifest.name,
-        checks=checks,
-    )
+    return ProbeSet(folder=str(manifest.folder), probes=probes, digest=probe_set_digest(probes), manifest=manifest.name)
 
 
-def _problems(manifest: Manifest, table: Sequence[Record], result: CheckResult) -> Iterator[Problem]:
+def _problems(manifest: Manifest, table: Sequence[Record], result: CheckResult) -> list[Problem]:
     if result.success:
-        return
-    if not result.rows:
-        yield Problem(line=0, probe="", message=result.check.describe({"observed": result.observed}))
-    repeats = _repeats(table, result.check)
+        return []
+    check = result.check
+    if check.observe is not None:
+        return [Problem(line=0, probe="", message=check.problem({"observed": check.observe(table)}))]
+    found = list(_row_problems(manifest, table, result))
+    return found or [Problem(line=0, probe="", message=f"the check {check.name!r} failed")]
+
+
+def _row_problems(manifest: Manifest, table: Sequence[Record], result: CheckResult) -> Iterator[Problem]:
+    repeated = repeats(table, result.check)
     for index in result.rows:
-        first = repeats.get(index)
+        first = repeated.get(index)
         if result.check.unique and first is None:
             continue  # the first of its kind: the later ones are the problem
         record = table[index] if first is None else {**table[index], "first_line": manifest.rows[first].line}
         row = manifest.rows[index]
-        yield Problem(line=row.line, probe=row.values["id"], message=result.check.describe(record))
-
-
-def _repeats(table: Sequence[Record], check: Check) -> dict[int, int]:
-    if not check.unique:
-        return {}
-    return collisions([None if row[check.unique] is None else str(row[check.unique]) for row in table])
+        yield Problem(line=row.line, probe=row.values["id"], message=result.check.problem(record))

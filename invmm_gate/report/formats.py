@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.report_images import ReportImages
-from invmm_gate.report.to_csv import render_csv
+from invmm_gate.report.scores import render_csv, render_parquet
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_junit import render_junit
 from invmm_gate.report.to_markdown import render_summary
-from invmm_gate.report.to_parquet import render_parquet
 from invmm_gate.report.to_sarif import render_sarif
 
 

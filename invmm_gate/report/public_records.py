@@ -4,35 +4,58 @@ A reader without the key cannot link a probe's name to an image, and no figure o
 tell which images a model was trained on. Digests, settings, thresholds, counts and the decision are what they were.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Final
+from typing import Final, Self, final
 
-from invmm_gate.core.records import (
-    Confirmation,
-    Finding,
-    Measurement,
-    ModelManifest,
-    Probe,
-    RunData,
-    RunRecord,
-    SuiteRecord,
-    Verdict,
-    Waiver,
-)
+from invmm_gate.core.records import Confirmation, Finding, Measurement, ModelManifest, Probe, Verdict, Waiver
+from invmm_gate.core.run_records import RunContext, RunData, RunRecord
 from invmm_gate.policy.descriptions import description_of
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
-from invmm_gate.report.public_names import PublicNames
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicNames:
+    """The public names of one run's probes; under one key, one image has one name in all runs."""
+
+    key: bytes = field(repr=False)
+    probes: Mapping[str, str]
+    """Id -> public name."""
+
+    @classmethod
+    def under(cls, key: bytes, probes: Iterable[Probe]) -> Self:
+        """`p-` and the first 16 hexadecimal digits of HMAC-SHA256(key, "image:" + sha256 of the image).
+
+        Further probes of one image get `-2`, `-3` and so on behind it, in the set's order.
+        """
+        named: dict[str, str] = {}
+        seen: dict[str, int] = {}
+        for probe in probes:
+            if probe.id not in named:
+                name = f"p-{_hash(key, 'image', probe.sha256)}"
+                seen[name] = seen.get(name, 0) + 1
+                named[probe.id] = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        return cls(key=key, probes=named)
+
+    def of(self, probe: str) -> str:
+        """The probe's public name; an id that the set does not have gets one of its own kind, `x-...`."""
+        return self.probes.get(probe) or f"x-{_hash(self.key, 'id', probe)}"
+
+    def of_cluster(self, cluster: str) -> str:
+        """The cluster's public name; empty for none."""
+        return f"c-{_hash(self.key, 'cluster', cluster)}" if cluster else ""
+
+
+def _hash(key: bytes, kind: str, text: str) -> str:
+    return hmac.digest(key, f"{kind}:{text}".encode("utf-8", "backslashreplace"), "sha256").hex()[:16]
+
 
 WITHHELD: Final = "withheld"
 """Stands for a text that somebody wrote, as it may name what is private."""
-
-INPUTS: Final = frozenset(
-    ("model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm")
-) | {"metric", "seed", "image_size", "rows", "device", "threads", "code", "versions", "environment", "distributions"}
-"""Inputs of a run that say nothing of a single probe."""
 
 
 def public(data: RunData, names: PublicNames) -> RunData:
@@ -44,7 +67,6 @@ def public(data: RunData, names: PublicNames) -> RunData:
         self_checks=tuple(replace(check, detail="") for check in data.self_checks),
         measurements=tuple(sorted(measurements, key=lambda item: item.probe)),
         confirmations=tuple(sorted(confirmations, key=lambda item: (item.probe, item.method))),
-        suites=tuple(_suite(suite, names) for suite in data.suites),
         verdict=None if data.verdict is None else _verdict(data, data.verdict, names),
         digests=data.digests,
         public=True,
@@ -56,8 +78,7 @@ def _run(run: RunRecord, names: PublicNames) -> RunRecord:
     return replace(
         run,
         model=_model(run.model),
-        probe_set=replace(run.probe_set, folder="", probes=tuple(probes), checks=None),
-        inputs={name: value for name, value in run.inputs.items() if name in INPUTS},
+        probe_set=replace(run.probe_set, folder="", probes=tuple(probes)),
         context=_context(run.context, names),
     )
 
@@ -66,13 +87,16 @@ def _model(model: ModelManifest) -> ModelManifest:
     return replace(model, path="", adapters=tuple(PurePath(adapter).name for adapter in model.adapters))
 
 
-def _context(context: Mapping[str, object], names: PublicNames) -> dict[str, object]:
-    """What a report warns of."""
-    said: dict[str, object] = {"guidance_distilled": context.get("guidance_distilled") is True}
-    cut = context.get("truncated_captions")
-    if isinstance(cut, Mapping) and cut:
-        said["truncated_captions"] = {names.of(str(probe)): True for probe in cut}
-    return said
+def _context(context: RunContext, names: PublicNames) -> RunContext:
+    """What a report warns of. The inputs are public as a whole: they say nothing of a single probe."""
+    return RunContext(
+        command="",
+        policy="",
+        device="",
+        seed_given=context.seed_given,
+        guidance_distilled=context.guidance_distilled,
+        truncated_captions={names.of(probe): 0 for probe in context.truncated_captions},
+    )
 
 
 def _probe(probe: Probe, names: PublicNames) -> Probe:
@@ -117,11 +141,6 @@ def _confirmation(item: Confirmation, names: PublicNames) -> Confirmation:
         evaluations=0,
         closest=None,
     )
-
-
-def _suite(suite: SuiteRecord, names: PublicNames) -> SuiteRecord:
-    found = (replace(item, rows=tuple(sorted(map(names.of, item.rows)))) for item in suite.expectations)
-    return replace(suite, expectations=tuple(found))
 
 
 def _verdict(data: RunData, verdict: Verdict, names: PublicNames) -> Verdict:

@@ -1,12 +1,19 @@
-"""The scores as a table with one row a probe, for scores.csv and scores.parquet. No caption, no path, no prompt."""
+"""The scores as a table: scores.csv, scores.parquet and the figures of metrics.json. No caption, no path, no prompt."""
 
+import csv
+import importlib
+import io
+import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, Verdict
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
+from invmm_gate.report.bands import score_band, share_band
 
 Kind = Literal["text", "count", "number"]
 Cell = str | int | float | None
@@ -115,3 +122,79 @@ def _count(value: int) -> int | None:
 
 def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def metrics(data: RunData, verdict: Verdict) -> dict[str, object]:
+    """Figures of a judged run, those of single probes in bands. A figure that there is none of is left out.
+
+    No times: the same records and the same verdict give the same file.
+    """
+    lowest = score_band(min((item.invmm for item in data.measurements if item.invmm is not None), default=None))
+    banded = [share for item in data.measurements if (share := share_band(item.share)) and share.trials]
+    numbers = {
+        "lowest_invmm": lowest,
+        "highest_replication_share": max((share.hits / share.trials for share in banded), default=None),
+    }
+    return {
+        "decision": verdict.decision,
+        "exit_code": verdict.exit_code,
+        **{name: round(value, 6) for name, value in numbers.items() if value is not None},
+        "evaluations": sum(item.evaluations for item in data.measurements),
+        "confirmation_evaluations": sum(item.evaluations for item in data.confirmations),
+        "counts": dict(verdict.counts),
+    }
+
+
+def metrics_file(data: RunData, verdict: Verdict) -> str:
+    """As JSON. Raises ValueError on NaN or infinity."""
+    return json.dumps(metrics(data, verdict), allow_nan=False, indent=2) + "\n"
+
+
+_FORMULA: Final = re.compile(r"(^|[,;|])(\s*)(?=[=+\-@＝＋－＠]|::)")
+"""Where a spreadsheet may begin to read a formula: at the start of a cell, or where another locale ends one.
+
+And where a job's log would read a command.
+"""
+
+
+def render_csv(data: RunData) -> str:
+    """The table with a header. Numbers are exact; an apostrophe disarms text that would be run."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in score_rows(data):
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+    return buffer.getvalue()
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) else repr(value)
+
+
+_TYPES: Final = {"text": "string", "count": "int64", "number": "float64"}
+
+
+def render_parquet(data: RunData) -> bytes | None:
+    """The table; None without pyarrow. The same records give the same bytes under one version of pyarrow."""
+    arrow = _arrow()
+    if arrow is None:
+        return None
+    pa, parquet, reader = arrow
+    schema = pa.schema([(name, getattr(pa, _TYPES[kind])()) for name, kind in COLUMNS.items()])
+    sink = io.BytesIO()
+    # Through JSON, as every way from Python objects into pyarrow imports pandas: most of a second.
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in score_rows(data)).encode()
+    options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    table = reader.read_json(io.BytesIO(lines), parse_options=options) if lines else schema.empty_table()
+    parquet.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _arrow() -> tuple[Any, Any, Any] | None:
+    try:
+        pa, parquet, reader = (importlib.import_module(f"pyarrow{name}") for name in ("", ".parquet", ".json"))
+    except ImportError:
+        return None
+    return pa, parquet, reader

@@ -1,4 +1,4 @@
-"""How numbers, digests and foreign text are written in every report: one place."""
+"""How numbers, digests, foreign text and the names of files are written in every report: one place."""
 
 import datetime
 import json
@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from invmm_gate.core.records import Interval, Measurement, ReplicationShare, Trial
+from invmm_gate.core.records import BaselineRecord, Interval, Measurement, ReplicationShare, Trial
+from invmm_gate.core.run_records import RunData
+from invmm_gate.report import texts
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that a reader cannot see, or that reorder or end a line: controls, bidi overrides, surrogates."""
@@ -146,3 +148,37 @@ def flattened(settings: Mapping[str, object], prefix: str = "") -> Iterator[tupl
             yield from flattened(value, f"{name}.")
         else:
             yield name, plain(value)
+
+
+def described_baseline(data: RunData) -> str:
+    """Which run, of which model, blessed by whom, when and why; empty where no baseline was given."""
+    given = data.verdict.baseline if data.verdict else None
+    if given is None:
+        return ""
+    run = f"run {given.run_id} of model {texts.digest(given.model_digest)}, measurements sha256 "
+    return f"{run}{texts.digest(given.measurements_digest)}, {_blessing(given)}"
+
+
+def _blessing(given: BaselineRecord) -> str:
+    if not given.blessed_by:
+        return "named by hand, blessed by nobody"
+    despite = "" if given.decision == "pass" else f", although its verdict was {given.decision}"
+    return f"blessed by {given.blessed_by} on {given.blessed_on}{despite}: {given.reason}"
+
+
+RUN_FILES: Final = (
+    ("verdict.json", "the verdict with every finding, for programs"),
+    ("summary.md", "the short summary for a job page"),
+    ("results.sarif", "the findings for code scanning (SARIF 2.1.0)"),
+    ("junit.xml", "one test case a probe, for test dashboards"),
+    ("scores.csv", "one row a probe, for a spreadsheet"),
+    ("scores.parquet", "the same with types, where pyarrow is installed"),
+    ("public/", "report, summary and verdict with hashed names and bands for scores: what may be handed on"),
+    ("public-ids.key", "the key of the hashed names; never to be handed on"),
+    ("measurements.jsonl", "all that was measured, with the curves"),
+    ("confirmations.jsonl", "how probes were confirmed; prompts that were found are in it"),
+    ("run.json", "what was run on what; captions and paths are in it"),
+    ("judged/", "what the run was judged with: policy, waivers, reviewers' keys, baseline"),
+    ("attestation.json", "the signed statement, once `invmm-gate sign` made one"),
+)
+"""(name, what it holds)."""

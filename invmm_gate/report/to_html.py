@@ -5,7 +5,7 @@ import hashlib
 
 from markupsafe import Markup
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.templates import environment, template
 from invmm_gate.report.view import view

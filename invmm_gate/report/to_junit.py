@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from xml.etree import ElementTree
 
-from invmm_gate.core.records import Finding, Measurement, RunData
+from invmm_gate.core.records import Finding, Measurement
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
 from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, RunData
+from invmm_gate.core.records import Confirmation, Finding, Measurement
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
-from invmm_gate.report.baseline_name import described_baseline
+from invmm_gate.report.texts import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
 
 SIZE_LIMIT: Final = 60_000
@@ -39,7 +40,6 @@ def _summary(data: RunData, rows: int) -> str:
         _verdict(data, clean, rows),
         NOTE if data.public else "",
         _facts(data),
-        _data_checks(data),
         _findings(data, clean, rows),
         _probes(data, rows),
         _weaknesses(data, rows),
@@ -64,16 +64,6 @@ def _facts(data: RunData) -> str:
     labels = " | ".join(label for label, _ in found)
     figures = " | ".join(figure for _, figure in found)
     return f"| {labels} |\n|{'---|' * len(found)}\n| {figures} |"
-
-
-def _data_checks(data: RunData) -> str:
-    """One line on the Great Expectations suites."""
-    if not data.suites:
-        return "Data checks: not run on these records."
-    total = sum(len(suite.expectations) for suite in data.suites)
-    held = sum(item.success for suite in data.suites for item in suite.expectations)
-    broken = ", ".join(_code(suite.name) for suite in data.suites if not suite.success)
-    return f"Data checks: {texts.hits(held, total)} expectations hold{f'; **broken**: {broken}' if broken else ''}."
 
 
 def _findings(data: RunData, clean: Cleaner, rows: int) -> str:

@@ -9,7 +9,8 @@ from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
-from invmm_gate.core.records import Finding, Probe, ProbeSet, RunData
+from invmm_gate.core.records import Finding, Probe, ProbeSet
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.version import __version__
 from invmm_gate.policy.descriptions import DESCRIPTIONS, description_of
 from invmm_gate.report import texts

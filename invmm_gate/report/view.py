@@ -1,18 +1,18 @@
 """What a report says, in order and in words: records in, plain values for a template out."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, RunData, SelfCheck, SuiteRecord
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, SelfCheck
+from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.report import texts
 from invmm_gate.report.bands import NOTE
-from invmm_gate.report.baseline_name import described_baseline
 from invmm_gate.report.charts import Panel, panels
-from invmm_gate.report.file_list import RUN_FILES
 from invmm_gate.report.report_images import Picture, PictureBook, ReportImages
 from invmm_gate.report.strip import Strip, strip
+from invmm_gate.report.texts import RUN_FILES, described_baseline
 
 DETAILED: Final = 200
 """Probes that get a section of their own; the table lists them all."""
@@ -69,7 +69,6 @@ class ReportView:
     """(label, figure) of the row beneath the banner."""
     findings: tuple[Finding, ...]
     checks: tuple[SelfCheck, ...]
-    suites: tuple[SuiteRecord, ...]
     files: tuple[tuple[str, str], ...]
     probes: tuple[ProbeView, ...]
     overview: Strip | None
@@ -112,7 +111,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
     findings = cleaned_findings(data, clean)
     flagged = frozenset(item.probe for item in findings if item.probe and not item.waiver)
     decision = data.verdict.decision if data.verdict else "not_judged"
-    settings = tuple((clean(name), clean(value)) for name, value in texts.flattened(data.run.inputs))
+    settings = tuple((clean(name), clean(value)) for name, value in texts.flattened(asdict(data.run.inputs)))
     return ReportView(
         decision=decision,
         title=BANNERS[decision][0],
@@ -123,12 +122,11 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),
-        suites=data.suites,
         files=RUN_FILES,
         probes=_probes(data, findings, clean, PictureBook(images, reveal)),
         overview=strip(data.measurements, flagged=flagged, limit=limit if limit is not None else _limit(findings)),
         settings=settings,
-        context=tuple((clean(name), clean(value)) for name, value in texts.flattened(data.run.context)),
+        context=tuple((clean(name), clean(value)) for name, value in texts.flattened(_said(data.run.context))),
         profile=next((value for name, value in settings if name.rpartition(".")[2] == "profile"), ""),
         baseline=clean(described_baseline(data)),
         reveal=reveal,
@@ -177,11 +175,16 @@ def _seed_warnings(data: RunData) -> Iterator[str]:
         yield f"The seed {said.seed} is not the one that model, probe set and policy give: it may have been tried out."
 
 
+def _said(context: RunContext) -> dict[str, object]:
+    """The circumstances that there were."""
+    return {name: value for name, value in asdict(context).items() if value not in ("", (), {})}
+
+
 def _run_warnings(data: RunData) -> Iterator[str]:
-    cut = data.run.context.get("truncated_captions")
-    if isinstance(cut, Mapping) and cut:
+    cut = data.run.context.truncated_captions
+    if cut:
         yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."
-    if data.run.context.get("guidance_distilled"):
+    if data.run.context.guidance_distilled:
         yield "The network is guidance-distilled: it has no unconditional branch, and only scales from 1 on were tried."
     if data.run.metric.unfit:
         yield f"The copy metric {data.run.metric.name} is unfit here: {data.run.metric.unfit}."

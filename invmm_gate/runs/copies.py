@@ -10,18 +10,19 @@ import yaml
 from invmm_gate.attest.keys import TrustedKey, TrustRoots, load_roots
 from invmm_gate.attest.waiver_approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import BaselineRecord, RunData, Verdict, Waiver
+from invmm_gate.core.records import BaselineRecord, Verdict, Waiver
+from invmm_gate.core.run_records import RunData
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.files.small import read_small
-from invmm_gate.policy.compare.compatibility import refuse_other_conditions
+from invmm_gate.policy.compare.comparison import refuse_other_conditions
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, canonical
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import run_faults
 from invmm_gate.runs.installed import require_measured_in
 from invmm_gate.runs.layout import MEASUREMENTS, RUN
-from invmm_gate.runs.witness import with_suites
 
 COPIES_FOLDER: Final = "judged"
 _POLICY: Final = f"{COPIES_FOLDER}/policy.json"
@@ -90,12 +91,26 @@ def listed_waivers(
     return waivers, copies
 
 
+def unedited(folder: RunFolder) -> RunData:
+    """All records. Raises RunFolderError for an edited file, and for a run.json that contradicts its own inputs."""
+    data = folder.data()
+    found = "; ".join(run_faults(data.run))
+    if found:
+        raise RunFolderError(
+            f"{folder.path}: {found}",
+            expected="run.json as the gate wrote it",
+            do="restore the file, or begin anew with another --out",
+        )
+    folder.refuse_edited()
+    return data
+
+
 def decided(
     folder: RunFolder, policy: Policy, beside: Circumstances, *, today: datetime.date
 ) -> tuple[RunData, Verdict]:
     """All records, and the verdict that they give; the one in the folder stays as it is. Raises ConfigError."""
-    require_measured_in(folder.run().inputs.get("environment"))
-    data = with_suites(folder)
+    require_measured_in(folder.run().inputs.environment)
+    data = unedited(folder)
     return data, verdict_of(data, policy, beside, today=today)
 
 

@@ -1,4 +1,4 @@
-"""sha256 of a run's records: what a verdict, a baseline and the suites' results are bound to."""
+"""sha256 of a run's records: what a verdict and a baseline are bound to."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.core.records import RunRecord
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.files.atomic import explained, read_whole
 from invmm_gate.runs.layout import CONFIRM, CONFIRMATIONS, MEASUREMENTS, RUN, SELF_CHECKS
 
@@ -23,7 +23,7 @@ def _run_digest(run: RunRecord) -> str:
     """Of what run.json says but for its date, context and paths, so that equal runs have equal verdicts."""
     model = replace(run.model, path="", adapters=())
     probe_set = replace(run.probe_set, folder="")
-    decisive = asdict(replace(run, created_at="", context={}, model=model, probe_set=probe_set))
+    decisive = asdict(replace(run, created_at="", model=model, probe_set=probe_set)) | {"context": {}}
     return sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

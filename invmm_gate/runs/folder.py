@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Confirmation, Measurement, RunData, RunRecord, SelfCheck, Verdict
+from invmm_gate.core.records import Confirmation, Measurement, SelfCheck, Verdict
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.files.atomic import (
     append_line,
     drop_torn_line,
@@ -19,9 +20,7 @@ from invmm_gate.files.atomic import (
 )
 from invmm_gate.files.lock import folder_lock, refuse_locked
 from invmm_gate.files.record_json import from_json, to_json
-from invmm_gate.runs.chain import drop_unwritten, note_row, refuse_other_rows
 from invmm_gate.runs.digests import record_digests
-from invmm_gate.runs.expectations import read_expectations
 from invmm_gate.runs.identity import (
     WITHOUT_SCORES,
     ConfirmRecord,
@@ -29,7 +28,6 @@ from invmm_gate.runs.identity import (
     as_confirmed,
     changed_for_confirming,
     changed_inputs,
-    measured_fingerprint,
     refuse_orphans,
 )
 from invmm_gate.runs.layout import (
@@ -40,10 +38,12 @@ from invmm_gate.runs.layout import (
     MEASUREMENTS,
     RUN,
     SELF_CHECKS,
+    STAGES,
     TIMINGS,
     VERDICT,
     Stage,
 )
+from invmm_gate.runs.stage_end import has_ended, refuse_edited, reopen, unfinished, write_end
 
 _ONE_RECORD: Final = 200_000_000
 """Bytes of a file that is a single record; run.json with the largest probe set has half of it."""
@@ -97,19 +97,15 @@ class RunFolder:
         changed = changed_inputs(found, run)
         if changed and not replacing:
             raise another_run(self.path, changed, found=found, asked=run)
-        if changed:
-            found = self._replaced(found, run, changed)
-        self._go_on()
-        return found
-
-    def _replaced(self, found: RunRecord, run: RunRecord, changed: list[str]) -> RunRecord:
-        """Records go first and run.json last: what a crash leaves in between is still a run, and an unfinished one."""
         if WITHOUT_SCORES.issuperset(changed):
             run = replace(run, created_at=found.created_at)
-        else:
+        else:  # records go first and run.json last: what a crash leaves is still a run, and an unfinished one
             CONFIRMING.clear(self.path)
             (self.path / CONFIRM).unlink(missing_ok=True)
             MEASURE.clear(self.path)
+        self._go_on()
+        if not changed:
+            return found
         self.note(run)
         return run
 
@@ -131,36 +127,40 @@ class RunFolder:
             )
         if changed:
             CONFIRMING.clear(self.path)
+        self._go_on()
         kept = replace(found, policy=plan.policy) if found and not changed else plan
         if kept != found:
             self.note_confirmed(kept)
-        self._go_on()
 
     def _go_on(self) -> None:
-        """Mend what a kill can leave behind, in whatever stage it came, and refuse the rest."""
-        for stage in (MEASURE, CONFIRMING):
-            for name in stage.records:
-                drop_torn_line(self.path / name)
-            drop_unwritten(self.path, stage)
+        """Mend what a kill can leave behind, and refuse the rest, before a stage is opened again and tells no more."""
+        for stage in STAGES:
+            if not self.has_ended(stage):
+                for name in stage.records:
+                    drop_torn_line(self.path / name)
         self.refuse_edited()
 
     def refuse_edited(self) -> None:
-        """Raise RunFolderError, naming file and line, for a record that this run did not write so."""
-        root = measured_fingerprint(self.run())
-        for stage in (MEASURE, CONFIRMING):
-            refuse_other_rows(self.path, stage, root=root)
+        """Raise RunFolderError for a file of a stage that ended, if it is not as the stage left it."""
+        refuse_edited(self.path)
+
+    def has_ended(self, stage: Stage) -> bool:
+        """Whether the stage came to its end."""
+        return has_ended(self.path, stage)
 
     def end(self, stage: Stage) -> None:
-        """Records in the probe set's order, so that equal runs give equal files; every file of the stage is there."""
+        """Records in the probe set's order, so that equal runs give equal files; the end record names all of them."""
         order = {probe.id: index for index, probe in enumerate(self.run().probe_set.probes)}
         for name, records in ((MEASUREMENTS, self.measurements()), (CONFIRMATIONS, self.confirmations())):
             ordered = sorted(records, key=lambda record: order.get(record.probe, len(order)))
             if name in stage.records and ordered != list(records):
                 write_whole(self.path / name, "".join(to_json(record) + "\n" for record in ordered))
         stage.complete(self.path)
+        write_end(self.path, stage)
 
     def note(self, run: RunRecord) -> None:
         """Replace run.json, to add to its context."""
+        reopen(self.path, MEASURE)
         write_whole(self.path / RUN, to_json(run, indent=2) + "\n")
 
     def run(self) -> RunRecord:
@@ -169,6 +169,7 @@ class RunFolder:
 
     def note_confirmed(self, record: ConfirmRecord) -> None:
         """Replace confirm.json."""
+        reopen(self.path, CONFIRMING)
         write_whole(self.path / CONFIRM, to_json(record, indent=2) + "\n")
 
     def confirmed(self) -> ConfirmRecord | None:
@@ -179,8 +180,8 @@ class RunFolder:
     def append(self, record: Measurement | Confirmation | SelfCheck) -> None:
         """Add one record to its file, whole and flushed."""
         name = {Measurement: MEASUREMENTS, Confirmation: CONFIRMATIONS, SelfCheck: SELF_CHECKS}[type(record)]
-        stage, row = CONFIRMING if name in CONFIRMING.rows else MEASURE, to_json(record)
-        note_row(self.path / stage.chain, row, root=lambda: measured_fingerprint(self.run()))
+        row = to_json(record)
+        reopen(self.path, CONFIRMING if name in CONFIRMING.rows else MEASURE)
         append_line(self.path / name, row)
 
     def note_seconds(self, probe: str, seconds: float) -> None:
@@ -209,9 +210,9 @@ class RunFolder:
             measurements=self.measurements(),
             confirmations=self.confirmations(),
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
-            suites=read_expectations(self.path, run),
             verdict=from_json(Verdict, self._read(VERDICT), where=str(verdict)) if verdict.exists() else None,
             digests=record_digests(self.path, run),
+            unfinished=unfinished(self.path),
         )
 
     def write_verdict(self, verdict: Verdict) -> None:
@@ -220,6 +221,9 @@ class RunFolder:
 
     def write(self, name: str, content: str | bytes) -> None:
         """Any other file of the run, such as the report or a generated copy."""
+        for stage in STAGES:
+            if stage.owns(name):
+                reopen(self.path, stage)
         write_whole(self.path / name, content)
 
     def forget(self, *names: str) -> None:
@@ -228,9 +232,9 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _records(self, kind: type[Record], name: str) -> tuple[Record, ...]:
-        lines = whole_lines(self.path / name)
         where = self.path / name
-        return tuple(from_json(kind, line, where=f"{where}:{number}") for number, line in enumerate(lines, start=1))
+        lines = enumerate(whole_lines(where), start=1)
+        return tuple(from_json(kind, line, where=f"{where}:{number}") for number, line in lines)
 
     def _read(self, name: str) -> bytes:
         try:

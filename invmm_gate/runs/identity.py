@@ -1,19 +1,22 @@
-"""Which of a run's inputs decide what: the scores, the confirmations, or only the verdict."""
+"""Which run a run is, and which of its inputs decide what: the scores, the confirmations, or only the verdict."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunRecord, SelfCheck
-from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE
+from invmm_gate.core.records import SelfCheck
+from invmm_gate.core.run_records import ConfirmPlan, RunInputs, RunRecord, differences, named_difference
+from invmm_gate.files.record_json import canonical
+from invmm_gate.models.read.checkpoint_files import digest_of
+from invmm_gate.probes.manifest import probe_set_digest
+from invmm_gate.runs.layout import CONFIRM, CONFIRMING, MEASURE, RUN
 
 CONFIRM_SCHEMA_VERSION: Final = 1
 WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})
 """Inputs that no score depends on: what was measured under one policy may be confirmed and judged under another."""
-_WITHOUT_CONFIRMATIONS: Final = "stop_above"
-"""The setting that no confirmation depends on. It follows from the rules, which may have changed since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +26,7 @@ class ConfirmRecord:
     schema_version: int = CONFIRM_SCHEMA_VERSION
     policy: str
     """Digest of the policy that asked for them."""
-    confirm: dict[str, object]
-    """The policy's key `confirm`."""
+    confirm: ConfirmPlan
     rate_limit: float
     """Where plain sampling could stop: the smallest limit of the rules `confirmed`."""
     reduced_rows: tuple[int, ...] = ()
@@ -37,28 +39,44 @@ class ConfirmRecord:
         return [name for name in ("confirm", "rate_limit") if getattr(self, name) != getattr(asked, name)]
 
 
+def fingerprint(inputs: RunInputs) -> str:
+    """What makes two runs the same run: the sha256 of the inputs as canonical JSON."""
+    return sha256(canonical(asdict(inputs)).encode()).hexdigest()
+
+
+def run_faults(run: RunRecord) -> Iterator[str]:
+    """Where run.json says of model, probe set and metric what its inputs, and so its fingerprint, do not say."""
+    if fingerprint(run.inputs) != run.fingerprint:
+        yield f"{RUN} has another fingerprint than its inputs give"
+    if not run.model.digest == run.inputs.model == digest_of(run.model.files):
+        yield f"{RUN} has another model digest than its files and its inputs give"
+    if not run.probe_set.digest == run.inputs.probe_set == probe_set_digest(run.probe_set.probes):
+        yield f"{RUN} has another probe-set digest than its probes and its inputs give"
+    named = {name: getattr(run.model, name) for name in ("pipeline", "weights", "pickles")} | {"metric": run.metric}
+    different = [name for name, value in named.items() if getattr(run.inputs, name) != value]
+    if different:
+        yield f"{RUN} names another {', '.join(different)} than its inputs do"
+
+
 def changed_inputs(found: RunRecord, asked: RunRecord) -> list[str]:
     """Names of the inputs that differ, sorted. Inputs that do not give their own fingerprint were edited."""
     if found.fingerprint == asked.fingerprint and fingerprint(found.inputs) == found.fingerprint:
         return []
-    return _different(found.inputs, asked.inputs) or ["fingerprint than its inputs give"]
+    return differences(found.inputs, asked.inputs) or ["fingerprint than its inputs give"]
 
 
 def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
     """As `changed_inputs`, of the inputs that a confirmation depends on."""
     if fingerprint(found.inputs) != found.fingerprint:
         return ["fingerprint than its inputs give"]
-    return [name for name in _different(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
-
-
-def measured_fingerprint(run: RunRecord) -> str:
-    """As the fingerprint, of the inputs that measurements depend on: where records are kept, it stays."""
-    return fingerprint({name: value for name, value in run.inputs.items() if name not in WITHOUT_SCORES})
+    return [name for name in differences(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]
 
 
 def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: RunRecord) -> RunFolderError:
     """The refusal to go on with a run of other inputs; of an input with parts, the parts that differ are named."""
-    named = (name + _parts(found.inputs.get(name), asked.inputs.get(name)) for name in changed)
+    named = (
+        named_difference(name, getattr(found.inputs, name, None), getattr(asked.inputs, name, None)) for name in changed
+    )
     return RunFolderError(
         f"{folder} holds a run with another {', '.join(named)}",
         expected="the same inputs as when it began",
@@ -68,7 +86,8 @@ def another_run(folder: Path, changed: list[str], *, found: RunRecord, asked: Ru
 
 def refuse_orphans(folder: Path) -> None:
     """Records without their run.json could be of any inputs. A crash cannot leave them: run.json comes first."""
-    orphans = [name for name in (*MEASURE.records, *CONFIRMING.records, CONFIRM) if (folder / name).exists()]
+    names = (*MEASURE.records, MEASURE.end, CONFIRM, *CONFIRMING.records, CONFIRMING.end)
+    orphans = [name for name in names if (folder / name).exists()]
     if orphans:
         raise RunFolderError(
             f"{folder} holds {', '.join(orphans)} without run.json",
@@ -84,25 +103,12 @@ def as_confirmed(run: RunRecord, record: ConfirmRecord | None) -> RunRecord:
     """
     if record is None:
         return run
-    inputs = run.inputs | {"policy": record.policy, "confirm": record.confirm}
-    reduced = {"reduced_rows_in_confirm": list(record.reduced_rows)} if record.reduced_rows else {}
+    inputs = replace(run.inputs, policy=record.policy, confirm=record.confirm)
+    context = replace(run.context, reduced_rows_in_confirm=record.reduced_rows)
     identity = run.fingerprint if inputs == run.inputs else fingerprint(inputs)
-    return replace(run, inputs=inputs, fingerprint=identity, context=run.context | reduced)
+    return replace(run, inputs=inputs, fingerprint=identity, context=context)
 
 
-def _different(found: dict[str, object], asked: dict[str, object]) -> list[str]:
-    return [name for name in sorted(found | asked) if found.get(name) != asked.get(name)]
-
-
-def _parts(found: object, asked: object) -> str:
-    if not isinstance(found, dict) or not isinstance(asked, dict):
-        return ""
-    return f" ({', '.join(_different(found, asked))})"
-
-
-def _kept(run: RunRecord) -> dict[str, object]:
-    settings = run.inputs.get("settings")
-    if not isinstance(settings, dict):
-        return run.inputs
-    kept = {name: value for name, value in settings.items() if name != _WITHOUT_CONFIRMATIONS}
-    return run.inputs | {"settings": kept}
+def _kept(run: RunRecord) -> RunInputs:
+    """Without the setting that no confirmation depends on: it follows from the rules, which may have changed since."""
+    return replace(run.inputs, settings=replace(run.inputs.settings, stop_above=None))

@@ -1,61 +1,84 @@
-"""Which gate is installed, and with what: what a run's records are bound to, and what a pipeline waits for."""
+"""Which gate is installed, and with what: what a run's records are bound to, and what a pipeline waits for.
+
+Versions are what the packages' own metadata says. That the files are those of the version is the installer's job:
+`pip install --require-hashes`, or an image that is named by its digest (docs/security.md).
+"""
 
 import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.version import __version__
-from invmm_gate.runs.distributions import Installed, changed_files, installed_distributions
 
 APPROVED: Final = "INVMM_GATE_ENVIRONMENT"
 """The environment variable with the digest of the approved environment."""
-_MOST_NAMED: Final = 10
+_SCORES: Final = (
+    "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
+    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
+)  # fmt: skip
+_VERDICTS: Final = (
+    "scipy", "pydantic", "pydantic-core", "pyyaml", "pyarrow", "jinja2", "markupsafe", "cryptography", "typer",
+)  # fmt: skip
+_COMPILED: Final = re.compile(r"((?:nvidia|cuda)_\w+)-[^-]+\.dist-info")
+"""CUDA's libraries as torch requires them; their names differ with CUDA's version."""
+_VERSION: Final = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """The gate and the distributions that decide a score or a verdict."""
+    """The gate and the versions of the packages that decide a score or a verdict."""
 
     digest: str
-    """sha256 over sorted lines `name NUL version NUL record LF`; the gate's line has `code` in place of a record."""
+    """sha256 over sorted lines `name NUL version LF`, and the line `code NUL digest LF`."""
     code: str
     """sha256 over the package's own source: records of other code do not mix, whatever its version says."""
-    distributions: tuple[Installed, ...]
+    versions: dict[str, str]
+    """By name, sorted; the gate is one of them."""
 
 
 @cache
 def installed_environment() -> Environment:
-    """The environment of this process.
-
-    Raises ConfigError if another package would be imported than one whose RECORD is a part of the digest.
-    """
-    code, found = _code_digest(), installed_distributions()
-    _refuse_shadowed(found)
-    lines = [("invmm-gate", __version__, code), *((item.name, item.version, item.record) for item in found)]
-    digest = sha256("".join("\0".join(line) + "\n" for line in sorted(lines)).encode()).hexdigest()
-    return Environment(digest=digest, code=code, distributions=found)
+    """The environment of this process."""
+    code, versions = _code_digest(), {"invmm-gate": __version__} | installed_versions()
+    versions = dict(sorted(versions.items()))
+    text = "".join(f"{name}\0{version}\n" for name, version in versions.items()) + f"code\0{code}\n"
+    return Environment(digest=sha256(text.encode()).hexdigest(), code=code, versions=versions)
 
 
-def installed_gate() -> dict[str, object]:
-    """The environment as inputs of a run, each distribution with its version and the digest of its RECORD."""
-    environment = installed_environment()
-    return {
-        "code": environment.code,
-        "environment": environment.digest,
-        "versions": {"invmm-gate": __version__} | {item.name: item.version for item in environment.distributions},
-        "distributions": {item.name: item.record for item in environment.distributions},
-    }
+def installed_versions(path: Sequence[str] | None = None) -> dict[str, str]:
+    """The versions of the deciding packages that are there, by name; `path` is by default sys.path."""
+    path = sys.path if path is None else path
+    names = sorted({*_SCORES, *_VERDICTS, *_compiled(path)})
+    return {name: version for name in names if (version := _version(name, path)) is not None}
+
+
+def _version(name: str, path: Sequence[str]) -> str | None:
+    found = next(iter(distributions(name=name, path=list(path))), None)
+    if found is None:
+        return None
+    # `found.version` parses all of METADATA, the longest part of which is a README.
+    version = _VERSION.search(found.read_text("METADATA") or found.read_text("PKG-INFO") or "")
+    return version[1] if version else "unknown"
+
+
+def _compiled(path: Sequence[str]) -> Iterator[str]:
+    for folder in path:
+        names = os.listdir(folder or ".") if Path(folder).is_dir() else ()
+        yield from (match[1].replace("_", "-") for name in names if (match := _COMPILED.fullmatch(name)))
 
 
 def require_environment(approved: str | None = None) -> None:
     """Raise ConfigError unless this environment is the approved one, by default that of INVMM_GATE_ENVIRONMENT.
 
-    Where neither names one, any in which no package shadows an installed one will do; an empty name is none that was
-    approved.
+    Where neither names one, any will do; an empty name is none that was approved.
     """
     approved, here = approved_environment() if approved is None else approved, installed_environment().digest
     if approved is not None and approved != here:
@@ -66,12 +89,12 @@ def require_environment(approved: str | None = None) -> None:
         )
 
 
-def require_measured_in(environment: object) -> None:
+def require_measured_in(environment: str) -> None:
     """Raise ConfigError unless a run was measured in the environment that INVMM_GATE_ENVIRONMENT names, if it does."""
     approved = approved_environment()
     if approved is not None and environment != approved:
         raise ConfigError(
-            f"the run was measured in the environment {environment!s}",
+            f"the run was measured in the environment {environment}",
             expected=f"the approved one, {approved!a} (${APPROVED})",
             do="measure the model again where that is installed",
         )
@@ -80,27 +103,6 @@ def require_measured_in(environment: object) -> None:
 def approved_environment() -> str | None:
     """What INVMM_GATE_ENVIRONMENT says; None where it is not set."""
     return os.environ.get(APPROVED)
-
-
-def require_unchanged_files() -> None:
-    """Raise ConfigError if a file is not as the RECORD of its distribution says. Takes seconds: it reads them all."""
-    if changed := changed_files():
-        more = f" and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
-        raise ConfigError(
-            f"not as its RECORD says: {', '.join(changed[:_MOST_NAMED])}{more}",
-            expected="the files that were installed",
-            do="install these packages again",
-        )
-
-
-def _refuse_shadowed(found: tuple[Installed, ...]) -> None:
-    for item in found:
-        if item.shadowed_by:
-            raise ConfigError(
-                f"{item.name} would be imported from {item.shadowed_by}",
-                expected=f"the installed {item.name} {item.version}, whose RECORD the environment's digest stands for",
-                do="take what comes before it out of PYTHONPATH, or install that package with pip",
-            )
 
 
 def _code_digest() -> str:

@@ -24,15 +24,20 @@ class Stage:
     begins_with: str
     """Says what the stage was begun on; the other files are of the same."""
     rows: tuple[str, ...]
-    """The files that grow by a row, each of which is noted in the chain."""
-    chain: str
+    """The files that grow by a row and that `judge` decides by."""
     records: tuple[str, ...]
-    """All files but the first."""
+    """All files but the first and the last."""
     folders: tuple[str, ...]
+    end: str
+    """The file that the stage writes last: the sha256 of all others (`runs/stage_end.py`)."""
+
+    def owns(self, name: str) -> bool:
+        """Whether the stage writes this file of the run folder, its end record aside."""
+        return name in (self.begins_with, *self.records) or name.startswith(tuple(f"{each}/" for each in self.folders))
 
     def clear(self, folder: Path) -> None:
         """Remove the records, so that the stage can begin anew; its first file stays until it is replaced."""
-        for name in (*self.records, *self.folders):
+        for name in (self.end, *self.records, *self.folders):
             path = folder / name
             try:
                 if path.is_dir() and not path.is_symlink():
@@ -56,14 +61,15 @@ class Stage:
 MEASURE: Final = Stage(
     begins_with=RUN,
     rows=(SELF_CHECKS, MEASUREMENTS),
-    chain="measure.chain",
-    records=(SELF_CHECKS, MEASUREMENTS, TIMINGS, "measure.chain"),
+    records=(SELF_CHECKS, MEASUREMENTS, TIMINGS),
     folders=("inversions", "copies/inverted"),
+    end="measure_end.json",
 )
 CONFIRMING: Final = Stage(
     begins_with=CONFIRM,
     rows=(CONFIRMATIONS,),
-    chain="confirm.chain",
-    records=(CONFIRMATIONS, "confirm.chain"),
+    records=(CONFIRMATIONS,),
     folders=("copies/confirmed",),
+    end="confirm_end.json",
 )
+STAGES: Final = (MEASURE, CONFIRMING)

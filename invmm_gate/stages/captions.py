@@ -1,11 +1,14 @@
-"""What a text-to-image model asks of policy and probe set, checked before anything is measured."""
+"""Captions of a text-to-image run: what the model asks of policy and probe set, and how each caption is tried."""
 
 from pathlib import Path
 
+from invmm_gate.confirm.prompt_sampling import PromptPlan
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.core.records import Probe, ProbeSet
 from invmm_gate.core.settings import InversionSettings
+from invmm_gate.policy.confirm_schema import PromptConfirmation
+from invmm_gate.policy.controls import caption_trials
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import manifest_name
 
@@ -55,3 +58,19 @@ def _refused(probe_set: ProbeSet, probe: Probe, what: str, *, expected: str, do:
     folder = Path(probe_set.folder)
     place = f"{folder / manifest_name(folder)}:{probe.line}"
     return ProbeSetError(f"{place}: probe {probe.id} {what}", expected=expected, do=do or "write one in the manifest")
+
+
+def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = None) -> PromptPlan:
+    """How captions, and prompts that were found, are tried; `trials`: other than the policy's."""
+    return PromptPlan(
+        trials=trials or plan.trials,
+        sampler_steps=plan.sampler_steps,
+        guidance_scales=plan.guidance_scales,
+        confidence=plan.confidence,
+        rows=min(rows, trials or plan.trials),  # more would be drawn and thrown away
+    )
+
+
+def caption_plan(plan: PromptConfirmation, probe: Probe, *, rows: int) -> PromptPlan:
+    """How a probe's own caption is tried: fewer samples for a control."""
+    return prompt_plan(plan, rows=rows, trials=caption_trials(plan) if probe.group == "control" else None)

@@ -16,7 +16,6 @@ from invmm_gate.core.records import Verdict
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
-from invmm_gate.stages.clock import SYSTEM_CLOCKS, Clocks, Watch
 from invmm_gate.stages.judge import circumstances, judge_run
 from invmm_gate.stages.preflight import Inputs, prepare
 from invmm_gate.stages.public_edition import require_usable_key, shared_key
@@ -40,35 +39,31 @@ class Checked:
     """Where the run was logged; empty if it was not."""
 
 
-def check(
-    options: Options, finish: Finish, progress: Progress, *, today: datetime.date, clocks: Clocks = SYSTEM_CLOCKS
-) -> Checked:
+def check(options: Options, finish: Finish, progress: Progress, *, today: datetime.date) -> Checked:
     """Measure, confirm, judge, report and publish. The same inputs go on where an earlier run stopped."""
-    watch = clocks.watch()
     beside = circumstances(finish.waivers, finish.baseline, today=today, reviewers=finish.reviewers)
     shared_key()  # a slip in it must not cost hours
     inputs = _prepared(options, baseline=beside.baseline is not None)
     with _opened(inputs, progress) as (session, folder):
-        session = _measured(session, folder, progress, watch=watch)
-        _confirmed(session, folder, progress, beside=beside, watch=clocks.watch())
+        session = _measured(session, folder, progress)
+        _confirmed(session, folder, progress, beside=beside)
         verdict = judge_run(folder, inputs.policy, beside, today=today)
         write_reports(folder, reveal=finish.reveal, note=progress.note)
         published = _publish(folder, finish, progress) if finish.track else ""
     return Checked(folder=folder.path, verdict=verdict, published=published)
 
 
-def measure(options: Options, progress: Progress, *, replacing: bool = False, clocks: Clocks = SYSTEM_CLOCKS) -> Path:
+def measure(options: Options, progress: Progress, *, replacing: bool = False) -> Path:
     """Self-check and measure, without confirming or judging; the run folder.
 
     With `replacing`, a run of other inputs in that folder makes way; its verdict at once, as it must not outlive a
     refusal of the new inputs.
     """
-    watch = clocks.watch()
     if replacing and options.out is not None and (options.out / RUN).exists():
         with RunFolder(options.out).locked():
             RunFolder(options.out).forget(*_JUDGED)
     with _opened(_prepared(options), progress) as (session, folder):
-        _measured(session, folder, progress, watch=watch, replacing=replacing)
+        _measured(session, folder, progress, replacing=replacing)
     return folder.path
 
 
@@ -81,18 +76,16 @@ def confirm(
     sscd: Path | None = None,
     baseline: Path | None = None,
     replacing: bool = False,
-    clocks: Clocks = SYSTEM_CLOCKS,
 ) -> None:
     """Confirm the probes of a measured run. Model and probe set must be as they were measured.
 
     `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
     make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
     """
-    watch = clocks.watch()
     folder, beside = RunFolder(run), circumstances(None, baseline, today=today)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
-        _confirmed(session, folder, progress, beside=beside, watch=watch, replacing=replacing)
+        _confirmed(session, folder, progress, beside=beside, replacing=replacing)
 
 
 def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Options:
@@ -101,17 +94,17 @@ def _options_of(folder: RunFolder, policy: str | None, sscd: Path | None) -> Opt
     said, decided = record.context, record.inputs
     return Options(
         model=Path(record.model.path),
-        policy=policy or str(said["policy"]),
+        policy=policy or said.policy,
         probes=Path(record.probe_set.folder),
         out=folder.path,
-        seed=int(str(decided["seed"])),
-        device=str(said["device"]),
-        rows=int(str(decided["rows"])),
+        seed=decided.seed,
+        device=said.device,
+        rows=decided.rows,
         allow_pickle=bool(record.model.pickles),
         weights=record.model.weights if record.model.left_out else None,
         loras=tuple(Path(lora) for lora in record.model.adapters),
         sscd=sscd,
-        command=str(said["command"]),
+        command=said.command,
     )
 
 
@@ -137,9 +130,7 @@ def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunF
         yield session, folder
 
 
-def _measured(
-    session: "Session", folder: RunFolder, progress: Progress, *, watch: Watch, replacing: bool = False
-) -> "Session":
+def _measured(session: "Session", folder: RunFolder, progress: Progress, *, replacing: bool = False) -> "Session":
     """The session that confirming goes on with: it knows how many rows fit."""
     from invmm_gate.stages import measure as measuring
     from invmm_gate.stages import self_checks as self_checking
@@ -150,7 +141,6 @@ def _measured(
     if self_checking.self_check(session, folder, progress):
         session = measuring.measure(session, folder, progress)
     measuring.model_unchanged(session, folder)
-    measuring.clock_unchanged(watch, folder)
     folder.end(MEASURE)
     return session
 
@@ -161,7 +151,6 @@ def _confirmed(
     progress: Progress,
     *,
     beside: Circumstances,
-    watch: Watch,
     replacing: bool = False,
 ) -> None:
     from invmm_gate.stages import confirm as confirming
@@ -173,16 +162,15 @@ def _confirmed(
     if all(check.passed for check in folder.self_checks()):
         confirming.confirm(session, folder, progress, baseline=beside.approved)
     confirm_record.model_unchanged(session, folder)
-    confirm_record.clock_unchanged(watch, folder)
     folder.end(CONFIRMING)
 
 
 def _refuse_unmeasured(folder: RunFolder) -> None:
-    """Which probes a policy wants confirmed depends on the scores. After a failed self-check there are none."""
-    left = len(folder.run().probe_set.probes) - len(folder.measurements())
-    if left > 0 and all(check.passed for check in folder.self_checks()):
+    """Which probes a policy wants confirmed depends on the scores."""
+    if not folder.has_ended(MEASURE):
+        left = len(folder.run().probe_set.probes) - len(folder.measurements())
         raise RunFolderError(
-            f"{folder.path} holds a run with {left} probes that are not measured yet",
+            f"{folder.path} holds a run that was not measured to its end, with {left} probes left",
             expected="a run that was measured to its end",
             do="give the same `invmm-gate measure` command again",
         )

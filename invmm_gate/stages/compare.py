@@ -4,14 +4,14 @@ import datetime
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.verdict_check import as_of
+from invmm_gate.runs.copies import unedited
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.unedited import unedited
 from invmm_gate.stages.bless import load_baseline
 from invmm_gate.stages.read_verdict import judged_again
 

@@ -28,17 +28,17 @@ from invmm_gate.core.records import (
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
     Probe,
-    RunData,
 )
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.measure.streams import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.captions import caption_plan, prompt_plan
 from invmm_gate.stages.confirm_record import note_rows, rate_limit
 from invmm_gate.stages.out_of_memory import fits, reduced
-from invmm_gate.stages.plans import caption_plan, prompt_plan
 from invmm_gate.stages.session import Session
 from invmm_gate.stages.store_copies import store_copies
 

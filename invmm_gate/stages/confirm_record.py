@@ -4,20 +4,18 @@ from dataclasses import replace
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import SelfCheck
-from invmm_gate.policy.coverage import CLOCK_UNCHANGED_IN_CONFIRM, MODEL_UNCHANGED_IN_CONFIRM
+from invmm_gate.policy.coverage import MODEL_UNCHANGED_IN_CONFIRM
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.schema import Policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
-from invmm_gate.stages.clock import Watch
 from invmm_gate.stages.measure import unchanged
 from invmm_gate.stages.session import Session
 
 
 def confirm_record(policy: Policy) -> ConfirmRecord:
     """What a policy's confirmations are begun under."""
-    confirm = policy.confirm.model_dump(mode="json")
-    return ConfirmRecord(policy=policy.digest, confirm=confirm, rate_limit=rate_limit(policy))
+    return ConfirmRecord(policy=policy.digest, confirm=policy.confirm.plan(), rate_limit=rate_limit(policy))
 
 
 def rate_limit(policy: Policy) -> float:
@@ -34,11 +32,6 @@ def note_rows(folder: RunFolder, rows: int) -> None:
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
     _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
-
-
-def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
-    """As in measuring."""
-    _note_end(folder, watch.check(CLOCK_UNCHANGED_IN_CONFIRM))
 
 
 def _note_end(folder: RunFolder, check: SelfCheck) -> None:

@@ -8,7 +8,7 @@ from invmm_gate.attest.keys import load_roots
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.records import Verdict
 from invmm_gate.policy.schema import Policy
-from invmm_gate.report.metrics import metrics_file
+from invmm_gate.report.scores import metrics_file
 from invmm_gate.runs.copies import Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import METRICS

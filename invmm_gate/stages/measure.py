@@ -13,10 +13,8 @@ from invmm_gate.core.records import Probe, SelfCheck
 from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.models.read.inspect import changed_files
-from invmm_gate.policy.coverage import CLOCK_UNCHANGED, MODEL_UNCHANGED
+from invmm_gate.policy.coverage import MODEL_UNCHANGED
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages.clock import Watch
-from invmm_gate.stages.disk_space import require_room
 from invmm_gate.stages.out_of_memory import fits, reduced
 from invmm_gate.stages.session import Session
 from invmm_gate.stages.store_copies import store_copies
@@ -25,11 +23,6 @@ from invmm_gate.stages.store_copies import store_copies
 def model_unchanged(session: Session, folder: RunFolder) -> None:
     """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
     _note_end(folder, unchanged(session, MODEL_UNCHANGED))
-
-
-def clock_unchanged(watch: Watch, folder: RunFolder) -> None:
-    """At the end of the stage: run.json has the date of its begin, which waivers and signatures are held against."""
-    _note_end(folder, watch.check(CLOCK_UNCHANGED))
 
 
 def _note_end(folder: RunFolder, check: SelfCheck) -> None:
@@ -51,7 +44,6 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     The session that `confirm` goes on with: it knows how many rows fit.
     """
     probes = session.inputs.probe_set.probes
-    require_room(session, folder, _waiting(session, folder), note=progress.note)
     progress.begin("measure", total=_work(session, probes), done=_work(session, probes) - _work_left(session, folder))
     while waiting := _waiting(session, folder):
         if not fits(partial(_measure, session, folder, waiting, progress)):
@@ -63,9 +55,8 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
 def _note_rows(folder: RunFolder, rows: int) -> None:
     """run.json says that the row count fell."""
     run = folder.run()
-    before = run.context.get("reduced_rows")
-    fallen = [*(before if isinstance(before, list) else []), rows]
-    folder.note(replace(run, context=run.context | {"reduced_rows": fallen}))
+    fallen = (*run.context.reduced_rows, rows)
+    folder.note(replace(run, context=replace(run.context, reduced_rows=fallen)))
 
 
 def _waiting(session: Session, folder: RunFolder) -> list[Probe]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import RunData, RunRecord
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.files.record_json import to_json
 from invmm_gate.files.small import PRIVATE_MODES, read_small
-from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import public
+from invmm_gate.report.public_records import PublicNames, public
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder

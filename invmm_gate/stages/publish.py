@@ -1,7 +1,7 @@
 """`publish`: a judged run to MLflow, and what of it is sent. Never imports torch."""
 
 from invmm_gate.core.errors import GateError
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.public_edition import public_data, public_files

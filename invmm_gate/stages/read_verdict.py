@@ -8,17 +8,15 @@ from pathlib import Path
 
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunData, RunRecord, Verdict
+from invmm_gate.core.records import Verdict
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.policy.schema import load_policy
-from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults
-from invmm_gate.runs.copies import kept_copies, verdict_of
-from invmm_gate.runs.expectations import EXPECTATIONS
+from invmm_gate.runs.copies import kept_copies, unedited, verdict_of
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import run_faults
 from invmm_gate.runs.layout import VERDICT
-from invmm_gate.runs.suites import both_answered
-from invmm_gate.runs.unedited import run_faults, unedited
 
 
 def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:
@@ -34,8 +32,6 @@ def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> R
     faults = (f"{VERDICT} {fault}" for fault in verdict_faults(data))
     _refuse(folder.path, chain(faults, run_faults(data.run)))
     folder.refuse_edited()
-    if not both_answered(data.suites):
-        _refuse(folder.path, iter((f"{EXPECTATIONS} does not answer for these records",)))
     today = data.verdict.judged_on
     policy, beside = kept_copies(folder, today=today, reviewers=reviewers)
     _refuse(folder.path, _differences(data.verdict, verdict_of(data, policy, beside, today=today)))

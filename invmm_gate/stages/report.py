@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.runs.copies import COPIES
-from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import METRICS, VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_FILES, write_public_files
@@ -19,7 +18,7 @@ from invmm_gate.stages.read_verdict import judged_again
 
 REPORTS: Final = (*(form.file for form in FORMATS.values()), *PUBLIC_FILES)
 """The files that `report` writes."""
-OUTPUTS: Final = (VERDICT, METRICS, EXPECTATIONS, *COPIES, *REPORTS)
+OUTPUTS: Final = (VERDICT, METRICS, *COPIES, *REPORTS)
 """The files that say how a run was judged."""
 
 

@@ -2,21 +2,86 @@
 
 import datetime
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
-from invmm_gate.core.records import ModelFile, RunData, Scope, Verdict, Waiver
+from invmm_gate.core.records import Finding, ModelFile, Verdict, Waiver
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.version import __version__
-from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.checkpoint_files import digest_of
+from invmm_gate.policy.schema import Policy, load_policy, shipped_policies
+from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 if TYPE_CHECKING:
     from invmm_gate.runs.copies import Circumstances
+
+
+def require_same_verdict(folder: RunFolder, verdict: Verdict, *, policy: str | None, beside: Circumstances) -> None:
+    """Raise RunFolderError unless the records give this verdict, under the policy, waivers and baseline that it names.
+
+    Without `policy` the verdict's must be one that ships. Raises ConfigError for another policy than the verdict's, and
+    where waivers or a baseline are missing.
+    """
+    _require_all_named(verdict, beside)
+    _, again = decided(folder, _policy_of(verdict, policy), beside, today=verdict.judged_on)
+    different = [name for name, then, now in _compared(verdict, again) if then != now]
+    if different:
+        raise RunFolderError(
+            f"{folder.path}: judged again, its records give other {', '.join(different)} than verdict.json",
+            expected="the verdict that the records give",
+            do=f"invmm-gate judge {folder.path} --policy POLICY",
+        )
+
+
+def _require_all_named(verdict: Verdict, beside: Circumstances) -> None:
+    if verdict.waivers and not beside.waivers:
+        raise ConfigError("the verdict was reached with waivers", expected="their file", do="give it with --waivers")
+    reviewed = any(state.waiver.approved_by for state in verdict.waivers)
+    if reviewed and not any(waiver.approved_by for waiver in beside.waivers):
+        raise ConfigError(
+            "the verdict was reached with a reviewer's approval", expected="the same", do="give --reviewers"
+        )
+    if verdict.baseline is not None and beside.baseline is None:
+        raise ConfigError("the verdict was reached with a baseline", expected="the same", do="give it with --baseline")
+
+
+def _policy_of(verdict: Verdict, policy: str | None) -> Policy:
+    if policy is None and verdict.policy not in shipped_policies():
+        raise ConfigError(
+            f"the verdict is under {verdict.policy!a}, a policy of its own",
+            expected="its file",
+            do="give --policy FILE",
+        )
+    found = load_policy(verdict.policy if policy is None else policy)
+    if found.digest != verdict.policy_digest:
+        raise ConfigError(
+            f"policy {policy or verdict.policy} has the digest {found.digest}",
+            expected=f"{verdict.policy_digest}, under which the run was judged",
+            do="give that policy with --policy FILE, or judge the run again",
+        )
+    return found
+
+
+def _compared(then: Verdict, now: Verdict) -> Iterator[tuple[str, object, object]]:
+    yield "decision", then.decision, now.decision
+    yield "findings", _lineless(then.findings), _lineless(now.findings)
+    yield "counts", then.counts, now.counts
+    yield "baseline", then.baseline, now.baseline
+
+
+def _lineless(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """A waiver is the same one wherever it stands in its file."""
+    return tuple(
+        finding if finding.waiver is None else replace(finding, waiver=replace(finding.waiver, line=0))
+        for finding in findings
+    )
 
 
 def statement_of(
@@ -32,8 +97,8 @@ def statement_of(
     # Judging and rendering take what verifying does not need.
     from invmm_gate.report.public_records import public
     from invmm_gate.runs.copies import Circumstances
-    from invmm_gate.stages.judge_again import require_same_verdict
     from invmm_gate.stages.public_edition import public_names, public_report
+    from invmm_gate.stages.run_statement import require_same_verdict
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())
@@ -53,14 +118,14 @@ def statement_of(
         report_digest=hashlib.sha256(public_report(edition).encode()).hexdigest(),
         results_digest=_results_digest(folder),
         fingerprint=run.fingerprint,
-        profile=str(inputs.get("profile", "")),
-        tested=_tested(folder, verdict),
+        profile=inputs.profile,
+        tested=verdict.tested,
         pipeline=run.model.pipeline,
         weights=run.model.weights,
         left_out=run.model.left_out,
         pickles=run.model.pickles,
-        versions=_versions(inputs.get("versions")),
-        environment=str(inputs.get("environment")),
+        versions=inputs.versions,
+        environment=inputs.environment,
         waivers=waivers,
         verifier=verifier,
         verifier_version=__version__,
@@ -80,20 +145,6 @@ def _used(verdict: Verdict) -> tuple[Waiver, ...]:
     """The waivers that findings rest on, each once, without the line they stand on."""
     found = (replace(finding.waiver, line=0) for finding in verdict.findings if finding.waiver is not None)
     return tuple(dict.fromkeys(found))
-
-
-def _tested(folder: RunFolder, verdict: Verdict) -> Scope:
-    if verdict.tested is None:
-        raise RunFolderError(
-            f"{folder.path}: run.json does not say at which image size, scales and seed it was measured",
-            expected="a run as this version measures it",
-            do="measure the model again",
-        )
-    return verdict.tested
-
-
-def _versions(versions: object) -> dict[str, str]:
-    return {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
 
 
 def _expiry(

@@ -1,6 +1,6 @@
 """Self-checks before the probes are measured: of the gate, of the model, and of how the gate looks at the model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Probe, SelfCheck
-from invmm_gate.measure.looking import Pictures, pictures_of
-from invmm_gate.measure.natural_view import natural_view
+from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
+from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
+from invmm_gate.measure.natural_view import Refitted, natural_view
 from invmm_gate.measure.round_trip import round_trip
 from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.self_check import positive_control, utility_floor
 from invmm_gate.measure.told_time import told_time
-from invmm_gate.models.load.other_readings import other_readings
-from invmm_gate.models.load.resized import other_sizes, resized
+from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.policy.coverage import (
     NATURAL_VIEW,
     POSITIVE_CONTROL,
@@ -26,9 +26,33 @@ from invmm_gate.policy.coverage import (
     TOLD_TIME,
     UTILITY_FLOOR,
 )
+from invmm_gate.probes.images import load_refitted
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages.other_fits import other_fits
 from invmm_gate.stages.session import Session
+
+_FITS: Final[tuple[tuple[Fit, str], ...]] = (
+    ("crop", "black"), ("squeeze", "black"), ("pad", "black"), ("pad", "white"), ("pad", "grey"),
+)  # fmt: skip
+"""With the colour of bars: some pad with white, and some after normalising, where zero is grey."""
+
+
+def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int) -> Iterator[Refitted]:
+    """The probes of another shape than the model's, once for each fit that is not theirs.
+
+    Raises ProbeSetError for a file that changed since validation.
+    """
+    height, width = model.image_size
+    for how, bars in _FITS:
+        pixels = [load_refitted(probe_set, probe, height=height, width=width, how=how, bars=bars) for probe in probes]
+        found = {place: tuple(map(from_pixels, pair)) for place, pair in enumerate(pixels) if pair is not None}
+        if found:
+            captions = [probes[place].caption for place in found]
+            parts = zip(*found.values(), strict=True)
+            whole, middle = (pictures_of(model, part, captions, rows=rows) for part in parts)
+            stated = bars == "black"
+            name = f"with fit {how}" if stated else f"padded with {bars} bars"
+            yield Refitted(name=name, places=list(found), whole=whole, middle=middle, stated=stated)
+
 
 _CONTROLS: Final = 16
 _ROWS: Final = 4

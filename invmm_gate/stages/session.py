@@ -3,9 +3,9 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 # Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -19,15 +19,16 @@ from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
-from invmm_gate.core.records import MetricRecord, Probe, RunRecord
+from invmm_gate.core.records import MetricRecord, Probe
+from invmm_gate.core.run_records import RunContext, RunInputs, RunRecord, Samplers
 from invmm_gate.core.settings import InversionSettings, copy_metric
 from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.installed import installed_gate
+from invmm_gate.runs.identity import fingerprint
+from invmm_gate.runs.installed import installed_environment
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation
@@ -106,14 +107,14 @@ def open_session(inputs: Inputs) -> Session:
         probe_set=inputs.probe_set,
         metric=metric_record,
         inputs=decisive,
-        context={
-            "command": inputs.options.command,
-            "policy": inputs.options.policy,
-            "device": device,
-            "seed_given": inputs.options.seed is not None,
-            "truncated_captions": truncated,
-            "guidance_distilled": model.guidance_distilled,
-        },
+        context=RunContext(
+            command=inputs.options.command,
+            policy=inputs.options.policy,
+            device=device,
+            seed_given=inputs.options.seed is not None,
+            guidance_distilled=model.guidance_distilled,
+            truncated_captions=truncated,
+        ),
     )
     return Session(
         inputs=inputs,
@@ -203,41 +204,34 @@ _METRICS: Final[dict[str, _Builder]] = {
 
 def _decisive(
     inputs: Inputs, model: DiffusionModel, settings: InversionSettings, metric: MetricRecord, *, rows: int
-) -> dict[str, object]:
+) -> RunInputs:
     """All that decides a score or a verdict, and so the run's identity."""
-    cuda = model.device.type == "cuda"
-    return {
-        "model": inputs.model.digest,
-        "pipeline": inputs.model.pipeline,
-        "weights": inputs.model.weights,
-        "pickles": list(inputs.model.pickles),
-        "family": model.family,
-        "probe_set": inputs.probe_set.digest,
-        "policy": inputs.policy.digest,
-        "profile": inputs.policy.measure.profile,
-        "settings": _plain(asdict(settings)),
-        "confirm": inputs.policy.confirm.model_dump(mode="json"),
-        "metric": asdict(metric),
-        "samplers": _samplers(model),
-        "seed": inputs.seed,
-        "image_size": list(model.image_size),
-        "rows": rows,
-        "device": torch.cuda.get_device_name(model.device) if cuda else "cpu",
-        "threads": 0 if cuda else torch.get_num_threads(),
-    } | installed_gate()
+    cuda, installed = model.device.type == "cuda", installed_environment()
+    return RunInputs(
+        model=inputs.model.digest,
+        pipeline=inputs.model.pipeline,
+        weights=inputs.model.weights,
+        pickles=inputs.model.pickles,
+        family=model.family,
+        probe_set=inputs.probe_set.digest,
+        policy=inputs.policy.digest,
+        profile=inputs.policy.measure.profile,
+        settings=settings,
+        confirm=inputs.policy.confirm.plan(),
+        metric=metric,
+        samplers=Samplers(released=_released(model).name, grid=MeasureSampler(model).name),
+        seed=inputs.seed,
+        image_size=model.image_size,
+        rows=rows,
+        device=torch.cuda.get_device_name(model.device) if cuda else "cpu",
+        threads=0 if cuda else torch.get_num_threads(),
+        code=installed.code,
+        environment=installed.digest,
+        versions=installed.versions,
+    )
 
 
 def _released(model: DiffusionModel) -> Sampler:
     if model.released is None:
         raise ModelError("the model has no pipeline to draw with", expected="a checkpoint that `load_model` read")
     return model.released
-
-
-def _samplers(model: DiffusionModel) -> dict[str, object]:
-    """What draws the samples of confirmations, in words."""
-    return {"released": _released(model).name, "grid": MeasureSampler(model).name}
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, object]:
-    """As JSON stores it: tuples become lists, so that a fingerprint can be taken again from the file."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

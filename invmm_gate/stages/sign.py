@@ -1,4 +1,4 @@
-"""Sign a finished run, and hold an attestation against the files that are about to be served. No torch."""
+"""Sign a finished run, approve its waivers, and hold an attestation against what is about to be served. No torch."""
 
 import datetime
 import hashlib
@@ -15,10 +15,13 @@ from invmm_gate.attest.keys import VERIFIER, SigningKey, load_roots, load_signin
 from invmm_gate.attest.slsa_summary import SUMMARY, summary_payload
 from invmm_gate.attest.statement import Statement, to_payload
 from invmm_gate.attest.verification import Trusted, check_statement, check_subject, open_statement
+from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
+from invmm_gate.files.atomic import write_whole
 from invmm_gate.files.small import read_small
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import log_verdict
 from invmm_gate.stages.run_statement import statement_of
@@ -149,3 +152,21 @@ def _opened_previous(path: Path, key: SigningKey, roots: Path | None, *, now: da
             do="set the clock",
         )
     return before
+
+
+def approve_waivers(waivers: Path, *, key: Path, now: datetime.datetime) -> tuple[Path, int]:
+    """Sign a waivers file as its reviewer: the approval beside it, and how many waivers it covers.
+
+    Raises ConfigError, also for a waiver that is not for one probe of one model.
+    """
+    signing_key = load_signing_key(key)
+    found = load_waivers(waivers)
+    if not found:
+        raise ConfigError(f"{waivers} holds no waivers", expected="at least one to approve")
+    try:
+        envelope = approve(found, signing_key, now=now)
+    except ConfigError as error:
+        raise ConfigError(f"{waivers}: {error.found}", expected=error.expected, do=error.do) from error
+    path = approval_file(waivers)
+    write_whole(path, envelope)
+    return path, len(found)

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Final
 
 from invmm_gate.core.errors import PublishError
-from invmm_gate.core.records import Measurement, RunData
+from invmm_gate.core.records import Measurement
+from invmm_gate.core.run_records import RunData
 from invmm_gate.tracking.names import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24
@@ -21,7 +22,6 @@ table probes.json holds all probes, however many."""
 _UPLOADED: Final = (
     "verdict.json",
     "measurements.jsonl",
-    "expectations.json",
     "summary.md",
     "report.html",
     "results.sarif",
@@ -89,7 +89,7 @@ def contents(
     guard = Guard(data.private_texts)
     files, withheld = _files(data, folder, guard, rendered)
     ranked = sorted(data.measurements, key=lambda item: (item.rank, item.probe))
-    params = {name: value for name, value in flattened(data.run.inputs) if guard.passes(value)}
+    params = {name: value for name, value in flattened(asdict(data.run.inputs)) if guard.passes(value)}
     tags = _tags(data) | ({"invmm.withheld": ", ".join(withheld)} if withheld else {})
     return RunContents(
         key=publication_key(data),

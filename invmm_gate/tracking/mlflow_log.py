@@ -9,7 +9,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from invmm_gate.core.errors import PublishError
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.version import __version__
 from invmm_gate.tracking.contents import ProbeContents, RunContents, contents
 from invmm_gate.tracking.names import METRICS_PER_REQUEST, PARAMS_PER_REQUEST, batches

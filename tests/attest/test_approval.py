@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.attest.demands import Revocations
 from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
-from invmm_gate.attest.revocation import Revocations
 from invmm_gate.attest.waiver_approval import approval_file, approve, approved
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.policy.waivers import load_waivers

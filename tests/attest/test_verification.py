@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.attest.demands import Revocations, load_revocations
 from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import TrustRoots, load_roots
-from invmm_gate.attest.revocation import Revocations, load_revocations
 from invmm_gate.attest.statement import to_payload
 from invmm_gate.attest.verification import CLOCK_SKEW
 from invmm_gate.core.errors import ConfigError, VerificationError

@@ -16,7 +16,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.core.run_records import RunInputs
+from invmm_gate.files.record_json import from_json
+from invmm_gate.runs.identity import fingerprint
 from tests.stages.world import (
     LENIENT,
     POLICY,
@@ -475,7 +477,7 @@ def test_a_baseline_of_other_settings_is_refused_because_its_scores_do_not_compa
     baseline = finished.copy(finished.folder / "other").run
     record = json.loads((baseline / "run.json").read_text())
     record["inputs"]["settings"]["learning_rate"] = 0.2
-    record["fingerprint"] = fingerprint(record["inputs"])
+    record["fingerprint"] = fingerprint(from_json(RunInputs, json.dumps(record["inputs"]), where="here"))
     (baseline / "run.json").write_text(json.dumps(record))
     (baseline / "confirm.json").unlink()
     (baseline / "confirmations.jsonl").unlink()

@@ -170,7 +170,9 @@ def test_the_margin_of_a_policys_rule_regression_decides(tmp_path: Path) -> None
 
 def test_runs_that_do_not_compare_are_refused_in_one_line(runs: Path, tmp_path: Path) -> None:
     data = clean_run()
-    other = stored(replace(data, run=replace(data.run, inputs=data.run.inputs | {"profile": "paper"})), tmp_path / "o")
+    other = stored(
+        replace(data, run=replace(data.run, inputs=replace(data.run.inputs, profile="paper"))), tmp_path / "o"
+    )
     assert "the runs differ in profile" in call("compare", runs / "good", other).error
     probes = with_probes(data, probe("p9"))
     changed = replace(probes.run, probe_set=replace(probes.run.probe_set, digest="f" * 64))
@@ -200,8 +202,8 @@ def test_a_verdict_counts_as_it_stands_today_and_only_for_its_own_records(runs: 
     assert refused.code == 2
     assert "verdict.json was made before measurements.jsonl changed" in refused.error
     afresh = ("compare", runs / "good", other, "--policy", "strict", "--fail-on", "new")
-    assert "is not as this run wrote it" in call(*afresh).error
-    shutil.copy(runs / "bad" / "measure.chain", other)
+    assert "measurements.jsonl was edited" in call(*afresh).error
+    shutil.copy(runs / "bad" / "measure_end.json", other)
     assert call(*afresh).code == 10, "judged afresh"
 
 

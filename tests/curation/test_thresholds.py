@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.curation.thresholds import CopyScale
+from invmm_gate.curation.embedder import CopyScale
 from invmm_gate.similarity.pixel import PixelRmse
 
 

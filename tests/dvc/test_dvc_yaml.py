@@ -11,7 +11,6 @@ import yaml
 from invmm_gate.cli.app import app
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
-from invmm_gate.runs.expectations import EXPECTATIONS
 from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_FILES
 from invmm_gate.stages.report import REPORTS
@@ -59,12 +58,12 @@ def test_no_command_needs_a_shell(stage):
 
 def test_every_file_has_one_stage_that_writes_it():
     assert set(outs("measure")) == {
-        f"{RUN}/{name}" for name in (MEASURE.begins_with, *MEASURE.records, *MEASURE.folders)
+        f"{RUN}/{name}" for name in (MEASURE.begins_with, *MEASURE.records, *MEASURE.folders, MEASURE.end)
     }
     assert set(outs("confirm")) == {
-        f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records, *CONFIRMING.folders)
+        f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.records, *CONFIRMING.folders, CONFIRMING.end)
     }
-    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, COPIES_FOLDER, EXPECTATIONS, METRICS)}
+    assert set(outs("judge")) == {f"{RUN}/{name}" for name in (VERDICT, COPIES_FOLDER, METRICS)}
     always = {form.file for form in FORMATS.values() if not form.needs} | set(PUBLIC_FILES)
     assert set(outs("report")) == {f"{RUN}/{name}" for name in REPORTS if name in always}
     assert outs("verdict") == {}
@@ -83,9 +82,9 @@ def test_every_stage_waits_for_all_that_it_reads():
         assert set(PIPELINE[stage]["deps"]) & written[before]
     measured = {f"{RUN}/{name}" for name in (MEASURE.begins_with, *MEASURE.rows)}
     read = measured | {f"{RUN}/{name}" for name in (CONFIRMING.begins_with, *CONFIRMING.rows)}
-    chains = {f"{RUN}/{stage.chain}" for stage in (MEASURE, CONFIRMING)}
-    assert measured | {f"{RUN}/{MEASURE.chain}"} <= set(PIPELINE["confirm"]["deps"])
-    assert read | chains <= set(PIPELINE["judge"]["deps"])
+    ends = {f"{RUN}/{stage.end}" for stage in (MEASURE, CONFIRMING)}
+    assert measured | {f"{RUN}/{MEASURE.end}"} <= set(PIPELINE["confirm"]["deps"])
+    assert read | ends <= set(PIPELINE["judge"]["deps"])
     assert read | {f"{RUN}/timings.jsonl"} <= set(PIPELINE["report"]["deps"])
     for stage in ("report", "verdict"):
         assert {f"{RUN}/{VERDICT}", f"{RUN}/{COPIES_FOLDER}"} <= set(PIPELINE[stage]["deps"])

@@ -25,7 +25,7 @@ LENIENT = [{"rule": "invmm_below", "threshold": 0.001}]
 
 @dataclass(frozen=True)
 class Story:
-    """One project, step after step: a step takes seconds, as each command imports torch or Great Expectations."""
+    """One project, step after step: a step takes seconds, as most commands import torch."""
 
     project: Project
     killed: Ran

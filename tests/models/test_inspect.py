@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 
 from invmm_gate.core.records import ModelFile
-from invmm_gate.models.read.digest import digest_of
+from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models.conftest import tiny_unet
 

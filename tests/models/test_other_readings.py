@@ -12,8 +12,7 @@ import torch
 from invmm_gate.core.records import ModelManifest, SelfCheck
 from invmm_gate.measure.natural_view import natural_view
 from invmm_gate.models.load.load import load_model
-from invmm_gate.models.load.other_readings import other_readings
-from invmm_gate.models.load.resized import other_sizes, resized
+from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from tests.measure.trained import CONTROLS, EXAMPLES, drawn, seen_by
 from tests.stages.world import MEMORIZING

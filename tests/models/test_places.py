@@ -14,10 +14,8 @@ from diffusers.models.model_loading_utils import load_state_dict
 from PIL import Image
 
 from invmm_gate.core.errors import BAD_INPUT, ModelError
-from invmm_gate.models.read.allowed_files import SYSTEM_FILES, magic
-from invmm_gate.models.read.card_pictures import PICTURES, picture_fault
+from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, is_sentencepiece, magic, picture_fault
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.models.read.sentencepiece import is_sentencepiece
 from tests.models.conftest import edit_json, tiny_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

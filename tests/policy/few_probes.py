@@ -1,6 +1,6 @@
 """The shipped policies for three probes: with so few, single outliers and counts are easy to tell."""
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.schema import Policy, load_policy
 from tests.policy import policy_builders
 from tests.policy.policy_builders import CONTROLS, policy_with

@@ -1,6 +1,5 @@
 """A run that passes every shipped policy, and ways to spoil it."""
 
-import dataclasses
 import datetime
 import functools
 import hashlib
@@ -17,12 +16,13 @@ from invmm_gate.core.records import (
     ModelManifest,
     Probe,
     ProbeSet,
-    RunData,
-    RunRecord,
+    Scope,
     SelfCheck,
     Trial,
     Waiver,
 )
+from invmm_gate.core.run_records import RunContext, RunData, RunInputs, RunRecord, Samplers
+from invmm_gate.core.settings import Family
 from invmm_gate.policy.schema import Policy, load_policy
 
 TODAY = datetime.date(2026, 3, 1)
@@ -130,22 +130,51 @@ def run_of(probes: tuple[Probe, ...], policy: Policy = STRICT) -> RunRecord:
         model=ModelManifest(path="m", name="m", pipeline="DDPMPipeline", files=files, digest=digest("model")),
         probe_set=ProbeSet(folder="probes", probes=probes, digest=digest("probes")),
         metric=metric_of(policy),
-        inputs={
-            "family": "pixel",
-            "settings": dataclasses.asdict(policy.resolve_settings("pixel")),
-            "confirm": policy.confirm.model_dump(mode="json"),
-            "samplers": SAMPLERS,
-            "seed": 7,
-            "image_size": [16, 16],
-        },
+        inputs=inputs_of(policy),
+        context=CONTEXT,
     )
 
 
+def inputs_of(policy: Policy, family: Family = "pixel") -> RunInputs:
+    return RunInputs(
+        model=digest("model"),
+        pipeline="DDPMPipeline",
+        weights="raw",
+        pickles=(),
+        family=family,
+        probe_set=digest("probes"),
+        policy=policy.digest,
+        profile=policy.measure.profile,
+        settings=policy.resolve_settings(family),
+        confirm=policy.confirm.plan(),
+        metric=metric_of(policy),
+        samplers=SAMPLERS,
+        seed=7,
+        image_size=(16, 16),
+        rows=64,
+        device="cpu",
+        threads=1,
+        code=digest("code"),
+        environment="e" * 64,
+        versions={"invmm-gate": "0.1.0", "torch": "2.13.0"},
+    )
+
+
+CONTEXT = RunContext(
+    command="invmm-gate check", policy="strict", device="cpu", seed_given=False, guidance_distilled=False,
+    truncated_captions={},
+)  # fmt: skip
+
+
+SCOPE = Scope(
+    image_size=(16, 16), samplers=("DDPMPipeline, DDPMScheduler", "deterministic"), sampler_steps=50,
+    guidance_scales=(1.0,), seed=7, seed_chosen=False,
+)  # fmt: skip
 SAMPLED = ("plain_sampling", "plain_sampling_on_grid")
 CAPTIONED = ("caption", "caption_on_grid")
 """Each way of confirming with both samplers: the released one and that of the measure."""
-SAMPLERS = {"released": "DDPMPipeline, DDPMScheduler", "grid": "deterministic"}
-ENDS = ("model_unchanged", "clock_unchanged", "model_unchanged_in_confirm", "clock_unchanged_in_confirm")
+SAMPLERS = Samplers(released="DDPMPipeline, DDPMScheduler", grid="deterministic")
+ENDS = ("model_unchanged", "model_unchanged_in_confirm")
 CHECKS = (
     SelfCheck(name="positive_control", passed=True, detail="inverted", value=0.004, limit=0.05),
     SelfCheck(name="utility_floor", passed=True, detail="denoises the controls", value=0.02, limit=0.1),
@@ -177,17 +206,11 @@ def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunDat
     data = clean_run(policy, more=more)
     captions = {"p1": "a cat on a mat", "p2": "a dog in fog"}
     probes = tuple(replace(each, caption=captions.get(each.id, "")) for each in data.run.probe_set.probes)
-    family = "stable_diffusion"
-    settings = dataclasses.asdict(policy.resolve_settings(family))
+    family: Family = "stable_diffusion"
     run = replace(
         data.run,
         probe_set=replace(data.run.probe_set, probes=probes),
-        inputs={
-            "family": family,
-            "settings": settings,
-            "confirm": policy.confirm.model_dump(mode="json"),
-            "samplers": SAMPLERS,
-        },
+        inputs=inputs_of(policy, family),
     )
     tried = tuple(sampled(each.id, 0, 64, method=way) for way in CAPTIONED for each in probes)
     return replace(data, run=run, confirmations=tried)

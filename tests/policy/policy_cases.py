@@ -1,7 +1,6 @@
 """Cases of the verdict, each a function of the modules under test: run on the real ones and on every mutant."""
 
 import datetime
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,21 +11,10 @@ from typing import Any
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
-from invmm_gate.core.records import (
-    CAPTION,
-    GCG,
-    PLAIN_SAMPLING,
-    CurvePoint,
-    ExpectationRecord,
-    Interval,
-    Measurement,
-    RunData,
-    SuiteRecord,
-    Verdict,
-)
-from invmm_gate.policy.confirm_schema import PlainSampling
-from invmm_gate.policy.rules.confirmed import ConfirmedConfig
-from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
+from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement, Verdict
+from invmm_gate.core.run_records import RunData
+from invmm_gate.policy.confirm_schema import ConfirmChoice
+from invmm_gate.policy.numbers import guarded as end_of_band
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CAPTIONED,
@@ -60,7 +48,7 @@ def case(function: Case) -> Case:
 
 
 def judged(gate: SimpleNamespace, data: RunData, policy: Any = STRICT, *waivers: Any, **extra: Any) -> Verdict:
-    verdict: Verdict = gate.verdict.judge(data, policy, waivers, **({"today": TODAY} | extra))
+    verdict: Verdict = gate.judge.judge(data, policy, waivers, **({"today": TODAY} | extra))
     return verdict
 
 
@@ -154,6 +142,20 @@ def share_of_several_trials_is_one_finding(gate: SimpleNamespace) -> None:
     trials = tuple(trial("not_inverted", seed=seed, share=replication_share(6, 8), curve=(point,)) for seed in range(3))
     record = measured(target(data, "p1"), hits=6, trials=trials)
     expect(judged(gate, with_measurement(data, record), only(PARTLY)), "block", ("invmm_below", "p1"))
+
+
+@case
+def trial_without_samples_or_without_a_test_replicates_nothing(gate: SimpleNamespace) -> None:
+    data, point = clean_run(), CurvePoint(step=400, denoising_error=0.02, normality=0.02, weight=0.1, best_value=0.05)
+    untested = trial("not_inverted", share=replication_share(6, 8), curve=())
+    unsampled = trial("not_inverted", share=None, curve=(point,))
+    record = measured(target(data, "p1"), hits=0, trials=(untested, unsampled))
+    expect(judged(gate, with_measurement(data, record), only(PARTLY)), "pass")
+
+
+@case
+def share_at_the_very_end_of_the_guard_band_counts(gate: SimpleNamespace) -> None:
+    expect(partly(gate, 7, end_of_band(0.05)), "block", ("invmm_below", "p1"))
 
 
 @case
@@ -339,7 +341,7 @@ def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     data = replace(data, confirmations=data.confirmations[1:])
     expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
-    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
 
 
 @case
@@ -372,16 +374,16 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
     policy = only(BELOW, CONFIRMED, confirm=plan)
     data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
-    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
     unseen = ("controls", None), ("invmm_below", "p2"), ("confirmed", "p2")
     expect(judged(gate, data, policy), "block", *unseen)
     nothing = with_score(data, "p2", 1.0)
-    assert gate.verdict.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, nothing, policy), "pass")
     no_plan = only(BELOW, confirm={})
-    assert gate.verdict.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
     blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
-    assert gate.verdict.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
 
 
 # --- controls that look as if they had been trained on
@@ -498,18 +500,18 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = text_run(policy)
     # p3 has no caption: the empty prompt is tried
-    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
-    assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
-    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.judge.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.judge.probes_to_confirm(data, policy, method=GCG) == ()
+    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
     expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
     without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
-    assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
-    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, without_search, method=GCG) == ()
+    assert gate.judge.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
     both = with_score(flagged, "p1", 0.01)
-    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
+    assert gate.judge.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
 
 
 @case
@@ -542,7 +544,7 @@ def captions_of_the_controls_are_not_tried_where_only_those_that_a_rule_found_ar
     data = replace(text_run(policy), confirmations=())
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.verdict.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
+    assert gate.judge.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
 
 
 @case
@@ -581,6 +583,12 @@ def no_search_is_missing_where_an_input_was_found(gate: SimpleNamespace) -> None
     expect(judged(gate, searched, policy), "block", ("invmm_below", "p1"))  # refuted within its budget: never cleared
 
 
+def confirmed_by(data: RunData, confirm: dict[str, Any]) -> RunData:
+    """The run as if it had been confirmed by another plan."""
+    plan = ConfirmChoice.model_validate(confirm).plan()
+    return replace(data, run=replace(data.run, inputs=replace(data.run.inputs, confirm=plan)))
+
+
 @case
 def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> None:
     asked = {"prompts": {"guidance_scales": [1.0, 7.0], "sampler_steps": 50, "gcg": {"steps": 100, "top_k": 64}}}
@@ -590,8 +598,7 @@ def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> N
 
     def decision(**prompts: Any) -> str:
         given = {"prompts": {**policy.confirm.prompts.model_dump(mode="json"), **prompts}}
-        run = replace(data.run, inputs={**data.run.inputs, "confirm": given})
-        return judged(gate, replace(data, run=run), policy).decision
+        return judged(gate, confirmed_by(data, given), policy).decision
 
     search = policy.confirm.prompts.gcg.model_dump()
     assert decision(guidance_scales=[1.0, 3.0, 7.0], gcg=search | {"steps": 101, "max_evaluations": None}) == "pass"
@@ -599,24 +606,15 @@ def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> N
         assert decision(**weaker) == "inconclusive", weaker
     for change in ({"steps": 99}, {"top_k": 65}, {"noises": 15}, {"candidates": 127}, {"max_evaluations": 10**9}):
         assert decision(gcg=search | change) == "inconclusive", change
-    assert decision(gcg="none") == "inconclusive"
-    assert decision(gcg=search | {"steps": "many"}) == "inconclusive"
-    unsaid = {key: value for key, value in data.run.inputs.items() if key != "confirm"}
-    expect(
-        judged(gate, replace(data, run=replace(data.run, inputs=unsaid)), policy), "inconclusive", ("settings", None)
-    )
     plain = clean_run()
-    given = {"plain_sampling": {"sampler_steps": 5}}
-    run = replace(plain.run, inputs={**plain.run.inputs, "confirm": given})
-    expect(judged(gate, replace(plain, run=run), only(CONFIRMED)), "inconclusive", ("settings", None))
-    expect(judged(gate, replace(plain, run=run), only(BELOW)), "pass")
+    weaker_plan = confirmed_by(plain, {"plain_sampling": {"trials": 512, "sampler_steps": 5}})
+    expect(judged(gate, weaker_plan, only(CONFIRMED)), "inconclusive", ("settings", None))
+    expect(judged(gate, weaker_plan, only(BELOW)), "pass")
     for confirm in ({}, {"plain_sampling": None}, {"prompts": asked["prompts"]}):
-        run = replace(plain.run, inputs={**plain.run.inputs, "confirm": confirm})
-        found = judged(gate, replace(plain, run=run), only(CONFIRMED, BELOW))
+        found = judged(gate, confirmed_by(plain, confirm), only(CONFIRMED, BELOW))
         expect(found, "inconclusive", ("settings", None))
     expect(judged(gate, plain, only(CONFIRMED, BELOW, confirm=asked)), "inconclusive", ("confirmed", None))
-    run = replace(data.run, inputs={**data.run.inputs, "confirm": {"prompts": None}})
-    expect(judged(gate, replace(data, run=run), policy), "inconclusive", ("settings", None))
+    expect(judged(gate, confirmed_by(data, {"prompts": None}), policy), "inconclusive", ("settings", None))
     no_search = only(CONFIRMED, confirm={"prompts": {"guidance_scales": [7.0]}})
     expect(judged(gate, data, no_search), "pass")
 
@@ -626,7 +624,7 @@ def policy_without_prompts_leaves_a_text_model_open(gate: SimpleNamespace) -> No
     policy = only(CONFIRMED)
     silent = only(CONFIRMED, confirm={"plain_sampling": {"trials": 512}})
     expect(judged(gate, text_run(policy), silent), "inconclusive", ("confirmed", None))
-    assert gate.verdict.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
+    assert gate.judge.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
 
 
 # --- below_controls
@@ -928,18 +926,17 @@ def metric_that_is_unfit_or_not_asked_for_is_inconclusive(gate: SimpleNamespace)
 @case
 def run_with_other_settings_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
-    settings = data.run.inputs["settings"]
-    for inputs, decision in (
-        ({"family": "pixel", "settings": settings | {"stop_above": 0.7}}, "pass"),
-        ({"family": "pixel", "settings": settings | {"guidance_scales": [1.0]}}, "pass"),
-        ({"family": "pixel", "settings": settings | {"steps": 50}}, "inconclusive"),
-        ({"family": "latent", "settings": settings}, "inconclusive"),
-        ({"family": "other", "settings": settings}, "inconclusive"),
-        ({"family": "pixel"}, "inconclusive"),
-        ({"settings": settings}, "inconclusive"),
-        ({"family": "pixel", "settings": settings | {"steps": float("nan")}}, "inconclusive"),
+    settings = data.run.inputs.settings
+    for change, decision in (
+        ({"settings": replace(settings, stop_above=0.7)}, "pass"),
+        ({"settings": replace(settings)}, "pass"),
+        ({"settings": replace(settings, steps=50)}, "inconclusive"),
+        ({"family": "latent"}, "inconclusive"),
+        ({"family": "other"}, "inconclusive"),
+        ({"settings": replace(settings, learning_rate=float("nan"))}, "inconclusive"),
     ):
-        verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), only(BELOW))
+        run = replace(data.run, inputs=replace(data.run.inputs, **change))
+        verdict = judged(gate, replace(data, run=run), only(BELOW))
         expect(verdict, decision, *([("settings", None)] if decision != "pass" else []))
 
 
@@ -996,6 +993,9 @@ def invalid_measurements_are_inconclusive(gate: SimpleNamespace) -> None:
         measured(p1, share=replace(wrong, hits=0, interval=replace(interval, low=0.1))),
         measured(p1, group="control"),
         measured(p1, category="other"),
+        measured(p1, steps=-1),
+        measured(p1, evaluations=0),
+        measured(p1, share=replace(wrong, interval=replace(interval, confidence=95.0))),
         *(measured(p1, trials=(trial("not_inverted"), bad)) for bad in bad_trials),
     ):
         verdict = judged(gate, with_measurement(data, spoiled), only(BELOW))
@@ -1012,6 +1012,7 @@ def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
         {"status": "fine"},
         {"status": "confirmed"},
         {"closest": float("nan")},
+        {"evaluations": 0},
         {"interval": Interval(low=0.2, high=0.4, confidence=0.95, method="wilson")},
         {"interval": Interval(low=0.0, high=float("nan"), confidence=0.95, method="wilson")},
     ):
@@ -1019,24 +1020,6 @@ def invalid_confirmations_are_inconclusive(gate: SimpleNamespace) -> None:
         expect(judged(gate, data, only(BELOW)), "inconclusive", ("records", "p1"))
         expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("records", "p1"), ("confirmed", "p1"))
     expect(judged(gate, with_confirmation(clean_run(), sampled("p1", closest=None)), only(CONFIRMED)), "pass")
-
-
-@case
-def suites_that_found_something_are_inconclusive(gate: SimpleNamespace) -> None:
-    held = ExpectationRecord(name="held", kind="Expect", success=True, failing=0)
-    odd = ExpectationRecord(name="odd", kind="Expect", success=False, failing=2, rows=("p1", "p2"))
-    sound = SuiteRecord(name="sound", success=True, rows=3, expectations=(held,))
-    expect(judged(gate, replace(clean_run(), suites=(sound,)), only(BELOW)), "pass")
-    for suite in (
-        replace(sound, success=False, expectations=(held, odd)),
-        replace(sound, success=True, expectations=(held, odd)),
-        replace(sound, success=False),
-        replace(sound, success=False, expectations=()),
-    ):
-        verdict = judged(gate, replace(clean_run(), suites=(sound, suite)), only(BELOW))
-        expect(verdict, "inconclusive", ("records", None))
-        said = "odd (failing rows: 2)" if odd in suite.expectations else "not said which"
-        assert verdict.findings[0].message == f"the suite sound does not hold; expected: {said}"
 
 
 @case
@@ -1263,7 +1246,7 @@ def decision_follows_from_the_findings(gate: SimpleNamespace) -> None:
     waived, unknown = replace(finding, waiver=waiver(probe="p1")), replace(finding, effect="unheard_of")
     question = replace(finding, effect="inconclusive", rule="coverage")
     check = replace(question, rule="self_check")
-    decide = gate.verdict.decide
+    decide = gate.judge.decide
     assert decide([]) == "pass"
     assert decide([waived]) == "pass"
     assert decide([waived, question]) == decide([question]) == decide([unknown]) == "inconclusive"
@@ -1361,32 +1344,3 @@ def waiver_file_with_a_mistake_is_refused_with_its_line(gate: SimpleNamespace) -
         message = refused(gate, GOOD_WAIVERS.replace(old, new))
         assert f"waivers.yaml:{line}: " in message, message
         assert words in message, message
-
-
-@case
-def score_that_no_search_reaches_is_a_fault_of_the_policy(gate: SimpleNamespace) -> None:
-    settings = STRICT.resolve_settings("pixel")
-    slow, slower = (replace(settings, learning_rate=rate) for rate in (2e-6, 1e-6))
-    moved = settings.steps * slow.learning_rate * ((1 - 0.9) / math.sqrt(1 - 0.999))
-    reached = 0.5 * (moved * moved + math.exp(moved) - moved - 1)
-
-    def faults(threshold: float, *tried: Any) -> list[str]:
-        return list(gate.invmm_below.faults(InvmmBelowConfig(rule="invmm_below", threshold=threshold), tried))
-
-    assert [len(faults(threshold, settings)) for threshold in (0, 0.9 * 2**-23, 2**-23, 0.05, 1e9)] == [1, 1, 0, 0, 0]
-    assert [len(faults(0.05, *tried)) for tried in ((), (slow,), (slow, settings))] == [0, 1, 0]
-    assert f"reach a normality of at most {reached:.3g}, so" in faults(0.05, slow, slower)[0]
-    assert [len(faults(threshold, slow)) for threshold in (reached, 1.01 * reached)] == [0, 1]
-    assert faults(1e9, replace(settings, learning_rate=5e-4)) == []
-
-
-@case
-def sampling_too_few_to_exceed_the_rate_limit_is_a_fault_of_the_policy(gate: SimpleNamespace) -> None:
-    plan = PlainSampling(trials=10)
-    best = clopper_pearson(10, 10, confidence=plan.confidence).low
-
-    def faults(limit: float, plan: PlainSampling | None) -> list[str]:
-        return list(gate.confirmed.faults(ConfirmedConfig(rule="confirmed", rate_limit=limit), plan))
-
-    assert [len(faults(limit, plan)) for limit in (best, 1.01 * best, 0.99 * best)] == [1, 1, 0]
-    assert faults(best, None) == []

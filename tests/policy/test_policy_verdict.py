@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.records import Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.judge import judge
-from invmm_gate.policy.shipped import verdict_schema
+from invmm_gate.policy.schema import verdict_schema
 from tests.policy import policy_cases, policy_mutants
 from tests.policy.few_probes import STRICT, clean_run
 from tests.policy.policy_builders import TODAY, broken, target, waiver, with_measurement, with_score

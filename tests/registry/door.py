@@ -12,7 +12,11 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.client.webhook_signature import SECRET_VARIABLE, sign
+from invmm_gate.registry.service.alias_audit import AliasAudit, ByRecord
+from invmm_gate.registry.service.ledger import Ledger
+from invmm_gate.registry.service.reconcile import Reconciler
 
 SECRET = "a-webhook-secret-of-some-length"
 KEY = SECRET.encode()
@@ -64,6 +68,19 @@ def until(true: Callable[[], object], seconds=90.0, what="it"):
             return value
         time.sleep(0.05)
     raise AssertionError(f"{what} did not come true within {seconds} s")
+
+
+def sweeping(registry, folder, *, names=(), doubts=None, terms=lambda: "terms", enforce=False):
+    """A reconciler with its ledger in the folder."""
+    ledger, watched = Ledger(folder / "ledger.json"), Watched(names=tuple(names))
+    doubts = doubts or ByRecord(ledger, terms)
+    audit = AliasAudit(registry=registry, watched=watched, doubts=doubts, enforce=enforce)
+    return Reconciler(registry=registry, ledger=ledger, watched=watched, audit=audit, terms=terms)
+
+
+def due(found):
+    """Labels of what a pass wants to be gated."""
+    return [record.label for record in found.due]
 
 
 RECORDER = """
@@ -149,24 +166,17 @@ class Gate:
 SERVE = """
 import json, sys
 from pathlib import Path
+from invmm_gate.registry.client.names import Watched
+from invmm_gate.registry.client.webhook_signature import read_secrets
 from invmm_gate.registry.service.logs import log_to_stderr
 from invmm_gate.registry.service.serve import Door, Listening, serve
-from invmm_gate.registry.client.webhook_signature import read_secrets
-from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.service.worker import WorkerSettings
 given = json.loads(sys.argv[1])
 log_to_stderr()
-gate = Path(given["gate"])
 worker = WorkerSettings(command=tuple(given["command"]), state=Path(given["state"]),
-                        terms=(gate / "terms").read_text, **given["worker"])
-class Ended:
-    def of_alias(self, record, *, anew=False):
-        ended = (gate / "ended").read_text().split() if (gate / "ended").exists() else []
-        return "" if record.label in ended else "not gated"
-    of_release = of_alias
-door = Door(vouch=lambda registry: Ended(), tracking_uri=given["uri"], worker=worker,
-            watched=Watched(names=tuple(given["names"])), secrets=read_secrets(), **given["door"])
-sys.exit(serve(door, Listening(port=0, **given["listening"])))
+                        terms=(Path(given["gate"]) / "terms").read_text, **given["worker"])
+door = Door(tracking_uri=given["uri"], worker=worker, watched=Watched(names=tuple(given["names"])))
+sys.exit(serve(door, Listening(secrets=read_secrets(), port=0, **given["listening"])))
 """
 
 
@@ -205,7 +215,7 @@ class Served:
 
 
 @contextmanager
-def serving(state: Path, gate: Gate, uri: str, *, names=(), worker=None, door=None, listening=None):
+def serving(state: Path, gate: Gate, uri: str, *, names=(), worker=None, listening=None):
     """A running `serve`; killed at the end if it still runs."""
     state.mkdir(parents=True, exist_ok=True)
     given = {
@@ -214,8 +224,7 @@ def serving(state: Path, gate: Gate, uri: str, *, names=(), worker=None, door=No
         "state": str(state),
         "uri": uri,
         "names": names,
-        "worker": {"first_wait": 0.2, "lease": 6.0, "grace": 2.0} | (worker or {}),
-        "door": {"settle": 1.0} | (door or {}),
+        "worker": {"first_wait": 0.2, "grace": 2.0} | (worker or {}),
         "listening": {"every": 3600.0} | (listening or {}),
     }
     log = state / f"serve-{uuid.uuid4().hex[:6]}.txt"

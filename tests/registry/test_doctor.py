@@ -7,13 +7,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.client.webhooks import Webhooks
 from invmm_gate.registry.service import doctor
 from invmm_gate.registry.service.doctor import diagnose, exit_code
 from invmm_gate.registry.service.http_server import HttpServer, bind
-from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.receiver import Receiver, build_app
 from tests.registry.door import KEY
 from tests.registry.servers import mlflow_server
@@ -22,13 +20,11 @@ OTHER = b"quite-another-secret"
 
 
 @contextmanager
-def receiving(tmp_path, key=KEY):
-    """A receiver; its URL and queue."""
-    queue = Queue(tmp_path / "queue.sqlite")
-    receiver = Receiver(queue=queue, secrets=Secrets((key,)), watched=Watched(names=("cand",)))
+def receiving(key=KEY):
+    """A receiver; its URL."""
+    receiver = Receiver(secrets=Secrets((key,)), wake=lambda: None)
     with HttpServer(build_app(receiver), bind("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.port}/hook", queue
-    queue.close()
+        yield f"http://127.0.0.1:{server.port}/hook"
 
 
 @pytest.fixture
@@ -52,8 +48,8 @@ def the(found, *words):
     return matching[0]
 
 
-def test_a_sound_set_up_has_nothing_failed_and_its_webhook_is_created_once(tmp_path, plain_server, webhooks):
-    with receiving(tmp_path) as (url, queue):
+def test_a_sound_set_up_has_nothing_failed_and_its_webhook_is_created_once(plain_server, webhooks):
+    with receiving() as url:
         missing, code = lines(plain_server.uri, receiver=url)
         assert (code, the(missing, "none for model_version.created")[:6]) == (11, "failed")
         found, code = lines(plain_server.uri, receiver=url, create_for=Secrets((KEY,)))
@@ -67,11 +63,10 @@ def test_a_sound_set_up_has_nothing_failed_and_its_webhook_is_created_once(tmp_p
         again, code = lines(plain_server.uri, receiver=url, create_for=Secrets((KEY,)))
         assert code == 0
         assert not [line for line in again if "created for" in line]
-        assert queue.jobs() == ()  # a test delivery names no watched model
 
 
-def test_another_secret_or_none_is_told_apart_from_a_dead_receiver(tmp_path, plain_server, webhooks):
-    with receiving(tmp_path, key=OTHER) as (url, _):
+def test_another_secret_or_none_is_told_apart_from_a_dead_receiver(plain_server, webhooks):
+    with receiving(key=OTHER) as url:
         webhooks.create(url, KEY)
         found, code = lines(plain_server.uri, receiver=url)
         assert code == 11
@@ -85,8 +80,8 @@ def test_another_secret_or_none_is_told_apart_from_a_dead_receiver(tmp_path, pla
     the(found, "warning", "without a signature")
 
 
-def test_a_disabled_webhook_and_one_for_other_events_do_not_count(tmp_path, plain_server, webhooks):
-    with receiving(tmp_path) as (url, _):
+def test_a_disabled_webhook_and_one_for_other_events_do_not_count(plain_server, webhooks):
+    with receiving() as url:
         webhooks._client.create_webhook("aliases", url, events=["model_version_alias.created"], secret=KEY.decode())
         found, code = lines(plain_server.uri, receiver=url)
         the(found, "failed", "none for")

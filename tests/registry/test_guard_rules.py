@@ -19,7 +19,6 @@ from invmm_gate.core.errors import VerificationError
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import VERDICT
-from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.guard import file_hashes
 from invmm_gate.registry.guard.app import create_app
 from invmm_gate.registry.guard.file_hashes import RecentHashes
@@ -27,9 +26,9 @@ from invmm_gate.registry.guard.rules import Guard
 from invmm_gate.registry.guard.settings import settings_from
 from invmm_gate.registry.promote.held_attestations import ByAttestation
 from invmm_gate.registry.promote.register import Registered
-from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Reconciler
 from tests.registry.conftest import Desk
+from tests.registry.door import sweeping
 from tests.registry.servers import Server
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -154,32 +153,28 @@ def test_nothing_that_is_not_attested_lies_beside_what_is_promoted(
         guard().set_alias(wish(released))
 
 
-def sweeping(server: Server, desk: Desk, tmp_path: Path, name: str) -> Reconciler:
+def enforcing(server: Server, desk: Desk, tmp_path: Path, name: str) -> Reconciler:
     """A sweep that takes aliases away, over one model."""
     registry = Registry(server.uri)
     roots = settings_from(
         {"INVMM_GATE_GUARD_ROOTS": str(desk.key.public), "INVMM_GATE_GUARD_POLICIES": desk.passing.policy}
     )
-    return Reconciler(
-        registry=registry,
-        queue=Queue(tmp_path / "state" / "queue.sqlite"),
-        watched=Watched(names=(name,)),
-        doubts=ByAttestation(registry, roots.demands, scratch=tmp_path / "scratch"),
-        terms=desk.passing.terms,
-        enforce=True,
-    )
+    doubts = ByAttestation(registry, roots.demands, scratch=tmp_path / "scratch")
+    state, terms = tmp_path / "state", desk.passing.terms
+    found: Reconciler = sweeping(registry, state, names=[name], doubts=doubts, terms=terms, enforce=True)
+    return found
 
 
 def test_the_sweep_takes_the_alias_from_a_version_with_files_beside(
     guarded_server: Server, client: MlflowClient, desk: Desk, tmp_path: Path, released: str
 ) -> None:
     client.set_registered_model_alias(released, "champion", "1")
-    sweep = sweeping(guarded_server, desk, tmp_path, released)
+    sweep = enforcing(guarded_server, desk, tmp_path, released)
     assert not [alert for alert in sweep.once().alerts if alert.name == released]
     extra = stored(guarded_server, client) / "model.safetensors"
     extra.write_text("{}")
     try:
-        (alert,) = sweeping(guarded_server, desk, tmp_path, released).once().alerts
+        (alert,) = enforcing(guarded_server, desk, tmp_path, released).once().alerts
     finally:
         extra.unlink()
     assert (alert.alias, alert.removed, "not attested" in alert.reason) == ("champion", True, True)
@@ -191,7 +186,7 @@ def test_a_fault_of_the_machine_that_sweeps_takes_no_alias_away(
 ) -> None:
     client.set_registered_model_alias(released, "champion", "1")
     (tmp_path / "scratch").write_text("no folder can be made here")
-    (alert,) = sweeping(guarded_server, desk, tmp_path, released).once().alerts
+    (alert,) = enforcing(guarded_server, desk, tmp_path, released).once().alerts
     assert alert.reason.startswith("cannot be checked now: ")
     assert not alert.removed
     assert client.get_registered_model(released).aliases == {"champion": "1"}

@@ -7,10 +7,8 @@ from mlflow import MlflowClient
 
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import POSING
-from invmm_gate.registry.client.watched import Watched
-from invmm_gate.registry.service.queue import Queue
-from invmm_gate.registry.service.reconcile import Pass, Reconciler
-from invmm_gate.registry.service.recorded_pass import ByRecord
+from invmm_gate.registry.service.reconcile import Pass
+from tests.registry.door import due, sweeping
 
 
 @pytest.fixture
@@ -28,22 +26,9 @@ def client(tmp_path: Path) -> MlflowClient:
     return client
 
 
-def terms() -> str:
-    return "terms"
-
-
 def swept(tmp_path: Path, *names: str) -> Pass:
-    queue = Queue(tmp_path / "queue.sqlite")
-    registry = Registry(f"sqlite:///{tmp_path / 'own.db'}")
-    found = Reconciler(
-        registry=registry,
-        queue=queue,
-        watched=Watched(names=names),
-        doubts=ByRecord(queue, terms),
-        terms=terms,
-    ).once()
-    queue.close()
-    return found
+    done: Pass = sweeping(Registry(f"sqlite:///{tmp_path / 'own.db'}"), tmp_path, names=names).once()
+    return done
 
 
 @pytest.mark.parametrize("tagged", ["model", "version"])
@@ -61,9 +46,9 @@ def test_an_alias_of_a_model_that_poses_as_a_prompt_is_seen(client: MlflowClient
 def test_every_version_of_a_model_that_poses_as_a_prompt_is_found_and_is_an_alert(
     client: MlflowClient, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
-    found = swept(tmp_path, *names)
-    assert found.queued == ("birds/2", "birds/1")
-    posing, aliased = sorted(str(alert) for alert in found.alerts)[::-1][:2]
+    done = swept(tmp_path, *names)
+    assert due(done.found) == ["birds/2", "birds/1"]
+    posing, aliased = sorted(str(alert) for alert in done.alerts)[::-1][:2]
     assert (posing, aliased) == (
         "birds version 2: its tag mlflow.prompt.is_prompt hides the model from MLflow's own lists",
         "alias champion of birds on version 1: no pass of ours on record; still there",
@@ -73,6 +58,6 @@ def test_every_version_of_a_model_that_poses_as_a_prompt_is_found_and_is_an_aler
 def test_a_real_prompt_is_no_alert(client: MlflowClient, tmp_path: Path) -> None:
     client.register_prompt("greeting", "Hello {{name}}")
     client.set_prompt_alias("greeting", "champion", 1)
-    found = swept(tmp_path)
-    assert {alert.name for alert in found.alerts} == {"birds"}
-    assert (found.listed, found.unusable) == (2, ())
+    done = swept(tmp_path)
+    assert {alert.name for alert in done.alerts} == {"birds"}
+    assert (done.found.listed, done.found.unusable) == (2, ())

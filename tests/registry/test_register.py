@@ -45,7 +45,7 @@ from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.outcome import SAME_FILES, Outcome, read_outcome
 from invmm_gate.registry.promote.register import GateChoices, Registered, create_version, gate_version, register
-from invmm_gate.registry.service.gate_command import gate_command
+from invmm_gate.registry.service.gate_process import gate_command
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.report import write_reports
@@ -441,8 +441,8 @@ def test_what_was_measured_is_not_used_again_under_another(
     elif changed == "seed":
         other = replace(mine, seed=1)
     else:
-        for module in ("earlier", "terms"):
-            monkeypatch.setattr(f"invmm_gate.registry.{module}.__version__", "the next one")
+        for module in ("earlier_attestations", "choices"):
+            monkeypatch.setattr(f"invmm_gate.registry.promote.{module}.__version__", "the next one")
     again = [
         gate_version(registry, name, "1", choices=other, progress=Silent()),
         registered(registry, new_name("crossing"), other),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.cli import run
@@ -20,8 +21,8 @@ from invmm_gate.registry.promote.choices import log_of, utc_now
 from invmm_gate.registry.promote.evidence import Evidence, evidence_for
 from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages.approve_waivers import approve_waivers
 from invmm_gate.stages.audit_file import verify_log
+from invmm_gate.stages.sign import approve_waivers
 from tests.registry.conftest import FEW, Desk
 from tests.registry.servers import Server
 from tests.stages.world import policy_with
@@ -114,7 +115,7 @@ def test_who_names_other_reviewers_releases_nothing_on_that_waiver(
     evidence = _evidence(Path(done.run), desk)
     roots, policies = desk.key.public, {evidence.statement.policy_digest: "blocking"}
     for reviewers, holds in ((None, True), (reviewer.public, True), (stranger, False)):
-        demands = Conditions(reviewers=reviewers).demands(roots=load_roots(roots), policies=policies)
+        demands = demands_of(Conditions(reviewers=reviewers), roots=load_roots(roots), policies=policies)
         if holds:
             evidence.require_pass(demands, utc_now())
             continue

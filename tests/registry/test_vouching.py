@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.envelope import open_envelope, sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import from_payload, to_payload
@@ -18,15 +19,13 @@ from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import RUN
-from invmm_gate.registry.client.watched import Watched
 from invmm_gate.registry.promote.choices import terms_now, utc_now
 from invmm_gate.registry.promote.held_attestations import ByAttestation
 from invmm_gate.registry.promote.register import register
 from invmm_gate.registry.promote.version_digests import HashedFiles
-from invmm_gate.registry.service.queue import Queue
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
 from tests.registry.conftest import Desk
-from tests.registry.door import until
+from tests.registry.door import sweeping, until
 from tests.registry.servers import Server, stored_weights
 from tests.stages.world import MEMORIZING
 
@@ -89,7 +88,8 @@ class Released:
         """By the gate's own key and policy unless others are given, under conditions, after some time."""
         accepted = policy or self.choices.policy
         demands = partial(
-            replace(Conditions(), **asked).demands,
+            demands_of,
+            replace(Conditions(), **asked),
             roots=load_roots(roots or self.key.with_suffix(".pub")),
             policies={load_policy(accepted).digest: accepted},
         )
@@ -98,14 +98,15 @@ class Released:
         )
 
     def sweep(self, *, enforce: bool = False, **asked: object) -> Reconciler:
-        return Reconciler(
-            registry=self.registry,
-            queue=Queue(self.folder / "state" / "queue.sqlite"),
-            watched=Watched(names=(self.name,)),
+        swept: Reconciler = sweeping(
+            self.registry,
+            self.folder / "state",
+            names=[self.name],
             doubts=self.doubts(**asked),
             terms=partial(terms_now, self.choices),
             enforce=enforce,
         )
+        return swept
 
     def swept(self, *, enforce: bool = False, **asked: object) -> Pass:
         return self.sweep(enforce=enforce, **asked).once()

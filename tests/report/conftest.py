@@ -21,15 +21,16 @@ from invmm_gate.core.records import (
     Probe,
     ProbeSet,
     ReplicationShare,
-    RunData,
-    RunRecord,
     SelfCheck,
     Trial,
     Verdict,
     Waiver,
     WaiverState,
 )
+from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.report_images import ReportImages
+from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 
 CAPTION = "canary caption: a heron in the reeds at dusk"
 SOURCE = "https://private.example/archive/heron-originals"
@@ -220,6 +221,7 @@ def verdict(decision="block", findings=FINDINGS, **changes):
         fingerprint=sha("fingerprint"),
         judged_on=datetime.date(2026, 11, 21),
         counts={"inverted": 9},
+        tested=SCOPE,
         weaknesses=(
             "rules[1] confirmed.rate_limit is 0.001, in strict 0.0: higher is weaker",
             "waivers is owned, in strict approved: weaker",
@@ -264,28 +266,12 @@ def data():
         ),
         probe_set=ProbeSet(folder="/srv/private/probes", probes=PROBES, digest=sha("probes")),
         metric=MetricRecord(name="pixel_rmse", threshold=0.1, higher_is_copy=False),
-        inputs={
-            "profile": "gate",
-            "measure": {
-                "steps": 400,
-                "batch_size": 8,
-                "learning_rate": 0.1,
-                "test_every": 50,
-                "weight_step": 1e-4,
-                "stop_above": 0.03,
-                "guidance_scales": [1.0],
-                "test_at_start": True,
-                "mirror": False,
-            },
-            "seed": 7,
-            "rows": 64,
-            "device": "cpu",
-            "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"},
-        },
-        context={
-            "command": "invmm-gate check --model runs/memorizing --policy strict",
-            "host": "linux x86_64, 2 cores",
-        },
+        inputs=replace(
+            inputs_of(STRICT),
+            settings=InversionSettings(steps=400, batch_size=8, stop_above=0.03, test_at_start=True),
+            metric=MetricRecord(name="pixel_rmse", threshold=0.1, higher_is_copy=False),
+        ),
+        context=replace(CONTEXT, command="invmm-gate check --model runs/memorizing --policy strict"),
     )
     return RunData(
         run=run,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from invmm_gate.core.records import RunData
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge

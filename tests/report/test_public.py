@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
-from invmm_gate.core.records import Finding, Probe, ReplicationShare, RunData
+from invmm_gate.core.records import Finding, Probe, ReplicationShare
+from invmm_gate.core.run_records import RunData, RunInputs
 from invmm_gate.files.record_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
@@ -24,8 +25,7 @@ from invmm_gate.policy.rules.known import RULES
 from invmm_gate.policy.soundness import RECORDS
 from invmm_gate.report.bands import INVMM_EDGES, NOTE, bound_band, score_band, share_band
 from invmm_gate.report.formats import FORMATS
-from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import WITHHELD, public
+from invmm_gate.report.public_records import WITHHELD, PublicNames, public
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
@@ -42,7 +42,6 @@ KEPT = {
     "self_checks.name", "self_checks.value", "self_checks.limit",
     "measurements.category", "measurements.share.trials", "measurements.share.interval.confidence",
     "confirmations.method", "confirmations.trials", "confirmations.interval.confidence",
-    "suites.name", "suites.rows", "suites.expectations.name", "suites.expectations.kind", "suites.expectations.failing",
     "verdict.schema_version", "verdict.findings.rule",
     "verdict.findings.waiver.owner", "verdict.findings.waiver.approved_by",
     "verdict.findings.waiver.expires", "verdict.findings.waiver.rule",
@@ -59,6 +58,11 @@ KEPT = {
     "verdict.tested.guidance_scales", "verdict.tested.seed",
     "digests",
 }  # fmt: skip
+INPUTS = {
+    "model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm",
+    "metric", "samplers", "seed", "image_size", "rows", "device", "threads", "code", "environment", "versions",
+}  # fmt: skip
+"""All inputs of a run are public: none says anything of a single probe. A new one must be put here."""
 """The fields that the public edition has as they are. A new field of a record must be put here, or dropped."""
 
 
@@ -145,17 +149,22 @@ def test_every_field_of_the_records_is_public_by_decision_or_gone(planting):
         for value, path in planted.items()
         if value in others or (isinstance(value, str) and any(value in text for text in texts))
     }
-    assert survived == KEPT
+    assert survived == KEPT | {path for path in planted.values() if path.startswith("run.inputs.")}
     assert survived < set(planted.values())
+
+
+def test_every_input_of_a_run_is_public_by_decision():
+    assert {item.name for item in dataclasses.fields(RunInputs)} == INPUTS
 
 
 def test_what_is_gone_from_the_records_is_in_no_rendering(planting):
     data, planted = planting
     pages = rendered(edition(data))
     assert pages.keys() == {"report.html", "summary.md", "results.sarif", "junit.xml", "scores.csv", "verdict.json"}
-    kept = {spelling for value, path in planted.items() if path in KEPT for spelling in spellings(value)}
+    public_paths = {path for path in planted.values() if path in KEPT or path.startswith("run.inputs.")}
+    kept = {spelling for value, path in planted.items() if path in public_paths for spelling in spellings(value)}
     for value, path in planted.items():
-        for spelling in spellings(value) - kept if path not in KEPT else ():
+        for spelling in spellings(value) - kept if path not in public_paths else ():
             assert not [name for name, page in pages.items() if spelling in page], (path, spelling)
 
 
@@ -343,7 +352,8 @@ def test_a_run_without_a_verdict_has_a_public_edition_too(data):
 
 
 def test_captions_that_were_cut_are_counted_and_a_loras_folder_is_not_told(data):
-    context = {"truncated_captions": {"face-00": 7}, "command": "invmm-gate check --model /home/ada/ckpt"}
+    said = {"truncated_captions": {"face-00": 7}, "command": "invmm-gate check --model /home/ada/ckpt"}
+    context = replace(data.run.context, **said)
     model = replace(data.run.model, path="/home/ada/ckpt", adapters=("/home/ada/style.safetensors",))
     shown = edition(replace(data, run=replace(data.run, context=context, model=model)))
     assert "1 captions are longer" in render_summary(shown)

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invmm_gate.report.scores import COLUMNS, NOT_MEASURED, score_rows
-from invmm_gate.report.to_csv import render_csv
-from invmm_gate.report.to_parquet import render_parquet
+from invmm_gate.report.scores import COLUMNS, NOT_MEASURED, render_csv, render_parquet, score_rows
 from tests.report.conftest import CAPTION, CONFIRMATIONS, FOLDER, MEASUREMENTS, PROBES, SOURCE
 from tests.report.goldens import assert_golden
 from tests.report.hostile import ALL
@@ -147,3 +145,8 @@ def test_rows_are_plain_values(data):
     assert json.loads(json.dumps(score_rows(data))) == score_rows(data)
     assert {name for row in score_rows(data) for name in row} == set(COLUMNS)
     assert asdict(data.run.probe_set.probes[0])["caption"] == CAPTION, "there was something to leave out"
+
+
+def test_a_run_without_probes_is_a_table_without_rows(data):
+    nothing = replace(data, measurements=(), run=replace(data.run, probe_set=replace(data.run.probe_set, probes=())))
+    assert table(nothing).num_rows == 0

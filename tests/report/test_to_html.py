@@ -100,8 +100,8 @@ def poisoned(data, text):
             ),
             probe_set=replace(run.probe_set, probes=(probe,), digest=text),
             metric=replace(run.metric, name=text, unfit=text, digest=text),
-            inputs={text: {text: text}, "profile": text},
-            context={text: [text]},
+            inputs=replace(run.inputs, profile=text, device=text, versions={text: text}),
+            context=replace(run.context, command=text, truncated_captions={text: 1}),
         ),
         self_checks=(replace(data.self_checks[0], name=text, detail=text, passed=False),),
         measurements=(item,),
@@ -279,7 +279,7 @@ def test_settings_and_digests_are_complete(data):
     text = Page(render_html(data)).text
     for value in (data.run.model.digest, data.verdict.policy_digest, data.run.probe_set.digest, data.run.fingerprint):
         assert value in text
-    assert "measure.learning_rate 0.1" in text
+    assert "settings.learning_rate 0.1" in text
     assert "versions.torch 2.13.0" in text
 
 

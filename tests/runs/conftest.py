@@ -1,5 +1,7 @@
 """Records of a run of two probes, as the stages would write them."""
 
+from dataclasses import replace
+
 import pytest
 
 from invmm_gate.core.intervals import replication_share
@@ -12,18 +14,29 @@ from invmm_gate.core.records import (
     ModelManifest,
     Probe,
     ProbeSet,
-    RunRecord,
     SelfCheck,
     Trial,
 )
-from invmm_gate.runs.fingerprint import fingerprint
-from invmm_gate.runs.identity import ConfirmRecord
+from invmm_gate.core.run_records import ConfirmPlan, RunRecord, SamplingPlan
+from invmm_gate.core.settings import InversionSettings
+from invmm_gate.runs.identity import ConfirmRecord, fingerprint
+from tests.policy.policy_builders import CONTEXT, STRICT, inputs_of
 
 PROBES = ("heron", "reed")
 
 
+CONFIRM = ConfirmPlan(
+    plain_sampling=SamplingPlan(trials=16, sampler_steps=5, confidence=0.95, probes="all"), prompts=None
+)
+INPUTS = replace(
+    inputs_of(STRICT),
+    model="m" * 64, policy="p" * 64, probe_set="s" * 64, seed=0, rows=8, confirm=CONFIRM,
+    settings=InversionSettings(steps=10, batch_size=2, stop_above=0.05),
+)  # fmt: skip
+
+
 def run_record(**inputs) -> RunRecord:
-    decisive = {"model": "m" * 64, "policy": "p" * 64, "probe_set": "s" * 64, "seed": 0, "rows": 8} | inputs
+    decisive = replace(INPUTS, **inputs)
     probes = tuple(
         Probe(id=probe, path=f"images/{probe}.png", sha256=str(line) * 64, group="sensitive", line=line)
         for line, probe in enumerate(PROBES, start=2)
@@ -38,6 +51,7 @@ def run_record(**inputs) -> RunRecord:
         probe_set=ProbeSet(folder="probes", probes=probes, digest="s" * 64),
         metric=MetricRecord(name="pixel_rmse", threshold=0.1, higher_is_copy=False),
         inputs=decisive,
+        context=CONTEXT,
     )
 
 
@@ -86,7 +100,7 @@ def confirmation(probe: str) -> Confirmation:
     )
 
 
-PLAN = ConfirmRecord(policy="p" * 64, confirm={"plain_sampling": {"trials": 16}}, rate_limit=0.0)
+PLAN = ConfirmRecord(policy="p" * 64, confirm=CONFIRM, rate_limit=0.0)
 SELF_CHECK = SelfCheck(name="positive_control", passed=True, detail="inverted at step 0", value=0.0)
 
 

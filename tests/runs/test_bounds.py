@@ -15,12 +15,11 @@ from invmm_gate.core.errors import (
     RunFolderError,
     VerificationError,
 )
-from invmm_gate.core.records import RunRecord
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.curation.sensitive_images import _lines
 from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
-from invmm_gate.files.checkpoint_json import parse_object
 from invmm_gate.files.record_json import from_json
-from invmm_gate.files.signed_json import parse_plain
+from invmm_gate.files.strict_json import parse_object, parse_plain
 from invmm_gate.registry.client.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.client.locations import SourceError
 from invmm_gate.registry.promote.outbox import Outbox
@@ -74,7 +73,7 @@ def test_a_file_is_read_up_to_its_limit_and_no_further(tmp_path: Path) -> None:
         read_whole(tmp_path / "pipe")
 
 
-@pytest.mark.parametrize("name", ["run.json", "confirm.json", "measurements.jsonl", "measure.chain"])
+@pytest.mark.parametrize("name", ["run.json", "confirm.json", "measurements.jsonl", "measure_end.json"])
 def test_a_file_of_many_gigabytes_in_a_run_folder_is_refused_unread(tmp_path: Path, name: str) -> None:
     path = huge(tmp_path / name, 50_000_000_000)
     folder = RunFolder(tmp_path)

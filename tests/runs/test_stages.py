@@ -5,17 +5,16 @@ import dataclasses
 import pytest
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import RunRecord, SelfCheck
-from invmm_gate.runs.fingerprint import fingerprint
+from invmm_gate.core.records import SelfCheck
+from invmm_gate.core.run_records import RunRecord
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.identity import ConfirmRecord
+from invmm_gate.runs.identity import ConfirmRecord, fingerprint
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
-from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
+from tests.runs.conftest import INPUTS, PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 
 def with_settings(**inputs) -> RunRecord:
-    """A run that has settings, as a real one does."""
-    return run_record(settings={"steps": 10, "stop_above": 0.05}, confirm=PLAN.confirm, **inputs)
+    return run_record(**inputs)
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def tree(folder: RunFolder) -> dict[str, tuple[bytes, int]]:
 
 
 def owned(stage, name: str) -> bool:
-    return name in (stage.begins_with, *stage.records) or any(name.startswith(f"{each}/") for each in stage.folders)
+    return stage.owns(name) or name == stage.end
 
 
 def test_every_file_belongs_to_one_stage(folder):
@@ -105,12 +104,13 @@ def test_a_link_in_the_place_of_a_stages_folder_is_removed_and_not_followed(fold
 
 
 def test_scores_stay_where_only_what_they_do_not_depend_on_has_changed(folder):
-    before = {name: found for name, found in tree(folder).items() if name != "run.json"}
+    changed = ("run.json", "measure_end.json")
+    before = {name: found for name, found in tree(folder).items() if name not in changed}
     asked = dataclasses.replace(with_settings(policy="q" * 64), created_at="2027-01-01T00:00:00+00:00")
     found = folder.begin(asked, replacing=True)
     assert found == dataclasses.replace(asked, created_at=with_settings().created_at), "begun when it was begun"
     assert folder.run() == found
-    assert {name: found for name, found in tree(folder).items() if name != "run.json"} == before
+    assert {name: found for name, found in tree(folder).items() if name not in changed} == before
 
 
 def test_an_edited_record_is_begun_anew_rather_than_gone_on_with(folder):
@@ -121,11 +121,11 @@ def test_an_edited_record_is_begun_anew_rather_than_gone_on_with(folder):
 
 
 def test_a_run_may_be_confirmed_under_a_policy_with_other_rules(folder):
-    looser = run_record(settings={"steps": 10, "stop_above": 0.5}, confirm=PLAN.confirm, policy="q" * 64)
+    looser = run_record(settings=dataclasses.replace(INPUTS.settings, stop_above=0.5), policy="q" * 64)
     folder.begin_confirming(looser, dataclasses.replace(PLAN, policy="q" * 64))
     assert len(folder.confirmations()) == 2, "made under the same plan"
     data = folder.data()
-    assert data.run.inputs["policy"] == "q" * 64
+    assert data.run.inputs.policy == "q" * 64
     assert data.run.fingerprint == fingerprint(data.run.inputs)
     assert data.run.fingerprint != folder.run().fingerprint
     assert data.run.run_id == folder.run().run_id
@@ -136,15 +136,15 @@ def test_a_run_may_be_confirmed_under_a_policy_with_other_rules(folder):
     [
         ({"seed": 1}, "seed"),
         ({"model": "x"}, "model"),
-        ({"settings": {"steps": 11}}, r"settings \(steps\)"),
+        ({"settings": dataclasses.replace(INPUTS.settings, steps=11)}, r"settings \(steps\)"),
         ({"rows": 4}, "rows"),
     ],
 )
 def test_a_run_is_not_confirmed_with_anything_else_than_it_was_measured_with(tmp_path, other, named):
     folder = RunFolder(tmp_path)
-    folder.begin(run_record(settings={"steps": 10}))
+    folder.begin(run_record())
     with pytest.raises(RunFolderError, match=f"holds a run with another {named}; expected the same inputs"):
-        folder.begin_confirming(run_record(**{"settings": {"steps": 10}} | other), PLAN, replacing=True)
+        folder.begin_confirming(run_record(**other), PLAN, replacing=True)
 
 
 def test_a_run_record_whose_inputs_were_edited_is_not_confirmed(folder):
@@ -155,7 +155,11 @@ def test_a_run_record_whose_inputs_were_edited_is_not_confirmed(folder):
 
 
 @pytest.mark.parametrize(
-    ("other", "named"), [({"rate_limit": 0.5}, "rate_limit"), ({"confirm": {"plain_sampling": None}}, "confirm")]
+    ("other", "named"),
+    [
+        ({"rate_limit": 0.5}, "rate_limit"),
+        ({"confirm": dataclasses.replace(PLAN.confirm, plain_sampling=None)}, "confirm"),
+    ],
 )
 def test_confirmations_under_another_plan_are_refused_or_make_way(folder, other, named):
     plan = dataclasses.replace(PLAN, **other)
@@ -180,8 +184,8 @@ def test_confirmations_without_their_plan_are_not_taken_over(folder):
 def test_checks_of_both_stages_count(folder):
     failed = SelfCheck(name="model_unchanged_in_confirm", passed=False, detail="changed")
     folder.note_confirmed(
-        ConfirmRecord(policy="p", confirm={}, rate_limit=0.0, reduced_rows=(4, 2), self_checks=(failed,))
+        ConfirmRecord(policy="p", confirm=PLAN.confirm, rate_limit=0.0, reduced_rows=(4, 2), self_checks=(failed,))
     )
     assert folder.self_checks() == (SELF_CHECK, failed)
     assert folder.data().self_checks == (SELF_CHECK, failed)
-    assert folder.data().run.context["reduced_rows_in_confirm"] == [4, 2]
+    assert folder.data().run.context.reduced_rows_in_confirm == (4, 2)

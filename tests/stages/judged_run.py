@@ -2,16 +2,18 @@
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from invmm_gate.core.records import ModelManifest, RunData, RunRecord, Waiver, Weights
+from invmm_gate.core.records import ModelManifest, Waiver, Weights
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.scope import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import fingerprint
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from invmm_gate.stages.report import write_reports
 from tests.policy.policy_builders import STRICT, TODAY, clean_run
@@ -42,17 +44,16 @@ def judged_run(
         "policy": STRICT.digest,
         "profile": "gate",
         "seed": content if seed is None else seed,
-        "image_size": [16, 16],
-        "environment": "e" * 64,
-        "versions": {"invmm-gate": "0.1.0", "torch": "2.13.0"},
     }
-    inputs = data.run.inputs | own | named(data.run, manifest) | dict(says)
+    inputs = replace(data.run.inputs, **(own | named(data.run, manifest) | dict(says)))
     record = replace(data.run, model=manifest, probe_set=probe_set, inputs=inputs, fingerprint=fingerprint(inputs))
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.begin(record)
     for item in (*data.self_checks, *data.measurements, *data.confirmations):
         folder.append(item)
+    folder.end(MEASURE)
+    folder.end(CONFIRMING)
     beside = given(waivers, record, path.with_name(f"{path.name}-waivers"))
     judge_run(folder, STRICT, beside, today=TODAY)
     write_reports(folder)
@@ -61,5 +62,5 @@ def judged_run(
 
 def named(run: RunRecord, model: ModelManifest) -> dict[str, object]:
     """What run.json says beside its inputs and in them."""
-    said = {"pipeline": model.pipeline, "weights": model.weights, "pickles": list(model.pickles)}
-    return said | {"metric": asdict(run.metric)}
+    said = {"pipeline": model.pipeline, "weights": model.weights, "pickles": model.pickles}
+    return said | {"metric": run.metric}

@@ -3,14 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import RunData, SuiteRecord, Waiver
-from invmm_gate.models.read.digest import digest_of
+from invmm_gate.core.records import Waiver
+from invmm_gate.core.run_records import RunData
+from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
-from invmm_gate.runs.expectations import write_expectations
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.suites import run_suites
+from invmm_gate.runs.identity import fingerprint
+from invmm_gate.runs.layout import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given
@@ -22,29 +22,20 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
     folder = RunFolder(path)
     model = replace(data.run.model, digest=digest_of(data.run.model.files))
     probe_set = replace(data.run.probe_set, digest=probe_set_digest(data.run.probe_set.probes))
-    inputs = data.run.inputs | {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
+    said = {"model": model.digest, "probe_set": probe_set.digest} | named(data.run, model)
+    inputs = replace(data.run.inputs, **said)
     identity = fingerprint(inputs)
     run = replace(data.run, model=model, probe_set=probe_set, inputs=inputs)
     with folder.locked():
         folder.begin(replace(run, fingerprint=identity, run_id=identity[:12]))
         for record in (*data.self_checks, *data.measurements, *data.confirmations):
             folder.append(record)
+        folder.end(MEASURE)
+        folder.end(CONFIRMING)
         if judged_by is not None:
             beside = given(waivers, folder.run(), path.with_name(f"{path.name}-waivers"))
-            write_expectations(path, folder.run(), _suites(folder.data()))
             judge_run(folder, judged_by, beside, today=TODAY)
     return path
-
-
-def _suites(data: RunData) -> tuple[SuiteRecord, ...]:
-    """What Great Expectations finds in the records, asked once for equal ones: it takes most of a second."""
-    asked = "".join(f"{name} {digest}" for name, digest in sorted(data.digests.items()))
-    if asked not in _FOUND:
-        _FOUND[asked] = run_suites(data)
-    return _FOUND[asked]
-
-
-_FOUND: dict[str, tuple[SuiteRecord, ...]] = {}
 
 
 def passing(path: Path) -> Path:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from invmm_gate.core.errors import ConfigError, GateError, RunFolderError
-from invmm_gate.core.records import BaselineRecord, RunData
+from invmm_gate.core.records import BaselineRecord
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.judge import judge
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
@@ -152,7 +153,7 @@ def _drop_last_line(path: Path) -> None:
 
 
 MISFITS = {
-    "edited inputs": (lambda run: _rewrite(run / "run.json", {"inputs": {"seed": 9}}), "before run.json changed"),
+    "edited inputs": (lambda run: _put(run / "run.json", '"seed": 7', '"seed": 9'), "before run.json changed"),
     "an edited decision": (lambda run: _rewrite(run / "verdict.json", {"decision": "block"}), "other decision than"),
     "another form": (lambda run: _rewrite(run / "verdict.json", {"schema_version": 99}), "schema version 99"),
     "a score": (lambda run: _put(run / "measurements.jsonl", '"seed": 0', '"seed": 1'), "measurements.jsonl changed"),
@@ -357,7 +358,7 @@ def test_file_and_runs_can_move_together(approved: Path, file: Path, tmp_path: P
 def test_a_baseline_of_other_conditions_is_refused_with_a_file_too(approved: Path, file: Path, tmp_path: Path) -> None:
     blessed(approved, file)
     data = clean_run()
-    other = replace(data, run=replace(data.run, inputs=data.run.inputs | {"profile": "paper"}))
+    other = replace(data, run=replace(data.run, inputs=replace(data.run.inputs, profile="paper")))
     run = RunFolder(stored(other, tmp_path / "run", judged_by=None))
     with pytest.raises(ConfigError, match="the run and its baseline differ in profile"):
         judge_run(run, REGRESSION, given(file), today=TODAY)

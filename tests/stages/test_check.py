@@ -27,7 +27,6 @@ CONTRACT = {
     "junit.xml",
     "scores.csv",
     "scores.parquet",
-    "expectations.json",
     "public/report.html",
     "public/summary.md",
     "public/verdict.json",
@@ -39,12 +38,11 @@ CONTRACT = {
 BESIDES = {
     "self_checks.jsonl",
     "timings.jsonl",
-    "measure.chain",
+    "measure_end.json",
     "confirm.json",
-    "confirm.chain",
+    "confirm_end.json",
     "metrics.json",
     "judged/policy.json",
-    "expectations.json",
     ".lock",
     ".lock-holder",
 }

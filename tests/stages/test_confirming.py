@@ -11,11 +11,12 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.options import Options
 from invmm_gate.core.progress import Silent
-from invmm_gate.core.records import Probe, RunData, Verdict
+from invmm_gate.core.records import Probe, Verdict
+from invmm_gate.core.run_records import RunData
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.judge import judge
-from invmm_gate.runs.fingerprint import fingerprint
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.identity import fingerprint
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages.confirm_record import confirm_record

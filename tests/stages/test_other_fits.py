@@ -21,9 +21,8 @@ from invmm_gate.policy.coverage import NATURAL_VIEW
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.probes.images import load_pixels, load_refitted
-from invmm_gate.stages.other_fits import other_fits
 from invmm_gate.stages.preflight import Inputs
-from invmm_gate.stages.self_checks import CHECKS
+from invmm_gate.stages.self_checks import CHECKS, other_fits
 from invmm_gate.stages.session import Session
 from tests.measure.trained import CONTROLS, PLANTED, drawn, memorizing, seen_by
 from tests.stages.world import MEMORIZING, draw

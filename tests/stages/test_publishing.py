@@ -114,7 +114,7 @@ def test_a_revealed_report_stays_at_home_and_a_redacted_one_is_sent(finished, tm
     assert called.code == 10
     assert "data:image/png" in (finished.run / "report.html").read_text()
     sent = {path.name: path for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
-    assert {"report.html", "summary.md", "verdict.json", "measurements.jsonl", "expectations.json"} <= set(sent)
+    assert {"report.html", "summary.md", "verdict.json", "measurements.jsonl"} <= set(sent)
     assert {"results.sarif", "junit.xml", "scores.csv"} <= set(sent)
     assert "data:image" not in sent["report.html"].read_text()
     assert "BLOCK" in sent["report.html"].read_text().upper()

@@ -135,10 +135,10 @@ def test_a_raised_threshold_confirms_the_same_scores(finished):
 def test_a_run_that_is_not_measured_to_its_end_is_not_confirmed(finished):
     lines = (finished.run / "measurements.jsonl").read_bytes().splitlines(keepends=True)
     (finished.run / "measurements.jsonl").write_bytes(b"".join(lines[:2]))
-    note_again(finished.run)
+    (finished.run / MEASURE.end).unlink()
     called = call("confirm", finished.run)
     assert called.code == 2
-    assert "3 probes that are not measured yet" in called.error
+    assert "a run that was not measured to its end, with 3 probes left" in called.error
     assert "`invmm-gate measure` command again" in called.error
 
 

@@ -14,6 +14,7 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.runs.copies import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.layout import STAGES, Stage
 from invmm_gate.stages.bless import bless, load_baseline
 from invmm_gate.stages.compare import compare_runs
 from invmm_gate.stages.judge import circumstances, judge_run
@@ -94,7 +95,6 @@ EDITS: dict[str, Edit] = {
     "policy": lambda said: said.update(policy="very strict"),
     "policy_digest": lambda said: said.update(policy_digest="0" * 64),
     "baseline": lambda said: said.update(baseline=BASELINE),
-    "tested": lambda said: said.update(tested=None),
     "tested, seed": lambda said: said["tested"].update(seed=1, seed_chosen=False),
     "tested, size": lambda said: said["tested"].update(image_size=[512, 512]),
     "tested, samplers": lambda said: said["tested"].update(samplers=["another"]),
@@ -136,11 +136,6 @@ OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "waivers that cannot be read": (lambda run: (run / "judged/waivers.yaml").write_text("- {"), "waivers.yaml:1"),
     "a baseline": (lambda run: (run / "judged/baseline.json").write_text(json.dumps(BASELINE)), "holds no run.json"),
-    "no data checks": (lambda run: (run / "expectations.json").unlink(), "expectations.json does not answer"),
-    "data checks of others": (
-        lambda run: rewrite(run / "expectations.json", lambda said: said["digests"].update(suites="0" * 64)),
-        "expectations.json does not answer",
-    ),
     "a probe that became a control": (
         lambda run: rewrite(run / "run.json", lambda said: said["probe_set"]["probes"][0].update(group="control")),
         "another probe-set digest than its probes",
@@ -193,7 +188,7 @@ EDITED: dict[str, tuple[Callable[[Path], object], str]] = {
     **{name: OTHER_FILES[name] for name in ("another metric", "a probe that is gone", "a probe that became a control")},
     "another score": (
         lambda run: _once_replaced(run / "measurements.jsonl", '"invmm": 0.02', '"invmm": 0.9'),
-        "measurements.jsonl:[0-9]+ is not as this run wrote it",
+        "since the stage ended, measurements.jsonl was edited",
     ),
 }
 
@@ -270,6 +265,20 @@ def afresh(run: Path) -> object:
     return compare_runs(run, run, policy="strict", common_probes=False, today=TODAY)
 
 
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.begins_with)
+def test_a_stage_that_was_cut_short_is_never_a_pass(stage: Stage, tmp_path: Path) -> None:
+    run = RunFolder(passing(tmp_path / "run"))
+    assert judge_run(run, STRICT, Circumstances(), today=TODAY).decision == "pass"
+    (run.path / stage.end).unlink()
+    with pytest.raises(GateError, match="judged again"):
+        READERS["verdict"](run.path)
+    verdict = judge_run(run, STRICT, Circumstances(), today=TODAY)
+    assert verdict.decision == "inconclusive"
+    said = f"the stage that begins with {stage.begins_with} did not end: give the same command again"
+    assert verdict.reasons == (said,)
+    assert verdict.exit_code == 11
+
+
 def test_a_row_that_was_edited_is_refused_even_where_verdict_and_digests_were_made_to_fit(run: Path) -> None:
     path = run / "measurements.jsonl"
     path.write_text(path.read_text().replace("0.02", "0.99"))
@@ -278,7 +287,7 @@ def test_a_row_that_was_edited_is_refused_even_where_verdict_and_digests_were_ma
     assert verdict is not None
     folder.write_verdict(replace(verdict, records=folder.data().digests))
     for read in (READERS["verdict"], afresh):
-        with pytest.raises(GateError, match=r"measurements\.jsonl:1 is not as this run wrote it"):
+        with pytest.raises(GateError, match=r"measurements\.jsonl was edited"):
             read(run)
 
 

@@ -17,8 +17,7 @@ from invmm_gate.core.settings import GcgPlan
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
-from invmm_gate.policy.schema import load_policy
-from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.stages.world import ROOT, Called, World, call, policy_with

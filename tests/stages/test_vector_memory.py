@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.curation.memory_need import check_memory
+from invmm_gate.curation.embedding_store import check_memory
 
 
 def test_a_million_images_at_the_default_metric_do_not_fit_into_16_gb():
@@ -18,7 +18,7 @@ def test_a_million_images_at_the_default_metric_do_not_fit_into_16_gb():
 
 def test_the_limit_of_the_process_counts():
     program = (
-        "import resource; from invmm_gate.curation.memory_need import check_memory;"
+        "import resource; from invmm_gate.curation.embedding_store import check_memory;"
         "check_memory(50_000, size=32, width=3072); print('fits');"
         "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9));"
         "check_memory(50_000, size=32, width=3072)"

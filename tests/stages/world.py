@@ -20,12 +20,9 @@ import yaml
 
 from invmm_gate.cli import run
 from invmm_gate.core.progress import Silent
-from invmm_gate.files.atomic import whole_lines
 from invmm_gate.probes.edit import add_probes, init_probe_set
-from invmm_gate.runs.chain import note_row
-from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.identity import measured_fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.layout import STAGES
+from invmm_gate.runs.stage_end import has_ended, write_end
 
 ROOT = Path(__file__).parents[2]
 MEMORIZING = ROOT / "examples" / "demo" / "models" / "memorizing"
@@ -102,13 +99,10 @@ def call(*arguments: object) -> Called:
 
 
 def note_again(run: Path) -> None:
-    """The chains of the records as they lie there now, as a forger would write them."""
-    root = measured_fingerprint(RunFolder(run).run())
-    for stage in (MEASURE, CONFIRMING):
-        (run / stage.chain).unlink(missing_ok=True)
-        for name in stage.rows:
-            for row in whole_lines(run / name):
-                note_row(run / stage.chain, row.decode(), root=lambda: root)
+    """The end records for the files as they lie there now, as a forger would write them."""
+    for stage in STAGES:
+        if has_ended(run, stage):
+            write_end(run, stage)
 
 
 @dataclass(frozen=True)

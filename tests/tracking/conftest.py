@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ from invmm_gate.core.records import (
     Probe,
     ProbeSet,
     ReplicationShare,
-    RunData,
-    RunRecord,
     Trial,
     Verdict,
 )
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
+from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 from tests.registry.servers import mlflow_server
 
 CAPTION = "canary caption of a private heron"
@@ -90,7 +91,8 @@ def make_data(fingerprint="f" * 64):
         model=ModelManifest(path="m", name="memorizing", pipeline="DDPMPipeline", files=(), digest="d" * 64),
         probe_set=ProbeSet(folder="probes", probes=probes, digest="e" * 64),
         metric=MetricRecord(name="pixel_rmse", threshold=0.1, higher_is_copy=False),
-        inputs={"measure": {"steps": 100, "odd [name]?": 1}, "seed": 7, "note": f"made from {SOURCE}"},
+        inputs=replace(inputs_of(STRICT), versions={"odd [name]?": "1"}, device=f"made from {SOURCE}"),
+        context=CONTEXT,
     )
     found = Finding(rule="invmm_below", effect="block", probe="p-1", message="too low", value=0.01, limit=0.03)
     return RunData(
@@ -124,6 +126,7 @@ def make_data(fingerprint="f" * 64):
             fingerprint=fingerprint,
             judged_on=datetime.date(2026, 11, 21),
             counts={},
+            tested=SCOPE,
         ),
     )
 

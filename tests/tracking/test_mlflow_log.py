@@ -11,8 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from invmm_gate.core.errors import PublishError
-from invmm_gate.report.public_names import PublicNames
-from invmm_gate.report.public_records import public
+from invmm_gate.report.public_records import PublicNames, public
 from invmm_gate.report.report_images import ReportImages
 from invmm_gate.report.to_html import render_html
 from invmm_gate.tracking import mlflow_log
@@ -51,8 +50,9 @@ def test_a_run_published_without_settings_lands_in_a_local_database(data, folder
     assert parent.data.tags["invmm.verdict"] == "block"
     assert parent.data.tags["invmm.fingerprint"] == "f" * 64
     assert parent.data.tags["invmm.model_digest"] == "d" * 64
-    assert parent.data.params["measure.steps"] == "100"
-    assert parent.data.params["measure.odd _name__"] == "1"
+    assert parent.data.params["settings.steps"] == "400"
+    assert parent.data.params["versions.odd _name__"] == "1"
+    assert "device" not in parent.data.params, "it holds a private text"
     assert parent.data.metrics["invmm_min"] == 0.01
     assert parent.data.metrics["findings"] == 1
     assert parent.inputs.dataset_inputs[0].dataset.digest == "e" * 36
@@ -234,4 +234,3 @@ def test_of_a_public_edition_nothing_of_the_run_folder_and_no_probe_by_itself_is
     assert parent.data.tags["invmm.child_runs"] == "0 of 3 probes, most memorized first"
     assert (parent.data.metrics["invmm_min"], parent.data.metrics["replication_share_max"]) == (0.01, 1.0)
     assert "evaluations" not in parent.data.metrics
-    assert "measure.steps" not in parent.data.params, "an input that is not known to be harmless"

@@ -15,7 +15,7 @@ from invmm_gate.models.adapters.released_pipeline import PipelineSampler
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.observation import PROMPT, Call, Observation, observe
 from invmm_gate.models.load.reference import observed_by_diffusers
-from invmm_gate.models.load.token_ids import read_otherwise
+from invmm_gate.models.load.tokenizers import read_otherwise
 from invmm_gate.models.read.inspect import layout_of
 
 TOLERANCE: Final = 1e-3

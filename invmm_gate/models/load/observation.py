@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from invmm_gate.models.load.token_ids import token_ids_of
+from invmm_gate.models.load.tokenizers import token_ids_of
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"

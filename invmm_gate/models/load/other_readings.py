@@ -1,4 +1,4 @@
-"""The same weights under another configuration: each value that fits the shapes is one that a slip may have written."""
+"""The same weights under another configuration, or at another image size, which they fit as well."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +16,7 @@ from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.conditional_configs import SD3Config
 from invmm_gate.models.read.inspect import layout_of
+from invmm_gate.models.read.parts_fit import Denoiser, autoencoder_of, denoiser_of, downscaling
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
     "act_fn": ("silu", "gelu", "relu"),
@@ -75,3 +76,51 @@ def _read_otherwise(
 
 def _weights(network: nn.Module) -> dict[str, object]:
     return dict(network.state_dict())
+
+
+_FACTORS: Final = (0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0)
+"""Of one side to the stated one: the sizes that a wrong `sample_size` most often stands for."""
+_LEAST_SIDE: Final = 8
+"""Pixels: no probe image is smaller."""
+_LARGEST_LATENT: Final = 128
+"""Latent side up to which a size is looked at: beyond, one row takes four times the memory of a run's own."""
+
+
+def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the sizes near the model's own that its network can run at; squares for an oblong one."""
+    layout = layout_of(manifest)[1]
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    factor = 1 if autoencoder is None else downscaling(autoencoder)
+    cell, largest = _latent_sides(denoiser)
+    step = factor * cell
+    height, width = model.image_size
+    wanted = [(height * scale, width * scale) for scale in _FACTORS] + [(side, side) for side in (height, width)]
+    sizes = dict.fromkeys((_multiple(high, step), _multiple(wide, step)) for high, wide in wanted)
+    return tuple(
+        size
+        for size in sizes
+        if size != model.image_size and min(size) >= _LEAST_SIDE and max(size) // factor <= largest
+    )
+
+
+def _latent_sides(denoiser: Denoiser) -> tuple[int, int]:
+    """What divides a latent's side, and the largest one that is looked at."""
+    if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
+        return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
+    return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
+
+
+def resized(model: DiffusionModel, image_size: tuple[int, int]) -> DiffusionModel:
+    """The same weights at another (height, width)."""
+    if not isinstance(model, PixelModel | LatentModel | TextToImageModel):
+        raise TypeError(f"{type(model).__name__} is no checkpoint's model")
+    channels, height, _ = model.latent_shape
+    factor = model.image_size[0] // height
+    shape = (channels, image_size[0] // factor, image_size[1] // factor)
+    if isinstance(model, PixelModel):
+        return replace(model, latent_shape=shape)
+    return replace(model, latent_shape=shape, image_size=image_size)
+
+
+def _multiple(side: float, step: int) -> int:
+    return step * round(side / step)

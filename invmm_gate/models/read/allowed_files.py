@@ -5,12 +5,96 @@ first bytes. `torch.load` reads archives, and pickles that hold PyTorch's magic 
 and no pickle begins as the pictures and the binary files below do.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.card_pictures import PICTURES, picture_fault
-from invmm_gate.models.read.sentencepiece import is_sentencepiece
+
+_SCAN_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
+"""The marker after a JPEG's compressed data, in which 0xff stands before 0 or a restart marker alone."""
+_JPEG_FILL, _JPEG_END, _JPEG_SCAN = 0xFF, 0xD9, 0xDA
+
+
+def picture_fault(data: bytes, suffix: str) -> str | None:
+    """Why the bytes are not one picture of the format that the suffix names; None if they are. Pixels are not read."""
+    starts, end_of = PICTURES[suffix]
+    if not data.startswith(starts):
+        return "is not the image that its name says"
+    end = end_of(data)
+    if end is None or end > len(data):
+        return "is an image that breaks off"
+    return f"holds {len(data) - end} bytes after the image's end" if end < len(data) else None
+
+
+def _png_end(data: bytes) -> int | None:
+    """Chunks of 4 bytes length, 4 bytes kind, the content and 4 bytes checksum; the last one is IEND."""
+    place = 8
+    while place + 12 <= len(data):
+        kind = data[place + 4 : place + 8]
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        if kind == b"IEND":
+            return place
+    return None
+
+
+def _jpeg_end(data: bytes) -> int | None:
+    """Segments of 2 bytes marker, 2 bytes length and the content; after a scan's header follows compressed data."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 1 < len(data):
+        marker = data[place + 1]
+        if marker == _JPEG_END:
+            return place + 2
+        if marker == _JPEG_FILL:
+            place += 1
+            continue
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == _JPEG_SCAN:
+            found = _SCAN_END.search(data, place)
+            place = found.start() if found else len(data)
+    return None
+
+
+def _webp_end(data: bytes) -> int | None:
+    """A RIFF file: its length stands after the first four bytes, without the eight before and the padding."""
+    length = int.from_bytes(data[4:8], "little")
+    return 8 + length + length % 2 if data[8:12] == b"WEBP" else None
+
+
+PICTURES: Final[dict[str, tuple[bytes, Callable[[bytes], int | None]]]] = {
+    ".png": (b"\x89PNG\r\n\x1a\n", _png_end),
+    ".jpg": (b"\xff\xd8\xff", _jpeg_end),
+    ".jpeg": (b"\xff\xd8\xff", _jpeg_end),
+    ".webp": (b"RIFF", _webp_end),
+}
+"""Suffix -> how the file begins, and where it ends."""
+
+
+_FIELDS: Final = frozenset(number << 3 | 2 for number in range(1, 6))
+"""Tags of pieces, trainer, normalizer, self-test and denormalizer: fields 1 to 5, each with a length before it."""
+
+
+def is_sentencepiece(data: bytes) -> bool:
+    """Whether the bytes are fields of a SentencePiece model from the first to the last, pieces first."""
+    place = 0
+    while place < len(data) and data[place] in _FIELDS:
+        length, place = _varint(data, place + 1)
+        if length is None:
+            return False
+        place += length
+    return data.startswith(b"\x0a") and place == len(data)
+
+
+def _varint(data: bytes, place: int) -> tuple[int | None, int]:
+    """A number of up to five groups of seven bits, lowest first, and the place after it; None where it breaks off."""
+    value = 0
+    for shift, byte in enumerate(data[place : place + 5]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, place + shift + 1
+    return None, place
+
 
 PICKLE_SUFFIXES: Final = frozenset(
     {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".dill", ".pt2", ".distcp"}

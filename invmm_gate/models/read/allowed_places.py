@@ -10,8 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import SYSTEM_FILES, WEIGHT_PICKLES, kind_of
-from invmm_gate.models.read.card_pictures import PICTURES
+from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, WEIGHT_PICKLES, kind_of
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS, Component
 from invmm_gate.models.read.layout import BARE, Layout

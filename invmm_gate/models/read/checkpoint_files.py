@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -186,3 +186,9 @@ def unreadable(path: str, error: OSError) -> ModelError:
         expected="a readable checkpoint",
         do="check the path and its permissions",
     )
+
+
+def digest_of(files: Iterable[ModelFile]) -> str:
+    """sha256 over sorted lines `path NUL size NUL sha256 LF`; paths are posix, relative and in Unicode form NFC."""
+    lines = sorted(f"{unicodedata.normalize('NFC', file.path)}\0{file.size}\0{file.sha256}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

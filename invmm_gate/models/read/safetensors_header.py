@@ -11,7 +11,7 @@ from io import BufferedIOBase
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.files.checkpoint_json import parse_object
+from invmm_gate.files.strict_json import parse_object
 
 MAX_HEADER_BYTES: Final = 10_000_000
 """The format allows 100 MB, which Python turns into gigabytes; a network of 10,000 tensors needs about 1 MB."""

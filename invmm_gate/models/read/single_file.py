@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.files.checkpoint_json import parse_object
+from invmm_gate.files.strict_json import parse_object
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.safetensors_header import read_header
 from invmm_gate.models.read.weight_files import read_json

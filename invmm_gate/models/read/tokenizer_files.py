@@ -11,13 +11,12 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import SPIECE
-from invmm_gate.models.read.byte_pairs import check_byte_pairs
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.configs import validated
 from invmm_gate.models.read.merges import added_tokens, merges_of, vocabulary_of
 from invmm_gate.models.read.tokenizer_configs import CONFIGS, DEFAULTS, Kind, SpecialToken, TokenizerConfig, stated_keys
+from invmm_gate.models.read.tokenizer_json import check_byte_pairs, check_word_pieces
 from invmm_gate.models.read.weight_files import read_json
-from invmm_gate.models.read.word_pieces import check_word_pieces
 
 KINDS: Final[dict[str, Kind]] = {
     "CLIPTokenizer": "clip",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.files.checkpoint_json import parse_object
+from invmm_gate.files.strict_json import parse_object
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
 from invmm_gate.models.read.safetensors_header import Header, read_header

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
-from invmm_gate.core.records import Confirmation, Measurement, Probe, RunData
+from invmm_gate.core.records import Confirmation, Measurement, Probe
+from invmm_gate.core.run_records import RunData, differences
 from invmm_gate.policy.compare.changes import overall, rate_changes, score_change
 from invmm_gate.policy.compare.comparison import (
     COMPARISON_SCHEMA_VERSION,
@@ -16,20 +17,19 @@ from invmm_gate.policy.compare.comparison import (
     LeftOut,
     ProbeChange,
     RunSide,
+    refuse_other_conditions,
 )
-from invmm_gate.policy.compare.compatibility import refuse_other_conditions
 from invmm_gate.policy.compare.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.coverage import self_check_findings
-from invmm_gate.policy.evidence import has_prompts, names, same_probe
+from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
 from invmm_gate.policy.rules.regression import RegressionConfig
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.selection import is_selected
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import verdict_faults
 
 _NEIGHBOURS: Final = "pixel_l2_neighbours"
 """The copy metric that is made of the controls."""
-_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions", "distributions")
+_CIRCUMSTANCES: Final = ("seed", "rows", "device", "threads", "code", "versions")
 _ORDER: Final = ("new", "worse", "unknown", "fixed", "better", "unchanged")
 
 
@@ -40,7 +40,7 @@ class _Sides:
 
     @property
     def same_confirmation(self) -> bool:
-        return self.before.run.inputs.get("confirm") == self.after.run.inputs.get("confirm")
+        return self.before.run.inputs.confirm == self.after.run.inputs.confirm
 
 
 def compare(
@@ -66,7 +66,7 @@ def compare(
         schema_version=COMPARISON_SCHEMA_VERSION,
         before=_side(before),
         after=_side(after),
-        profile=str(after.run.inputs.get("profile", "")),
+        profile=after.run.inputs.profile,
         metric=after.run.metric.name,
         findings_compared=not excuse,
         counts={
@@ -108,8 +108,7 @@ def _is_waived(finding: FindingChange) -> bool:
 
 
 def _refuse_unreliable(name: str, data: RunData) -> None:
-    # Probes that are missing are compared as unknown; the suites would refuse the whole run for them.
-    faults = [*record_findings(replace(data, suites=())), *self_check_findings(data)]
+    faults = [*record_findings(data), *self_check_findings(data)]
     if faults:
         raise ConfigError(
             f"the {name} run ({data.run.run_id}) cannot be relied on: {faults[0].message}",
@@ -218,8 +217,8 @@ def _notes(sides: _Sides, policy: Policy | None, excuse: str, *, skip: frozenset
         yield "No policy with a rule regression was given: scores are held to the guard band and the seeds' spread."
     if not sides.same_confirmation:
         yield "The runs confirmed by different plans: their confirmation rates are not compared."
-    before, after = sides.before.run.inputs, sides.after.run.inputs
-    different = [name for name in _CIRCUMSTANCES if before.get(name) != after.get(name)]
+    changed = differences(sides.before.run.inputs, sides.after.run.inputs)
+    different = [name for name in _CIRCUMSTANCES if name in changed]
     if different:
         yield f"The runs also differ in {', '.join(different)}, which can move a score a little."
 

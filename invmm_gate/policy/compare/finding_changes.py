@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.core.records import Finding, RunData
+from invmm_gate.core.records import Finding
+from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.compare.changes import overall
 from invmm_gate.policy.compare.comparison import (
     TEST_SAMPLES,

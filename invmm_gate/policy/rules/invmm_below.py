@@ -10,10 +10,9 @@ from pydantic import Field
 from invmm_gate.core.directions import HIGHER, LOWER, NAME
 from invmm_gate.core.records import Finding, Measurement, Probe, Trial
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.policy.evidence import Evidence, block, undecided
+from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
 from invmm_gate.policy.numbers import NotNegative, Number, guarded
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
-from invmm_gate.policy.selection import Selection
 
 _SMALLEST_SCORE: Final = 2.0**-23
 """Spacing of float32 at 1: the measure cannot tell a score below it from 0."""

@@ -7,10 +7,9 @@ from pydantic import Field
 
 from invmm_gate.core.directions import HIGHER, NAME
 from invmm_gate.core.records import Finding, Measurement, Probe
-from invmm_gate.policy.evidence import Evidence, block, undecided
+from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
 from invmm_gate.policy.numbers import Number, guarded
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
-from invmm_gate.policy.selection import Selection
 
 
 class RegressionConfig(Selection):

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from invmm_gate.core.records import Finding
-from invmm_gate.policy.evidence import Evidence, names, undecided
-from invmm_gate.policy.selection import Selection, is_selected
+from invmm_gate.policy.evidence import Evidence, Selection, is_selected, names, undecided
 
 OPEN: Final = "5.0"
 """Severity of a finding that leaves a run without a verdict: it says nothing of the model."""

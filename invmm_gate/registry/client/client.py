@@ -150,7 +150,7 @@ class Registry:
         """Set the tags one after the other, in their order."""
         self.require_answer()
         for key, value in tags.items():
-            # a guard may first hash the version's files; a claim is to be answered soon, or somebody else takes it
+            # a guard may first hash the version's files
             waiting = transferring() if is_verdict_tag(key, value) else nullcontext()
             with asked(self.uri, f"set tag {key} of {name}/{version}"), waiting:
                 self._asked_client().set_model_version_tag(name, version, key, value)

@@ -1,7 +1,8 @@
-"""Names in the registry: the tags of a model version, and what a model or an alias may be called."""
+"""Names in the registry: the tags of a version, what a model or alias may be called, and which models are gated."""
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -28,8 +29,6 @@ RUN: Final = "invmm.run"
 LOG_ENTRY: Final = "invmm.log_entry"
 """Begins a tag (`log_entry_tag`): `NUMBER:DIGEST`, the audit log's head when the verdict was signed, for
 `audit-log verify --head`. One for each attestation, so that nobody ever has a reason to write another over it."""
-CLAIM: Final = "invmm.claim"
-"""Who is gating the version now."""
 REASON: Final = "invmm.reason"
 """One line for the reader of a version that has no verdict."""
 PROMOTED_FROM: Final = "invmm.promoted_from"
@@ -47,6 +46,7 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 ALIAS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 RELEASE_SUFFIX: Final = "-release"
 APPROVED: Final = "approved-"
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 _LATIN: Final = re.compile(r"LATIN .*?\b([A-Z]{1,2})( WITH .*)?")
 """The Unicode name of a form of a Latin letter, or of two in one."""
 
@@ -137,3 +137,25 @@ def candidate_name(name: str, chosen: str | None = None) -> str:
             do="register it under another name",
         )
     return name
+
+
+def is_version(text: object) -> bool:
+    """Whether it can be the number of a version, written as MLflow writes it."""
+    return isinstance(text, str) and _VERSION.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """The models whose versions are gated: those named, or all but the release models where none is named."""
+
+    names: tuple[str, ...] = ()
+    release: str | None = None
+    """The model that what passes is promoted to, where it is not `<name>-release`."""
+
+    def gates(self, name: str) -> bool:
+        """Whether the versions of this model are gated. What the gate itself writes is a release, not a candidate."""
+        return is_registry_name(name) and (name in self.names if self.names else not self.is_release(name))
+
+    def is_release(self, name: str) -> bool:
+        """Whether only the gate should write versions of this model."""
+        return is_release(name, self.release)

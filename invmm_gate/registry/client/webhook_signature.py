@@ -67,11 +67,6 @@ def read_secrets(file: Path | None = None, environ: Mapping[str, str] = os.envir
     return Secrets(tuple(word.encode() for word in text.split()))
 
 
-def read_optional_secrets(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Secrets | None:
-    """The secrets, None where neither a file nor the environment names any. Raises ConfigError."""
-    return read_secrets(file, environ) if file is not None or environ.get(SECRET_VARIABLE) else None
-
-
 def _read_private(path: Path) -> str:
     try:
         return read_small(path, what=_SECRETS, limit=65_536, modes=PRIVATE_MODES).decode()

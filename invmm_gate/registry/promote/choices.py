@@ -1,6 +1,7 @@
 """How versions are gated, checked before anything is asked of the registry."""
 
 import datetime
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from invmm_gate.attest.demands import revocations_of
 from invmm_gate.attest.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.options import Finish, GateChoices, Options
+from invmm_gate.core.records import Weights
+from invmm_gate.core.version import __version__
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.registry.client.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.promote.outbox import Outbox
-from invmm_gate.registry.promote.terms import terms_of
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.installed import require_environment
 from invmm_gate.stages.audit_file import require_sound
@@ -120,6 +122,15 @@ def check_choices(choices: GateChoices, name: str) -> None:
     revocations_of(choices.conditions)
     trusted_roots(choices)
     require_sound(log_of(choices))
+
+
+def terms_of(*, policy: str, probe_set: str, seed: int | None, weights: Weights | None) -> str:
+    """What versions are judged under, as one digest: a verdict under other terms is none.
+
+    sha256 over the digests of policy and probe set, a chosen seed, which weights count, and the gate's version.
+    """
+    parts = (policy, probe_set, "" if seed is None else str(seed), weights or "", __version__)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _is_reserved(alias: str) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from invmm_gate.attest.demands import Demands
+from invmm_gate.attest.demands import Demands, Revocations
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import TrustRoots
-from invmm_gate.attest.revocation import Revocations
 from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import (
     Trusted,

@@ -13,12 +13,11 @@ from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
-from invmm_gate.policy.shipped import shipped_policies
+from invmm_gate.policy.schema import shipped_policies
 from invmm_gate.registry.client.client import VersionRecord
 from invmm_gate.registry.client.names import version_label
-from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file
+from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file, terms_of
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
-from invmm_gate.registry.promote.terms import terms_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
 from invmm_gate.stages.audit_file import logged_at

@@ -1,15 +1,37 @@
-"""One gate at a time for the same files under the same terms: what it measures counts for every version of them."""
+"""One gate at a time: for a version, and for the same files under the same terms. The kernel frees a lock on death."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.promote.gate_process import machine_lock
 
 
 class SameFilesError(RegistryError):
     """Another process of this machine gates the same files."""
+
+
+@contextmanager
+def machine_lock(path: Path) -> Iterator[int | None]:
+    """The lock's file descriptor, None if it is taken.
+
+    A child that is given the descriptor keeps the lock for as long as it lives, also when this process is killed: a
+    receiver that is started afterwards then waits for the child that was left behind.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @contextmanager

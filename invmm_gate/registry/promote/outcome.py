@@ -1,7 +1,9 @@
 """What a gate that a worker started ended with. An exit code alone does not say whose fault a failure was.
 
 Exit code 2 is a slip in the gate's own configuration as well as an unusable checkpoint, and 10 is an attestation that
-does not hold as well as a block. So the gate also writes a small file, and only what both say is an end.
+does not hold as well as a block. So the gate also writes a small file once its work on the version is done, and an exit
+code is believed only with this file. A receiver that was killed never learns the exit code of the gate that it left
+behind: the file alone then says how that gate ended.
 """
 
 import json
@@ -71,13 +73,14 @@ def telling(gate: Callable[[], Done], file: Path | None) -> Done:
     return done
 
 
-def read_outcome(file: Path, exit_code: int) -> Outcome | None:
-    """The outcome that was written, if it is one of this exit code."""
+def read_outcome(file: Path, exit_code: int | None = None) -> Outcome | None:
+    """The outcome that was written, if it is one of this exit code; of any, where the code was lost with a receiver."""
     try:
         found = Outcome(**json.loads(read_whole(file, limit=_OUTCOME_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError, RunFolderError):
         return None  # nothing whole was written, so nothing ended
-    return found if EXIT_CODES.get(found.name) == exit_code else None
+    expected = EXIT_CODES.get(found.name)
+    return found if expected is not None and exit_code in (None, expected) else None
 
 
 def _write(file: Path, outcome: Outcome) -> None:

@@ -16,9 +16,22 @@ from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.registry.client.checkpoint import CHECKPOINT
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import PROMOTED_CREATED, PROMOTED_FROM, RUN, STATE, approved_alias, log_entry_tags
-from invmm_gate.registry.client.watched import is_version
-from invmm_gate.registry.promote.evidence import Evidence, envelopes, evidence_that_promotes, state_of, verdict_tags
+from invmm_gate.registry.client.names import (
+    PROMOTED_CREATED,
+    PROMOTED_FROM,
+    RUN,
+    STATE,
+    approved_alias,
+    is_version,
+    log_entry_tags,
+)
+from invmm_gate.registry.promote.evidence import (
+    Evidence,
+    envelopes,
+    evidence_that_promotes,
+    state_of,
+    verdict_tags,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ _SERVER_SIDE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at."""
 
@@ -66,22 +66,22 @@ def diagnose(tracking_uri: str, *, receiver: str | None = None, create_for: Secr
     """
     if urlsplit(tracking_uri).scheme not in ("http", "https"):
         yield Check(
-            about="server",
-            outcome="failed",
-            found=f"{without_credentials(tracking_uri)} is a database, and only a server sends webhooks",
-            do="run `invmm-gate registry sync` from cron, or start `mlflow server`",
+            "server",
+            "failed",
+            f"{without_credentials(tracking_uri)} is a database, and only a server sends webhooks",
+            "run `invmm-gate registry sync` from cron, or start `mlflow server`",
         )
         return
     try:
         webhooks = Webhooks(tracking_uri)
         yield from _server(webhooks.uri)
     except GateError as error:
-        yield Check(about="server", outcome="failed", found=str(error))
+        yield Check("server", "failed", str(error))
         return
     try:
         yield from _webhooks(webhooks, receiver, create_for)
     except GateError as error:
-        yield Check(about="webhook", outcome="failed", found=str(error), do=_advice(str(error)) or _UNREADABLE)
+        yield Check("webhook", "failed", str(error), _advice(str(error)) or _UNREADABLE)
 
 
 def exit_code(checks: list[Check]) -> int:
@@ -92,11 +92,11 @@ def exit_code(checks: list[Check]) -> int:
 def _server(uri: str) -> Iterator[Check]:
     answer = _asked(f"{uri.rstrip('/')}/version")
     if isinstance(answer, str):
-        yield Check(about="server", outcome="warning", found=f"its version is not told: {answer}")
+        yield Check("server", "warning", f"its version is not told: {answer}")
         return
     status, headers, body = answer
     version = body.decode("utf-8", "replace").strip()[:40] if status == http.HTTPStatus.OK else "of unknown version"
-    yield Check(about="server", outcome="ok", found=f"MLflow {version} at {without_credentials(uri)}")
+    yield Check("server", "ok", f"MLflow {version} at {without_credentials(uri)}")
     yield _clock(headers.get("date", ""))
 
 
@@ -104,17 +104,17 @@ def _clock(date: str) -> Check:
     try:
         there = email.utils.parsedate_to_datetime(date)
     except ValueError:
-        return Check(about="clock", outcome="warning", found="the server does not tell its time")
+        return Check("clock", "warning", "the server does not tell its time")
     apart = abs((datetime.datetime.now(datetime.UTC) - there).total_seconds())
     found = f"{apart:.0f} s apart"
     if apart <= _SKEW:
-        return Check(about="clock", outcome="ok", found=found)
+        return Check("clock", "ok", found)
     refused = apart > WINDOW
     return Check(
-        about="clock",
-        outcome="failed" if refused else "warning",
-        found=f"{found}; deliveries are refused beyond {WINDOW:.0f} s",
-        do="set both clocks by NTP",
+        "clock",
+        "failed" if refused else "warning",
+        f"{found}; deliveries are refused beyond {WINDOW:.0f} s",
+        "set both clocks by NTP",
     )
 
 
@@ -123,22 +123,17 @@ def _webhooks(webhooks: Webhooks, receiver: str | None, create_for: Secrets | No
     if not found and create_for is not None and receiver is not None:
         webhooks.create(receiver, create_for.keys[0])
         yield Check(
-            about="webhook",
-            outcome="ok",
-            found=f"created for {receiver}",
-            do="versions made in the next 60 s (MLFLOW_WEBHOOK_CACHE_TTL) may not be told of yet",
+            "webhook",
+            "ok",
+            f"created for {receiver}",
+            "versions made in the next 60 s (MLFLOW_WEBHOOK_CACHE_TTL) may not be told of yet",
         )
         found = [webhook for webhook in webhooks.listed() if webhook.url == receiver]
     if not found:
         to = f" to {receiver}" if receiver else ""
-        yield Check(
-            about="webhook",
-            outcome="failed",
-            found=f"none for {EVENT}{to}",
-            do="give --create-webhook and --receiver-url",
-        )
+        yield Check("webhook", "failed", f"none for {EVENT}{to}", "give --create-webhook and --receiver-url")
     if len(found) > 1 and receiver:
-        yield Check(about="webhook", outcome="warning", found=f"{len(found)} to {receiver}: each version is told twice")
+        yield Check("webhook", "warning", f"{len(found)} to {receiver}: each version is told twice")
     for webhook in found:
         yield from _webhook(webhooks, webhook, receiver)
 
@@ -146,9 +141,9 @@ def _webhooks(webhooks: Webhooks, receiver: str | None, create_for: Secrets | No
 def _webhook(webhooks: Webhooks, webhook: Webhook, receiver: str | None) -> Iterator[Check]:
     about = f"webhook {webhook.name}"
     if not webhook.active:
-        yield Check(about=about, outcome="failed", found=f"disabled, to {webhook.url}", do="set its status to ACTIVE")
+        yield Check(about, "failed", f"disabled, to {webhook.url}", "set its status to ACTIVE")
         return
-    yield Check(about=about, outcome="ok", found=f"active, to {webhook.url}")
+    yield Check(about, "ok", f"active, to {webhook.url}")
     yield _deliveries(webhooks.tried(webhook, _TRIES), about)
     yield _unsigned(webhook, about, receiver)
 
@@ -157,18 +152,16 @@ def _deliveries(tried: tuple[Tried, ...], about: str) -> Check:
     taken = [one for one in tried if one.status is not None and one.status < 300 and _is_ours(one.body)]
     if len(taken) == len(tried):
         return Check(
-            about=about,
-            outcome="ok",
-            found=f"{len(taken)} of {len(tried)} test deliveries arrived, signed with the receiver's secret",
-            do=f"see that {_KEY} is set on the server: without it a restart loses the secret",
+            about,
+            "ok",
+            f"{len(taken)} of {len(tried)} test deliveries arrived, signed with the receiver's secret",
+            f"see that {_KEY} is set on the server: without it a restart loses the secret",
         )
     bad = next(one for one in tried if one not in taken)
     found, do = _why(bad)
     if taken:
         do = f"the server's processes differ: set {_KEY}, empty its table `webhooks` and create them anew"
-    return Check(
-        about=about, outcome="failed", found=f"{len(taken)} of {len(tried)} test deliveries arrived: {found}", do=do
-    )
+    return Check(about, "failed", f"{len(taken)} of {len(tried)} test deliveries arrived: {found}", do)
 
 
 def _why(one: Tried) -> tuple[str, str]:
@@ -185,18 +178,13 @@ def _why(one: Tried) -> tuple[str, str]:
 def _unsigned(webhook: Webhook, about: str, receiver: str | None) -> Check:
     """Straight from here, as anybody could; to the receiver only: who writes to the registry chose the others."""
     if webhook.url != receiver:
-        return Check(
-            about=about,
-            outcome="warning",
-            found="not tried from here without a signature",
-            do="give --receiver-url",
-        )
+        return Check(about, "warning", "not tried from here without a signature", "give --receiver-url")
     answer = _asked(webhook.url, b"{}")
     if isinstance(answer, str):
-        return Check(about=about, outcome="warning", found=f"not tried from here without a signature: {answer}")
+        return Check(about, "warning", f"not tried from here without a signature: {answer}")
     if answer[0] == http.HTTPStatus.UNAUTHORIZED:
-        return Check(about=about, outcome="ok", found="the receiver refuses what is not signed")
-    return Check(about=about, outcome="failed", found=f"an unsigned delivery was answered with {answer[0]}, not 401")
+        return Check(about, "ok", "the receiver refuses what is not signed")
+    return Check(about, "failed", f"an unsigned delivery was answered with {answer[0]}, not 401")
 
 
 def _asked(url: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes] | str:

@@ -1,21 +1,21 @@
-"""The webhook receiver. A delivery is a hint: it can only name a version that the worker then looks up itself."""
+"""The webhook receiver. A delivery is a wake-up and nothing else: the next pass finds out by itself what is to be done.
+
+So a replay does nothing twice, and a delivery that is lost or put off costs at most the time between two passes.
+"""
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, final
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from invmm_gate.registry.client.names import is_registry_name
-from invmm_gate.registry.client.watched import Watched, is_version
 from invmm_gate.registry.client.webhook_signature import (
     WINDOW,
     Secrets,
@@ -25,102 +25,82 @@ from invmm_gate.registry.client.webhook_signature import (
     require_signed,
 )
 from invmm_gate.registry.service.logs import LOGGER
-from invmm_gate.registry.service.queue import Offered, Queue, QueueError
 
 SERVICE: Final = "invmm-gate"
 """Named in every answer, so that `doctor` can tell this receiver from something else at the same address."""
 BODY_LIMIT: Final = 1 << 20
 CREATED: Final = ("model_version", "created")
-"""The one event that queues. Tag events above all do not: the gate sets tags itself."""
+"""The one event that wakes. Tag events above all do not: the gate sets tags itself."""
+A_MINUTE: Final = 600
+"""Signed deliveries that are taken a minute. One that is put off is tried again by MLflow, and missed by nobody."""
 
 _RETRY_AFTER: Final = {"Retry-After": "30"}
-_CLOSE: Final = {"Connection": "close"}
+_CLOSE: Final[dict[str, str]] = {"Connection": "close"}
 """One request a connection: then the time that uvicorn gives the first headers bounds every connection."""
-
-
-class RefusalError(Exception):
-    """A request that is not taken: its status and the line that is logged and answered."""
-
-    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(reason)
-        self.status, self.reason, self.headers = status, reason, headers or {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
     """What the receiver needs to know."""
 
-    queue: Queue
     secrets: Secrets
-    watched: Watched
+    wake: Callable[[], None]
+    """Called when something may have changed."""
+    alive: Callable[[], bool] = lambda: True
+    """What /health answers by."""
     path: str = "/hook"
     window: float = WINDOW
     body_within: float = 10.0
     """Seconds for the whole body."""
-    queued: Callable[[], None] = lambda: None
-    """Called when there is new work."""
-    alive: Callable[[], bool] = lambda: True
-    """What /health answers by."""
+    a_minute: int = A_MINUTE
     clock: Callable[[], float] = time.time
+
+
+@final
+class _Allowance:
+    """So many at once, and as many more in a minute."""
+
+    def __init__(self, a_minute: int) -> None:
+        self._most, self._left, self._at = float(a_minute), float(a_minute), time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is within it."""
+        now = time.monotonic()
+        self._left, self._at = min(self._most, self._left + (now - self._at) * self._most / 60), now
+        self._left -= (taken := self._left >= 1)
+        return taken
 
 
 def build_app(receiver: Receiver) -> Starlette:
     """POST on the receiver's path, GET /health; every answer is JSON and closes the connection."""
+    allowance = _Allowance(receiver.a_minute)
 
     async def hook(request: Request) -> Response:
-        return await _answered(request, lambda: _taken(request, receiver))
+        signed, body = await _authentic(request, receiver)
+        if not allowance.take():
+            raise HTTPException(429, f"over {receiver.a_minute} deliveries a minute", _RETRY_AFTER)
+        entity, action = _event(body)
+        if (entity, action) != CREATED:
+            LOGGER.info("ignored delivery %s: event %.80r", signed.delivery, f"{entity}.{action}")
+            return _json(202, "ignored")
+        receiver.wake()
+        LOGGER.info("woken by delivery %s", signed.delivery)
+        return _json(202, "woken")
 
-    async def health(request: Request) -> Response:
-        try:
-            alive = await run_in_threadpool(receiver.alive)
-        except QueueError as error:
-            LOGGER.error("not healthy: %s", error)
-            alive = False
+    async def health(_: Request) -> Response:
+        alive = receiver.alive()
         return _json(200 if alive else 503, "ok" if alive else "failing")
 
-    async def refused(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        LOGGER.warning("refused %d from %s: %s on %s", status, _peer(request), request.method, request.url.path[:80])
-        return _json(status, "refused", "no such page or method")
-
     routes = [Route(receiver.path, hook, methods=["POST"]), Route("/health", health, methods=["GET"])]
-    return Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 
-async def _answered(request: Request, take: Callable[[], Awaitable[Response]]) -> Response:
-    try:
-        return await take()
-    except RefusalError as refusal:
-        LOGGER.warning("refused %d from %s: %s", refusal.status, _peer(request), refusal.reason)
-        return _json(refusal.status, "refused", refusal.reason, refusal.headers)
-    except QueueError as error:
-        LOGGER.error("refused 503 from %s: %s", _peer(request), error)
-        return _json(503, "refused", "the queue cannot be written", _RETRY_AFTER)
-
-
-async def _taken(request: Request, receiver: Receiver) -> Response:
-    signed, body = await _authentic(request, receiver)
-    event = _event(body)
-    if (event.get("entity"), event.get("action")) != CREATED:
-        LOGGER.info("ignored delivery %s: event %.80r", signed.delivery, f"{event.get('entity')}.{event.get('action')}")
-        return _json(202, "ignored")
-    name, version = _named(event)
-    if not receiver.watched.gates(name):
-        LOGGER.info("ignored delivery %s: model %s is not watched", signed.delivery, name)
-        return _json(202, "ignored")
-    offered = await run_in_threadpool(
-        receiver.queue.offer, name, version, delivery=signed.delivery, now=receiver.clock()
-    )
-    LOGGER.info("delivery %s for %s version %s: %s", signed.delivery, name, version, offered)
-    return _offered(offered, receiver)
-
-
-def _offered(offered: Offered, receiver: Receiver) -> Response:
-    if offered == "full":
-        raise RefusalError(429, "the queue is full", _RETRY_AFTER)
-    if offered == "queued":
-        receiver.queued()
-    return _json(200 if offered == "replay" else 202, offered)
+async def _refused(request: Request, error: Exception) -> Response:
+    refusal = error if isinstance(error, HTTPException) else HTTPException(500)
+    reason = "no such page or method" if refusal.status_code in (404, 405) else refusal.detail
+    peer = request.client.host if request.client else "an unknown address"
+    LOGGER.warning("refused %d from %s: %s", refusal.status_code, peer, reason)
+    return _json(refusal.status_code, "refused", {"reason": reason}, refusal.headers)
 
 
 async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, bytes]:
@@ -131,11 +111,11 @@ async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, byte
     try:
         signed = read_headers(given, now=receiver.clock(), window=receiver.window)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise RefusalError(415, "the body is not application/json")
+            raise HTTPException(415, "the body is not application/json")
         body = await _body(request, receiver.body_within)
         require_signed(signed, body, receiver.secrets)
     except SignatureError as error:
-        raise RefusalError(401, str(error)) from error
+        raise HTTPException(401, str(error)) from error
     return signed, body
 
 
@@ -143,46 +123,33 @@ async def _body(request: Request, within: float) -> bytes:
     """The body as it came; its length is counted while it comes, whatever was declared."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > BODY_LIMIT:
-        raise RefusalError(413, f"a body of over {BODY_LIMIT} bytes")
+        raise HTTPException(413, f"a body of over {BODY_LIMIT} bytes")
     body = bytearray()
     try:
         async with asyncio.timeout(within):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > BODY_LIMIT:
-                    raise RefusalError(413, f"a body of over {BODY_LIMIT} bytes")
+                    raise HTTPException(413, f"a body of over {BODY_LIMIT} bytes")
     except TimeoutError as error:
-        raise RefusalError(408, f"the body took over {within:g} s") from error
+        raise HTTPException(408, f"the body took over {within:g} s") from error
     except ClientDisconnect as error:
-        raise RefusalError(400, "the sender hung up") from error
+        raise HTTPException(400, "the sender hung up") from error
     return bytes(body)
 
 
-def _event(body: bytes) -> dict[str, Any]:
+def _event(body: bytes) -> tuple[object, object]:
+    """Entity and action: all that is taken from a delivery."""
     try:
         event = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusalError(400, "the body is not JSON") from error
+    except (ValueError, RecursionError):
+        event = None
     if not isinstance(event, dict):
-        raise RefusalError(400, "the body is not a JSON object")
-    return event
+        raise HTTPException(400, "the body is no JSON object")
+    return event.get("entity"), event.get("action")
 
 
-def _named(event: dict[str, Any]) -> tuple[str, str]:
-    """Name and version: all that is taken from a delivery. Its source, run and tags are never looked at."""
-    data = event.get("data")
-    name, version = (data.get("name"), data.get("version")) if isinstance(data, dict) else (None, None)
-    if not isinstance(name, str) or not is_registry_name(name):
-        raise RefusalError(422, "no usable model name")
-    if not isinstance(version, str) or not is_version(version):
-        raise RefusalError(422, "no usable version number")
-    return name, version
-
-
-def _json(status: int, said: str, reason: str = "", headers: Mapping[str, str] | None = None) -> Response:
-    content = {"service": SERVICE, "status": said} | ({"reason": reason} if reason else {})
-    return JSONResponse(content, status, {**_CLOSE, **(headers or {})})
-
-
-def _peer(request: Request) -> str:
-    return request.client.host if request.client else "an unknown address"
+def _json(
+    status: int, said: str, more: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    return JSONResponse({"service": SERVICE, "status": said, **(more or {})}, status, {**_CLOSE, **(headers or {})})

@@ -1,8 +1,7 @@
-"""`serve`: the receiver, the reconcile loop and the workers put together."""
+"""`serve`: the receiver, the passes and the gates put together."""
 
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,21 +14,20 @@ from invmm_gate.attest.demands import demands_of
 from invmm_gate.core.errors import INTERNAL_ERROR, PASS, ConfigError
 from invmm_gate.core.options import GateChoices
 from invmm_gate.policy.schema import load_policy
-from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.names import candidate_name, release_name
-from invmm_gate.registry.client.watched import Watched
+from invmm_gate.registry.client.client import Registry
+from invmm_gate.registry.client.names import Watched, candidate_name, release_name
 from invmm_gate.registry.client.webhook_signature import Secrets
 from invmm_gate.registry.guard.settings import protected_by_default
 from invmm_gate.registry.promote.choices import check_choices, outbox_of, terms_now, trusted_roots
 from invmm_gate.registry.promote.gate_version import as_ours
 from invmm_gate.registry.promote.held_attestations import ByAttestation, Doubts
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
-from invmm_gate.registry.service.claims import Claims
-from invmm_gate.registry.service.gate_command import TRACKING_URI, gate_command
+from invmm_gate.registry.service.alias_audit import AliasAudit, ByRecord
+from invmm_gate.registry.service.gate_process import TRACKING_URI, gate_command
+from invmm_gate.registry.service.ledger import Ledger, only_receiver
 from invmm_gate.registry.service.logs import LOGGER
-from invmm_gate.registry.service.queue import Queue
-from invmm_gate.registry.service.reconcile import ReconcileLoop, Reconciler
-from invmm_gate.registry.service.recorded_pass import ByRecord
+from invmm_gate.registry.service.loop import Loop
+from invmm_gate.registry.service.reconcile import Reconciler
 from invmm_gate.registry.service.worker import Worker, WorkerSettings
 
 _LOOK_EVERY: Final = 0.2
@@ -43,57 +41,38 @@ class Door:
     tracking_uri: str
     worker: WorkerSettings
     watched: Watched
-    secrets: Secrets | None
-    """Of the webhook; without them no claims are made, and this must be the only machine that gates the registry."""
     aliases: frozenset[str] = frozenset(("champion",))
     enforce: bool = False
-    settle: float = 2.0
-    """Seconds between writing a claim and reading it back."""
-    depth: int = 10_000
     vouch: Callable[[Registry], Doubts] | None = None
-    """How an alias, and a pass of another receiver, is checked; by default an alias by this queue's own records."""
+    """How an alias is checked; by default by the ledger's own records."""
     outbox: Outbox | None = None
     """The gate's outbox."""
     ours: Callable[[Parcel], Parcel] | None = None
     """Puts what waits there under this gate's own keys and policy."""
 
-    def queue(self) -> Queue:
-        """The queue of the state folder. Raises ConfigError."""
-        return Queue(self.worker.state / "queue.sqlite", depth=self.depth)
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Reconciler, Worker]]:
+        """Hold the state folder. Raises ConfigError if another process does, or if its ledger cannot be used."""
+        with only_receiver(self.worker.state):
+            ledger = Ledger(self.worker.state / "ledger.json")
+            yield self.reconciler(ledger), Worker(Registry(self.tracking_uri), ledger, self.worker)
 
-    def new_worker(self, queue: Queue) -> Worker:
-        """A worker with a registry client of its own."""
-        registry = Registry(self.tracking_uri)
-        claims = None
-        if self.secrets is not None:
-            claims = Claims(
-                registry,
-                self.secrets,
-                queue.owner,
-                vouched=self._vouched(registry),
-                lease=self.worker.lease,
-                settle=self.settle,
-            )
-        return Worker(queue, registry, claims, self.worker)
-
-    def _vouched(self, registry: Registry) -> Callable[[VersionRecord], bool]:
-        """Another receiver's pass is proved by what it left in the registry; without roots nothing proves it."""
-        if self.vouch is None:
-            return lambda _: False
-        doubts = self.vouch(registry)
-        return lambda record: not doubts.of_alias(record)
-
-    def reconciler(self, queue: Queue) -> Reconciler:
+    def reconciler(self, ledger: Ledger) -> Reconciler:
         """A reconciler with a registry client of its own."""
         registry = Registry(self.tracking_uri)
-        return Reconciler(
+        audit = AliasAudit(
             registry=registry,
-            queue=queue,
             watched=self.watched,
-            doubts=self.vouch(registry) if self.vouch else ByRecord(queue, self.worker.terms),
-            terms=self.worker.terms,
+            doubts=self.vouch(registry) if self.vouch else ByRecord(ledger, self.worker.terms),
             aliases=self.aliases,
             enforce=self.enforce,
+        )
+        return Reconciler(
+            registry=registry,
+            ledger=ledger,
+            watched=self.watched,
+            audit=audit,
+            terms=self.worker.terms,
             outbox=self.outbox,
             ours=self.ours,
         )
@@ -105,12 +84,9 @@ def door_for(
     tracking_uri: str,
     state: Path,
     watched: Watched,
-    secrets: Secrets | None,
     protected: Sequence[str] = (),
     enforce: bool = False,
     retries: int = 3,
-    depth: int = 10_000,
-    settle: float = 2.0,
 ) -> Door:
     """The door for versions that are gated by these choices. Raises ConfigError for a slip in them, before any work."""
     for name in watched.names or ("model",):
@@ -133,11 +109,8 @@ def door_for(
             retries=retries,
         ),
         watched=watched,
-        secrets=secrets,
         aliases=frozenset((choices.alias, *protected)) - {""},
         enforce=enforce,
-        settle=settle,
-        depth=depth,
         vouch=vouch,
         outbox=outbox_of(choices),
         ours=partial(as_ours, choices=choices),
@@ -155,11 +128,13 @@ def _tell_if_open(name: str, alias: str) -> None:
 class Listening:
     """Where and how `serve` is reached."""
 
+    secrets: Secrets
+    """Of the webhook."""
     host: str = "127.0.0.1"
     port: int = 8765
     path: str = "/hook"
     every: float = 60.0
-    """Seconds between two reconcile passes."""
+    """Seconds between two reconcile passes, at most."""
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -173,40 +148,17 @@ def serve(door: Door, listening: Listening) -> int:
     from invmm_gate.registry.service.http_server import HttpServer, bind
     from invmm_gate.registry.service.receiver import Receiver, build_app
 
-    if door.secrets is None:
-        raise ConfigError("no webhook secret", expected="one, so that the receiver can tell who sends")
-    queue = door.queue()
-    workers = [door.new_worker(queue) for _ in range(listening.workers)]
-
-    def wake() -> None:
-        for worker in workers:
-            worker.wake()
-
-    loop = ReconcileLoop(door.reconciler(queue), every=listening.every, found=wake)
-    runs = (*(worker.run for worker in workers), loop.run)
-    parts = [threading.Thread(target=run, daemon=True) for run in runs]
-    receiver = Receiver(
-        queue=queue,
-        secrets=door.secrets,
-        watched=door.watched,
-        path=listening.path,
-        queued=wake,
-        alive=lambda: all(part.is_alive() for part in parts) and bool(queue.counts()),
-    )
-    with _stopping() as asked, HttpServer(build_app(receiver), bind(listening.host, listening.port)) as server:
-        LOGGER.info("listening on http://%s:%d%s", listening.host, server.port, listening.path)
-        for part in parts:
-            part.start()
-        while server.alive() and all(part.is_alive() for part in parts) and not asked():
-            time.sleep(_LOOK_EVERY)
-        well = asked()
-        LOGGER.info("stopping")
-        loop.stop()
-        for worker in workers:
-            worker.stop()
-        for part in parts:
-            part.join(door.worker.grace + 5)
-    queue.close()
+    with door.opened() as (reconciler, worker), _stopping() as asked:
+        loop = Loop(reconciler, worker, every=listening.every, workers=listening.workers)
+        receiver = Receiver(secrets=listening.secrets, path=listening.path, wake=loop.wake, alive=loop.alive)
+        with HttpServer(build_app(receiver), bind(listening.host, listening.port)) as server:
+            LOGGER.info("listening on http://%s:%d%s", listening.host, server.port, listening.path)
+            loop.start()
+            while server.alive() and loop.alive() and not asked():
+                time.sleep(_LOOK_EVERY)
+            well = asked()
+            LOGGER.info("stopping")
+            loop.stop(within=door.worker.grace + 5)
     return PASS if well else INTERNAL_ERROR
 
 

@@ -1,10 +1,10 @@
-"""JSON of a checkpoint: no duplicate key, and no key that makes a library run or fetch code."""
+"""Strict JSON: no key twice; of a checkpoint no key that makes a library run code, of signed bytes integers alone."""
 
 import json
 from collections import Counter
-from typing import Final
+from typing import Final, NoReturn
 
-from invmm_gate.core.errors import ModelError
+from invmm_gate.core.errors import ModelError, VerificationError
 
 CODE_KEYS: Final = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "trust_remote_code"})
 QUANTIZATION_KEYS: Final = frozenset({"quantization_config"})
@@ -49,3 +49,25 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
         duplicate = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"key {duplicate[:40]!r} occurs twice")
     return value
+
+
+def parse_plain(payload: bytes) -> dict[str, object]:
+    """The object that `payload` holds. Raises VerificationError for anything else."""
+    try:
+        value = json.loads(
+            payload.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_float=_no_integer,
+            parse_constant=_no_integer,
+        )
+    except RecursionError as error:
+        raise VerificationError("statement: it is nested too deep", expected="a statement") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of too many digits, a duplicate
+        raise VerificationError(f"statement: {error}", expected="plain JSON") from error
+    if not isinstance(value, dict):
+        raise VerificationError(f"statement: it is a JSON {type(value).__name__}", expected="a JSON object")
+    return value
+
+
+def _no_integer(text: str) -> NoReturn:
+    raise ValueError(f"the number {text[:20]} is no integer")

@@ -1,41 +1,31 @@
-"""The gate as a child process: one at a time for a version on this machine, and never left behind on purpose."""
+"""The gate as a child process: its command line, and its run, which is never left behind on purpose."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from invmm_gate.core.options import GateChoices, arguments
 from invmm_gate.registry.client.webhook_signature import SECRET_VARIABLE
 
+TRACKING_URI: Final = "INVMM_GATE_TRACKING_URI"
 _LOOK_EVERY: Final = 0.2
 
 
-@contextmanager
-def machine_lock(path: Path) -> Iterator[int | None]:
-    """The lock's file descriptor, None if it is taken.
+def gate_command(choices: GateChoices) -> tuple[str, ...]:
+    """The command of `invmm-gate registry gate` for these choices, without name and version.
 
-    A child that is given the descriptor keeps the lock for as long as it lives, also when this process is killed: a
-    worker started afterwards then waits for the child that was left behind.
+    Anybody on the machine can read it: the webhook secret is no part of it, of the key only its path, and the tracking
+    URI, which may hold a password, is in the environment (TRACKING_URI).
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+    given = (*arguments(choices), f"--runs={choices.runs}")
+    return (sys.executable, "-m", "invmm_gate", "registry", "gate", *given, "--quiet")
 
 
 def run_child(

@@ -1,0 +1,195 @@
+"""The records of a run: what it was run on, which decides its scores, and all that was found. Nothing imports torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Literal
+
+from invmm_gate.core.records import (
+    Confirmation,
+    Measurement,
+    MetricRecord,
+    ModelManifest,
+    ProbeSet,
+    SelfCheck,
+    Verdict,
+    Weights,
+)
+from invmm_gate.core.settings import Family, InversionSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingPlan:
+    """How probes of a model without prompts were confirmed: the policy's `confirm.plain_sampling`."""
+
+    trials: int
+    sampler_steps: int
+    confidence: float
+    probes: Literal["all", "flagged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """The search for a prompt: the policy's `confirm.prompts.gcg`."""
+
+    tokens: int
+    steps: int
+    candidates: int
+    top_k: int
+    noises: int
+    max_evaluations: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptPlan:
+    """How probes of a text-to-image model were confirmed: the policy's `confirm.prompts`."""
+
+    trials: int
+    sampler_steps: int
+    confidence: float
+    guidance_scales: tuple[float, ...]
+    probes: Literal["all", "flagged"]
+    gcg: SearchPlan | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmPlan:
+    """The policy's key `confirm`."""
+
+    plain_sampling: SamplingPlan | None
+    prompts: PromptPlan | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samplers:
+    """What draws the samples, in words."""
+
+    released: str
+    """As the checkpoint's pipeline draws."""
+    grid: str
+    """As the measure draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInputs:
+    """All that decides a score or a verdict. Two runs with equal inputs are one run."""
+
+    model: str
+    """Digest."""
+    pipeline: str
+    weights: Weights
+    pickles: tuple[str, ...]
+    family: Family
+    probe_set: str
+    """Digest."""
+    policy: str
+    """Digest."""
+    profile: str
+    settings: InversionSettings
+    confirm: ConfirmPlan
+    metric: MetricRecord
+    samplers: Samplers
+    seed: int
+    """Of all random streams."""
+    image_size: tuple[int, int]
+    """(height, width) of the samples, in pixels."""
+    rows: int
+    """Noised images in one optimisation step, as they were asked for."""
+    device: str
+    """The GPU's name, or `cpu`."""
+    threads: int
+    """Of a CPU; 0 on a GPU."""
+    code: str
+    """sha256 of the gate's own source."""
+    environment: str
+    """sha256 of the gate's code and the versions."""
+    versions: dict[str, str]
+    """Of the gate and the packages that decide a score or a verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """Facts for the reader that decide nothing."""
+
+    command: str
+    policy: str
+    """As it was named on the command line."""
+    device: str
+    """As torch names it."""
+    seed_given: bool
+    guidance_distilled: bool
+    truncated_captions: dict[str, int]
+    """Tokens that were cut off each caption beyond the tokenizer's limit, by probe id."""
+    reduced_rows: tuple[int, ...] = ()
+    """Rows that were left each time memory ran out while measuring."""
+    reduced_rows_in_confirm: tuple[int, ...] = ()
+    """The same of confirming."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
+
+    schema_version: int
+    run_id: str
+    fingerprint: str
+    """sha256 of `inputs` as canonical JSON."""
+    created_at: str
+    """UTC, ISO 8601."""
+    model: ModelManifest
+    probe_set: ProbeSet
+    metric: MetricRecord
+    inputs: RunInputs
+    context: RunContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunData:
+    """All records of a run folder: what `judge`, the report and the tracker work on."""
+
+    run: RunRecord
+    self_checks: tuple[SelfCheck, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    confirmations: tuple[Confirmation, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
+    verdict: Verdict | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
+    unfinished: tuple[str, ...] = ()
+    """The first file of each stage that was begun and did not end: no verdict passes on it."""
+    public: bool = False
+    """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
+
+    @property
+    def private_texts(self) -> tuple[str, ...]:
+        """Captions, sources and paths of the probes, and prompts that were found, longest first.
+
+        None of them may leave the run folder unasked. Texts too short to tell from ordinary words (under 8
+        characters), or contained in a public name, are not listed: the fields that hold them are never sent.
+        """
+        probes = self.run.probe_set.probes
+        public = [name for probe in probes for name in (probe.id, probe.category, probe.cluster)]
+        texts = {text for probe in probes for text in (probe.caption, probe.source, probe.path)}
+        texts |= {item.prompt for item in self.confirmations if item.prompt}
+        known = "\n".join((*public, self.run.model.name, self.run.metric.name))
+        private = (text for text in texts if len(text) >= 8 and text not in known)
+        return tuple(sorted(private, key=lambda text: (-len(text), text)))
+
+
+def differences(before: object, after: object) -> list[str]:
+    """Names of the fields, or keys, in which two records of a kind differ, sorted; empty for what has no parts."""
+    one, other = _parts(before), _parts(after)
+    in_both = one.keys() & other.keys()
+    return sorted(name for name in one.keys() | other.keys() if name not in in_both or one[name] != other[name])
+
+
+def named_difference(name: str, before: object, after: object) -> str:
+    """The name of what differs; where it has parts, with those that differ."""
+    parts = differences(before, after)
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def _parts(value: object) -> Mapping[str, object]:
+    if is_dataclass(value):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    return value if isinstance(value, Mapping) else {}
