@@ -94,7 +94,7 @@ def _changed_with_another_model(project: Project) -> set[str]:
 
 def _changed_with_another_gate(project: Project) -> set[str]:
     """One rule is corrected, and put back afterwards."""
-    rules = project.folder / "invmm_gate" / "policy" / "rules.py"
+    rules = project.folder / "invmm_gate" / "policy" / "rules" / "invmm_below.py"
     before = rules.read_bytes()
     rules.write_bytes(before + b"\n# corrected\n")
     changed = _asked(project, "dvc", "repro", "gate")

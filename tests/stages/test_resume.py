@@ -19,7 +19,7 @@ from tests.stages.world import LENIENT, ROOT, World, add_picture, call, new_worl
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-KILLS = 6
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def kills():
     """Checks that were killed at random moments and given again, in forked children of a process without threads."""
     command = [sys.executable, ROOT / "benchmarks" / "kill_resume.py", "--json", "--kills", str(KILLS)]
     done = subprocess.run(
-        [*command, "--steps", "20", "--probes", "4", "--seed", "1"],
+        [*command, "--steps", "20", "--probes", "4", "--trials", "8", "--seed", "1"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
