@@ -41,6 +41,7 @@ class ConfirmedConfig(StrictModel):
 
     rule: Annotated[Literal["confirmed"], NAME]
     rate_limit: Annotated[Number, Field(ge=0, lt=1), HIGHER] = 0.0
+    """Blocks where the lower bound of the rate of copies in plain sampling is above this. 0: one copy blocks."""
 
 
 DESCRIPTION: Final = Description(
