@@ -46,7 +46,7 @@ class Kill:
     """Files whose bytes differ from those of the undisturbed check."""
 
 
-def set_up(folder: Path, *, steps: int, probes: int) -> None:
+def set_up(folder: Path, *, steps: int, probes: int, trials: int) -> None:
     """The probe set and the policy of all checks."""
     sys.path.insert(0, str(ROOT / "examples" / "demo"))
     from datetime import date
@@ -68,7 +68,7 @@ def set_up(folder: Path, *, steps: int, probes: int) -> None:
         "version": 1,
         "measure": {"profile": "gate", "settings": small},
         "metric": [{"name": "pixel_rmse", "threshold": 0.1}],
-        "confirm": {"plain_sampling": {"trials": 64, "sampler_steps": 5}},
+        "confirm": {"plain_sampling": {"trials": trials, "sampler_steps": 5}},
         "rules": [{"rule": "invmm_below", "threshold": 0.5}, {"rule": "confirmed"}],
         "coverage": {"min_controls": 2},
     }
@@ -143,6 +143,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--steps", type=int, default=60, help="optimisation steps for each probe")
     parser.add_argument("--probes", type=int, default=8, help="two of them controls")
+    parser.add_argument("--trials", type=int, default=64, help="samples for each probe in each way of confirming")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     for name in WARM:
@@ -151,7 +152,7 @@ def main() -> int:
     kills: list[Kill] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        set_up(folder, steps=options.steps, probes=options.probes)
+        set_up(folder, steps=options.steps, probes=options.probes, trials=options.trials)
         seconds = finish(folder, folder / "undisturbed")
         tried = 0
         while len(kills) < options.kills:

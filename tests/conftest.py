@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import VariancePreserving
-from tests.order import pytest_collection_modifyitems  # noqa: F401  (a hook)
+from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (hooks)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("shared_machine", deadline=None)  # a busy machine is no bug

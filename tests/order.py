@@ -1,18 +1,45 @@
-"""In which order the files of tests are handed to the workers of pytest-xdist."""
+"""Which tests a worker of pytest-xdist takes together, and in which order they are handed out."""
 
 from collections import Counter
+from typing import Any, Final
 
 import pytest
 
+TOGETHER: Final = ("tests/registry", "tests/tracking")
+"""Folders whose files share servers: one worker takes all of them, so that there is one of each server a machine."""
+ALONE: Final = ("tests/policy/test_policy_mutation.py", "tests/registry/test_story.py")
+"""Files whose tests share nothing that is dear to make: each test is handed out by itself."""
+
+
+def scope_of(nodeid: str) -> str:
+    """What is handed out as one: a file, if nothing else is said of it."""
+    file = nodeid.split("::")[0]
+    folder = file.rpartition("/")[0]
+    if file in ALONE:
+        return nodeid
+    return folder if folder in TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Instead of `--dist loadfile`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scopes(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return Scopes(config, log) if config.getvalue("dist") == "loadfile" else None
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files with slow tests first, then those with the most tests: the last file is a short one, and no worker idles.
+    """Slow tests first, then the files with the most tests: what comes last is short, and no worker idles.
 
     By itself xdist goes by the number of tests alone, which leaves a single test of minutes to the end; `make test`
     turns that off.
     """
     if not hasattr(config, "workerinput"):
         return
-    tests = Counter(item.path for item in items)
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+    tests = Counter(scope_of(item.nodeid) for item in items)
+    slow = {scope_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (scope_of(item.nodeid) not in slow, -tests[scope_of(item.nodeid)]))

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.order import ALONE, TOGETHER, scope_of
+
 FILES = {
-    "conftest.py": "from tests.order import pytest_collection_modifyitems\n",
+    "conftest.py": "from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler\n",
     "test_a_few.py": "def test_one(): ...\n",
     "test_b_many.py": "".join(f"def test_{n}(): ...\n" for n in range(9)),
     "test_c_long.py": "import pytest\n\n@pytest.mark.slow\ndef test_long(): ...\n",
@@ -34,3 +36,13 @@ def test_files_with_slow_tests_start_first_and_then_those_with_most_tests(root: 
         "test_d_more.py",
         "test_a_few.py",
     ]
+
+
+def test_files_stay_together_but_for_those_whose_tests_share_nothing(root: Path) -> None:
+    assert scope_of("tests/a/test_b.py::test_c[d::e/f]") == "tests/a/test_b.py"
+    for file in ALONE:
+        assert (root / file).is_file()
+        assert scope_of(f"{file}::test_c[d]") == f"{file}::test_c[d]"
+    for folder in TOGETHER:
+        assert (root / folder).is_dir()
+        assert scope_of(f"{folder}/test_b.py::test_c") == folder

@@ -1,11 +1,14 @@
 """What `import invmm_gate` promises, and that the configured checks are the ones that run."""
 
+import importlib
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from jaxtyping import TypeCheckError
 
 import invmm_gate
 
@@ -34,6 +37,23 @@ def test_configured_lint_rules_are_selected(root: Path) -> None:
     ruff = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     assert ruff["mccabe"]["max-complexity"] == 8
     assert {"C90", "TID", "D", "S"} <= set(ruff["select"])
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        ("measure.looking", "row_means"),
+        ("diffusion.denoising_error", "epsilon_weight"),
+        ("similarity.pixel", "_unit_pixels"),
+        ("confirm.counting", "prompts_of"),
+        ("models.adapters.pixel", "refuse_guidance"),
+        ("models.adapters.latent", "LatentModel.limited"),
+    ],
+)
+def test_the_tests_run_with_the_signatures_of_the_numerics_checked(module: str, function: str) -> None:
+    checked = attrgetter(function)(importlib.import_module(f"invmm_gate.{module}"))
+    with pytest.raises(TypeCheckError):
+        checked(*["neither a tensor nor a model"] * checked.__wrapped__.__code__.co_argcount)
 
 
 def test_no_path_to_remote_code_exists(root: Path) -> None:

@@ -40,8 +40,18 @@ class ConfirmRecord:
 
 
 def fingerprint(inputs: RunInputs) -> str:
-    """What makes two runs the same run: the sha256 of the inputs as canonical JSON."""
-    return sha256(canonical(asdict(inputs)).encode()).hexdigest()
+    """What makes two runs the same run: the sha256 of the inputs as canonical JSON.
+
+    Raises RunFolderError for a number that is not finite: NaN is no JSON, and stands in a file that somebody edited.
+    """
+    try:
+        return sha256(canonical(asdict(inputs)).encode()).hexdigest()
+    except ValueError as error:
+        raise RunFolderError(
+            "an input of the run is no finite number",
+            expected="run.json as the gate wrote it",
+            do="restore the file, or begin anew with another --out",
+        ) from error
 
 
 def run_faults(run: RunRecord) -> Iterator[str]:

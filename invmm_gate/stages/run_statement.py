@@ -98,7 +98,6 @@ def statement_of(
     from invmm_gate.report.public_records import public
     from invmm_gate.runs.copies import Circumstances
     from invmm_gate.stages.public_edition import public_names, public_report
-    from invmm_gate.stages.run_statement import require_same_verdict
 
     data, verdict = judged_data(folder)
     require_same_verdict(folder, verdict, policy=policy, beside=beside or Circumstances())

@@ -3,6 +3,7 @@
 from tests.stages.conftest import (  # noqa: F401  (fixtures)
     _elsewhere,
     _one_thread,
+    _remembered,
     checked,
     finished,
     pristine,

@@ -1,6 +1,7 @@
 """Cases of the verdict, each a function of the modules under test: run on the real ones and on every mutant."""
 
 import datetime
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,10 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
 from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement, Verdict
 from invmm_gate.core.run_records import RunData
-from invmm_gate.policy.confirm_schema import ConfirmChoice
+from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling
 from invmm_gate.policy.numbers import guarded as end_of_band
+from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CAPTIONED,
@@ -48,7 +51,7 @@ def case(function: Case) -> Case:
 
 
 def judged(gate: SimpleNamespace, data: RunData, policy: Any = STRICT, *waivers: Any, **extra: Any) -> Verdict:
-    verdict: Verdict = gate.judge.judge(data, policy, waivers, **({"today": TODAY} | extra))
+    verdict: Verdict = gate.verdict.judge(data, policy, waivers, **({"today": TODAY} | extra))
     return verdict
 
 
@@ -341,7 +344,7 @@ def missing_confirmation_is_inconclusive(gate: SimpleNamespace) -> None:
     data = clean_run()
     data = replace(data, confirmations=data.confirmations[1:])
     expect(judged(gate, data, only(CONFIRMED)), "inconclusive", ("confirmed", "p1"))
-    assert gate.judge.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.verdict.probes_to_confirm(data, STRICT, method=PLAIN_SAMPLING) == ("p1", "p2", "p3", *CONTROLS)
 
 
 @case
@@ -374,16 +377,16 @@ def only_flagged_probes_need_confirmation_where_the_policy_says_so(gate: SimpleN
     plan = {"plain_sampling": {"trials": 512, "probes": "flagged"}}
     policy = only(BELOW, CONFIRMED, confirm=plan)
     data = with_score(replace(clean_run(), confirmations=()), "p2", 0.01)
-    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
+    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ("p2", *CONTROLS)
     unseen = ("controls", None), ("invmm_below", "p2"), ("confirmed", "p2")
     expect(judged(gate, data, policy), "block", *unseen)
     nothing = with_score(data, "p2", 1.0)
-    assert gate.judge.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.verdict.probes_to_confirm(nothing, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, nothing, policy), "pass")
     no_plan = only(BELOW, confirm={})
-    assert gate.judge.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
+    assert gate.verdict.probes_to_confirm(data, no_plan, method=PLAIN_SAMPLING) == ()
     blind = only(BELOW | {"groups": ["canary"], "categories": ["other"]}, confirm=plan)
-    assert gate.judge.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
+    assert gate.verdict.probes_to_confirm(data, blind, method=PLAIN_SAMPLING) == ()
 
 
 # --- controls that look as if they had been trained on
@@ -500,18 +503,18 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = text_run(policy)
     # p3 has no caption: the empty prompt is tried
-    assert gate.judge.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
-    assert gate.judge.probes_to_confirm(data, policy, method=GCG) == ()
-    assert gate.judge.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
+    assert gate.verdict.probes_to_confirm(data, policy, method=CAPTION) == ("p1", "p2", "p3", *CONTROLS)
+    assert gate.verdict.probes_to_confirm(data, policy, method=GCG) == ()
+    assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.judge.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
     expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
     without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
-    assert gate.judge.probes_to_confirm(flagged, without_search, method=GCG) == ()
-    assert gate.judge.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
+    assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
+    assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
     both = with_score(flagged, "p1", 0.01)
-    assert gate.judge.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
+    assert gate.verdict.probes_to_confirm(both, without_search, method=CAPTION) == ("p1", "p3")
 
 
 @case
@@ -544,7 +547,7 @@ def captions_of_the_controls_are_not_tried_where_only_those_that_a_rule_found_ar
     data = replace(text_run(policy), confirmations=())
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.judge.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=CAPTION) == ("p3",)
 
 
 @case
@@ -624,7 +627,7 @@ def policy_without_prompts_leaves_a_text_model_open(gate: SimpleNamespace) -> No
     policy = only(CONFIRMED)
     silent = only(CONFIRMED, confirm={"plain_sampling": {"trials": 512}})
     expect(judged(gate, text_run(policy), silent), "inconclusive", ("confirmed", None))
-    assert gate.judge.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
+    assert gate.verdict.probes_to_confirm(text_run(policy), silent, method=CAPTION) == ()
 
 
 # --- below_controls
@@ -1246,7 +1249,7 @@ def decision_follows_from_the_findings(gate: SimpleNamespace) -> None:
     waived, unknown = replace(finding, waiver=waiver(probe="p1")), replace(finding, effect="unheard_of")
     question = replace(finding, effect="inconclusive", rule="coverage")
     check = replace(question, rule="self_check")
-    decide = gate.judge.decide
+    decide = gate.verdict.decide
     assert decide([]) == "pass"
     assert decide([waived]) == "pass"
     assert decide([waived, question]) == decide([question]) == decide([unknown]) == "inconclusive"
@@ -1344,3 +1347,32 @@ def waiver_file_with_a_mistake_is_refused_with_its_line(gate: SimpleNamespace) -
         message = refused(gate, GOOD_WAIVERS.replace(old, new))
         assert f"waivers.yaml:{line}: " in message, message
         assert words in message, message
+
+
+@case
+def score_that_no_search_reaches_is_a_fault_of_the_policy(gate: SimpleNamespace) -> None:
+    settings = STRICT.resolve_settings("pixel")
+    slow, slower = (replace(settings, learning_rate=rate) for rate in (2e-6, 1e-6))
+    moved = settings.steps * slow.learning_rate * ((1 - 0.9) / math.sqrt(1 - 0.999))
+    reached = 0.5 * (moved * moved + math.exp(moved) - moved - 1)
+
+    def faults(threshold: float, *tried: Any) -> list[str]:
+        return list(gate.invmm_below.faults(InvmmBelowConfig(rule="invmm_below", threshold=threshold), tried))
+
+    assert [len(faults(threshold, settings)) for threshold in (0, 0.9 * 2**-23, 2**-23, 0.05, 1e9)] == [1, 1, 0, 0, 0]
+    assert [len(faults(0.05, *tried)) for tried in ((), (slow,), (slow, settings))] == [0, 1, 0]
+    assert f"reach a normality of at most {reached:.3g}, so" in faults(0.05, slow, slower)[0]
+    assert [len(faults(threshold, slow)) for threshold in (reached, 1.01 * reached)] == [0, 1]
+    assert faults(1e9, replace(settings, learning_rate=5e-4)) == []
+
+
+@case
+def sampling_too_few_to_exceed_the_rate_limit_is_a_fault_of_the_policy(gate: SimpleNamespace) -> None:
+    plan = PlainSampling(trials=10)
+    best = clopper_pearson(10, 10, confidence=plan.confidence).low
+
+    def faults(limit: float, plan: PlainSampling | None) -> list[str]:
+        return list(gate.confirmed.faults(ConfirmedConfig(rule="confirmed", rate_limit=limit), plan))
+
+    assert [len(faults(limit, plan)) for limit in (best, 1.01 * best, 0.99 * best)] == [1, 1, 0]
+    assert faults(best, None) == []

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,24 @@ import invmm_gate.policy
 from invmm_gate.files.strict_model import StrictModel
 from tests.policy import policy_cases
 
-RULES = ("rules.rule", "rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression")
-MODULES = ("conformal", "evidence", *RULES, "rules.known", "soundness", "coverage", "controls", "waivers", "judge")
+MODULES = (
+    *("conformal", "evidence", "rules.rule"),
+    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression", "rules.known"),
+    *("soundness", "coverage", "controls", "waivers", "judge"),
+)
 """In the order in which they import one another."""
-MUTATED = tuple(module for module in MODULES if module not in ("rules.rule", "rules.known"))
-"""Without those that decide nothing of their own."""
+MUTATED = tuple(module for module in MODULES if module != "rules.known")
+"""`known` only lists the others."""
 GIVEN = {
     "conformal": "conformal",
     "evidence": "evidence",
     "rules": "rules.known",
+    "invmm_below": "rules.invmm_below",
+    "confirmed": "rules.confirmed",
     "waivers": "waivers",
-    "judge": "judge",
+    "verdict": "judge",
 }
-"""Those that the cases call, by what the cases call them."""
-BEFORE_A_RUN = ("faults", "_farthest", "cannot_fire", "_no_controls")
-"""Functions that look at a policy alone, without a run; test_policy_usable.py and test_policy_lint.py hold them."""
+"""What the cases call, by the names that they use."""
 POLICY = Path(invmm_gate.policy.__file__).parent
 TraceFunction = Callable[[FrameType, str, Any], Any]
 
@@ -51,6 +54,10 @@ _FLIPS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 _SWAPS = {"any": "all", "all": "any", "max": "min", "min": "max", "block": "undecided"}
 
 
+def is_protocol(item: type) -> bool:
+    return bool(getattr(item, "_is_protocol", False))  # typing has is_protocol from Python 3.13 on
+
+
 @dataclass(frozen=True)
 class Mutant:
     module: str
@@ -64,23 +71,17 @@ def path_of(module: str) -> Path:
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module's source: one change each."""
+    """Every mutant of a module's source: one change each, but for the classes that stay what they are."""
     path = path_of(module)
     text = path.read_text()
     tree = ast.parse(text)
-    for node in _mutated(tree):
+    kept = _kept(importlib.import_module(f"invmm_gate.policy.{module}"))
+    for node in _walk(tree, kept):
         for change in _changes(node):
             with change:
                 code = compile(ast.fix_missing_locations(tree), str(path), "exec")
                 yield Mutant(module=module, line=getattr(node, "lineno", 0), change=change.text, code=code)
     assert ast.dump(tree) == ast.dump(ast.parse(text))
-
-
-def _mutated(tree: ast.AST) -> Iterator[ast.AST]:
-    yield tree
-    for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.FunctionDef) and node.name in BEFORE_A_RUN):
-            yield from _mutated(node)
 
 
 class _Change:
@@ -137,10 +138,11 @@ def changed() -> tuple[str, ...]:
     if "CI" in os.environ:
         return MUTATED
     base = _git("merge-base", "HEAD", "origin/main") or _git("merge-base", "HEAD", "main") or "HEAD"
-    files = _git("diff", "--name-only", base, "--", str(POLICY), str(Path(__file__).parent))
+    files = _git("diff", "--name-only", base, "--", str(POLICY), f"{Path(__file__).parent}/[!t]*.py")
     if files is None or "tests/policy/" in files:
         return MUTATED
-    return tuple(module for module in MUTATED if path_of(module).name in files) or MUTATED[:1]
+    differ = {Path(file).parts[2:] for file in files.splitlines()}
+    return tuple(module for module in MUTATED if path_of(module).relative_to(POLICY).parts in differ) or MUTATED[:1]
 
 
 def _git(*arguments: str) -> str | None:
@@ -153,8 +155,7 @@ def _git(*arguments: str) -> str | None:
 
 def gate() -> SimpleNamespace:
     """The modules under test, as the cases take them."""
-    found = {name: importlib.import_module(f"invmm_gate.policy.{module}") for name, module in GIVEN.items()}
-    return SimpleNamespace(**found)
+    return SimpleNamespace(**{name: importlib.import_module(f"invmm_gate.policy.{GIVEN[name]}") for name in GIVEN})
 
 
 @functools.cache
@@ -217,9 +218,8 @@ def _in_place(mutant: Mutant) -> Iterator[SimpleNamespace | None]:
         for module, name in names.items():
             made = sys.modules[name] = ModuleType(name)
             exec(mutant.code if module == mutant.module else _compiled(module), made.__dict__)
-            made.__dict__.update(_settings(saved[name]))
-            for called in (called for called, of in GIVEN.items() if of == module):
-                setattr(given, called, made)
+            made.__dict__.update(_kept(saved[name]))
+            vars(given).update({given_as: made for given_as, its in GIVEN.items() if its == module})
     except Exception:
         given = None
     try:
@@ -228,10 +228,17 @@ def _in_place(mutant: Mutant) -> Iterator[SimpleNamespace | None]:
         sys.modules.update(saved)
 
 
-def _settings(module: ModuleType) -> dict[str, object]:
-    """The models of policy files stay what they are: the policies of the cases were read with them."""
-    found = vars(module).items()
-    return {name: item for name, item in found if isinstance(item, type) and issubclass(item, StrictModel)}
+def _kept(module: ModuleType) -> dict[str, type]:
+    """The models of policy files, as the policies of the cases were read with them, and protocols, which do nothing."""
+    classes = {name: item for name, item in vars(module).items() if isinstance(item, type)}
+    return {name: item for name, item in classes.items() if issubclass(item, StrictModel) or is_protocol(item)}
+
+
+def _walk(node: ast.AST, kept: Collection[str]) -> Iterator[ast.AST]:
+    if not (isinstance(node, ast.ClassDef) and node.name in kept):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child, kept)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from tests.registry.servers import Server, mlflow_server
-from tests.stages.conftest import _elsewhere, _one_thread, pristine  # noqa: F401  (fixtures)
+from tests.stages.conftest import _elsewhere, _one_thread, _remembered, pristine  # noqa: F401  (fixtures)
 from tests.stages.world import World, policy_with
 
 SHORT = {"steps": 2, "test_every": 2, "batch_size": 1, "sampler_steps": 10, "test_samples": 2, "learning_rate": 0.5}

@@ -29,6 +29,7 @@ from invmm_gate.registry.client.names import (
 )
 from invmm_gate.registry.guard.command import run_guarded_server, variables
 from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.promote.choices import log_of
 from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version, register
 from invmm_gate.stages.audit_file import verify_log
 from tests.registry.conftest import Desk
@@ -255,7 +256,7 @@ def test_the_logs_head_stands_beside_a_verdict_and_beside_its_release_and_stays(
     said = entries(client, "passed")
     assert entries(client, "passed-release") == said
     ((key, head),) = said.items()
-    verify_log(desk.passing.log, head=head)
+    verify_log(log_of(desk.passing), head=head)
     later = f"{int(head.partition(':')[0]) + 1}:{'0' * 64}"
     for name in ("passed", "passed-release"):
         assert "has already" in refused(lambda name=name: client.set_model_version_tag(name, "1", key, later))
@@ -292,7 +293,7 @@ def test_a_version_that_is_gated_again_keeps_both_heads_and_by_another_machines_
     assert (done.decision, done.delivered, len(both)) == ("block", True, 2)
     assert first.items() < both.items()
     assert [value.partition(":")[0] for key, value in both.items() if key not in first] == ["1"]
-    for log, head in ((mine.log, first), (other.log, dict(both.items() - first.items()))):
+    for log, head in ((log_of(mine), first), (log_of(other), dict(both.items() - first.items()))):
         verify_log(log, head=next(iter(head.values())))
 
 

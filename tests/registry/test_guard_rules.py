@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from invmm_gate.registry.guard.app import create_app
 from invmm_gate.registry.guard.file_hashes import RecentHashes
 from invmm_gate.registry.guard.rules import Guard
 from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.promote.choices import terms_now
 from invmm_gate.registry.promote.held_attestations import ByAttestation
 from invmm_gate.registry.promote.register import Registered
 from invmm_gate.registry.service.reconcile import Reconciler
@@ -160,7 +162,7 @@ def enforcing(server: Server, desk: Desk, tmp_path: Path, name: str) -> Reconcil
         {"INVMM_GATE_GUARD_ROOTS": str(desk.key.public), "INVMM_GATE_GUARD_POLICIES": desk.passing.policy}
     )
     doubts = ByAttestation(registry, roots.demands, scratch=tmp_path / "scratch")
-    state, terms = tmp_path / "state", desk.passing.terms
+    state, terms = tmp_path / "state", partial(terms_now, desk.passing)
     found: Reconciler = sweeping(registry, state, names=[name], doubts=doubts, terms=terms, enforce=True)
     return found
 

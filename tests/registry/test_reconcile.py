@@ -460,6 +460,22 @@ def test_stopping_ends_the_gate_with_all_its_children_and_costs_no_attempt(tmp_p
     assert (entry["state"], entry["attempts"], entry["gate"]) == ("open", 0, "")
 
 
+def test_an_interruption_costs_no_attempt(tmp_path, registry, ledger, name, gate):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    (record,) = create(registry, name)
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    here = settings(tmp_path, gate, command=("/bin/sh", "-c", "kill -USR1 $PPID; sleep 60", "sh"), grace=0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Worker(registry, ledger, here).gate(record)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    entry = entries(ledger)[record.label]
+    assert (entry["state"], entry["attempts"], entry["gate"]) == ("open", 0, "")
+
+
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:

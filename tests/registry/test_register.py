@@ -39,7 +39,7 @@ from invmm_gate.registry.client.names import (
     approved_alias,
     log_entry_tag,
 )
-from invmm_gate.registry.promote.choices import log_of, outbox_of, utc_now
+from invmm_gate.registry.promote.choices import log_of, outbox_of, terms_now, utc_now
 from invmm_gate.registry.promote.delivery import Drained, VersionGoneError, drain
 from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
@@ -282,13 +282,13 @@ def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signe
     monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     names = [new_name("waiting"), new_name("waiting")]
     tomorrow = utc_now() + datetime.timedelta(days=1)
-    with mine.outbox.locked():  # another process is at it, so both verdicts wait
+    with outbox_of(mine).locked():  # another process is at it, so both verdicts wait
         first = registered(registry, names[0], mine)
         second = register(MEMORIZING, names[1], registry, choices=mine, progress=Silent(), now=lambda: tomorrow)
     assert first.run == second.run
     drained = emptied(mine, registry, now=tomorrow)
     assert (drained.waiting, drained.errors) == (0, ())
-    logged = heads(mine.log)
+    logged = heads(log_of(mine))
     for name in names:
         record, proof = registry.version(name, "1"), proof_of(registry, name, "1")
         assert record is not None
@@ -316,7 +316,7 @@ def test_a_copy_that_brings_along_the_proof_of_another_version_is_signed_and_log
     done = gate_version(registry, copy, "1", choices=mine, progress=seen)
     assert (done.outcome, measured(seen)) == ("pass", 0)
     assert signed_in(proof_of(registry, copy, "1")).subject_name == f"{copy}-v1"
-    assert verify_log(mine.log)[0][-1].model == f"{copy}-v1"
+    assert verify_log(log_of(mine))[0][-1].model == f"{copy}-v1"
 
 
 def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
@@ -330,7 +330,7 @@ def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
     shutil.copy2(mine.policy, tmp_path / "fast.yaml")
     monkeypatch.chdir(tmp_path)
     name = new_name("elsewhere")
-    with mine.outbox.locked():
+    with outbox_of(mine).locked():
         registered(registry, name, replace(mine, policy="fast.yaml"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -356,10 +356,10 @@ def test_a_parcel_names_neither_the_keys_nor_the_policy_that_it_is_promoted_unde
     monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     name, strangers = new_name("smuggled"), new_key_pair(tmp_path / "stranger")
     theirs = replace(mine, key=strangers.private, roots=None, runs=tmp_path / "theirs" / "runs")
-    with theirs.outbox.locked():
+    with outbox_of(theirs).locked():
         assert registered(registry, name, theirs).decision == "pass"
-    (parcel,) = theirs.outbox.parcels()
-    mine.outbox.add(parcel)
+    (parcel,) = outbox_of(theirs).parcels()
+    outbox_of(mine).add(parcel)
     for gate, says in (
         (mine, "signature: made by the key"),
         (replace(mine, key=None), "is signed, and no key is trusted here"),
@@ -564,7 +564,7 @@ def test_an_attestation_that_does_not_hold_here_is_no_block(
     assert (done.decision, done.outcome, done.exit_code) == ("pass", "inconclusive", 11)
     assert (done.delivered, done.released) == (False, None)
     assert "does not hold here" in done.blocked
-    assert len(mine.outbox.parcels()) == 1
+    assert len(outbox_of(mine).parcels()) == 1
     after = registry.version(record.name, "1")
     assert after is not None
     assert after.tags[STATE] == "error"
@@ -639,7 +639,7 @@ def test_without_a_key_the_guard_lets_the_gate_say_so_and_keeps_what_was_atteste
     assert record is not None
     assert (done.decision, done.exit_code, done.delivered, done.released) == ("pass", 11, True, None)
     assert (record.tags[STATE], record.tags[VERDICT]) == ("error", "pass")
-    assert mine.outbox.parcels() == ()
+    assert outbox_of(mine).parcels() == ()
     unsigned = replace(desk.blocking, key=None, runs=mine.runs)
     blocked = gate_version(registry, name, "1", choices=unsigned, progress=Silent())
     assert (blocked.decision, blocked.exit_code) == ("block", 10)
@@ -654,7 +654,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
 ) -> None:
     monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
     gone, revealed = new_name("gone"), new_name("revealed")
-    with mine.outbox.locked():  # another process is at it, so both verdicts wait
+    with outbox_of(mine).locked():  # another process is at it, so both verdicts wait
         first = registered(registry, gone, mine, other_model)
         second = registered(registry, revealed, mine)
     assert (second.delivered, second.exit_code) == (False, 11)
@@ -697,7 +697,7 @@ def test_the_gate_tells_a_worker_whose_fault_it_was(
     assert gated(*usual, "--key", str(tmp_path / "nosuch.key")) == (2, None)
     code, told = gated(*usual)
     assert code == 0
-    assert told == Outcome(name="pass", terms=mine.terms())
+    assert told == Outcome(name="pass", terms=terms_now(mine))
     stored_weights(plain_server, record.source).unlink()
     assert gated(*usual) == (2, Outcome(name="bad_input"))
 
@@ -770,7 +770,7 @@ def test_a_version_deleted_while_it_is_gated_is_a_clear_error(
     with pytest.raises(VersionGoneError, match="was deleted while it was gated") as error:
         gate_version(registry, record.name, "1", choices=mine, progress=Deleting())
     assert error.value.exit_code == 11
-    assert mine.outbox.parcels() == ()
+    assert outbox_of(mine).parcels() == ()
     with pytest.raises(RegistryError, match="has no version 1"):
         gate_version(registry, record.name, "1", choices=mine, progress=Silent())
 
@@ -799,7 +799,7 @@ def test_a_registry_that_goes_down_after_measuring_gets_the_verdict_later_and_on
 
     done = gate_version(registry, record.name, "1", choices=mine, progress=Stopping())
     assert (done.decision, done.exit_code, done.delivered, done.released) == ("pass", 11, False, None)
-    (parcel,) = mine.outbox.parcels()
+    (parcel,) = outbox_of(mine).parcels()
     assert (Path(parcel.run) / "attestation.json").is_file(), "the signed verdict is on disk"
 
     began = time.monotonic()
@@ -812,7 +812,7 @@ def test_a_registry_that_goes_down_after_measuring_gets_the_verdict_later_and_on
     assert not again.aliases("downed-release"), "nothing was promoted meanwhile"
     assert emptied(mine, again, now=utc_now()).sent == ("downed/1",)
     assert emptied(mine, again, now=utc_now()).sent == ()
-    mine.outbox.add(parcel)  # as if the process had died before it could forget the parcel
+    outbox_of(mine).add(parcel)  # as if the process had died before it could forget the parcel
     assert emptied(mine, again, now=utc_now()).sent == ("downed/1",)
     assert again.aliases("downed-release")["champion"] == "1"
     assert [version.version for version in again.versions(["downed-release"])] == ["1"]

@@ -18,6 +18,7 @@ from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunInputs
 from invmm_gate.files.record_json import canonical, from_json, to_json
+from invmm_gate.runs.copies import unedited
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
 from invmm_gate.runs.layout import CONFIRMING, MEASURE
@@ -124,6 +125,18 @@ def test_a_run_record_whose_inputs_were_edited_is_refused(tmp_path, record):
         folder.begin(dataclasses.replace(record, inputs=dataclasses.replace(record.inputs, seed=7)))
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_an_input_that_is_no_finite_number_is_one_clear_line(tmp_path, record, number):
+    folder = RunFolder(tmp_path)
+    folder.begin(record)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace('"learning_rate": 0.1', f'"learning_rate": {number}'))
+    with pytest.raises(RunFolderError, match="an input of the run is no finite number"):
+        unedited(folder)
+    with pytest.raises(RunFolderError, match=r"no finite number|another settings"):
+        folder.begin(record)
+
+
 def test_records_without_their_run_are_not_taken_over(tmp_path, record):
     folder = RunFolder(tmp_path)
     folder.begin(record)
@@ -183,6 +196,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
+from invmm_gate.runs.copies import unedited
 from invmm_gate.runs.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
@@ -263,6 +277,7 @@ LOOKER = """
 import sys
 from pathlib import Path
 from invmm_gate.core.errors import RunFolderError
+from invmm_gate.runs.copies import unedited
 from invmm_gate.runs.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.refuse_if_in_use()

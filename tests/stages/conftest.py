@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.stages.remembering import remembering
 from tests.stages.world import Called, World, new_world
 
 
@@ -23,6 +24,16 @@ def _one_thread() -> Iterator[None]:
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults such as reports/ and mlflow.db lie in the working folder: never the repository's."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _remembered() -> Iterator[None]:
+    """What the demo's network said of an input is not computed again."""
+    from diffusers import UNet2DModel
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UNet2DModel, "forward", remembering(UNet2DModel.forward))
+        yield
 
 
 @pytest.fixture(scope="session")

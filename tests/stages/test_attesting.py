@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,13 @@ class Desk:
         return sign_run(run.path, **({"key": self.pair.private, "now": NOW} | options))
 
     def verify(self, model: Path, attestation: Path, **options: Any) -> Statement:
-        now, looked_at = options.pop("now", NOW + DAY), ("loras", "allow_pickle")
-        looking = {name: options.pop(name) for name in looked_at if name in options}
-        said = {name: options.pop(name) for name in ("weights", "min_sequence") if name in options}
-        policies, roots = [options.pop("policy", "strict")], options.pop("roots", self.pair.public)
-        demands = demands_named(Conditions(**options), policies=policies, roots=roots, **said)
+        now, policy = options.pop("now", NOW + DAY), options.pop("policy", "strict")
+        looking = {name: options.pop(name) for name in ("loras", "allow_pickle") if name in options}
+        policies = (policy,) if isinstance(policy, str) else policy
+        roots = options.pop("roots", self.pair.public)
+        asked = {field.name for field in fields(Conditions)} - {"max_age"}
+        conditions = Conditions(**{name: options.pop(name) for name in asked & set(options)})
+        demands = replace(demands_named(conditions, policies=policies, roots=roots), **options)
         return verify_model(model, attestation, demands, now=now, **looking)
 
     def verify_fails(self, model: Path, attestation: Path) -> str:
@@ -514,7 +516,7 @@ MISFITS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "measurement": (drop_line("measurements.jsonl"), "before measurements.jsonl changed"),
     "confirmation": (drop_line("confirmations.jsonl"), "before confirmations.jsonl changed"),
     "counts": (edit("verdict.json", lambda said: said["counts"].update(refuted=9)), "give other counts than"),
-    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "judged again, its records give other"),
+    "date": (edit("run.json", lambda run: run.update(created_at="yesterday")), "run.json was edited"),
     "group": (edit("run.json", lambda run: run["probe_set"]["probes"][0].update(group="control")), "before run.json"),
     "self-check": (drop_line("self_checks.jsonl"), "before self_checks.jsonl changed"),
     "unreadable": (lambda run: (run / "verdict.json").write_text("{"), "verdict.json cannot be read"),

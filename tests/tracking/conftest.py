@@ -2,14 +2,7 @@
 
 import datetime
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +25,7 @@ from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
+from tests.registry.servers import mlflow_server
 
 CAPTION = "canary caption of a private heron"
 SOURCE = "private-archive.example/originals"
@@ -162,47 +156,7 @@ def folder(tmp_path, data):
     return fill(tmp_path / "run", data)
 
 
-@dataclass(frozen=True)
-class Server:
-    uri: str
-    disk: Path
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    disk = tmp_path_factory.mktemp("mlflow-server")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{disk}/server.db", "--artifacts-destination", str(disk / "artifacts")]
-    switches = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with (disk / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments, *stores],
-            env={**os.environ, **switches},
-            cwd=disk,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, disk / "server.log")
-        yield Server(f"http://127.0.0.1:{port}", disk)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_for(url, process, log, seconds=90):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    pytest.fail(f"MLflow server did not start: {log.read_text()[-2000:]}")
+    with mlflow_server(tmp_path_factory.mktemp("mlflow-server")) as started:
+        yield started

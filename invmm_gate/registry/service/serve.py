@@ -54,28 +54,24 @@ class Door:
     def opened(self) -> Iterator[tuple[Reconciler, Worker]]:
         """Hold the state folder. Raises ConfigError if another process does, or if its ledger cannot be used."""
         with only_receiver(self.worker.state):
-            ledger = Ledger(self.worker.state / "ledger.json")
-            yield self.reconciler(ledger), Worker(Registry(self.tracking_uri), ledger, self.worker)
-
-    def reconciler(self, ledger: Ledger) -> Reconciler:
-        """A reconciler with a registry client of its own."""
-        registry = Registry(self.tracking_uri)
-        audit = AliasAudit(
-            registry=registry,
-            watched=self.watched,
-            doubts=self.vouch(registry) if self.vouch else ByRecord(ledger, self.worker.terms),
-            aliases=self.aliases,
-            enforce=self.enforce,
-        )
-        return Reconciler(
-            registry=registry,
-            ledger=ledger,
-            watched=self.watched,
-            audit=audit,
-            terms=self.worker.terms,
-            outbox=self.outbox,
-            ours=self.ours,
-        )
+            ledger, registry = Ledger(self.worker.state / "ledger.json"), Registry(self.tracking_uri)
+            audit = AliasAudit(
+                registry=registry,
+                watched=self.watched,
+                doubts=self.vouch(registry) if self.vouch else ByRecord(ledger, self.worker.terms),
+                aliases=self.aliases,
+                enforce=self.enforce,
+            )
+            reconciler = Reconciler(
+                registry=registry,
+                ledger=ledger,
+                watched=self.watched,
+                audit=audit,
+                terms=self.worker.terms,
+                outbox=self.outbox,
+                ours=self.ours,
+            )
+            yield reconciler, Worker(Registry(self.tracking_uri), ledger, self.worker)
 
 
 def door_for(

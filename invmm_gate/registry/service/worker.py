@@ -106,7 +106,7 @@ class Worker:
                 grace=self._settings.grace,
                 added=self._settings.environment,
             )
-        except OSError:  # no room for the log, or for a process
+        except BaseException:  # an interruption, or no room for a process
             self._ledger.note(record, entry)
             raise
         if code is None:
