@@ -1,4 +1,4 @@
-"""The verdicts that were signed, one line each, every line with the digest of the one before it.
+"""The audit log: a line for each signed verdict, with the digest of the line before.
 
 Nobody signs the log. What makes it tell is its head, the number and digest of the last line, kept where the log is not:
 in the registry beside each version, in a commit, in a ticket. A line that is changed, added in between or left out, a

@@ -1,4 +1,4 @@
-"""What an attestation must say before a model is served or promoted: conditions and revocations, as files have them."""
+"""The demands on an attestation before a model is served or promoted: conditions, and revocations."""
 
 import datetime
 import re

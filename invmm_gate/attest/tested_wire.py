@@ -1,4 +1,4 @@
-"""What was tested, as signed bytes hold it: they have no number that is no integer, so scales are texts."""
+"""The tested scope in signed bytes. Signed bytes hold integers alone, so guidance scales are texts."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""When an attestation holds: the checks in their order, each naming the field that does not match."""
+"""The checks of an attestation, in their order. Each check names the field that does not match."""
 
 import datetime
 import hashlib

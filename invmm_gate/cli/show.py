@@ -1,4 +1,4 @@
-"""What the commands print: a progress bar on a terminal, plain lines elsewhere, JSON where it is asked for."""
+"""The output of the commands: a progress bar on a terminal, plain lines elsewhere, JSON where it is asked for."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Draw samples and count copies: what every confirmation does, whatever input it tries."""
+"""Draws samples and counts the copies among them, for each way of confirming."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the rules look at: the records of a run, without those that cannot be trusted."""
+"""The evidence that rules look at: the records of a run, without records that cannot be trusted."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a verdict's scores are of: the size, the sampler, the scales and the seed, for who demands them. Pure."""
+"""The scope of a verdict: the size, samplers, guidance scales and seed that its scores are of. Pure."""
 
 from hashlib import sha256
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a report says, in order and in words: records in, plain values for a template out."""
+"""The contents of a report, in order and in words: records in, plain values for a template out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a run is judged with, and the copies of it in the run folder: from these anybody can judge the records again."""
+"""Policy, waivers and baseline of a judged run, and their copies in its folder: anybody can judge again from them."""
 
 import datetime
 from dataclasses import dataclass, field, replace

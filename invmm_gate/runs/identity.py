@@ -1,4 +1,4 @@
-"""Which run a run is, and which of its inputs decide what: the scores, the confirmations, or only the verdict."""
+"""The identity of a run, and which of its inputs decide the scores, the confirmations, or the verdict alone."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace

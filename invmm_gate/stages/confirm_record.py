@@ -1,4 +1,4 @@
-"""What confirm.json holds beside the confirmations: their plan, and what happened while they were made."""
+"""confirm.json: the plan of the confirmations, and what happened while they were made."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked before torch is imported."""
+"""The inputs of a run, read and checked before torch is imported."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is logged of a run: plain values, with nothing private in them. No MLflow here."""
+"""The contents of a logged run: plain values, with nothing private in them. No MLflow here."""
 
 import hashlib
 import html

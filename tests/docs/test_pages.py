@@ -44,6 +44,11 @@ def test_every_file_that_the_pages_name_is_there(root: Path) -> None:
     assert [name for page in pages(root) for name in missing_files(root, page, page.read_text())] == []
 
 
+def test_every_file_that_the_code_names_is_there(root: Path) -> None:
+    sources = sorted((root / "invmm_gate").rglob("*.py"))
+    assert [name for path in sources for name in missing_files(root, path, path.read_text())] == []
+
+
 def test_the_map_has_every_room(root: Path) -> None:
     text = (root / "docs" / "architecture.md").read_text()
     rooms = [

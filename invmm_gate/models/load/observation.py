@@ -1,4 +1,4 @@
-"""What can be seen of a diffusers pipeline from outside: its weights, the size it draws at, what its network says."""
+"""A diffusers pipeline seen from outside: its weights, its image size, the outputs of its network."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""What each pipeline class is made of: the literal table that a checkpoint's model_index.json is checked against."""
+"""The components of each pipeline class: a literal table that a checkpoint's model_index.json is checked against."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

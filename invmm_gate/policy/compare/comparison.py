@@ -1,4 +1,4 @@
-"""What a comparison of two runs says: frozen records without torch, and without any caption, prompt or path."""
+"""The records of a comparison of two runs. No torch, and no caption, prompt or path in them."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

@@ -1,4 +1,4 @@
-"""The rule `confirmed`: what an input that a user could give brought about."""
+"""The rule `confirmed`: an input that a user could give brought the probe out."""
 
 from collections import defaultdict
 from collections.abc import Iterator

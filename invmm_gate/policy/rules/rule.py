@@ -1,4 +1,4 @@
-"""What every rule is made of: its findings, its texts, and the blind spots that all rules share."""
+"""The parts of a rule: its findings, its texts, and the blind spots that all rules share."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol

@@ -1,4 +1,4 @@
-"""How versions are gated, checked before anything is asked of the registry."""
+"""The choices by which versions are gated. They are checked before the registry is asked for anything."""
 
 import datetime
 import hashlib

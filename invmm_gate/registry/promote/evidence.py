@@ -1,4 +1,4 @@
-"""What proves a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
+"""The evidence of a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
 
 Tags, aliases and sources are pointers at most: who can write them could point at anything, and then nothing verifies.
 """

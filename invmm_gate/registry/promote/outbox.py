@@ -1,4 +1,4 @@
-"""What was judged and could not be sent yet: one file a verdict, in a folder that outlives the process."""
+"""The outbox: verdicts that could not be sent yet, one file each, in a folder that outlives the process."""
 
 import hashlib
 import re

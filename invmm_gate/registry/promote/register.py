@@ -1,4 +1,4 @@
-"""Versions at the door: registered as pending, gated from the files that the registry gives back, tagged, promoted."""
+"""A version is registered as pending, gated from the files that the registry gives back, tagged and promoted."""
 
 import datetime
 import tempfile

@@ -1,4 +1,4 @@
-"""All that a version's source holds, hashed once and then held against any number of attestations."""
+"""The digests of a version's files, taken once and held against any number of attestations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

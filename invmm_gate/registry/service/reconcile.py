@@ -1,4 +1,4 @@
-"""The reconcile pass: what is to be done follows from the registry, the attestations and the ledger, whatever woke it.
+"""The reconcile pass decides from the registry, the attestations and the ledger which versions are gated next.
 
 What a version says about itself is never a reason to leave it out: tags can be set by hand and are copied along with a
 version. Only the ledger counts, and only for the very version that the registry made at that time.
