@@ -28,7 +28,7 @@ class Head:
     """A place in the log: everything up to it is as it was."""
 
     number: int
-    """Of its line, from 1; 0 = an empty log."""
+    """The number of the line, from 1; 0 = an empty log."""
     digest: str
     """sha256 of the line without its end; empty for an empty log."""
 

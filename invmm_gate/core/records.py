@@ -303,18 +303,18 @@ class BaselineRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a verdict's scores are of. Of a model as it is used in another way they say nothing."""
+    """What was tested. A verdict says nothing about a model that is used in another way."""
 
     image_size: tuple[int, int]
     """(height, width) of the samples, in pixels."""
     samplers: tuple[str, ...]
     """Names of the samplers that samples were drawn with."""
     sampler_steps: int
-    """Of the measure; a policy says how many its confirmations take."""
+    """Steps of the sampler in the measure; a policy says how many its confirmations take."""
     guidance_scales: tuple[float, ...]
     """Every scale that was tried, ascending; 1 alone for models without prompts."""
     seed: int
-    """Of all random streams."""
+    """The seed of all random streams."""
     seed_chosen: bool
     """Whether it is another one than model, probe set and the verdict's policy give."""
 

@@ -89,7 +89,7 @@ class RunInputs:
     metric: MetricRecord
     samplers: Samplers
     seed: int
-    """Of all random streams."""
+    """The seed of all random streams."""
     image_size: tuple[int, int]
     """(height, width) of the samples, in pixels."""
     rows: int
@@ -103,7 +103,7 @@ class RunInputs:
     environment: str
     """sha256 of the gate's code and the versions."""
     versions: dict[str, str]
-    """Of the gate and the packages that decide a score or a verdict."""
+    """Versions of the gate and of the packages that decide a score or a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class RunContext:
     reduced_rows: tuple[int, ...] = ()
     """Rows that were left each time memory ran out while measuring."""
     reduced_rows_in_confirm: tuple[int, ...] = ()
-    """The same of confirming."""
+    """Rows that were left each time memory ran out while confirming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,7 +182,7 @@ class GcgPlan:
     merges: int = 8
     """Prompts of a step that join its best changes; 0 = none."""
     guidance_scales: tuple[float, ...] = (1.0, 7.0)
-    """Of the samples: a prompt is tried at each of them in order, up to the first copy. The loss is that of the
+    """A prompt is sampled at each of these scales in order, up to the first copy. The loss is that of the
     conditional estimate, as at scale 1: a scale of 7 can hide an image that the prompt itself brings out, and costs two
     forwards where 1 costs one."""
     sampler_steps: int = 50

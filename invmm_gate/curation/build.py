@@ -153,7 +153,7 @@ def _clusters(
 
 
 def _dimensions(training: Distinct, clustering: Clustering, seed: int) -> tuple[Dimension, ...]:
-    """Of one image a cluster, as near-duplicates make a set look flat."""
+    """The dimensions of one image a cluster, as near-duplicates make a set look flat."""
     kept = np.ones(len(training.vectors), bool)
     for cluster in clustering.clusters:
         kept[list(cluster.members[1:])] = False

@@ -22,7 +22,7 @@ class PlainSampling(StrictModel):
     sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
     """Steps of the sampler for one sample."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
-    """Of the interval around the rate of copies."""
+    """The confidence of the interval around the rate of copies."""
     probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"
     """`all`: every probe that is no control; `flagged`: those that another rule found."""
 
@@ -52,7 +52,7 @@ class PromptConfirmation(StrictModel):
     sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
     """Steps of the sampler for one sample."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
-    """Of the interval around the rate of copies."""
+    """The confidence of the interval around the rate of copies."""
     guidance_scales: Annotated[tuple[Scale, ...], Field(min_length=1), MISSING] = (1.0, 7.0)
     """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
     probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"

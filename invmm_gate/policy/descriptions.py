@@ -21,5 +21,5 @@ OTHER: Final = Description(
 
 
 def description_of(rule: str) -> Description:
-    """That of the rule, or of a rule that is not known."""
+    """The description of the rule; a general one for a rule that is not known."""
     return DESCRIPTIONS.get(rule, OTHER)

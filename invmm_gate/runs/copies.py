@@ -42,7 +42,7 @@ COPIES: Final = (
 )
 """Every copy that there may be, by its name in the run folder."""
 _MOST_BYTES: Final = 4_000_000
-"""Of a policy or a baseline's record as JSON; their YAML has at most one million."""
+"""Bytes of a policy or of a baseline's record as JSON; their YAML has at most one million."""
 
 Kept = TypeVar("Kept", Policy, BaselineRecord)
 

@@ -159,7 +159,7 @@ class Comparison:
 
 
 CONDITIONS: Final = ("family", "profile", "settings", "metric", "samplers")
-"""Those of a run's inputs without which two scores do not compare."""
+"""The inputs of a run that must be equal before two scores compare."""
 
 
 def refuse_other_conditions(before: RunInputs, after: RunInputs, *, runs: str) -> None:

@@ -43,7 +43,7 @@ class Webhooks:
         self._client = connect(self.uri)
 
     def listed(self) -> tuple[Webhook, ...]:
-        """Those for new versions, by name."""
+        """The webhooks for new versions, by name."""
         found = [
             Webhook(id=str(item.webhook_id), name=str(item.name), url=str(item.url), active=_is(item.status, "ACTIVE"))
             for item in self._pages()

@@ -20,7 +20,7 @@ from invmm_gate.registry.client.names import version_label
 _SUFFIX: Final = ".json"
 _LOCK: Final = ".lock"
 _PARCEL_BYTES: Final = 256_000_000
-"""Of a file that this tool wrote: an attestation and its proofs."""
+"""Bytes of a file that this tool wrote: an attestation and its proofs."""
 
 
 class OutboxBusyError(RegistryError):

@@ -54,7 +54,7 @@ class Promoted:
     """What became of a version that passed."""
 
     version: VersionRecord
-    """That of the release model."""
+    """The version of the release model."""
     overtaken_by: str = ""
     """`name/version` of the later candidate that the chosen alias stays with; empty if the alias moved."""
 

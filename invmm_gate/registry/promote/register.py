@@ -72,7 +72,7 @@ class Registered:
 
     @property
     def exit_code(self) -> int:
-        """That of the outcome."""
+        """The exit code of the outcome."""
         return EXIT_CODES[self.outcome]
 
 

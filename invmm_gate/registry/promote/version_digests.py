@@ -25,7 +25,7 @@ class HashedFiles:
     """What whoever loads a version gets."""
 
     manifest: ModelManifest | Callable[[], VerificationError]
-    """Of the checkpoint, or the error for files that are none, or none alone."""
+    """The manifest of the checkpoint, or the error for files that are no checkpoint, or not only one."""
 
     def require(self, said: Statement) -> ModelManifest:
         """The manifest, if these are the attested files and no weights were left out. Raises VerificationError.

@@ -31,7 +31,7 @@ class Found:
     states: Mapping[State, int]
     """State -> number of versions that are to have a verdict."""
     due: tuple[VersionRecord, ...]
-    """Those that are to be gated now, newest first."""
+    """The versions that are gated next, newest first."""
     unusable: tuple[str, ...]
     """Models whose names the gate does not work on: their versions get no verdict."""
     suspects: tuple[VersionRecord, ...]

@@ -125,7 +125,7 @@ class Listening:
     """Where and how `serve` is reached."""
 
     secrets: Secrets
-    """Of the webhook."""
+    """The secrets of the webhook."""
     host: str = "127.0.0.1"
     port: int = 8765
     path: str = "/hook"
