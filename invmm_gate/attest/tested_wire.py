@@ -35,6 +35,6 @@ class ScopeWire(Wire):
 
 
 def scope_plain(tested: Scope) -> dict[str, object]:
-    """As it is signed."""
+    """The scope as it is signed."""
     said = {to_camel(name): getattr(tested, name) for name in ScopeWire.model_fields}
     return said | {"guidanceScales": [repr(float(scale)) for scale in tested.guidance_scales]}

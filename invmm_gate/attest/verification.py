@@ -158,7 +158,7 @@ def _tested(said: Statement, demands: Demands) -> None:
 
 
 def as_size(size: tuple[int, int]) -> str:
-    """As `512x768`: height, then width."""
+    """A size as `512x768`: height, then width."""
     return f"{size[0]}x{size[1]}"
 
 

@@ -28,7 +28,7 @@ class CopyCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Input:
-    """What a user gives the model beside the noise."""
+    """The input that a user gives the model beside the noise."""
 
     prompt: str | None = None
     """None for plain sampling of a model without prompts."""

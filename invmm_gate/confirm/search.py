@@ -43,7 +43,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """How wide a step looks."""
+    """The width of a step of the search."""
 
     candidates: int = 128
     top_k: int = 256
@@ -58,7 +58,7 @@ class SearchPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a step came to."""
+    """The result of a step."""
 
     string: String
     loss: float | None

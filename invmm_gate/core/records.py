@@ -129,7 +129,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """All that was measured of one probe: a line of measurements.jsonl."""
+    """The measurement of one probe: a line of measurements.jsonl."""
 
     probe: str
     group: Group
@@ -160,7 +160,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """What an input that a user could give brought about for one probe: a line of confirmations.jsonl."""
+    """The result of an input that a user could give, for one probe: a line of confirmations.jsonl."""
 
     probe: str
     method: str
@@ -205,7 +205,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelManifest:
-    """What a checkpoint is made of, found out without importing torch."""
+    """The files and parts of a checkpoint, found out without importing torch."""
 
     path: str
     name: str

@@ -61,7 +61,7 @@ class ConfirmPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samplers:
-    """What draws the samples, in words."""
+    """The samplers that draw the samples, in words."""
 
     released: str
     """As the checkpoint's pipeline draws."""
@@ -71,7 +71,7 @@ class Samplers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInputs:
-    """All that decides a score or a verdict. Two runs with equal inputs are one run."""
+    """The inputs that decide a score or a verdict. Two runs with equal inputs are one run."""
 
     model: str
     """Digest."""

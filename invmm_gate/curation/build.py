@@ -29,7 +29,7 @@ from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curation:
-    """All that was found and decided; nothing is written yet."""
+    """The findings and decisions of a build; nothing is written yet."""
 
     options: BuildOptions
     embedder: Embedder

@@ -95,7 +95,7 @@ class ConfirmChoice(StrictModel):
     """For text-to-image models."""
 
     def plan(self) -> ConfirmPlan:
-        """As the records of a run hold it."""
+        """The plan as the records of a run hold it."""
         return _PLAN.validate_python(self.model_dump())
 
 

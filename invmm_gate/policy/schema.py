@@ -103,7 +103,7 @@ class Coverage(StrictModel):
 
 
 class Policy(StrictModel):
-    """What is allowed. Made by `load_policy`."""
+    """A policy: what is allowed. `load_policy` makes it."""
 
     name: Annotated[Name, NAME]
     """Names the policy in reports. A name of a shipped policy is for that policy alone."""

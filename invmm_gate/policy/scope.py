@@ -18,7 +18,7 @@ def content_seed(*, model: str, probe_set: str, policy: str) -> int:
 
 
 def scope_of(data: RunData, policy: str) -> Scope:
-    """What a run's records are of, for a verdict under the policy of this digest."""
+    """The scope of a run's records, for a verdict under the policy of this digest."""
     run, inputs = data.run, data.run.inputs
     return Scope(
         image_size=inputs.image_size,

@@ -54,7 +54,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What a check came to."""
+    """The result of a check."""
 
     check: Check
     success: bool

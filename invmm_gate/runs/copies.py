@@ -64,7 +64,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What `judge` weighs beside the records and the policy."""
+    """The waivers and the baseline that `judge` weighs beside the records and the policy."""
 
     waivers: tuple[Waiver, ...] = ()
     baseline: Baseline | None = None

@@ -40,7 +40,7 @@ class ConfirmRecord:
 
 
 def fingerprint(inputs: RunInputs) -> str:
-    """What makes two runs the same run: the sha256 of the inputs as canonical JSON.
+    """The fingerprint of a run: the sha256 of the inputs as canonical JSON.
 
     Raises RunFolderError for a number that is not finite: NaN is no JSON, and stands in a file that somebody edited.
     """

@@ -101,7 +101,7 @@ def require_measured_in(environment: str) -> None:
 
 
 def approved_environment() -> str | None:
-    """What INVMM_GATE_ENVIRONMENT says; None where it is not set."""
+    """The digest in INVMM_GATE_ENVIRONMENT; None where it is not set."""
     return os.environ.get(APPROVED)
 
 

@@ -136,7 +136,7 @@ FAMILIES: Final[dict[str, Family]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """What model_index.json says."""
+    """The contents of model_index.json."""
 
     classes: Mapping[str, str]
     """Component -> class, for those that are there."""

@@ -22,7 +22,7 @@ TEST_SAMPLES: Final = "test_samples"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreState:
-    """What one run measured of a probe."""
+    """The score of a probe in one run."""
 
     outcome: Outcome
     invmm: float | None
@@ -107,7 +107,7 @@ class Uncompared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSide:
-    """Which run stands on one side."""
+    """The run on one side."""
 
     run_id: str
     model: str

@@ -25,7 +25,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What came of one delivery that the server made on request."""
+    """The result of one delivery that the server made on request."""
 
     status: int | None
     """None if there was no answer, or if the server itself failed."""

@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def statement(self) -> Statement:
-        """What was signed."""
+        """The statement that was signed."""
         return self.trusted.statement
 
     def require_pass(self, demands: Demands, now: datetime.datetime) -> None:

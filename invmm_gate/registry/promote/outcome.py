@@ -40,7 +40,7 @@ class Outcome:
 
 
 class Ended(Protocol):
-    """What became of a version."""
+    """The end of a gate on a version."""
 
     @property
     def outcome(self) -> str:
@@ -49,7 +49,7 @@ class Ended(Protocol):
 
     @property
     def terms(self) -> str:
-        """As in `Outcome`."""
+        """The terms, as in `Outcome`."""
         ...
 
 

@@ -51,7 +51,7 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promoted:
-    """What became of a version that passed."""
+    """The promotion of a version that passed."""
 
     version: VersionRecord
     """The version of the release model."""

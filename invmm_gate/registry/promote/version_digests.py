@@ -22,7 +22,7 @@ def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashedFiles:
-    """What whoever loads a version gets."""
+    """The files that somebody gets who loads a version."""
 
     manifest: ModelManifest | Callable[[], VerificationError]
     """The manifest of the checkpoint, or the error for files that are no checkpoint, or not only one."""

@@ -41,7 +41,7 @@ _CLOSE: Final[dict[str, str]] = {"Connection": "close"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
-    """What the receiver needs to know."""
+    """The settings and parts of the receiver."""
 
     secrets: Secrets
     wake: Callable[[], None]

@@ -25,7 +25,7 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the registry listed."""
+    """The versions that the registry listed."""
 
     listed: int
     states: Mapping[State, int]

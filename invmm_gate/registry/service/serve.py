@@ -36,7 +36,7 @@ _PATH: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What `serve` and `sync` share."""
+    """The parts that `serve` and `sync` share."""
 
     tracking_uri: str
     worker: WorkerSettings
