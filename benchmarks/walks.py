@@ -1,10 +1,12 @@
 """How far one has to walk to follow a command: the files and functions of invmm_gate that it runs through.
 
-    python benchmarks/walks.py [WALK ..]
+    python benchmarks/walks.py [--files] [WALK ..]
 
 Each walk is one command in a process of its own, on the demo's clean checkpoint under a policy that measures next to
-nothing. Files and functions are those in which a call was begun, in any thread; importing a module is no call. Then the
-size of each package: files, lines, the median module. Lines are those that git tracks, blank ones and comments too.
+nothing. Files and functions are those in which a call was begun, in any thread; importing a module is no call, nor is
+what an import runs, such as the bodies of classes. With --files the files are listed in the order in which the command
+reaches them. Then the size of each package: files, lines, the median module. Lines are those that git tracks, blank
+ones and comments too.
 """
 
 import argparse
@@ -52,15 +54,17 @@ COMMANDS: Final = {
 """In this order: each needs what the one before it left."""
 
 
-def walked(arguments: list[str]) -> set[tuple[str, str]]:
-    """(file, function) of every call in this process while the command runs."""
-    seen: set[tuple[str, str]] = set()
+def walked(arguments: list[str]) -> list[tuple[str, str]]:
+    """(file, function) of every call in this process while the command runs, in the order of the first calls."""
+    seen: dict[tuple[str, str], None] = {}
     prefix = str(PACKAGE) + os.sep
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_name != "<module>" and code.co_filename.startswith(prefix):
-            seen.add((code.co_filename.removeprefix(prefix), f"{code.co_qualname}:{code.co_firstlineno}"))
+        if event == "call" and code.co_filename.startswith(prefix):
+            call = (code.co_filename.removeprefix(prefix), f"{code.co_qualname}:{code.co_firstlineno}")
+            if call not in seen and not of_an_import(frame):
+                seen[call] = None
 
     from invmm_gate.cli import run
 
@@ -72,18 +76,25 @@ def walked(arguments: list[str]) -> set[tuple[str, str]]:
         sys.setprofile(None)
     if exit_code:
         sys.exit(f"it ended with {exit_code}, so that the walk is not the whole one")
-    return seen
+    return list(seen)
 
 
-def walk(name: str, folder: Path) -> tuple[int, int]:
-    """Files and functions of one command, run in a process of its own in `folder`."""
+def of_an_import(frame: FrameType | None) -> bool:
+    """Whether a module is being imported, in this frame or further up."""
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return frame is not None and frame.f_globals["__name__"] != "__main__"
+
+
+def walk(name: str, folder: Path) -> tuple[list[str], int]:
+    """Files, in order, and the number of functions of one command, run in a process of its own in `folder`."""
     found = folder / f"{name}.json"
     command = [sys.executable, str(Path(__file__).resolve()), "--walk-into", str(found), "--", *COMMANDS[name]]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if not found.exists():
         sys.exit(f"{name} broke: {ended.stderr.strip()[-500:]}")
     calls = json.loads(found.read_text())
-    return len({file for file, _ in calls}), len(calls)
+    return list(dict.fromkeys(file for file, _ in calls)), len(calls)
 
 
 def sizes() -> list[tuple[str, int, int, int]]:
@@ -111,23 +122,27 @@ def in_a_world(show: Callable[[Path], None]) -> None:
         show(folder)
 
 
-def show_walks(names: list[str], folder: Path) -> None:
+def show_walks(names: list[str], folder: Path, *, listed: bool) -> None:
     print("| walk | files | functions |\n|---|--:|--:|")
+    found = {}
     for name in COMMANDS:
-        files, functions = walk(name, folder)
+        found[name], functions = walk(name, folder)
         if name in names:
-            print(f"| {name} | {files} | {functions} |", flush=True)
+            print(f"| {name} | {len(found[name])} | {functions} |", flush=True)
+    for name in names if listed else ():
+        print(f"\n{name}:", *found[name], sep="\n  ")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--walk-into", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("walks", nargs="*", help=f"of {', '.join(COMMANDS)}; all by default")
+    parser.add_argument("--files", action="store_true", help="list the files of each walk, in order")
     options = parser.parse_args()
     if options.walk_into:
-        options.walk_into.write_text(json.dumps(sorted(walked(options.walks))))
+        options.walk_into.write_text(json.dumps(walked(options.walks)))
         return
-    in_a_world(lambda folder: show_walks(options.walks or list(COMMANDS), folder))
+    in_a_world(lambda folder: show_walks(options.walks or list(COMMANDS), folder, listed=options.files))
     print("\n| package | files | lines | median module |\n|---|--:|--:|--:|")
     for package, files, lines, median in sizes():
         print(f"| {package} | {files} | {lines:,} | {median} |")

@@ -1,4 +1,4 @@
-"""The verdicts that were signed, one line each, every line with the digest of the one before it.
+"""The audit log: a line for each signed verdict, with the digest of the line before.
 
 Nobody signs the log. What makes it tell is its head, the number and digest of the last line, kept where the log is not:
 in the registry beside each version, in a commit, in a ticket. A line that is changed, added in between or left out, a
@@ -28,7 +28,7 @@ class Head:
     """A place in the log: everything up to it is as it was."""
 
     number: int
-    """Of its line, from 1; 0 = an empty log."""
+    """The number of the line, from 1; 0 = an empty log."""
     digest: str
     """sha256 of the line without its end; empty for an empty log."""
 

@@ -1,4 +1,4 @@
-"""What an attestation must say before a model is served or promoted: conditions and revocations, as files have them."""
+"""The demands on an attestation before a model is served or promoted: conditions, and revocations."""
 
 import datetime
 import re
@@ -55,7 +55,7 @@ def load_revocations(path: Path) -> Revocations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
-    """What a deployer demands. Who leaves out a choice demands nothing of it; the first two have no default."""
+    """The demands of a deployer. A choice that is left out demands nothing; the first two have no default."""
 
     roots: TrustRoots
     policies: Mapping[str, str]
@@ -130,7 +130,7 @@ def demands_named(
 
 
 def revocations_of(conditions: Conditions) -> Revocations:
-    """What is revoked now. Raises ConfigError."""
+    """The verdicts and keys that are revoked now. Raises ConfigError."""
     return Revocations() if conditions.revoked is None else load_revocations(conditions.revoked)
 
 

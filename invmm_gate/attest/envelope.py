@@ -39,7 +39,7 @@ class _Envelope(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What a trusted key signed."""
+    """A payload that a trusted key signed."""
 
     payload: bytes
     key: TrustedKey

@@ -1,4 +1,4 @@
-"""Ed25519 keys: those that sign, and the trust roots that a deployer accepts."""
+"""Ed25519 keys: signing keys, and the trust roots that a deployer accepts."""
 
 import datetime
 import hashlib

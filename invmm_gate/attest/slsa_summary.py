@@ -1,4 +1,4 @@
-"""A pass in the words of others: a SLSA verification summary (slsa.dev/verification_summary/v1) for generic verifiers.
+"""A SLSA verification summary of a pass (slsa.dev/verification_summary/v1), for generic verifiers.
 
 Written for a pass without waivers and for nothing else, so that its absence is never a permission. It has no expiry of
 its own: who needs one, or wants to know what was measured, verifies the attestation that it names.

@@ -59,7 +59,7 @@ class Statement:
     environment: str
     """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
     waivers: tuple[Waiver, ...]
-    """Those that were used, as the public edition has them: a name in place of the probe's id, and no reason."""
+    """The waivers that were used, as the public edition has them: a name in place of the probe's id, and no reason."""
     verifier: str
     """Id of who judged."""
     verifier_version: str

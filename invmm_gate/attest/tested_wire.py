@@ -1,4 +1,4 @@
-"""What was tested, as signed bytes hold it: they have no number that is no integer, so scales are texts."""
+"""The tested scope in signed bytes. Signed bytes hold integers alone, so guidance scales are texts."""
 
 from typing import Annotated
 
@@ -35,6 +35,6 @@ class ScopeWire(Wire):
 
 
 def scope_plain(tested: Scope) -> dict[str, object]:
-    """As it is signed."""
+    """The scope as it is signed."""
     said = {to_camel(name): getattr(tested, name) for name in ScopeWire.model_fields}
     return said | {"guidanceScales": [repr(float(scale)) for scale in tested.guidance_scales]}

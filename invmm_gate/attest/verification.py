@@ -1,4 +1,4 @@
-"""When an attestation holds: the checks in their order, each naming the field that does not match."""
+"""The checks of an attestation, in their order. Each check names the field that does not match."""
 
 import datetime
 import hashlib
@@ -158,7 +158,7 @@ def _tested(said: Statement, demands: Demands) -> None:
 
 
 def as_size(size: tuple[int, int]) -> str:
-    """As `512x768`: height, then width."""
+    """A size as `512x768`: height, then width."""
     return f"{size[0]}x{size[1]}"
 
 

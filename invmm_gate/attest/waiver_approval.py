@@ -1,4 +1,4 @@
-"""Waivers that a reviewer signed: a second key, beside the gate's, before a waived finding lets anything pass.
+"""The approval of waivers: a reviewer signs them with another key than the gate's before they count.
 
 The signed file lies beside waivers.yaml and holds the waivers themselves, so that comments and order may change in the
 YAML, and what is added to it stays without effect until it is signed too.

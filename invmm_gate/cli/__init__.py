@@ -12,7 +12,7 @@ _INTERRUPTED: Final = "interrupted: what was finished is kept; give the same com
 
 
 def main() -> None:
-    """Entry point of `invmm-gate`; ends the process with one of the exit codes in errors.py."""
+    """Entry point of `invmm-gate`; ends the process with one of the exit codes in core/errors.py."""
     try:
         exit_code = run(sys.argv[1:])
     except KeyboardInterrupt:  # while `run` itself was being imported

@@ -1,4 +1,4 @@
-"""What the commands print: a progress bar on a terminal, plain lines elsewhere, JSON where it is asked for."""
+"""The output of the commands: a progress bar on a terminal, plain lines elsewhere, JSON where it is asked for."""
 
 import json
 import sys
@@ -125,7 +125,7 @@ def _settings(verdict: Verdict) -> str:
 
 
 def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
-    """What `--json` says of a judged run."""
+    """The output of `--json` for a judged run."""
     return {
         "decision": verdict.decision,
         "exit_code": verdict.exit_code,

@@ -1,4 +1,4 @@
-"""`invmm-gate verdict`: what a judged run was found to be, as an exit code. Never imports torch."""
+"""`invmm-gate verdict`: the verdict of a judged run as an exit code. Never imports torch."""
 
 import datetime
 from dataclasses import asdict

@@ -1,1 +1,1 @@
-"""Confirmation of a flagged probe by inputs that a user could give."""
+"""The search for inputs that a user could give and that bring a probe out."""

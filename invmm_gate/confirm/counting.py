@@ -1,4 +1,4 @@
-"""Draw samples and count copies: what every confirmation does, whatever input it tries."""
+"""Draws samples and counts the copies among them, for each way of confirming."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class CopyCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Input:
-    """What a user gives the model beside the noise."""
+    """The input that a user gives the model beside the noise."""
 
     prompt: str | None = None
     """None for plain sampling of a model without prompts."""

@@ -24,7 +24,7 @@ class SamplingPlan:
     rate_limit: float
     """The probe is confirmed when the lower bound of its replication rate exceeds this."""
     confidence: float = 0.95
-    """Of all looks together: each look takes its part (Bonferroni), so stopping early does not cost coverage."""
+    """The confidence of all looks together: each takes its part (Bonferroni), so stopping early costs no coverage."""
     rows: int = 32
 
 

@@ -1,4 +1,4 @@
-"""What a prompt search minimises: the denoising error of one image, given the prompt."""
+"""The objective of a prompt search: the denoising error of one image, given the prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -25,7 +25,7 @@ class PromptPlan:
     guidance_scales: tuple[float, ...] = (1.0, 7.0)
     """Tried in order; a probe is done at the first scale that replicates it."""
     confidence: float = 0.95
-    """Of all looks at all scales together (Bonferroni), so neither stopping nor choosing a scale costs coverage."""
+    """The confidence of all looks at all scales (Bonferroni): neither stopping nor choosing a scale costs coverage."""
     rows: int = 32
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class PromptPlan:
 
     @property
     def samples(self) -> int:
-        """Of one prompt at all scales, where none is a copy."""
+        """The samples of one prompt at all scales, where none is a copy."""
         return self.trials * len(self.guidance_scales)
 
 

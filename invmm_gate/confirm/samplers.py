@@ -23,7 +23,7 @@ class MeasureSampler:
 
     @property
     def name(self) -> str:
-        """What draws, in words."""
+        """The name of the sampler, in words."""
         return "deterministic sampling on the measure's grid"
 
     def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:

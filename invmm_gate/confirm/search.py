@@ -43,7 +43,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """How wide a step looks."""
+    """The width of a step of the search."""
 
     candidates: int = 128
     top_k: int = 256
@@ -58,11 +58,11 @@ class SearchPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a step came to."""
+    """The result of a step."""
 
     string: String
     loss: float | None
-    """Of the string, on the draws of this step; None where no candidate passed the filter."""
+    """The loss of the string, on the draws of this step; None where no candidate passed the filter."""
     evaluations: int
     """Losses computed, each of one string on one draw; what the gradient takes is not in it."""
     changed: bool
@@ -168,7 +168,7 @@ class Search:
         return joined
 
     def _evaluated(self, candidates: list[_Candidate]) -> _Ranked:
-        """Those that came through every stage, lowest loss first."""
+        """The candidates that came through every stage, lowest loss first."""
         left, total, first = candidates, torch.zeros(len(candidates)), 0
         for last in self.plan.draws if candidates else ():
             losses = self.objective.losses([candidate.string for candidate in left], first, last).cpu()

@@ -1,4 +1,4 @@
-"""What a user can type: token ids that come back when their text is tokenized again, by the tokenizer in use."""
+"""Token ids that a user can type: they come back when their text is tokenized again by the same tokenizer."""
 
 from collections.abc import Sequence
 

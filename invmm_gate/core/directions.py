@@ -1,4 +1,4 @@
-"""In which direction a setting weakens the gate: each field of a policy and of the measure's settings is marked so.
+"""The direction in which a setting weakens the gate. Each field of a policy and of the measure is marked with it.
 
 A field without a mark fails a test.
 """

@@ -28,7 +28,7 @@ class Asked:
     max: float | None = None
 
     def option(self, attribute: str) -> str:
-        """As it is typed."""
+        """The option as it is typed."""
         return self.name or "--" + attribute.replace("_", "-")
 
 

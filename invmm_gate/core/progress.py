@@ -1,4 +1,4 @@
-"""What the stages tell whoever watches. The command line draws it; nothing depends on it."""
+"""Progress that the stages report. The command line draws it; nothing depends on it."""
 
 from typing import Protocol
 

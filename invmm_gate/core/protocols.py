@@ -110,7 +110,7 @@ class Sampler(Protocol):
 
     @property
     def name(self) -> str:
-        """What draws, in words: for records and reports."""
+        """The name of the sampler, in words: for records and reports."""
         ...
 
     def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:

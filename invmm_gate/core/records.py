@@ -131,7 +131,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """All that was measured of one probe: a line of measurements.jsonl."""
+    """The measurement of one probe: a line of measurements.jsonl."""
 
     probe: str
     group: Annotated[Group, PUBLIC]
@@ -162,7 +162,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """What an input that a user could give brought about for one probe: a line of confirmations.jsonl."""
+    """The result of an input that a user could give, for one probe: a line of confirmations.jsonl."""
 
     probe: str
     method: Annotated[str, PUBLIC]
@@ -207,7 +207,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelManifest:
-    """What a checkpoint is made of, found out without importing torch."""
+    """The files and parts of a checkpoint, found out without importing torch."""
 
     path: str
     name: Annotated[str, PUBLIC]
@@ -307,18 +307,18 @@ class BaselineRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a verdict's scores are of. Of a model as it is used in another way they say nothing."""
+    """What was tested. A verdict says nothing about a model that is used in another way."""
 
     image_size: Annotated[tuple[int, int], PUBLIC]
     """(height, width) of the samples, in pixels."""
     samplers: Annotated[tuple[str, ...], PUBLIC]
     """Names of the samplers that samples were drawn with."""
     sampler_steps: Annotated[int, PUBLIC]
-    """Of the measure; a policy says how many its confirmations take."""
+    """Steps of the sampler in the measure; a policy says how many its confirmations take."""
     guidance_scales: Annotated[tuple[float, ...], PUBLIC]
     """Every scale that was tried, ascending; 1 alone for models without prompts."""
     seed: Annotated[int, PUBLIC]
-    """Of all random streams."""
+    """The seed of all random streams."""
     seed_chosen: Annotated[bool, PUBLIC]
     """Whether it is another one than model, probe set and the verdict's policy give."""
 

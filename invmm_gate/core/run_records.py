@@ -62,7 +62,7 @@ class ConfirmPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samplers:
-    """What draws the samples, in words."""
+    """The samplers that draw the samples, in words."""
 
     released: str
     """As the checkpoint's pipeline draws."""
@@ -72,7 +72,7 @@ class Samplers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInputs:
-    """All that decides a score or a verdict. Two runs with equal inputs are one run."""
+    """The inputs that decide a score or a verdict. Two runs with equal inputs are one run."""
 
     model: Annotated[str, PUBLIC]
     """Digest."""
@@ -90,7 +90,7 @@ class RunInputs:
     metric: Annotated[MetricRecord, WHOLE]
     samplers: Annotated[Samplers, WHOLE]
     seed: Annotated[int, PUBLIC]
-    """Of all random streams."""
+    """The seed of all random streams."""
     image_size: Annotated[tuple[int, int], PUBLIC]
     """(height, width) of the samples, in pixels."""
     rows: Annotated[int, PUBLIC]
@@ -104,7 +104,7 @@ class RunInputs:
     environment: Annotated[str, PUBLIC]
     """sha256 of the gate's code and the versions."""
     versions: Annotated[dict[str, str], PUBLIC]
-    """Of the gate and the packages that decide a score or a verdict."""
+    """Versions of the gate and of the packages that decide a score or a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class RunContext:
     reduced_rows: tuple[int, ...] = ()
     """Rows that were left each time memory ran out while measuring."""
     reduced_rows_in_confirm: tuple[int, ...] = ()
-    """The same of confirming."""
+    """Rows that were left each time memory ran out while confirming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ class InversionSettings:
     batch_size: Annotated[int, Ge(1), Le(10_000), OTHER]
     """Noises per optimisation step and probe."""
     learning_rate: Annotated[float, Gt(0), Le(10), OTHER] = 0.1
+    """Adam's, for noise and prompt."""
     test_every: Annotated[int, Ge(1), Le(100_000), OTHER] = 50
     """C: steps between adaptations of the weight and sensitivity tests."""
     weight_step: Annotated[float, Ge(0), OTHER] = 1e-4
@@ -56,12 +57,14 @@ class InversionSettings:
     loss_window: Annotated[int, Ge(1), Le(100_000), OTHER] = 100
     """Steps over which the watched loss is averaged; 1 = the current value (Algorithm 1)."""
     initial_weight: Annotated[float, Ge(0), OTHER] = 1.0
+    """lambda at the first step: the weight of the normality beside the denoising error."""
     weight_rule: Annotated[Literal["adaptive", "fixed"], OTHER] = "adaptive"
     """`fixed` keeps `initial_weight`: the ablations with lambda = 0 and lambda = 1."""
     # More samples make a test harder to pass, so that fewer probes invert; fewer let the controls invert too.
     test_samples: Annotated[int, Ge(1), Le(10_000), OTHER] = 8
     """Samples of a sensitivity test; all of them must replicate the probe."""
     sampler_steps: Annotated[int, Ge(1), Le(1_000), OTHER] = 50
+    """Steps of the deterministic sampler in a sensitivity test."""
     guidance_scales: Annotated[tuple[Annotated[float, Ge(0), Le(100)], ...], MinLen(1), MISSING] = (1.0,)
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
     prompt: Annotated[Literal["none", "caption", "joint", "prompt_only"], OTHER] = "none"
@@ -98,7 +101,9 @@ class InversionSettings:
     stop_above: Annotated[Annotated[float, Ge(0)] | None, LOWER] = None
     """Stop a probe with normality over `stop_above * (1 + stop_margin)` at `stop_tests` tests running; None = never."""
     stop_margin: Annotated[float, Ge(0), LOWER] = 0.5
+    """How far above `stop_above` the normality must be, as a share of it."""
     stop_tests: Annotated[int, Ge(1), Le(100_000), LOWER] = 2
+    """Tests running that must be above."""
     stop_after: Annotated[int, Ge(0), Le(100_000), LOWER] = 100
     """No such stop before this step: normality overshoots at first."""
     posterior: Annotated[Literal["mode", "sample"], OTHER] = "mode"
@@ -177,7 +182,7 @@ class GcgPlan:
     merges: int = 8
     """Prompts of a step that join its best changes; 0 = none."""
     guidance_scales: tuple[float, ...] = (1.0, 7.0)
-    """Of the samples: a prompt is tried at each of them in order, up to the first copy. The loss is that of the
+    """A prompt is sampled at each of these scales in order, up to the first copy. The loss is that of the
     conditional estimate, as at scale 1: a scale of 7 can hide an image that the prompt itself brings out, and costs two
     forwards where 1 costs one."""
     sampler_steps: int = 50

@@ -1,1 +1,1 @@
-"""Near-duplicate clusters, intrinsic dimension and probe proposals, from embeddings. No torch."""
+"""`probes build`: clusters of near-duplicates, intrinsic dimension, and proposals of probes. No torch."""

@@ -29,7 +29,7 @@ from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curation:
-    """All that was found and decided; nothing is written yet."""
+    """The findings and decisions of a build; nothing is written yet."""
 
     options: BuildOptions
     embedder: Embedder
@@ -153,7 +153,7 @@ def _clusters(
 
 
 def _dimensions(training: Distinct, clustering: Clustering, seed: int) -> tuple[Dimension, ...]:
-    """Of one image a cluster, as near-duplicates make a set look flat."""
+    """The dimensions of one image a cluster, as near-duplicates make a set look flat."""
     kept = np.ones(len(training.vectors), bool)
     for cluster in clustering.clusters:
         kept[list(cluster.members[1:])] = False

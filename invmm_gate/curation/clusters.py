@@ -34,7 +34,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clustering:
-    """What `find_clusters` found."""
+    """The clusters that `find_clusters` found."""
 
     clusters: tuple[Cluster, ...]
     """Largest multiplicity first."""

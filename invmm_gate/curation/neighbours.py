@@ -41,7 +41,7 @@ class Candidates:
     """Bounds of the true distance."""
 
     def picked(self, chosen: NDArray[np.bool_]) -> "Candidates":
-        """Those of a mask."""
+        """The candidates of a mask."""
         return Candidates(
             rows=self.rows[chosen], columns=self.columns[chosen], low=self.low[chosen], high=self.high[chosen]
         )

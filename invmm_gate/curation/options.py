@@ -1,4 +1,4 @@
-"""What `probes build` is asked to do, and what can be refused before an image is read."""
+"""The choices of `probes build`, checked before an image is read."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -55,7 +55,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadows:
-    """Of both sides of a search."""
+    """The shadows of both sides of a search."""
 
     asked: Centred
     known: Centred

@@ -1,4 +1,4 @@
-"""One image of the training data, which columns of a table say what of it, and files that are left out by name."""
+"""Entries of the training data: an image, and what a table's columns say of it. Some files are left out by name."""
 
 import datetime
 from collections import Counter

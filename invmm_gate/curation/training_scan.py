@@ -49,7 +49,7 @@ class Later:
 
 @dataclass(slots=True, kw_only=True)
 class Scan:
-    """What was found in the training data."""
+    """The findings in the training data."""
 
     items: list[Item] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What `probes build` writes: the probe set, `curation.json` and the contact sheet."""
+"""The files that `probes build` writes: the probe set, `curation.json` and the contact sheet."""
 
 import datetime
 import json

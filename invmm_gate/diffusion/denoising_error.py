@@ -1,4 +1,4 @@
-"""How far x_0_hat is from x_0."""
+"""The denoising error: how far x_0_hat is from x_0."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,7 +28,7 @@ def denoising_error(
 
 
 def epsilon_weight(level: NoiseLevel) -> Float[Tensor, " row"]:
-    """What turns the squared error of x_0_hat into that of eps_hat: (alpha / sigma)^2.
+    """The factor that turns the squared error of x_0_hat into that of eps_hat: (alpha / sigma)^2.
 
     Source: eps_hat - eps = (alpha / sigma) * (x_0 - x_0_hat), from x_t = alpha * x_0 + sigma * eps.
     """

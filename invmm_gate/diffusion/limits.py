@@ -9,7 +9,7 @@ from invmm_gate.diffusion.prediction import Rows, per_row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is done to x_0_hat at each sampling step; nothing by default."""
+    """The limits that x_0_hat is kept in at each sampling step; none by default."""
 
     clip: float | None = None
     """x_0_hat is clipped to [-clip, clip]."""

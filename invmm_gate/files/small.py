@@ -1,4 +1,4 @@
-"""Small files that come from elsewhere: regular ones only, read up to a limit."""
+"""Small files from elsewhere: only regular files are read, up to a limit."""
 
 import os
 import stat

@@ -20,7 +20,7 @@ def tasks_for(probes: Iterable[Probe], settings: InversionSettings) -> tuple[Tas
 
 
 def summarise(probe: Probe, trials: Sequence[Trial]) -> Measurement:
-    """The measurement of a probe. Of an image and its mirror the more memorized counts; over seeds the lower median.
+    """The measurement of a probe: the more memorized one of image and mirror, and the lower median over the seeds.
 
     The lower median errs towards "memorized". One trial in error makes the probe an error.
     """

@@ -1,4 +1,4 @@
-"""What a test means for its task: the finished trial, or that the task goes on."""
+"""Whether a task ends after a test, and the trial that it ends with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Images of the probe set as a model sees them: what the self-checks of the model have in common."""
+"""Images of the probe set as the model sees them. The self-checks of the model share this."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

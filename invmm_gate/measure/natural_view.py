@@ -60,10 +60,10 @@ class Refitted:
 
     name: str
     places: Sequence[int]
-    """Of these images among all."""
+    """The places of these images among all."""
     whole: Pictures
     middle: Pictures
-    """Of each image the middle alone, with the same fit."""
+    """The middle of each image alone, with the same fit."""
     stated: bool = True
     """Whether a manifest can say so. Else the controls are not asked: many like plain backgrounds better."""
 
@@ -130,7 +130,7 @@ def _view_signs(name: str, gains: Tensor, names: Sequence[str], controls: int) -
 
 
 def _joint_signs(images: Pictures, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
-    """Of views that no trainer would choose, so that the controls need not be asked."""
+    """Signs of views that no trainer would choose, so that the controls need not be asked."""
     few = min(controls, JOINT_CONTROLS)
     places = [*range(few), *range(controls, len(names))[:JOINT_OTHERS]]
     chosen, called = images.at(places), [names[place] for place in places]
@@ -183,7 +183,7 @@ def _image_sign(
 
 
 def _importance(sign: _Sign) -> tuple[bool, float]:
-    """Of signs beyond their limits the largest gain says most; else the one that came nearest to its limit."""
+    """The largest gain beyond its limit says most; without one, the sign that came nearest to its limit."""
     beyond = sign.excess > 0
     return beyond, sign.value if beyond and sign.excess < float("inf") else sign.excess
 

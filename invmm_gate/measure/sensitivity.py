@@ -42,7 +42,7 @@ class TestCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TestResult:
-    """What a test found. `passed` means: every sample replicates the probe at one guidance scale."""
+    """The result of a test. `passed` means: every sample replicates the probe at one guidance scale."""
 
     passed: bool
     guidance_scale: float | None

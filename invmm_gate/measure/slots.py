@@ -1,4 +1,4 @@
-"""What runs in the batch: a task in a slot, and all that belongs to it alone."""
+"""The slots of a batch: each holds one task and all that belongs to this task alone."""
 
 from dataclasses import dataclass, replace
 from math import isfinite

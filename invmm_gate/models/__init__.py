@@ -1,1 +1,1 @@
-"""Checkpoints: their inspection, their digest and the adapters. One module per family."""
+"""Checkpoints: reading them before torch is imported, loading them, and an adapter for each kind of network."""

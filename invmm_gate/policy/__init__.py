@@ -1,1 +1,1 @@
-"""What is allowed: policy files, rules, waivers and the verdict. Pure; no torch."""
+"""Policies: what is allowed. A policy and the records of a run give a verdict. Pure; no torch."""

@@ -18,8 +18,11 @@ class PlainSampling(StrictModel):
     """Confirmation by plain sampling: `trials` samples from N(0, I) for each probe."""
 
     trials: Annotated[Whole, Field(ge=1, le=1_000_000), LOWER]
+    """Samples in all: each one is held against every probe."""
     sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
+    """Steps of the sampler for one sample."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
+    """The confidence of the interval around the rate of copies."""
     probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"
     """`all`: every probe that is no control; `flagged`: those that another rule found."""
 
@@ -28,10 +31,15 @@ class GcgSearch(StrictModel):
     """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
 
     tokens: Annotated[Whole, Field(ge=1, le=1_000), LOWER] = 20
+    """Tokens of the prompt."""
     steps: Annotated[Whole, Field(ge=1, le=100_000), LOWER] = 500
+    """Steps of the search."""
     candidates: Annotated[Whole, Field(ge=1, le=10_000), LOWER] = 128
+    """Prompts that are tried at each step."""
     top_k: Annotated[Whole, Field(ge=1, le=100_000), OTHER] = 256
+    """Tokens that a position may change to: those with the lowest gradient."""
     noises: Annotated[Whole, Field(ge=1, le=1_000), LOWER] = 16
+    """Draws of timestep and noise that the prompts of a step share."""
     max_evaluations: Annotated[Annotated[Whole, Field(ge=1)] | None, LOWER] = None
     """Network forwards of one probe's search; None = as many as the steps take."""
 
@@ -40,13 +48,17 @@ class PromptConfirmation(StrictModel):
     """Confirmation of text-to-image models: captions first, then prompts found for the cluster, then a search."""
 
     trials: Annotated[Whole, Field(ge=1, le=1_000_000), LOWER] = 64
+    """Samples of a prompt at each guidance scale."""
     sampler_steps: Annotated[Whole, Field(ge=1, le=1_000), OTHER] = 50
+    """Steps of the sampler for one sample."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
+    """The confidence of the interval around the rate of copies."""
     guidance_scales: Annotated[tuple[Scale, ...], Field(min_length=1), MISSING] = (1.0, 7.0)
     """Tried in order, up to the first copy: what the prompt itself brings out (1), and what users commonly set (7)."""
     probes: Annotated[Literal["all", "flagged"], ranked("all", "flagged")] = "all"
     """Whose captions are tried: `all` (of a control with 8 trials at most), or those that another rule found."""
     gcg: Annotated[GcgSearch | None, PART] = None
+    """The search for a prompt; None = no search."""
 
     @model_validator(mode="after")
     def _affords_a_step(self) -> "PromptConfirmation":
@@ -83,7 +95,7 @@ class ConfirmChoice(StrictModel):
     """For text-to-image models."""
 
     def plan(self) -> ConfirmPlan:
-        """As the records of a run hold it."""
+        """The plan as the records of a run hold it."""
         return _PLAN.validate_python(self.model_dump())
 
 

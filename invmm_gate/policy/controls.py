@@ -39,7 +39,7 @@ FEWEST: Final = 16
 GAP: Final = 3.0
 """How far the nearest control must lie from the next one, in distances from there to the middle one.
 
-Of 16 images that no model saw, 4 to 12 sets in 10,000 have such a one (benchmarks/RESULTS.md).
+Among 10,000 sets of 16 images that no model saw, 4 to 12 have such a control (benchmarks/RESULTS.md).
 """
 _SHARED: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
 _TRAINED_ON: Final = "it looks as if it had been trained on; take it out of the controls, or make it a probe"

@@ -1,4 +1,4 @@
-"""What is said of findings, by the name of their rule or of their check of the run."""
+"""Descriptions of findings for readers who do not know the gate, by the name of the rule or check."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -21,5 +21,5 @@ OTHER: Final = Description(
 
 
 def description_of(rule: str) -> Description:
-    """That of the rule, or of a rule that is not known."""
+    """The description of the rule; a general one for a rule that is not known."""
     return DESCRIPTIONS.get(rule, OTHER)

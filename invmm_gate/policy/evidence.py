@@ -1,4 +1,4 @@
-"""What the rules look at: the records of a run, without those that cannot be trusted."""
+"""The evidence that rules look at: the records of a run, without records that cannot be trusted."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ class Selection(StrictModel):
     """Which probes a rule looks at; no categories = all."""
 
     groups: Annotated[tuple[Group, ...], Field(min_length=1), SELECTION] = JUDGED_GROUPS
+    """Groups of probes that the rule looks at."""
     categories: Annotated[tuple[Text, ...], SELECTION] = ()
+    """Categories that the rule looks at; none = all."""
 
 
 def is_selected(probe: Probe, choice: Selection) -> bool:

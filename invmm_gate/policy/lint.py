@@ -1,4 +1,4 @@
-"""What is lawful in a policy but does not do what its author thinks."""
+"""`policy lint`: settings that are allowed and do not do what their author thinks."""
 
 from collections.abc import Iterator
 

@@ -51,7 +51,9 @@ class MeasureChoice(StrictModel):
     """The profile of the measure and what the policy changes in it."""
 
     profile: Annotated[str, Field(strict=True), OTHER] = "gate"
+    """`gate`, `reference` or `paper`: where the settings come from."""
     settings: Annotated[SettingsOverrides, apart("compared as resolved for each model family")] = SettingsOverrides()
+    """What the policy changes in the profile, key by key."""
 
     @field_validator("profile")
     @classmethod
@@ -65,9 +67,13 @@ class MetricChoice(StrictModel):
     """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
 
     name: Annotated[Name, OTHER]
+    """`pixel_rmse`, `pixel_l2_neighbours`, or a name that begins with `sscd`."""
     threshold: Annotated[Number, Field(gt=0), apart("the direction is the metric's")]
+    """The distance (pixels) up to which, or the similarity (SSCD) from which, a sample is a copy."""
     up_to: Annotated[Annotated[Whole, Field(ge=1)] | None, apart("compared for every image size")] = None
+    """The larger side, in pixels, up to which the entry is used; None = any size. The first entry that fits counts."""
     sha256: Annotated[Digest | None, apart("pins the metric's weights; strict pins none")] = None
+    """sha256 of the file with the metric's weights; None = any file."""
 
     @field_validator("name")
     @classmethod
@@ -80,7 +86,9 @@ class Coverage(StrictModel):
     """How much must have been measured for a verdict to stand."""
 
     min_probes: Annotated[Samples, LOWER] = 1
+    """Fewest probes, controls not counted, that must have been measured."""
     min_controls: Annotated[Whole, Field(ge=0, le=10_000), LOWER] = 16
+    """Fewest controls that must have been measured."""
     max_errors: Annotated[Whole, Field(ge=0), apart("only 0 is valid")] = 0
     """Only 0 is valid: whoever breaks, control or other probe, leaves the run inconclusive."""
     probe_set: Annotated[Digest | None, apart("pins the probe set; strict pins none")] = None
@@ -95,19 +103,26 @@ class Coverage(StrictModel):
 
 
 class Policy(StrictModel):
-    """What is allowed. Made by `load_policy`."""
+    """A policy: what is allowed. `load_policy` makes it."""
 
     name: Annotated[Name, NAME]
+    """Names the policy in reports. A name of a shipped policy is for that policy alone."""
     version: Annotated[Whole, Field(ge=1), NAME]
+    """Counts the changes of the policy; the digest is what binds."""
     measure: Annotated[MeasureChoice, PART] = MeasureChoice()
+    """How probes are measured."""
     metric: Annotated[tuple[MetricChoice, ...], Field(min_length=1), apart("compared for every image size")]
+    """What a copy is: copy metrics with their thresholds, by image size."""
     confirm: Annotated[ConfirmChoice, PART] = ConfirmChoice()
+    """How probes are confirmed by inputs that a user could give."""
     rules: Annotated[
         tuple[RuleConfig, ...],
         Field(min_length=1),
         apart("compared rule by rule; a rule that strict has not only adds findings"),
     ]
+    """What blocks a release."""
     coverage: Annotated[Coverage, PART] = Coverage()
+    """How much must have been measured."""
     waivers: Annotated[Literal["approved", "owned"], ranked("approved", "owned")] = "approved"
     """Which waivers count: those that a reviewer signed (`invmm-gate waivers approve`), or any that has an owner."""
 

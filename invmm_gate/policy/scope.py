@@ -1,4 +1,4 @@
-"""What a verdict's scores are of: the size, the sampler, the scales and the seed, for who demands them. Pure."""
+"""The scope of a verdict: the size, samplers, guidance scales and seed that its scores are of. Pure."""
 
 from hashlib import sha256
 from typing import Final
@@ -18,7 +18,7 @@ def content_seed(*, model: str, probe_set: str, policy: str) -> int:
 
 
 def scope_of(data: RunData, policy: str) -> Scope:
-    """What a run's records are of, for a verdict under the policy of this digest."""
+    """The scope of a run's records, for a verdict under the policy of this digest."""
     run, inputs = data.run, data.run.inputs
     return Scope(
         image_size=inputs.image_size,

@@ -62,7 +62,7 @@ def sound_confirmations(data: RunData) -> tuple[Confirmation, ...]:
 
 
 def faults(found: Measurement, probe: Probe | None) -> Iterator[str]:
-    """What is wrong with a measurement; nothing for one that reports its own error."""
+    """The faults of a measurement; none for a measurement that reports its own error."""
     if probe is not None and (found.group, found.category) != (probe.group, probe.category):
         yield f"is measured as {found.group}/{found.category} but listed as {probe.group}/{probe.category}"
     if found.outcome == "error":
@@ -77,7 +77,7 @@ def faults(found: Measurement, probe: Probe | None) -> Iterator[str]:
 
 
 def confirmation_faults(found: Confirmation) -> Iterator[str]:
-    """What is wrong with a confirmation."""
+    """The faults of a confirmation."""
     if found.status not in ("confirmed", "refuted", "undecided"):
         yield f"has the unknown confirmation status {found.status!r}"
     yield from _count_faults(found.hits, found.trials, found.interval)

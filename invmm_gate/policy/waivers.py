@@ -134,7 +134,7 @@ def apply_waivers(findings: Sequence[Finding], waivers: Sequence[Waiver], terms:
 def waiver_states(
     findings: Sequence[Finding], waivers: Sequence[Waiver], terms: WaiverTerms
 ) -> tuple[WaiverState, ...]:
-    """What became of each waiver, in the order given."""
+    """The state of each waiver, in the order given."""
     return tuple(_state(waiver, findings, terms) for waiver in waivers)
 
 

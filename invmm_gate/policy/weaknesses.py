@@ -80,7 +80,7 @@ def _shown(value: object) -> str:
 
 
 def _settings_weaknesses(policy: Policy, strict: Policy) -> Iterator[str]:
-    """Of the settings as each model family gets them; families with the same values share a sentence."""
+    """Weaknesses of the settings as each model family gets them; families with the same values share a sentence."""
     families: dict[tuple[str, str, str], list[str]] = {}
     compared = _compared_settings(policy, strict)
     for family, (ours, theirs) in compared.items():

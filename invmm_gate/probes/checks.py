@@ -1,4 +1,4 @@
-"""What a probe set must pass before anything is measured: plain checks of a table with one record a row.
+"""The checks of a probe set before anything is measured: plain checks of a table with one record a row.
 
 `check`, `measure` and `register` run these checks. `probes validate` runs the same list as expectations of Great
 Expectations (`probes/expectations.py`): native ones on columns, and one of ours that calls `Check.problem`.
@@ -54,7 +54,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What a check came to."""
+    """The result of a check."""
 
     check: Check
     success: bool

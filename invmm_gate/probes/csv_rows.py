@@ -8,7 +8,7 @@ from typing import Final, TextIO
 from invmm_gate.core.errors import ProbeSetError
 
 ROW_CHARACTERS: Final = 4_000_000
-"""Of a row, the lines between its quotes included."""
+"""Characters of a row, the lines between its quotes included."""
 _NAMES: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _HEADER_CHARACTERS: Final = 10_000
 """In which the header is looked for."""

@@ -1,4 +1,4 @@
-"""What each field of the manifest must look like. Each check returns "" or says what is wrong, in one line."""
+"""The checks of each field of the manifest. A check returns "" or says in one line what is wrong."""
 
 import datetime
 import re

@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """All that the checks found."""
+    """The findings of all checks."""
 
     manifest: str
     """The manifest's path, as it stands in messages."""

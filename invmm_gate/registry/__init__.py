@@ -1,1 +1,1 @@
-"""The gate at the door of the MLflow model registry: register, promote, guard, receive and reconcile."""
+"""The gate at the MLflow model registry: its client, promotion, guard and service."""

@@ -1,1 +1,1 @@
-"""Renderings of a finished run. No torch."""
+"""Reports of a finished run, in each format, and the public edition. No torch."""

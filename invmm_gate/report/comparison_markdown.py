@@ -35,7 +35,7 @@ def counted(counts: dict[str, int]) -> str:
 
 
 def score_text(state: ScoreState | None) -> str:
-    """What one run measured of a probe."""
+    """The score of a probe in one run."""
     if state is None:
         return "not measured"
     if state.outcome == "inverted":

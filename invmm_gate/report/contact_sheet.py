@@ -64,7 +64,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContactSheet:
-    """All that the page shows."""
+    """The contents of the page."""
 
     title: str
     facts: tuple[tuple[str, str], ...]

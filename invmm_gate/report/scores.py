@@ -146,7 +146,7 @@ def metrics(data: RunData, verdict: Verdict) -> dict[str, object]:
 
 
 def metrics_file(data: RunData, verdict: Verdict) -> str:
-    """As JSON. Raises ValueError on NaN or infinity."""
+    """The figures as JSON. Raises ValueError on NaN or infinity."""
     return json.dumps(metrics(data, verdict), allow_nan=False, indent=2) + "\n"
 
 

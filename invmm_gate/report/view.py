@@ -1,4 +1,4 @@
-"""What a report says, in order and in words: records in, plain values for a template out."""
+"""The contents of a report, in order and in words: records in, plain values for a template out."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ OUTCOMES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeView:
-    """All that the report says of one probe."""
+    """The contents of the report about one probe."""
 
     number: int
     item: Measurement
@@ -56,7 +56,7 @@ class ProbeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
-    """All that the report shows, as text and figures that the template only places."""
+    """The contents of the report, as text and figures that the template only places."""
 
     decision: str
     title: str
@@ -147,7 +147,7 @@ def cleaned_findings(data: RunData, clean: Cleaner) -> tuple[Finding, ...]:
 
 
 def warnings(data: RunData) -> tuple[str, ...]:
-    """What a reader must know before trusting the figures."""
+    """Warnings that a reader needs before trusting the figures."""
     return (*_model_warnings(data), *_seed_warnings(data), *_run_warnings(data))
 
 

@@ -1,1 +1,1 @@
-"""The run folder: one lock, records that survive a crash, resume. No torch."""
+"""The run folder: its lock, its records, which survive a crash, and its identity. No torch."""

@@ -48,7 +48,7 @@ class Entry(StrictModel):
     policy_digest: Digest
     measurements_sha256: Digest
     confirmations_sha256: Digest
-    """Of an empty file where nothing was confirmed."""
+    """sha256 of confirmations.jsonl; that of an empty file where nothing was confirmed."""
     decision: Decision
     waived: Annotated[Whole, Field(ge=0)]
     """Findings that a waiver covered then."""

@@ -1,4 +1,4 @@
-"""What a run is judged with, and the copies of it in the run folder: from these anybody can judge the records again."""
+"""Policy, waivers and baseline of a judged run, and their copies in its folder: anybody can judge again from them."""
 
 import datetime
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,7 @@ COPIES: Final = (
 )
 """Every copy that there may be, by its name in the run folder."""
 _MOST_BYTES: Final = 4_000_000
-"""Of a policy or a baseline's record as JSON; their YAML has at most one million."""
+"""Bytes of a policy or of a baseline's record as JSON; their YAML has at most one million."""
 
 Kept = TypeVar("Kept", Policy, BaselineRecord)
 
@@ -64,7 +64,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What `judge` weighs beside the records and the policy."""
+    """The waivers and the baseline that `judge` weighs beside the records and the policy."""
 
     waivers: tuple[Waiver, ...] = ()
     baseline: Baseline | None = None

@@ -20,7 +20,7 @@ def record_digests(folder: Path, run: RunRecord) -> dict[str, str]:
 
 
 def _run_digest(run: RunRecord) -> str:
-    """Of what run.json says but for its date, context and paths, so that equal runs have equal verdicts."""
+    """The digest of run.json without its date, context and paths, so that equal runs have equal verdicts."""
     model = replace(run.model, path="", adapters=())
     probe_set = replace(run.probe_set, folder="")
     decisive = asdict(replace(run, created_at="", model=model, probe_set=probe_set)) | {"context": {}}

@@ -1,4 +1,4 @@
-"""Which run a run is, and which of its inputs decide what: the scores, the confirmations, or only the verdict."""
+"""The identity of a run, and which of its inputs decide the scores, the confirmations, or the verdict alone."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -40,7 +40,7 @@ class ConfirmRecord:
 
 
 def fingerprint(inputs: RunInputs) -> str:
-    """What makes two runs the same run: the sha256 of the inputs as canonical JSON.
+    """The fingerprint of a run: the sha256 of the inputs as canonical JSON.
 
     Raises RunFolderError for a number that is not finite: NaN is no JSON, and stands in a file that somebody edited.
     """

@@ -1,4 +1,4 @@
-"""Which gate is installed, and with what: what a run's records are bound to, and what a pipeline waits for.
+"""The installed gate and its packages: the records of a run are bound to them.
 
 Versions are what the packages' own metadata says. That the files are those of the version is the installer's job:
 `pip install --require-hashes`, or an image that is named by its digest (docs/security.md).
@@ -101,7 +101,7 @@ def require_measured_in(environment: str) -> None:
 
 
 def approved_environment() -> str | None:
-    """What INVMM_GATE_ENVIRONMENT says; None where it is not set."""
+    """The digest in INVMM_GATE_ENVIRONMENT; None where it is not set."""
     return os.environ.get(APPROVED)
 
 

@@ -20,7 +20,7 @@ _DEVIATION: Final = (0.229, 0.224, 0.225)
 _SMALLEST_SIDE: Final = 64
 """At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (arXiv:2405.05846v3, appendix 8.3)."""
 _BYTES: Final = 4_000_000_000
-"""Of the file, at most."""
+"""Most bytes of the file."""
 
 
 def sscd_metric(

@@ -1,4 +1,4 @@
-"""`bless`, and what a baseline is read from: a run folder that is named by hand, or the file that `bless` writes."""
+"""`bless`, and reading a baseline: from a run folder that is named by hand, or from the file that `bless` writes."""
 
 import getpass
 import os

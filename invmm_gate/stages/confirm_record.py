@@ -1,4 +1,4 @@
-"""What confirm.json holds beside the confirmations: their plan, and what happened while they were made."""
+"""confirm.json: the plan of the confirmations, and what happened while they were made."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from invmm_gate.stages.session import Session
 
 
 def confirm_record(policy: Policy) -> ConfirmRecord:
-    """What a policy's confirmations are begun under."""
+    """The record that a policy's confirmations begin with."""
     return ConfirmRecord(policy=policy.digest, confirm=policy.confirm.plan(), rate_limit=rate_limit(policy))
 
 

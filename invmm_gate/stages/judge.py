@@ -21,7 +21,7 @@ def circumstances(
 ) -> Circumstances:
     """Read the files. Before anything is measured: a slip in them must not cost hours. Raises GateError.
 
-    `reviewers` are the keys whose approvals count (`attestation.approval`).
+    `reviewers` are the keys whose approvals count (`attest/waiver_approval.py`).
     """
     trusted = load_roots(reviewers) if reviewers else None
     listed, copies = listed_waivers(waivers, trusted, today=today) if waivers else ((), {})

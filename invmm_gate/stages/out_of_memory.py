@@ -1,4 +1,4 @@
-"""Out of memory: what it looks like, and going on with half the rows."""
+"""Out of memory: it is recognised, and the work goes on with half the rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

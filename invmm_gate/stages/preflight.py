@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked before torch is imported."""
+"""The inputs of a run, read and checked before torch is imported."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Inputs:
 
     @property
     def seed(self) -> int:
-        """Of all random streams. Neither the run folder nor the device nor the row count has a part in it."""
+        """The seed of all random streams. Run folder, device and row count have no part in it."""
         if self.options.seed is not None:
             return self.options.seed
         return content_seed(model=self.model.digest, probe_set=self.probe_set.digest, policy=self.policy.digest)

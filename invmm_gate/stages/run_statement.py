@@ -1,4 +1,4 @@
-"""What an attestation says of a run: read from its folder, and only where verdict and records fit."""
+"""The statement of a run, made from its folder, and only where verdict and records fit."""
 
 import datetime
 import hashlib

@@ -60,7 +60,7 @@ _ROWS: Final = 4
 
 
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
-    """Check the gate and the model before the probes; whether all passed. One that failed does not hide the others."""
+    """Check the gate and the model before the probes; whether all passed. A failure hides no other check."""
     done = {check.name for check in folder.self_checks()}
     progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
     for name, check in CHECKS.items():

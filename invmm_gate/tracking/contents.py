@@ -1,4 +1,4 @@
-"""What is logged of a run: plain values, with nothing private in them. No MLflow here."""
+"""The contents of a logged run: plain values, with nothing private in them. No MLflow here."""
 
 import hashlib
 import html
@@ -83,7 +83,7 @@ def contents(
 ) -> RunContents:
     """Everything to log; `rendered` files stand in for the folder's own.
 
-    Of a public edition these files are sent and none of the folder's, and no probe gets a run of its own. Raises
+    For a public edition only these files are sent, none of the folder's, and no probe gets a run of its own. Raises
     PublishError where a file of the run folder cannot be read.
     """
     guard = Guard(data.private_texts)

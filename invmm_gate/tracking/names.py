@@ -1,4 +1,4 @@
-"""What MLflow accepts: names of parameters and metrics, lengths of values, sizes of requests."""
+"""The limits of MLflow: names of parameters and metrics, lengths of values, sizes of requests."""
 
 import math
 import re

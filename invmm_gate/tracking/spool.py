@@ -17,7 +17,7 @@ _BYTES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishState:
-    """What publish.json says."""
+    """The contents of publish.json."""
 
     state: Literal["pending", "published"]
     uri: str

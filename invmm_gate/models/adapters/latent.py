@@ -35,7 +35,7 @@ class LatentModel:
 
     @property
     def family(self) -> Literal["latent"]:
-        """Which settings of a profile apply."""
+        """The family, which names the settings of a profile."""
         return "latent"
 
     @property

@@ -32,7 +32,7 @@ class PixelModel:
 
     @property
     def family(self) -> Literal["pixel"]:
-        """Which settings of a profile apply."""
+        """The family, which names the settings of a profile."""
         return "pixel"
 
     @property

@@ -16,7 +16,7 @@ WITHOUT_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """What a tower makes of its prompts, in float32."""
+    """The features that a tower makes of its prompts, in float32."""
 
     context: Float[Tensor, "row token feature"]
     pooled: Float[Tensor, "row pooled_feature"] | None

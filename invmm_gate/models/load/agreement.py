@@ -19,7 +19,7 @@ from invmm_gate.models.load.tokenizers import read_otherwise
 from invmm_gate.models.read.inspect import layout_of
 
 TOLERANCE: Final = 1e-3
-"""Of the largest value that diffusers gives; float32 on other kernels differs by about 1e-5 of it."""
+"""A share of the largest value that diffusers gives; float32 on other kernels differs by about 1e-5 of it."""
 _MOST: Final = 5
 
 

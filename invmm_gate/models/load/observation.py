@@ -1,4 +1,4 @@
-"""What can be seen of a diffusers pipeline from outside: its weights, the size it draws at, what its network says."""
+"""A diffusers pipeline seen from outside: its weights, its image size, the outputs of its network."""
 
 import functools
 import hashlib
@@ -81,7 +81,7 @@ def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observat
 
 
 def packed(seen: Observation) -> bytes:
-    """As safetensors, for another process."""
+    """The observation as safetensors, for another process."""
     tensors = {f"latents.{index}": latents for index, latents in enumerate(seen.latents)}
     tensors |= {f"images.{index}": images for index, images in enumerate(seen.images)}
     for index, call in enumerate(seen.calls):
@@ -101,7 +101,7 @@ def packed(seen: Observation) -> bytes:
 
 
 def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Observation:
-    """What `packed` was given."""
+    """The observation that `packed` was given."""
     said = json.loads(metadata["said"])
     return Observation(
         scheduler=said["scheduler"],

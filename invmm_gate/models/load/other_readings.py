@@ -79,7 +79,7 @@ def _weights(network: nn.Module) -> dict[str, object]:
 
 
 _FACTORS: Final = (0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0)
-"""Of one side to the stated one: the sizes that a wrong `sample_size` most often stands for."""
+"""Ratios of one side to the stated one: the sizes that a wrong `sample_size` most often stands for."""
 _LEAST_SIDE: Final = 8
 """Pixels: no probe image is smaller."""
 _LARGEST_LATENT: Final = 128

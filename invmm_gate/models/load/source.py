@@ -1,4 +1,4 @@
-"""What a loader takes its parts from: networks, tokenizers and the schedule of one inspected checkpoint."""
+"""The parts of one inspected checkpoint for a loader: networks, tokenizers and the noise schedule."""
 
 from dataclasses import dataclass
 from functools import cached_property

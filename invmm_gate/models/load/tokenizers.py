@@ -70,7 +70,7 @@ _BUILDERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {"clip": _c
 
 
 _MOST_TOKENS: Final = 256
-"""Of one text, where the tokenizer has no limit: as many as StableDiffusion3Pipeline gives T5."""
+"""Tokens of one text, where the tokenizer has no limit: as many as StableDiffusion3Pipeline gives T5."""
 
 
 def token_ids_of(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

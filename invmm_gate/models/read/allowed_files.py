@@ -1,4 +1,4 @@
-"""What a file of a checkpoint is by its name, and what it has to hold then.
+"""The content that a file of a checkpoint must have, by its name.
 
 Whatever is no weights file that is scored must be of a kind from which no library reads weights, whatever follows its
 first bytes. `torch.load` reads archives, and pickles that hold PyTorch's magic number: its bytes never occur in UTF-8,

@@ -27,7 +27,7 @@ from invmm_gate.models.read.weight_files import header_of, read_json, without_in
 
 PREFIX: Final = "lora://"
 PIPELINES_WITH_LORA: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
-"""Those for which diffusers has a LoRA loader."""
+"""The pipelines for which diffusers has a LoRA loader."""
 
 
 def lora_places(loras: Sequence[Path]) -> dict[str, Path]:
@@ -66,7 +66,7 @@ def _is_lora(key: str) -> bool:
 
 
 _MAX_BYTES: Final = 50_000_000
-"""Of a picture, a text or another file that is read whole."""
+"""The size of a picture, a text or another file that is read whole."""
 
 
 def inspect_checkpoint(
@@ -124,7 +124,7 @@ def single_file(manifest: ModelManifest) -> str | None:
 def checkpoint_files(path: Path) -> tuple[str, ...]:
     """All files of the checkpoint at `path`, by their paths below its folder. Raises ModelError, as for unsafe names.
 
-    Those of weights that are not released are among them.
+    Files of weights that are not released are among them.
     """
     return _locate(path)[1]
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's files are for: which networks, which weights, which noise schedule. No torch, no diffusers.
+"""The layout of a checkpoint: its networks, its weights and its noise schedule. No torch, no diffusers.
 
 The same function reads the layout at inspection and again at loading, each time from bytes whose sha256 is known.
 """

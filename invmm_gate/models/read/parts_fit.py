@@ -157,7 +157,7 @@ def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None
 
 
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
-    """Of diffusers' pipelines only Stable Diffusion 3's applies `shift_factor`, and it cannot do without."""
+    """Among diffusers' pipelines only that of Stable Diffusion 3 applies `shift_factor`, and it needs one."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
     if layout.pipeline == "StableDiffusion3Pipeline":
         if stated is None:

@@ -1,4 +1,4 @@
-"""What each pipeline class is made of: the literal table that a checkpoint's model_index.json is checked against."""
+"""The components of each pipeline class: a literal table that a checkpoint's model_index.json is checked against."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -136,7 +136,7 @@ FAMILIES: Final[dict[str, Family]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """What model_index.json says."""
+    """The contents of model_index.json."""
 
     classes: Mapping[str, str]
     """Component -> class, for those that are there."""

@@ -37,7 +37,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a safetensors file says that it holds."""
+    """The tensors that a safetensors file says it holds."""
 
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]

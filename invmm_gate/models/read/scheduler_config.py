@@ -66,7 +66,7 @@ class SchedulerConfig(StrictConfig):
     timestep_type: Literal["discrete"] = "discrete"
     timestep_values: None = None
     timesteps: int | None = None
-    """Of the first versions of diffusers; later ones keep it in the file and ignore it."""
+    """A key of the first versions of diffusers; later versions keep it in the file and ignore it."""
     solver_p: None = None
 
     @model_validator(mode="after")

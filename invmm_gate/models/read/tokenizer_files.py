@@ -37,7 +37,7 @@ TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerFiles:
-    """What a tokenizer is made of."""
+    """The parts of a tokenizer."""
 
     name: str
     kind: Kind

@@ -40,7 +40,7 @@ _OTHER_WEIGHTS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a component's folder may hold."""
+    """The files that a component's folder may hold."""
 
     configurations: tuple[str, ...]
     weights: tuple[str, ...] = ()

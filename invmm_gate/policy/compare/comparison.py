@@ -1,4 +1,4 @@
-"""What a comparison of two runs says: frozen records without torch, and without any caption, prompt or path."""
+"""The records of a comparison of two runs. No torch, and no caption, prompt or path in them."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -22,7 +22,7 @@ TEST_SAMPLES: Final = "test_samples"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreState:
-    """What one run measured of a probe."""
+    """The score of a probe in one run."""
 
     outcome: Outcome
     invmm: float | None
@@ -107,7 +107,7 @@ class Uncompared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSide:
-    """Which run stands on one side."""
+    """The run on one side."""
 
     run_id: str
     model: str
@@ -159,7 +159,7 @@ class Comparison:
 
 
 CONDITIONS: Final = ("family", "profile", "settings", "metric", "samplers")
-"""Those of a run's inputs without which two scores do not compare."""
+"""The inputs of a run that must be equal before two scores compare."""
 
 
 def refuse_other_conditions(before: RunInputs, after: RunInputs, *, runs: str) -> None:

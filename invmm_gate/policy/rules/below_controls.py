@@ -19,6 +19,7 @@ class BelowControlsConfig(Selection):
 
     rule: Annotated[Literal["below_controls"], NAME]
     fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
+    """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg)."""
 
     @field_validator("groups")
     @classmethod

@@ -1,4 +1,4 @@
-"""The rule `confirmed`: what an input that a user could give brought about."""
+"""The rule `confirmed`: an input that a user could give brought the probe out."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,6 +41,7 @@ class ConfirmedConfig(StrictModel):
 
     rule: Annotated[Literal["confirmed"], NAME]
     rate_limit: Annotated[Number, Field(ge=0, lt=1), HIGHER] = 0.0
+    """Blocks where the lower bound of the rate of copies in plain sampling is above this. 0: one copy blocks."""
 
 
 DESCRIPTION: Final = Description(

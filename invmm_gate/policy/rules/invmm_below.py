@@ -27,6 +27,7 @@ class InvmmBelowConfig(Selection):
 
     rule: Annotated[Literal["invmm_below"], NAME]
     threshold: Annotated[NotNegative, LOWER]
+    """The highest score that blocks, in nats per latent dimension."""
     share: Annotated[Annotated[Number, Field(gt=0, le=1)] | None, HIGHER] = None
     """Blocks also a probe without a score of which this share of the last test's samples, drawn at a normality at or
     below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""

@@ -17,6 +17,7 @@ class RegressionConfig(Selection):
 
     rule: Annotated[Literal["regression"], NAME]
     margin: Annotated[Number, Field(gt=0), HIGHER]
+    """How far a score may fall, in nats per latent dimension."""
 
 
 DESCRIPTION: Final = Description(

@@ -1,4 +1,4 @@
-"""What every rule is made of: its findings, its texts, and the blind spots that all rules share."""
+"""The parts of a rule: its findings, its texts, and the blind spots that all rules share."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -27,7 +27,7 @@ class Description:
     blocks: str = ""
     """What the public edition says of a probe that is blocked, with {probe}: the finding's message has its figures."""
     leaves_open: str = ""
-    """The same of a probe that leaves the run open."""
+    """What the public edition says of a probe that leaves the run open, with {probe}."""
     of_run: str = ""
     """What the public edition says of a finding of the whole run, whose message may name probes."""
     limit_is_public: bool = False

@@ -1,4 +1,4 @@
-"""What an artefact store lists, checked by name, number and size before anything is fetched."""
+"""Listings of an artefact store, checked by name, number and size before anything is fetched."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence

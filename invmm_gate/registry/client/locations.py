@@ -41,7 +41,7 @@ class Places(Protocol):
         ...
 
     def version_source(self, name: str, version: str) -> str | None:
-        """What a version names as its source; None if there is no such version."""
+        """The source that a version names; None if there is no such version."""
         ...
 
     def repository(self, location: str) -> "Repository":
@@ -153,7 +153,7 @@ class ClientPlaces:
         return str(self.client().get_run(run_id).info.artifact_uri)
 
     def version_source(self, name: str, version: str) -> str | None:
-        """What a version names as its source."""
+        """The source that a version names."""
         found = self.version(name, version)
         return None if found is None else str(found.source)
 

@@ -26,7 +26,7 @@ _EXPECTED: Final = "models:/name/version, models:/name@alias, models:/m-<id> or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """What a URI stood for when it was asked about."""
+    """The checkpoint that a URI stood for when it was resolved."""
 
     uri: str
     label: str

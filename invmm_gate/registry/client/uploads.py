@@ -1,4 +1,4 @@
-"""What the gate writes beside the registry's records: logged models, and files of its own MLflow runs."""
+"""Uploads of the gate to MLflow: logged models, and files of its own runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -54,7 +54,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """What a delivery's headers say."""
+    """The signed headers of a delivery."""
 
     delivery: str
     timestamp: str

@@ -25,7 +25,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What came of one delivery that the server made on request."""
+    """The result of one delivery that the server made on request."""
 
     status: int | None
     """None if there was no answer, or if the server itself failed."""
@@ -43,7 +43,7 @@ class Webhooks:
         self._client = connect(self.uri)
 
     def listed(self) -> tuple[Webhook, ...]:
-        """Those for new versions, by name."""
+        """The webhooks for new versions, by name."""
         found = [
             Webhook(id=str(item.webhook_id), name=str(item.name), url=str(item.url), active=_is(item.status, "ACTIVE"))
             for item in self._pages()

@@ -1,4 +1,4 @@
-"""What the guard lets through: one rule for each kind of request that can promote a version or claim a verdict.
+"""The rules of the guard: one for each kind of request that can promote a version or claim a verdict.
 
 A rule raises a GateError unless the request may go on, and returns what is to be looked at once MLflow has done it: a
 version can be deleted and made anew, with other files, while those of the first one are hashed.

@@ -1,4 +1,4 @@
-"""What the guard demands, from the environment of the server: without roots and policies it does not start."""
+"""The settings of the guard, from the environment of the server. Without roots and policies it does not start."""
 
 import os
 import re

@@ -32,7 +32,7 @@ class ServerPlaces:
         return str(_tracking().get_run(run_id).info.artifact_uri)
 
     def version_source(self, name: str, version: str) -> str | None:
-        """What a version names as its source."""
+        """The source that a version names."""
         found = find_version(name, version)
         return None if found is None else found.source
 

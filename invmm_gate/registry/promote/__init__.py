@@ -1,1 +1,1 @@
-"""Versions that are registered, gated and promoted, and the attestations that speak for them."""
+"""Versions are gated, signed, sent and promoted here. Attestations alone are evidence."""

@@ -1,4 +1,4 @@
-"""How versions are gated, checked before anything is asked of the registry."""
+"""The choices by which versions are gated. They are checked before the registry is asked for anything."""
 
 import datetime
 import hashlib
@@ -32,7 +32,7 @@ def utc_now() -> datetime.datetime:
 
 
 def outbox_of(choices: GateChoices) -> Outbox:
-    """What could not be sent yet."""
+    """The outbox: verdicts that could not be sent yet."""
     return Outbox(choices.runs.parent / "outbox")
 
 
@@ -91,7 +91,7 @@ def terms_now(choices: GateChoices) -> str:
 
 
 def options_of(choices: GateChoices, model: Path) -> Options:
-    """What `check` is asked to do."""
+    """The options of `check` for a version."""
     return Options(
         model=model,
         policy=choices.policy,

@@ -46,7 +46,7 @@ class VersionGoneError(RegistryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """What became of a parcel."""
+    """The result of sending a parcel."""
 
     run_id: str
     promoted: Promoted | None
@@ -54,7 +54,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """What became of an outbox."""
+    """The result of emptying an outbox."""
 
     sent: tuple[str, ...]
     """`name/version` of what was sent."""

@@ -1,4 +1,4 @@
-"""What earlier attestations are good for: one that holds spares a measurement, a new one follows the released one."""
+"""Earlier attestations: one that still holds spares a measurement, and a new one is chained to that of the release."""
 
 import datetime
 from contextlib import suppress

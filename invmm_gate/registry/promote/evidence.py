@@ -1,4 +1,4 @@
-"""What proves a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
+"""The evidence of a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
 
 Tags, aliases and sources are pointers at most: who can write them could point at anything, and then nothing verifies.
 """
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def statement(self) -> Statement:
-        """What was signed."""
+        """The statement that was signed."""
         return self.trusted.statement
 
     def require_pass(self, demands: Demands, now: datetime.datetime) -> None:

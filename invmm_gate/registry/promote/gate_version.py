@@ -76,7 +76,7 @@ def _proofs(run: RunFolder, *, details: bool) -> dict[str, str]:
 def parcel_for(
     record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime, log_entry: str = ""
 ) -> Parcel:
-    """What is to be sent of a run that belongs to a version."""
+    """The parcel of a run that belongs to a version: what the registry is sent."""
     terms = _terms(choices, signed=choices.key is not None)
     return Parcel(
         name=record.name,
@@ -145,12 +145,12 @@ def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
 
 
 def runs_of(inputs: Inputs, choices: GateChoices) -> str:
-    """What the run folders of these files under these terms are called."""
+    """The name of the run folders of these files under these terms."""
     return f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
 
 
 def terms_for(inputs: Inputs, choices: GateChoices) -> str:
-    """What a version is judged under, by the files as they were read for it."""
+    """The terms that a version is judged under, by the files as they were read for it."""
     return terms_of(
         policy=inputs.policy.digest, probe_set=inputs.probe_set.digest, seed=choices.seed, weights=choices.weights
     )

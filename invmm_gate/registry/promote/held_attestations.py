@@ -1,4 +1,4 @@
-"""What speaks for a version: an attestation that covers its own files as they are now."""
+"""Attestations that hold for a version: each covers the version's own files as they are now."""
 
 import datetime
 import shutil

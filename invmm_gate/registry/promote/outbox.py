@@ -1,4 +1,4 @@
-"""What was judged and could not be sent yet: one file a verdict, in a folder that outlives the process."""
+"""The outbox: verdicts that could not be sent yet, one file each, in a folder that outlives the process."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ from invmm_gate.registry.client.names import version_label
 _SUFFIX: Final = ".json"
 _LOCK: Final = ".lock"
 _PARCEL_BYTES: Final = 256_000_000
-"""Of a file that this tool wrote: an attestation and its proofs."""
+"""Bytes of a file that this tool wrote: an attestation and its proofs."""
 
 
 class OutboxBusyError(RegistryError):

@@ -1,4 +1,4 @@
-"""What a gate that a worker started ended with. An exit code alone does not say whose fault a failure was.
+"""The outcome file of a gate that a worker started. An exit code alone does not say whose fault a failure was.
 
 Exit code 2 is a slip in the gate's own configuration as well as an unusable checkpoint, and 10 is an attestation that
 does not hold as well as a block. So the gate also writes a small file once its work on the version is done, and an exit
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class Ended(Protocol):
-    """What became of a version."""
+    """The end of a gate on a version."""
 
     @property
     def outcome(self) -> str:
@@ -49,7 +49,7 @@ class Ended(Protocol):
 
     @property
     def terms(self) -> str:
-        """As in `Outcome`."""
+        """The terms, as in `Outcome`."""
         ...
 
 

@@ -51,10 +51,10 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promoted:
-    """What became of a version that passed."""
+    """The promotion of a version that passed."""
 
     version: VersionRecord
-    """That of the release model."""
+    """The version of the release model."""
     overtaken_by: str = ""
     """`name/version` of the later candidate that the chosen alias stays with; empty if the alias moved."""
 

@@ -1,4 +1,4 @@
-"""Versions at the door: registered as pending, gated from the files that the registry gives back, tagged, promoted."""
+"""A version is registered as pending, gated from the files that the registry gives back, tagged and promoted."""
 
 import datetime
 import tempfile
@@ -72,7 +72,7 @@ class Registered:
 
     @property
     def exit_code(self) -> int:
-        """That of the outcome."""
+        """The exit code of the outcome."""
         return EXIT_CODES[self.outcome]
 
 

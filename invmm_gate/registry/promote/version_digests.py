@@ -1,4 +1,4 @@
-"""All that a version's source holds, hashed once and then held against any number of attestations."""
+"""The digests of a version's files, taken once and held against any number of attestations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashedFiles:
-    """What whoever loads a version gets."""
+    """The files that somebody gets who loads a version."""
 
     manifest: ModelManifest | Callable[[], VerificationError]
-    """Of the checkpoint, or the error for files that are none, or none alone."""
+    """The manifest of the checkpoint, or the error for files that are no checkpoint, or not only one."""
 
     def require(self, said: Statement) -> ModelManifest:
         """The manifest, if these are the attested files and no weights were left out. Raises VerificationError.

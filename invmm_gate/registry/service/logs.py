@@ -1,4 +1,4 @@
-"""Log lines of the registry's door: one line each, with the time, whatever the text holds."""
+"""Log lines of the registry service: one line each, with the time, whatever the text holds."""
 
 import datetime
 import logging

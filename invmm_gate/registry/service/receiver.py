@@ -32,7 +32,7 @@ BODY_LIMIT: Final = 1 << 20
 CREATED: Final = ("model_version", "created")
 """The one event that wakes. Tag events above all do not: the gate sets tags itself."""
 A_MINUTE: Final = 600
-"""Signed deliveries that are taken a minute. One that is put off is tried again by MLflow, and missed by nobody."""
+"""Signed deliveries that are taken a minute. MLflow tries a delivery again that was put off, and nobody misses it."""
 
 _RETRY_AFTER: Final = {"Retry-After": "30"}
 _CLOSE: Final[dict[str, str]] = {"Connection": "close"}
@@ -41,7 +41,7 @@ _CLOSE: Final[dict[str, str]] = {"Connection": "close"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
-    """What the receiver needs to know."""
+    """The settings and parts of the receiver."""
 
     secrets: Secrets
     wake: Callable[[], None]

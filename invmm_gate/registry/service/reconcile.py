@@ -1,4 +1,4 @@
-"""The reconcile pass: what is to be done follows from the registry, the attestations and the ledger, whatever woke it.
+"""The reconcile pass decides from the registry, the attestations and the ledger which versions are gated next.
 
 What a version says about itself is never a reason to leave it out: tags can be set by hand and are copied along with a
 version. Only the ledger counts, and only for the very version that the registry made at that time.
@@ -25,13 +25,13 @@ _ALL: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What the registry listed."""
+    """The versions that the registry listed."""
 
     listed: int
     states: Mapping[State, int]
     """State -> number of versions that are to have a verdict."""
     due: tuple[VersionRecord, ...]
-    """Those that are to be gated now, newest first."""
+    """The versions that are gated next, newest first."""
     unusable: tuple[str, ...]
     """Models whose names the gate does not work on: their versions get no verdict."""
     suspects: tuple[VersionRecord, ...]

@@ -36,7 +36,7 @@ _PATH: Final = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What `serve` and `sync` share."""
+    """The parts that `serve` and `sync` share."""
 
     tracking_uri: str
     worker: WorkerSettings
@@ -125,7 +125,7 @@ class Listening:
     """Where and how `serve` is reached."""
 
     secrets: Secrets
-    """Of the webhook."""
+    """The secrets of the webhook."""
     host: str = "127.0.0.1"
     port: int = 8765
     path: str = "/hook"

@@ -9,7 +9,7 @@ from invmm_gate.registry.service.serve import Door
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """What one `sync` did."""
+    """The result of one `sync`."""
 
     swept: Pass
     outcomes: dict[str, int]

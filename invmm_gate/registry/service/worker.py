@@ -27,7 +27,7 @@ _FINAL: Final[Mapping[str, State]] = {"pass": "pass", "block": "block", "bad_inp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """How versions are gated."""
+    """The settings by which a worker gates versions."""
 
     command: tuple[str, ...]
     """The gate's command; `--outcome=FILE`, `--`, name and version are put behind it."""
