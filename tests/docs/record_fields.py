@@ -1,6 +1,7 @@
 """docs/reference/records.md: the files of a run folder, and the fields of the records in them."""
 
 import dataclasses
+import re
 from typing import Any, get_args
 
 from invmm_gate.attest.envelope import ATTESTATION
@@ -90,7 +91,8 @@ Written by `python -m tests.docs.write_references` from the records in the code.
 
 `check` writes all of these files. One stage writes each file, and no other stage changes it. Records are JSON, or one
 JSON object a line (`.jsonl`). JSON has no infinity: a probe that was not inverted has the outcome `not_inverted` and
-the score null. A run folder is private; only `public/` in it may be handed on.
+the score null. A run folder is private; only `public/` in it may be handed on. A field that is marked `public` is in
+the public edition as it is, or put into a band; any other field is left out there or written anew.
 """
 
 
@@ -106,8 +108,14 @@ def _values(choice: Any) -> str:
     return ", ".join(f"`{value}`" if value else "empty" for value in get_args(choice))
 
 
+_MARKED = re.compile(r"Annotated\[(.+), (PUBLIC|WHOLE)\]")
+
+
 def _record(kind: Any) -> str:
-    texts = documented(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    rows = [(f"`{name}`", f"`{texts[name][0].replace('|', chr(92) + '|')}`", texts[name][1]) for name in names]
-    return f"## {kind.__name__}\n{summary(kind)}\n\n{table(('field', 'type', 'meaning'), rows)}"
+    rows = []
+    for field in dataclasses.fields(kind):
+        written, text = documented(kind)[field.name]
+        marked = _MARKED.fullmatch(written)
+        plain = (marked[1] if marked else written).replace("|", "\\|")
+        rows.append((f"`{field.name}`", f"`{plain}`", "public" if marked else "", text))
+    return f"## {kind.__name__}\n{summary(kind)}\n\n{table(('field', 'type', 'edition', 'meaning'), rows)}"
