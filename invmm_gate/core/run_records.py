@@ -1,12 +1,13 @@
 """The records of a run: what it was run on, which decides its scores, and all that was found. Nothing imports torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal
 
 from invmm_gate.core.public import PUBLIC, WHOLE
 from invmm_gate.core.records import (
     Confirmation,
+    Decision,
     Measurement,
     MetricRecord,
     ModelManifest,
@@ -175,6 +176,43 @@ class RunData:
         known = "\n".join((*public, self.run.model.name, self.run.metric.name))
         private = (text for text in texts if len(text) >= 8 and text not in known)
         return tuple(sorted(private, key=lambda text: (-len(text), text)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunIdentity:
+    """Which run it is, of which model, and how it was judged: the same in every report, in MLflow and in `compare`."""
+
+    run_id: str
+    model: str
+    model_digest: str
+    probe_set_digest: str
+    fingerprint: str
+    copy_metric: str
+    decision: Decision | None
+    """None where the run was not judged."""
+    policy: str
+    policy_digest: str
+
+    def texts(self) -> dict[str, str]:
+        """By field, without those that are empty; the decision as `verdict`, `not_judged` where there is none."""
+        said = {name: value for name, value in asdict(self).items() if value and name != "decision"}
+        return {"verdict": self.decision or "not_judged"} | said
+
+
+def identity_of(data: RunData) -> RunIdentity:
+    """That of a run's records."""
+    run, verdict = data.run, data.verdict
+    return RunIdentity(
+        run_id=run.run_id,
+        model=run.model.name,
+        model_digest=run.model.digest,
+        probe_set_digest=run.probe_set.digest,
+        fingerprint=run.fingerprint,
+        copy_metric=run.metric.name,
+        decision=verdict.decision if verdict else None,
+        policy=verdict.policy if verdict else "",
+        policy_digest=verdict.policy_digest if verdict else "",
+    )
 
 
 def differences(before: object, after: object) -> list[str]:

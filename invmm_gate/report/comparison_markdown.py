@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from invmm_gate.core.records import ReplicationShare
+from invmm_gate.core.run_records import RunIdentity
 from invmm_gate.policy.compare.comparison import (
     Breach,
     Comparison,
     FindingChange,
     ProbeChange,
     RateChange,
-    RunSide,
     ScoreState,
     Uncompared,
 )
@@ -114,7 +114,7 @@ def _head(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _side(name: str, side: RunSide) -> str:
+def _side(name: str, side: RunIdentity) -> str:
     policy = _code(side.policy) if side.policy else "none"
     verdict = (side.decision or "not judged").upper()
     return f"| {name} | {_code(side.run_id)} | {_code(texts.digest(side.model_digest))} | {policy} | {verdict} |"

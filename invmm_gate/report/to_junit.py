@@ -12,7 +12,7 @@ from typing import Final, Literal
 from xml.etree import ElementTree
 
 from invmm_gate.core.records import Finding, Measurement
-from invmm_gate.core.run_records import RunData
+from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.report import texts
 from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
 
@@ -171,23 +171,10 @@ def _add(suite: ElementTree.Element, case: Case) -> None:
 
 
 def _properties(suite: ElementTree.Element, data: RunData) -> None:
-    run, verdict = data.run, data.verdict
-    said = {
-        "verdict": verdict.decision if verdict else "not_judged",
-        "exit_code": str(verdict.exit_code) if verdict else "",
-        "policy": verdict.policy if verdict else "",
-        "policy_digest": verdict.policy_digest if verdict else "",
-        "model_digest": run.model.digest,
-        "probe_set_digest": run.probe_set.digest,
-        "fingerprint": run.fingerprint,
-        "run_id": run.run_id,
-    }
+    said = identity_of(data).texts() | ({"exit_code": str(data.verdict.exit_code)} if data.verdict else {})
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in said.items():
-        if value:
-            ElementTree.SubElement(
-                properties, "property", name=name, value=texts.visible(texts.shortened(value, _NAME))
-            )
+        ElementTree.SubElement(properties, "property", name=name, value=texts.visible(texts.shortened(value, _NAME)))
 
 
 def _said(data: RunData, clean: Cleaner) -> Iterator[str]:

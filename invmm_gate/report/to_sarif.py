@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from invmm_gate.core.records import Finding, Probe, ProbeSet
-from invmm_gate.core.run_records import RunData
+from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.core.version import __version__
 from invmm_gate.policy.descriptions import DESCRIPTIONS, description_of
 from invmm_gate.report import texts
@@ -174,16 +174,9 @@ def _notification(level: str, text: str) -> Json:
 
 
 def _identity(data: RunData) -> Json:
-    run, verdict = data.run, data.verdict
-    said = {
-        "runId": run.run_id,
-        "model": run.model.name,
-        "modelDigest": run.model.digest,
-        "probeSetDigest": run.probe_set.digest,
-        "fingerprint": run.fingerprint,
-        "copyMetric": run.metric.name,
-        "policy": verdict.policy if verdict else "",
-        "policyDigest": verdict.policy_digest if verdict else "",
-        "verdict": verdict.decision if verdict else "not_judged",
-    }
-    return {name: plain(text, _NAME) for name, text in said.items() if text}
+    return {_camel(name): plain(text, _NAME) for name, text in identity_of(data).texts().items()}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))

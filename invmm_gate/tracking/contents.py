@@ -12,7 +12,7 @@ from typing import Final
 
 from invmm_gate.core.errors import PublishError
 from invmm_gate.core.records import Measurement
-from invmm_gate.core.run_records import RunData
+from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.tracking.names import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24
@@ -111,19 +111,10 @@ def publication_key(data: RunData) -> str:
 
 
 def _tags(data: RunData) -> dict[str, str]:
-    run, verdict = data.run, data.verdict
-    return {
-        "invmm.verdict": verdict.decision if verdict else "not_judged",
+    blank = dict.fromkeys(("policy", "policy_digest"), "")  # of a run that was not judged
+    return {f"invmm.{name}": text for name, text in (blank | identity_of(data).texts()).items()} | {
         "invmm.edition": "public" if data.public else "details",
-        "invmm.reasons": " | ".join(verdict.reasons) if verdict else "",
-        "invmm.fingerprint": run.fingerprint,
-        "invmm.run_id": run.run_id,
-        "invmm.model": run.model.name,
-        "invmm.model_digest": run.model.digest,
-        "invmm.policy": verdict.policy if verdict else "",
-        "invmm.policy_digest": verdict.policy_digest if verdict else "",
-        "invmm.probe_set_digest": run.probe_set.digest,
-        "invmm.copy_metric": run.metric.name,
+        "invmm.reasons": " | ".join(data.verdict.reasons) if data.verdict else "",
         "invmm.self_checks": "passed" if all(check.passed for check in data.self_checks) else "failed",
     }
 

@@ -79,7 +79,7 @@ RECORDS: tuple[Any, ...] = (
     PublishState,
     Statement,
 )
-IN_NO_FILE = (run_records.RunData,)
+IN_NO_FILE = (run_records.RunData, run_records.RunIdentity)
 """Records that no file holds as they are."""
 CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus")
 """Types of core/records.py with a few values."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
 from invmm_gate.core.records import Confirmation, Measurement, Probe
-from invmm_gate.core.run_records import RunData, differences
+from invmm_gate.core.run_records import RunData, differences, identity_of
 from invmm_gate.policy.compare.changes import overall, rate_changes, score_change
 from invmm_gate.policy.compare.comparison import (
     COMPARISON_SCHEMA_VERSION,
@@ -16,7 +16,6 @@ from invmm_gate.policy.compare.comparison import (
     FindingChange,
     LeftOut,
     ProbeChange,
-    RunSide,
     refuse_other_conditions,
 )
 from invmm_gate.policy.compare.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
@@ -64,8 +63,8 @@ def compare(
     findings = () if excuse else finding_changes(before, after, by_id, skip=skip)
     return Comparison(
         schema_version=COMPARISON_SCHEMA_VERSION,
-        before=_side(before),
-        after=_side(after),
+        before=identity_of(before),
+        after=identity_of(after),
         profile=after.run.inputs.profile,
         metric=after.run.metric.name,
         findings_compared=not excuse,
@@ -221,17 +220,3 @@ def _notes(sides: _Sides, policy: Policy | None, excuse: str, *, skip: frozenset
     different = [name for name in _CIRCUMSTANCES if name in changed]
     if different:
         yield f"The runs also differ in {', '.join(different)}, which can move a score a little."
-
-
-def _side(data: RunData) -> RunSide:
-    run, verdict = data.run, data.verdict
-    return RunSide(
-        run_id=run.run_id,
-        model=run.model.name,
-        model_digest=run.model.digest,
-        probe_set_digest=run.probe_set.digest,
-        fingerprint=run.fingerprint,
-        decision=verdict.decision if verdict else None,
-        policy=verdict.policy if verdict else "",
-        policy_digest=verdict.policy_digest if verdict else "",
-    )

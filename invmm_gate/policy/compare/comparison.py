@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import Decision, Group, Outcome, ReplicationShare
-from invmm_gate.core.run_records import RunInputs, differences, named_difference
+from invmm_gate.core.records import Group, Outcome, ReplicationShare
+from invmm_gate.core.run_records import RunIdentity, RunInputs, differences, named_difference
 
 COMPARISON_SCHEMA_VERSION: Final = 1
 
@@ -106,21 +106,6 @@ class Uncompared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSide:
-    """The run on one side."""
-
-    run_id: str
-    model: str
-    model_digest: str
-    probe_set_digest: str
-    fingerprint: str
-    decision: Decision | None
-    """None where the run was not judged."""
-    policy: str
-    policy_digest: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """Probes that only one run has, or that are not the same in both. All empty for equal probe sets."""
 
@@ -140,8 +125,8 @@ class Comparison:
     """Two runs side by side. It is no verdict."""
 
     schema_version: int
-    before: RunSide
-    after: RunSide
+    before: RunIdentity
+    after: RunIdentity
     profile: str
     metric: str
     findings_compared: bool
