@@ -6,7 +6,9 @@ a probe that was not inverted has `outcome="not_inverted"` and `invmm=None`.
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from invmm_gate.core.public import PUBLIC
 
 Group = Literal["sensitive", "duplicated", "control", "canary"]
 GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
@@ -40,10 +42,10 @@ class Probe:
     path: str
     """Image file, relative to the probe set's folder."""
     sha256: str
-    group: Group
+    group: Annotated[Group, PUBLIC]
     line: int
     """Line of the manifest, from 1 (the header); row index + 2 for a parquet manifest."""
-    category: str = ""
+    category: Annotated[str, PUBLIC] = ""
     caption: str = ""
     cluster: str = ""
     """Probes with one cluster name show the same picture."""
@@ -58,10 +60,10 @@ class ProbeSet:
     """A validated manifest and where it lies."""
 
     folder: str
-    probes: tuple[Probe, ...]
-    digest: str
+    probes: Annotated[tuple[Probe, ...], PUBLIC]
+    digest: Annotated[str, PUBLIC]
     """sha256 over the manifest's content, which names every image's sha256."""
-    manifest: str = "manifest.csv"
+    manifest: Annotated[str, PUBLIC] = "manifest.csv"
     """File name of the manifest in the folder."""
 
 
@@ -71,8 +73,8 @@ class Interval:
 
     low: float
     high: float
-    confidence: float
-    method: Literal["wilson", "clopper_pearson"]
+    confidence: Annotated[float, PUBLIC]
+    method: Annotated[Literal["wilson", "clopper_pearson"], PUBLIC]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,8 @@ class ReplicationShare:
     """How many of a batch of samples replicate the probe. High = memorized."""
 
     hits: int
-    trials: int
-    interval: Interval
+    trials: Annotated[int, PUBLIC]
+    interval: Annotated[Interval, PUBLIC]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +134,16 @@ class Measurement:
     """The measurement of one probe: a line of measurements.jsonl."""
 
     probe: str
-    group: Group
-    category: str
-    outcome: Outcome
+    group: Annotated[Group, PUBLIC]
+    category: Annotated[str, PUBLIC]
+    outcome: Annotated[Outcome, PUBLIC]
     """Over the trials: `error` if any is, else that of the (lower) median trial."""
     invmm: float | None
     """Lower median over the seeds, a trial that was not inverted counting as +inf; low = memorized."""
     invmm_above: float | None
     invmm_spread: tuple[float, float] | None
     """Smallest and largest finite score over the seeds."""
-    share: ReplicationShare | None
+    share: Annotated[ReplicationShare | None, PUBLIC]
     """Replicating samples, added up over the trials."""
     steps: int
     evaluations: int
@@ -163,14 +165,14 @@ class Confirmation:
     """The result of an input that a user could give, for one probe: a line of confirmations.jsonl."""
 
     probe: str
-    method: str
+    method: Annotated[str, PUBLIC]
     """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`; with
     `_on_grid` by the measure's own sampler."""
-    status: ConfirmationStatus
+    status: Annotated[ConfirmationStatus, PUBLIC]
     """`refuted` means within the budget, never "safe"."""
     hits: int
-    trials: int
-    interval: Interval
+    trials: Annotated[int, PUBLIC]
+    interval: Annotated[Interval, PUBLIC]
     evaluations: int
     closest: float | None
     """Copy-metric value of the closest sample."""
@@ -187,20 +189,20 @@ class Confirmation:
 class SelfCheck:
     """One check of the gate itself or of the model's usefulness, made before the probes are measured."""
 
-    name: str
-    passed: bool
+    name: Annotated[str, PUBLIC]
+    passed: Annotated[bool, PUBLIC]
     detail: str
-    value: float | None = None
-    limit: float | None = None
+    value: Annotated[float | None, PUBLIC] = None
+    limit: Annotated[float | None, PUBLIC] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
     """A file of a checkpoint; size in bytes."""
 
-    path: str
-    size: int
-    sha256: str
+    path: Annotated[str, PUBLIC]
+    size: Annotated[int, PUBLIC]
+    sha256: Annotated[str, PUBLIC]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,25 +210,25 @@ class ModelManifest:
     """The files and parts of a checkpoint, found out without importing torch."""
 
     path: str
-    name: str
-    pipeline: str
+    name: Annotated[str, PUBLIC]
+    pipeline: Annotated[str, PUBLIC]
     """Diffusers class name, e.g. `DDPMPipeline`, or `UNet2DModel`."""
-    files: tuple[ModelFile, ...]
-    digest: str
+    files: Annotated[tuple[ModelFile, ...], PUBLIC]
+    digest: Annotated[str, PUBLIC]
     """sha256 over sorted lines `path NUL size NUL sha256 LF`."""
-    adapters: tuple[str, ...] = ()
+    adapters: Annotated[tuple[str, ...], PUBLIC] = ()
     """LoRA weights on top of the checkpoint, as they were given; they are among `files`."""
-    not_loaded: tuple[str, ...] = ()
+    not_loaded: Annotated[tuple[str, ...], PUBLIC] = ()
     """Components that ship with the checkpoint and decide nothing here, as a safety checker."""
-    pickles: tuple[str, ...] = ()
+    pickles: Annotated[tuple[str, ...], PUBLIC] = ()
     """Pickle files that will be read because --allow-pickle was given."""
-    weights: Weights = "raw"
+    weights: Annotated[Weights, PUBLIC] = "raw"
     """Which weights are scored: as they were trained, or their exponential moving average (EMA)."""
-    left_out: tuple[str, ...] = ()
+    left_out: Annotated[tuple[str, ...], PUBLIC] = ()
     """Files of the other weights, where a folder holds both: neither scored nor covered by the digest."""
-    scheduler: str = ""
+    scheduler: Annotated[str, PUBLIC] = ""
     """Diffusers class name of the scheduler; its configuration is one of `files`."""
-    prediction_type: str = ""
+    prediction_type: Annotated[str, PUBLIC] = ""
     """What the network predicts: epsilon, v_prediction or sample."""
 
 
@@ -234,13 +236,13 @@ class ModelManifest:
 class MetricRecord:
     """The copy metric that a run used."""
 
-    name: str
+    name: Annotated[str, PUBLIC]
     """Names the transform too, e.g. `sscd_disc_large@320` or `pixel_rmse`."""
-    threshold: float
-    higher_is_copy: bool
-    digest: str = ""
+    threshold: Annotated[float, PUBLIC]
+    higher_is_copy: Annotated[bool, PUBLIC]
+    digest: Annotated[str, PUBLIC] = ""
     """sha256 of the metric's own weights, where it has any."""
-    unfit: str = ""
+    unfit: Annotated[str, PUBLIC] = ""
     """Why the metric should not be trusted at this resolution; empty if it may be."""
 
 
@@ -249,15 +251,15 @@ class Waiver:
     """An owned, expiring exception for a probe, a rule, or a rule on a probe."""
 
     reason: str
-    owner: str
-    expires: datetime.date
+    owner: Annotated[str, PUBLIC]
+    expires: Annotated[datetime.date, PUBLIC]
     probe: str | None = None
-    rule: str | None = None
-    model: str | None = None
+    rule: Annotated[str | None, PUBLIC] = None
+    model: Annotated[str | None, PUBLIC] = None
     """Digest of the only model that it is for; None = any."""
     image: str | None = None
     """sha256 of the only image that it is for; None = whatever image the probe shows."""
-    approved_by: str | None = None
+    approved_by: Annotated[str | None, PUBLIC] = None
     """Id of the reviewer's key that signed it; None = nobody's that was trusted."""
     line: int = 0
 
@@ -266,37 +268,39 @@ class Waiver:
 class Finding:
     """One breach of one rule."""
 
-    rule: str
-    effect: Literal["block", "inconclusive"]
+    rule: Annotated[str, PUBLIC]
+    effect: Annotated[Literal["block", "inconclusive"], PUBLIC]
     probe: str | None
     message: str
     """One sentence with the figures."""
     value: float | None = None
     limit: float | None = None
-    waiver: Waiver | None = None
+    waiver: Annotated[Waiver | None, PUBLIC] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaiverState:
     """A waiver, and whether it counted in a verdict, or why not."""
 
-    waiver: Waiver
-    state: Literal["used", "unused", "expired", "unknown_probe", "other_model", "other_image", "unapproved"]
+    waiver: Annotated[Waiver, PUBLIC]
+    state: Annotated[
+        Literal["used", "unused", "expired", "unknown_probe", "other_model", "other_image", "unapproved"], PUBLIC
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineRecord:
     """The run that was given as the baseline of the rule `regression`."""
 
-    run_id: str
-    fingerprint: str
-    model_digest: str
-    measurements_digest: str
+    run_id: Annotated[str, PUBLIC]
+    fingerprint: Annotated[str, PUBLIC]
+    model_digest: Annotated[str, PUBLIC]
+    measurements_digest: Annotated[str, PUBLIC]
     """sha256 of its measurements.jsonl."""
-    decision: Decision | None = None
+    decision: Annotated[Decision | None, PUBLIC] = None
     """Its verdict when it was blessed; None, as the next three are empty, where a run folder was named by hand."""
-    blessed_by: str = ""
-    blessed_on: str = ""
+    blessed_by: Annotated[str, PUBLIC] = ""
+    blessed_on: Annotated[str, PUBLIC] = ""
     """UTC, ISO 8601."""
     reason: str = ""
 
@@ -305,17 +309,17 @@ class BaselineRecord:
 class Scope:
     """What was tested. A verdict says nothing about a model that is used in another way."""
 
-    image_size: tuple[int, int]
+    image_size: Annotated[tuple[int, int], PUBLIC]
     """(height, width) of the samples, in pixels."""
-    samplers: tuple[str, ...]
+    samplers: Annotated[tuple[str, ...], PUBLIC]
     """Names of the samplers that samples were drawn with."""
-    sampler_steps: int
+    sampler_steps: Annotated[int, PUBLIC]
     """Steps of the sampler in the measure; a policy says how many its confirmations take."""
-    guidance_scales: tuple[float, ...]
+    guidance_scales: Annotated[tuple[float, ...], PUBLIC]
     """Every scale that was tried, ascending; 1 alone for models without prompts."""
-    seed: int
+    seed: Annotated[int, PUBLIC]
     """The seed of all random streams."""
-    seed_chosen: bool
+    seed_chosen: Annotated[bool, PUBLIC]
     """Whether it is another one than model, probe set and the verdict's policy give."""
 
 
@@ -323,26 +327,26 @@ class Scope:
 class Verdict:
     """verdict.json."""
 
-    schema_version: int
-    decision: Decision
+    schema_version: Annotated[int, PUBLIC]
+    decision: Annotated[Decision, PUBLIC]
     reasons: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    waivers: tuple[WaiverState, ...]
-    policy: str
-    policy_digest: str
-    model_digest: str
-    probe_set_digest: str
-    fingerprint: str
-    judged_on: datetime.date
-    counts: dict[str, int]
+    findings: Annotated[tuple[Finding, ...], PUBLIC]
+    waivers: Annotated[tuple[WaiverState, ...], PUBLIC]
+    policy: Annotated[str, PUBLIC]
+    policy_digest: Annotated[str, PUBLIC]
+    model_digest: Annotated[str, PUBLIC]
+    probe_set_digest: Annotated[str, PUBLIC]
+    fingerprint: Annotated[str, PUBLIC]
+    judged_on: Annotated[datetime.date, PUBLIC]
+    counts: Annotated[dict[str, int], PUBLIC]
     """Probes per outcome, controls, confirmations."""
-    records: dict[str, str] = field(default_factory=dict)
+    records: Annotated[dict[str, str], PUBLIC] = field(default_factory=dict)
     """sha256 of each file that was judged, of run.json without its date, context and paths: of other records the
     verdict says nothing. Empty for records in no folder."""
-    baseline: BaselineRecord | None = None
+    baseline: Annotated[BaselineRecord | None, PUBLIC] = None
     """None where none was given."""
-    tested: Scope
-    weaknesses: tuple[str, ...] = ()
+    tested: Annotated[Scope, PUBLIC]
+    weaknesses: Annotated[tuple[str, ...], PUBLIC] = ()
     """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
 
     @property

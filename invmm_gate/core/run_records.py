@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from invmm_gate.core.public import PUBLIC, WHOLE
 from invmm_gate.core.records import (
     Confirmation,
     Measurement,
@@ -73,36 +74,36 @@ class Samplers:
 class RunInputs:
     """The inputs that decide a score or a verdict. Two runs with equal inputs are one run."""
 
-    model: str
+    model: Annotated[str, PUBLIC]
     """Digest."""
-    pipeline: str
-    weights: Weights
-    pickles: tuple[str, ...]
-    family: Family
-    probe_set: str
+    pipeline: Annotated[str, PUBLIC]
+    weights: Annotated[Weights, PUBLIC]
+    pickles: Annotated[tuple[str, ...], PUBLIC]
+    family: Annotated[Family, PUBLIC]
+    probe_set: Annotated[str, PUBLIC]
     """Digest."""
-    policy: str
+    policy: Annotated[str, PUBLIC]
     """Digest."""
-    profile: str
-    settings: InversionSettings
-    confirm: ConfirmPlan
-    metric: MetricRecord
-    samplers: Samplers
-    seed: int
+    profile: Annotated[str, PUBLIC]
+    settings: Annotated[InversionSettings, WHOLE]
+    confirm: Annotated[ConfirmPlan, WHOLE]
+    metric: Annotated[MetricRecord, WHOLE]
+    samplers: Annotated[Samplers, WHOLE]
+    seed: Annotated[int, PUBLIC]
     """The seed of all random streams."""
-    image_size: tuple[int, int]
+    image_size: Annotated[tuple[int, int], PUBLIC]
     """(height, width) of the samples, in pixels."""
-    rows: int
+    rows: Annotated[int, PUBLIC]
     """Noised images in one optimisation step, as they were asked for."""
-    device: str
+    device: Annotated[str, PUBLIC]
     """The GPU's name, or `cpu`."""
-    threads: int
+    threads: Annotated[int, PUBLIC]
     """Of a CPU; 0 on a GPU."""
-    code: str
+    code: Annotated[str, PUBLIC]
     """sha256 of the gate's own source."""
-    environment: str
+    environment: Annotated[str, PUBLIC]
     """sha256 of the gate's code and the versions."""
-    versions: dict[str, str]
+    versions: Annotated[dict[str, str], PUBLIC]
     """Versions of the gate and of the packages that decide a score or a verdict."""
 
 
@@ -115,8 +116,8 @@ class RunContext:
     """As it was named on the command line."""
     device: str
     """As torch names it."""
-    seed_given: bool
-    guidance_distilled: bool
+    seed_given: Annotated[bool, PUBLIC]
+    guidance_distilled: Annotated[bool, PUBLIC]
     truncated_captions: dict[str, int]
     """Tokens that were cut off each caption beyond the tokenizer's limit, by probe id."""
     reduced_rows: tuple[int, ...] = ()
@@ -129,31 +130,31 @@ class RunContext:
 class RunRecord:
     """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
 
-    schema_version: int
-    run_id: str
-    fingerprint: str
+    schema_version: Annotated[int, PUBLIC]
+    run_id: Annotated[str, PUBLIC]
+    fingerprint: Annotated[str, PUBLIC]
     """sha256 of `inputs` as canonical JSON."""
-    created_at: str
+    created_at: Annotated[str, PUBLIC]
     """UTC, ISO 8601."""
-    model: ModelManifest
-    probe_set: ProbeSet
-    metric: MetricRecord
-    inputs: RunInputs
-    context: RunContext
+    model: Annotated[ModelManifest, PUBLIC]
+    probe_set: Annotated[ProbeSet, PUBLIC]
+    metric: Annotated[MetricRecord, PUBLIC]
+    inputs: Annotated[RunInputs, PUBLIC]
+    context: Annotated[RunContext, PUBLIC]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
     """All records of a run folder: what `judge`, the report and the tracker work on."""
 
-    run: RunRecord
-    self_checks: tuple[SelfCheck, ...] = ()
-    measurements: tuple[Measurement, ...] = ()
-    confirmations: tuple[Confirmation, ...] = ()
+    run: Annotated[RunRecord, PUBLIC]
+    self_checks: Annotated[tuple[SelfCheck, ...], PUBLIC] = ()
+    measurements: Annotated[tuple[Measurement, ...], PUBLIC] = ()
+    confirmations: Annotated[tuple[Confirmation, ...], PUBLIC] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
-    verdict: Verdict | None = None
-    digests: dict[str, str] = field(default_factory=dict)
+    verdict: Annotated[Verdict | None, PUBLIC] = None
+    digests: Annotated[dict[str, str], PUBLIC] = field(default_factory=dict)
     """As in `Verdict.records`, of the records as they were read; empty for records in no folder."""
     unfinished: tuple[str, ...] = ()
     """The first file of each stage that was begun and did not end: no verdict passes on it."""

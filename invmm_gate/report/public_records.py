@@ -1,4 +1,4 @@
-"""The public edition: a run's records as anybody may see them. What is not listed here as public is left out.
+"""The public edition: a run's records as anybody may see them. A field is left out unless it is marked as public.
 
 A reader without the key cannot link a probe's name to an image, and no figure of a single probe is exact: exact scores
 tell which images a model was trained on. Digests, settings, thresholds, counts and the decision are what they were.
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Final, Self, final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, ModelManifest, Probe, Verdict, Waiver
-from invmm_gate.core.run_records import RunContext, RunData, RunRecord
+from invmm_gate.core.public import only_public
+from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, Verdict, Waiver
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.policy.descriptions import description_of
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.bands import bound_band, counts_band, score_band, share_band
@@ -62,96 +63,58 @@ def public(data: RunData, names: PublicNames) -> RunData:
     """The records without ids, texts and exact figures of single probes, in an order that tells nothing either."""
     measurements = (_measurement(item, names) for item in data.measurements)
     confirmations = (_confirmation(item, names) for item in data.confirmations)
-    return RunData(
+    return replace(
+        only_public(data),
         run=_run(data.run, names),
-        self_checks=tuple(replace(check, detail="") for check in data.self_checks),
         measurements=tuple(sorted(measurements, key=lambda item: item.probe)),
         confirmations=tuple(sorted(confirmations, key=lambda item: (item.probe, item.method))),
         verdict=None if data.verdict is None else _verdict(data, data.verdict, names),
-        digests=data.digests,
         public=True,
     )
 
 
 def _run(run: RunRecord, names: PublicNames) -> RunRecord:
+    shown = only_public(run)
     probes = sorted((_probe(probe, names) for probe in run.probe_set.probes), key=lambda probe: probe.id)
+    cut = {names.of(probe): 0 for probe in run.context.truncated_captions}  # what a report warns of
     return replace(
-        run,
-        model=_model(run.model),
-        probe_set=replace(run.probe_set, folder="", probes=tuple(probes)),
-        context=_context(run.context, names),
-    )
-
-
-def _model(model: ModelManifest) -> ModelManifest:
-    return replace(model, path="", adapters=tuple(PurePath(adapter).name for adapter in model.adapters))
-
-
-def _context(context: RunContext, names: PublicNames) -> RunContext:
-    """What a report warns of. The inputs are public as a whole: they say nothing of a single probe."""
-    return RunContext(
-        command="",
-        policy="",
-        device="",
-        seed_given=context.seed_given,
-        guidance_distilled=context.guidance_distilled,
-        truncated_captions={names.of(probe): 0 for probe in context.truncated_captions},
+        shown,
+        model=replace(shown.model, adapters=tuple(PurePath(adapter).name for adapter in run.model.adapters)),
+        probe_set=replace(shown.probe_set, probes=tuple(probes)),
+        context=replace(only_public(run.context), truncated_captions=cut),
     )
 
 
 def _probe(probe: Probe, names: PublicNames) -> Probe:
-    return Probe(
-        id=names.of(probe.id),
-        path="",
-        sha256="",
-        group=probe.group,
-        line=0,
-        category=probe.category,
-        cluster=names.of_cluster(probe.cluster),
-    )
+    return replace(only_public(probe), id=names.of(probe.id), cluster=names.of_cluster(probe.cluster))
 
 
 def _measurement(item: Measurement, names: PublicNames) -> Measurement:
-    return Measurement(
+    return replace(
+        only_public(item),
         probe=names.of(item.probe),
-        group=item.group,
-        category=item.category,
-        outcome=item.outcome,
         invmm=score_band(item.invmm),
         invmm_above=bound_band(item.invmm_above),
-        invmm_spread=None,
         share=share_band(item.share),
-        steps=0,
-        evaluations=0,
-        guidance_scale=None,
-        trials=(),
         reason=WITHHELD if item.reason else "",
     )
 
 
 def _confirmation(item: Confirmation, names: PublicNames) -> Confirmation:
     hits, interval = counts_band(item.hits, item.trials, item.interval)
-    return Confirmation(
-        probe=names.of(item.probe),
-        method=item.method,
-        status=item.status,
-        hits=hits,
-        trials=item.trials,
-        interval=interval,
-        evaluations=0,
-        closest=None,
-    )
+    return replace(only_public(item), probe=names.of(item.probe), hits=hits, interval=interval)
 
 
 def _verdict(data: RunData, verdict: Verdict, names: PublicNames) -> Verdict:
     findings = tuple(sorted((_finding(item, names) for item in verdict.findings), key=_place))
     states = tuple(replace(state, waiver=_waiver(state.waiver, names)) for state in verdict.waivers)
+    baseline = only_public(verdict.baseline) if verdict.baseline is not None else None
     return replace(
-        verdict,
+        only_public(verdict),
         reasons=(*reasons_for(verdict.decision, findings), *_tolerated(data, verdict), *waiver_notes(states)),
         findings=findings,
         waivers=states,
-        baseline=None if verdict.baseline is None else replace(verdict.baseline, reason=WITHHELD),
+        baseline=None if baseline is None else replace(baseline, reason=WITHHELD),
     )
 
 
@@ -162,9 +125,8 @@ def _place(finding: Finding) -> tuple[bool, str, str, str]:
 
 def _finding(finding: Finding, names: PublicNames) -> Finding:
     probe = None if finding.probe is None else names.of(finding.probe)
-    return Finding(
-        rule=finding.rule,
-        effect=finding.effect,
+    return replace(
+        only_public(finding),
         probe=probe,
         message=_message(finding, probe),
         limit=finding.limit if description_of(finding.rule).limit_is_public else None,
@@ -183,7 +145,7 @@ def _message(finding: Finding, probe: str | None) -> str:
 
 def _waiver(waiver: Waiver, names: PublicNames) -> Waiver:
     probe = None if waiver.probe is None else names.of(waiver.probe)
-    return replace(waiver, probe=probe, image=None, reason=WITHHELD, line=0)
+    return replace(only_public(waiver), probe=probe, reason=WITHHELD)
 
 
 def _tolerated(data: RunData, verdict: Verdict) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
+from invmm_gate.core.public import PUBLIC, WHOLE, only_public
 from invmm_gate.core.records import Finding, Probe, ReplicationShare
-from invmm_gate.core.run_records import RunData, RunInputs
+from invmm_gate.core.run_records import RunData
 from invmm_gate.files.record_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
@@ -31,39 +32,6 @@ from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 
 KEY = bytes(range(32))
-
-KEPT = {
-    "run.schema_version", "run.run_id", "run.fingerprint", "run.created_at",
-    "run.model.name", "run.model.pipeline", "run.model.files.path", "run.model.files.size", "run.model.files.sha256",
-    "run.model.digest", "run.model.adapters", "run.model.not_loaded", "run.model.pickles", "run.model.left_out",
-    "run.model.scheduler", "run.model.prediction_type",
-    "run.probe_set.digest", "run.probe_set.manifest", "run.probe_set.probes.category",
-    "run.metric.name", "run.metric.threshold", "run.metric.digest", "run.metric.unfit",
-    "self_checks.name", "self_checks.value", "self_checks.limit",
-    "measurements.category", "measurements.share.trials", "measurements.share.interval.confidence",
-    "confirmations.method", "confirmations.trials", "confirmations.interval.confidence",
-    "verdict.schema_version", "verdict.findings.rule",
-    "verdict.findings.waiver.owner", "verdict.findings.waiver.approved_by",
-    "verdict.findings.waiver.expires", "verdict.findings.waiver.rule",
-    "verdict.findings.waiver.model",
-    "verdict.waivers.waiver.owner", "verdict.waivers.waiver.approved_by",
-    "verdict.waivers.waiver.expires", "verdict.waivers.waiver.rule",
-    "verdict.waivers.waiver.model",
-    "verdict.policy", "verdict.policy_digest", "verdict.model_digest", "verdict.probe_set_digest",
-    "verdict.fingerprint", "verdict.judged_on", "verdict.counts", "verdict.records",
-    "verdict.weaknesses",
-    "verdict.baseline.run_id", "verdict.baseline.fingerprint", "verdict.baseline.model_digest",
-    "verdict.baseline.measurements_digest", "verdict.baseline.blessed_by", "verdict.baseline.blessed_on",
-    "verdict.tested.image_size", "verdict.tested.samplers", "verdict.tested.sampler_steps",
-    "verdict.tested.guidance_scales", "verdict.tested.seed",
-    "digests",
-}  # fmt: skip
-INPUTS = {
-    "model", "pipeline", "weights", "pickles", "family", "probe_set", "policy", "profile", "settings", "confirm",
-    "metric", "samplers", "seed", "image_size", "rows", "device", "threads", "code", "environment", "versions",
-}  # fmt: skip
-"""All inputs of a run are public: none says anything of a single probe. A new one must be put here."""
-"""The fields that the public edition has as they are. A new field of a record must be put here, or dropped."""
 
 
 class Planting:
@@ -140,7 +108,22 @@ def spellings(value: object) -> set[str]:
     return {str(value), f"{value:,}"} if isinstance(value, int) else {str(value)}
 
 
-def test_every_field_of_the_records_is_public_by_decision_or_gone(planting):
+def marked(kind: Any, path: str = "", *, whole: bool = False) -> set[str]:
+    """The places in a record, at any depth, that are marked as public."""
+    if not dataclasses.is_dataclass(kind):
+        inner = [each for each in typing.get_args(kind) if each is not types.NoneType]
+        return set().union({path}, *(marked(each, path, whole=whole) for each in inner))
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found: set[str] = set()
+    for field in dataclasses.fields(kind):
+        marks = getattr(hints[field.name], "__metadata__", ())
+        if whole or PUBLIC in marks or WHOLE in marks:
+            plain = typing.get_args(hints[field.name])[0] if marks else hints[field.name]
+            found |= marked(plain, f"{path}.{field.name}".lstrip("."), whole=whole or WHOLE in marks)
+    return found
+
+
+def test_every_field_of_the_records_is_public_by_its_mark_or_gone(planting):
     data, planted = planting
     texts = [leaf for leaf in leaves(edition(data)) if isinstance(leaf, str)]
     others = leaves(edition(data)) - set(texts)
@@ -149,19 +132,31 @@ def test_every_field_of_the_records_is_public_by_decision_or_gone(planting):
         for value, path in planted.items()
         if value in others or (isinstance(value, str) and any(value in text for text in texts))
     }
-    assert survived == KEPT | {path for path in planted.values() if path.startswith("run.inputs.")}
+    assert survived == marked(RunData) & set(planted.values())
     assert survived < set(planted.values())
 
 
-def test_every_input_of_a_run_is_public_by_decision():
-    assert {item.name for item in dataclasses.fields(RunInputs)} == INPUTS
+def test_a_field_without_a_mark_is_left_out_and_one_that_nothing_can_replace_is_refused():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Shown:
+        told: typing.Annotated[str, PUBLIC]
+        secret: str
+        score: float | None
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Dated:
+        day: datetime.date
+
+    assert only_public(Shown(told="a", secret="b", score=0.1)) == Shown(told="a", secret="", score=None)
+    with pytest.raises(TypeError, match="day: mark it as public"):
+        only_public(Dated(day=datetime.date(2026, 1, 1)))
 
 
 def test_what_is_gone_from_the_records_is_in_no_rendering(planting):
     data, planted = planting
     pages = rendered(edition(data))
     assert pages.keys() == {"report.html", "summary.md", "results.sarif", "junit.xml", "scores.csv", "verdict.json"}
-    public_paths = {path for path in planted.values() if path in KEPT or path.startswith("run.inputs.")}
+    public_paths = marked(RunData)
     kept = {spelling for value, path in planted.items() if path in public_paths for spelling in spellings(value)}
     for value, path in planted.items():
         for spelling in spellings(value) - kept if path not in public_paths else ():

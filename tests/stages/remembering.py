@@ -43,10 +43,9 @@ def remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _identity(network: Any) -> str:
-    tensors = network.state_dict()
-    version = sum(tensor._version for tensor in tensors.values())
-    if _networks.get(network, (-1, ""))[0] != version:
-        content = [[name, *_content(tensor)] for name, tensor in tensors.items()]
+    version = hash(tuple((id(tensor), tensor._version) for tensor in network.parameters()))
+    if _networks.get(network, (0, ""))[0] != version:
+        content = [[name, *_content(tensor)] for name, tensor in network.state_dict().items()]
         text = json.dumps([dict(network.config), network.training, content], default=str)
         _networks[network] = (version, hashlib.sha256(text.encode()).hexdigest())
     return _networks[network][1]

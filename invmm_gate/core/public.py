@@ -1,0 +1,54 @@
+"""What of a record anybody may see: each field is marked, and a field without a mark is left out."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+PUBLIC: Final = "public"
+"""The field is public; of records in it those fields that are marked."""
+WHOLE: Final = "public as a whole"
+"""The field is public with all that is in it."""
+
+Record = TypeVar("Record")
+_BLANKS: Final[Mapping[Any, object]] = {str: "", int: 0, float: 0.0, bool: False, tuple: (), dict: {}}
+
+
+def only_public(record: Record) -> Record:
+    """The record without the fields that are not marked as public: these are empty, zero or None."""
+    kind: Any = type(record)
+    shown = {name: blank for name, (mark, blank) in _fields(kind).items() if not mark}
+    for name, (mark, _) in _fields(kind).items():
+        if mark:
+            shown[name] = getattr(record, name) if mark == WHOLE else _inside(getattr(record, name))
+    return type(record)(**shown)
+
+
+def _inside(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return only_public(value)
+    return tuple(map(_inside, value)) if isinstance(value, tuple) else value
+
+
+@cache
+def _fields(kind: Any) -> dict[str, tuple[str, object]]:
+    """Field -> its mark and what stands in its place without one. Raises TypeError where nothing can stand there."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = {}
+    for each in dataclasses.fields(kind):
+        marks = [mark for mark in getattr(hints[each.name], "__metadata__", ()) if mark in (PUBLIC, WHOLE)]
+        found[each.name] = (marks[0], None) if marks else ("", _blank(hints[each.name], each.name))
+    return found
+
+
+def _blank(hint: Any, name: str) -> object:
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(plain) in (Union, types.UnionType) and type(None) in get_args(plain):
+        return None
+    if get_origin(plain) is Literal and "" in get_args(plain):
+        return ""
+    kind = get_origin(plain) or plain
+    if kind not in _BLANKS:
+        raise TypeError(f"nothing can stand in the place of {name}: mark it as public, or give it another type")
+    return _BLANKS[kind]
