@@ -91,8 +91,8 @@ Written by `python -m tests.docs.write_references` from the records in the code.
 
 `check` writes all of these files. One stage writes each file, and no other stage changes it. Records are JSON, or one
 JSON object a line (`.jsonl`). JSON has no infinity: a probe that was not inverted has the outcome `not_inverted` and
-the score null. A run folder is private; only `public/` in it may be handed on. *Public* says which fields the public
-edition has: it leaves out a field without a mark, and has keyed hashes for the names of probes and bands for scores.
+the score null. A run folder is private; only `public/` in it may be handed on. A field that is marked as public is in
+the public edition as it is, or put into a band; any other field is left out there, or written anew.
 """
 
 
