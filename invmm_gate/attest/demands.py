@@ -119,7 +119,7 @@ def demands_named(
     weights: Weights | None = None,
     min_sequence: int = 1,
 ) -> Demands:
-    """As `demands_of`, with policies by name or file, and a file of roots. Raises ConfigError."""
+    """The demands, with policies by name or file, and a file of roots. Raises ConfigError."""
     return demands_of(
         conditions,
         roots=load_roots(roots),

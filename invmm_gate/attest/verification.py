@@ -45,7 +45,7 @@ def check_subject(said: Statement, digest: str) -> None:
 
 
 def check_statement(trusted: Trusted, demands: Demands, now: datetime.datetime) -> None:
-    """All that a statement must say. Raises VerificationError that names the first field that does not match.
+    """Check all that a statement must say. Raises VerificationError that names the first field that does not match.
 
     The subject is not asked for here: `check_subject` is. `now` is aware.
     """
@@ -59,7 +59,7 @@ def check_statement(trusted: Trusted, demands: Demands, now: datetime.datetime) 
 
 
 def check_standing(trusted: Trusted, demands: Demands, now: datetime.datetime) -> None:
-    """What must hold of any verdict that is still relied on, a block too.
+    """Check what must hold of any verdict that is still relied on, a block too.
 
     Its probes, image size, seed and attempt, environment, dates, revocations and sequence.
     """

@@ -1,4 +1,4 @@
-"""What of a record anybody may see: each field is marked, and a field without a mark is left out."""
+"""The parts of a record that anybody may see: each such field is marked, and a field without a mark is left out."""
 
 import dataclasses
 import types

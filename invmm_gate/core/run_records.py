@@ -99,7 +99,7 @@ class RunInputs:
     device: Annotated[str, PUBLIC]
     """The GPU's name, or `cpu`."""
     threads: Annotated[int, PUBLIC]
-    """Of a CPU; 0 on a GPU."""
+    """Threads of a CPU; 0 on a GPU."""
     code: Annotated[str, PUBLIC]
     """sha256 of the gate's own source."""
     environment: Annotated[str, PUBLIC]

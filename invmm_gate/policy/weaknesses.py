@@ -73,7 +73,7 @@ def _sentence(key: str, ours: object, theirs: object, direction: Direction, wher
 
 
 def _shown(value: object) -> str:
-    """As a policy file has it."""
+    """A value as a policy file has it."""
     if value is None:
         return "not set (no limit)"
     return value if isinstance(value, str) else json.dumps(value)

@@ -133,7 +133,7 @@ def keep_copies(folder: RunFolder, policy: Policy, beside: Circumstances) -> Non
 def kept_copies(
     folder: RunFolder, *, today: datetime.date, reviewers: TrustRoots | None = None
 ) -> tuple[Policy, Circumstances]:
-    """What the run was judged with, on that day, as the copies say. Raises GateError for copies that cannot be read.
+    """What the copies say of policy and circumstances, on that day. Raises GateError for copies that cannot be read.
 
     Who can write the folder can write the copies too: they show that verdict and records fit, not who judged. With
     `reviewers` an approval counts by these keys, and not by those in the folder.

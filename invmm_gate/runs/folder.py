@@ -79,7 +79,7 @@ class RunFolder:
 
     @contextmanager
     def existing_locked(self) -> Iterator[None]:
-        """As `locked`, for a folder that must hold a run already: a mistyped name is not created."""
+        """Lock a folder that must hold a run already, as `locked` does: a mistyped name is not created."""
         self.run()
         with self.locked():
             yield

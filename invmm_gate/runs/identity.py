@@ -76,7 +76,7 @@ def changed_inputs(found: RunRecord, asked: RunRecord) -> list[str]:
 
 
 def changed_for_confirming(found: RunRecord, asked: RunRecord) -> list[str]:
-    """As `changed_inputs`, of the inputs that a confirmation depends on."""
+    """The changed inputs, as in `changed_inputs`, among those that a confirmation depends on."""
     if fingerprint(found.inputs) != found.fingerprint:
         return ["fingerprint than its inputs give"]
     return [name for name in differences(_kept(found), _kept(asked)) if name not in WITHOUT_SCORES]

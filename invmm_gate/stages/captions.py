@@ -61,7 +61,7 @@ def _refused(probe_set: ProbeSet, probe: Probe, what: str, *, expected: str, do:
 
 
 def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = None) -> PromptPlan:
-    """How captions, and prompts that were found, are tried; `trials`: other than the policy's."""
+    """The plan by which captions, and prompts that were found, are tried; `trials`: other than the policy's."""
     return PromptPlan(
         trials=trials or plan.trials,
         sampler_steps=plan.sampler_steps,
@@ -72,5 +72,5 @@ def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = Non
 
 
 def caption_plan(plan: PromptConfirmation, probe: Probe, *, rows: int) -> PromptPlan:
-    """How a probe's own caption is tried: fewer samples for a control."""
+    """The plan by which a probe's own caption is tried: fewer samples for a control."""
     return prompt_plan(plan, rows=rows, trials=caption_trials(plan) if probe.group == "control" else None)

@@ -30,7 +30,7 @@ def note_rows(folder: RunFolder, rows: int) -> None:
 
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
-    """As in measuring: the files must be those that were inspected, after the last use of the model in this stage."""
+    """Check, as in measuring, that the files are those that were inspected, after the last use of the model here."""
     _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
 
 

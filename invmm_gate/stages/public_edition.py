@@ -27,7 +27,7 @@ _KEY_BYTES: Final = 32
 
 
 def public_names(folder: RunFolder, run: RunRecord) -> PublicNames:
-    """What the run's probes are called outside its folder. Raises ConfigError for a key that cannot be used.
+    """The names of the run's probes outside its folder. Raises ConfigError for a key that cannot be used.
 
     Without a key for all runs the folder has one of its own, made when it is first needed and kept from then on.
     """

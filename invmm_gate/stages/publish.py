@@ -34,7 +34,7 @@ def publish_run(folder: RunFolder, tracking_uri: str | None, *, details: bool = 
 
 
 def to_publish(folder: RunFolder, *, details: bool) -> RunData:
-    """What `publish` sends of the records. Raises RunFolderError for a verdict that they do not give, ConfigError."""
+    """The records that `publish` sends. Raises RunFolderError for a verdict that they do not give, ConfigError."""
     data = judged_again(folder)
     return data if details else public_data(folder, data)
 

@@ -39,7 +39,7 @@ def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> R
 
 
 def judged_data(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> tuple[RunData, Verdict]:
-    """As `judged_again`, with the verdict as it was written. Raises RunFolderError where there is none."""
+    """The records of `judged_again`, with the verdict as it was written. Raises RunFolderError where there is none."""
     data = judged_again(folder, reviewers=reviewers)
     if data.verdict is None:
         raise RunFolderError(

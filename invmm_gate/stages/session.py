@@ -205,7 +205,7 @@ _METRICS: Final[dict[str, _Builder]] = {
 def _decisive(
     inputs: Inputs, model: DiffusionModel, settings: InversionSettings, metric: MetricRecord, *, rows: int
 ) -> RunInputs:
-    """All that decides a score or a verdict, and so the run's identity."""
+    """The inputs that decide a score or a verdict, and so the run's identity."""
     cuda, installed = model.device.type == "cuda", installed_environment()
     return RunInputs(
         model=inputs.model.digest,

@@ -104,7 +104,7 @@ def _send(client: Any, entities: ModuleType, experiment: str, sent: RunContents)
 def _send_probes(
     client: Any, entities: ModuleType, experiment: str, children: tuple[str, int, tuple[ProbeContents, ...]]
 ) -> int:
-    """How many child runs were sent before the time was up; probes.json holds all probes in any case."""
+    """Send child runs until the time is up; their number. probes.json holds all probes in any case."""
     parent, now, probes = children
     until = time.monotonic() + _CHILD_RUNS_WITHIN
     for number, probe in enumerate(probes):

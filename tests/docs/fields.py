@@ -20,8 +20,16 @@ def _class_body(kind: Any) -> dict[str, tuple[str, str]]:
     for item, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-            found[item.target.id] = (ast.unparse(item.annotation), one_line(str(text)))
+            found[item.target.id] = (ast.unparse(_plain(item.annotation)), one_line(str(text)))
     return found
+
+
+def _plain(annotation: ast.expr) -> ast.expr:
+    """The type without its marks."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        assert isinstance(annotation.slice, ast.Tuple)
+        return annotation.slice.elts[0]
+    return annotation
 
 
 def documented(kind: Any) -> dict[str, tuple[str, str]]:

@@ -1,13 +1,13 @@
 """docs/reference/records.md: the files of a run folder, and the fields of the records in them."""
 
 import dataclasses
-import re
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.attest.statement import Statement
 from invmm_gate.core import records, run_records
+from invmm_gate.core.public import PUBLIC, WHOLE
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs import layout
@@ -91,8 +91,8 @@ Written by `python -m tests.docs.write_references` from the records in the code.
 
 `check` writes all of these files. One stage writes each file, and no other stage changes it. Records are JSON, or one
 JSON object a line (`.jsonl`). JSON has no infinity: a probe that was not inverted has the outcome `not_inverted` and
-the score null. A run folder is private; only `public/` in it may be handed on. A field that is marked `public` is in
-the public edition as it is, or put into a band; any other field is left out there or written anew.
+the score null. A run folder is private; only `public/` in it may be handed on. A field that is marked as public is in
+the public edition as it is, or put into a band; any other field is left out there, or written anew.
 """
 
 
@@ -108,14 +108,19 @@ def _values(choice: Any) -> str:
     return ", ".join(f"`{value}`" if value else "empty" for value in get_args(choice))
 
 
-_MARKED = re.compile(r"Annotated\[(.+), (PUBLIC|WHOLE)\]")
-
-
 def _record(kind: Any) -> str:
+    texts, public = documented(kind), _public(kind)
+    head = ("field", "type", "public", "meaning") if any(public.values()) else ("field", "type", "meaning")
     rows = []
-    for field in dataclasses.fields(kind):
-        written, text = documented(kind)[field.name]
-        marked = _MARKED.fullmatch(written)
-        plain = (marked[1] if marked else written).replace("|", "\\|")
-        rows.append((f"`{field.name}`", f"`{plain}`", "public" if marked else "", text))
-    return f"## {kind.__name__}\n{summary(kind)}\n\n{table(('field', 'type', 'edition', 'meaning'), rows)}"
+    for name in [field.name for field in dataclasses.fields(kind)]:
+        about, meaning = (f"`{name}`", f"`{texts[name][0].replace('|', chr(92) + '|')}`"), texts[name][1]
+        rows.append((*about, public[name], meaning) if any(public.values()) else (*about, meaning))
+    return f"## {kind.__name__}\n{summary(kind)}\n\n{table(head, rows)}"
+
+
+def _public(kind: Any) -> dict[str, str]:
+    """Field -> what the public edition has of it."""
+    shown = {PUBLIC: "yes", WHOLE: "as a whole"}
+    hints = get_type_hints(kind, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: next((shown[mark] for mark in found if mark in shown), "") for name, found in marks.items()}

@@ -58,7 +58,7 @@ def require_agreement(
 
 
 def _of_pipelines(ours: Observation, theirs: Observation, *, exact: bool) -> Iterator[str]:
-    """What differs between the pipeline around the measured modules and the one that diffusers loads."""
+    """The differences between the pipeline around the measured modules and the one that diffusers loads."""
     if ours.scheduler != theirs.scheduler:
         yield f"the scheduler is {ours.scheduler}, diffusers' {theirs.scheduler}"
     names = ours.weights.keys() | theirs.weights.keys()

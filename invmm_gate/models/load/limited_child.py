@@ -17,7 +17,7 @@ _ANSWER, _FAULT = b"\0", b"\1"
 
 
 def in_child(work: Callable[[], bytes], *, memory: int) -> bytes:
-    """What `work` returns, done in a fork of this process that may take `memory` bytes more and write no file.
+    """The result of `work`, done in a fork of this process that may take `memory` bytes more and write no file.
 
     The child computes with one thread, as PyTorch's data loaders do: a fork has none of its parent's threads.
     Raises ModelError with the exception that ended `work`, and where a limit ended the child.

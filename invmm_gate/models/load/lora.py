@@ -50,7 +50,7 @@ def fuse_loras(files: CheckpointFiles, pipeline: str, networks: Mapping[str, nn.
 
 
 def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[str, Any]) -> None:
-    """As the pipeline's `load_lora_weights` does, from a private copy of bytes whose sha256 is known."""
+    """Load as the pipeline's `load_lora_weights` does, from a private copy of bytes whose sha256 is known."""
     import diffusers.loaders
 
     diffusers_loader = _LOADERS[pipeline](diffusers.loaders)

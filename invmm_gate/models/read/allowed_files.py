@@ -140,7 +140,7 @@ _CONTROL: Final = bytes(sorted(set(range(0x20)) - set(b"\t\n\f\r")))
 
 
 def kind_of(path: str, *, allow_pickle: bool = False) -> str:
-    """What a file is that nothing scores, in a few words for a message."""
+    """The kind of a file that nothing scores, in a few words for a message."""
     name = PurePosixPath(path).name.lower()
     suffix = PurePosixPath(name).suffix
     if suffix in PICKLE_SUFFIXES and not (allow_pickle and suffix in WEIGHT_PICKLES):

@@ -51,7 +51,7 @@ class CheckpointFiles:
         return data
 
     def peek(self, path: str, reader: Callable[[BufferedReader], Result]) -> Result:
-        """What `reader` makes of the open file; for headers, whose bytes are checked again when they are loaded."""
+        """The result of `reader` on the open file; for headers, whose bytes are checked again when they are loaded."""
         with open_regular(*self.place(path)) as stream:
             return reader(stream)
 

@@ -151,7 +151,7 @@ def class_name(content: Mapping[str, object], *, name: str, allowed: tuple[str, 
 
 
 def stated(content: Mapping[str, object], name: str) -> dict[str, object]:
-    """What diffusers takes from a file: all but the keys that `_use_default_values` lists. Raises ModelError."""
+    """The keys that diffusers takes from a file: all but those that `_use_default_values` lists. Raises ModelError."""
     ignored = content.get(_IGNORED, [])
     if not isinstance(ignored, list) or not all(isinstance(key, str) and key[:1] != "_" for key in ignored):
         raise ModelError(

@@ -173,7 +173,7 @@ def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
 
 
 def _siblings(folder: Path, stem: str) -> tuple[str, ...]:
-    """What belongs to a single file by its name: a network's configurations, or a pipeline's in a folder."""
+    """The files that belong to a single file by its name: a network's configurations, or a pipeline's in a folder."""
     if os.path.lexists(folder / stem / "model_index.json"):
         return tuple(f"{stem}/{name}" for name in list_files(folder / stem))
     names = (f"{stem}.config.json", f"{stem}.scheduler_config.json")

@@ -154,7 +154,7 @@ def _single_network(files: CheckpointFiles, path: str) -> Layout:
 def _scheduler(
     files: CheckpointFiles, path: str, pipeline: str = BARE, expected: str | None = None
 ) -> tuple[SchedulerConfig | FlowConfig, Mapping[str, object]]:
-    """As the pipeline loads it, and as it stands in the file; `expected` is the class that model_index.json names."""
+    """The scheduler as loaded, and as it stands in the file; `expected` is the class that model_index.json names."""
     if path not in files:
         raise ModelError(f"the component 'scheduler' has no {path}", expected="a complete pipeline", do="save it again")
     written = read_json(files, path)

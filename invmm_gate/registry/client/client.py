@@ -211,7 +211,7 @@ class Registry:
         return self.fetch(record.source, target)
 
     def fetch(self, source: str, target: Path) -> Path:
-        """As `download`, of a source such as `models:/m-...` or `runs:/<id>/<path>`."""
+        """Download a source such as `models:/m-...` or `runs:/<id>/<path>`."""
         return checkpoint_in(self.artefacts.download(source, target))
 
     def _asked_client(self) -> Any:

@@ -60,7 +60,7 @@ def local_checkpoint(model: str, tracking_uri: str | None = None, *, cache: Path
 def resolved_checkpoint(
     model: str, tracking_uri: str | None = None, *, cache: Path | None = None
 ) -> Iterator[tuple[Path, Resolved]]:
-    """As `local_checkpoint`, with what the URI stood for."""
+    """The same as `local_checkpoint`, with what the URI stood for."""
     from invmm_gate.registry.client.client import Registry
 
     registry = Registry(tracking_uri)

@@ -150,7 +150,7 @@ def _refuse_unknown_server(app: Any) -> None:
 
 
 def _served(app: Any) -> Any:
-    """As MLflow serves it: below FastAPI, or alone under gunicorn and waitress."""
+    """The app as MLflow serves it: below FastAPI, or alone under gunicorn and waitress."""
     from mlflow.environment_variables import _MLFLOW_SGI_NAME
 
     if _MLFLOW_SGI_NAME.get() != "uvicorn":

@@ -35,7 +35,7 @@ class GuardSettings:
     """Patterns as in a shell, `alias` or `model@alias`, as `folded` spells them."""
 
     def demands(self) -> Demands:
-        """As of now: revocations are read again. Raises ConfigError."""
+        """The demands as of now: revocations are read again. Raises ConfigError."""
         return demands_of(self.conditions, roots=self.roots, policies=self.policies)
 
     def protects(self, name: str, alias: str) -> bool:

@@ -81,7 +81,7 @@ def trusted_roots(choices: GateChoices) -> TrustRoots | None:
 
 
 def terms_now(choices: GateChoices) -> str:
-    """What versions are judged under now, by policy and manifest as they lie there. Raises GateError."""
+    """The terms that versions are judged under now, by policy and manifest as they lie there. Raises GateError."""
     return terms_of(
         policy=load_policy(choices.policy).digest,
         probe_set=probe_set_digest(read_manifest(choices.probes)),
@@ -125,7 +125,7 @@ def check_choices(choices: GateChoices, name: str) -> None:
 
 
 def terms_of(*, policy: str, probe_set: str, seed: int | None, weights: Weights | None) -> str:
-    """What versions are judged under, as one digest: a verdict under other terms is none.
+    """The terms that versions are judged under, as one digest: a verdict under other terms is none.
 
     sha256 over the digests of policy and probe set, a chosen seed, which weights count, and the gate's version.
     """

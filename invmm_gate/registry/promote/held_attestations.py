@@ -35,7 +35,7 @@ _Key = tuple[str, str, int, str, str, Weights | None]
 
 
 class Doubts(Protocol):
-    """What speaks against a version, in one line; empty if nothing does.
+    """The doubts about a version, in one line; empty if there are none.
 
     Only what is wrong with the version itself does. Where that cannot be found out, as on a full disk or with a store
     that does not hand out the files, RegistryError is raised: RegistryDownError if of no version it can be.
@@ -56,7 +56,7 @@ class Doubts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """What a version held when it was downloaded."""
+    """The files of a version when it was downloaded."""
 
     at: float
     """Before that, by the monotonic clock."""
