@@ -8,6 +8,7 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
+from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS
 from invmm_gate.core.public import PUBLIC
 
 Group = Literal["sensitive", "duplicated", "control", "canary"]
@@ -352,4 +353,4 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         """0 pass, 10 block, 11 inconclusive."""
-        return {"pass": 0, "block": 10, "inconclusive": 11}[self.decision]
+        return {"pass": PASS, "block": BLOCK, "inconclusive": INCONCLUSIVE}[self.decision]
