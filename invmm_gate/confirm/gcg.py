@@ -187,9 +187,8 @@ class _Hunt:
         images = sampled_images(
             self.sampler,
             given,
+            range(samples),
             rows=samples,
-            first=0,
-            size=samples,
             steps=steps,
             streams=lambda _: self.generator,  # one stream for all: each look draws anew
         )

@@ -110,12 +110,10 @@ def _at_scale(
     answers = []
     for start, end in pairwise((0, *looks(plan.trials))):
         for first in range(start, end, plan.rows) if counts else ():
-            size = min(plan.rows, end - first)
-            images = sampled_images(
-                sampler, given, rows=plan.rows, first=first, size=size, steps=plan.sampler_steps, streams=streams
-            )
+            numbers = range(first, min(first + plan.rows, end))
+            images = sampled_images(sampler, given, numbers, rows=plan.rows, steps=plan.sampler_steps, streams=streams)
             count_copies(metric, images, references, counts)
-            yield Sampled(size)
+            yield Sampled(len(numbers))
         for probe in [probe for probe, count in counts.items() if count.hits or end == plan.trials]:
             tried = replace(blank, probe=probe, trials=end, evaluations=end * blank.evaluations)
             answers.append(_answer(tried, counts.pop(probe)))

@@ -83,7 +83,7 @@ def test_every_reported_prompt_survives_decoding_encoding_and_generation(
     count = CopyCount()
     given = Input(prompt=record.prompt, guidance_scale=3.0)
     images = sampled_images(
-        MeasureSampler(text_model), given, rows=64, first=0, size=64, steps=10, streams=partial(stream, 99)
+        MeasureSampler(text_model), given, range(64), rows=64, steps=10, streams=partial(stream, 99)
     )
     count_copies(METRIC, images, {"": target(known_images, number).references}, {"": count})
     assert (count.hits > 0) == (record.status == "confirmed") == (number != 32)

@@ -44,7 +44,7 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
 def drawn(model: TextToImageModel, prompt: str) -> Tensor:
     given = Input(prompt=prompt, guidance_scale=3.0)
     steps, streams = PLAN.sampler_steps, partial(stream, 1)
-    return sampled_images(MeasureSampler(model), given, rows=4, first=0, size=4, steps=steps, streams=streams)
+    return sampled_images(MeasureSampler(model), given, range(4), rows=4, steps=steps, streams=streams)
 
 
 @pytest.mark.parametrize("name", NAMES)
