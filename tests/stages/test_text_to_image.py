@@ -20,7 +20,7 @@ from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy, shipped_policies
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.stages.world import ROOT, Called, World, call, policy_with
 
@@ -77,8 +77,8 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
         path = world.folder / f"{name}.png"
         example.draw(number).save(path)
         add_probes(
-            world.probes, [path], group=group, caption=example.probe_caption(number), source="drawn",
-            added_on=example.ADDED_ON,
+            world.probes, [path], NewProbes(group=group, caption=example.probe_caption(number), source="drawn",
+            added_on=example.ADDED_ON),
         )  # fmt: skip
     return world, world.check("--reveal", policy=world.policy(POLICY, "text"))
 
