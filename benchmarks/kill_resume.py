@@ -52,7 +52,7 @@ def set_up(folder: Path, *, steps: int, probes: int, trials: int) -> None:
     from datetime import date
 
     draw = importlib.import_module("draw").draw
-    from invmm_gate.probes.edit import add_probes, init_probe_set
+    from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 
     init_probe_set(folder / "probes")
     for number, group in [
@@ -61,7 +61,7 @@ def set_up(folder: Path, *, steps: int, probes: int, trials: int) -> None:
         (100_001, "control"),
     ]:
         draw(number).save(folder / f"p{number}.png")
-        add_probes(folder / "probes", [folder / f"p{number}.png"], group=group, added_on=date(2026, 11, 21))
+        add_probes(folder / "probes", [folder / f"p{number}.png"], NewProbes(group=group, added_on=date(2026, 11, 21)))
     small = {"steps": steps, "test_every": 10, "batch_size": 2, "sampler_steps": 10, "test_samples": 4}
     policy = {
         "name": "small",

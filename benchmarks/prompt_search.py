@@ -18,6 +18,8 @@ import torch
 from invmm_gate import PixelRmse, inspect_checkpoint, load_model
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
+from invmm_gate.confirm.prompt_sampling import Attempts
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.records import Confirmation, Probe, ProbeSet
 from invmm_gate.core.settings import GcgPlan
@@ -42,12 +44,16 @@ def search(model, probe_set: ProbeSet, probe: Probe, plan: GcgPlan, allowed: tor
     pixels = load_pixels(probe_set, probe, height=height, width=width)
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1
     metric = PixelRmse(0.1)
-    target = PromptTarget(probe=probe.id, image=image, references=(metric.embed(image[None]),))
     fits = len(model.prompts.tokenize(probe.caption)) <= plan.tokens
-    events = find_prompt(
-        model, metric, target, plan,
-        generator=stream(seed, probe.sha256, "gcg"), allowed=allowed, start=probe.caption if fits else "",
-    )  # fmt: skip
+    target = PromptTarget(
+        probe=probe.id,
+        image=image,
+        references=(metric.embed(image[None]),),
+        start=probe.caption if fits else "",
+    )
+    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    generator = stream(seed, probe.sha256, "gcg")
+    events = find_prompt(model, attempts, target, plan, generator=generator, allowed=allowed)
     return next(event.confirmation for event in events if isinstance(event, Confirmed))
 
 

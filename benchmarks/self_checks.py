@@ -28,7 +28,7 @@ from invmm_gate.core.errors import GateError
 from invmm_gate.core.options import Options
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 from invmm_gate.stages.preflight import prepare
 from invmm_gate.stages.self_checks import CHECKS
 from invmm_gate.stages.session import open_session
@@ -66,7 +66,9 @@ def write_probes(kind: str, folder: Path, controls: int) -> Path:
             for path, image in zip(paths, pictures(kind, numbers), strict=True):
                 pixels = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
                 Image.fromarray(pixels).save(path)
-            add_probes(folder, paths, group=group, source="benchmarks/zoo", licence="Apache-2.0", added_on=ADDED_ON)
+            add_probes(
+                folder, paths, NewProbes(group=group, source="benchmarks/zoo", licence="Apache-2.0", added_on=ADDED_ON)
+            )
     return folder
 
 

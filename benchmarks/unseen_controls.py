@@ -39,7 +39,7 @@ def closest_values(checkpoint: str, samples: int) -> tuple[int, list[float]]:
     sampler, streams = MeasureSampler(model), partial(stream, 5)
     with torch.no_grad():
         for first in range(0, samples, ROWS):
-            images = sampled_images(sampler, Input(), rows=ROWS, first=first, size=ROWS, steps=50, streams=streams)
+            images = sampled_images(sampler, Input(), range(first, first + ROWS), rows=ROWS, steps=50, streams=streams)
             count_copies(metric, images, references, counts)
     values = [count.closest for count in counts.values() if count.closest is not None]
     return sum(count.hits for count in counts.values()), values

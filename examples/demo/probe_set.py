@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from invmm_gate.core.records import Group
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 
 from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
 
@@ -33,11 +33,9 @@ def write_probe_set(folder: Path) -> None:
             add_probes(
                 folder,
                 paths,
-                group=group,
-                category=kind,
-                source="examples/demo/draw.py",
-                licence="Apache-2.0",
-                added_on=ADDED_ON,
+                NewProbes(
+                    group=group, category=kind, source="examples/demo/draw.py", licence="Apache-2.0", added_on=ADDED_ON
+                ),
             )
 
 

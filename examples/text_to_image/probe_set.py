@@ -12,7 +12,7 @@ from typing import Final
 from captions import probe_caption
 
 from invmm_gate.core.records import Group
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 
 from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, draw
 
@@ -40,12 +40,14 @@ def write_probe_set(folder: Path, *, each: int | None = None) -> None:
                 add_probes(
                     folder,
                     [path],
-                    group=group,
-                    category=category,
-                    caption=probe_caption(number),
-                    source="drawn by examples/text_to_image/draw.py",
-                    licence="Apache-2.0",
-                    added_on=ADDED_ON,
+                    NewProbes(
+                        group=group,
+                        category=category,
+                        caption=probe_caption(number),
+                        source="drawn by examples/text_to_image/draw.py",
+                        licence="Apache-2.0",
+                        added_on=ADDED_ON,
+                    ),
                 )
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from invmm_gate.attest.field_types import Hex, Instant, Line, as_text
-from invmm_gate.attest.statement import AttestedDecision, Statement
+from invmm_gate.attest.field_types import Hex, Instant, Line
+from invmm_gate.attest.statement import AttestedDecision, Positive, Statement
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.files.strict_json import parse_plain
 
@@ -54,22 +54,29 @@ def is_head(text: str) -> bool:
     return read_head(text) not in (None, EMPTY)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Marks what an entry takes from its statement."""
+
+    field: str
+
+
 class Entry(BaseModel):
     """One verdict."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     kind: Literal["urn:invmm-gate:audit:v1"] = "urn:invmm-gate:audit:v1"
-    number: Annotated[int, Field(ge=1)]
-    signed_at: Instant
-    verdict: AttestedDecision
-    model: Line
-    model_digest: Hex
-    policy_digest: Hex
-    probe_set_digest: Hex
-    results: Hex
+    number: Positive
+    signed_at: Annotated[Instant, _Said("issued_at")]
+    verdict: Annotated[AttestedDecision, _Said("decision")]
+    model: Annotated[Line, _Said("subject_name")]
+    model_digest: Annotated[Hex, _Said("subject_digest")]
+    policy_digest: Annotated[Hex, _Said("policy_digest")]
+    probe_set_digest: Annotated[Hex, _Said("probe_set_digest")]
+    results: Annotated[Hex, _Said("results_digest")]
     """The attestation's results digest: verdicts on the same measurements and confirmations share it."""
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Annotated[Positive, _Said("attempt")]
     """Which of the different results of this model it is in the log, whatever policy, probe set and seed."""
     attestation: Hex
     """sha256 of the attestation file."""
@@ -87,21 +94,14 @@ def attempt_of(entries: Iterable[Entry], *, model_digest: str, results: str) -> 
 
 def next_line(head: Head, said: Statement, *, attestation: str) -> str:
     """The line that follows `head`, without its end; the statement has its attempt."""
-    plain = {
-        "kind": "urn:invmm-gate:audit:v1",
-        "number": head.number + 1,
-        "signed_at": as_text(said.issued_at),
-        "verdict": said.decision,
-        "model": said.subject_name,
-        "model_digest": said.subject_digest,
-        "policy_digest": said.policy_digest,
-        "probe_set_digest": said.probe_set_digest,
-        "results": said.results_digest,
-        "attempt": said.attempt,
-        "attestation": attestation,
-        "previous": head.digest or None,
+    taken = {
+        name: getattr(said, mark.field)
+        for name, field in Entry.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, _Said)
     }
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    entry = Entry(number=head.number + 1, attestation=attestation, previous=head.digest or None, **taken)
+    return json.dumps(entry.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
 def head_of(line: bytes, number: int) -> Head:

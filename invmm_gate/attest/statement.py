@@ -8,13 +8,22 @@ verifier must not ignore needs another PREDICATE_TYPE.
 import datetime
 import json
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
-from invmm_gate.attest.field_types import Day, Hex, Instant, Line, as_text
-from invmm_gate.attest.tested_wire import ScopeWire, Wire, scope_plain
+from invmm_gate.attest.field_types import Day, Decimal, Hex, Instant, Line, as_text
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.records import Scope, Waiver, Weights
 from invmm_gate.files.strict_json import parse_plain
@@ -24,77 +33,26 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:invmm-gate:verdict:v1"
 
 AttestedDecision = Literal["pass", "pass_with_waiver", "block", "inconclusive"]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """A verdict and everything that it is bound to."""
+class _Wire(BaseModel):
+    """A record as a statement holds it: keys in camelCase, no number that is no integer."""
 
-    subject_name: str
-    subject_digest: str
-    """The model's digest (ModelManifest.digest): it binds every file's path, size and bytes, and LoRA weights."""
-    decision: AttestedDecision
-    """`pass_with_waiver` where a finding that would have blocked is waived."""
-    policy_name: str
-    policy_digest: str
-    probe_set_digest: str
-    probes: int
-    """Probes under test, the controls not among them."""
-    controls: int
-    report_digest: str
-    """sha256 of public/report.html: no id and no exact score of a probe."""
-    results_digest: str
-    """A digest over measurements.jsonl and confirmations.jsonl, by the rule of a checkpoint's digest."""
-    fingerprint: str
-    """The run's identity: settings, rows, device and code among it."""
-    profile: str
-    tested: Scope
-    """Image size, samplers, scales and seed: what the scores are of."""
-    pipeline: str
-    weights: Weights
-    left_out: tuple[str, ...]
-    """Files of the other weights: neither scored nor covered by the subject's digest."""
-    pickles: tuple[str, ...]
-    versions: dict[str, str]
-    environment: str
-    """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
-    waivers: tuple[Waiver, ...]
-    """The waivers that were used, as the public edition has them: a name in place of the probe's id, and no reason."""
-    verifier: str
-    """Id of who judged."""
-    verifier_version: str
-    issued_at: datetime.datetime
-    """UTC, whole seconds, as `expires_at`."""
-    expires_at: datetime.datetime
-    sequence: int
-    """From 1; one more than that of `previous`."""
-    previous: str | None
-    """sha256 of the attestation file before this one; None for the first."""
-    attempt: int | None
-    """Which of the results of this model it was in the audit log, from 1; None where no log was kept."""
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, alias_generator=to_camel)
 
 
-class _Digest(Wire):
-    sha256: Hex
+class _Tested(_Wire):
+    image_size: tuple[Positive, Positive]
+    samplers: Annotated[tuple[Line, ...], Field(min_length=1)]
+    sampler_steps: Positive
+    guidance_scales: Annotated[tuple[Decimal, ...], Field(min_length=1)]
+    seed: Count
+    seed_chosen: bool
 
 
-class _Named(Wire):
-    name: Line
-    digest: _Digest
-
-
-class _ProbeSet(Wire):
-    digest: _Digest
-    count: Annotated[int, Field(ge=0)]
-    controls: Annotated[int, Field(ge=0)]
-
-
-class _Verifier(Wire):
-    id: Line
-    version: Line
-
-
-class _Waiver(Wire):
+class _Waived(_Wire):
     reason: Line
     owner: Line
     expires: Day
@@ -104,46 +62,94 @@ class _Waiver(Wire):
     approved_by: Hex | None
 
 
-class _Predicate(Wire):
-    verifier: _Verifier
-    verdict: AttestedDecision
-    policy: _Named
-    probe_set: _ProbeSet
-    report_digest: _Digest
-    results_digest: _Digest
-    fingerprint: Hex
-    profile: Line
-    tested: ScopeWire
-    pipeline: Line
-    weights: Weights
-    left_out: tuple[Line, ...]
-    pickles: tuple[Line, ...]
-    versions: dict[Line, Line]
-    environment: Hex
-    waivers: tuple[_Waiver, ...]
-    issued_at: Instant
-    expires_at: Instant
-    sequence: Annotated[int, Field(ge=1)]
-    previous_verdict_digest: Hex | None
-    attempt: Annotated[int, Field(ge=1)] | None
+_WIRES: Final[dict[type, type[_Wire]]] = {Scope: _Tested, Waiver: _Waived}
 
 
-class _InToto(Wire):
-    type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
-    predicate_type: Literal["urn:invmm-gate:verdict:v1"]
-    subject: Annotated[tuple[_Named], Field(min_length=1, max_length=1)]
-    predicate: _Predicate
+def _from_wire(record: Any, schemas: GetCoreSchemaHandler) -> CoreSchema:
+    """Demands the wire form, and makes a record of it."""
+    wire = schemas.generate_schema(_WIRES[record])
+    return no_info_after_validator_function(lambda said: record(**dict(said)), wire)
+
+
+_AS_RECORD: Final = GetPydanticSchema(_from_wire)
+
+
+def _at(place: str) -> Any:
+    """Where a field stands in the in-toto statement, from its outermost key inwards."""
+    first, *steps = place.split(".")
+    return Field(validation_alias=AliasPath(first, *(int(step) if step.isdigit() else step for step in steps)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A verdict and everything that it is bound to.
+
+    Each field has the type and the place of its signed form. They are held against it when a statement is written and
+    when it is read, not when it is made.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="ignore")
+
+    subject_name: Annotated[Line, _at("subject.0.name")]
+    subject_digest: Annotated[Hex, _at("subject.0.digest.sha256")]
+    """The model's digest (ModelManifest.digest): it binds every file's path, size and bytes, and LoRA weights."""
+    decision: Annotated[AttestedDecision, _at("predicate.verdict")]
+    """`pass_with_waiver` where a finding that would have blocked is waived."""
+    policy_name: Annotated[Line, _at("predicate.policy.name")]
+    policy_digest: Annotated[Hex, _at("predicate.policy.digest.sha256")]
+    probe_set_digest: Annotated[Hex, _at("predicate.probeSet.digest.sha256")]
+    probes: Annotated[Count, _at("predicate.probeSet.count")]
+    """Probes under test, the controls not among them."""
+    controls: Annotated[Count, _at("predicate.probeSet.controls")]
+    report_digest: Annotated[Hex, _at("predicate.reportDigest.sha256")]
+    """sha256 of public/report.html: no id and no exact score of a probe."""
+    results_digest: Annotated[Hex, _at("predicate.resultsDigest.sha256")]
+    """A digest over measurements.jsonl and confirmations.jsonl, by the rule of a checkpoint's digest."""
+    fingerprint: Annotated[Hex, _at("predicate.fingerprint")]
+    """The run's identity: settings, rows, device and code among it."""
+    profile: Annotated[Line, _at("predicate.profile")]
+    tested: Annotated[Scope, _AS_RECORD, _at("predicate.tested")]
+    """Image size, samplers, scales and seed: what the scores are of."""
+    pipeline: Annotated[Line, _at("predicate.pipeline")]
+    weights: Annotated[Weights, _at("predicate.weights")]
+    left_out: Annotated[tuple[Line, ...], _at("predicate.leftOut")]
+    """Files of the other weights: neither scored nor covered by the subject's digest."""
+    pickles: Annotated[tuple[Line, ...], _at("predicate.pickles")]
+    versions: Annotated[dict[Line, Line], _at("predicate.versions")]
+    environment: Annotated[Hex, _at("predicate.environment")]
+    """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
+    waivers: Annotated[tuple[Annotated[Waiver, _AS_RECORD], ...], _at("predicate.waivers")]
+    """The waivers that were used, as the public edition has them: a name in place of the probe's id, and no reason."""
+    verifier: Annotated[Line, _at("predicate.verifier.id")]
+    """The id of the gate that judged."""
+    verifier_version: Annotated[Line, _at("predicate.verifier.version")]
+    issued_at: Annotated[Instant, _at("predicate.issuedAt")]
+    """UTC, whole seconds, as `expires_at`."""
+    expires_at: Annotated[Instant, _at("predicate.expiresAt")]
+    sequence: Annotated[Positive, _at("predicate.sequence")]
+    """From 1; one more than that of `previous`."""
+    previous: Annotated[Hex | None, _at("predicate.previousVerdictDigest")]
+    """sha256 of the attestation file before this one; None for the first."""
+    attempt: Annotated[Positive | None, _at("predicate.attempt")]
+    """Which of the results of this model it was in the audit log, from 1; None where no log was kept."""
+
+
+_STATEMENT: Final = TypeAdapter(Statement)
+_PLACES: Final[dict[str, list[str | int]]] = {
+    name: hint.__metadata__[-1].validation_alias.path
+    for name, hint in get_type_hints(Statement, include_extras=True).items()
+}
 
 
 def to_payload(statement: Statement) -> bytes:
     """The statement as the bytes that are signed. Raises ConfigError for what a statement cannot hold."""
-    plain = {
-        "_type": STATEMENT_TYPE,
-        "predicateType": PREDICATE_TYPE,
-        "subject": [_named(statement.subject_name, statement.subject_digest)],
-        "predicate": _predicate(statement),
-    }
-    payload = json.dumps(plain, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+    plain: dict[str, Any] = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE, "subject": [{}]}
+    for name, (*steps, key) in _PLACES.items():
+        parent: Any = plain
+        for step in steps:
+            parent = parent[step] if isinstance(step, int) else parent.setdefault(step, {})
+        parent[key] = getattr(statement, name)
+    payload = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=_plain).encode()
     try:
         from_payload(payload)
     except VerificationError as error:
@@ -151,43 +157,13 @@ def to_payload(statement: Statement) -> bytes:
     return payload
 
 
-def _predicate(said: Statement) -> dict[str, object]:
-    return {
-        "verifier": {"id": said.verifier, "version": said.verifier_version},
-        "verdict": said.decision,
-        "policy": _named(said.policy_name, said.policy_digest),
-        "probeSet": {"digest": _sha256(said.probe_set_digest), "count": said.probes, "controls": said.controls},
-        "reportDigest": _sha256(said.report_digest),
-        "resultsDigest": _sha256(said.results_digest),
-        "fingerprint": said.fingerprint,
-        "profile": said.profile,
-        "tested": scope_plain(said.tested),
-        "pipeline": said.pipeline,
-        "weights": said.weights,
-        "leftOut": said.left_out,
-        "pickles": said.pickles,
-        "versions": said.versions,
-        "environment": said.environment,
-        "waivers": [_waiver(waiver) for waiver in said.waivers],
-        "issuedAt": as_text(said.issued_at),
-        "expiresAt": as_text(said.expires_at),
-        "sequence": said.sequence,
-        "previousVerdictDigest": said.previous,
-        "attempt": said.attempt,
-    }
-
-
-def _named(name: str, digest: str) -> dict[str, object]:
-    return {"name": name, "digest": _sha256(digest)}
-
-
-def _sha256(digest: str) -> dict[str, str]:
-    return {"sha256": digest}
-
-
-def _waiver(waiver: Waiver) -> dict[str, str | None]:
-    said = {to_camel(key): getattr(waiver, key) for key in _Waiver.model_fields}
-    return said | {"expires": waiver.expires.isoformat()}
+def _plain(value: object) -> object:
+    """A moment or a record as JSON has it."""
+    if isinstance(value, datetime.datetime):
+        return as_text(value)
+    wire = _WIRES[type(value)]
+    said = {name: getattr(value, name) for name in wire.model_fields}
+    return wire.model_construct(**said).model_dump(mode="json", by_alias=True, warnings=False)
 
 
 def from_payload(payload: bytes) -> Statement:
@@ -197,40 +173,13 @@ def from_payload(payload: bytes) -> Statement:
     """
     plain = parse_plain(payload)
     _refuse_other_types(plain)
+    subjects = plain.get("subject")
+    if not isinstance(subjects, list) or len(subjects) != 1:
+        raise VerificationError("statement: subject: not a list of one", expected="the one model that was judged")
     try:
-        wire = _InToto.model_validate_json(json.dumps(plain))
+        return _STATEMENT.validate_json(json.dumps(plain))
     except ValidationError as error:
         raise VerificationError(f"statement: {_first(error)}", expected="a verdict as this version reads it") from error
-    said, subject = wire.predicate, wire.subject[0]
-    return Statement(
-        subject_name=subject.name,
-        subject_digest=subject.digest.sha256,
-        decision=said.verdict,
-        policy_name=said.policy.name,
-        policy_digest=said.policy.digest.sha256,
-        probe_set_digest=said.probe_set.digest.sha256,
-        probes=said.probe_set.count,
-        controls=said.probe_set.controls,
-        report_digest=said.report_digest.sha256,
-        results_digest=said.results_digest.sha256,
-        fingerprint=said.fingerprint,
-        profile=said.profile,
-        tested=said.tested.record(),
-        pipeline=said.pipeline,
-        weights=said.weights,
-        left_out=said.left_out,
-        pickles=said.pickles,
-        versions=said.versions,
-        environment=said.environment,
-        waivers=tuple(Waiver(**dict(waiver)) for waiver in said.waivers),
-        verifier=said.verifier.id,
-        verifier_version=said.verifier.version,
-        issued_at=said.issued_at,
-        expires_at=said.expires_at,
-        sequence=said.sequence,
-        previous=said.previous_verdict_digest,
-        attempt=said.attempt,
-    )
 
 
 def _refuse_other_types(plain: dict[str, object]) -> None:

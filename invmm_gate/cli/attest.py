@@ -105,21 +105,20 @@ def sign(
     from invmm_gate.cli.show import printable
     from invmm_gate.stages.audit_file import entry_of
     from invmm_gate.stages.judge import circumstances
-    from invmm_gate.stages.sign import report_is_attested, sign_run
+    from invmm_gate.stages.sign import Signing, report_is_attested, sign_run
 
     now = _now()
-    path = sign_run(
-        run,
+    signing = Signing(
         key=key,
-        now=now,
         policy=policy,
-        beside=circumstances(waivers, baseline, today=now.date(), reviewers=reviewers),
         expires_in=datetime.timedelta(days=expires_in),
         previous=previous,
         roots=roots,
         verifier=verifier,
         log=log,
     )
+    beside = circumstances(waivers, baseline, today=now.date(), reviewers=reviewers)
+    path = sign_run(run, signing, now=now, beside=beside)
     typer.echo(printable(f"signed: {path}"))
     logged = None if log is None else entry_of(log, path.read_bytes())
     if logged is not None:

@@ -48,7 +48,7 @@ def add(
     """Add images to a probe set, all or none."""
     from invmm_gate.core.errors import ConfigError
     from invmm_gate.core.records import GROUPS
-    from invmm_gate.probes.edit import add_probes
+    from invmm_gate.probes.edit import NewProbes, add_probes
 
     known = next((name for name in GROUPS if name == group), None)
     if known is None:
@@ -56,15 +56,17 @@ def add(
     added = add_probes(
         folder,
         images,
-        group=known,
-        category=category,
-        caption=caption,
-        cluster=cluster,
-        source=source,
-        licence=licence,
-        fit=known_fit(fit),
-        both_orientations=is_both(orientation),
-        added_on=datetime.datetime.now(datetime.UTC).date(),
+        NewProbes(
+            group=known,
+            category=category,
+            caption=caption,
+            cluster=cluster,
+            source=source,
+            licence=licence,
+            fit=known_fit(fit),
+            both_orientations=is_both(orientation),
+            added_on=datetime.datetime.now(datetime.UTC).date(),
+        ),
     )
     fitted = f", fitted by {fit}" if fit else ""
     typer.echo(f"added {len(added)} probes to {folder}{fitted}: {', '.join(probe.id for probe in added)}")

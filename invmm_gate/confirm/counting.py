@@ -49,20 +49,19 @@ def prompts_of(model: DiffusionModel) -> PromptEncoder:
 def sampled_images(
     sampler: Sampler,
     given: Input,
+    numbers: range,
     *,
     rows: int,
-    first: int,
-    size: int,
     steps: int,
     streams: Streams,
 ) -> Float[Tensor, "size 3 image_height image_width"]:
-    """The samples `first` to `first + size - 1`, in [-1, 1]. Raises MeasurementError for NaN or infinity.
+    """The samples of these numbers, at most `rows`, in [-1, 1]. Raises MeasurementError for NaN or infinity.
 
     The network always sees `rows` rows, whatever is needed: then no sample depends on how many are.
     """
-    chosen = [streams(number) for number in range(first, first + rows)]
+    chosen = [streams(number) for number in range(numbers.start, numbers.start + rows)]
     images = sampler.images(chosen, steps=steps, prompt=given.prompt, guidance_scale=given.guidance_scale)
-    return images[:size]
+    return images[: len(numbers)]
 
 
 def count_copies(

@@ -14,15 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, count_copies, prompts_of, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
-from invmm_gate.confirm.prompt_sampling import PromptPlan, replication_of_prompt
-from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.confirm.prompt_sampling import Attempts, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.search import Search, SearchPlan, Step
 from invmm_gate.confirm.typeable import as_typed, text_of, typeable_ids
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Streams
 from invmm_gate.core.settings import GcgPlan
 
 
@@ -35,6 +34,8 @@ class PromptTarget:
     """In [-1, 1]."""
     references: Sequence[Float[Tensor, "1 feature"]]
     """The metric's features of the image, and of its mirror image where that counts too."""
+    start: str = ""
+    """A prompt to start from; the empty string for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +54,21 @@ class Searched:
 
 def find_prompt(
     model: DiffusionModel,
-    metric: CopyMetric,
+    attempts: Attempts,
     target: PromptTarget,
     plan: GcgPlan,
     *,
     generator: torch.Generator,
-    sampler: Sampler | None = None,
     allowed: Int[Tensor, " choice"] | None = None,
-    start: str = "",
 ) -> Iterator[Confirmed | Searched | Sampled]:
     """Search, and give out one `Confirmed` at the end.
 
     `confirmed`: the prompt made copies on fresh seeds. `refuted`: nothing was found within the budget, never "safe".
     `undecided`: a copy was made during the search, but none again on the fresh seeds. `allowed` are the ids of
-    `typeable_ids`, found once for all probes; `start` is a prompt to start from instead of the empty one. `sampler`
-    draws with the prompts, by default the measure's own.
-    Raises ConfigError for a model without prompts or a budget below one step, MeasurementError for NaN or infinity.
+    `typeable_ids`, found once for all probes.
+    Raises ConfigError for a budget below one step, MeasurementError for NaN or infinity.
     """
-    sampler = sampler or MeasureSampler(model)
-    hunt = _Hunt.begin(model, sampler, metric, target, plan, generator=generator, allowed=allowed, start=start)
+    hunt = _Hunt.begin(model, attempts, target, plan, generator=generator, allowed=allowed)
     doubtful: Confirmed | None = None
     for number in range(1, plan.steps + 1):
         if not hunt.affords_a_step:
@@ -96,11 +93,9 @@ def find_prompt(
 class _Hunt:
     """One search with what it has spent."""
 
-    sampler: Sampler
-    metric: CopyMetric
+    attempts: Attempts
     target: PromptTarget
     plan: GcgPlan
-    prompts: PromptEncoder
     objective: PromptObjective
     search: Search
     generator: torch.Generator
@@ -112,16 +107,14 @@ class _Hunt:
     def begin(
         cls,
         model: DiffusionModel,
-        sampler: Sampler,
-        metric: CopyMetric,
+        attempts: Attempts,
         target: PromptTarget,
         plan: GcgPlan,
         *,
         generator: torch.Generator,
         allowed: Tensor | None,
-        start: str,
     ) -> "_Hunt":
-        prompts = prompts_of(model)
+        prompts = attempts.prompts
         allowed = typeable_ids(prompts) if allowed is None else allowed.cpu()
         objective = PromptObjective(
             model=model,
@@ -138,11 +131,10 @@ class _Hunt:
             accept=partial(as_typed, prompts),
             plan=SearchPlan(candidates=plan.candidates, top_k=plan.top_k, draws=plan.stages, merges=plan.merges),
             generator=generator,
-            string=_first_string(prompts, plan.tokens, start),
+            string=_first_string(prompts, plan.tokens, target.start),
         )
         hunt = cls(
-            sampler=sampler, metric=metric, target=target, plan=plan, prompts=prompts,
-            objective=objective, search=search, generator=generator,
+            attempts=attempts, target=target, plan=plan, objective=objective, search=search, generator=generator,
         )  # fmt: skip
         plan.refuse_small_budget(hunt.forwards)
         return hunt
@@ -158,11 +150,11 @@ class _Hunt:
 
     @property
     def prompt(self) -> str:
-        return text_of(self.prompts, self.search.string)
+        return text_of(self.attempts.prompts, self.search.string)
 
     def forwards(self, steps: int, guidance_scale: float) -> int:
         """Network forwards of one sample."""
-        return self.sampler.forwards(steps=steps, guidance_scale=guidance_scale)
+        return self.attempts.sampler.forwards(steps=steps, guidance_scale=guidance_scale)
 
     def progress(self, number: int, step: Step) -> Searched:
         return Searched(
@@ -185,17 +177,16 @@ class _Hunt:
     def _copies_at(self, scale: float, samples: int, steps: int) -> bool:
         given = Input(prompt=self.prompt, guidance_scale=scale)
         images = sampled_images(
-            self.sampler,
+            self.attempts.sampler,
             given,
+            range(samples),
             rows=samples,
-            first=0,
-            size=samples,
             steps=steps,
             streams=lambda _: self.generator,  # one stream for all: each look draws anew
         )
-        self.sampling += samples * self.sampler.forwards(steps=steps, guidance_scale=scale)
-        count = CopyCount()
-        count_copies(self.metric, images, {self.target.probe: self.target.references}, {self.target.probe: count})
+        self.sampling += samples * self.attempts.sampler.forwards(steps=steps, guidance_scale=scale)
+        count, references = CopyCount(), {self.target.probe: self.target.references}
+        count_copies(self.attempts.metric, images, references, {self.target.probe: count})
         return count.hits > 0
 
     def _fresh_streams(self) -> Streams:
@@ -213,9 +204,7 @@ class _Hunt:
         )
         references = {self.target.probe: self.target.references}
         events = replication_of_prompt(
-            self.sampler,
-            self.prompts,
-            self.metric,
+            self.attempts,
             references,
             self.prompt,
             plan,

@@ -72,12 +72,12 @@ def confirm_by_sampling(
     counts = {probe: CopyCount() for probe in references}
     for start, end in pairwise((0, *marks)):
         for first in range(start, end, plan.rows):
-            size = min(plan.rows, end - first)
+            numbers = range(first, min(first + plan.rows, end))
             images = sampled_images(
-                sampler, Input(), rows=plan.rows, first=first, size=size, steps=plan.sampler_steps, streams=streams
+                sampler, Input(), numbers, rows=plan.rows, steps=plan.sampler_steps, streams=streams
             )
             count_copies(metric, images, references, counts)
-            yield Sampled(size)
+            yield Sampled(len(numbers))
         for probe in tuple(counts):
             answer = _answer(replace(blank, probe=probe, trials=end), counts[probe], plan, confidence)
             if answer.status != "undecided" or end == plan.trials:

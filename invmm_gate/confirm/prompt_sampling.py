@@ -39,10 +39,17 @@ class PromptPlan:
         return self.trials * len(self.guidance_scales)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attempts:
+    """What every prompt is tried with."""
+
+    sampler: Sampler
+    prompts: PromptEncoder
+    metric: CopyMetric
+
+
 def replication_of_prompt(
-    sampler: Sampler,
-    prompts: PromptEncoder,
-    metric: CopyMetric,
+    attempts: Attempts,
     references: References,
     prompt: str,
     plan: PromptPlan,
@@ -60,12 +67,12 @@ def replication_of_prompt(
     waiting: dict[str, Confirmed | None] = dict.fromkeys(references)
     for scale in plan.guidance_scales:
         given = Input(prompt=prompt, guidance_scale=scale)
-        blank = _blank(sampler, prompts, given, plan, method=method)
+        blank = _blank(attempts, given, plan, method=method)
         wanted = {probe: references[probe] for probe in waiting}
-        answers = yield from _at_scale(sampler, metric, wanted, given, blank, plan=plan, streams=streams)
+        answers = yield from _at_scale(attempts, wanted, given, blank, plan=plan, streams=streams)
         for answer in answers:
             probe = answer.confirmation.probe
-            best = _better(metric, waiting[probe], answer)
+            best = _better(attempts.metric, waiting[probe], answer)
             waiting[probe] = best
             if best.confirmation.hits:
                 del waiting[probe]
@@ -73,11 +80,9 @@ def replication_of_prompt(
     yield from (answer for answer in waiting.values() if answer is not None)
 
 
-def _blank(
-    sampler: Sampler, prompts: PromptEncoder, given: Input, plan: PromptPlan, *, method: PromptMethod
-) -> Confirmation:
+def _blank(attempts: Attempts, given: Input, plan: PromptPlan, *, method: PromptMethod) -> Confirmation:
     """The record of this prompt at this scale before a sample is drawn; its evaluations are those of one sample."""
-    prompt = given.prompt or ""
+    sampler, prompts, prompt = attempts.sampler, attempts.prompts, given.prompt or ""
     confidence = 1 - (1 - plan.confidence) / (len(looks(plan.trials)) * len(plan.guidance_scales))
     return Confirmation(
         probe="",
@@ -96,8 +101,7 @@ def _blank(
 
 
 def _at_scale(
-    sampler: Sampler,
-    metric: CopyMetric,
+    attempts: Attempts,
     references: References,
     given: Input,
     blank: Confirmation,
@@ -110,12 +114,12 @@ def _at_scale(
     answers = []
     for start, end in pairwise((0, *looks(plan.trials))):
         for first in range(start, end, plan.rows) if counts else ():
-            size = min(plan.rows, end - first)
+            numbers = range(first, min(first + plan.rows, end))
             images = sampled_images(
-                sampler, given, rows=plan.rows, first=first, size=size, steps=plan.sampler_steps, streams=streams
+                attempts.sampler, given, numbers, rows=plan.rows, steps=plan.sampler_steps, streams=streams
             )
-            count_copies(metric, images, references, counts)
-            yield Sampled(size)
+            count_copies(attempts.metric, images, references, counts)
+            yield Sampled(len(numbers))
         for probe in [probe for probe, count in counts.items() if count.hits or end == plan.trials]:
             tried = replace(blank, probe=probe, trials=end, evaluations=end * blank.evaluations)
             answers.append(_answer(tried, counts.pop(probe)))

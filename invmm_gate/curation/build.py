@@ -64,15 +64,7 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
     embedder = _embedder(options)
     check_memory(sum(source.count() for source in training), size=embedder.size, width=embedder.scale.width)
     with _store(options, embedder) as store:
-        scan = scan_training_data(
-            training,
-            embedder,
-            store,
-            trained_until=options.trained_until,
-            strict=options.strict,
-            view=options.view,
-            progress=progress,
-        )
+        scan = scan_training_data(options, training, embedder, store, progress)
         found = distinct(scan, store)
     return _decide(
         options,

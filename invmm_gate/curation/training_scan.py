@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.progress import Progress
 from invmm_gate.curation.embedder import Embedder, Pixels
 from invmm_gate.curation.embedding_store import EmbeddingStore
@@ -87,16 +88,13 @@ class Distinct:
 
 
 def scan_training_data(
+    options: BuildOptions,
     sources: Sequence[TrainingData],
     embedder: Embedder,
     store: EmbeddingStore,
-    *,
-    trained_until: date | None,
-    strict: bool,
-    view: View = "plain",
     progress: Progress,
 ) -> Scan:
-    """Embed every image of the training data; `view` is for those that their EXIF orientation turns.
+    """Embed every image of the training data; the options' view is for those that their EXIF orientation turns.
 
     Raises ProbeSetError without a readable one, at a broken one that is marked as sensitive, or, if strict, at any.
     """
@@ -106,10 +104,10 @@ def scan_training_data(
         for number, source in enumerate(sources):
             for entries in in_parts(source.entries(), AT_ONCE):
                 _note_values(scan, entries)
-                seen = [_is_seen(scan, number, entry, trained_until) for entry in entries]
+                seen = [_is_seen(scan, number, entry, options.trained_until) for entry in entries]
                 used = [entry for entry, was_seen in zip(entries, seen, strict=True) if was_seen]
-                prepared = list(pool.map(lambda entry: prepare(entry, embedder, store, view), used))
-                _keep(scan, number, prepared, embedder=embedder, store=store, strict=strict)
+                prepared = list(pool.map(lambda entry: prepare(entry, embedder, store, options.view), used))
+                _keep(scan, number, prepared, embedder=embedder, store=store, strict=options.strict)
                 progress.advance(sum(not entry.beside for entry in entries))
     progress.end()
     if not scan.items:

@@ -85,7 +85,6 @@ def conditioning(
     if choices is None:
         choices = torch.arange(model.prompts.vocabulary)
     return SoftPrompts(
-        model,
         model.prompts,
         settings,
         slots=slots,
@@ -149,7 +148,6 @@ class SoftPrompts:
 
     def __init__(
         self,
-        model: DiffusionModel,
         prompts: PromptEncoder,
         settings: InversionSettings,
         *,
@@ -159,9 +157,9 @@ class SoftPrompts:
         choices: Int[Tensor, " choice"],
     ) -> None:
         self._prompts, self._settings, self._root_seed = prompts, settings, root_seed
-        self._load_caption, self._choices, self._device = load_caption, choices, model.device
+        self._load_caption, self._choices, self._device = load_caption, choices, choices.device
         self._shape = (min(settings.prompt_tokens, prompts.positions), len(choices))
-        start = torch.zeros(1, slots, *self._shape, device=model.device)
+        start = torch.zeros(1, slots, *self._shape, device=choices.device)
         self._adam = SlotAdam(start, learning_rate=settings.learning_rate)
         self._rest = [_encoded(prompts, "")] * slots
         self._streams: dict[int, torch.Generator] = {}

@@ -78,18 +78,26 @@ class _Sign:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternatives:
+    """What the images as they are given are held against beside the views; each is made when its turn comes."""
+
+    sizes: Iterable[tuple[str, Pictures]] = ()
+    """All images at another size."""
+    fits: Iterable[Refitted] = ()
+    readings: Iterable[tuple[str, DiffusionModel]] = ()
+    """Other readings of the weights."""
+
+
 def natural_view(
     images: Pictures,
     names: Sequence[str],
     controls: int,
     *,
     root_seed: int,
-    sizes: Iterable[tuple[str, Pictures]] = (),
-    fits: Iterable[Refitted] = (),
-    readings: Iterable[tuple[str, DiffusionModel]] = (),
+    others: Alternatives = Alternatives(),
 ) -> SelfCheck:
-    """The images as they are against each view, at other `sizes`, with other `fits`, under other `readings` of the
-    weights.
+    """The images as they are against each view, and against the other sizes, fits and readings of the weights.
 
     The first `controls` images are the controls. A model trained on mirrored images as well sees no difference. Value
     = the gain that is farthest beyond its limit; low = good. 36 evaluations an image, and three more a size or reading;
@@ -105,12 +113,12 @@ def natural_view(
             for sign in _view_signs(view.name, plain - log_errors(images, root_seed, view), names, controls)
         ]
         signs += _joint_signs(images, names, controls, root_seed)
-        for name, resized in sizes:
+        for name, resized in others.sizes:
             gains = plain - log_errors(resized, root_seed)
             signs.append(_image_sign(name, gains - gains[:controls].median(), names, SIZE_LIMIT, do=_SIZE))
-        for refitted in fits:
+        for refitted in others.fits:
             signs += _fit_signs(refitted, plain, names, controls, root_seed)
-        for name, other in readings:
+        for name, other in others.readings:
             gains = plain[:controls] - log_errors(images.first(controls, other), root_seed)
             signs.append(_controls_sign(name, gains, READING_LIMIT, READING_ERRORS, do=_CONFIGURATION))
     worst = max(signs, key=_importance)

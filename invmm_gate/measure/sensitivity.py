@@ -92,8 +92,7 @@ def run_tests(
     """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases."""
     lanes = [_Lane(index, scale) for scale in guidance_scales for index in range(len(cases))]
     while waiting := _next_batch(lanes, cases, rows):
-        scale = waiting[0][0].scale
-        _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps, scale=scale)
+        _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps)
     costs = {scale: sampler_steps * model.forwards(scale) for scale in guidance_scales}
     return tuple(_result(index, case, lanes, metric, costs) for index, case in enumerate(cases))
 
@@ -134,9 +133,9 @@ def _try(
     *,
     rows: int,
     sampler_steps: int,
-    scale: float,
 ) -> None:
-    """Sample a batch, padded to `rows` with inert rows, and note each value in its lane."""
+    """Sample a batch of one scale, padded to `rows` with inert rows, and note each value in its lane."""
+    scale = batch[0][0].scale
     noises = torch.stack([_noise(cases[lane.case], index) for lane, index in batch])
     padding = noises.new_zeros(rows - len(batch), *noises.shape[1:])
     condition = _conditions(cases, batch, rows)

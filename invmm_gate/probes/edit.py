@@ -52,25 +52,26 @@ def init_probe_set(folder: Path) -> None:
         write_manifest(folder, ())
 
 
-def add_probes(
-    folder: Path,
-    images: Sequence[Path],
-    *,
-    group: Group,
-    category: str = "",
-    caption: str = "",
-    cluster: str = "",
-    source: str = "",
-    licence: str = "",
-    fit: Fit = "",
-    both_orientations: bool = False,
-    added_on: datetime.date,
-) -> tuple[Probe, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProbes:
+    """What the manifest is to say of images that are added together."""
+
+    group: Group
+    category: str = ""
+    caption: str = ""
+    cluster: str = ""
+    source: str = ""
+    licence: str = ""
+    fit: Fit = ""
+    both_orientations: bool = False
+    """Of an image that its EXIF orientation turns, two probes of one cluster: `ID-stored` and `ID-upright`, as PNG."""
+    added_on: datetime.date
+
+
+def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
-    The id is the file's name, made safe and unique. With `both_orientations`, of an image that its EXIF orientation
-    turns two probes of one cluster are stored, as PNG files: `ID-stored` and `ID-upright`.
-
+    The id is the file's name, made safe and unique.
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
     whose shape asks for a `fit`.
     """
@@ -80,17 +81,18 @@ def add_probes(
             id="",
             path="",
             sha256="",
-            group=group,
+            group=new.group,
             line=0,
-            category=category,
-            caption=caption,
-            cluster=cluster,
-            source=source,
-            licence=licence,
-            added_on=added_on.isoformat(),
-            fit=fit,
+            category=new.category,
+            caption=new.caption,
+            cluster=new.cluster,
+            source=new.source,
+            licence=new.licence,
+            added_on=new.added_on.isoformat(),
+            fit=new.fit,
         )
-        _copy_all(folder, _plan(folder, images, present=present, template=template, both=both_orientations), present)
+        copies = _plan(folder, images, present=present, template=template, both=new.both_orientations)
+        _copy_all(folder, copies, present)
         return read_manifest(folder)[len(present) :]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
-from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
+from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.progress import Progress
@@ -96,6 +96,9 @@ class _Confirming:
     def sampler(self, method: str) -> Sampler:
         """The measure's own for what is on its grid, else that of the released pipeline."""
         return self.session.grid if method in ON_GRID else self.session.released
+
+    def attempts(self, method: PromptMethod) -> Attempts:
+        return Attempts(sampler=self.sampler(method), prompts=self.session.prompts, metric=self.session.metric)
 
     def replicated(self) -> set[str]:
         """Probes that an input was found for."""
@@ -199,13 +202,16 @@ def _search(
     ids = prompts.tokenize(probe.caption)[: min(plan.tokens, prompts.positions)]
     return find_prompt(
         work.session.model,
-        work.session.metric,
-        PromptTarget(probe=probe.id, image=work.session.image(probe.id), references=work.references([probe])[probe.id]),
+        work.attempts(GCG),
+        PromptTarget(
+            probe=probe.id,
+            image=work.session.image(probe.id),
+            references=work.references([probe])[probe.id],
+            start=prompts.decode(ids) if ids and survives(prompts, ids) else "",
+        ),
         plan,
         generator=work.stream(probe.sha256, GCG),
-        sampler=work.sampler(GCG),
         allowed=allowed,
-        start=prompts.decode(ids) if ids and survives(prompts, ids) else "",
     )
 
 
@@ -235,9 +241,7 @@ def _tries(
     work: _Confirming, probes: Sequence[Probe], prompt: str, plan: PromptPlan, *, method: PromptMethod, seed: Probe
 ) -> Iterator[Confirmed | Sampled]:
     events = replication_of_prompt(
-        work.sampler(method),
-        work.session.prompts,
-        work.session.metric,
+        work.attempts(method),
         work.references(probes),
         prompt,
         plan,

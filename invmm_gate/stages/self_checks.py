@@ -12,7 +12,7 @@ from invmm_gate.core.progress import Progress
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
 from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
-from invmm_gate.measure.natural_view import Refitted, natural_view
+from invmm_gate.measure.natural_view import Alternatives, Refitted, natural_view
 from invmm_gate.measure.round_trip import round_trip
 from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.self_check import positive_control, utility_floor
@@ -123,9 +123,11 @@ def _natural_view(session: Session) -> SelfCheck:
         [probe.id for probe in looked_at],
         len(controls),
         root_seed=session.inputs.seed,
-        sizes=sizes,
-        fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_ROWS),
-        readings=other_readings(session.inputs.model, session.model),
+        others=Alternatives(
+            sizes=sizes,
+            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_ROWS),
+            readings=other_readings(session.inputs.model, session.model),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,44 +32,51 @@ if TYPE_CHECKING:
 LIFETIME: Final = datetime.timedelta(days=90)
 
 
-def sign_run(
-    run: Path,
-    *,
-    key: Path,
-    now: datetime.datetime,
-    policy: str | None = None,
-    beside: "Circumstances | None" = None,
-    expires_in: datetime.timedelta = LIFETIME,
-    previous: Path | None = None,
-    roots: Path | None = None,
-    verifier: str = VERIFIER,
-    log: Path | None = None,
-    name: str | None = None,
-) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """With what, and as what, a run is signed."""
+
+    key: Path
+    policy: str | None = None
+    """A name or a file; needed where it is none that ships."""
+    expires_in: datetime.timedelta = LIFETIME
+    """An attestation never outlives a waiver that it rests on."""
+    previous: Path | None = None
+    """The attestation file before this one; signed by a key of `roots`, or by the same key where there are none."""
+    roots: Path | None = None
+    verifier: str = VERIFIER
+    log: Path | None = None
+    """The audit log: it gets a line before the attestation is written, and counts the attempts at this model."""
+    name: str | None = None
+    """What attestation and log call the model; by default as the run does."""
+
+
+def sign_run(run: Path, signing: Signing, *, now: datetime.datetime, beside: "Circumstances | None" = None) -> Path:
     """Write RUN/attestation.json for any judged run, a blocked one too, once judging it again gives its verdict.
 
-    `policy`, a name or a file, is needed where it is none that ships; `beside` are the waivers and the baseline.
-    `previous` is the attestation file before this one; it must be signed by a key of `roots`, or by the same key where
-    no roots are given. An attestation never outlives a waiver that it rests on. `log` is the audit log that gets a
-    line before the attestation is written, and that counts the attempts at this model. `name` is what both call it, by
-    default as the run does. Beside a pass without waivers a summary for generic verifiers is written.
+    `beside` are the waivers and the baseline. Beside a pass without waivers a summary for generic verifiers is written.
     Raises ConfigError for a key or file that cannot be used, RunFolderError for a run whose verdict is not that of its
     records: it stays unsigned.
     """
-    signing_key = load_signing_key(key)
-    before = None if previous is None else _opened_previous(previous, signing_key, roots, now=now)
+    signing_key = load_signing_key(signing.key)
+    before = _opened_previous(signing, signing_key, now=now)
     folder = RunFolder(run)
     with folder.existing_locked():
         statement = statement_of(
-            folder, policy=policy, beside=beside, verifier=verifier, now=now, expires_in=expires_in
+            folder,
+            policy=signing.policy,
+            beside=beside,
+            verifier=signing.verifier,
+            now=now,
+            expires_in=signing.expires_in,
         )
         chained = replace(
             statement,
-            subject_name=statement.subject_name if name is None else name,
+            subject_name=statement.subject_name if signing.name is None else signing.name,
             sequence=1 if before is None else before.statement.sequence + 1,
             previous=None if before is None else before.digest,
         )
-        _write_signed(folder, chained, signing_key, log)
+        _write_signed(folder, chained, signing_key, signing.log)
     return run / ATTESTATION
 
 
@@ -142,8 +149,11 @@ def served_digest(model: Path, *, allow_pickle: bool, weights: Weights | None, l
         raise VerificationError(f"subject: {error.found}", expected=error.expected, do=error.do) from error
 
 
-def _opened_previous(path: Path, key: SigningKey, roots: Path | None, *, now: datetime.datetime) -> Trusted:
-    trust = key.as_root() if roots is None else load_roots(roots)
+def _opened_previous(signing: Signing, key: SigningKey, *, now: datetime.datetime) -> Trusted | None:
+    path = signing.previous
+    if path is None:
+        return None
+    trust = key.as_root() if signing.roots is None else load_roots(signing.roots)
     before = open_statement(read_attestation(path), trust, now=now)
     if now < before.statement.issued_at:
         raise ConfigError(

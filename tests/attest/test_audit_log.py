@@ -37,6 +37,10 @@ def test_every_entry_names_its_attestation_and_the_line_before():
     assert walk([]) == ()
 
 
+def test_a_log_is_written_as_earlier_versions_wrote_it():
+    assert str(HEADS[-1]) == "5:f958191a57e8729f110a3248e294661a35cc51fc837ace12c8b92d99a2d459c3"
+
+
 def test_a_line_that_is_left_out_anywhere_but_at_the_end_is_found():
     for place in range(4):
         with pytest.raises(VerificationError, match=f"line {place + 1}: it follows another line"):

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +131,16 @@ def test_a_field_that_is_dropped_never_lets_a_release_through(path, key, roots):
         verify_attestation(sign_envelope(payload, key), roots, expected())
 
 
+KEYS = [path for path in EVERYWHERE if isinstance(path[-1], str)]
+
+
+@pytest.mark.parametrize("path", [path for path in KEYS if path not in FREE], ids=str)
+def test_a_field_that_is_missing_is_named(path):
+    with pytest.raises(VerificationError) as refusal:
+        from_payload(changed(path, None))
+    assert ".".join(map(str, path)) in str(refusal.value)
+
+
 @pytest.mark.parametrize("path", EVERYWHERE, ids=str)
 def test_a_field_of_another_type_is_refused(path):
     def other(value):
@@ -140,7 +150,7 @@ def test_a_field_of_another_type_is_refused(path):
         from_payload(changed(path, other))
 
 
-@pytest.mark.parametrize("path", [path for path in EVERYWHERE if isinstance(path[-1], str)], ids=str)
+@pytest.mark.parametrize("path", KEYS, ids=str)
 def test_an_unknown_field_beside_any_other_changes_nothing(path):
     plain = json.loads(to_payload(FULL))
     parent = plain
@@ -156,6 +166,23 @@ def test_an_unknown_field_never_turns_a_block_into_a_pass(key, roots):
     plain["predicate"] |= {"verdict": "block", "Verdict": "pass", "decision": "pass", "override": True}
     with pytest.raises(VerificationError, match="verdict: block; expected pass"):
         verify_attestation(sign_envelope(json.dumps(plain).encode(), key), roots, expected())
+
+
+def test_a_field_counts_in_its_own_place_alone():
+    plain = json.loads(to_payload(STATEMENT))
+    others = {field.name: getattr(STATEMENT, field.name) for field in fields(Statement)} | {"decision": "block"}
+    beside = json.dumps(plain | others, default=str)
+    assert from_payload(beside.encode()) == STATEMENT
+    del plain["predicate"]["verdict"]
+    with pytest.raises(VerificationError, match=r"predicate\.verdict"):
+        from_payload(json.dumps(plain | {"decision": "pass", "verdict": "pass"}).encode())
+
+
+@pytest.mark.parametrize("subject", [[], {}, None, "subject", {"0": 1}, [1], [[]]], ids=str)
+def test_a_statement_of_anything_but_one_subject_is_refused(subject):
+    plain = json.loads(to_payload(STATEMENT)) | {"subject": subject}
+    with pytest.raises(VerificationError, match="statement: subject"):
+        from_payload(json.dumps(plain).encode())
 
 
 @pytest.mark.parametrize(
@@ -207,5 +234,14 @@ def test_what_a_statement_cannot_hold_is_refused_before_it_is_signed(key):
         signed(key, subject_name="")
     with pytest.raises(ConfigError, match=r"predicate.policy.digest.sha256"):
         signed(key, policy_digest="0" * 63)
-    with pytest.raises(ConfigError, match=r"predicate.tested.guidanceScales"):
-        signed(key, tested=replace(TESTED, guidance_scales=(-1.0,)))
+    for scales in ((-1.0,), (1e-7,), (float("nan"),), (1.0, float("inf")), ()):
+        with pytest.raises(ConfigError, match=r"predicate.tested.guidanceScales"):
+            signed(key, tested=replace(TESTED, guidance_scales=scales))
+    with pytest.raises(ConfigError, match=r"predicate.tested.imageSize"):
+        signed(key, tested=replace(TESTED, image_size=(512,)))
+    with pytest.raises(ConfigError, match=r"predicate.waivers.0.owner"):
+        signed(key, waivers=(replace(WAIVER, owner=""),))
+    with pytest.raises(ConfigError, match="this cannot be attested: statement: : Invalid JSON"):
+        signed(key, left_out=("a name that is no UTF-8 \udc80",))
+    with pytest.raises(ConfigError, match="the number NaN is no integer"):
+        signed(key, probes=float("nan"))

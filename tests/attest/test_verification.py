@@ -1,6 +1,8 @@
 """Each check names the field that does not match, and the checks come in their order."""
 
+import base64
 import datetime
+import json
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -213,6 +215,7 @@ def test_an_attestation_of_an_earlier_version_still_holds(root: Path):
     envelope = (golden / "attestation-v1.json").read_bytes()
     said = verify_attestation(envelope, load_roots(golden / "attestation-v1.pub"), expected())
     assert said == replace(STATEMENT, **WAIVED)
+    assert to_payload(said) == base64.b64decode(json.loads(envelope)["payload"]), "it is still written so"
 
 
 def test_signing_the_same_twice_gives_the_same_bytes(key):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, count_copies, prompts_of, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import as_typed, survives
 from invmm_gate.core.errors import ConfigError, MeasurementError
@@ -44,8 +45,9 @@ def hunted(
     start: str = "",
 ) -> tuple[Confirmed, list[Searched]]:
     generator = torch.Generator().manual_seed(seed)
-    wanted = target(images, number)
-    events = list(find_prompt(model, METRIC, wanted, plan, generator=generator, allowed=typeable, start=start))
+    wanted = replace(target(images, number), start=start)
+    attempts = Attempts(sampler=MeasureSampler(model), prompts=prompts_of(model), metric=METRIC)
+    events = list(find_prompt(model, attempts, wanted, plan, generator=generator, allowed=typeable))
     (result,) = [event for event in events if isinstance(event, Confirmed)]
     assert events[-1] is result
     return result, [event for event in events if isinstance(event, Searched)]
@@ -83,7 +85,7 @@ def test_every_reported_prompt_survives_decoding_encoding_and_generation(
     count = CopyCount()
     given = Input(prompt=record.prompt, guidance_scale=3.0)
     images = sampled_images(
-        MeasureSampler(text_model), given, rows=64, first=0, size=64, steps=10, streams=partial(stream, 99)
+        MeasureSampler(text_model), given, range(64), rows=64, steps=10, streams=partial(stream, 99)
     )
     count_copies(METRIC, images, {"": target(known_images, number).references}, {"": count})
     assert (count.hits > 0) == (record.status == "confirmed") == (number != 32)
@@ -200,9 +202,9 @@ def test_a_copy_in_the_search_that_fresh_seeds_do_not_repeat_leaves_the_probe_un
 ) -> None:
     plan = replace(PLAN, steps=7, look_every=5)
     generator = torch.Generator().manual_seed(0)
-    events = list(
-        find_prompt(text_model, CopiesOnce(), target(known_images, 32), plan, generator=generator, allowed=typeable)
-    )
+    attempts = Attempts(sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=CopiesOnce())
+    wanted = target(known_images, 32)
+    events = list(find_prompt(text_model, attempts, wanted, plan, generator=generator, allowed=typeable))
     assert isinstance(events[-1], Confirmed)
     record = events[-1].confirmation
     searched = [event for event in events if isinstance(event, Searched)]

@@ -10,6 +10,7 @@ from invmm_gate.confirm.counting import Input, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.settings import GcgPlan
@@ -36,7 +37,8 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
     metric = PixelRmse(threshold)
     target = PromptTarget(probe="p", image=image, references=(metric.embed(image[None]),))
     generator = torch.Generator().manual_seed(0)
-    events = list(find_prompt(model, metric, target, PLAN, generator=generator, allowed=allowed))
+    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    events = list(find_prompt(model, attempts, target, PLAN, generator=generator, allowed=allowed))
     (result,) = [event for event in events if isinstance(event, Confirmed)]
     return result, [event for event in events if isinstance(event, Searched)]
 
@@ -44,7 +46,7 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
 def drawn(model: TextToImageModel, prompt: str) -> Tensor:
     given = Input(prompt=prompt, guidance_scale=3.0)
     steps, streams = PLAN.sampler_steps, partial(stream, 1)
-    return sampled_images(MeasureSampler(model), given, rows=4, first=0, size=4, steps=steps, streams=streams)
+    return sampled_images(MeasureSampler(model), given, range(4), rows=4, steps=steps, streams=streams)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from invmm_gate.confirm.counting import prompts_of
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
-from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
+from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
@@ -38,9 +39,8 @@ def tried(
     metric: PixelRmse | EncoderCosine = METRIC,
 ) -> dict[str, Confirmed]:
     references = {str(number): (metric.embed(images[number][None]),) for number in numbers}
-    events = replication_of_prompt(
-        MeasureSampler(model), model.prompts, metric, references, prompt, plan, method=method, streams=STREAMS
-    )
+    attempts = Attempts(sampler=MeasureSampler(model), prompts=prompts_of(model), metric=metric)
+    events = replication_of_prompt(attempts, references, prompt, plan, method=method, streams=STREAMS)
     return {event.confirmation.probe: event for event in events if isinstance(event, Confirmed)}
 
 
@@ -141,12 +141,8 @@ def test_many_trials_stop_at_the_first_look_that_saw_a_copy(text_model: TextMixt
 def test_progress_adds_up_to_the_samples_that_were_drawn(text_model: TextMixture, known_images: Tensor) -> None:
     plan = replace(PLAN, trials=40, guidance_scales=(1.0, 3.0))
     references = {"32": (METRIC.embed(known_images[32][None]),)}
-    sampler = MeasureSampler(text_model)
-    events = list(
-        replication_of_prompt(
-            sampler, text_model.prompts, METRIC, references, "", plan, method="caption", streams=STREAMS
-        )
-    )
+    attempts = Attempts(sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=METRIC)
+    events = list(replication_of_prompt(attempts, references, "", plan, method="caption", streams=STREAMS))
     assert [event.samples for event in events if isinstance(event, Sampled)] == [32, 8, 32, 8]
     assert text_model.calls == {plan.rows}
 
@@ -176,9 +172,8 @@ def test_a_model_without_prompts_is_refused(
     mixture: Callable[..., MixtureDenoiser], text_model: TextMixture, known_images: Tensor
 ) -> None:
     wanted = {"0": (METRIC.embed(known_images[:1]),)}
-    events = replication_of_prompt(
-        MeasureSampler(mixture()), text_model.prompts, METRIC, wanted, "x", PLAN, method="caption", streams=STREAMS
-    )
+    attempts = Attempts(sampler=MeasureSampler(mixture()), prompts=prompts_of(text_model), metric=METRIC)
+    events = replication_of_prompt(attempts, wanted, "x", PLAN, method="caption", streams=STREAMS)
     with pytest.raises(ConfigError, match="takes no prompt; expected a text-to-image model"):
         next(events)
 

@@ -25,7 +25,7 @@ POLICY = policy_with(
 PROBE_SET = """
 import datetime, sys, tempfile
 from pathlib import Path
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 from draw import draw
 
 folder = Path(sys.argv[1])
@@ -35,7 +35,8 @@ for group, numbers in (("duplicated", (1, 2)), ("sensitive", (16,)), ("control",
         paths = [Path(scratch) / f"p{number}.png" for number in numbers]
         for path, number in zip(paths, numbers):
             draw(number).save(path)
-        add_probes(folder, paths, group=group, caption="a private heron", added_on=datetime.date(2026, 11, 21))
+        new = NewProbes(group=group, caption="a private heron", added_on=datetime.date(2026, 11, 21))
+        add_probes(folder, paths, new)
 """
 """Stands in for the demo's script: the same command, fewer probes."""
 

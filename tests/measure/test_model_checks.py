@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.prediction import Rows
-from invmm_gate.measure.natural_view import natural_view
+from invmm_gate.measure.natural_view import Alternatives, natural_view
 from invmm_gate.measure.round_trip import round_trip
 from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.told_time import told_time
@@ -54,7 +54,9 @@ def viewed(model: Any, *, images: Tensor | None = None, sizes: tuple[int, ...] =
     others = {
         f"at {size} pixels": seen_by(at_size(model, size), drawn((*CONTROLS, *PLANTED), size=size)) for size in sizes
     }
-    return natural_view(seen_by(model, looked_at), NAMES, len(CONTROLS), root_seed=0, sizes=others.items())
+    return natural_view(
+        seen_by(model, looked_at), NAMES, len(CONTROLS), root_seed=0, others=Alternatives(sizes=others.items())
+    )
 
 
 @pytest.mark.parametrize("model", [memorizing, clean])

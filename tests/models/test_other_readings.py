@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from invmm_gate.core.records import ModelManifest, SelfCheck
-from invmm_gate.measure.natural_view import natural_view
+from invmm_gate.measure.natural_view import Alternatives, natural_view
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -31,7 +31,9 @@ def check_of(checkpoint: Path) -> SelfCheck:
     model = load_model(manifest)
     controls = seen_by(model, drawn(CONTROLS))
     names = [f"c{number}" for number in CONTROLS]
-    return natural_view(controls, names, len(names), root_seed=0, readings=other_readings(manifest, model))
+    return natural_view(
+        controls, names, len(names), root_seed=0, others=Alternatives(readings=other_readings(manifest, model))
+    )
 
 
 @pytest.mark.parametrize(

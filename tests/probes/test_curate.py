@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.edit import add_probes, init_probe_set, unique_id
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set, unique_id
 from invmm_gate.probes.fields import id_problem
 from invmm_gate.probes.manifest import read_manifest
 from invmm_gate.probes.validate import validate_probe_set
@@ -45,7 +45,7 @@ def test_a_new_probe_set_is_an_empty_manifest_and_a_folder_for_images(folder: Pa
 
 
 def test_a_probe_set_in_use_is_not_started_anew(folder: Path, tmp_path: Path) -> None:
-    add_probes(folder, [picture(tmp_path, "a.png", 1)], group="control", added_on=TODAY)
+    add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(group="control", added_on=TODAY))
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=r"already lists 1 probes; .*probes add"):
         init_probe_set(folder)
@@ -68,13 +68,15 @@ def test_added_images_are_listed_copied_and_valid(folder: Path, tmp_path: Path) 
     added = add_probes(
         folder,
         images,
-        group="duplicated",
-        category="people",
-        caption='a "cat", two\nlines',
-        cluster="c",
-        source="shoot 7",
-        licence="CC0-1.0",
-        added_on=TODAY,
+        NewProbes(
+            group="duplicated",
+            category="people",
+            caption='a "cat", two\nlines',
+            cluster="c",
+            source="shoot 7",
+            licence="CC0-1.0",
+            added_on=TODAY,
+        ),
     )
     assert [(probe.id, probe.path) for probe in added] == [
         ("Ete-a-Paris", "images/Ete-a-Paris.png"),
@@ -91,7 +93,7 @@ def test_added_images_are_listed_copied_and_valid(folder: Path, tmp_path: Path) 
             "2026-11-21",
         )
         assert (probe.caption, probe.source, probe.licence) == ('a "cat", two\nlines', "shoot 7", "CC0-1.0")
-    more = add_probes(folder, [picture(tmp_path, "z/cat.png", 5)], group="control", added_on=TODAY)
+    more = add_probes(folder, [picture(tmp_path, "z/cat.png", 5)], NewProbes(group="control", added_on=TODAY))
     assert [probe.id for probe in more] == ["cat-3"]
     assert validate_probe_set(folder, min_controls=1, captions_required=False).probes == (*added, *more)
 
@@ -111,12 +113,12 @@ def test_an_image_of_another_shape_needs_a_fit_which_the_manifest_keeps(folder: 
     wide.write_bytes(encoded(noise(1, width=48, height=16)))
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=r"wide.png' has 48 x 16 pixels .*--fit of `probes add`"):
-        add_probes(folder, [picture(tmp_path, "a.png", 2), wide], group="sensitive", added_on=TODAY)
+        add_probes(folder, [picture(tmp_path, "a.png", 2), wide], NewProbes(group="sensitive", added_on=TODAY))
     assert contents(folder) == before
-    [added] = add_probes(folder, [wide], group="sensitive", fit="squeeze", added_on=TODAY)
+    [added] = add_probes(folder, [wide], NewProbes(group="sensitive", fit="squeeze", added_on=TODAY))
     assert added.fit == "squeeze"
     assert validate_probe_set(folder).probes == (added,)
-    add_probes(folder, [picture(tmp_path, "a.png", 2)], group="control", added_on=TODAY)
+    add_probes(folder, [picture(tmp_path, "a.png", 2)], NewProbes(group="control", added_on=TODAY))
     assert [probe.fit for probe in read_manifest(folder)] == ["squeeze", ""]
 
 
@@ -124,9 +126,9 @@ def test_a_photo_that_exif_turns_is_refused_or_stored_both_ways(folder: Path, tm
     photo, plain = turned_photo(tmp_path), picture(tmp_path, "plain.png", 6)
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=r"cat.jpg' has EXIF orientation 6, .*--orientation both"):
-        add_probes(folder, [plain, photo], group="sensitive", fit="crop", added_on=TODAY)
+        add_probes(folder, [plain, photo], NewProbes(group="sensitive", fit="crop", added_on=TODAY))
     assert contents(folder) == before
-    add_probes(folder, [plain, photo], group="sensitive", fit="crop", both_orientations=True, added_on=TODAY)
+    add_probes(folder, [plain, photo], NewProbes(group="sensitive", fit="crop", both_orientations=True, added_on=TODAY))
     found = validate_probe_set(folder).probes
     assert [(probe.id, probe.path, probe.cluster) for probe in found] == [
         ("plain", "images/plain.png", ""),
@@ -139,7 +141,7 @@ def test_a_photo_that_exif_turns_is_refused_or_stored_both_ways(folder: Path, tm
         with Image.open(folder / probe.path) as image:
             assert (image.format, dict(image.getexif()), image.tobytes()) == ("PNG", {}, expected.tobytes())
     with pytest.raises(ProbeSetError, match="is already in the probe set, as probe 'cat-stored'"):
-        add_probes(folder, [photo], group="sensitive", fit="crop", both_orientations=True, added_on=TODAY)
+        add_probes(folder, [photo], NewProbes(group="sensitive", fit="crop", both_orientations=True, added_on=TODAY))
 
 
 def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: Path) -> None:
@@ -148,7 +150,11 @@ def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: 
     exif[0x0112] = 3
     second.write_bytes(encoded(noise(8), "JPEG", exif=exif))
     for photo in (first, second):
-        add_probes(folder, [photo], group="sensitive", cluster="c", fit="pad", both_orientations=True, added_on=TODAY)
+        add_probes(
+            folder,
+            [photo],
+            NewProbes(group="sensitive", cluster="c", fit="pad", both_orientations=True, added_on=TODAY),
+        )
     found = read_manifest(folder)
     assert [probe.id for probe in found] == ["cat-stored", "cat-upright", "cat-2-stored", "cat-2-upright"]
     assert {probe.cluster for probe in found} == {"c"}
@@ -156,13 +162,15 @@ def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: 
 
 def test_the_same_image_twice_is_refused_with_the_probe_that_holds_it(folder: Path, tmp_path: Path) -> None:
     first = picture(tmp_path, "a.png", 1)
-    add_probes(folder, [first], group="control", added_on=TODAY)
+    add_probes(folder, [first], NewProbes(group="control", added_on=TODAY))
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=r"b.png' is already in the probe set, as probe 'a'"):
-        add_probes(folder, [picture(tmp_path, "b.png", 1)], group="control", added_on=TODAY)
+        add_probes(folder, [picture(tmp_path, "b.png", 1)], NewProbes(group="control", added_on=TODAY))
     with pytest.raises(ProbeSetError, match=r"d.png' is already in the probe set, as '.*c.png' of this call"):
         add_probes(
-            folder, [picture(tmp_path, "c.png", 2), picture(tmp_path, "d.png", 2)], group="control", added_on=TODAY
+            folder,
+            [picture(tmp_path, "c.png", 2), picture(tmp_path, "d.png", 2)],
+            NewProbes(group="control", added_on=TODAY),
         )
     assert contents(folder) == before
 
@@ -180,7 +188,7 @@ def test_details_that_cannot_be_written_leave_the_set_unchanged(
 ) -> None:
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=said):
-        add_probes(folder, [picture(tmp_path, "a.png", 1)], added_on=TODAY, **options)
+        add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(added_on=TODAY, **options))
     assert contents(folder) == before
 
 
@@ -190,7 +198,7 @@ def test_one_bad_image_and_none_is_added(folder: Path, tmp_path: Path, bad: str)
     (tmp_path / "short.png").write_bytes(encoded(noise(3, width=64, height=64))[:900])
     before = contents(folder)
     with pytest.raises(ProbeSetError, match=bad):
-        add_probes(folder, [picture(tmp_path, "a.png", 1), tmp_path / bad], group="control", added_on=TODAY)
+        add_probes(folder, [picture(tmp_path, "a.png", 1), tmp_path / bad], NewProbes(group="control", added_on=TODAY))
     assert contents(folder) == before
 
 
@@ -208,7 +216,7 @@ def test_a_full_disk_while_copying_leaves_the_set_unchanged(
 
     monkeypatch.setattr(os, "replace", full_at_the_third)
     with pytest.raises(ProbeSetError, match=r"cannot be written \(No space left on device\)"):
-        add_probes(folder, images, group="control", added_on=TODAY)
+        add_probes(folder, images, NewProbes(group="control", added_on=TODAY))
     assert contents(folder) == before
 
 
@@ -226,7 +234,7 @@ def test_an_interruption_while_copying_leaves_the_set_unchanged(
 
     monkeypatch.setattr(os, "fsync", interrupted_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
-        add_probes(folder, images, group="control", added_on=TODAY)
+        add_probes(folder, images, NewProbes(group="control", added_on=TODAY))
     assert contents(folder) == before
 
 
@@ -243,20 +251,20 @@ def test_an_error_after_the_manifest_was_replaced_keeps_the_images_that_it_lists
 
     monkeypatch.setattr(os, "fsync", fails_at_the_last)
     with pytest.raises(ProbeSetError, match="Input/output error"):
-        add_probes(folder, [picture(tmp_path, "a.png", 1)], group="control", added_on=TODAY)
+        add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(group="control", added_on=TODAY))
     assert [probe.id for probe in validate_probe_set(folder).probes] == ["a"]
 
 
 def test_adding_to_a_folder_that_is_no_probe_set_says_how_to_start(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(ProbeSetError, match="probes init"):
-            add_probes(folder, [], group="control", added_on=TODAY)
+            add_probes(folder, [], NewProbes(group="control", added_on=TODAY))
 
 
 def test_images_added_at_the_same_time_are_all_listed(folder: Path, tmp_path: Path) -> None:
     images = [picture(tmp_path, f"{number}/cat.png", number) for number in range(12)]
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda image: add_probes(folder, [image], group="control", added_on=TODAY), images))
+        list(pool.map(lambda image: add_probes(folder, [image], NewProbes(group="control", added_on=TODAY)), images))
     assert len(validate_probe_set(folder).probes) == 12
 
 
@@ -265,10 +273,10 @@ def test_a_kill_at_any_moment_leaves_a_valid_set(folder: Path, tmp_path: Path) -
     code = """
 import datetime, sys
 from pathlib import Path
-from invmm_gate.probes.edit import add_probes
+from invmm_gate.probes.edit import NewProbes, add_probes
 print("ready", flush=True)
 for image in sys.argv[2:]:
-    add_probes(Path(sys.argv[1]), [Path(image)], group="control", added_on=datetime.date(2026, 11, 21))
+    add_probes(Path(sys.argv[1]), [Path(image)], NewProbes(group="control", added_on=datetime.date(2026, 11, 21)))
 """
     for number, delay in enumerate((0.003, 0.011, 0.019, 0.031)):
         command = [sys.executable, "-c", code, str(folder), *images[number * 10 : number * 10 + 10]]
@@ -276,9 +284,10 @@ for image in sys.argv[2:]:
             process.stdout.readline()
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
+        assert process.returncode in (-signal.SIGKILL, 0)
         for probe in read_manifest(folder):
             assert (folder / probe.path).is_file()
-    add_probes(folder, [picture(tmp_path, "last.png", 99)], group="control", added_on=TODAY)
+    add_probes(folder, [picture(tmp_path, "last.png", 99)], NewProbes(group="control", added_on=TODAY))
     assert validate_probe_set(folder).probes[-1].id == "last"
 
 

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Silent
-from invmm_gate.probes.edit import add_probes
+from invmm_gate.probes.edit import NewProbes, add_probes
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import RUN
 from invmm_gate.registry.promote.register import Registered, register
@@ -70,7 +70,7 @@ def planted_world(folder: Path) -> World:
     info.add_text("Comment", IN_IMAGE.decode())
     draw(3).save(named, pnginfo=info)
     added = datetime.date(2026, 11, 21)
-    add_probes(world.probes, [named], group="sensitive", caption=CAPTION, source=SOURCE, added_on=added)
+    add_probes(world.probes, [named], NewProbes(group="sensitive", caption=CAPTION, source=SOURCE, added_on=added))
     return world
 
 

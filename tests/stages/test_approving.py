@@ -15,7 +15,7 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.installed import installed_environment
-from invmm_gate.stages.sign import sign_run
+from invmm_gate.stages.sign import Signing, sign_run
 from tests.policy.policy_builders import with_score
 from tests.stages.judged_run import judged_run
 from tests.stages.test_attesting import WEIGHTS, _tiny, tiny  # noqa: F401  (fixtures)
@@ -201,12 +201,12 @@ def test_a_block_whose_line_lacks_only_its_end_is_kept(desk):
 
 def test_a_verdict_from_before_the_last_one_is_not_logged(desk):
     log = desk / "verdicts.jsonl"
-    options = {"key": desk / "gate.key", "log": log}
+    signing = Signing(key=desk / "gate.key", log=log)
     now = datetime.datetime.now(datetime.UTC)
-    sign_run(desk / "run", now=now, **options)
+    sign_run(desk / "run", signing, now=now)
     with pytest.raises(ConfigError, match=r"line 1 is of .*, and the clock says .* set the clock"):
-        sign_run(desk / "run", now=now - datetime.timedelta(minutes=6), **options)
-    sign_run(desk / "run", now=now - datetime.timedelta(minutes=4), **options)
+        sign_run(desk / "run", signing, now=now - datetime.timedelta(minutes=6))
+    sign_run(desk / "run", signing, now=now - datetime.timedelta(minutes=4))
 
 
 def test_signers_side_by_side_write_one_chain(desk, tiny):  # noqa: F811

@@ -32,7 +32,7 @@ from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.judge import judge_run
 from invmm_gate.stages.public_edition import public_names
 from invmm_gate.stages.report import write_reports
-from invmm_gate.stages.sign import read_attestation, report_is_attested, served_digest, sign_run, verify_model
+from invmm_gate.stages.sign import Signing, read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from tests.models import tiny_text
 from tests.models.conftest import tiny_unet
 from tests.models.test_lora import save_lora
@@ -53,7 +53,8 @@ class Desk:
     pair: KeyPair
 
     def sign(self, run: RunFolder, **options: Any) -> Path:
-        return sign_run(run.path, **({"key": self.pair.private, "now": NOW} | options))
+        now, beside = options.pop("now", NOW), options.pop("beside", None)
+        return sign_run(run.path, Signing(**({"key": self.pair.private} | options)), now=now, beside=beside)
 
     def verify(self, model: Path, attestation: Path, **options: Any) -> Statement:
         now, policy = options.pop("now", NOW + DAY), options.pop("policy", "strict")

@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import Options
-from invmm_gate.probes.edit import add_probes
+from invmm_gate.probes.edit import NewProbes, add_probes
 from invmm_gate.stages.preflight import prepare
 from tests.probes.conftest import TODAY
 from tests.stages.world import World, add_picture, draw, new_world
@@ -31,7 +31,7 @@ def test_a_probe_that_is_not_exactly_the_models_size_is_refused_unloaded(tmp_pat
     world = new_world(tmp_path / "world")
     prepare(options_of(world))
     draw(5, size=32).save(tmp_path / "large.png")
-    add_probes(world.probes, [tmp_path / "large.png"], group="sensitive", fit="exact", added_on=TODAY)
+    add_probes(world.probes, [tmp_path / "large.png"], NewProbes(group="sensitive", fit="exact", added_on=TODAY))
     with pytest.raises(ProbeSetError, match=r"manifest.csv:7: .*32 x 32 pixels .* and fit exact; expected 16 x 16"):
         prepare(options_of(world))
 
@@ -63,7 +63,7 @@ def test_the_shape_of_a_probe_is_held_against_the_models_not_against_a_square(tm
     for number, identifier in enumerate(("a", "b", "c")):
         draw(number, size=32).resize((64, 32)).save(tmp_path / f"{identifier}.png")
         group = "sensitive" if identifier == "a" else "control"
-        add_probes(world.probes, [tmp_path / f"{identifier}.png"], group=group, fit="crop", added_on=TODAY)
+        add_probes(world.probes, [tmp_path / f"{identifier}.png"], NewProbes(group=group, fit="crop", added_on=TODAY))
     manifest = world.manifest.read_text()
     world.manifest.write_text(manifest.replace(",crop", ","))
     assert [probe.fit for probe in prepare(options_of(world)).probe_set.probes] == ["", "", ""]

@@ -15,7 +15,7 @@ from invmm_gate.core.options import Options
 from invmm_gate.core.records import Probe, ProbeSet, SelfCheck
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.measure.looking import from_pixels
-from invmm_gate.measure.natural_view import Refitted, natural_view
+from invmm_gate.measure.natural_view import Alternatives, Refitted, natural_view
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.coverage import NATURAL_VIEW
 from invmm_gate.policy.schema import load_policy
@@ -116,7 +116,7 @@ def checked_on_bars(folder: Path, bars: str, stated: str) -> str:
     seen = seen_by(model, torch.stack([from_pixels(each) for each in pixels]))
     names = [probe.id for probe in found.probes]
     fits = other_fits(found, found.probes, model, rows=4)
-    return natural_view(seen, names, len(CONTROLS), root_seed=0, fits=fits).detail
+    return natural_view(seen, names, len(CONTROLS), root_seed=0, others=Alternatives(fits=fits)).detail
 
 
 @pytest.mark.parametrize(("bars", "named"), [("black", "with fit pad"), ("white", "padded with white bars"),
@@ -149,7 +149,7 @@ def test_controls_that_are_denoised_better_with_another_fit_are_found() -> None:
     controls = seen_by(memorizing(), drawn(CONTROLS))
     others = seen_by(memorizing(), drawn((*PLANTED, *PLANTED)))
     fits = [Refitted(name="with fit squeeze", places=range(4), whole=others, middle=others)]
-    check = natural_view(controls, ["c"] * 4, 4, root_seed=0, fits=fits)
+    check = natural_view(controls, ["c"] * 4, 4, root_seed=0, others=Alternatives(fits=fits))
     assert "denoises the controls better with fit squeeze than as they are given" in check.detail
     assert check.detail.endswith("state the fit that the training used")
 

@@ -13,12 +13,14 @@ import torch
 
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
+from invmm_gate.confirm.prompt_sampling import Attempts
+from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy, shipped_policies
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.stages.world import ROOT, Called, World, call, policy_with
 
@@ -75,8 +77,8 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
         path = world.folder / f"{name}.png"
         example.draw(number).save(path)
         add_probes(
-            world.probes, [path], group=group, caption=example.probe_caption(number), source="drawn",
-            added_on=example.ADDED_ON,
+            world.probes, [path], NewProbes(group=group, caption=example.probe_caption(number), source="drawn",
+            added_on=example.ADDED_ON),
         )  # fmt: skip
     return world, world.check("--reveal", policy=world.policy(POLICY, "text"))
 
@@ -136,9 +138,10 @@ def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], s
         tokens=16, steps=1, candidates=2, top_k=4, noises=2, first_noises=2, merges=0, guidance_scales=scales,
         sampler_steps=10, look_steps=5, look_every=1, stop_samples=2, trials=4, rows=4,
     )  # fmt: skip
-    target = PromptTarget(probe="planted", image=image, references=(metric.embed(image[None]),))
-    generator = torch.Generator().manual_seed(0)
-    events = find_prompt(model, metric, target, plan, generator=generator, start=example.probe_caption(number))
+    start = example.probe_caption(number)
+    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    target = PromptTarget(probe="planted", image=image, references=(metric.embed(image[None]),), start=start)
+    events = find_prompt(model, attempts, target, plan, generator=torch.Generator().manual_seed(0))
     (found,) = [event.confirmation for event in events if isinstance(event, Confirmed)]
     assert (found.status, found.guidance_scale) == (status, scales[0])
 

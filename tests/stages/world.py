@@ -20,7 +20,7 @@ import yaml
 
 from invmm_gate.cli import run
 from invmm_gate.core.progress import Silent
-from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
 from invmm_gate.runs.layout import STAGES
 from invmm_gate.runs.stage_end import has_ended, write_end
 
@@ -194,7 +194,7 @@ def add_picture(world: World, number: int, group: Any, *, size: int = 16, identi
     path = world.folder / f"{identifier or f'p{number}'}.png"
     draw(number, size=size).save(path)
     today = datetime.date(2026, 11, 21)
-    add_probes(world.probes, [path], group=group, caption=CAPTION, source=SOURCE, added_on=today)
+    add_probes(world.probes, [path], NewProbes(group=group, caption=CAPTION, source=SOURCE, added_on=today))
     path.unlink()
 
 

@@ -25,7 +25,7 @@ from invmm_gate.stages.check import Checked, check
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.stages.read_verdict import judged_again
-from invmm_gate.stages.sign import sign_run
+from invmm_gate.stages.sign import Signing, sign_run
 
 
 def measure_and_sign(
@@ -44,17 +44,15 @@ def measure_and_sign(
     checked = _checked(inputs, choices, progress, today=now().date())
     signed = now()
     if choices.key is not None:
-        sign_run(
-            checked.folder,
+        signing = Signing(
             key=choices.key,
-            now=signed,
             policy=choices.policy,
-            beside=circumstances_of(choices, today=signed.date()),
             previous=previous,
             roots=roots_file(choices),
             log=log_of(choices),
             name=version_label(record.name, record.version),
         )
+        sign_run(checked.folder, signing, now=signed, beside=circumstances_of(choices, today=signed.date()))
     else:
         RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
     proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
