@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -33,17 +33,38 @@ def canonical(value: object) -> str:
 
 def from_json(kind: type[Record], text: str | bytes, *, where: str) -> Record:
     """A record of this kind. Raises RunFolderError that names `where`."""
+    adapter = _adapter(cast("Hashable", kind))
     try:
-        record: Record = _adapter(cast("Hashable", kind)).validate_json(text)
+        record: Record = adapter.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise RunFolderError(
-            f"{where} cannot be read: {field}: {first['msg']}",
-            expected=f"a {kind.__name__} as this version writes it",
-            do="restore the file, or start again with another --out",
-        ) from error
+        raise _unreadable(f"{field}: {first['msg']}", kind, where) from error
+    unknown = next(_unknown(json.loads(text), adapter.dump_python(record)), None)
+    if unknown is not None:
+        raise _unreadable(f"{unknown[:80]!r} is no field of it", kind, where)
     return record
+
+
+def _unreadable(why: str, kind: type, where: str) -> RunFolderError:
+    return RunFolderError(
+        f"{where} cannot be read: {why}",
+        expected=f"a {kind.__name__} as this version writes it",
+        do="restore the file, or start again with another --out",
+    )
+
+
+def _unknown(given: object, kept: object) -> Iterator[str]:
+    """Keys of what was given that the record has not kept."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for key, value in given.items():
+            if key not in kept:
+                yield key
+            else:
+                yield from _unknown(value, kept[key])
+    elif isinstance(given, list) and isinstance(kept, list | tuple):
+        for one, other in zip(given, kept, strict=True):
+            yield from _unknown(one, other)
 
 
 @cache

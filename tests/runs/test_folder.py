@@ -130,7 +130,7 @@ def test_an_input_that_is_no_finite_number_is_one_clear_line(tmp_path, record, n
     folder = RunFolder(tmp_path)
     folder.begin(record)
     path = tmp_path / "run.json"
-    path.write_text(path.read_text().replace('"learning_rate": 0.1', f'"learning_rate": {number}'))
+    path.write_text(path.read_text().replace('"threshold": 0.1', f'"threshold": {number}'))
     with pytest.raises(RunFolderError, match="an input of the run is no finite number"):
         unedited(folder)
     with pytest.raises(RunFolderError, match=r"no finite number|another settings"):
