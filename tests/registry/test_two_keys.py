@@ -78,23 +78,23 @@ def test_a_version_with_findings_is_released_once_a_reviewer_has_signed_the_waiv
     assert [done.decision for done in (first, second, third)] == ["block", "block", "pass"]
     assert [bool(done.released) for done in (first, second, third)] == [False, False, True]
 
-    entries, head = verify_log(waiving.log)
+    entries, head = verify_log(log_of(waiving))
     assert [entry.verdict for entry in entries] == ["block", "block", "pass_with_waiver"]
     assert {entry.model_digest for entry in entries} == {first.model_digest}
     tags = [registry.version(name, number).tags for number in ("1", "2", "3")]  # type: ignore[union-attr]
     heads = [next(value for key, value in said.items() if is_log_entry(key)) for said in tags]
     for number, said in enumerate(heads, start=1):
         assert said.startswith(f"{number}:")
-        verify_log(waiving.log, head=said)
+        verify_log(log_of(waiving), head=said)
     assert heads[-1] == str(head)
     assert [(said[STATE], said[VERDICT]) for said in tags] == [
         ("block", "block"),
         ("block", "block"),
         ("pass", "pass_with_waiver"),
     ]
-    lines = waiving.log.read_text().splitlines(keepends=True)
-    waiving.log.write_text(lines[0] + lines[2])
-    assert run(["audit-log", "verify", str(waiving.log)]) == 10, "a block was taken out"
+    lines = log_of(waiving).read_text().splitlines(keepends=True)
+    log_of(waiving).write_text(lines[0] + lines[2])
+    assert run(["audit-log", "verify", str(log_of(waiving))]) == 10, "a block was taken out"
 
 
 def test_who_names_other_reviewers_releases_nothing_on_that_waiver(
