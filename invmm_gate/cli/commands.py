@@ -80,9 +80,11 @@ def confirm(
     """Look for inputs that a user could give and that reproduce a probe, in a run that was measured."""
     from invmm_gate.cli.show import TerminalProgress
     from invmm_gate.stages.check import confirm as run_confirm
+    from invmm_gate.stages.judge import circumstances
 
+    beside = circumstances(None, baseline, today=_today())
     with TerminalProgress(quiet=quiet) as progress:
-        run_confirm(run, progress, today=_today(), policy=policy, sscd=sscd, baseline=baseline, replacing=anew)
+        run_confirm(run, progress, policy=policy, sscd=sscd, beside=beside, replacing=anew)
     typer.echo(f"confirmed: {run}; next: invmm-gate judge {run} --policy POLICY")
     return 0
 

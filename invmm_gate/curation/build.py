@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curation:
-    """The findings and decisions of a build; nothing is written yet."""
+class _Found:
+    """All that was read."""
 
     options: BuildOptions
     embedder: Embedder
@@ -39,6 +39,12 @@ class Curation:
     training: Distinct
     sensitive: Mapping[int, Item]
     """Row -> the very image that was named as sensitive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curation(_Found):
+    """All that was found and decided; nothing is written yet."""
+
     clustering: Clustering
     curve: tuple[CurvePoint, ...]
     dimensions: tuple[Dimension, ...]
@@ -66,16 +72,15 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
     with _store(options, embedder) as store:
         scan = scan_training_data(options, training, embedder, store, progress)
         found = distinct(scan, store)
-    return _decide(
-        options,
+    read = _Found(
+        options=options,
         embedder=embedder,
         sources=(*training, *others),
         scan=scan,
         training=found,
         sensitive=sensitive_items(options, scan, found, training),
-        wanted=wanted,
-        progress=progress,
     )
+    return _decide(read, wanted, progress)
 
 
 def _embedder(options: BuildOptions) -> Embedder:
@@ -88,40 +93,27 @@ def _embedder(options: BuildOptions) -> Embedder:
     )
 
 
-def _decide(
-    options: BuildOptions,
-    *,
-    embedder: Embedder,
-    sources: tuple[TrainingData, ...],
-    scan: Scan,
-    training: Distinct,
-    sensitive: Mapping[int, Item],
-    wanted: Wanted,
-    progress: Progress,
-) -> Curation:
-    _check_fit(options, sources, sensitive.values())
-    clustering, curve = _clusters(options, embedder, training, progress)
+def _decide(found: _Found, wanted: Wanted, progress: Progress) -> Curation:
+    options, sources, training = found.options, found.sources, found.training
+    _check_fit(options, sources, found.sensitive.values())
+    clustering, curve = _clusters(options, found.embedder, training, progress)
     proposals = propose(
         clustering.clusters,
-        sensitive=tuple(sensitive),
+        sensitive=tuple(found.sensitive),
         multiplicity=training.multiplicity.tolist(),
         duplicated=options.duplicated,
         unfit=lambda row: _unfit(options, sources, training.items[row]),
     )
-    pool = [*scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
-    controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=embedder, options=options)
+    pool = [*found.scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
+    controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=found.embedder, options=options)
+    images = len(found.scan.items)
     if not (proposals.sensitive or proposals.duplicated or controls.chosen):
         raise ProbeSetError(
-            f"nothing to propose: no near-duplicates among {len(scan.items)} images, and no others were asked for",
+            f"nothing to propose: no near-duplicates among {images} images, and no others were asked for",
             expected="sensitive images, controls, or a looser --threshold",
         )
     return Curation(
-        options=options,
-        embedder=embedder,
-        sources=sources,
-        scan=scan,
-        training=training,
-        sensitive=sensitive,
+        **{field.name: getattr(found, field.name) for field in fields(found)},
         clustering=clustering,
         curve=curve,
         dimensions=_dimensions(training, clustering, options.seed),

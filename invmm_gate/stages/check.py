@@ -71,18 +71,18 @@ def confirm(
     run: Path,
     progress: Progress,
     *,
-    today: datetime.date,
+    beside: Circumstances,
     policy: str | None = None,
     sscd: Path | None = None,
-    baseline: Path | None = None,
     replacing: bool = False,
 ) -> None:
     """Confirm the probes of a measured run. Model and probe set must be as they were measured.
 
     `policy` is by default the one that the run was measured under; with `replacing`, confirmations under another plan
-    make way. `baseline` is for a policy with the rule `regression`, whose findings may ask for confirmations.
+    make way. `beside` has the baseline of a policy with the rule `regression`, whose findings may ask for
+    confirmations.
     """
-    folder, beside = RunFolder(run), circumstances(None, baseline, today=today)
+    folder = RunFolder(run)
     with _opened(_prepared(_options_of(folder, policy, sscd)), progress) as (session, folder):
         _refuse_unmeasured(folder)
         _confirmed(session, folder, progress, beside=beside, replacing=replacing)

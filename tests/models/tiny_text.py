@@ -282,16 +282,7 @@ def stable_diffusion_3(*, t5: bool = False) -> Tiny:
         text_encoder_3=encoder_3,
         tokenizer_3=tokenizer_3,
     )
-    prompts = stable_diffusion_3_prompts(
-        tokenizer=tokenizers[0],
-        text_encoder=encoders[0],
-        tokenizer_2=tokenizers[1],
-        text_encoder_2=encoders[1],
-        tokenizer_3=tokenizer_3,
-        text_encoder_3=encoder_3,
-        joint_attention_dim=40,
-        device=CPU,
-    )
+    prompts = stable_diffusion_3_prompts(pipeline.components, joint_attention_dim=40, device=CPU)
     return _tiny("sd3_t5" if t5 else "sd3", pipeline, prompts, family="stable_diffusion_3")
 
 

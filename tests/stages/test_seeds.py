@@ -1,7 +1,6 @@
 """The seed comes from what is gated, so that nobody can draw until a model that leaks passes."""
 
 import csv
-import datetime
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ import pytest
 
 from invmm_gate.core.options import Options
 from invmm_gate.core.progress import Silent
+from invmm_gate.runs.copies import Circumstances
 from invmm_gate.stages.check import confirm
 from invmm_gate.stages.preflight import prepare
 from tests.stages.world import CONTROLS, POLICY, World, add_picture, call
@@ -97,7 +97,7 @@ def test_a_run_goes_on_and_is_confirmed_with_the_seed_that_it_began_with(world: 
     assert call("measure", *world.by_content()[1:-1]).code == 0
     seed = json.loads((world.run / "run.json").read_text())["inputs"]["seed"]
     other = world.policy(POLICY | {"name": "other"}, "other")
-    confirm(world.run, Silent(), today=datetime.date(2026, 11, 28), policy=str(other))
+    confirm(world.run, Silent(), beside=Circumstances(), policy=str(other))
     assert call("judge", world.run, "--policy", other).code != 2
     tested = world.verdict()["tested"]
     assert (tested["seed"], tested["seed_chosen"]) == (seed, True), "that of the policy it was measured under"

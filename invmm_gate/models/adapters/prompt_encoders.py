@@ -1,6 +1,6 @@
 """The text side of each pipeline: which towers there are, and where in the condition their features lie."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
@@ -169,26 +169,19 @@ def stable_diffusion_xl_prompts(
 
 
 def stable_diffusion_3_prompts(
-    *,
-    tokenizer: Any,
-    text_encoder: nn.Module,
-    tokenizer_2: Any,
-    text_encoder_2: nn.Module,
-    tokenizer_3: Any | None,
-    text_encoder_3: nn.Module | None,
-    joint_attention_dim: int,
-    device: torch.device,
+    components: Mapping[str, Any], *, joint_attention_dim: int, device: torch.device
 ) -> Prompts:
     """Stable Diffusion 3: hidden layers -2 of two `CLIPTextModelWithProjection`, then the tokens of T5.
 
+    `components` are the pipeline's tokenizers and text encoders, by the names that they have there.
     Without T5 its tokens are zero, as in the pipeline. `pooled` is both projections side by side.
     `joint_attention_dim` is the transformer's.
     """
-    first = _clip("text_encoder", tokenizer, text_encoder, layer=-2, device=device)
+    first = _clip("text_encoder", components["tokenizer"], components["text_encoder"], layer=-2, device=device)
     second = TextTower(
         name="text_encoder_2",
-        tokenizer=tokenizer_2,
-        encoder=text_encoder_2,
+        tokenizer=components["tokenizer_2"],
+        encoder=components["text_encoder_2"],
         length=first.length,  # the pipeline pads both as the first tokenizer says
         layer=-2,
         device=device,
@@ -200,11 +193,11 @@ def stable_diffusion_3_prompts(
         Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width), pooled=slice(0, middle)),
         Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(middle, pooled)),
     )
-    if text_encoder_3 is not None:
+    if components.get("text_encoder_3") is not None:
         third = TextTower(
             name="text_encoder_3",
-            tokenizer=tokenizer_3,
-            encoder=text_encoder_3,
+            tokenizer=components["tokenizer_3"],
+            encoder=components["text_encoder_3"],
             length=T5_LENGTH,
             layer=None,
             device=device,

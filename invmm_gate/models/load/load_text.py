@@ -1,7 +1,7 @@
 """Text-to-image checkpoints: which tower reads what, and the model around them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from torch import nn
 
@@ -67,12 +67,8 @@ def _two_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
 
 
 def _three_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    tokenizers: dict[str, Any] = {"tokenizer_3": None, **source.tokenizers}
     return stable_diffusion_3_prompts(
-        **tokenizers,
-        text_encoder=networks["text_encoder"],
-        text_encoder_2=networks["text_encoder_2"],
-        text_encoder_3=networks.get("text_encoder_3"),
+        {**source.tokenizers, **networks},
         joint_attention_dim=source.layout.config("transformer", SD3Config).joint_attention_dim,
         device=source.device,
     )

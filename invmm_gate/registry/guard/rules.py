@@ -150,7 +150,7 @@ class Guard:
                         envelope,
                         demands.roots,
                         now=self.now(),
-                        left_out=True,
+                        weights="attested",
                         inspect=self.hashes.inspected,
                     )
                     evidence.require_not_revoked(demands)

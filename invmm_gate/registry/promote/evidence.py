@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from invmm_gate.attest.demands import Demands, Revocations
 from invmm_gate.attest.envelope import ATTESTATION
@@ -94,19 +95,20 @@ def evidence_for(
     roots: TrustRoots,
     *,
     now: datetime.datetime,
-    weights: Weights | None = None,
-    left_out: bool = False,
+    weights: Weights | Literal["attested"] | None = None,
     inspect: Inspect = inspected,
 ) -> Evidence:
     """The attestation, if a trusted key signed it for exactly these files. Raises VerificationError.
 
-    `weights` are those that count where there are raw and EMA weights. Without it all files must be attested, unless
-    `left_out` lets those lie there that the statement itself says were left out.
+    `weights` are those that count where there are raw and EMA weights. Without it all files must be attested;
+    `attested` lets those lie there that the statement itself says were left out.
     """
     trusted = open_statement(envelope, roots, now=now)
     said = trusted.statement
+    if weights == "attested":
+        weights = said.weights if said.left_out else None
     try:
-        manifest = inspect(checkpoint, said.weights if left_out and said.left_out else weights)
+        manifest = inspect(checkpoint, weights)
     except ModelError as error:
         raise no_subject(error.found, error.expected, error.do) from error
     require_subject(manifest, said)
