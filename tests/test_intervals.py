@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import betaincinv
 from scipy.stats import binom, binomtest
 
 from invmm_gate.core.intervals import clopper_pearson, replication_share, wilson
@@ -22,6 +23,14 @@ def test_intervals_equal_scipys(name: str, counts: tuple[int, int], confidence: 
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
     assert (found.method, found.confidence) == (name, confidence)
     assert 0 <= found.low <= counts[0] / counts[1] <= found.high <= 1
+
+
+@given(trials=st.integers(1, 1_000_000), confidence=CONFIDENCES)
+def test_the_exact_interval_of_no_hits_and_of_all_hits_is_that_of_the_beta_distribution(trials, confidence) -> None:
+    tail = (1 - confidence) / 2
+    high, low = clopper_pearson(0, trials, confidence=confidence).high, clopper_pearson(trials, trials).low
+    assert high == pytest.approx(float(betaincinv(1, trials, 1 - tail)), rel=1e-12)
+    assert low == pytest.approx(float(betaincinv(trials, 1, 0.025)), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS)

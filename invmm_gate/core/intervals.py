@@ -1,6 +1,6 @@
 """Confidence intervals of a proportion."""
 
-from math import sqrt
+from math import exp, expm1, log, sqrt
 from statistics import NormalDist
 
 from invmm_gate.core.records import Interval, ReplicationShare
@@ -24,12 +24,19 @@ def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
 
 def clopper_pearson(hits: int, trials: int, *, confidence: float = 0.95) -> Interval:
     """The exact interval of Clopper and Pearson: it covers at least as often as it says. Biometrika 26 (1934)."""
-    # scipy.special takes a tenth of a second to import, and only sampling needs it.
-    from scipy.special import betaincinv
-
     tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else float(betaincinv(hits, trials - hits + 1, tail))
-    high = 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 1 - tail))
+    if trials == 0:
+        low, high = 0.0, 1.0
+    elif hits == 0:  # powers at both ends, so that a run without a copy is judged without scipy
+        low, high = 0.0, -expm1(log(tail) / trials)
+    elif hits == trials:
+        low, high = exp(log(tail) / trials), 1.0
+    else:
+        # scipy.special takes a tenth of a second to import.
+        from scipy.special import betaincinv
+
+        low = float(betaincinv(hits, trials - hits + 1, tail))
+        high = float(betaincinv(hits + 1, trials - hits, 1 - tail))
     return Interval(low=low, high=high, confidence=confidence, method="clopper_pearson")
 
 
