@@ -99,7 +99,7 @@ def plain(text: str) -> str:
 
 def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(pristine, tmp_path):
     world = pristine.copy(tmp_path / "world")
-    world.policy(policy_with(settings={"steps": 100}))
+    world.policy(policy_with(settings={"steps": 1000}))
     terminal = Terminal(*world.arguments(policy=world.folder / "small.yaml"))
     try:
         terminal.read_until(r"measure[^\n]*━")

@@ -55,6 +55,7 @@ class Checkout:
 def new_checkout(folder: Path) -> Checkout:
     world = new_world(folder, single=())
     world.policy(policy_with(settings={"steps": 10, "test_every": 5}))
+    world.policy(policy_with(settings={"steps": 2000, "test_every": 500}), "long")
     return Checkout(folder)
 
 

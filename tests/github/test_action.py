@@ -406,7 +406,9 @@ def test_an_upload_that_fails_fails_the_job(replay: Replay, recorded: Path) -> N
 
 
 def test_a_job_that_is_cancelled_or_out_of_time_says_how_the_gate_ended(checkout: Checkout) -> None:
-    job = checkout.run(model="checkpoints/clean", details="false", cancel_once="invmm-gate-*/run/run.json")
+    job = checkout.run(
+        model="checkpoints/clean", policy="long.yaml", details="false", cancel_once="invmm-gate-*/run/run.json"
+    )
     assert job.cancelled
     assert job.failed
     assert job.step("gate").outcome == "success", "the gate ended in its own way"
