@@ -84,7 +84,7 @@ SHARE = {
     "interval": {"low": "float", "high": "float", "confidence": "float", "method": "str"},
 }
 SIDE = {
-    **dict.fromkeys(("run_id", "model", "model_digest", "probe_set_digest", "fingerprint"), "str"),
+    **dict.fromkeys(("run_id", "model", "model_digest", "probe_set_digest", "fingerprint", "copy_metric"), "str"),
     **dict.fromkeys(("decision", "policy", "policy_digest"), "str"),
 }
 SCORE = {"outcome": "str", "invmm": "NoneType", "invmm_above": "NoneType", "spread": "NoneType"}
