@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.cli.options import with_options
+from invmm_gate.cli.options import Json, Quiet, with_options
 from invmm_gate.cli.verdict import verdict
 from invmm_gate.cli.version import version
 from invmm_gate.core.options import Baseline, Details, Finish, Options, Policy, Reveal, Reviewers, Sscd, Waivers
@@ -27,9 +27,7 @@ AnyModel = Annotated[
     str, typer.Option(help="Checkpoint: a path, models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH.")
 ]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Where the folder holds records of other inputs, begin anew.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` wrote.")]
 
 

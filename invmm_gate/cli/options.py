@@ -10,6 +10,9 @@ import typer
 
 from invmm_gate.core.options import Asked, asked
 
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
 
 def with_options(command: Callable[..., int]) -> Callable[..., int]:
     """The command with each record among its parameters replaced by the options that make it up.

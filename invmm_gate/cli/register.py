@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.cli.options import with_options
+from invmm_gate.cli.options import Json, Quiet, with_options
 from invmm_gate.core.options import Conditions, GateChoices
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ GUARD_EXAMPLE: Final = (
 TrackingUri = Annotated[
     str | None, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server. Default: ./mlflow.db.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
 @with_options

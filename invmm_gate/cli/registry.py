@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.cli.options import with_options
-from invmm_gate.cli.register import Json
+from invmm_gate.cli.options import Json, with_options
 from invmm_gate.core.options import GateChoices
 
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
