@@ -10,7 +10,7 @@ import numpy as np
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import Progress
 from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, find_clusters
 from invmm_gate.curation.control_images import Controls, draw_controls, whole_pool
 from invmm_gate.curation.embedder import Embedder, make_embedder

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from invmm_gate.core.directions import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.public import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.run_records import ConfirmPlan
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.files.strict_model import StrictModel

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import SELECTION
+from invmm_gate.core.public import SELECTION
 from invmm_gate.core.records import Confirmation, Finding, Group, Measurement, Probe
 from invmm_gate.core.run_records import RunRecord
 from invmm_gate.files.strict_model import StrictModel

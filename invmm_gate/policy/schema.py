@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from invmm_gate.core.directions import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.public import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document

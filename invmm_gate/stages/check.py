@@ -11,7 +11,7 @@ from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
 from invmm_gate.core.options import Finish, Options
-from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder

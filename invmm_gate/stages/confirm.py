@@ -13,11 +13,10 @@ from torch import Tensor
 
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
+from invmm_gate.confirm.prompt_objective import survives, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
-from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.core.errors import MeasurementError
-from invmm_gate.core.progress import Progress
-from invmm_gate.core.protocols import PromptEncoder, Sampler
+from invmm_gate.core.protocols import Progress, PromptEncoder, Sampler
 from invmm_gate.core.records import (
     CAPTION,
     CAPTION_ON_GRID,
@@ -31,7 +30,7 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.noise_distribution import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS

@@ -8,9 +8,9 @@ from functools import partial
 
 from safetensors.torch import save
 
-from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import Progress
 from invmm_gate.core.records import Probe, SelfCheck
-from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
+from invmm_gate.measure.conclusion import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.models.read.inspect import changed_files
 from invmm_gate.policy.coverage import MODEL_UNCHANGED

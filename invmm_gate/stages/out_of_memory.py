@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from invmm_gate.core.errors import MeasurementError
-from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import Progress
 from invmm_gate.stages.session import Session
 
 

@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import prompts_of
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.confirm.counting import MeasureSampler, prompts_of
+from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.core.records import MetricRecord, Probe

@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from invmm_gate.core import records, run_records
-from invmm_gate.core.directions import LOWER, ranked
+from invmm_gate.core.public import LOWER, ranked
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.numbers import Whole
 from invmm_gate.report.formats import FORMATS

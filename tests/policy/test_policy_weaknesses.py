@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from invmm_gate.core.directions import HIGHER, LOWER, MISSING, OTHER, Direction
+from invmm_gate.core.public import HIGHER, LOWER, MISSING, OTHER, Direction
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.policy.overrides import SettingsOverrides
 from invmm_gate.policy.schema import Policy

@@ -14,7 +14,7 @@ from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.options import Conditions
-from invmm_gate.core.progress import Silent
+from invmm_gate.core.protocols import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import STATE, VERDICT, is_log_entry
 from invmm_gate.registry.promote.choices import log_of, utc_now

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_sampling import Attempts
-from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import HIGHER, NAME
 from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.public import HIGHER, NAME
 from invmm_gate.core.records import (
     CAPTION,
     CAPTION_ON_GRID,

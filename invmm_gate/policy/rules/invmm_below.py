@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import HIGHER, LOWER, NAME
+from invmm_gate.core.public import HIGHER, LOWER, NAME
 from invmm_gate.core.records import Finding, Measurement, Probe, Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.policy.evidence import Evidence, Selection, block, undecided

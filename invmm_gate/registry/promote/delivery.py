@@ -15,7 +15,7 @@ from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import load_roots
 from invmm_gate.attest.slsa_summary import SUMMARY
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
-from invmm_gate.core.progress import Progress, Silent
+from invmm_gate.core.protocols import Progress, Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
