@@ -23,7 +23,7 @@ from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.records import Confirmation, Probe, ProbeSet
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 

@@ -1,4 +1,4 @@
-"""Draws samples and counts the copies among them, for each way of confirming."""
+"""Draws samples and counts the copies among them, for each way of confirming and each sampler."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The objective of a prompt search: the denoising error of one image, given the prompt."""
+"""The objective of a prompt search, the denoising error of one image, and the tokens that a user can type."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -10,7 +10,7 @@ import numpy as np
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.protocols import Progress
+from invmm_gate.core.progress import Progress
 from invmm_gate.curation.clusters import Clustering, CurvePoint, count_curve, find_clusters
 from invmm_gate.curation.control_images import Controls, draw_controls, whole_pool
 from invmm_gate.curation.embedder import Embedder, make_embedder
@@ -19,8 +19,7 @@ from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.options import Wanted, check_libraries, check_options, columns_of, controls_wanted
-from invmm_gate.curation.proposals import Proposal, Proposals, propose
-from invmm_gate.curation.sensitive_images import sensitive_items
+from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.files.probe_files import folder_lock

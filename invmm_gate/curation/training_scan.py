@@ -13,7 +13,7 @@ import numpy as np
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.protocols import Progress
+from invmm_gate.core.progress import Progress
 from invmm_gate.curation.embedder import Embedder, Pixels
 from invmm_gate.curation.embedding_store import EmbeddingStore
 from invmm_gate.curation.neighbours import Indices, Vectors

@@ -8,8 +8,7 @@ from typing import Any, Final, final
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.training_entries import ROLES, Columns, Entry, read_image_file, text_of
 from invmm_gate.files.probe_files import FILE_LIMIT
-from invmm_gate.probes.csv_rows import check_separator, rows_of
-from invmm_gate.probes.parquet import batches, bounded, open_parquet
+from invmm_gate.probes.tables import batches, bounded, check_separator, open_parquet, rows_of
 
 _ROWS_AT_ONCE: Final = 32
 """Rows of a Parquet file that are in memory together, as each may hold an image."""

@@ -1,4 +1,4 @@
-"""From what a network predicts to x_0_hat, and guidance. Pure functions of tensors with the row first."""
+"""From a network's output to x_0_hat: conversions, guidance, the denoising error. Pure; the row comes first."""
 
 from collections.abc import Callable, Sequence
 from typing import Final

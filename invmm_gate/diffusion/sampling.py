@@ -1,4 +1,4 @@
-"""One deterministic sampler: on x_0_hat, DDIM with eta 0 and the flow Euler step are the same update."""
+"""One deterministic sampler for all families, and the bounds that a scheduler keeps x_0_hat in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

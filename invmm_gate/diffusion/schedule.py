@@ -1,4 +1,4 @@
-"""Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps."""
+"""Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps, and noise levels by their strength."""
 
 from dataclasses import dataclass, field
 from typing import final

@@ -1,4 +1,4 @@
-"""Images of the probe set as the model sees them. The self-checks of the model share this."""
+"""Images of the probe set as the model sees them, as they are or recoloured, mirrored and turned."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

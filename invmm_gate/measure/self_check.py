@@ -16,8 +16,8 @@ from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.prediction import denoising_error, repeat_rows
+from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.inversion import Inversion, Inverter
-from invmm_gate.measure.noise_distribution import stream
 from invmm_gate.measure.slots import Task
 
 POSITIVE_CONTROL: Final = "positive_control"

@@ -1,4 +1,4 @@
-"""The slots of a batch: each holds one task and all that belongs to this task alone."""
+"""The slots of a batch: each holds one task, with an Adam and an adaptive weight lambda of its own."""
 
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invmm_gate.core.records import CurvePoint
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.sensitivity import TestResult
 
 

@@ -13,8 +13,8 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe
 from invmm_gate.files.probe_files import read_regular_file, write_atomically
 from invmm_gate.probes import fields
-from invmm_gate.probes.csv_rows import check_separator
 from invmm_gate.probes.parquet_manifest import parquet_table
+from invmm_gate.probes.tables import check_separator
 
 CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"

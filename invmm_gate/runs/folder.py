@@ -19,8 +19,7 @@ from invmm_gate.files.atomic import (
     write_whole,
 )
 from invmm_gate.files.lock import folder_lock, refuse_locked
-from invmm_gate.files.record_json import from_json, to_json
-from invmm_gate.runs.digests import record_digests
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.runs.identity import (
     WITHOUT_SCORES,
     ConfirmRecord,
@@ -30,7 +29,7 @@ from invmm_gate.runs.identity import (
     changed_inputs,
     refuse_orphans,
 )
-from invmm_gate.runs.layout import (
+from invmm_gate.runs.stage_files import (
     CONFIRM,
     CONFIRMATIONS,
     CONFIRMING,
@@ -42,8 +41,13 @@ from invmm_gate.runs.layout import (
     TIMINGS,
     VERDICT,
     Stage,
+    has_ended,
+    record_digests,
+    refuse_edited,
+    reopen,
+    unfinished,
+    write_end,
 )
-from invmm_gate.runs.stage_end import has_ended, refuse_edited, reopen, unfinished, write_end
 
 _ONE_RECORD: Final = 200_000_000
 """Bytes of a file that is a single record; run.json with the largest probe set has half of it."""

@@ -1,4 +1,4 @@
-"""SSCD copy detection from a TorchScript file (arXiv:2202.10261). The metric owns its transform."""
+"""Copy metrics on embeddings: SSCD from a TorchScript file (arXiv:2202.10261), and cosine over any encoder."""
 
 import os
 import warnings

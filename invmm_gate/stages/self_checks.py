@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.protocols import DiffusionModel, Progress
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
 from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
+from invmm_gate.measure.model_checks import round_trip, sample_statistics, told_time
 from invmm_gate.measure.natural_view import Alternatives, Refitted, natural_view
-from invmm_gate.measure.round_trip import round_trip, sample_statistics, told_time
 from invmm_gate.measure.self_check import positive_control, utility_floor
 from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.policy.coverage import (

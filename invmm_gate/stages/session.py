@@ -26,8 +26,7 @@ from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.installed import installed_environment
+from invmm_gate.runs.identity import fingerprint, installed_environment
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation

@@ -12,8 +12,7 @@ from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION, MAX_BYTES, sign_envelope
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.keys import VERIFIER, SigningKey, load_roots, load_signing_key
-from invmm_gate.attest.slsa_summary import SUMMARY, summary_payload
-from invmm_gate.attest.statement import Statement, to_payload
+from invmm_gate.attest.statement import SUMMARY, Statement, summary_payload, to_payload
 from invmm_gate.attest.verification import Trusted, check_statement, check_subject, open_statement
 from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError

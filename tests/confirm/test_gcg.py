@@ -17,7 +17,7 @@ from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMixture
 

@@ -13,7 +13,7 @@ from invmm_gate.confirm.prompt_objective import PromptObjective, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.prediction import repeat_rows
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build

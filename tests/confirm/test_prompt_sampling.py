@@ -16,7 +16,7 @@ from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition, NoiseLevel
 from invmm_gate.core.records import Confirmation
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import EncoderCosine
 from tests.confirm.text_world import CAPTION, TRIGGERS, TextMixture

@@ -16,7 +16,7 @@ from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.prediction import per_row
 from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.measure.noise_distribution import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.released_pipeline import limits_of
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.bench import Wrapped

@@ -12,7 +12,7 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation import training_tables
 from invmm_gate.curation.training_data import open_training_data
 from invmm_gate.curation.training_entries import Columns
-from invmm_gate.probes.csv_rows import ROW_CHARACTERS
+from invmm_gate.probes.tables import ROW_CHARACTERS
 from tests.probes.conftest import encoded, noise
 
 

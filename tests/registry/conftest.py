@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.attest.keys import KeyPair, new_key_pair
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.promote.register import GateChoices, Registered, register
 from tests.registry.servers import Server, mlflow_server

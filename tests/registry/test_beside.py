@@ -11,7 +11,7 @@ from mlflow.models import Model
 
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ModelError
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.checkpoint import checkpoint_in
 from invmm_gate.registry.client.client import Registry

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.options import Conditions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import (
     LOG_ENTRY,

@@ -25,7 +25,7 @@ from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.options import Conditions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.names import (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from invmm_gate.core.errors import BAD_INPUT, INCONCLUSIVE, ConfigError, RegistryError
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError

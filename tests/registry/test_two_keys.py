@@ -10,11 +10,11 @@ import pytest
 
 from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.options import Conditions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import STATE, VERDICT, is_log_entry
 from invmm_gate.registry.promote.choices import log_of, utc_now

@@ -15,7 +15,7 @@ from invmm_gate.attest.envelope import open_envelope, sign_envelope
 from invmm_gate.attest.keys import load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import from_payload, to_payload
 from invmm_gate.core.options import Conditions, GateChoices
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.names import RUN

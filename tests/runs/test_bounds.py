@@ -16,10 +16,9 @@ from invmm_gate.core.errors import (
     VerificationError,
 )
 from invmm_gate.core.run_records import RunRecord
-from invmm_gate.curation.sensitive_images import _lines
+from invmm_gate.curation.proposals import _lines
 from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
-from invmm_gate.files.record_json import from_json
-from invmm_gate.files.strict_json import parse_object, parse_plain
+from invmm_gate.files.strict_json import from_json, parse_object, parse_plain
 from invmm_gate.registry.client.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.client.locations import SourceError
 from invmm_gate.registry.promote.outbox import Outbox

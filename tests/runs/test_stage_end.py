@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMING, MEASURE, STAGES
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE, STAGES
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.options import Options
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.core.records import Probe, Verdict
 from invmm_gate.core.run_records import RunData
 from invmm_gate.diffusion.schedule import VariancePreserving

@@ -11,7 +11,7 @@ import pytest
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import Curation, curate
 from invmm_gate.curation.embedder import make_embedder
 from invmm_gate.curation.embedding_store import EmbeddingStore

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import Curation, curate
 from invmm_gate.curation.training_data import open_training_data
 from invmm_gate.curation.training_entries import Columns

@@ -6,7 +6,7 @@ from PIL import Image
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.curation.build import curate
 from invmm_gate.curation.write import planned_probes
 from tests.curation.pictures import picture, png, training_images, written

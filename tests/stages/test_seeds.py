@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.options import Options
-from invmm_gate.core.protocols import Silent
+from invmm_gate.core.progress import Silent
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.stages.check import confirm
 from invmm_gate.stages.preflight import prepare

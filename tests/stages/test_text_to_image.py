@@ -147,7 +147,7 @@ def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], s
 
 
 def test_the_revealed_report_shows_the_prompt_and_the_default_one_does_not(checked: tuple[World, Called]) -> None:
-    from invmm_gate.report.to_html import render_html
+    from invmm_gate.report.formats import render_html
     from invmm_gate.runs.folder import RunFolder
 
     world, _ = checked

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Conditions, GateChoices
-from invmm_gate.core.protocols import Progress
+from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.policy.schema import shipped_policies
 from invmm_gate.registry.client.client import VersionRecord
@@ -19,7 +19,7 @@ from invmm_gate.registry.client.names import version_label
 from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file, terms_of
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 from invmm_gate.stages.audit_file import logged_at
 from invmm_gate.stages.check import Checked, check
 from invmm_gate.stages.preflight import Inputs

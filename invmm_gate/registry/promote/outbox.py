@@ -14,7 +14,7 @@ from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import Weights
 from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
-from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.registry.client.names import version_label
 
 _SUFFIX: Final = ".json"

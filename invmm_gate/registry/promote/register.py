@@ -10,7 +10,7 @@ from typing import Final
 
 from invmm_gate.core.errors import GateError, ModelError, RegistryError, VerificationError
 from invmm_gate.core.options import GateChoices
-from invmm_gate.core.protocols import Progress
+from invmm_gate.core.progress import Progress
 from invmm_gate.registry.client.checkpoint import CHECKPOINT
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError

@@ -15,7 +15,7 @@ from typing import Final, Literal, final
 from invmm_gate.core.errors import INCONCLUSIVE, ConfigError, GateError, MeasurementError, RunFolderError
 from invmm_gate.files.atomic import read_whole, write_whole
 from invmm_gate.files.lock import folder_lock
-from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.registry.client.client import VersionRecord
 
 State = Literal["open", "pass", "block", "bad_input", "inconclusive", "error"]

@@ -1,4 +1,7 @@
-"""The parts of a record that anybody may see: each such field is marked, and a field without a mark is left out."""
+"""Marks at the fields of records and settings: what anybody may see, and which direction weakens the gate.
+
+A field of a record without a mark is not public. A setting without a direction fails a test.
+"""
 
 import dataclasses
 import types

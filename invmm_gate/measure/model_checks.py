@@ -1,4 +1,4 @@
-"""Could a copy be seen at all? Images go through autoencoder and sampler and must come back as copies of themselves."""
+"""Checks of the model before the probes: the round trip, the timestep that it is told, samples from noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +12,8 @@ from invmm_gate.core.protocols import CopyMetric, NoiseLevel
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.prediction import Rows
 from invmm_gate.diffusion.schedule import level_at, timestep_at
+from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.looking import Images, Pictures, mixed, noise_like, row_means
-from invmm_gate.measure.noise_distribution import stream
 
 ROUND_TRIP: Final = "round_trip"
 DECODED_LIMIT: Final = 0.75

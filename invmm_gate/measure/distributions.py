@@ -1,4 +1,4 @@
-"""q = N(mu, diag(exp(log_var))) over the noise that is mixed into x_0, one for each slot of the batch."""
+"""The distributions that are optimised, q over noise and q over prompts, and the random streams of a probe."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""Whether a task ends after a test, and the trial that it ends with."""
+"""From tests to a trial, and from the trials of a probe to its measurement."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
