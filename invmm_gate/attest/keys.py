@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from invmm_gate.attest.field_types import Day, Line
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.files.regular import PRIVATE_MODES, read_small
 from invmm_gate.files.strict_model import StrictModel, parse
 from invmm_gate.files.yaml_lines import Document, load_document
 

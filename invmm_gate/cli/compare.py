@@ -49,7 +49,7 @@ def compare(
 ) -> int:
     """Say what is new, fixed, worse or unchanged between two runs. No verdict: exit code 0 without --fail-on."""
     from invmm_gate.cli.show import as_json
-    from invmm_gate.files.atomic import write_whole
+    from invmm_gate.files.regular import write_whole
     from invmm_gate.policy.compare.compare import exit_code
     from invmm_gate.report.comparison_markdown import render_comparison
     from invmm_gate.stages.compare import compare_runs

@@ -26,7 +26,7 @@ def _write(path: Path) -> None:
     import json
     from dataclasses import asdict
 
-    from invmm_gate.files.atomic import write_whole
+    from invmm_gate.files.regular import write_whole
     from invmm_gate.runs.identity import installed_environment
 
     write_whole(path, json.dumps(asdict(installed_environment()), indent=2) + "\n")

@@ -146,7 +146,7 @@ def _write(path: Path, result: "ValidationReport") -> None:
     import json
     from collections import Counter
 
-    from invmm_gate.files.atomic import write_whole
+    from invmm_gate.files.regular import write_whole
 
     probes = result.probe_set.probes if result.probe_set else ()
     found = {

@@ -22,7 +22,7 @@ from invmm_gate.curation.options import Wanted, check_libraries, check_options, 
 from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
-from invmm_gate.files.probe_files import folder_lock
+from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_probe
 
 
@@ -176,7 +176,7 @@ def _store(options: BuildOptions, embedder: Embedder) -> Iterator[EmbeddingStore
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--cache {folder} ({error.strerror})", expected="a folder to write to") from error
-        with folder_lock(folder):
+        with probe_set_lock(folder):
             # What was read as it is stored must not pass for an image that nothing turns.
             identity = embedder.identity + ("-stored" if options.both_orientations else "")
             store = EmbeddingStore(folder, identity=identity, width=embedder.scale.width)

@@ -11,7 +11,7 @@ from invmm_gate.core.records import Group
 from invmm_gate.curation.clusters import Cluster
 from invmm_gate.curation.training_data import TrainingData, located
 from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
-from invmm_gate.files.small import read_small
+from invmm_gate.files.regular import read_small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

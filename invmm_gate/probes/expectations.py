@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, Final, cast
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.files.atomic import write_whole
+from invmm_gate.files.regular import write_whole
 from invmm_gate.probes.checks import OWN_EXPECTATION, TABLE_COLUMNS, Check, CheckResult, Record, probe_set_checks
 from invmm_gate.probes.manifest import read_rows
 from invmm_gate.probes.validate import build_table

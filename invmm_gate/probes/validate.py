@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import ProbeSet
-from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
+from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file
 from invmm_gate.probes import fields
 from invmm_gate.probes.checks import (
     TABLE_COLUMNS,
@@ -61,7 +61,7 @@ def _record(folder: Path, row: Row, image_size: tuple[int, int] | None) -> Recor
 
 def _file_columns(folder: Path, values: dict[str, str]) -> Record:
     try:
-        data = read_regular_file(folder / values["path"], limit=FILE_LIMIT)
+        data = read_probe_file(folder / values["path"], limit=IMAGE_LIMIT)
     except ProbeSetError as error:
         return {"file_problem": str(error)}
     actual = hashlib.sha256(data).hexdigest()

@@ -15,7 +15,7 @@ from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.run_records import RunRecord
-from invmm_gate.files.atomic import explained, read_whole, write_whole
+from invmm_gate.files.regular import explained, read_records, write_whole
 from invmm_gate.files.strict_json import from_json, to_json
 
 RUN: Final = "run.json"
@@ -106,7 +106,7 @@ def _run_digest(run: RunRecord) -> str:
 def file_digest(path: Path) -> str:
     """sha256 of the file; a missing one has the digest of an empty one, as it holds as many records."""
     try:
-        return sha256(read_whole(path) if path.exists() else b"").hexdigest()
+        return sha256(read_records(path) if path.exists() else b"").hexdigest()
     except OSError as error:
         raise explained(error, path) from error
 
@@ -186,7 +186,7 @@ def _faults(folder: Path, stage: Stage) -> Iterator[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_whole(path)
+        return read_records(path)
     except OSError as error:
         raise explained(error, path) from error
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from invmm_gate.core.errors import GateError, ProbeSetError
 from invmm_gate.core.run_records import RunData
-from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
+from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.report.templates import ReportImages
 from invmm_gate.runs.copies import COPIES
@@ -68,7 +68,7 @@ def _images(folder: RunFolder, data: RunData) -> ReportImages:
 def _image(path: Path) -> bytes:
     """An image file; nothing where there is none that could be one."""
     try:
-        return read_regular_file(path, limit=FILE_LIMIT)
+        return read_probe_file(path, limit=IMAGE_LIMIT)
     except ProbeSetError:
         return b""
 

@@ -17,8 +17,7 @@ from invmm_gate.attest.verification import Trusted, check_statement, check_subje
 from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
 from invmm_gate.core.records import Weights
-from invmm_gate.files.atomic import write_whole
-from invmm_gate.files.small import read_small
+from invmm_gate.files.regular import read_small, write_whole
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.folder import RunFolder
