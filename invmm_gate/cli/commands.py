@@ -10,7 +10,18 @@ import typer
 
 from invmm_gate.cli.environment import version
 from invmm_gate.cli.options import Json, Quiet, with_options
-from invmm_gate.core.options import Baseline, Details, Finish, Options, Policy, Reveal, Reviewers, Sscd, Waivers
+from invmm_gate.core.options import (
+    Baseline,
+    Details,
+    Finish,
+    Options,
+    Policy,
+    Reveal,
+    Reviewers,
+    Sscd,
+    TrackingUri,
+    Waivers,
+)
 
 
 def verdict(
@@ -27,7 +38,7 @@ def verdict(
         Path | None,
         typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys: refuse a verdict whose waivers others approved."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON, in all its fields.")] = False,
+    json: Json = False,
 ) -> int:
     """Print the verdict of a judged run and end with its exit code, the last stage of a pipeline.
 
@@ -58,7 +69,6 @@ app = typer.Typer(
 AnyModel = Annotated[
     str, typer.Option(help="Checkpoint: a path, models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH.")
 ]
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Where the folder holds records of other inputs, begin anew.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` wrote.")]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from invmm_gate.cli.options import Json
 from invmm_gate.core.errors import PASS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def compare(
         Literal["new", "worse"] | None,
         typer.Option(help="Exit with 10 for a new finding, or also for anything worse; 11 if something is unknown."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    json: Json = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the comparison as Markdown to this file.")] = None,
 ) -> int:
     """Say what is new, fixed, worse or unchanged between two runs. No verdict: exit code 0 without --fail-on."""

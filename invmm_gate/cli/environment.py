@@ -5,6 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
+from invmm_gate.cli.options import Json
+
 
 def version(
     *,
@@ -35,7 +37,7 @@ def _write(path: Path) -> None:
 ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --json"
 
 
-def environment(*, json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> int:
+def environment(*, json: Json = False) -> int:
     """Print the digest of the installed environment, and what it is made of.
 
     It covers the gate's own code, and the versions of the packages that decide a score or a verdict. Whether their

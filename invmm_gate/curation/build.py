@@ -149,7 +149,7 @@ def _check_fit(options: BuildOptions, sources: Sequence[TrainingData], sensitive
     for item in sensitive:
         data = entries[item.source, item.position].data
         reason = unfit_as_probe(data, name=item.name, view=options.view)
-        reason = reason or shape_problem(data, name=item.name, fit=options.fit, view=options.view)
+        reason = reason or shape_problem(data, name=item.name, fit=options.fit or "", view=options.view)
         if reason:
             raise ProbeSetError(
                 f"the sensitive image {item.name!r} cannot be a probe: it {reason}",
@@ -161,7 +161,7 @@ def _unfit(options: BuildOptions, sources: Sequence[TrainingData], item: Item) -
     """Why an image is no probe. Raises ProbeSetError for one that would be, if it was said how training fitted it."""
     data = read_again(sources, [item])[item.source, item.position].data
     reason = unfit_as_probe(data, name=item.name, view=options.view)
-    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit, view=options.view)
+    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit or "", view=options.view)
     if shape:
         raise ProbeSetError(f"{item.name!r}, which has near-duplicates, {shape}")
     return reason
@@ -178,7 +178,7 @@ def _store(options: BuildOptions, embedder: Embedder) -> Iterator[EmbeddingStore
             raise ConfigError(f"--cache {folder} ({error.strerror})", expected="a folder to write to") from error
         with probe_set_lock(folder):
             # What was read as it is stored must not pass for an image that nothing turns.
-            identity = embedder.identity + ("-stored" if options.both_orientations else "")
+            identity = embedder.identity + ("-stored" if options.orientation == "both" else "")
             store = EmbeddingStore(folder, identity=identity, width=embedder.scale.width)
             try:
                 yield store

@@ -1,6 +1,5 @@
 """Start a probe set and add images to it: all of them or none."""
 
-import datetime
 import hashlib
 import re
 import unicodedata
@@ -9,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.records import Fit, Group, Probe
+from invmm_gate.core.options import NewProbes
+from invmm_gate.core.records import Probe
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
 from invmm_gate.probes.fields import name_key
@@ -53,22 +53,6 @@ def init_probe_set(folder: Path) -> None:
         write_manifest(folder, ())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewProbes:
-    """What the manifest is to say of images that are added together."""
-
-    group: Group
-    category: str = ""
-    caption: str = ""
-    cluster: str = ""
-    source: str = ""
-    licence: str = ""
-    fit: Fit = ""
-    both_orientations: bool = False
-    """Of an image that its EXIF orientation turns, two probes of one cluster: `ID-stored` and `ID-upright`, as PNG."""
-    added_on: datetime.date
-
-
 def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
@@ -89,10 +73,10 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
             cluster=new.cluster,
             source=new.source,
             licence=new.licence,
-            added_on=new.added_on.isoformat(),
-            fit=new.fit,
+            added_on=new.added_on.isoformat() if new.added_on else "",
+            fit=new.fit or "",
         )
-        copies = _plan(folder, images, present=present, template=template, both=new.both_orientations)
+        copies = _plan(folder, images, present=present, template=template, both=new.orientation == "both")
         _copy_all(folder, copies, present)
         return read_manifest(folder)[len(present) :]
 

@@ -15,12 +15,13 @@ from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_sampling import Attempts
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy, shipped_policies
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.stages.world import ROOT, Called, World, call, policy_with
 

@@ -10,7 +10,7 @@ from typing import Any
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
-from invmm_gate.core.options import Conditions, GateChoices
+from invmm_gate.core.options import Conditions, GateChoices, Signing
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.policy.schema import shipped_policies
@@ -25,7 +25,7 @@ from invmm_gate.stages.check import Checked, check
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.stages.read_verdict import judged_again
-from invmm_gate.stages.sign import Signing, sign_run
+from invmm_gate.stages.sign import sign_run
 
 
 def measure_and_sign(
