@@ -132,7 +132,7 @@ def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today:
             if not begun:
                 raise
             progress.note(f"beginning anew: {error}")  # another device or thread count
-    raise RunFolderError("there is no folder for the run")
+    raise RunFolderError("there is no folder for the run", expected="one that can be made below --runs")
 
 
 def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
