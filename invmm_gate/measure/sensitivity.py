@@ -150,7 +150,7 @@ def _try(
     for row, ((lane, _), value, is_copy) in enumerate(
         zip(batch, values.tolist(), metric.is_copy(values).tolist(), strict=True)
     ):
-        # The lane missed at an earlier row of this call. Rows behind a miss were only tried because they were left over:
+        # The lane missed at an earlier row of this call. What lies behind a miss was only tried because rows were left:
         # to keep them would make the record depend on how many probes share the batch.
         if lane.missed and not cases[lane.case].full:
             continue
