@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.networks import transformers
-from invmm_gate.models.read.tokenizer_configs import Kind
+from invmm_gate.models.read.tokenizer_config import Kind
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
-from invmm_gate.models.read.tokenizer_json import LONGEST_WORD
+from invmm_gate.models.read.tokenizer_json import word_pieces
 
 
 def build_tokenizer(files: TokenizerFiles) -> Any:
@@ -45,17 +45,7 @@ def _t5(library: Any, files: TokenizerFiles) -> Any:
 
 def _bert(library: Any, files: TokenizerFiles) -> Any:
     """From the vocabulary alone: inspection made sure that all else is what `BertTokenizer` does."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    unknown, start, end = (files.special[key].content for key in ("unk_token", "cls_token", "sep_token"))
-    pieces = models.WordPiece(vocab=dict(files.vocabulary), unk_token=unknown, max_input_chars_per_word=LONGEST_WORD)
-    backend = Tokenizer(pieces)
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{start}:0 $A:0 {end}:0", special_tokens=[(token, files.vocabulary[token]) for token in (start, end)]
-    )
-    backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    backend = word_pieces(files.vocabulary, files.special)
     return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_options(library, files))
 
 

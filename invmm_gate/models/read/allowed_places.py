@@ -16,7 +16,7 @@ from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS, Component
 from invmm_gate.models.read.layout import BARE, Layout
 from invmm_gate.models.read.network_configs import ENCODERS
 from invmm_gate.models.read.pipelines import PIPELINES
-from invmm_gate.models.read.tokenizer_files import KINDS, TOKENIZER_NAMES
+from invmm_gate.models.read.tokenizer_config import KINDS, TOKENIZER_NAMES
 from invmm_gate.models.read.unloaded_parts import UNLOADED
 from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM
 

@@ -19,7 +19,8 @@ from invmm_gate.models.read.pipelines import PIPELINES, Stated, read_index
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS, FlowConfig, SchedulerConfig
 from invmm_gate.models.read.scheduler_config import scheduler_config as parsed_scheduler
 from invmm_gate.models.read.single_file import embedded_config, verified_metadata
-from invmm_gate.models.read.tokenizer_files import KINDS, TokenizerFiles, read_tokenizer
+from invmm_gate.models.read.tokenizer_config import KINDS
+from invmm_gate.models.read.tokenizer_files import TokenizerFiles, read_tokenizer
 from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, find_weights, read_json, without_index
 
 BARE: Final = "UNet2DModel"

@@ -1,38 +1,22 @@
-"""A tokenizer's files, read without any library: its vocabulary, its special tokens and its limit.
+"""A tokenizer's files: its vocabulary, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
 transformers differ in which they read: they must agree. The SentencePiece file of a T5 tokenizer is never read, since
 `tokenizer.json` beside it says the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import SPIECE
-from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.configs import validated
-from invmm_gate.models.read.merges import added_tokens, merges_of, vocabulary_of
-from invmm_gate.models.read.tokenizer_configs import CONFIGS, DEFAULTS, Kind, SpecialToken, TokenizerConfig, stated_keys
-from invmm_gate.models.read.tokenizer_json import check_byte_pairs, check_word_pieces
+from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
+from invmm_gate.models.read.tokenizer_config import DEFAULTS, KINDS, Kind, SpecialToken, TokenizerConfig, read_config
+from invmm_gate.models.read.tokenizer_json import check_as_class, read_tokenizer_json
 from invmm_gate.models.read.weight_files import read_json
 
-KINDS: Final[dict[str, Kind]] = {
-    "CLIPTokenizer": "clip",
-    "CLIPTokenizerFast": "clip",
-    "T5Tokenizer": "t5",
-    "T5TokenizerFast": "t5",
-    "BertTokenizer": "bert",
-    "BertTokenizerFast": "bert",
-}
-_OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
-TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
-    "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
-    "t5": _OF_ALL | {SPIECE},
-    "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
-}
-"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
+MAX_TOKENS: Final = 1_000_000
+_VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +34,7 @@ class TokenizerFiles:
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
     json: Mapping[str, object] | None = None
-    """`tokenizer.json`, where there is one."""
+    """`tokenizer.json` of a T5 tokenizer, which is all of it."""
 
     @property
     def end_id(self) -> int:
@@ -60,120 +44,141 @@ class TokenizerFiles:
 
 def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerFiles:
     """The tokenizer in folder `name`, of the class that the pipeline states. Raises ModelError naming the file."""
-    kind = KINDS[stated]
-    config = _config(files, name, kind)
-    path = f"{name}/tokenizer.json"
-    content = read_json(files, path) if path in files else None
-    if kind == "t5" and content is None:
+    kind, path = KINDS[stated], f"{name}/tokenizer.json"
+    config, extra = read_config(files, name, kind)
+    read = read_tokenizer_json(files, path, kind)
+    if kind == "t5" and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
             expected="a T5 tokenizer with tokenizer.json; spiece.model is not read",
             do="save the pipeline with T5TokenizerFast",
         )
-    vocabulary = vocabulary_of(files, name, kind=kind, content=content)
+    listed = _ids_in(files, f"{name}/added_tokens.json") or {}
+    embedded = {token["content"]: token["id"] for token in read["added_tokens"]} if read else {}
+    vocabulary = _vocabulary(files, name, kind, listed, _of_model(read, embedded))
+    special = _special(config, kind, name, vocabulary)
+    found = {*listed, *embedded}
+    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
+        added = extra - found
+    else:
+        added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
+    _refuse_added(name, added - {token.content for token in special.values()})
+    if read is not None and kind != "t5":
+        check_as_class(read, path, kind, vocabulary, special)
     limit = config.model_max_length
-    tokenizer = TokenizerFiles(
+    return TokenizerFiles(
         name=name,
         kind=kind,
         vocabulary=vocabulary,
-        special=_special(config, kind),
+        special=special,
         max_length=int(limit) if limit is not None and limit < 2**31 else None,
-        merges=merges_of(files, name, content=content) if kind == "clip" else (),
-        json=content,
+        merges=_merges(files, name, read) if kind == "clip" else (),
+        json=read_json(files, path) if kind == "t5" else None,
     )
-    _check(tokenizer, config)
-    _check_sides(tokenizer)
-    extra = config.extra | _extra_of_map(files, name, kind)
-    added = added_tokens(files, name, content=content)
-    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
-        _refuse_added(tokenizer, extra - added)
-    else:
-        listed = {token.content for token in config.added_tokens_decoder.values()}
-        _refuse_added(tokenizer, listed | added | extra)
-    if kind == "clip":
-        _check_template(tokenizer)
-        if content is not None:
-            check_byte_pairs(content, name)
-    elif kind == "bert" and content is not None:
-        check_word_pieces(content, name, vocabulary=vocabulary, special=tokenizer.special)
-    return tokenizer
 
 
-def _config(files: CheckpointFiles, name: str, kind: Kind) -> TokenizerConfig:
-    path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
+def _of_model(read: Mapping[str, Any] | None, added: Mapping[str, int]) -> dict[str, int] | None:
+    """Token -> id of tokenizer.json. Unigram lists tokens in order, the others map them to ids."""
+    if read is None:
+        return None
+    ids = read["model"]["vocab"]
+    if isinstance(ids, list):
+        ids = {token: number for number, (token, _) in enumerate(ids)}
+    return {**ids, **added}
+
+
+def _vocabulary(
+    files: CheckpointFiles, name: str, kind: Kind, listed: Mapping[str, int], embedded: dict[str, int] | None
+) -> dict[str, int]:
+    """Token -> id, ids from 0 without a gap or a repetition. Raises ModelError unless both places say the same."""
+    own = _VOCABULARIES.get(kind, "")
+    stated = _ids_in(files, f"{name}/{own}")
+    if stated is not None:
+        stated = {**stated, **listed}
+    if stated is not None and embedded is not None and stated != embedded:
+        raise ModelError(f"{name}: {own} and tokenizer.json disagree", expected="one vocabulary", do="save again")
+    vocabulary = stated or embedded
+    if not vocabulary:
+        raise ModelError(f"component {name!r} has no vocabulary", expected=f"tokenizer.json or {own}")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ModelError(f"{name}: the token ids leave gaps or repeat", expected=f"0 to {len(vocabulary) - 1}")
+    return vocabulary
+
+
+def _ids_in(files: CheckpointFiles, path: str) -> dict[str, int] | None:
+    """Token -> id in a JSON file, or one token a line, the first with id 0; None where there is no file."""
     if path not in files:
-        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
-    special_map = read_json(files, map_path) if map_path in files else {}
-    return validated(CONFIGS[kind], stated_keys(read_json(files, path), kind, special_map=special_map), path)
+        return None
+    ids: dict[str, Any] = read_json(files, path) if path.endswith(".json") else _numbered(files, path)
+    if not 0 < len(ids) <= MAX_TOKENS or not all(type(number) is int for number in ids.values()):
+        raise ModelError(f"{path!r} does not map tokens to ids", expected=f"1 to {MAX_TOKENS:,} tokens")
+    return ids
 
 
-def _extra_of_map(files: CheckpointFiles, name: str, kind: Kind) -> frozenset[str]:
-    """The tokens that special_tokens_map.json adds to the special ones of the class. Raises ModelError for others."""
-    path = f"{name}/special_tokens_map.json"
-    return validated(CONFIGS[kind], read_json(files, path), path).extra if path in files else frozenset()
+def _numbered(files: CheckpointFiles, path: str) -> dict[str, int]:
+    """Libraries disagree about blanks around a token: none may have them."""
+    tokens = _lines(files, path)
+    if tokens[-1] == "":
+        tokens.pop()
+    for number, token in enumerate(tokens, start=1):
+        if token.split() != [token]:
+            raise ModelError(f"{path!r}: line {number} is {token[:60]!a}", expected="one token without blanks")
+    if len(set(tokens)) != len(tokens):
+        raise ModelError(f"{path!r} holds a token twice", expected="one line for each token", do="save again")
+    return {token: number for number, token in enumerate(tokens)}
 
 
-def _special(config: TokenizerConfig, kind: Kind) -> dict[str, SpecialToken]:
-    """The stated tokens, or the class's own; how one is found in a text is what `added_tokens_decoder` says."""
-    listed = {token.content: token for token in config.added_tokens_decoder.values()}
-    tokens = {key: getattr(config, key) or SpecialToken(content=text) for key, text in DEFAULTS[kind].items()}
-    return {key: listed.get(token.content, token) for key, token in tokens.items()}
+def _merges(files: CheckpointFiles, name: str, read: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """One merge a line, after a line with the version. Raises ModelError unless both places say the same."""
+    path = f"{name}/merges.txt"
+    embedded = None if read is None else tuple((left, right) for left, right in read["model"]["merges"])
+    if path not in files:
+        if embedded is None:
+            raise ModelError(f"component {name!r} has no {path}", expected="the merges of its vocabulary")
+        return embedded
+    lines = _lines(files, path)
+    pairs = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line.strip()]
+    for parts in pairs:
+        if len(parts) != 2 or not all(parts):
+            raise ModelError(f"{path!r}: {str(parts)[:60]!a} is no merge", expected="two tokens")
+    merges = tuple((left, right) for left, right in pairs)
+    if embedded not in (None, merges):
+        raise ModelError(f"{name}: merges.txt and tokenizer.json disagree", expected="one list", do="save again")
+    return merges
 
 
-def _check(tokenizer: TokenizerFiles, config: TokenizerConfig) -> None:
-    name, vocabulary = tokenizer.name, tokenizer.vocabulary
-    if config.tokenizer_class is not None and KINDS.get(config.tokenizer_class) != tokenizer.kind:
-        raise ModelError(
-            f"{name}/tokenizer_config.json names the class {config.tokenizer_class!a}",
-            expected=f"a {tokenizer.kind} tokenizer, as model_index.json says",
-        )
-    for key, token in tokenizer.special.items():
-        if token.content not in vocabulary:
-            raise ModelError(f"{name}: the {key} {token.content!a} is not in the vocabulary", expected="a known token")
+def _lines(files: CheckpointFiles, path: str) -> list[str]:
+    if files.files[path].size > MAX_JSON_BYTES:
+        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="a tokenizer's file")
+    return files.read(path).decode("utf-8").split("\n")
+
+
+def _special(config: TokenizerConfig, kind: Kind, name: str, vocabulary: Mapping[str, int]) -> dict[str, SpecialToken]:
+    """The stated tokens, or the class's own; how one is found in a text is what `added_tokens_decoder` says.
+
+    Raises ModelError for a token or an id that the vocabulary does not have.
+    """
     for number, token in config.added_tokens_decoder.items():
         if str(vocabulary.get(token.content)) != number:
             raise ModelError(
                 f"{name}/tokenizer_config.json gives the token {token.content!a} the id {number!a}",
                 expected="the id of the vocabulary",
             )
+    listed = {token.content: token for token in config.added_tokens_decoder.values()}
+    special = {}
+    for key, text in DEFAULTS[kind].items():
+        token = getattr(config, key) or SpecialToken(content=text)
+        if token.content not in vocabulary:
+            raise ModelError(f"{name}: the {key} {token.content!a} is not in the vocabulary", expected="a known token")
+        special[key] = listed.get(token.content, token)
+    return special
 
 
-def _refuse_added(tokenizer: TokenizerFiles, added: frozenset[str] | set[str]) -> None:
+def _refuse_added(name: str, added: Set[str]) -> None:
     """A token of textual inversion would need its own embedding, and its own place when texts are split."""
-    for token in sorted(added - {token.content for token in tokenizer.special.values()}):
+    for token in sorted(added):
         raise ModelError(
-            f"{tokenizer.name} adds the token {token!a}",
+            f"{name} adds the token {token!a}",
             expected="start, end, unknown and padding tokens only",
             do="textual inversion is not supported: export without its tokens",
-        )
-
-
-def _check_sides(tokenizer: TokenizerFiles) -> None:
-    """Transformers takes from tokenizer.json at which end a prompt is padded and cut; the gate does both on the right.
-
-    Also where the class builds all else by itself.
-    """
-    for key in ("padding", "truncation"):
-        stated = (tokenizer.json or {}).get(key)
-        if stated is not None and not (isinstance(stated, dict) and stated.get("direction", "Right") == "Right"):
-            raise ModelError(
-                f"{tokenizer.name}/tokenizer.json: {key} is {str(stated)[:100]!a}",
-                expected=f"{key} on the right, or null",
-                do="save the pipeline again with its own tokenizer",
-            )
-
-
-def _check_template(tokenizer: TokenizerFiles) -> None:
-    """Start and end token as CLIP has them; transformers takes this from tokenizer.json and the rest from its class."""
-    template = (tokenizer.json or {}).get("post_processor")
-    if template is None:
-        return
-    ends = {
-        key: [tokenizer.special[name].content, tokenizer.vocabulary[tokenizer.special[name].content]]
-        for key, name in (("cls", "bos_token"), ("sep", "eos_token"))
-    }
-    if not isinstance(template, dict) or {key: template.get(key) for key in ends} != ends:
-        raise ModelError(
-            f"{tokenizer.name}/tokenizer.json: the post_processor does not put the start and end token around a prompt",
-            expected="a CLIP tokenizer as transformers saves it",
         )

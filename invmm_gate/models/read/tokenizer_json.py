@@ -1,113 +1,153 @@
-"""`tokenizer.json` of BERT and CLIP: everything in it must be what the tokenizer's class does by itself.
+"""`tokenizer.json`, read by the `tokenizers` library; of BERT and CLIP it must be what the class does by itself.
 
 Versions of transformers differ in what they take from the file and what from the class; so nothing is left to differ.
+The library passes over keys that it does not know, over merges that come twice and ids that do not count: such a file
+is refused.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.tokenizer_configs import SpecialToken
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles
+from invmm_gate.models.read.tokenizer_config import CLASSES, Kind, SpecialToken
+from invmm_gate.models.read.weight_files import read_json
 
-LONGEST_WORD: Final = 100
-"""Letters; a longer word is unknown."""
-_NORMALIZER: Final = {
-    "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-    "lowercase": True,
-}  # fmt: skip
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-
-def check_word_pieces(
-    content: Mapping[str, object], name: str, *, vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken]
-) -> None:
-    """Raises ModelError, naming the first part that reads texts in another way."""
-    start, end = special["cls_token"].content, special["sep_token"].content
-    template = {
-        "type": "TemplateProcessing",
-        "single": [_placed(start), {"Sequence": {"id": "A", "type_id": 0}}, _placed(end)],
-        "special_tokens": {
-            token: {"id": token, "ids": [vocabulary[token]], "tokens": [token]} for token in (start, end)
-        },
-    }
-    model = {
-        "type": "WordPiece",
-        "unk_token": special["unk_token"].content,
-        "continuing_subword_prefix": "##",
-        "max_input_chars_per_word": LONGEST_WORD,
-    }
-    _compare(content.get("normalizer"), _NORMALIZER, f"{name}/tokenizer.json: the normalizer")
-    _compare(content.get("pre_tokenizer"), {"type": "BertPreTokenizer"}, f"{name}/tokenizer.json: the pre_tokenizer")
-    _compare(_without(content.get("post_processor"), "pair"), template, f"{name}/tokenizer.json: the post_processor")
-    _compare(_without(content.get("model"), "vocab"), model, f"{name}/tokenizer.json: the model")
-    known = [token.model_dump() for token in special.values()]
-    entries = content.get("added_tokens")
-    for entry in entries if isinstance(entries, list) else ():
-        if _without(entry, "id") not in known:
-            _compare(entry, "a special token", f"{name}/tokenizer.json: an added token")
-
-
-def _placed(token: str) -> dict[str, object]:
-    return {"SpecialToken": {"id": token, "type_id": 0}}
-
-
-def _without(value: object, key: str) -> object:
-    return {name: item for name, item in value.items() if name != key} if isinstance(value, dict) else value
-
-
-def _compare(found: object, expected: object, what: str) -> None:
-    if found != expected:
-        raise ModelError(
-            f"{what} is {str(found)[:100]!a}",
-            expected=f"that of an uncased BertTokenizer, {str(expected)[:160]}",
-            do="save the pipeline again with transformers' own BertTokenizer",
-        )
-
-
-_CLIP_NORMALIZER: Final = {
-    "type": "Sequence",
-    "normalizers": [
-        {"type": "NFC"},
-        {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-        {"type": "Lowercase"},
-    ],
-}
+_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece"}
+_READ: Final = frozenset({"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"})
+_IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space"})
+"""Keys of a post-processor that change no token of one prompt beside those of its template."""
+_LONGEST_WORD: Final = 100
+"""Letters; a longer word is unknown to BERT."""
 _WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_SPLITS: Final = tuple(
-    {"type": "Split", "pattern": {"Regex": start + _WORDS}, "behavior": "Removed", "invert": True}
-    for start in ("", r"<\|startoftext\|>|<\|endoftext\|>|")
-)
-"""With the special tokens, as OpenAI has it, and without, as transformers 4 converts it: they are found before."""
-_MODEL: Final[dict[str, tuple[object, ...]]] = {
-    "dropout": (None, 0, 0.0),
-    "continuing_subword_prefix": (None, ""),
-    "end_of_word_suffix": ("</w>",),
-    "fuse_unk": (None, False),
-    "byte_fallback": (None, False),
-    "ignore_merges": (None, False),
-}
+_SPECIAL_WORDS: Final = r"<\|startoftext\|>|<\|endoftext\|>|"
+"""In front of CLIP's words as OpenAI has them, not as transformers 4 does: special tokens are found before."""
 
 
-def check_byte_pairs(content: Mapping[str, object], name: str) -> None:
-    """Raises ModelError, naming the first part that reads texts in another way."""
-    if content.get("normalizer") != _CLIP_NORMALIZER:
-        raise _other(name, "normalizer", content.get("normalizer"), _CLIP_NORMALIZER)
-    found = content.get("pre_tokenizer")
-    steps: Any = found.get("pretokenizers") if isinstance(found, dict) else None
-    if not (isinstance(steps, list) and len(steps) == 2 and steps[0] in _SPLITS and _of_bytes(steps[1])):
-        raise _other(name, "pre_tokenizer", found, "the words of CLIP, then their bytes")
-    model: Any = content["model"]  # its vocabulary was read before
-    for key, allowed in _MODEL.items():
-        if model.get(key, allowed[0]) not in allowed:
-            raise _other(name, f"model's {key}", model.get(key), allowed[0])
+def read_tokenizer_json(files: CheckpointFiles, path: str, kind: Kind) -> dict[str, Any] | None:
+    """What the library reads of the file; None where there is no file. Raises ModelError for any other tokenizer."""
+    if path not in files:
+        return None
+    content = read_json(files, path)
+    with library(path) as tokenizers:
+        read: dict[str, Any] = json.loads(tokenizers.Tokenizer.from_str(json.dumps(content)).to_str())
+    if read["model"]["type"] != _MODELS[kind]:
+        raise ModelError(f"{path!r} holds a {read['model']['type']} model", expected=f"a {_MODELS[kind]} model")
+    for part in ("padding", "truncation"):  # transformers obeys the file, also where the class builds all else
+        if (read[part] or {}).get("direction", "Right") != "Right":
+            raise _other(path, f"{part} is {str(read[part])[:100]!a}", f"{part} on the right, or null")
+    for part in content.keys() & (_READ if kind != "t5" else {"added_tokens"}):  # older files of T5 have keys that went
+        if _hides(_as_written(part, content[part]), _as_written(part, read[part])):
+            raise _other(path, f"the {part} says more than the library reads", "a file as tokenizers saves it")
+    return read
 
 
-def _of_bytes(step: object) -> bool:
-    return isinstance(step, dict) and step.get("type") == "ByteLevel" and step.get("add_prefix_space") is False
+@contextmanager
+def library(path: str) -> Iterator[Any]:
+    """The library; whatever it raises for the file becomes a ModelError."""
+    try:
+        import tokenizers
+
+        yield tokenizers
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # its Rust code raises bare Exceptions, and panics, which are none
+        raise ModelError(
+            f"{path!r} cannot be read: {str(error)[:200]}", expected="a tokenizer as tokenizers saves it"
+        ) from error
 
 
-def _other(name: str, part: str, found: object, expected: object) -> ModelError:
-    return ModelError(
-        f"{name}/tokenizer.json: the {part} is {str(found)[:100]!a}",
-        expected=f"that of CLIPTokenizer, {str(expected)[:200]}",
-        do="save the pipeline again with transformers' own CLIPTokenizer",
+def _as_written(part: str, value: Any) -> Any:
+    """Added tokens in the order of their ids; merges as pairs, as older files hold texts with a blank between."""
+    if part == "added_tokens":
+        return sorted(value, key=lambda token: token["id"])
+    if part == "model" and "merges" in value:
+        return {**value, "merges": [pair.split(" ") if isinstance(pair, str) else pair for pair in value["merges"]]}
+    return value
+
+
+def _hides(stated: object, read: object) -> bool:
+    """Whether the file states anything that was not read, or was read as something else."""
+    if isinstance(stated, dict) and isinstance(read, dict):
+        return any(key not in read or _hides(value, read[key]) for key, value in stated.items())
+    if isinstance(stated, list) and isinstance(read, list):
+        return len(stated) != len(read) or any(map(_hides, stated, read))
+    return stated != read
+
+
+def word_pieces(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken]) -> "Tokenizer":
+    """What an uncased `BertTokenizer` is."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    unknown, start, end = (special[key].content for key in ("unk_token", "cls_token", "sep_token"))
+    pieces = models.WordPiece(vocab=dict(vocabulary), unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
+    tokenizer = Tokenizer(pieces)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0", special_tokens=[(token, vocabulary[token]) for token in (start, end)]
     )
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return tokenizer
+
+
+def _byte_pairs(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken], words: str) -> "Tokenizer":
+    """What `CLIPTokenizer` is, without its vocabulary."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    start, end = ((special[key].content, vocabulary[special[key].content]) for key in ("bos_token", "eos_token"))
+    tokenizer = Tokenizer(models.BPE(vocab={}, merges=[], end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(words), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(end, start)
+    return tokenizer
+
+
+def check_as_class(
+    read: Mapping[str, Any], path: str, kind: Kind, vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken]
+) -> None:
+    """Raises ModelError, naming the first part of a BERT or CLIP tokenizer that reads texts in another way."""
+    with library(path):
+        if kind == "bert":
+            own = json.loads(word_pieces(vocabulary, special).to_str())
+        else:
+            words = (_SPECIAL_WORDS if "startoftext" in str(read["pre_tokenizer"]) else "") + _WORDS
+            own = json.loads(_byte_pairs(vocabulary, special, words).to_str())
+            own["model"]["unk_token"] = read["model"]["unk_token"]  # no byte is unknown
+            read = {**read, "post_processor": read["post_processor"] or own["post_processor"]}
+    found, known = _parts(read), [token.model_dump() for token in special.values()]
+    pairs = [(part, found.get(part), expected) for part, expected in _parts(own).items()]
+    if kind == "bert":
+        tokens = [{key: value for key, value in token.items() if key != "id"} for token in read["added_tokens"]]
+        pairs += [("an added token", token, known) for token in tokens if token not in known]
+    for part, stated, expected in pairs:
+        if stated != expected:
+            raise _other(path, f"{part} is {str(stated)[:100]!a}", f"that of {CLASSES[kind]}, {str(expected)[:200]}")
+
+
+def _other(path: str, what: str, expected: str) -> ModelError:
+    return ModelError(
+        f"{path}: {what}", expected=expected, do="save the pipeline again with transformers' own tokenizer"
+    )
+
+
+def _parts(read: Mapping[str, Any]) -> dict[str, object]:
+    """Whatever has an effect on the tokens of one prompt, beside the vocabulary."""
+    for step in (read["pre_tokenizer"] or {}).get("pretokenizers", ()):
+        step.update((key, True) for key in ("trim_offsets", "use_regex") if key in step)  # the words are split already
+    ends, model = read["post_processor"] or {}, read["model"]
+    return {
+        "the normalizer": read["normalizer"],
+        "the pre_tokenizer": read["pre_tokenizer"],
+        "the post_processor": {key: value for key, value in ends.items() if key not in _IDLE},
+        **{f"the model's {key}": model[key] or None for key in model if key not in ("vocab", "merges")},
+    }

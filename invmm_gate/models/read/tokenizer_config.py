@@ -1,13 +1,26 @@
 """`tokenizer_config.json` of each kind of tokenizer, as transformers writes it."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from invmm_gate.models.read.configs import StrictConfig
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.allowed_files import SPIECE
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles
+from invmm_gate.models.read.configs import StrictConfig, validated
+from invmm_gate.models.read.weight_files import read_json
 
 Kind = Literal["clip", "t5", "bert"]
+CLASSES: Final[dict[Kind, str]] = {"clip": "CLIPTokenizer", "t5": "T5Tokenizer", "bert": "BertTokenizer"}
+KINDS: Final = {f"{name}{fast}": kind for kind, name in CLASSES.items() for fast in ("", "Fast")}
+"""Class that a pipeline may state -> kind."""
+_OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
+TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
+    "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
+    "t5": _OF_ALL | {SPIECE},
+    "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
+}
+"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
 
 BOOKKEEPING: Final = frozenset({
     "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
@@ -99,18 +112,27 @@ CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
     "t5": TokenizerConfig,
     "bert": BertTokenizerConfig,
 }
-_OF_MAP: Final[dict[Kind, frozenset[str]]] = {
-    "clip": frozenset({"bos_token", "eos_token", "unk_token", "pad_token"}),
-    "t5": frozenset({"bos_token", "eos_token", "unk_token", "pad_token"}),
-    "bert": frozenset({*DEFAULTS["bert"], "bos_token", "eos_token", "additional_special_tokens"}),
-}
-"""Keys of `special_tokens_map.json` that count."""
 
 
-def stated_keys(content: Mapping[str, object], kind: Kind, *, special_map: Mapping[str, object]) -> dict[str, object]:
-    """What decides how texts are read. As in transformers, the map counts where no token is listed with its id."""
-    known = CONFIGS[kind].model_fields.keys()
-    kept = {key: value for key, value in content.items() if key in known or key not in BOOKKEEPING}
+def read_config(files: CheckpointFiles, name: str, kind: Kind) -> tuple[TokenizerConfig, frozenset[str]]:
+    """`tokenizer_config.json` in folder `name`, and what it and the older `special_tokens_map.json` add.
+
+    As in transformers, the map says what the special tokens are where no token is listed with its id.
+    Raises ModelError naming the file.
+    """
+    path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
+    if path not in files:
+        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
+    content = read_json(files, path)
+    mapped = read_json(files, map_path) if map_path in files else {}
+    added = validated(CONFIGS[kind], mapped, map_path).extra
+    kept = {key: value for key, value in content.items() if key in CONFIGS[kind].model_fields or key not in BOOKKEEPING}
     if "added_tokens_decoder" not in content:
-        kept.update({key: value for key, value in special_map.items() if key in _OF_MAP[kind]})
-    return kept
+        kept |= {key: value for key, value in mapped.items() if key in {*DEFAULTS[kind], "bos_token", "eos_token"}}
+    config = validated(CONFIGS[kind], kept, path)
+    if config.tokenizer_class is not None and KINDS.get(config.tokenizer_class) != kind:
+        raise ModelError(
+            f"{path} names the class {config.tokenizer_class!a}",
+            expected=f"a {kind} tokenizer, as model_index.json says",
+        )
+    return config, config.extra | added
