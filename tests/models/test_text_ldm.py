@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.load.source import Source
+from invmm_gate.models.load.load import Source
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.text_configs import LDMBertConfig as StrictLDMBertConfig

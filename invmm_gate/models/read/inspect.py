@@ -10,7 +10,12 @@ from typing import Final
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile, ModelManifest, Weights
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
-from invmm_gate.models.read.allowed_places import refuse_names, refuse_unscored
+from invmm_gate.models.read.allowed_places import (
+    refuse_names,
+    refuse_strange_content,
+    refuse_strange_left_out,
+    refuse_unscored,
+)
 from invmm_gate.models.read.checkpoint_files import (
     CheckpointFiles,
     digest_of,
@@ -19,10 +24,8 @@ from invmm_gate.models.read.checkpoint_files import (
     refuse_unsafe_name,
     unreadable,
 )
-from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
-from invmm_gate.models.read.layout import Layout, read_layout
+from invmm_gate.models.read.checkpoint_layout import EMA_SUFFIX, RAW_FOLDERS, Layout, read_layout
 from invmm_gate.models.read.parts_fit import check_fit
-from invmm_gate.models.read.unloaded_parts import refuse_strange_content, refuse_strange_left_out
 from invmm_gate.models.read.weight_files import header_of, read_json, without_index
 
 PREFIX: Final = "lora://"

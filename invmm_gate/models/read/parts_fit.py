@@ -2,11 +2,17 @@
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.components import Component
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.configs import KLConfig, Size, UNetConfig, VQConfig
-from invmm_gate.models.read.layout import Layout
-from invmm_gate.models.read.network_configs import EncoderConfig, NetworkConfig
+from invmm_gate.models.read.checkpoint_layout import Component, Layout
+from invmm_gate.models.read.network_configs import (
+    EncoderConfig,
+    KLConfig,
+    NetworkConfig,
+    SD3Config,
+    Size,
+    UNetConditionConfig,
+    UNetConfig,
+    VQConfig,
+)
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.weight_files import header_of
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
-from invmm_gate.models.read import configs
+from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
 CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
@@ -146,18 +146,18 @@ class Stated:
 
 def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     """The components, each class checked against the table and never imported by name. Raises ModelError."""
-    stated = configs.without_bookkeeping(configs.stated(index, "model_index.json"), "model_index.json")
-    for extra in sorted(stated.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
+    given = without_bookkeeping(stated(index, "model_index.json"), "model_index.json")
+    for extra in sorted(given.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
         raise ModelError(
             f"model_index.json names the component {extra!a}",
             expected=", ".join(pipeline.classes),
             do="export without it",
         )
-    found = {name: _class_of(name, stated.get(name), pipeline) for name in pipeline.classes}
+    found = {name: _class_of(name, given.get(name), pipeline) for name in pipeline.classes}
     return Stated(
         classes={name: kind for name, kind in found.items() if kind is not None},
-        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, stated.get(name))),
-        settings={key: _switch(key, stated.get(key, default)) for key, default in pipeline.settings.items()},
+        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, given.get(name))),
+        settings={key: _switch(key, given.get(key, default)) for key, default in pipeline.settings.items()},
     )
 
 

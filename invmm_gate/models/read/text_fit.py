@@ -4,8 +4,8 @@ from collections.abc import Set
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.layout import Layout
+from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.network_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 

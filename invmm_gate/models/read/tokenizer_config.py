@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.configs import StrictConfig, validated
+from invmm_gate.models.read.diffusers_config import StrictConfig, validated
 from invmm_gate.models.read.weight_files import read_json
 
 Kind = Literal["clip", "t5", "bert"]
