@@ -18,9 +18,10 @@ from torch import nn
 
 from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.models.read.checkpoint_layout import Component
-from invmm_gate.models.read.tokenizer_config import Kind
+from invmm_gate.models.read.network_configs import DIFFUSERS
+from invmm_gate.models.read.pipelines import Kind
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
-from invmm_gate.models.read.tokenizer_json import word_pieces
+from invmm_gate.models.read.vocabulary import word_pieces
 
 _OFFLINE: Final[dict[str, str]] = {
     "HF_HUB_OFFLINE": "1",
@@ -28,13 +29,6 @@ _OFFLINE: Final[dict[str, str]] = {
     "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-}
-_DIFFUSERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "UNet2DModel": attrgetter("UNet2DModel"),
-    "UNet2DConditionModel": attrgetter("UNet2DConditionModel"),
-    "SD3Transformer2DModel": attrgetter("SD3Transformer2DModel"),
-    "VQModel": attrgetter("VQModel"),
-    "AutoencoderKL": attrgetter("AutoencoderKL"),
 }
 _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
@@ -80,13 +74,13 @@ def hushed() -> Iterator[None]:
 
 
 def diffusers_class(kind: str) -> Any:
-    """A network class of diffusers, of those in the table."""
-    return _DIFFUSERS[kind](diffusers())
+    """A network class of diffusers; `kind` is one of the literal table."""
+    return attrgetter(kind)(diffusers())
 
 
 def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:
-    if kind in _DIFFUSERS:
-        network = _DIFFUSERS[kind](diffusers())
+    if kind in DIFFUSERS:
+        network = diffusers_class(kind)
         return lambda arguments: network(**arguments)
     network, config = _ldm_bert() if kind == "LDMBertModel" else _ENCODERS[kind](transformers())
     return lambda arguments: network(config(**arguments))
@@ -123,7 +117,7 @@ def _t5(library: Any, files: TokenizerFiles) -> Any:
 
 def _bert(library: Any, files: TokenizerFiles) -> Any:
     """From the vocabulary alone: inspection made sure that all else is what `BertTokenizer` does."""
-    backend = word_pieces(files.vocabulary, files.special)
+    backend = word_pieces(files.vocabulary, {key: token.model_dump() for key, token in files.special.items()})
     return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_token_options(library, files))
 
 

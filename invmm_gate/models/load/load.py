@@ -23,10 +23,10 @@ from invmm_gate.models.adapters.prompt_encoders import (
     stable_diffusion_prompts,
     stable_diffusion_xl_prompts,
 )
-from invmm_gate.models.adapters.released_pipeline import refuse_other_process, released_pipeline
+from invmm_gate.models.adapters.released_pipeline import released_pipeline
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
-from invmm_gate.models.load.noise_schedule import alpha_bar_of
+from invmm_gate.models.load.noise_schedule import refuse_other_process, schedule_of
 from invmm_gate.models.load.weights import fill, fuse_loras
 from invmm_gate.models.networks import build_tokenizer, on_meta
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
@@ -35,7 +35,6 @@ from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import KLConfig, SD3Config, VQConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
-from invmm_gate.models.read.scheduler_config import FlowConfig
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,7 @@ class Source:
     @cached_property
     def schedule(self) -> VariancePreserving | FlowMatching:
         """The noise schedule that the network was trained with."""
-        config = self.layout.scheduler
-        if isinstance(config, FlowConfig):
-            return FlowMatching(shift=config.shift, timesteps=config.num_train_timesteps, device=self.device)
-        return VariancePreserving(alpha_bar_of(config).to(self.device))
+        return schedule_of(self.layout.scheduler, self.device)
 
     def _filled(self, name: str) -> nn.Module:
         component = self.layout.components[name]

@@ -15,8 +15,7 @@ from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, WEIGHT_
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles, open_regular
 from invmm_gate.models.read.checkpoint_layout import BARE, EMA_SUFFIX, RAW_FOLDERS, Component, Layout
 from invmm_gate.models.read.network_configs import ENCODERS
-from invmm_gate.models.read.pipelines import PIPELINES
-from invmm_gate.models.read.tokenizer_config import KINDS, TOKENIZER_NAMES
+from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES
 from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM, header_of, read_header
 
 UNLOADED: Final = {

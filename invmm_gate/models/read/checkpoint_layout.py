@@ -13,7 +13,7 @@ from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, scheduler_as_loaded, stated
 from invmm_gate.models.read.network_configs import ENCODERS, NetworkConfig, encoder_config, has_ema_keys, network_config
-from invmm_gate.models.read.pipelines import PIPELINES, Stated, read_index
+from invmm_gate.models.read.pipelines import KINDS, PIPELINES, Stated, read_index
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
@@ -21,7 +21,6 @@ from invmm_gate.models.read.scheduler_config import (
     SchedulerConfig,
     read_scheduler,
 )
-from invmm_gate.models.read.tokenizer_config import KINDS
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles, read_tokenizer
 from invmm_gate.models.read.weight_files import (
     DIFFUSERS_STEM,

@@ -1,4 +1,4 @@
-"""A tokenizer's files: its vocabulary, its special tokens and its limit, read before torch is imported.
+"""A tokenizer's files: its configuration, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
 transformers differ in which they read: they must agree. The SentencePiece file of a T5 tokenizer is never read, since
@@ -7,16 +7,138 @@ transformers differ in which they read: they must agree. The SentencePiece file 
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
-from invmm_gate.models.read.tokenizer_config import DEFAULTS, KINDS, Kind, SpecialToken, TokenizerConfig, read_config
-from invmm_gate.models.read.tokenizer_json import check_as_class, read_tokenizer_json
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles
+from invmm_gate.models.read.diffusers_config import StrictConfig, validated
+from invmm_gate.models.read.pipelines import KINDS, Kind
+from invmm_gate.models.read.vocabulary import (
+    check_as_class,
+    ids_in,
+    ids_of,
+    read_merges,
+    read_tokenizer_json,
+    read_vocabulary,
+)
 from invmm_gate.models.read.weight_files import read_json
 
-MAX_TOKENS: Final = 1_000_000
-_VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt"}
+BOOKKEEPING: Final = frozenset({
+    "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
+    "clean_up_tokenization_spaces", "processor_class", "use_fast", "legacy", "sp_model_kwargs", "extra_ids",
+    "model_input_names", "local_files_only", "is_fast",
+})  # fmt: skip
+DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
+    "clip": {
+        "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+    },
+    "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "bert": {
+        "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    },
+}  # fmt: skip
+"""The special tokens that a kind has, and what they are when its files do not say."""
+NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
+_MOST_EXTRA: Final = 10_000
+
+
+def _plain(value: object) -> Any:
+    """Without the marker that transformers puts in front of a serialised token."""
+    return {key: item for key, item in value.items() if key != "__type"} if isinstance(value, dict) else value
+
+
+class SpecialToken(StrictConfig):
+    """A special token and how it is found in a text."""
+
+    content: Annotated[str, Field(min_length=1, max_length=200)]
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+    special: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"content": value} if isinstance(value, str) else _plain(value)
+
+
+ExtraTokens = Annotated[list[SpecialToken] | dict[str, SpecialToken] | None, Field(max_length=_MOST_EXTRA)]
+
+
+class TokenizerConfig(StrictConfig):
+    """`tokenizer_config.json`, with the special tokens of `special_tokens_map.json`."""
+
+    tokenizer_class: str | None = None
+    model_max_length: Annotated[int, Field(ge=1)] | Annotated[float, Field(ge=1)] | None = None
+    bos_token: SpecialToken | None = None
+    eos_token: SpecialToken | None = None
+    unk_token: SpecialToken | None = None
+    pad_token: SpecialToken | None = None
+    do_lower_case: Literal[True] = True
+    errors: Literal["replace"] = "replace"
+    padding_side: Literal["right"] = "right"
+    truncation_side: Literal["right"] = "right"
+    split_special_tokens: Literal[False] = False
+    added_tokens_decoder: dict[str, SpecialToken] = Field(default_factory=dict, max_length=10_000)
+    additional_special_tokens: ExtraTokens = None
+    extra_special_tokens: ExtraTokens = None
+
+    @property
+    def extra(self) -> frozenset[str]:
+        """Tokens that transformers adds to the special ones: it finds them in a text before it splits the text."""
+        lists = (self.additional_special_tokens, self.extra_special_tokens)
+        tokens = (token for each in lists for token in (each.values() if isinstance(each, dict) else each or ()))
+        return frozenset(token.content for token in tokens)
+
+
+class BertTokenizerConfig(TokenizerConfig):
+    """Lower case, as the one published text-conditioned LDM has it; words split as BERT's authors did."""
+
+    bos_token: None = None
+    eos_token: None = None
+    cls_token: SpecialToken | None = None
+    sep_token: SpecialToken | None = None
+    mask_token: SpecialToken | None = None
+    do_basic_tokenize: Literal[True] = True
+    never_split: NoTokens = None
+    strip_accents: None = None
+    tokenize_chinese_chars: Literal[True] = True
+
+
+CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
+    "clip": TokenizerConfig,
+    "t5": TokenizerConfig,
+    "bert": BertTokenizerConfig,
+}
+
+
+def _read_config(files: CheckpointFiles, name: str, kind: Kind) -> tuple[TokenizerConfig, frozenset[str]]:
+    """`tokenizer_config.json` in folder `name`, and what it and the older `special_tokens_map.json` add.
+
+    As in transformers, the map says what the special tokens are where no token is listed with its id.
+    Raises ModelError naming the file.
+    """
+    path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
+    if path not in files:
+        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
+    content = read_json(files, path)
+    mapped = read_json(files, map_path) if map_path in files else {}
+    added = validated(CONFIGS[kind], mapped, map_path).extra
+    kept = {key: value for key, value in content.items() if key in CONFIGS[kind].model_fields or key not in BOOKKEEPING}
+    if "added_tokens_decoder" not in content:
+        kept |= {key: value for key, value in mapped.items() if key in {*DEFAULTS[kind], "bos_token", "eos_token"}}
+    config = validated(CONFIGS[kind], kept, path)
+    if config.tokenizer_class is not None and KINDS.get(config.tokenizer_class) != kind:
+        raise ModelError(
+            f"{path} names the class {config.tokenizer_class!a}",
+            expected=f"a {kind} tokenizer, as model_index.json says",
+        )
+    return config, config.extra | added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +167,7 @@ class TokenizerFiles:
 def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerFiles:
     """The tokenizer in folder `name`, of the class that the pipeline states. Raises ModelError naming the file."""
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
-    config, extra = read_config(files, name, kind)
+    config, extra = _read_config(files, name, kind)
     read = read_tokenizer_json(files, path, kind)
     if kind == "t5" and read is None:
         raise ModelError(
@@ -53,9 +175,9 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
             expected="a T5 tokenizer with tokenizer.json; spiece.model is not read",
             do="save the pipeline with T5TokenizerFast",
         )
-    listed = _ids_in(files, f"{name}/added_tokens.json") or {}
+    listed = ids_in(files, f"{name}/added_tokens.json") or {}
     embedded = {token["content"]: token["id"] for token in read["added_tokens"]} if read else {}
-    vocabulary = _vocabulary(files, name, kind, listed, _of_model(read, embedded))
+    vocabulary = read_vocabulary(files, name, kind, listed, ids_of(read, embedded))
     special = _special(config, kind, name, vocabulary)
     found = {*listed, *embedded}
     if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
@@ -64,7 +186,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
     _refuse_added(name, added - {token.content for token in special.values()})
     if read is not None and kind != "t5":
-        check_as_class(read, path, kind, vocabulary, special)
+        check_as_class(read, path, kind, vocabulary, {key: token.model_dump() for key, token in special.items()})
     limit = config.model_max_length
     return TokenizerFiles(
         name=name,
@@ -72,85 +194,9 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         vocabulary=vocabulary,
         special=special,
         max_length=int(limit) if limit is not None and limit < 2**31 else None,
-        merges=_merges(files, name, read) if kind == "clip" else (),
+        merges=read_merges(files, name, read) if kind == "clip" else (),
         json=read_json(files, path) if kind == "t5" else None,
     )
-
-
-def _of_model(read: Mapping[str, Any] | None, added: Mapping[str, int]) -> dict[str, int] | None:
-    """Token -> id of tokenizer.json. Unigram lists tokens in order, the others map them to ids."""
-    if read is None:
-        return None
-    ids = read["model"]["vocab"]
-    if isinstance(ids, list):
-        ids = {token: number for number, (token, _) in enumerate(ids)}
-    return {**ids, **added}
-
-
-def _vocabulary(
-    files: CheckpointFiles, name: str, kind: Kind, listed: Mapping[str, int], embedded: dict[str, int] | None
-) -> dict[str, int]:
-    """Token -> id, ids from 0 without a gap or a repetition. Raises ModelError unless both places say the same."""
-    own = _VOCABULARIES.get(kind, "")
-    stated = _ids_in(files, f"{name}/{own}")
-    if stated is not None:
-        stated = {**stated, **listed}
-    if stated is not None and embedded is not None and stated != embedded:
-        raise ModelError(f"{name}: {own} and tokenizer.json disagree", expected="one vocabulary", do="save again")
-    vocabulary = stated or embedded
-    if not vocabulary:
-        raise ModelError(f"component {name!r} has no vocabulary", expected=f"tokenizer.json or {own}")
-    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise ModelError(f"{name}: the token ids leave gaps or repeat", expected=f"0 to {len(vocabulary) - 1}")
-    return vocabulary
-
-
-def _ids_in(files: CheckpointFiles, path: str) -> dict[str, int] | None:
-    """Token -> id in a JSON file, or one token a line, the first with id 0; None where there is no file."""
-    if path not in files:
-        return None
-    ids: dict[str, Any] = read_json(files, path) if path.endswith(".json") else _numbered(files, path)
-    if not 0 < len(ids) <= MAX_TOKENS or not all(type(number) is int for number in ids.values()):
-        raise ModelError(f"{path!r} does not map tokens to ids", expected=f"1 to {MAX_TOKENS:,} tokens")
-    return ids
-
-
-def _numbered(files: CheckpointFiles, path: str) -> dict[str, int]:
-    """Libraries disagree about blanks around a token: none may have them."""
-    tokens = _lines(files, path)
-    if tokens[-1] == "":
-        tokens.pop()
-    for number, token in enumerate(tokens, start=1):
-        if token.split() != [token]:
-            raise ModelError(f"{path!r}: line {number} is {token[:60]!a}", expected="one token without blanks")
-    if len(set(tokens)) != len(tokens):
-        raise ModelError(f"{path!r} holds a token twice", expected="one line for each token", do="save again")
-    return {token: number for number, token in enumerate(tokens)}
-
-
-def _merges(files: CheckpointFiles, name: str, read: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
-    """One merge a line, after a line with the version. Raises ModelError unless both places say the same."""
-    path = f"{name}/merges.txt"
-    embedded = None if read is None else tuple((left, right) for left, right in read["model"]["merges"])
-    if path not in files:
-        if embedded is None:
-            raise ModelError(f"component {name!r} has no {path}", expected="the merges of its vocabulary")
-        return embedded
-    lines = _lines(files, path)
-    pairs = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line.strip()]
-    for parts in pairs:
-        if len(parts) != 2 or not all(parts):
-            raise ModelError(f"{path!r}: {str(parts)[:60]!a} is no merge", expected="two tokens")
-    merges = tuple((left, right) for left, right in pairs)
-    if embedded not in (None, merges):
-        raise ModelError(f"{name}: merges.txt and tokenizer.json disagree", expected="one list", do="save again")
-    return merges
-
-
-def _lines(files: CheckpointFiles, path: str) -> list[str]:
-    if files.files[path].size > MAX_JSON_BYTES:
-        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="a tokenizer's file")
-    return files.read(path).decode("utf-8").split("\n")
 
 
 def _special(config: TokenizerConfig, kind: Kind, name: str, vocabulary: Mapping[str, int]) -> dict[str, SpecialToken]:

@@ -1,8 +1,8 @@
-"""`tokenizer.json`, read by the `tokenizers` library; of BERT and CLIP it must be what the class does by itself.
+"""The vocabulary of a tokenizer and how it splits texts, from `tokenizer.json` or from older files beside it.
 
-Versions of transformers differ in what they take from the file and what from the class; so nothing is left to differ.
-The library passes over keys that it does not know, over merges that come twice and ids that do not count: such a file
-is refused.
+The `tokenizers` library reads `tokenizer.json`. Of BERT and CLIP it must be what the class does by itself: versions of
+transformers differ in what they take from the file and what from the class; so nothing is left to differ. The library
+passes over keys that it does not know, over merges that come twice and ids that do not count: such a file is refused.
 """
 
 import json
@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.tokenizer_config import CLASSES, Kind, SpecialToken
+from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
+from invmm_gate.models.read.pipelines import TOKENIZERS, Kind
 from invmm_gate.models.read.weight_files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Special = Mapping[str, Mapping[str, Any]]
+"""`cls_token` and others -> the token's keys, as `tokenizers` has them."""
+MAX_TOKENS: Final = 1_000_000
+_VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt"}
 _MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece"}
 _READ: Final = frozenset({"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"})
 _IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space"})
@@ -80,11 +84,11 @@ def _hides(stated: object, read: object) -> bool:
     return stated != read
 
 
-def word_pieces(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken]) -> "Tokenizer":
+def word_pieces(vocabulary: Mapping[str, int], special: Special) -> "Tokenizer":
     """What an uncased `BertTokenizer` is."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    unknown, start, end = (special[key].content for key in ("unk_token", "cls_token", "sep_token"))
+    unknown, start, end = (special[key]["content"] for key in ("unk_token", "cls_token", "sep_token"))
     pieces = models.WordPiece(vocab=dict(vocabulary), unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
     tokenizer = Tokenizer(pieces)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -96,11 +100,11 @@ def word_pieces(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToke
     return tokenizer
 
 
-def _byte_pairs(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken], words: str) -> "Tokenizer":
+def _byte_pairs(vocabulary: Mapping[str, int], special: Special, words: str) -> "Tokenizer":
     """What `CLIPTokenizer` is, without its vocabulary."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    start, end = ((special[key].content, vocabulary[special[key].content]) for key in ("bos_token", "eos_token"))
+    start, end = ((special[key]["content"], vocabulary[special[key]["content"]]) for key in ("bos_token", "eos_token"))
     tokenizer = Tokenizer(models.BPE(vocab={}, merges=[], end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -113,7 +117,11 @@ def _byte_pairs(vocabulary: Mapping[str, int], special: Mapping[str, SpecialToke
 
 
 def check_as_class(
-    read: Mapping[str, Any], path: str, kind: Kind, vocabulary: Mapping[str, int], special: Mapping[str, SpecialToken]
+    read: Mapping[str, Any],
+    path: str,
+    kind: Kind,
+    vocabulary: Mapping[str, int],
+    special: Special,
 ) -> None:
     """Raises ModelError, naming the first part of a BERT or CLIP tokenizer that reads texts in another way."""
     with library(path):
@@ -124,14 +132,15 @@ def check_as_class(
             own = json.loads(_byte_pairs(vocabulary, special, words).to_str())
             own["model"]["unk_token"] = read["model"]["unk_token"]  # no byte is unknown
             read = {**read, "post_processor": read["post_processor"] or own["post_processor"]}
-    found, known = _parts(read), [token.model_dump() for token in special.values()]
+    found, known = _parts(read), [*special.values()]
     pairs = [(part, found.get(part), expected) for part, expected in _parts(own).items()]
     if kind == "bert":
         tokens = [{key: value for key, value in token.items() if key != "id"} for token in read["added_tokens"]]
         pairs += [("an added token", token, known) for token in tokens if token not in known]
     for part, stated, expected in pairs:
         if stated != expected:
-            raise _other(path, f"{part} is {str(stated)[:100]!a}", f"that of {CLASSES[kind]}, {str(expected)[:200]}")
+            own_part = f"that of {TOKENIZERS[kind][0]}, {str(expected)[:200]}"
+            raise _other(path, f"{part} is {str(stated)[:100]!a}", own_part)
 
 
 def _other(path: str, what: str, expected: str) -> ModelError:
@@ -151,3 +160,79 @@ def _parts(read: Mapping[str, Any]) -> dict[str, object]:
         "the post_processor": {key: value for key, value in ends.items() if key not in _IDLE},
         **{f"the model's {key}": model[key] or None for key in model if key not in ("vocab", "merges")},
     }
+
+
+def ids_of(read: Mapping[str, Any] | None, added: Mapping[str, int]) -> dict[str, int] | None:
+    """Token -> id of tokenizer.json. Unigram lists tokens in order, the others map them to ids."""
+    if read is None:
+        return None
+    ids = read["model"]["vocab"]
+    if isinstance(ids, list):
+        ids = {token: number for number, (token, _) in enumerate(ids)}
+    return {**ids, **added}
+
+
+def read_vocabulary(
+    files: CheckpointFiles, name: str, kind: Kind, listed: Mapping[str, int], embedded: dict[str, int] | None
+) -> dict[str, int]:
+    """Token -> id, ids from 0 without a gap or a repetition. Raises ModelError unless both places say the same."""
+    own = _VOCABULARIES.get(kind, "")
+    stated = ids_in(files, f"{name}/{own}")
+    if stated is not None:
+        stated = {**stated, **listed}
+    if stated is not None and embedded is not None and stated != embedded:
+        raise ModelError(f"{name}: {own} and tokenizer.json disagree", expected="one vocabulary", do="save again")
+    vocabulary = stated or embedded
+    if not vocabulary:
+        raise ModelError(f"component {name!r} has no vocabulary", expected=f"tokenizer.json or {own}")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ModelError(f"{name}: the token ids leave gaps or repeat", expected=f"0 to {len(vocabulary) - 1}")
+    return vocabulary
+
+
+def ids_in(files: CheckpointFiles, path: str) -> dict[str, int] | None:
+    """Token -> id in a JSON file, or one token a line, the first with id 0; None where there is no file."""
+    if path not in files:
+        return None
+    ids: dict[str, Any] = read_json(files, path) if path.endswith(".json") else _numbered(files, path)
+    if not 0 < len(ids) <= MAX_TOKENS or not all(type(number) is int for number in ids.values()):
+        raise ModelError(f"{path!r} does not map tokens to ids", expected=f"1 to {MAX_TOKENS:,} tokens")
+    return ids
+
+
+def _numbered(files: CheckpointFiles, path: str) -> dict[str, int]:
+    """Libraries disagree about blanks around a token: none may have them."""
+    tokens = _lines(files, path)
+    if tokens[-1] == "":
+        tokens.pop()
+    for number, token in enumerate(tokens, start=1):
+        if token.split() != [token]:
+            raise ModelError(f"{path!r}: line {number} is {token[:60]!a}", expected="one token without blanks")
+    if len(set(tokens)) != len(tokens):
+        raise ModelError(f"{path!r} holds a token twice", expected="one line for each token", do="save again")
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def read_merges(files: CheckpointFiles, name: str, read: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """One merge a line, after a line with the version. Raises ModelError unless both places say the same."""
+    path = f"{name}/merges.txt"
+    embedded = None if read is None else tuple((left, right) for left, right in read["model"]["merges"])
+    if path not in files:
+        if embedded is None:
+            raise ModelError(f"component {name!r} has no {path}", expected="the merges of its vocabulary")
+        return embedded
+    lines = _lines(files, path)
+    pairs = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line.strip()]
+    for parts in pairs:
+        if len(parts) != 2 or not all(parts):
+            raise ModelError(f"{path!r}: {str(parts)[:60]!a} is no merge", expected="two tokens")
+    merges = tuple((left, right) for left, right in pairs)
+    if embedded not in (None, merges):
+        raise ModelError(f"{name}: merges.txt and tokenizer.json disagree", expected="one list", do="save again")
+    return merges
+
+
+def _lines(files: CheckpointFiles, path: str) -> list[str]:
+    if files.files[path].size > MAX_JSON_BYTES:
+        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="a tokenizer's file")
+    return files.read(path).decode("utf-8").split("\n")
