@@ -43,11 +43,11 @@ def test_configured_lint_rules_are_selected(root: Path) -> None:
     ("module", "function"),
     [
         ("measure.looking", "row_means"),
-        ("diffusion.denoising_error", "epsilon_weight"),
+        ("diffusion.prediction", "epsilon_weight"),
         ("similarity.pixel", "_unit_pixels"),
         ("confirm.counting", "prompts_of"),
-        ("models.adapters.pixel", "refuse_guidance"),
-        ("models.adapters.latent", "LatentModel.limited"),
+        ("models.adapters.unconditional", "refuse_guidance"),
+        ("models.adapters.unconditional", "LatentModel.decode"),
     ],
 )
 def test_the_tests_run_with_the_signatures_of_the_numerics_checked(module: str, function: str) -> None:

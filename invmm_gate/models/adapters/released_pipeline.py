@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.diffusion.limits import Limits, limited
+from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 
