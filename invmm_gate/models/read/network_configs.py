@@ -1,7 +1,4 @@
-"""Configurations of networks, as strict models with ranges, and the literal table of their classes.
-
-Names, meanings and defaults are those of diffusers.
-"""
+"""Configurations of networks, with the names and defaults of diffusers, and the literal table of their classes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -235,7 +232,8 @@ def network_config(
     if content.get("class_embed_type") is not None or content.get("num_class_embeds") is not None:
         raise ModelError(
             f"{name!r} describes a class-conditional network",
-            expected="a network without classes: this gate cannot choose a class for a probe",
+            expected="a network without classes",
+            do="this gate cannot choose a class for a probe",
         )
     return kind, validated(DIFFUSERS[kind], {key: content[key] for key in content.keys() - EMA_KEYS}, name)
 
