@@ -4,7 +4,7 @@ Networks are built from validated configurations and a literal table of classes;
 nothing is imported by a name that a checkpoint gives, and nothing is fetched.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -16,13 +16,7 @@ from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.models.adapters.prompt_encoders import (
-    Prompts,
-    latent_diffusion_prompts,
-    stable_diffusion_3_prompts,
-    stable_diffusion_prompts,
-    stable_diffusion_xl_prompts,
-)
+from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.released_pipeline import released_pipeline
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
@@ -32,7 +26,7 @@ from invmm_gate.models.networks import build_tokenizer, on_meta
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.network_configs import KLConfig, SD3Config, VQConfig
+from invmm_gate.models.read.network_configs import KLConfig, VQConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 
@@ -135,7 +129,7 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
     return TextToImageModel(
         network=networks[layout.denoiser],
         autoencoder=networks[coder],
-        prompts=_PROMPTS[layout.pipeline](source, networks),
+        prompts=prompt_encoder_of(layout.pipeline, {**source.tokenizers, **networks}, source.device),
         family=TEXT_FAMILIES[layout.pipeline],
         scaling_factor=autoencoder.scaling_factor,
         shift_factor=autoencoder.shift_factor or 0.0,
@@ -147,43 +141,6 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
         pipeline=source.pipeline,
         zero_unconditional=layout.settings.get("force_zeros_for_empty_prompt", False),
     )
-
-
-def _bert(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    return latent_diffusion_prompts(
-        tokenizer=source.tokenizers["tokenizer"], bert=networks["bert"], device=source.device
-    )
-
-
-def _one_encoder(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    return stable_diffusion_prompts(
-        tokenizer=source.tokenizers["tokenizer"], text_encoder=networks["text_encoder"], device=source.device
-    )
-
-
-def _two_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    return stable_diffusion_xl_prompts(
-        **source.tokenizers,
-        text_encoder=networks["text_encoder"],
-        text_encoder_2=networks["text_encoder_2"],
-        device=source.device,
-    )
-
-
-def _three_encoders(source: Source, networks: Mapping[str, nn.Module]) -> Prompts:
-    return stable_diffusion_3_prompts(
-        {**source.tokenizers, **networks},
-        joint_attention_dim=source.layout.config("transformer", SD3Config).joint_attention_dim,
-        device=source.device,
-    )
-
-
-_PROMPTS: Final[dict[str, Callable[[Source, Mapping[str, nn.Module]], Prompts]]] = {
-    "LDMTextToImagePipeline": _bert,
-    "StableDiffusionPipeline": _one_encoder,
-    "StableDiffusionXLPipeline": _two_encoders,
-    "StableDiffusion3Pipeline": _three_encoders,
-}
 
 
 _LOADERS: Final[dict[str, Callable[[Source], DiffusionModel]]] = {
