@@ -117,11 +117,7 @@ def _byte_pairs(vocabulary: Mapping[str, int], special: Special, words: str) -> 
 
 
 def check_as_class(
-    read: Mapping[str, Any],
-    path: str,
-    kind: Kind,
-    vocabulary: Mapping[str, int],
-    special: Special,
+    read: Mapping[str, Any], path: str, kind: Kind, vocabulary: Mapping[str, int], special: Special
 ) -> None:
     """Raises ModelError, naming the first part of a BERT or CLIP tokenizer that reads texts in another way."""
     with library(path):

@@ -125,7 +125,8 @@ def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
 
 def header_of(files: CheckpointFiles, path: str) -> Header:
     """The checked safetensors header of a file."""
-    return files.peek(path, lambda stream: read_header(stream, size=files.files[path].size, name=path))
+    with files.open(path) as stream:
+        return read_header(stream, size=files.files[path].size, name=path)
 
 
 def find_weights(files: CheckpointFiles, prefix: str, *, stem: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
