@@ -15,6 +15,7 @@ from torch import nn
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
+from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.released_pipeline import released_pipeline
@@ -28,7 +29,7 @@ from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import KLConfig, VQConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size
-from invmm_gate.models.read.pipelines import TEXT_FAMILIES
+from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionMode
     """
     target = _device(device)
     files, layout = layout_of(manifest)
-    return _LOADERS[layout.pipeline](Source(files, frozenset(manifest.pickles), target, layout))
+    return _LOADERS[FAMILIES[layout.pipeline]](Source(files, frozenset(manifest.pickles), target, layout))
 
 
 def _load_pixel(source: Source) -> DiffusionModel:
@@ -143,15 +144,11 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
     )
 
 
-_LOADERS: Final[dict[str, Callable[[Source], DiffusionModel]]] = {
-    "DDPMPipeline": _load_pixel,
-    "DDIMPipeline": _load_pixel,
-    "LDMPipeline": _load_latent,
-    "UNet2DModel": _load_pixel,
-    "LDMTextToImagePipeline": _load_text_to_image,
-    "StableDiffusionPipeline": _load_text_to_image,
-    "StableDiffusionXLPipeline": _load_text_to_image,
-    "StableDiffusion3Pipeline": _load_text_to_image,
+_LOADERS: Final[dict[Family, Callable[[Source], DiffusionModel]]] = {
+    "pixel": _load_pixel,
+    "latent": _load_latent,
+    "stable_diffusion": _load_text_to_image,
+    "stable_diffusion_3": _load_text_to_image,
 }
 
 
