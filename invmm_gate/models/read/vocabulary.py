@@ -77,11 +77,13 @@ def _as_written(part: str, value: Any) -> Any:
 
 def _hides(stated: object, read: object) -> bool:
     """Whether the file states anything that was not read, or was read as something else."""
+    if stated == read:
+        return False
     if isinstance(stated, dict) and isinstance(read, dict):
         return any(key not in read or _hides(value, read[key]) for key, value in stated.items())
-    if isinstance(stated, list) and isinstance(read, list):
-        return len(stated) != len(read) or any(map(_hides, stated, read))
-    return stated != read
+    if isinstance(stated, list) and isinstance(read, list) and len(stated) == len(read):
+        return any(map(_hides, stated, read))
+    return True
 
 
 def word_pieces(vocabulary: Mapping[str, int], special: Special) -> "Tokenizer":
