@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Self, final
 
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 
 _SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
 _COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}

@@ -12,7 +12,7 @@ from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Conditions, GateChoices, Signing
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.schema import shipped_policies
 from invmm_gate.registry.client.client import VersionRecord
 from invmm_gate.registry.client.names import version_label
