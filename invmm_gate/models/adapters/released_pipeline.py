@@ -1,11 +1,11 @@
 """The released pipeline, put together by diffusers from the parts that are scored: how users draw images."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 from jaxtyping import Float
@@ -13,21 +13,10 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.diffusion.sampling import Limits
-from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.models.networks import diffusers, hushed
-from invmm_gate.models.read.layout import BARE, Layout
-from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
+from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 
-_PIPELINES: Final[dict[str, Callable[[Any], Any]]] = {
-    "DDPMPipeline": attrgetter("DDPMPipeline"),
-    "DDIMPipeline": attrgetter("DDIMPipeline"),
-    "LDMPipeline": attrgetter("LDMPipeline"),
-    "LDMTextToImagePipeline": attrgetter("LDMTextToImagePipeline"),
-    "StableDiffusionPipeline": attrgetter("StableDiffusionPipeline"),
-    "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLPipeline"),
-    "StableDiffusion3Pipeline": attrgetter("StableDiffusion3Pipeline"),
-}
 _WITHOUT: Final[dict[str, dict[str, Any]]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     "StableDiffusionXLPipeline": {"add_watermarker": False},
@@ -41,7 +30,7 @@ def pipeline_class(layout: Layout) -> tuple[str, Any]:
     name = layout.pipeline
     if name == BARE:
         name = "DDPMPipeline" if layout.scheduler.scheduler.startswith("DDPM") else "DDIMPipeline"
-    return name, _PIPELINES[name](diffusers())
+    return name, attrgetter(name)(diffusers())  # one of a literal table
 
 
 def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> Any:
@@ -86,26 +75,6 @@ def limits_of(pipeline: Any) -> Limits:
     if "clip_sample" in known and config.clip_sample:
         return Limits(clip=config.get("clip_sample_range", 1.0))
     return Limits()
-
-
-def refuse_other_process(
-    scheduler: Any, config: SchedulerConfig | FlowConfig, schedule: VariancePreserving | FlowMatching
-) -> None:
-    """Raises ModelError where the pipeline's scheduler is not the process that is measured."""
-    if isinstance(schedule, VariancePreserving):
-        theirs, ours = scheduler.alphas_cumprod.float(), schedule.alpha_bar.cpu()
-        last = len(ours) - (1 if scheduler.config.get("rescale_betas_zero_snr") else 0)  # Euler lifts the last from 0
-        same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
-        same = same and scheduler.config.prediction_type == config.prediction_type
-    else:
-        same = scheduler.config.shift == schedule.shift and scheduler.config.num_train_timesteps == schedule.timesteps
-    if not same:
-        raise ModelError(
-            f"{type(scheduler).__name__} in the released pipeline has another noise schedule or prediction type than "
-            "the scheduler's configuration says",
-            expected="what the network was trained with in both",
-            do="save the pipeline again with diffusers",
-        )
 
 
 @final
@@ -164,6 +133,25 @@ class PipelineSampler:
             given["batch_size"] = len(streams)
         drawn = torch.from_numpy(self.pipeline(**given).images).to(self.pipeline.device)
         return (drawn.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+
+class Released:
+    """What each adapter has of the pipeline around its network."""
+
+    __slots__ = ()
+    network: Any
+    pipeline: Any
+
+    @property
+    def released(self) -> PipelineSampler | None:
+        """How a user of the checkpoint draws images; None without its pipeline."""
+        if self.pipeline is None:
+            return None
+        return PipelineSampler(pipeline=self.pipeline, model=cast("DiffusionModel", self), denoiser=self.network)
+
+    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""
+        return limited(x_0_hat, limits_of(self.pipeline))
 
 
 @contextmanager

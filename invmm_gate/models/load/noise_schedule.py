@@ -1,17 +1,25 @@
-"""alpha_bar from a scheduler's configuration, number for number as diffusers computes it."""
+"""The noise schedule that a network was trained with, number for number as diffusers computes it."""
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.scheduler_config import SchedulerConfig
+from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
 
 Betas = Float[Tensor, " timestep"]
+
+
+def schedule_of(config: SchedulerConfig | FlowConfig, device: torch.device) -> VariancePreserving | FlowMatching:
+    """The noise schedule on the device. Raises ModelError if it is none."""
+    if isinstance(config, FlowConfig):
+        return FlowMatching(shift=config.shift, timesteps=config.num_train_timesteps, device=device)
+    return VariancePreserving(alpha_bar_of(config).to(device))
 
 
 def alpha_bar_of(config: SchedulerConfig) -> Float[Tensor, " timestep"]:
@@ -81,4 +89,24 @@ def _refuse_unusable(alpha_bar: Float[Tensor, " timestep"], config: SchedulerCon
             f"the betas of {config.scheduler} give no usable noise schedule for {config.prediction_type}",
             expected="alpha_bar finite, falling, below 1 and, for epsilon, above 0",
             do="correct scheduler_config.json",
+        )
+
+
+def refuse_other_process(
+    scheduler: Any, config: SchedulerConfig | FlowConfig, schedule: VariancePreserving | FlowMatching
+) -> None:
+    """Raises ModelError where the pipeline's scheduler is not the process that is measured."""
+    if isinstance(schedule, VariancePreserving):
+        theirs, ours = scheduler.alphas_cumprod.float(), schedule.alpha_bar.cpu()
+        last = len(ours) - (1 if scheduler.config.get("rescale_betas_zero_snr") else 0)  # Euler lifts the last from 0
+        same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
+        same = same and scheduler.config.prediction_type == config.prediction_type
+    else:
+        same = scheduler.config.shift == schedule.shift and scheduler.config.num_train_timesteps == schedule.timesteps
+    if not same:
+        raise ModelError(
+            f"{type(scheduler).__name__} in the released pipeline has another noise schedule or prediction type than "
+            "the scheduler's configuration says",
+            expected="what the network was trained with in both",
+            do="save the pipeline again with diffusers",
         )
