@@ -7,12 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from invmm_gate.registry.client.webhook_signature import Secrets
-from invmm_gate.registry.client.webhooks import Webhooks
+from invmm_gate.registry.client.webhooks import Secrets, Webhooks
 from invmm_gate.registry.service import doctor
 from invmm_gate.registry.service.doctor import diagnose, exit_code
-from invmm_gate.registry.service.http_server import HttpServer, bind
-from invmm_gate.registry.service.receiver import Receiver, build_app
+from invmm_gate.registry.service.receiver import HttpServer, Receiver, bind, build_app
 from tests.registry.door import KEY
 from tests.registry.servers import mlflow_server
 

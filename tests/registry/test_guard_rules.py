@@ -19,15 +19,15 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import VERDICT
-from invmm_gate.registry.guard import file_hashes
+from invmm_gate.registry.client.registry_names import VERDICT
+from invmm_gate.registry.guard import stores
 from invmm_gate.registry.guard.app import create_app
-from invmm_gate.registry.guard.file_hashes import RecentHashes
-from invmm_gate.registry.guard.rules import Guard
-from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.guard.guard_rules import Guard
+from invmm_gate.registry.guard.guard_settings import settings_from
+from invmm_gate.registry.guard.stores import RecentHashes
 from invmm_gate.registry.promote.choices import terms_now
+from invmm_gate.registry.promote.gate_version import Registered
 from invmm_gate.registry.promote.held_attestations import ByAttestation
-from invmm_gate.registry.promote.register import Registered
 from invmm_gate.registry.service.reconcile import Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.door import sweeping
@@ -298,8 +298,8 @@ def test_the_tags_of_one_verdict_cost_one_look_at_the_files(
         hashed.append(path)
         return inspect_checkpoint(path, weights=weights)
 
-    monkeypatch.setattr(file_hashes, "inspected", counted)
-    monkeypatch.setattr(file_hashes, "_SETTLED", -1.0)
+    monkeypatch.setattr(stores, "inspected", counted)
+    monkeypatch.setattr(stores, "_SETTLED", -1.0)
     recent = RecentHashes()
     first = recent.inspected(checkpoint, None)
     assert recent.inspected(checkpoint, None) == first

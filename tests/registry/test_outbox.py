@@ -14,9 +14,7 @@ PARCEL = Parcel(
     version="1",
     run="/runs/birds-v1",
     digest=parcel_digest("birds", "1", b"verdict"),
-    policy="strict",
-    roots="gate.pub",
-    alias="champion",
+    signed=True,
     created_at="2026-11-22T06:00:00+00:00",
     proofs={"attestation.json": "{}"},
 )

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import POSING
+from invmm_gate.registry.client.registry_names import POSING
 from invmm_gate.registry.service.reconcile import Pass
 from tests.registry.door import due, sweeping
 

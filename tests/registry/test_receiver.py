@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.registry.client.webhook_signature import (
+from invmm_gate.registry.client.webhooks import (
     Secrets,
     SignatureError,
     read_headers,
@@ -20,9 +20,7 @@ from invmm_gate.registry.client.webhook_signature import (
     require_signed,
     sign,
 )
-from invmm_gate.registry.service import http_server
-from invmm_gate.registry.service.http_server import HttpServer, bind
-from invmm_gate.registry.service.receiver import BODY_LIMIT, Receiver, build_app
+from invmm_gate.registry.service.receiver import BODY_LIMIT, HttpServer, Receiver, bind, build_app
 from tests.registry.door import KEY, deliver, event, headers, post, until
 
 OLD_KEY = b"the-secret-of-last-month"
@@ -250,7 +248,7 @@ def test_a_body_that_trickles_in_is_given_up():
 
 
 def test_headers_that_trickle_in_are_given_up_while_others_are_served(monkeypatch):
-    monkeypatch.setattr(http_server, "HEADERS_WITHIN", 0.7)
+    monkeypatch.setattr("invmm_gate.registry.service.receiver.HEADERS_WITHIN", 0.7)
     with Set() as here, ThreadPoolExecutor(20) as pool:
         stop = threading.Event()
 

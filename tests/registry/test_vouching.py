@@ -18,11 +18,11 @@ from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.names import RUN
+from invmm_gate.registry.client.registry_names import RUN
+from invmm_gate.registry.promote.attested_files import HashedFiles
 from invmm_gate.registry.promote.choices import terms_now, utc_now
+from invmm_gate.registry.promote.gate_version import register
 from invmm_gate.registry.promote.held_attestations import ByAttestation
-from invmm_gate.registry.promote.register import register
-from invmm_gate.registry.promote.version_digests import HashedFiles
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.door import sweeping, until

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.client.artefacts import Artefacts
-from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.artefacts import Artefacts, Uploads, checkpoint_in
 from invmm_gate.registry.client.connection import (
     as_default,
     asked,
@@ -20,9 +19,8 @@ from invmm_gate.registry.client.connection import (
     require_answer,
     transferring,
 )
-from invmm_gate.registry.client.locations import ClientPlaces
-from invmm_gate.registry.client.names import POSING, is_verdict_tag, safe_registry_name
-from invmm_gate.registry.client.uploads import Uploads
+from invmm_gate.registry.client.locations import client_places
+from invmm_gate.registry.client.registry_names import POSING, is_verdict_tag, safe_registry_name
 from invmm_gate.tracking.server import DEFAULT_URI, absolute
 from invmm_gate.tracking.spool import without_credentials
 
@@ -40,12 +38,11 @@ class VersionRecord:
     name: str
     version: str
     source: str
-    """Where its files are said to lie; `Registry.download` decides whether it goes there."""
+    """Where its files are said to lie; `locate` decides whether the gate goes there."""
     run_id: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     created_at_ms: int = 0
-    status: str = "READY"
 
     @property
     def label(self) -> str:
@@ -59,7 +56,7 @@ class Registry:
 
     def __init__(self, tracking_uri: str | None = None) -> None:
         self.uri = absolute(tracking_uri or DEFAULT_URI)
-        self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
+        self.artefacts = Artefacts(self.uri, client_places(self.uri, self._asked_client, self.version))
         self.uploads = Uploads(self.uri, self._asked_client)
         self._connected: Any = None
         self._store: Any = None
@@ -203,16 +200,14 @@ class Registry:
                 )
             return record_of(made)
 
-    def download(self, record: VersionRecord, target: Path) -> Path:
-        """The version's checkpoint as a fresh folder `target`: its folder or file, made of plain files only.
+    def fetch(self, source: str, target: Path, *, label: str = "") -> Path:
+        """The checkpoint of a source such as `models:/m-...` in a fresh folder `target`, of plain files only.
 
-        Raises ModelError if other files lie beside the checkpoint.
+        With `label` its folder is called so, and nothing is named after a temporary one. Raises ModelError if other
+        files lie beside the checkpoint.
         """
-        return self.fetch(record.source, target)
-
-    def fetch(self, source: str, target: Path) -> Path:
-        """Download a source such as `models:/m-...` or `runs:/<id>/<path>`."""
-        return checkpoint_in(self.artefacts.download(source, target))
+        checkpoint = checkpoint_in(self.artefacts.download(source, target))
+        return checkpoint.rename(checkpoint.parent / label) if label and checkpoint.is_dir() else checkpoint
 
     def _asked_client(self) -> Any:
         if self._connected is None:
@@ -246,7 +241,6 @@ def record_of(item: Any) -> VersionRecord:
         tags={str(key): str(value) for key, value in (item.tags or {}).items()},
         aliases=tuple(sorted(str(alias) for alias in item.aliases or ())),
         created_at_ms=int(item.creation_timestamp or 0),
-        status=str(item.status or ""),
     )
 
 

@@ -22,8 +22,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from invmm_gate.core.errors import ConfigError, GateError
-from invmm_gate.registry.guard.rules import After, Guard, nothing
-from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.guard.guard_rules import After, Guard, nothing
+from invmm_gate.registry.guard.guard_settings import settings_from
 from invmm_gate.registry.promote.choices import utc_now
 
 _LOGGER: Final = logging.getLogger("invmm_gate.guard")

@@ -1,37 +1,119 @@
-"""Attestations that hold for a version: each covers the version's own files as they are now."""
+"""Attestations that the registry holds already, and what they still say of a version's files as they are now.
+
+One that holds spares a measurement, a new one is chained to that of the release, and one that does not hold any more is
+a doubt about what is served.
+"""
 
 import datetime
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol, final
 
 from invmm_gate.attest.demands import Demands
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.statement import Statement
+from invmm_gate.attest.verification import check_standing, open_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.records import Weights
+from invmm_gate.core.version import __version__
 from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.locations import SourceError
-from invmm_gate.registry.client.names import RUN
-from invmm_gate.registry.promote.choices import Clock, utc_now
-from invmm_gate.registry.promote.evidence import (
+from invmm_gate.registry.client.registry_names import RUN, is_release, release_name, version_label
+from invmm_gate.registry.promote.attested_files import (
     Accept,
+    Evidence,
+    HashedFiles,
     accepted,
     envelopes,
     evidence_among,
+    evidence_for,
+    hashed,
     once_passed,
     passed_then,
     passing,
 )
-from invmm_gate.registry.promote.version_digests import HashedFiles, hashed
+from invmm_gate.registry.promote.choices import Clock, demands_under, trusted_roots, utc_now
+from invmm_gate.stages.preflight import Inputs
+from invmm_gate.stages.public_edition import PUBLIC_REPORT
 
 RECHECK: Final = 3600.0
 """Seconds for which a version's files are believed to be those that were hashed; its verdict is checked each time."""
 
 _Key = tuple[str, str, int, str, str, Weights | None]
+
+
+def verdict_that_holds(
+    registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
+) -> Evidence | None:
+    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
+    roots = trusted_roots(choices)
+    if roots is None:
+        return None
+    demands = demands_under(choices, roots)
+    wanted = (inputs.policy.digest, inputs.probe_set.digest, inputs.seed)
+    for envelope in envelopes(record.source, record.tags, registry.artefacts):
+        with suppress(VerificationError):
+            checkpoint = Path(inputs.model.path)
+            evidence = evidence_for(checkpoint, envelope, roots, now=now, weights=choices.weights)
+            check_standing(evidence.trusted, demands, now)
+            said = evidence.statement
+            found = (said.policy_digest, said.probe_set_digest, said.tested.seed)
+            if found == wanted and _is_final(registry, record, said, choices):
+                return evidence
+    return None
+
+
+def _is_final(registry: Registry, record: VersionRecord, said: Statement, choices: GateChoices) -> bool:
+    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested.
+
+    What was signed for another version of the same files is signed again: attestation and audit log name this one.
+    """
+    if is_release(record.name, choices.release_name):
+        return True
+    if said.subject_name != version_label(record.name, record.version):
+        return False
+    unchanged = choices.waivers is None and choices.baseline is None and said.verifier_version == __version__
+    return said.decision in ("pass", "block") and unchanged and _lies_in_our_run(registry, record, said)
+
+
+def _lies_in_our_run(registry: Registry, record: VersionRecord, said: Statement) -> bool:
+    """Whether the run that the version names, under which it would be released, is the gate's and has its report."""
+    place = record.tags.get(RUN, "")
+    if not place or not registry.uploads.is_ours(place.partition("/")[0]):
+        return False
+    report = registry.artefacts.read(f"runs:/{place}", PUBLIC_REPORT)
+    return report is not None and sha256(report).hexdigest() == said.report_digest
+
+
+def attestation_before(
+    registry: Registry, name: str, choices: GateChoices, *, folder: Path, now: datetime.datetime
+) -> Path | None:
+    """The attestation of what the alias points at now, in a file; None if there is none that a trusted key signed."""
+    roots = trusted_roots(choices)
+    held = registry.alias(release_name(name, choices.release_name), choices.alias) if roots and choices.alias else None
+    if roots is None or held is None:
+        return None
+    try:
+        found = tuple(envelopes(held.source, {}, registry.artefacts))
+    except RegistryDownError:
+        raise
+    except RegistryError:  # a release whose files are gone is followed by nothing
+        return None
+    for envelope in found:
+        with suppress(VerificationError):
+            open_statement(envelope, roots, now=now)
+            path = folder / ATTESTATION
+            path.write_bytes(envelope)
+            return path
+    return None
 
 
 class Doubts(Protocol):
@@ -97,13 +179,13 @@ class ByAttestation:
 
         A pass that expired, is too old, of another policy or revoked by itself is the gate's all the same.
         """
-        return self._doubt(record, once_passed(self._demands(), _made(record)), None, anew=False)
+        return self._doubt(record, once_passed(self._demands(), _made(record)), None)
 
     def of_approval(self, record: VersionRecord) -> str:
         """A version without a pass that met all demands but the policy's when it was signed, or with a revoked one."""
-        return self._doubt(record, passed_then(self._demands(), _made(record)), None, anew=False)
+        return self._doubt(record, passed_then(self._demands(), _made(record)), None)
 
-    def _doubt(self, record: VersionRecord, accept: Accept, weights: Weights | None, *, anew: bool) -> str:
+    def _doubt(self, record: VersionRecord, accept: Accept, weights: Weights | None, *, anew: bool = False) -> str:
         key = (record.name, record.version, record.created_at_ms, record.source, record.tags.get(RUN, ""), weights)
         look = self._remembered(key)
         if look is not None and not _wrong(look, accept):
@@ -112,7 +194,7 @@ class ByAttestation:
             found = tuple(envelopes(record.source, record.tags, self._registry.artefacts))
             accepted(found, accept)
             if look is None or look.found != found or anew:
-                look = self._remember(key, self._look(record, found, weights))
+                look = self._looks[key] = self._look(record, found, weights)
         except (VerificationError, SourceError) as error:
             return str(error)
         return _wrong(look, accept)
@@ -125,15 +207,10 @@ class ByAttestation:
             return _Look(at=began, found=found, files=hashed(files, weights))
 
     def _remembered(self, key: _Key) -> _Look | None:
-        look = self._looks.get(key)
-        return look if look is not None and time.monotonic() - look.at < self._recheck else None
-
-    def _remember(self, key: _Key, look: _Look) -> _Look:
         """Forgets all that is too old: versions that were deleted, or are not asked about any more, are among it."""
-        for other in [other for other, old in self._looks.items() if look.at - old.at >= self._recheck]:
-            del self._looks[other]
-        self._looks[key] = look
-        return look
+        now = time.monotonic()
+        self._looks = {other: look for other, look in self._looks.items() if now - look.at < self._recheck}
+        return self._looks.get(key)
 
 
 def _made(record: VersionRecord) -> datetime.datetime:
@@ -142,7 +219,7 @@ def _made(record: VersionRecord) -> datetime.datetime:
 
 def _wrong(look: _Look, accept: Accept) -> str:
     try:
-        evidence_among(look.found, accept, look.files)
+        evidence_among(accepted(look.found, accept), look.files)
     except VerificationError as error:
         return str(error)
     return ""

@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Final, final
 
 from invmm_gate.core.errors import RegistryError
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import APPROVED, POSING, Watched
+from invmm_gate.registry.client.registry_names import APPROVED, POSING, Watched
 from invmm_gate.registry.promote.held_attestations import Doubts
 from invmm_gate.registry.service.ledger import Ledger
-from invmm_gate.registry.service.logs import LOGGER
+
+_LOGGER: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class AliasAudit:
             alerts.append(_alert(record, "", f"its tag {POSING} hides the model from MLflow's own lists"))
         for alert in alerts:
             if alert.removed or not alert.lapsed:  # a lapsed one stays so, and is in the pass's result
-                LOGGER.log(logging.INFO if alert.lapsed else logging.WARNING, "%s", alert)
+                _LOGGER.log(logging.INFO if alert.lapsed else logging.WARNING, "%s", alert)
         return alerts
 
     def _protected(self, record: VersionRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""The evidence of a verdict: an attestation whose signature holds and whose subject is the bytes as they are now.
+"""Attested files: an attestation whose signature holds, and whose subject is the bytes as they are now.
 
 Tags, aliases and sources are pointers at most: who can write them could point at anything, and then nothing verifies.
 """
@@ -13,37 +13,26 @@ from invmm_gate.attest.demands import Demands, Revocations
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import TrustRoots
 from invmm_gate.attest.statement import Statement
-from invmm_gate.attest.verification import (
-    Trusted,
-    check_passed,
-    check_revocation,
-    check_standing,
-    check_statement,
-    open_statement,
-)
+from invmm_gate.attest.verification import Trusted, check_passed, check_revocation, check_statement, open_statement
 from invmm_gate.core.errors import ModelError, RegistryError, VerificationError
 from invmm_gate.core.records import ModelManifest, Weights
-from invmm_gate.registry.client.artefacts import Artefacts
+from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.registry.client.artefacts import Artefacts, checkpoint_in
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import (
+from invmm_gate.registry.client.registry_names import (
     MODEL_DIGEST,
     POLICY_DIGEST,
     PROBE_SET_DIGEST,
     REPORT_DIGEST,
     RUN,
+    STATE,
     VERDICT,
-)
-from invmm_gate.registry.promote.version_digests import (
-    HashedFiles,
-    Inspect,
-    hashed,
-    inspected,
-    no_subject,
-    require_subject,
 )
 
 Accept = Callable[[bytes], Trusted]
 """What an attestation says, if that is what is asked for. Raises VerificationError."""
+Inspect = Callable[[Path, Weights | None], ModelManifest]
+"""How the files of a checkpoint are hashed; the weights are those that count. Raises ModelError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +49,49 @@ class Evidence:
         """The statement that was signed."""
         return self.trusted.statement
 
-    def require_pass(self, demands: Demands, now: datetime.datetime) -> None:
-        """Raise VerificationError, naming the field, unless it is a pass under an accepted policy that still holds."""
-        check_statement(self.trusted, demands, now)
 
-    def require_standing(self, demands: Demands, now: datetime.datetime) -> None:
-        """Raise VerificationError if the verdict, whatever it decides, is revoked, too old or on other probes."""
-        check_standing(self.trusted, demands, now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashedFiles:
+    """The files that somebody gets who loads a version, hashed once for any number of attestations."""
 
-    def require_not_revoked(self, demands: Demands) -> None:
-        """Raise VerificationError if the attestation or its key no longer counts."""
-        check_revocation(self.trusted, demands.revoked)
+    manifest: ModelManifest | ModelError
+    """The manifest of the checkpoint, or the error for files that are no checkpoint, or not only one."""
+
+    def require(self, said: Statement) -> ModelManifest:
+        """The manifest, if these are the attested files and no weights were left out. Raises VerificationError."""
+        manifest = _require_subject(self.manifest, said)
+        if manifest.left_out:
+            raise VerificationError(
+                f"{len(manifest.left_out)} files were left out of the verdict, {manifest.left_out[0]!a} among them",
+                expected="the attested files alone, as whoever loads the version gets all of them",
+                do="promote what `invmm-gate register` released",
+            )
+        return manifest
+
+
+def hashed(files: Path, weights: Weights | None) -> HashedFiles:
+    """The folder of all that a version's source holds."""
+    try:
+        return HashedFiles(manifest=inspected(checkpoint_in(files), weights))
+    except ModelError as error:
+        return HashedFiles(manifest=error.with_traceback(None))
+
+
+def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
+    """The manifest of the files as they are now. Raises ModelError."""
+    return inspect_checkpoint(checkpoint, weights=weights)
+
+
+def _require_subject(found: ModelManifest | ModelError, said: Statement) -> ModelManifest:
+    if isinstance(found, ModelError):
+        raise VerificationError(f"subject: {found.found}", expected=found.expected, do=found.do)
+    if found.digest != said.subject_digest:
+        raise VerificationError(
+            f"subject digest: the files give {found.digest}",
+            expected=f"{said.subject_digest}, the attested model",
+            do="gate these files",
+        )
+    return found
 
 
 def verdict_tags(statement: Statement) -> dict[str, str]:
@@ -81,6 +102,7 @@ def verdict_tags(statement: Statement) -> dict[str, str]:
         REPORT_DIGEST: statement.report_digest,
         POLICY_DIGEST: statement.policy_digest,
         PROBE_SET_DIGEST: statement.probe_set_digest,
+        STATE: state_of(statement.decision),
     }
 
 
@@ -107,12 +129,12 @@ def evidence_for(
     said = trusted.statement
     if weights == "attested":
         weights = said.weights if said.left_out else None
+    found: ModelManifest | ModelError
     try:
-        manifest = inspect(checkpoint, weights)
+        found = inspect(checkpoint, weights)
     except ModelError as error:
-        raise no_subject(error.found, error.expected, error.do) from error
-    require_subject(manifest, said)
-    return Evidence(envelope=envelope, trusted=trusted, manifest=manifest)
+        found = error
+    return Evidence(envelope=envelope, trusted=trusted, manifest=_require_subject(found, said))
 
 
 def evidence_that_promotes(
@@ -123,9 +145,7 @@ def evidence_that_promotes(
     `files` is the folder of all that a version's source holds: it is what a consumer of the version loads. Raises the
     VerificationError of the last attestation; the files are hashed only if one of them could do.
     """
-    accept = passing(demands, now)
-    candidates = accepted(found, accept)
-    return evidence_among(candidates, accept, hashed(files, demands.weights))
+    return evidence_among(accepted(found, passing(demands, now)), hashed(files, demands.weights))
 
 
 def passing(demands: Demands, now: datetime.datetime) -> Accept:
@@ -164,27 +184,24 @@ def passed_then(demands: Demands, then: datetime.datetime) -> Accept:
     return accept
 
 
-def accepted(found: Iterable[bytes], accept: Accept) -> tuple[bytes, ...]:
+def accepted(found: Iterable[bytes], accept: Accept) -> dict[bytes, Trusted]:
     """The attestations that could do. Raises the VerificationError of the last one if there are none."""
-    candidates, wrong = [], no_evidence()
+    candidates, wrong = {}, no_evidence()
     for envelope in found:
         try:
-            accept(envelope)
+            candidates[envelope] = accept(envelope)
         except VerificationError as error:
             wrong = error
-        else:
-            candidates.append(envelope)
     if not candidates:
         raise wrong
-    return tuple(candidates)
+    return candidates
 
 
-def evidence_among(found: Iterable[bytes], accept: Accept, files: HashedFiles) -> Evidence:
-    """The first accepted attestation of exactly these files. Raises the VerificationError of the last one."""
+def evidence_among(candidates: Mapping[bytes, Trusted], files: HashedFiles) -> Evidence:
+    """The first attestation of exactly these files. Raises the VerificationError of the last one."""
     wrong = no_evidence()
-    for envelope in found:
+    for envelope, trusted in candidates.items():
         try:
-            trusted = accept(envelope)
             return Evidence(envelope=envelope, trusted=trusted, manifest=files.require(trusted.statement))
         except VerificationError as error:
             wrong = error

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, Final, final
 
 from invmm_gate.attest.audit_log import is_head
+from invmm_gate.attest.verification import check_revocation
 from invmm_gate.core.errors import RegistryError, VerificationError
-from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.artefacts import checkpoint_in
 from invmm_gate.registry.client.client import VersionRecord
-from invmm_gate.registry.client.names import (
+from invmm_gate.registry.client.registry_names import (
     ALIAS_PATTERN,
     POSING,
     STATE,
@@ -24,9 +25,9 @@ from invmm_gate.registry.client.names import (
     is_verdict_tag,
     log_entry_tag,
 )
-from invmm_gate.registry.guard.file_hashes import RecentHashes
-from invmm_gate.registry.guard.settings import GuardSettings
+from invmm_gate.registry.guard.guard_settings import GuardSettings
 from invmm_gate.registry.guard.stores import (
+    RecentHashes,
     aliases_of,
     drop_alias,
     drop_stage,
@@ -36,13 +37,12 @@ from invmm_gate.registry.guard.stores import (
     is_prompt,
     server_artefacts,
 )
-from invmm_gate.registry.promote.evidence import (
+from invmm_gate.registry.promote.attested_files import (
     Evidence,
     envelopes,
     evidence_for,
     evidence_that_promotes,
     no_evidence,
-    state_of,
     verdict_tags,
 )
 
@@ -153,7 +153,7 @@ class Guard:
                         weights="attested",
                         inspect=self.hashes.inspected,
                     )
-                    evidence.require_not_revoked(demands)
+                    check_revocation(evidence.trusted, demands.revoked)
                     _require_said(evidence, record, key, value)
                 except VerificationError as error:
                     wrong = error
@@ -193,7 +193,7 @@ def _require_said(found: Evidence, record: VersionRecord, key: str, value: str) 
     if is_log_entry(key):
         _require_first(found, record, key, value)
         return
-    said = verdict_tags(found.statement) | {STATE: state_of(found.statement.decision)}
+    said = verdict_tags(found.statement)
     if said[key] != value:
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected=f"{said[key]}, as attested")
 

@@ -1,0 +1,151 @@
+"""From a version's files to a judged, signed run folder, ready to be sent: once, however many versions have them."""
+
+import datetime
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.core.options import Finish, GateChoices
+from invmm_gate.core.progress import Progress
+from invmm_gate.core.records import Verdict
+from invmm_gate.registry.client.client import VersionRecord
+from invmm_gate.registry.client.registry_names import version_label
+from invmm_gate.registry.promote.choices import Clock, circumstances_of, log_of, roots_file, terms_of
+from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
+from invmm_gate.runs.folder import RunFolder
+from invmm_gate.runs.layout import VERDICT
+from invmm_gate.stages.audit_file import logged_at
+from invmm_gate.stages.check import Checked, check
+from invmm_gate.stages.preflight import Inputs
+from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
+from invmm_gate.stages.read_verdict import judged_again
+from invmm_gate.stages.sign import Signing, sign_run
+
+
+def measure_and_sign(
+    record: VersionRecord,
+    inputs: Inputs,
+    choices: GateChoices,
+    progress: Progress,
+    *,
+    previous: Path | None,
+    now: Clock,
+) -> tuple[Parcel, Verdict]:
+    """The verdict on the files of a version, on disk and, with a key, signed. Raises GateError.
+
+    `previous` is the attestation of what is released now: the new one gets the next number.
+    """
+    checked = _checked(inputs, choices, progress, today=now().date())
+    signed = now()
+    if choices.key is not None:
+        signing = Signing(
+            key=choices.key,
+            policy=choices.policy,
+            previous=previous,
+            roots=roots_file(choices),
+            log=log_of(choices),
+            name=version_label(record.name, record.version),
+        )
+        sign_run(checked.folder, signing, now=signed, beside=circumstances_of(choices, today=signed.date()))
+    else:
+        RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
+    proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
+    logged = logged_at(log_of(choices), proof) if choices.key is not None else None
+    parcel = Parcel(
+        name=record.name,
+        version=record.version,
+        run=str(checked.folder.resolve()),
+        digest=parcel_digest(record.name, record.version, proof),
+        signed=choices.key is not None,
+        log_entry=str(logged or ""),
+        proofs=_proofs(RunFolder(checked.folder), details=choices.details) if choices.key is not None else {},
+        created_at=signed.isoformat(),
+    )
+    return parcel, checked.verdict
+
+
+def _proofs(run: RunFolder, *, details: bool) -> dict[str, str]:
+    files = public_files(public_data(run, judged_again(run)))
+    signed = (run.path / name for name in (ATTESTATION, SUMMARY, *((VERDICT,) if details else ())))
+    proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
+    return proofs | {path.name: path.read_text(encoding="utf-8") for path in signed if path.exists()}
+
+
+def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date) -> Checked:
+    """The check in the folder of these bytes: the first one that holds no run, or one that goes on from there.
+
+    Versions with the same files share a run, and so are measured once. MLflow is told later, by the outbox.
+    """
+    finish = Finish(
+        waivers=choices.waivers, reviewers=choices.conditions.reviewers, baseline=choices.baseline, track=False
+    )
+    name, number = runs_of(inputs, choices), 1
+    while True:
+        folder = choices.runs / (name if number == 1 else f"{name}-{number}")
+        RunFolder(folder).refuse_if_in_use()
+        begun = (folder / "run.json").exists()
+        try:
+            return check(replace(inputs.options, out=folder), finish, progress, today=today)
+        except RunFolderError as error:
+            if not begun:
+                raise
+            progress.note(f"beginning anew: {error}")  # another device or thread count
+            number += 1
+
+
+def runs_of(inputs: Inputs, choices: GateChoices) -> str:
+    """The name of the run folders of these files under these terms."""
+    return f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
+
+
+def terms_for(inputs: Inputs, choices: GateChoices) -> str:
+    """The terms that a version is judged under, by the files as they were read for it."""
+    return terms_of(choices, policy=inputs.policy.digest, probe_set=inputs.probe_set.digest)
+
+
+class SameFilesError(RegistryError):
+    """Another process of this machine gates the same files."""
+
+
+@contextmanager
+def machine_lock(path: Path) -> Iterator[int | None]:
+    """The lock's file descriptor, None if it is taken.
+
+    A child that is given the descriptor keeps the lock for as long as it lives, also when this process is killed: a
+    receiver that is started afterwards then waits for the child that was left behind.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(runs: Path, name: str) -> Iterator[None]:
+    """Hold the run folders of this name, from before the measurement until the verdict is sent.
+
+    A run folder's own lock is let go between its stages, and a second gate would then take the attestation away that
+    the first one is about to send. Raises SameFilesError at once if another process holds them.
+    """
+    with machine_lock(runs / f".{name}.lock") as lock:
+        if lock is None:
+            raise SameFilesError(
+                "another process gates a version with the same files, under the same terms",
+                expected="one at a time, as they are measured once",
+                do="gate this version again when that one has its verdict",
+            )
+        yield
