@@ -15,7 +15,7 @@ from invmm_gate.core.errors import ConfigError, ModelError, RegistryError
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.models.read.inspect import checkpoint_files
-from invmm_gate.registry.client.connection import asked, is_missing, transferring
+from invmm_gate.registry.client.connection import asked, transferring, unless_missing
 from invmm_gate.registry.client.locations import (
     Places,
     Repository,
@@ -118,14 +118,10 @@ class Artefacts:
                 return _small(Path(folder) / name)
 
     def _repository(self, source: str) -> Repository:
-        try:
-            return self.places.repository(locate(source, self.places))
-        except Exception as error:
-            if is_missing(error):
-                raise SourceError(
-                    f"{source[:100]!a} does not exist", expected="a model, version or run of this registry"
-                ) from error
-            raise
+        found = unless_missing(lambda: self.places.repository(locate(source, self.places)))
+        if found is None:
+            raise SourceError(f"{source[:100]!a} does not exist", expected="a model, version or run of this registry")
+        return found
 
 
 def _small(file: Path) -> bytes:
@@ -209,14 +205,10 @@ class Uploads:
     def is_ours(self, run_id: str) -> bool:
         """Whether it is a run that the tracker published, in the gate's own experiment."""
         with asked(self.uri, "tell of the gate's run"):
-            try:
-                run = self.client().get_run(run_id)
-            except Exception as error:
-                if is_missing(error):
-                    return False
-                raise
-            ours = str(run.info.experiment_id) == self._experiment()
-            return ours and run.data.tags.get("invmm.state") == "published"
+            run = unless_missing(lambda: self.client().get_run(run_id))
+            if run is None or str(run.info.experiment_id) != self._experiment():
+                return False
+            return bool(run.data.tags.get("invmm.state") == "published")
 
     def add_file(self, run_id: str, path: Path, folder: str) -> None:
         """Put one file into a folder of a run, in place of one of its name."""

@@ -4,7 +4,6 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -14,10 +13,10 @@ from invmm_gate.registry.client.connection import (
     as_default,
     asked,
     connect,
-    is_missing,
     registry_store,
     require_answer,
     transferring,
+    unless_missing,
 )
 from invmm_gate.registry.client.locations import client_places
 from invmm_gate.registry.client.registry_names import POSING, is_verdict_tag, safe_registry_name
@@ -76,7 +75,7 @@ class Registry:
         if not version.isdecimal():
             raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
         with asked(self.uri, f"tell of {name}/{version}"):
-            return _found(lambda: self._records().get_model_version(name, version))
+            return find_version(self._records(), name, version)
 
     def alias(self, name: str, alias: str) -> VersionRecord | None:
         """The version that an alias points at; None if there is no such alias."""
@@ -88,13 +87,8 @@ class Registry:
     def aliases(self, name: str) -> dict[str, str]:
         """Alias -> version number; empty if the model does not exist."""
         with asked(self.uri, f"tell of {name}'s aliases"):
-            try:
-                model = self._records().get_registered_model(name)
-            except Exception as error:
-                if is_missing(error):
-                    return {}
-                raise
-            return {str(alias): str(number) for alias, number in model.aliases.items()}
+            model = unless_missing(lambda: self._records().get_registered_model(name))
+            return {str(alias): str(number) for alias, number in model.aliases.items()} if model else {}
 
     def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
         """Versions of the named models, by default of all, newest first, at most `limit`.
@@ -109,9 +103,10 @@ class Registry:
         merged = heapq.merge(*streams, key=lambda record: -record.created_at_ms)
         aliases: dict[str, dict[str, str]] = {}
         for _, record in zip(range(limit), merged, strict=False):
-            if record.name not in aliases:
+            if record.name not in aliases:  # searches do not tell them
                 aliases[record.name] = self.aliases(record.name)
-            yield _with_aliases(record, aliases[record.name])
+            own = sorted(alias for alias, number in aliases[record.name].items() if number == record.version)
+            yield replace(record, aliases=tuple(own))
 
     def _posing(self, one: str | None) -> Iterator[VersionRecord]:
         tagged: dict[str, dict[str, VersionRecord]] = {}
@@ -128,7 +123,7 @@ class Registry:
             store = self._records()
             newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
             numbers = [str(number) for number in range(1, newest + 1)]
-            found = [known.get(number) or _found(partial(store.get_model_version, name, number)) for number in numbers]
+            found = [known.get(number) or find_version(store, name, number) for number in numbers]
         return [record for record in found if record is not None]
 
     def _pages(self, one: str | None) -> Iterator[VersionRecord]:
@@ -155,11 +150,7 @@ class Registry:
     def delete_tag(self, name: str, version: str, key: str) -> None:
         """Delete a tag; one that is not there is no error."""
         with asked(self.uri, f"delete tag {key} of {name}/{version}"):
-            try:
-                self._asked_client().delete_model_version_tag(name, version, key)
-            except Exception as error:
-                if not is_missing(error):
-                    raise
+            unless_missing(lambda: self._asked_client().delete_model_version_tag(name, version, key))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version and read it back. Raises RegistryError if it then points elsewhere."""
@@ -222,13 +213,10 @@ class Registry:
         return self._store
 
 
-def _found(ask: Any) -> VersionRecord | None:
-    try:
-        return record_of(ask())
-    except Exception as error:
-        if is_missing(error):
-            return None
-        raise
+def find_version(store: Any, name: str, version: str) -> VersionRecord | None:
+    """The version as one of MLflow's stores has it; None if there is none."""
+    found = unless_missing(lambda: store.get_model_version(name, version))
+    return None if found is None else record_of(found)
 
 
 def record_of(item: Any) -> VersionRecord:
@@ -241,11 +229,4 @@ def record_of(item: Any) -> VersionRecord:
         tags={str(key): str(value) for key, value in (item.tags or {}).items()},
         aliases=tuple(sorted(str(alias) for alias in item.aliases or ())),
         created_at_ms=int(item.creation_timestamp or 0),
-    )
-
-
-def _with_aliases(record: VersionRecord, aliases: Mapping[str, str]) -> VersionRecord:
-    """Searches do not tell aliases."""
-    return replace(
-        record, aliases=tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
     )

@@ -2,15 +2,16 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.tracking.server import import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 
+Answer = TypeVar("Answer")
 _DEFAULT: Final = "MLFLOW_TRACKING_URI"
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _TRANSFER_SECONDS: Final = "600"
@@ -74,6 +75,16 @@ def asked(uri: str, what: str) -> Iterator[None]:
 def is_missing(error: Exception) -> bool:
     """Whether MLflow says that what was asked for does not exist."""
     return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+def unless_missing(ask: Callable[[], Answer]) -> Answer | None:
+    """The answer; None if MLflow says that what was asked for does not exist."""
+    try:
+        return ask()
+    except Exception as error:
+        if is_missing(error):
+            return None
+        raise
 
 
 def _was_answered(error: Exception) -> bool:

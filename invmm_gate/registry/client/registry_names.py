@@ -9,12 +9,11 @@ from typing import Final
 from invmm_gate.core.errors import ConfigError
 
 STATE: Final = "invmm.gate"
-"""Where the gate is with a version: one of STATES. A version without it was never looked at."""
+"""Where the gate is with a version: one of UNDECIDED or DECISIONS. A version without it was never looked at."""
 PENDING: Final = "pending"
 RUNNING: Final = "running"
 ERROR: Final = "error"
 DECISIONS: Final = ("pass", "block", "inconclusive")
-STATES: Final = (PENDING, RUNNING, *DECISIONS, ERROR)
 UNDECIDED: Final = (PENDING, RUNNING, ERROR)
 """What STATE may say without a verdict. Anything else could be read as one."""
 

@@ -14,8 +14,8 @@ from typing import Any, Final, final
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.registry.client.artefacts import Artefacts
-from invmm_gate.registry.client.client import VersionRecord, record_of
-from invmm_gate.registry.client.connection import asked, is_missing
+from invmm_gate.registry.client.client import VersionRecord, find_version
+from invmm_gate.registry.client.connection import asked
 from invmm_gate.registry.client.locations import Places, Repository, locate
 from invmm_gate.registry.client.registry_names import folded
 from invmm_gate.registry.promote.attested_files import inspected
@@ -39,7 +39,7 @@ def _places() -> Places:
 
     own = os.environ.get(ARTIFACT_ROOT_ENV_VAR, "").removeprefix("file://")
     local = (Path(own),) if own.startswith("/") else ()
-    return Places(tracking=_tracking, version=find_version, repository=_repository, local_roots=local)
+    return Places(tracking=_tracking, version=version_here, repository=_repository, local_roots=local)
 
 
 def _repository(location: str) -> Repository:
@@ -52,14 +52,9 @@ def _repository(location: str) -> Repository:
     return Repository(get_artifact_repository(location))
 
 
-def find_version(name: str, version: str) -> VersionRecord | None:
+def version_here(name: str, version: str) -> VersionRecord | None:
     """The version as the store has it; None if there is none."""
-    try:
-        return record_of(_registry().get_model_version(name, version))
-    except Exception as error:
-        if is_missing(error):
-            return None
-        raise
+    return find_version(_registry(), name, version)
 
 
 def is_prompt(name: str) -> bool:

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from invmm_gate.attest.demands import Demands, Revocations
 from invmm_gate.attest.envelope import ATTESTATION
@@ -17,20 +17,13 @@ from invmm_gate.attest.verification import Trusted, check_passed, check_revocati
 from invmm_gate.core.errors import ModelError, RegistryError, VerificationError
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.registry.client import registry_names as names
 from invmm_gate.registry.client.artefacts import Artefacts, checkpoint_in
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.registry_names import (
-    MODEL_DIGEST,
-    POLICY_DIGEST,
-    PROBE_SET_DIGEST,
-    REPORT_DIGEST,
-    RUN,
-    STATE,
-    VERDICT,
-)
 
-Accept = Callable[[bytes], Trusted]
-"""What an attestation says, if that is what is asked for. Raises VerificationError."""
+Accept = Callable[[bytes, Demands, datetime.datetime], Trusted]
+"""What an attestation says, if that was demanded at that time. Raises VerificationError."""
+Taken = TypeVar("Taken")
 Inspect = Callable[[Path, Weights | None], ModelManifest]
 """How the files of a checkpoint are hashed; the weights are those that count. Raises ModelError."""
 
@@ -97,12 +90,12 @@ def _require_subject(found: ModelManifest | ModelError, said: Statement) -> Mode
 def verdict_tags(statement: Statement) -> dict[str, str]:
     """The tags that a statement entitles a version to."""
     return {
-        VERDICT: statement.decision,
-        MODEL_DIGEST: statement.subject_digest,
-        REPORT_DIGEST: statement.report_digest,
-        POLICY_DIGEST: statement.policy_digest,
-        PROBE_SET_DIGEST: statement.probe_set_digest,
-        STATE: state_of(statement.decision),
+        names.VERDICT: statement.decision,
+        names.MODEL_DIGEST: statement.subject_digest,
+        names.REPORT_DIGEST: statement.report_digest,
+        names.POLICY_DIGEST: statement.policy_digest,
+        names.PROBE_SET_DIGEST: statement.probe_set_digest,
+        names.STATE: state_of(statement.decision),
     }
 
 
@@ -145,51 +138,39 @@ def evidence_that_promotes(
     `files` is the folder of all that a version's source holds: it is what a consumer of the version loads. Raises the
     VerificationError of the last attestation; the files are hashed only if one of them could do.
     """
-    return evidence_among(accepted(found, passing(demands, now)), hashed(files, demands.weights))
+    return evidence_among(accepted(found, passing, demands, now), hashed(files, demands.weights))
 
 
-def passing(demands: Demands, now: datetime.datetime) -> Accept:
-    """Accepts a pass as demanded that holds now."""
-
-    def accept(envelope: bytes) -> Trusted:
-        trusted = open_statement(envelope, demands.roots, now=now)
-        check_statement(trusted, demands, now)
-        return trusted
-
-    return accept
+def passing(envelope: bytes, demands: Demands, now: datetime.datetime) -> Trusted:
+    """A pass as demanded that holds now."""
+    trusted = open_statement(envelope, demands.roots, now=now)
+    check_statement(trusted, demands, now)
+    return trusted
 
 
-def once_passed(demands: Demands, then: datetime.datetime) -> Accept:
-    """Accepts a pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
-
-    def accept(envelope: bytes) -> Trusted:
-        trusted = open_statement(envelope, demands.roots, now=then)
-        check_passed(trusted.statement)
-        check_revocation(trusted, Revocations(keys=demands.revoked.keys))
-        return trusted
-
-    return accept
+def once_passed(envelope: bytes, demands: Demands, then: datetime.datetime) -> Trusted:
+    """A pass by a key that was trusted at that time and is not revoked, whether or not it still counts."""
+    trusted = open_statement(envelope, demands.roots, now=then)
+    check_passed(trusted.statement)
+    check_revocation(trusted, Revocations(keys=demands.revoked.keys))
+    return trusted
 
 
-def passed_then(demands: Demands, then: datetime.datetime) -> Accept:
-    """Accepts what met all demands when it was signed but that of the policy, which may be an earlier one."""
-
-    def accept(envelope: bytes) -> Trusted:
-        trusted = open_statement(envelope, demands.roots, now=then)
-        said = trusted.statement
-        whatever = replace(demands, max_age=None, policies={said.policy_digest: said.policy_name})
-        check_statement(trusted, whatever, said.issued_at)
-        return trusted
-
-    return accept
+def passed_then(envelope: bytes, demands: Demands, then: datetime.datetime) -> Trusted:
+    """What met all demands when it was signed but that of the policy, which may be an earlier one."""
+    trusted = open_statement(envelope, demands.roots, now=then)
+    said = trusted.statement
+    whatever = replace(demands, max_age=None, policies={said.policy_digest: said.policy_name})
+    check_statement(trusted, whatever, said.issued_at)
+    return trusted
 
 
-def accepted(found: Iterable[bytes], accept: Accept) -> dict[bytes, Trusted]:
+def accepted(found: Iterable[bytes], accept: Accept, demands: Demands, when: datetime.datetime) -> dict[bytes, Trusted]:
     """The attestations that could do. Raises the VerificationError of the last one if there are none."""
     candidates, wrong = {}, no_evidence()
     for envelope in found:
         try:
-            candidates[envelope] = accept(envelope)
+            candidates[envelope] = accept(envelope, demands, when)
         except VerificationError as error:
             wrong = error
     if not candidates:
@@ -199,10 +180,20 @@ def accepted(found: Iterable[bytes], accept: Accept) -> dict[bytes, Trusted]:
 
 def evidence_among(candidates: Mapping[bytes, Trusted], files: HashedFiles) -> Evidence:
     """The first attestation of exactly these files. Raises the VerificationError of the last one."""
+
+    def of_these(envelope: bytes) -> Evidence:
+        trusted = candidates[envelope]
+        return Evidence(envelope=envelope, trusted=trusted, manifest=files.require(trusted.statement))
+
+    return first_that_does(candidates, of_these)
+
+
+def first_that_does(found: Iterable[bytes], take: Callable[[bytes], Taken]) -> Taken:
+    """What `take` makes of the first attestation that it takes. Raises the VerificationError of the last one."""
     wrong = no_evidence()
-    for envelope, trusted in candidates.items():
+    for envelope in found:
         try:
-            return Evidence(envelope=envelope, trusted=trusted, manifest=files.require(trusted.statement))
+            return take(envelope)
         except VerificationError as error:
             wrong = error
     raise wrong
@@ -213,7 +204,7 @@ def envelopes(source: str, tags: Mapping[str, str], artefacts: Artefacts) -> Ite
     beside = artefacts.read(source, ATTESTATION)
     if beside is not None:
         yield beside
-    named = _read_named(tags[RUN], artefacts) if tags.get(RUN) else None
+    named = _read_named(tags[names.RUN], artefacts) if tags.get(names.RUN) else None
     if named is not None:
         yield named
 

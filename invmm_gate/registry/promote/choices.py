@@ -76,8 +76,8 @@ def demands_under(choices: GateChoices, roots: TrustRoots) -> Demands:
 
 def terms_now(choices: GateChoices) -> str:
     """The terms that versions are judged under now, by policy and manifest as they lie there. Raises GateError."""
-    probe_set = probe_set_digest(read_manifest(choices.probes))
-    return terms_of(choices, policy=load_policy(choices.policy).digest, probe_set=probe_set)
+    policy = load_policy(choices.policy).digest
+    return terms_of(choices, policy=policy, probe_set=probe_set_digest(read_manifest(choices.probes)))
 
 
 def terms_of(choices: GateChoices, *, policy: str, probe_set: str) -> str:

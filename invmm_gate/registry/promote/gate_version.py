@@ -17,19 +17,10 @@ from invmm_gate.core.errors import (
 )
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
+from invmm_gate.registry.client import registry_names as names
 from invmm_gate.registry.client.artefacts import CHECKPOINT
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.registry_names import (
-    ERROR,
-    PENDING,
-    REASON,
-    RUNNING,
-    STATE,
-    candidate_name,
-    is_release,
-    version_label,
-)
 from invmm_gate.registry.promote.attested_files import Evidence, state_of
 from invmm_gate.registry.promote.choices import Clock, check_choices, options_of, scratch_of, utc_now
 from invmm_gate.registry.promote.held_attestations import attestation_before, verdict_that_holds
@@ -89,13 +80,13 @@ def create_version(
     checkpoint: Path, name: str, registry: Registry, *, choices: GateChoices, progress: Progress
 ) -> VersionRecord:
     """A version that waits for its verdict. Bad input, which is looked for first, creates nothing. Raises GateError."""
-    check_choices(choices, candidate_name(name, choices.release_name))
+    check_choices(choices, names.candidate_name(name, choices.release_name))
     model = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None).model
     registry.require_answer()
     root = checkpoint if checkpoint.is_dir() else checkpoint.parent
     progress.note(f"sending {len(model.files)} files to {registry.shown}")
     source = registry.uploads.log_model(name, {f"{CHECKPOINT}/{file.path}": root / file.path for file in model.files})
-    record = registry.create_version(name, source, tags={STATE: PENDING}, run_id=None)
+    record = registry.create_version(name, source, tags={names.STATE: names.PENDING}, run_id=None)
     progress.note(f"created {record.label}, which waits for its verdict")
     return record
 
@@ -131,7 +122,7 @@ class _Gating:
     def gate(self, scratch: Path) -> Registered:
         """The version's files are downloaded into the scratch folder."""
         registry, record, choices = self.registry, self.record, self.choices
-        label = version_label(record.name, record.version)
+        label = names.version_label(record.name, record.version)
         checkpoint = registry.fetch(record.source, scratch / "files", label=label)
         inputs = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None)
         begun = Registered(
@@ -147,7 +138,7 @@ class _Gating:
             return self._settled(evidence, begun)
         with alone(choices.runs, runs_of(inputs, choices)):
             previous = attestation_before(registry, record.name, choices, folder=scratch, now=self.now())
-            self._tag({STATE: RUNNING})
+            self._tag({names.STATE: names.RUNNING})
             parcel, verdict = measure_and_sign(record, inputs, choices, self.progress, previous=previous, now=self.now)
             return self._sent(parcel, replace(begun, decision=verdict.decision, run=parcel.run), checkpoint)
 
@@ -181,7 +172,7 @@ class _Gating:
             if not isinstance(error, VerificationError):
                 raise
             # a key, a policy or a clock that is no longer that of the verdict: no block
-            self._note({STATE: ERROR, REASON: _reason(error)})
+            self._note({names.STATE: names.ERROR, names.REASON: _reason(error)})
             return replace(done, delivered=False, blocked=f"the signed verdict does not hold here: {error}")
         return self._promoted(done, promoted)
 
@@ -197,7 +188,7 @@ class _Gating:
             return replace(done, released=promoted.version, remark=stays if promoted.overtaken_by else "")
         if done.decision != "pass" or not alias:
             return done
-        if is_release(name, self.choices.release_name):
+        if names.is_release(name, self.choices.release_name):
             return replace(done, remark=f"{name} is a release model: its versions are judged, never promoted")
         return replace(done, blocked="unsigned: give --key, or --alias '' to promote nothing")
 
@@ -209,10 +200,10 @@ class _Gating:
         except (VersionGoneError, RegistryDownError, SameFilesError):
             raise
         except KeyboardInterrupt:
-            self._note({STATE: PENDING})
+            self._note({names.STATE: names.PENDING})
             raise
         except Exception as error:
-            self._note({STATE: ERROR, REASON: _reason(error)})
+            self._note({names.STATE: names.ERROR, names.REASON: _reason(error)})
             raise
 
     def _tag(self, tags: dict[str, str]) -> None:

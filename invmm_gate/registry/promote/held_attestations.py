@@ -27,19 +27,7 @@ from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.locations import SourceError
 from invmm_gate.registry.client.registry_names import RUN, is_release, release_name, version_label
-from invmm_gate.registry.promote.attested_files import (
-    Accept,
-    Evidence,
-    HashedFiles,
-    accepted,
-    envelopes,
-    evidence_among,
-    evidence_for,
-    hashed,
-    once_passed,
-    passed_then,
-    passing,
-)
+from invmm_gate.registry.promote import attested_files as attested
 from invmm_gate.registry.promote.choices import Clock, demands_under, trusted_roots, utc_now
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
@@ -52,17 +40,17 @@ _Key = tuple[str, str, int, str, str, Weights | None]
 
 def verdict_that_holds(
     registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
-) -> Evidence | None:
+) -> attested.Evidence | None:
     """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
     roots = trusted_roots(choices)
     if roots is None:
         return None
     demands = demands_under(choices, roots)
     wanted = (inputs.policy.digest, inputs.probe_set.digest, inputs.seed)
-    for envelope in envelopes(record.source, record.tags, registry.artefacts):
+    for envelope in attested.envelopes(record.source, record.tags, registry.artefacts):
         with suppress(VerificationError):
             checkpoint = Path(inputs.model.path)
-            evidence = evidence_for(checkpoint, envelope, roots, now=now, weights=choices.weights)
+            evidence = attested.evidence_for(checkpoint, envelope, roots, now=now, weights=choices.weights)
             check_standing(evidence.trusted, demands, now)
             said = evidence.statement
             found = (said.policy_digest, said.probe_set_digest, said.tested.seed)
@@ -102,7 +90,7 @@ def attestation_before(
     if roots is None or held is None:
         return None
     try:
-        found = tuple(envelopes(held.source, {}, registry.artefacts))
+        found = tuple(attested.envelopes(held.source, {}, registry.artefacts))
     except RegistryDownError:
         raise
     except RegistryError:  # a release whose files are gone is followed by nothing
@@ -144,7 +132,7 @@ class _Look:
     """Before that, by the monotonic clock."""
     found: tuple[bytes, ...]
     """Its attestations, of which at least one could do."""
-    files: HashedFiles
+    files: attested.HashedFiles
 
 
 @final
@@ -171,40 +159,51 @@ class ByAttestation:
 
     def of_alias(self, record: VersionRecord, *, anew: bool = False) -> str:
         """A version without a pass under an accepted policy that holds now."""
-        demands = self._demands()
-        return self._doubt(record, passing(demands, self._now()), demands.weights, anew=anew)
+        return self._doubt(record, attested.passing, self._now(), anew=anew)
 
     def of_release(self, record: VersionRecord) -> str:
         """A version that never passed, or only by a key that was not trusted when the version was made or is revoked.
 
         A pass that expired, is too old, of another policy or revoked by itself is the gate's all the same.
         """
-        return self._doubt(record, once_passed(self._demands(), _made(record)), None)
+        return self._doubt(record, attested.once_passed, _made(record))
 
     def of_approval(self, record: VersionRecord) -> str:
         """A version without a pass that met all demands but the policy's when it was signed, or with a revoked one."""
-        return self._doubt(record, passed_then(self._demands(), _made(record)), None)
+        return self._doubt(record, attested.passed_then, _made(record))
 
-    def _doubt(self, record: VersionRecord, accept: Accept, weights: Weights | None, *, anew: bool = False) -> str:
+    def _doubt(
+        self, record: VersionRecord, accept: attested.Accept, when: datetime.datetime, *, anew: bool = False
+    ) -> str:
+        demands = self._demands()
+        weights = demands.weights if accept is attested.passing else None
         key = (record.name, record.version, record.created_at_ms, record.source, record.tags.get(RUN, ""), weights)
         look = self._remembered(key)
-        if look is not None and not _wrong(look, accept):
+
+        def wrong(look: _Look) -> str:
+            try:
+                attested.evidence_among(attested.accepted(look.found, accept, demands, when), look.files)
+            except VerificationError as error:
+                return str(error)
+            return ""
+
+        if look is not None and not wrong(look):
             return ""
         try:
-            found = tuple(envelopes(record.source, record.tags, self._registry.artefacts))
-            accepted(found, accept)
+            found = tuple(attested.envelopes(record.source, record.tags, self._registry.artefacts))
+            attested.accepted(found, accept, demands, when)
             if look is None or look.found != found or anew:
                 look = self._looks[key] = self._look(record, found, weights)
         except (VerificationError, SourceError) as error:
             return str(error)
-        return _wrong(look, accept)
+        return wrong(look)
 
     def _look(self, record: VersionRecord, found: tuple[bytes, ...], weights: Weights | None) -> _Look:
         """Raises SourceError for files that cannot be had, RegistryError if it is not known whether they can."""
         began = time.monotonic()
         with _folder(self._scratch) as folder:
             files = self._registry.artefacts.download(record.source, folder / "files")
-            return _Look(at=began, found=found, files=hashed(files, weights))
+            return _Look(at=began, found=found, files=attested.hashed(files, weights))
 
     def _remembered(self, key: _Key) -> _Look | None:
         """Forgets all that is too old: versions that were deleted, or are not asked about any more, are among it."""
@@ -215,14 +214,6 @@ class ByAttestation:
 
 def _made(record: VersionRecord) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(record.created_at_ms / 1000, datetime.UTC)
-
-
-def _wrong(look: _Look, accept: Accept) -> str:
-    try:
-        evidence_among(accepted(look.found, accept), look.files)
-    except VerificationError as error:
-        return str(error)
-    return ""
 
 
 @contextmanager

@@ -21,17 +21,9 @@ from invmm_gate.core.errors import GateError, PublishError, RegistryError, RunFo
 from invmm_gate.core.options import GateChoices
 from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
 from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.registry.client import registry_names as names
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.registry_names import (
-    ERROR,
-    REASON,
-    RUN,
-    STATE,
-    VERDICT_TAGS,
-    log_entry_tags,
-    version_label,
-)
 from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
 from invmm_gate.registry.promote.choices import scratch_of, trusted_roots
 from invmm_gate.registry.promote.promotion import Promoted, settle
@@ -119,7 +111,7 @@ class Outbox:
 
     def waiting_for(self, name: str, version: str) -> tuple[Parcel, ...]:
         """The parcels of one version; whatever lies there for others is not read."""
-        own = re.compile(rf"{re.escape(version_label(name, version))}\.[0-9a-f]{{64}}{re.escape(_SUFFIX)}")
+        own = re.compile(rf"{re.escape(names.version_label(name, version))}\.[0-9a-f]{{64}}{re.escape(_SUFFIX)}")
         return tuple(parcel for parcel in self._read_all(own) if (parcel.name, parcel.version) == (name, version))
 
     @contextmanager
@@ -138,7 +130,7 @@ class Outbox:
         return tuple(sorted(found, key=lambda parcel: (parcel.created_at, parcel.digest)))
 
     def _file(self, parcel: Parcel) -> Path:
-        return self.folder / f"{version_label(parcel.name, parcel.version)}.{parcel.digest}{_SUFFIX}"
+        return self.folder / f"{names.version_label(parcel.name, parcel.version)}.{parcel.digest}{_SUFFIX}"
 
 
 def _read(path: Path) -> Parcel:
@@ -202,7 +194,7 @@ def deliver(
     roots = trusted_roots(choices) if parcel.signed else None
     if parcel.signed and roots is None:
         raise RegistryError(
-            f"the verdict on {version_label(parcel.name, parcel.version)} is signed, and no key is trusted here",
+            f"the verdict on {names.version_label(parcel.name, parcel.version)} is signed, and no key is trusted here",
             expected="the trust roots that signatures are verified against",
             do="give --key or --roots",
         )
@@ -223,7 +215,7 @@ def deliver(
         envelope = parcel.proofs.get(ATTESTATION, "").encode()
         evidence = evidence_for(files, envelope, roots, now=now, weights=choices.weights)
         place = _prove(registry, run_id, parcel, evidence, folder)
-        tags = {RUN: place} | log_entry_tags(envelope, parcel.log_entry)
+        tags = {names.RUN: place} | names.log_entry_tags(envelope, parcel.log_entry)
         registry.set_tags(record.name, record.version, tags)
     return settle(registry, replace(record, tags={**record.tags, **tags}), evidence, choices, now=now)
 
@@ -242,8 +234,8 @@ def _published(parcel: Parcel, registry: Registry, *, details: bool) -> str:
 def _tag_unsigned(registry: Registry, record: VersionRecord, run_id: str) -> None:
     """Nothing that only an attestation may say, and nothing that an earlier one said."""
     reason = "the verdict is not signed, so it promotes nothing; give the gate a key"
-    registry.set_tags(record.name, record.version, {RUN: run_id, REASON: reason, STATE: ERROR})
-    for key in sorted(VERDICT_TAGS & record.tags.keys()):
+    registry.set_tags(record.name, record.version, {names.RUN: run_id, names.REASON: reason, names.STATE: names.ERROR})
+    for key in sorted(names.VERDICT_TAGS & record.tags.keys()):
         try:
             registry.delete_tag(record.name, record.version, key)
         except RegistryDownError:
@@ -254,7 +246,7 @@ def _tag_unsigned(registry: Registry, record: VersionRecord, run_id: str) -> Non
 
 def _prove(registry: Registry, run_id: str, parcel: Parcel, evidence: Evidence, scratch: Path) -> str:
     """The signed files in a folder of the version's own: versions with the same files share the gate's run."""
-    folder = version_label(parcel.name, parcel.version)
+    folder = names.version_label(parcel.name, parcel.version)
     report = parcel.proofs.get(PUBLIC_REPORT, "")
     if hashlib.sha256(report.encode()).hexdigest() != evidence.statement.report_digest:
         raise RegistryError(

@@ -17,21 +17,10 @@ from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.verification import check_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.options import GateChoices
+from invmm_gate.registry.client import registry_names as names
 from invmm_gate.registry.client.artefacts import CHECKPOINT
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.registry_names import (
-    PROMOTED_CREATED,
-    PROMOTED_FROM,
-    REASON,
-    RUN,
-    approved_alias,
-    is_release,
-    is_version,
-    log_entry_tag,
-    log_entry_tags,
-    release_name,
-)
 from invmm_gate.registry.promote.attested_files import (
     Evidence,
     envelopes,
@@ -63,11 +52,11 @@ def settle(
     sent or an alias not as set.
     """
     registry.set_tags(record.name, record.version, verdict_tags(evidence.statement))
-    if REASON in record.tags:
-        registry.delete_tag(record.name, record.version, REASON)
+    if names.REASON in record.tags:
+        registry.delete_tag(record.name, record.version, names.REASON)
     roots = trusted_roots(choices) if choices.alias else None
     passed = state_of(evidence.statement.decision) == "pass"
-    if roots is None or not passed or is_release(record.name, choices.release_name):
+    if roots is None or not passed or names.is_release(record.name, choices.release_name):
         return None
     demands = demands_under(choices, roots)
     check_statement(evidence.trusted, demands, now)
@@ -76,7 +65,7 @@ def settle(
             registry=registry,
             candidate=record,
             evidence=evidence,
-            release=release_name(record.name, choices.release_name),
+            release=names.release_name(record.name, choices.release_name),
             log_entry=log_entry_of(record, evidence.envelope, log_of(choices)),
             demands=demands,
             scratch=folder,
@@ -89,7 +78,7 @@ def log_entry_of(record: VersionRecord, envelope: bytes, log: Path) -> str:
 
     The tag may have been set by hand where no guard stands. Raises ConfigError for a log that cannot be read.
     """
-    own, said = logged_at(log, envelope), record.tags.get(log_entry_tag(envelope), "")
+    own, said = logged_at(log, envelope), record.tags.get(names.log_entry_tag(envelope), "")
     return str(own) if own else said if is_head(said) else ""
 
 
@@ -110,7 +99,7 @@ class _Promotion:
 
         The same bytes are released once, and again if that release no longer holds.
         """
-        approved = approved_alias(self.evidence.statement.subject_digest)
+        approved = names.approved_alias(self.evidence.statement.subject_digest)
         released = self.registry.alias(self.release, approved)
         if released is None or not self._holds(released):
             released = self._log_again()
@@ -130,7 +119,7 @@ class _Promotion:
 
     @property
     def _origin(self) -> dict[str, str]:
-        return {PROMOTED_FROM: self.candidate.label, PROMOTED_CREATED: str(self.candidate.created_at_ms)}
+        return {names.PROMOTED_FROM: self.candidate.label, names.PROMOTED_CREATED: str(self.candidate.created_at_ms)}
 
     def _holds(self, record: VersionRecord) -> bool:
         """Whether a released version is still these bytes, with an attestation beside them that is a pass now."""
@@ -154,12 +143,12 @@ class _Promotion:
         files = {f"{CHECKPOINT}/{file.path}": root / file.path for file in self.evidence.manifest.files}
         attestation = self.scratch / ATTESTATION
         attestation.write_bytes(self.evidence.envelope)
-        place = self.candidate.tags.get(RUN, "")
+        place = self.candidate.tags.get(names.RUN, "")
         run_id = place.partition("/")[0]
         source = self.registry.uploads.log_model(self.release, files | {ATTESTATION: attestation}, run_id=run_id)
-        tags = {RUN: place} | self._origin
+        tags = {names.RUN: place} | self._origin
         released = self.registry.create_version(self.release, source, tags=tags, run_id=run_id)
-        logged = log_entry_tags(self.evidence.envelope, self.log_entry)
+        logged = names.log_entry_tags(self.evidence.envelope, self.log_entry)
         self.registry.set_tags(released.name, released.version, logged | verdict_tags(self.evidence.statement))
         return released
 
@@ -167,11 +156,11 @@ class _Promotion:
         """The later version of the same model that the alias is at: an older one sent late must not replace it."""
         holder = self.registry.alias(self.release, alias)
         tags = holder.tags if holder else {}
-        name, _, number = tags.get(PROMOTED_FROM, "").rpartition("/")
-        if name != self.candidate.name or not is_version(number):
+        name, _, number = tags.get(names.PROMOTED_FROM, "").rpartition("/")
+        if name != self.candidate.name or not names.is_version(number):
             return ""
         other = self.registry.version(name, number)
-        if other is None or str(other.created_at_ms) != tags.get(PROMOTED_CREATED):
+        if other is None or str(other.created_at_ms) != tags.get(names.PROMOTED_CREATED):
             return ""  # a tag set by hand, or a model that was deleted and made again
         return other.label if _age(other) > _age(self.candidate) else ""
 
