@@ -20,7 +20,7 @@ from invmm_gate.registry.client.webhooks import (
     require_signed,
     sign,
 )
-from invmm_gate.registry.service.receiver import BODY_LIMIT, HttpServer, Receiver, bind, build_app
+from invmm_gate.registry.service.receiver import BODY_LIMIT, Receiver, answering, bind, build_app
 from tests.registry.door import KEY, deliver, event, headers, post, until
 
 OLD_KEY = b"the-secret-of-last-month"
@@ -32,7 +32,8 @@ class Set:
     def __init__(self, **changes):
         self.woken = 0
         receiver = Receiver(secrets=Secrets((KEY, OLD_KEY)), wake=self.wake, **changes)
-        self.server = HttpServer(build_app(receiver), bind("127.0.0.1", 0))
+        bound = bind("127.0.0.1", 0)
+        self.port, self.server = bound.getsockname()[1], answering(build_app(receiver), bound)
 
     def wake(self):
         self.woken += 1
@@ -43,10 +44,6 @@ class Set:
 
     def __exit__(self, *error):
         self.server.__exit__(*error)
-
-    @property
-    def port(self):
-        return self.server.port
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""Webhooks of an MLflow server: listed, tested, created. Its secrets can be written but never read."""
+"""Webhooks of an MLflow server: listed, tested, created, and how their deliveries are signed.
+
+Its secrets can be written but never read. A signature is HMAC-SHA256 over delivery id, timestamp and the body as it
+came.
+"""
 
 import base64
 import hashlib
@@ -18,6 +22,23 @@ from invmm_gate.tracking.server import absolute
 
 EVENT: Final = "model_version.created"
 NAME: Final = "invmm-gate"
+
+SECRET_VARIABLE: Final = "INVMM_GATE_WEBHOOK_SECRET"  # noqa: S105  (a variable's name)
+SHORTEST_SECRET: Final = 16
+"""Characters. MLflow takes any text as the key, so nothing but its length can be asked of it."""
+WINDOW: Final = 300.0
+"""Seconds, to both sides. MLflow sends its retries, some seconds later, with the first attempt's timestamp."""
+
+DELIVERY_HEADER: Final = "x-mlflow-delivery-id"
+TIMESTAMP_HEADER: Final = "x-mlflow-timestamp"
+SIGNATURE_HEADER: Final = "x-mlflow-signature"
+
+_DELIVERY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""No dot: it separates the parts that are signed."""
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
+_SIGNATURE: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
+_SECRETS: Final = "a file of webhook secrets, one a line, mode 0600"
+_DO: Final = f"set {SECRET_VARIABLE} or give --secret-file, with the secret of the webhook"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,24 +113,6 @@ class Webhooks:
 
 def _is(value: object, name: str) -> bool:
     return str(value).lower() == name.lower()
-
-
-SECRET_VARIABLE: Final = "INVMM_GATE_WEBHOOK_SECRET"  # noqa: S105  (a variable's name)
-SHORTEST_SECRET: Final = 16
-"""Characters. MLflow takes any text as the key, so nothing but its length can be asked of it."""
-WINDOW: Final = 300.0
-"""Seconds, to both sides. MLflow sends its retries, some seconds later, with the first attempt's timestamp."""
-
-DELIVERY_HEADER: Final = "x-mlflow-delivery-id"
-TIMESTAMP_HEADER: Final = "x-mlflow-timestamp"
-SIGNATURE_HEADER: Final = "x-mlflow-signature"
-
-_DELIVERY: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-"""No dot: it separates the parts that are signed."""
-_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
-_SIGNATURE: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
-_SECRETS: Final = "a file of webhook secrets, one a line, mode 0600"
-_DO: Final = f"set {SECRET_VARIABLE} or give --secret-file, with the secret of the webhook"
 
 
 class SignatureError(Exception):

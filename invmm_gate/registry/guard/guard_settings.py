@@ -1,4 +1,7 @@
-"""The settings of the guard, from the environment of the server. Without roots and policies it does not start."""
+"""The guard's settings, from the environment of its server, and `invmm-gate registry guard`, which starts that server.
+
+Without roots and policies it does not start.
+"""
 
 import os
 import re
@@ -24,6 +27,11 @@ POLICIES: Final = f"{PREFIX}POLICIES"
 ALIASES: Final = f"{PREFIX}ALIASES"
 DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
 """All aliases of release models too, whatever `--alias` the gate was given."""
+
+APP: Final = "invmm-gate"
+_GRACE: Final = 30
+_WORKSPACES: Final = {"--enable-workspaces": "true", "--disable-workspaces": "false"}
+_START: Final = "from invmm_gate.registry.guard.app import create_app; create_app()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +139,6 @@ def _required(environment: Mapping[str, str], name: str, example: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set", expected=f"as in {name}={example}", do="the guard does not start")
     return value
-
-
-APP: Final = "invmm-gate"
-_GRACE: Final = 30
-_WORKSPACES: Final = {"--enable-workspaces": "true", "--disable-workspaces": "false"}
-_START: Final = "from invmm_gate.registry.guard.app import create_app; create_app()"
 
 
 def run_guarded_server(

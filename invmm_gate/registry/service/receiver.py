@@ -1,6 +1,7 @@
 """The webhook receiver. A delivery is a wake-up and nothing else: the next pass finds out by itself what is to be done.
 
-So a replay does nothing twice, and a delivery that is lost or put off costs at most the time between two passes.
+So a replay does nothing twice, and a delivery that is lost or put off costs at most the time between two passes. It is
+served by uvicorn in a thread of its own, with a time limit on headers, which uvicorn does not have.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -41,6 +42,11 @@ CREATED: Final = ("model_version", "created")
 A_MINUTE: Final = 600
 """Signed deliveries that are taken a minute. MLflow tries a delivery again that was put off, and nobody misses it."""
 
+HEADERS_WITHIN: Final = 10.0
+"""Seconds from the connection to the end of the headers."""
+_CONNECTIONS: Final = 512
+"""Open at a time; more are answered with 503, which MLflow tries again."""
+_DRAIN_WITHIN: Final = 5
 _RETRY_AFTER: Final = {"Retry-After": "30"}
 _CLOSE: Final[dict[str, str]] = {"Connection": "close"}
 """One request a connection: then the time that uvicorn gives the first headers bounds every connection."""
@@ -162,13 +168,6 @@ def _json(
     return JSONResponse({"service": SERVICE, "status": said, **(more or {})}, status, {**_CLOSE, **(headers or {})})
 
 
-HEADERS_WITHIN: Final = 10.0
-"""Seconds from the connection to the end of the headers."""
-_CONNECTIONS: Final = 512
-"""Open at a time; more are answered with 503, which MLflow tries again."""
-_DRAIN_WITHIN: Final = 5
-
-
 @final
 class ImpatientProtocol(H11Protocol):
     """Hangs up on a sender whose headers are not complete in time; the app limits the body itself."""
@@ -196,57 +195,45 @@ def bind(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 takes any free one. Raises ConfigError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen on {host} port {port}: {error}", expected="a free port of this machine"
         ) from error
-    return bound
 
 
-@final
-class HttpServer:
-    """Serves one app on one bound socket. In a `with` block: started on entry, drained and stopped on exit."""
+@contextlib.contextmanager
+def answering(app: Starlette, bound: socket.socket) -> Iterator[threading.Thread]:
+    """A thread that serves the app on the bound socket, and that ends if it fails.
 
-    def __init__(self, app: Starlette, bound: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            http=ImpatientProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # a sender could otherwise choose the address that is logged
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_DRAIN_WITHIN,
-        )
-        self._bound, self._server = bound, uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
+    At the end of the block it takes no more connections, and finishes those that are open.
+    """
+    config = uvicorn.Config(
+        app,
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a sender could otherwise choose the address that is logged
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_DRAIN_WITHIN,
+    )
+    server = uvicorn.Server(config)
 
-    def __enter__(self) -> "HttpServer":
-        """Begin to answer."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Take no more connections, and finish those that are open."""
-        self._server.should_exit = True
-        self._thread.join(_DRAIN_WITHIN + 2)
-        with contextlib.suppress(OSError):
-            self._bound.close()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._bound.getsockname()[1])
-
-    def alive(self) -> bool:
-        """Whether it still serves."""
-        return self._thread.is_alive()
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._server.run(sockets=[self._bound])
+            server.run(sockets=[bound])
         except Exception:  # the thread's outermost place: the supervisor sees that it is dead and stops
             _LOGGER.exception("the receiver stopped")
+
+    thread = threading.Thread(target=run, name="receiver", daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join(_DRAIN_WITHIN + 2)
+        with contextlib.suppress(OSError):
+            bound.close()

@@ -102,7 +102,7 @@ def serve(door: Door, listening: Listening) -> int:
 
     Raises ConfigError for a path that cannot be one, and without a secret.
     """
-    from invmm_gate.registry.service.receiver import HttpServer, Receiver, bind, build_app
+    from invmm_gate.registry.service.receiver import Receiver, answering, bind, build_app
 
     path, secrets = listening.path, read_secrets(listening.secret_file)
     if not _PATH.fullmatch(path) or path == "/health":
@@ -110,10 +110,11 @@ def serve(door: Door, listening: Listening) -> int:
     with door.opened() as (reconciler, worker), _stopping() as asked:
         loop = Loop(reconciler, worker, every=listening.every, workers=listening.workers)
         receiver = Receiver(secrets=secrets, path=path, wake=loop.wake, alive=loop.alive)
-        with HttpServer(build_app(receiver), bind(listening.host, listening.port)) as server:
-            _LOGGER.info("listening on http://%s:%d%s", listening.host, server.port, path)
+        bound = bind(listening.host, listening.port)
+        with answering(build_app(receiver), bound) as thread:
+            _LOGGER.info("listening on http://%s:%d%s", listening.host, bound.getsockname()[1], path)
             loop.start()
-            while server.alive() and loop.alive() and not asked():
+            while thread.is_alive() and loop.alive() and not asked():
                 time.sleep(_LOOK_EVERY)
             well = asked()
             _LOGGER.info("stopping")
