@@ -30,8 +30,6 @@ def test_a_parcel_waits_until_it_is_removed(outbox: Outbox) -> None:
     outbox.add(PARCEL)
     outbox.add(PARCEL)
     assert Outbox(outbox.folder).parcels() == (PARCEL,)
-    outbox.failed(PARCEL, "no answer")
-    assert outbox.parcels() == (replace(PARCEL, attempts=1, last_error="no answer"),)
     outbox.remove(PARCEL)
     outbox.remove(PARCEL)
     assert outbox.parcels() == ()

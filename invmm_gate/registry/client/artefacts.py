@@ -5,7 +5,8 @@ Nothing is ever loaded with MLflow's own loaders, which run code that a model br
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -38,6 +39,21 @@ _DESCRIPTION: Final = "MLmodel"
 _TOLD: Final = 3
 """How many of the files beside are named."""
 _MODEL_TYPE: Final = "diffusers"
+
+
+@contextmanager
+def scratch_in(parent: Path) -> Iterator[Path]:
+    """A private folder that is gone afterwards: a checkpoint may not fit where temporary files usually go.
+
+    Raises RegistryError if the parent cannot be written.
+    """
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".version-", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise RegistryError(f"{parent} cannot be written: {error.strerror}", do="free some space") from error
+    with folder as path:
+        yield Path(path)
 
 
 def checkpoint_in(files: Path) -> Path:

@@ -19,7 +19,6 @@ _TRANSFER_SECONDS: Final = "600"
 _ANSWERED: Final = range(400, 500)
 _TOO_MANY: Final = 429
 _lock = threading.Lock()
-_transfers: Final[list[int]] = []
 _before: Final[list[str | None]] = []
 
 
@@ -100,17 +99,15 @@ def transferring() -> Iterator[None]:
     MLflow takes them from the environment only, so they hold for all threads until the last transfer is over.
     """
     with _lock:
-        if not _transfers:
-            _before.append(os.environ.get(_TIMEOUT))
-            os.environ[_TIMEOUT] = _TRANSFER_SECONDS
-        _transfers.append(threading.get_ident())
+        _before.append(os.environ.get(_TIMEOUT))
+        os.environ[_TIMEOUT] = _TRANSFER_SECONDS
     try:
         yield
     finally:
         with _lock:
-            _transfers.pop()
-            if not _transfers:
-                _restore(_TIMEOUT, _before.pop())
+            before = _before.pop()
+            if not _before:  # the last one to leave takes what the first one found
+                _restore(_TIMEOUT, before)
 
 
 @contextmanager

@@ -76,30 +76,25 @@ def client_places(uri: str, client: Callable[[], Any], version: Callable[[str, s
 def locate(source: str, places: Places) -> str:
     """The location that a source stands for. Raises SourceError for one that the gate does not follow."""
     for _ in range(_MAX_HOPS):
-        found = next((step(match) for pattern, step in _steps(places) if (match := pattern.fullmatch(source))), None)
+        found = _step(source, places)
         if found is None:
             return _store_location(source, places)
         source = found
     raise SourceError(f"{source[:200]!a} is a copy of a copy, too often", expected=f"at most {_MAX_HOPS} steps")
 
 
-def _steps(places: Places) -> tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]:
-    return (
-        (LOGGED_MODEL, lambda match: str(places.tracking().get_logged_model(match[1]).artifact_location)),
-        (VERSION, lambda match: _source_of(places, match[1], match[2])),
-        (RUN, lambda match: _within_run(str(places.tracking().get_run(match[1]).info.artifact_uri), match[2])),
-    )
-
-
-def _within_run(root: str, path: str | None) -> str:
-    return "/".join((root.rstrip("/"), *([safe_path(path)] if path else [])))
-
-
-def _source_of(places: Places, name: str, version: str) -> str:
-    found = places.version(name, version)
-    if found is None:
-        raise SourceError(f"version {version} of {name} was deleted", expected="the version that this one copies")
-    return str(found.source)
+def _step(source: str, places: Places) -> str | None:
+    if match := LOGGED_MODEL.fullmatch(source):
+        return str(places.tracking().get_logged_model(match[1]).artifact_location)
+    if match := VERSION.fullmatch(source):
+        found = places.version(match[1], match[2])
+        if found is None:
+            raise SourceError(f"version {match[2]} of {match[1]} was deleted", expected="the one that this one copies")
+        return str(found.source)
+    if match := RUN.fullmatch(source):
+        root = str(places.tracking().get_run(match[1]).info.artifact_uri).rstrip("/")
+        return f"{root}/{safe_path(match[2])}" if match[2] else root
+    return None
 
 
 def _store_location(location: str, places: Places) -> str:

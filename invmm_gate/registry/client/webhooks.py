@@ -158,7 +158,7 @@ def _read_private(path: Path) -> str:
         raise ConfigError(f"{str(path)!r} is no text", expected=_SECRETS) from error
 
 
-def read_headers(headers: Mapping[str, Sequence[str]], *, now: float, window: float = WINDOW) -> Signed:
+def read_headers(headers: Mapping[str, Sequence[str]], *, now: float) -> Signed:
     """The signature's parts, well-formed and of this time; the signature itself is not checked yet.
 
     `headers` maps a lower-case name to all values given for it. Raises SignatureError.
@@ -169,7 +169,7 @@ def read_headers(headers: Mapping[str, Sequence[str]], *, now: float, window: fl
         signature=_only(headers, SIGNATURE_HEADER, _SIGNATURE),
     )
     age = now - int(signed.timestamp)
-    if abs(age) > window:
+    if abs(age) > WINDOW:
         raise SignatureError(f"timestamp {abs(age):.0f} s in the {'past' if age > 0 else 'future'}")
     return signed
 

@@ -2,9 +2,8 @@
 
 import datetime
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from invmm_gate.attest.audit_log import AUDIT_LOG
@@ -92,26 +91,9 @@ def terms_of(choices: GateChoices, *, policy: str, probe_set: str) -> str:
 
 def options_of(choices: GateChoices, model: Path) -> Options:
     """The options of `check` for a version."""
-    return Options(
-        model=model,
-        policy=choices.policy,
-        probes=choices.probes,
-        seed=choices.seed,
-        device=choices.device,
-        rows=choices.rows,
-        weights=choices.weights,
-        sscd=choices.sscd,
-        environment=choices.conditions.environment,
-        command=choices.command,
-    )
-
-
-@contextmanager
-def scratch_of(choices: GateChoices) -> Iterator[Path]:
-    """A private folder beside the run folders: a checkpoint may not fit where temporary files usually go."""
-    choices.runs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".version-", dir=choices.runs) as folder:
-        yield Path(folder)
+    shared = {field.name for field in fields(Options)} & {field.name for field in fields(choices)}
+    same = {name: getattr(choices, name) for name in shared}
+    return Options(model=model, environment=choices.conditions.environment, **same)
 
 
 def check_choices(choices: GateChoices, name: str) -> None:

@@ -10,7 +10,6 @@ from invmm_gate.core.errors import (
     BLOCK,
     INCONCLUSIVE,
     PASS,
-    GateError,
     ModelError,
     RegistryError,
     VerificationError,
@@ -18,11 +17,11 @@ from invmm_gate.core.errors import (
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.registry.client import registry_names as names
-from invmm_gate.registry.client.artefacts import CHECKPOINT
+from invmm_gate.registry.client.artefacts import CHECKPOINT, scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.promote.attested_files import Evidence, state_of
-from invmm_gate.registry.promote.choices import Clock, check_choices, options_of, scratch_of, utc_now
+from invmm_gate.registry.promote.choices import Clock, check_choices, options_of, utc_now
 from invmm_gate.registry.promote.held_attestations import attestation_before, verdict_that_holds
 from invmm_gate.registry.promote.measure_version import SameFilesError, alone, measure_and_sign, runs_of, terms_for
 from invmm_gate.registry.promote.outbox import OutboxBusyError, Parcel, VersionGoneError, deliver, outbox_of
@@ -104,7 +103,7 @@ def gate_version(
     if record is None:
         raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
     gating = _Gating(registry=registry, record=record, choices=choices, progress=progress, now=now)
-    with gating.state_noted(), scratch_of(choices) as scratch:
+    with gating.state_noted(), scratch_in(choices.runs) as scratch:
         return gating.gate(scratch)
 
 
@@ -160,25 +159,16 @@ class _Gating:
             with outbox.locked(wait=OUTBOX_SECONDS):
                 promoted = deliver(parcel, self.registry, self.choices, now=self.now(), checkpoint=checkpoint)
                 outbox.remove(parcel)
-        except OutboxBusyError as error:  # it is being emptied, of this parcel too
-            return self._waiting(done, error)
+        except (RegistryDownError, OutboxBusyError) as error:  # a busy outbox is being emptied, of this parcel too
+            self.progress.note(f"not sent yet: {error}")
+            return replace(done, delivered=False, blocked=f"the registry does not know the verdict yet: {error.found}")
         except VersionGoneError:
             outbox.remove(parcel)
             raise
-        except GateError as error:
-            outbox.failed(parcel, str(error))
-            if isinstance(error, RegistryDownError):
-                return self._waiting(done, error)
-            if not isinstance(error, VerificationError):
-                raise
-            # a key, a policy or a clock that is no longer that of the verdict: no block
+        except VerificationError as error:  # a key, a policy or a clock that is no longer that of the verdict: no block
             self._note({names.STATE: names.ERROR, names.REASON: _reason(error)})
             return replace(done, delivered=False, blocked=f"the signed verdict does not hold here: {error}")
         return self._promoted(done, promoted)
-
-    def _waiting(self, done: Registered, error: RegistryError) -> Registered:
-        self.progress.note(f"not sent yet: {error}")
-        return replace(done, delivered=False, blocked=f"the registry does not know the verdict yet: {error.found}")
 
     def _promoted(self, done: Registered, promoted: Promoted | None) -> Registered:
         """With what became of it, and with the reason where a pass promoted nothing or the alias stayed."""

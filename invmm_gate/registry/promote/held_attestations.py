@@ -5,11 +5,9 @@ a doubt about what is served.
 """
 
 import datetime
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +21,7 @@ from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.records import Weights
 from invmm_gate.core.version import __version__
+from invmm_gate.registry.client.artefacts import scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.locations import SourceError
@@ -201,7 +200,7 @@ class ByAttestation:
     def _look(self, record: VersionRecord, found: tuple[bytes, ...], weights: Weights | None) -> _Look:
         """Raises SourceError for files that cannot be had, RegistryError if it is not known whether they can."""
         began = time.monotonic()
-        with _folder(self._scratch) as folder:
+        with scratch_in(self._scratch) as folder:
             files = self._registry.artefacts.download(record.source, folder / "files")
             return _Look(at=began, found=found, files=attested.hashed(files, weights))
 
@@ -214,16 +213,3 @@ class ByAttestation:
 
 def _made(record: VersionRecord) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(record.created_at_ms / 1000, datetime.UTC)
-
-
-@contextmanager
-def _folder(scratch: Path) -> Iterator[Path]:
-    try:
-        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".aliased-", dir=scratch))
-    except OSError as error:
-        raise RegistryError(f"{scratch} cannot be written: {error.strerror}", do="free some space") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,6 @@ from invmm_gate.registry.promote.choices import Clock, circumstances_of, log_of,
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
-from invmm_gate.stages.audit_file import logged_at
 from invmm_gate.stages.check import Checked, check
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
@@ -56,14 +55,12 @@ def measure_and_sign(
     else:
         RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
     proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
-    logged = logged_at(log_of(choices), proof) if choices.key is not None else None
     parcel = Parcel(
         name=record.name,
         version=record.version,
         run=str(checked.folder.resolve()),
         digest=parcel_digest(record.name, record.version, proof),
         signed=choices.key is not None,
-        log_entry=str(logged or ""),
         proofs=_proofs(RunFolder(checked.folder), details=choices.details) if choices.key is not None else {},
         created_at=signed.isoformat(),
     )

@@ -6,7 +6,6 @@ was done before, so that a delivery can be repeated from anywhere.
 
 import datetime
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,11 +21,12 @@ from invmm_gate.core.options import GateChoices
 from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
 from invmm_gate.files.record_json import from_json, to_json
 from invmm_gate.registry.client import registry_names as names
+from invmm_gate.registry.client.artefacts import scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
-from invmm_gate.registry.promote.choices import scratch_of, trusted_roots
-from invmm_gate.registry.promote.promotion import Promoted, settle
+from invmm_gate.registry.promote.choices import log_of, trusted_roots
+from invmm_gate.registry.promote.promotion import Promoted, log_entry_of, settle
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.layout import VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
@@ -59,14 +59,10 @@ class Parcel:
     """sha256 over the version and its signed verdict: one of them is sent once, however often it is asked for."""
     signed: bool
     """Without a signature nothing is promoted."""
-    log_entry: str = ""
-    """Where the verdict stands in the audit log (`Head`); empty for a verdict that is not signed."""
     proofs: dict[str, str] = field(default_factory=dict)
     """File -> text of what was signed of the version, as it was then: another version of the same files is judged and
     signed in the same run folder."""
     created_at: str = ""
-    attempts: int = 0
-    last_error: str = ""
 
     @property
     def label(self) -> str:
@@ -101,18 +97,13 @@ class Outbox:
         """Forget a parcel that was sent."""
         self._file(parcel).unlink(missing_ok=True)
 
-    def failed(self, parcel: Parcel, error: str) -> None:
-        """Keep the parcel, with one more failed attempt."""
-        self.add(replace(parcel, attempts=parcel.attempts + 1, last_error=error))
-
     def parcels(self) -> tuple[Parcel, ...]:
         """All parcels, oldest first. Raises RegistryError for a file that is none."""
-        return self._read_all(re.compile(".*"))
+        return self._read_all("*")
 
     def waiting_for(self, name: str, version: str) -> tuple[Parcel, ...]:
         """The parcels of one version; whatever lies there for others is not read."""
-        own = re.compile(rf"{re.escape(names.version_label(name, version))}\.[0-9a-f]{{64}}{re.escape(_SUFFIX)}")
-        return tuple(parcel for parcel in self._read_all(own) if (parcel.name, parcel.version) == (name, version))
+        return self._read_all(f"{names.version_label(name, version)}.{'[0-9a-f]' * 64}")
 
     @contextmanager
     def locked(self, *, wait: float = 0) -> Iterator[None]:
@@ -125,8 +116,8 @@ class Outbox:
         except Timeout as error:
             raise OutboxBusyError(f"{self.folder} is being emptied by another process", do="wait for it") from error
 
-    def _read_all(self, named: re.Pattern[str]) -> tuple[Parcel, ...]:
-        found = (_read(path) for path in sorted(self.folder.glob(f"*{_SUFFIX}")) if named.fullmatch(path.name))
+    def _read_all(self, stem: str) -> tuple[Parcel, ...]:
+        found = map(_read, sorted(self.folder.glob(f"{stem}{_SUFFIX}")))
         return tuple(sorted(found, key=lambda parcel: (parcel.created_at, parcel.digest)))
 
     def _file(self, parcel: Parcel) -> Path:
@@ -174,7 +165,6 @@ def drain(choices: GateChoices, registry: Registry, *, now: datetime.datetime) -
                 errors.append(f"{parcel.label}: {error}")
             except GateError as error:
                 errors.append(f"{parcel.label}: {error}")
-                outbox.failed(parcel, str(error))
                 if isinstance(error, RegistryDownError):
                     break
                 continue
@@ -210,14 +200,14 @@ def deliver(
     if roots is None:
         _tag_unsigned(registry, record, run_id)
         return None
-    with scratch_of(choices) as folder:
+    with scratch_in(choices.runs) as folder:
         files = checkpoint or registry.fetch(record.source, folder / "files")
         envelope = parcel.proofs.get(ATTESTATION, "").encode()
         evidence = evidence_for(files, envelope, roots, now=now, weights=choices.weights)
         place = _prove(registry, run_id, parcel, evidence, folder)
-        tags = {names.RUN: place} | names.log_entry_tags(envelope, parcel.log_entry)
+        tags = {names.RUN: place} | names.log_entry_tags(envelope, log_entry_of(record, envelope, log_of(choices)))
         registry.set_tags(record.name, record.version, tags)
-    return settle(registry, replace(record, tags={**record.tags, **tags}), evidence, choices, now=now)
+        return settle(registry, replace(record, tags={**record.tags, **tags}), evidence, choices, now=now)
 
 
 def _published(parcel: Parcel, registry: Registry, *, details: bool) -> str:

@@ -18,7 +18,7 @@ from invmm_gate.attest.verification import check_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
 from invmm_gate.core.options import GateChoices
 from invmm_gate.registry.client import registry_names as names
-from invmm_gate.registry.client.artefacts import CHECKPOINT
+from invmm_gate.registry.client.artefacts import CHECKPOINT, scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.promote.attested_files import (
@@ -28,7 +28,7 @@ from invmm_gate.registry.promote.attested_files import (
     state_of,
     verdict_tags,
 )
-from invmm_gate.registry.promote.choices import demands_under, log_of, scratch_of, trusted_roots
+from invmm_gate.registry.promote.choices import demands_under, log_of, trusted_roots
 from invmm_gate.stages.audit_file import logged_at
 
 
@@ -60,7 +60,7 @@ def settle(
         return None
     demands = demands_under(choices, roots)
     check_statement(evidence.trusted, demands, now)
-    with scratch_of(choices) as folder:
+    with scratch_in(choices.runs) as folder:
         return _Promotion(
             registry=registry,
             candidate=record,

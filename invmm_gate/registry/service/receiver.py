@@ -25,7 +25,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.registry.client.webhooks import (
-    WINDOW,
     Secrets,
     SignatureError,
     Signed,
@@ -62,11 +61,9 @@ class Receiver:
     alive: Callable[[], bool] = lambda: True
     """What /health answers by."""
     path: str = "/hook"
-    window: float = WINDOW
     body_within: float = 10.0
     """Seconds for the whole body."""
     a_minute: int = A_MINUTE
-    clock: Callable[[], float] = time.time
 
 
 @final
@@ -122,7 +119,7 @@ async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, byte
     for name, value in request.headers.items():
         given.setdefault(name, []).append(value)
     try:
-        signed = read_headers(given, now=receiver.clock(), window=receiver.window)
+        signed = read_headers(given, now=time.time())
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "the body is not application/json")
         body = await _body(request, receiver.body_within)
