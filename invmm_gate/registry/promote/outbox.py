@@ -161,15 +161,13 @@ def drain(choices: GateChoices, registry: Registry, *, now: datetime.datetime) -
         for parcel in outbox.parcels():
             try:
                 deliver(parcel, registry, choices, now=now)
-            except VersionGoneError as error:
-                errors.append(f"{parcel.label}: {error}")
+                sent.append(parcel.label)
             except GateError as error:
                 errors.append(f"{parcel.label}: {error}")
                 if isinstance(error, RegistryDownError):
                     break
-                continue
-            else:
-                sent.append(parcel.label)
+                if not isinstance(error, VersionGoneError):
+                    continue
             outbox.remove(parcel)
     return Drained(sent=tuple(sent), waiting=len(outbox.parcels()), errors=tuple(errors))
 
