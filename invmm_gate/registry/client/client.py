@@ -19,7 +19,7 @@ from invmm_gate.registry.client.connection import (
     unless_missing,
 )
 from invmm_gate.registry.client.locations import client_places
-from invmm_gate.registry.client.registry_names import POSING, is_verdict_tag, safe_registry_name
+from invmm_gate.registry.client.registry_names import POSING, is_verdict_tag, safe_registry_name, version_label
 from invmm_gate.tracking.server import DEFAULT_URI, absolute
 from invmm_gate.tracking.spool import without_credentials
 
@@ -47,6 +47,15 @@ class VersionRecord:
     def label(self) -> str:
         """`name/version`."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def file_label(self) -> str:
+        """`name-v3`, as `version_label` has it."""
+        return version_label(self.name, self.version)
+
+    def __str__(self) -> str:
+        """`name version 3`, for the log."""
+        return f"{self.name} version {self.version}"
 
 
 @final

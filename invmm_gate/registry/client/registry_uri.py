@@ -10,7 +10,7 @@ from typing import Final
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.locations import LOGGED_MODEL, RUN, VERSION, SourceError
-from invmm_gate.registry.client.registry_names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name, version_label
+from invmm_gate.registry.client.registry_names import ALIAS_PATTERN, NAME_PATTERN, is_registry_name
 
 DOWNLOADS: Final = Path("reports")
 """Where the run folders lie: a checkpoint may not fit where temporary files usually go."""
@@ -60,7 +60,7 @@ def _resolved(model: str, registry: Registry) -> tuple[str, str]:
     record = registry.version(match[1], match[2]) if numbered else registry.alias(match[1], match[2])
     if record is None:
         raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
-    return version_label(record.name, record.version), record.source
+    return record.file_label, record.source
 
 
 def _safe_label(path: str) -> str:

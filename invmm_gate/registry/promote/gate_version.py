@@ -121,8 +121,7 @@ class _Gating:
     def gate(self, scratch: Path) -> Registered:
         """The version's files are downloaded into the scratch folder."""
         registry, record, choices = self.registry, self.record, self.choices
-        label = names.version_label(record.name, record.version)
-        checkpoint = registry.fetch(record.source, scratch / "files", label=label)
+        checkpoint = registry.fetch(record.source, scratch / "files", label=record.file_label)
         inputs = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None)
         begun = Registered(
             name=record.name,

@@ -25,7 +25,7 @@ from invmm_gate.registry.client.artefacts import scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.client.locations import SourceError
-from invmm_gate.registry.client.registry_names import RUN, is_release, release_name, version_label
+from invmm_gate.registry.client.registry_names import RUN, is_release, release_name
 from invmm_gate.registry.promote import attested_files as attested
 from invmm_gate.registry.promote.choices import Clock, demands_under, trusted_roots, utc_now
 from invmm_gate.stages.preflight import Inputs
@@ -65,7 +65,7 @@ def _is_final(registry: Registry, record: VersionRecord, said: Statement, choice
     """
     if is_release(record.name, choices.release_name):
         return True
-    if said.subject_name != version_label(record.name, record.version):
+    if said.subject_name != record.file_label:
         return False
     unchanged = choices.waivers is None and choices.baseline is None and said.verifier_version == __version__
     return said.decision in ("pass", "block") and unchanged and _lies_in_our_run(registry, record, said)

@@ -15,7 +15,6 @@ from invmm_gate.core.options import Finish, GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Verdict
 from invmm_gate.registry.client.client import VersionRecord
-from invmm_gate.registry.client.registry_names import version_label
 from invmm_gate.registry.promote.choices import Clock, circumstances_of, log_of, roots_file, terms_of
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.runs.folder import RunFolder
@@ -49,7 +48,7 @@ def measure_and_sign(
             previous=previous,
             roots=roots_file(choices),
             log=log_of(choices),
-            name=version_label(record.name, record.version),
+            name=record.file_label,
         )
         sign_run(checked.folder, signing, now=signed, beside=circumstances_of(choices, today=signed.date()))
     else:

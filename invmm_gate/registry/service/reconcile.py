@@ -213,7 +213,7 @@ class Loop:
     def _ask_for(self, due: tuple[VersionRecord, ...]) -> None:
         for record in due:
             if record.label not in self._taken:
-                _LOGGER.info("queued %s version %s: it has no verdict of ours", record.name, record.version)
+                _LOGGER.info("queued %s: it has no verdict of ours", record)
                 self._taken.add(record.label)
                 self._queue.put(record)
 
@@ -223,7 +223,7 @@ class Loop:
             try:
                 noted = self._worker.gate(record)
             except Exception:  # the thread's outermost loop
-                _LOGGER.exception("gating %s version %s failed", record.name, record.version)
+                _LOGGER.exception("gating %s failed", record)
             self._taken.discard(record.label)
             if noted:  # else the next pass in its turn is soon enough
                 self._wake.set()

@@ -16,7 +16,6 @@ from typing import Final, final
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, GateError, RegistryError
 from invmm_gate.core.options import TRACKING_URI
 from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.registry_names import version_label
 from invmm_gate.registry.promote.measure_version import machine_lock
 from invmm_gate.registry.service.gate_process import EXIT_CODES, SAME_FILES, Outcome, read_outcome, run_child
 from invmm_gate.registry.service.ledger import Entry, Ledger, State, backoff
@@ -62,7 +61,7 @@ class Worker:
 
         The version then stays open, without an attempt.
         """
-        label = version_label(record.name, record.version)
+        label = record.file_label
         try:
             with machine_lock(self._settings.state / "locks" / f"{label}.lock") as lock:
                 entry = self._ledger.of(record, self._settings.terms())
@@ -74,14 +73,14 @@ class Worker:
                     self._step(record, entry, lock)
         except (GateError, OSError) as error:
             level = logging.WARNING if isinstance(error, RegistryError) else logging.ERROR
-            _LOGGER.log(level, "%s version %s waits for the next pass: %s", record.name, record.version, error)
+            _LOGGER.log(level, "%s waits for the next pass: %s", record, error)
             return False
         return True
 
     def _step(self, record: VersionRecord, entry: Entry, lock: int) -> None:
         left = read_outcome(self._files(entry)[1]) if entry.gate else None
         if left is not None:
-            _LOGGER.info("%s version %s: the gate of an earlier receiver has ended", record.name, record.version)
+            _LOGGER.info("%s: the gate of an earlier receiver has ended", record)
             self._conclude(record, entry, EXIT_CODES[left.name], left)
         elif entry.attempts > self._settings.retries:  # the machine or the receiver died every time
             self._finish(record, entry, "error")
@@ -90,11 +89,11 @@ class Worker:
 
     def _start(self, record: VersionRecord, entry: Entry, lock: int) -> None:
         attempt = entry.attempts + 1
-        name = f"{version_label(record.name, record.version)}-{attempt:02d}-{secrets.token_hex(4)}"
+        name = f"{record.file_label}-{attempt:02d}-{secrets.token_hex(4)}"
         begun = replace(entry, attempts=attempt, gate=name)
         self._ledger.note(record, begun)
         log, told = self._files(begun)
-        _LOGGER.info("gating %s version %s, attempt %d: %s", record.name, record.version, attempt, log)
+        _LOGGER.info("gating %s, attempt %d: %s", record, attempt, log)
         try:
             code = run_child(
                 [*self._settings.command, f"--outcome={told}", "--", record.name, record.version],
@@ -109,7 +108,7 @@ class Worker:
             raise
         if code is None:
             self._ledger.note(record, entry)
-            _LOGGER.warning("stopped gating %s version %s; it stays queued", record.name, record.version)
+            _LOGGER.warning("stopped gating %s; it stays queued", record)
         else:
             self._conclude(record, begun, code, read_outcome(told, code))
 
@@ -131,7 +130,7 @@ class Worker:
         self._registry.require_answer()
         there = self._registry.version(record.name, record.version) is not None
         if not there:
-            _LOGGER.info("%s version %s: gone", record.name, record.version)
+            _LOGGER.info("%s: gone", record)
         return there
 
     def _try_again(self, record: VersionRecord, entry: Entry, code: int) -> None:
@@ -145,18 +144,18 @@ class Worker:
         elif there:
             wait = backoff(entry.attempts, first=self._settings.first_wait)
             self._ledger.note(record, replace(entry, gate="", next_try=time.time() + wait))
-            said = "no verdict on %s version %s (exit %d); again in %.0f s"
-            _LOGGER.warning(said, record.name, record.version, code, wait)
+            said = "no verdict on %s (exit %d); again in %.0f s"
+            _LOGGER.warning(said, record, code, wait)
 
     def _postpone(self, record: VersionRecord, entry: Entry, reason: str, *, level: int = logging.WARNING) -> None:
         """The version has no part in what went wrong."""
         wait = self._settings.postponed
         self._ledger.note(record, replace(entry, next_try=time.time() + wait))
-        _LOGGER.log(level, "%s version %s waits %.0f s: %s", record.name, record.version, wait, reason)
+        _LOGGER.log(level, "%s waits %.0f s: %s", record, wait, reason)
 
     def _finish(self, record: VersionRecord, entry: Entry, state: State) -> None:
         self._ledger.note(record, replace(entry, state=state, gate=""))
-        _LOGGER.info("%s version %s: %s", record.name, record.version, state)
+        _LOGGER.info("%s: %s", record, state)
 
     def _files(self, entry: Entry) -> tuple[Path, Path]:
         """Log and outcome of the gate that the entry names."""
