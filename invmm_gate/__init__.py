@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.similarity.calibrate import calibrate
-    from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
-    from invmm_gate.similarity.sscd import sscd_metric
+    from invmm_gate.similarity.sscd import EncoderCosine, sscd_metric
     from invmm_gate.stages.check import Checked, check
 
 
@@ -48,7 +47,7 @@ _HOMES: Final[dict[str, str]] = {
     "Confirmation": "core.records",
     "CopyMetric": "core.protocols",
     "DiffusionModel": "core.protocols",
-    "EncoderCosine": "similarity.embedding",
+    "EncoderCosine": "similarity.sscd",
     "Finish": "core.options",
     "FlowMatching": "diffusion.schedule",
     "GateError": "core.errors",

@@ -3,12 +3,16 @@
 The predicate is monotonic, as in-toto asks: every field is demanded, unknown ones are ignored, and only a statement
 that says `pass` can let a release through. So a field that is dropped never turns a deny into an allow. A field that a
 verifier must not ignore needs another PREDICATE_TYPE.
+
+A SLSA verification summary (slsa.dev/verification_summary/v1) is written for a pass without waivers and for nothing
+else, so that its absence is never a permission. It has no expiry of its own: the attestation that it names has one.
 """
 
 import datetime
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_type_hints
+from urllib.parse import quote
 
 from pydantic import (
     AliasPath,
@@ -196,3 +200,37 @@ def _refuse_other_types(plain: dict[str, object]) -> None:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+SUMMARY: Final = "verification_summary.json"
+"""The signed summary's name in a run folder."""
+SUMMARY_TYPE: Final = "https://slsa.dev/verification_summary/v1"
+LEVEL: Final = "INVMM_GATE_PASS"
+
+
+def summary_payload(said: Statement, *, attestation: str) -> bytes | None:
+    """The summary as the bytes that are signed; None for anything but a pass without waivers.
+
+    `attestation` is the sha256 of the attestation file that says the same at length.
+    """
+    if said.decision != "pass" or said.waivers:
+        return None
+    plain = {
+        "_type": STATEMENT_TYPE,
+        "predicateType": SUMMARY_TYPE,
+        "subject": [{"name": said.subject_name, "digest": {"sha256": said.subject_digest}}],
+        "predicate": {
+            "verifier": {"id": _urn("verifier", said.verifier), "version": {"invmm-gate": said.verifier_version}},
+            "timeVerified": as_text(said.issued_at),
+            "resourceUri": _urn("model", said.subject_digest),
+            "policy": {"uri": _urn("policy", said.policy_name), "digest": {"sha256": said.policy_digest}},
+            "inputAttestations": [{"uri": _urn("attestation", attestation), "digest": {"sha256": attestation}}],
+            "verificationResult": "PASSED",
+            "verifiedLevels": [LEVEL],
+        },
+    }
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _urn(kind: str, name: str) -> str:
+    return f"urn:invmm-gate:{kind}:{quote(name, safe='')}"

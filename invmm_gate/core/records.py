@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS
-from invmm_gate.core.public import PUBLIC
+from invmm_gate.core.marks import PUBLIC
 
 Group = Literal["sensitive", "duplicated", "control", "canary"]
 GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")

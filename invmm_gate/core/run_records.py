@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal
 
-from invmm_gate.core.public import PUBLIC, WHOLE
+from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.records import (
     Confirmation,
     Decision,

@@ -31,11 +31,10 @@ from invmm_gate.policy.coverage import (
     run_findings,
     self_check_findings,
 )
-from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
+from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, scope_of, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, Verdict
 from invmm_gate.core.run_records import RunData
 from invmm_gate.report import texts
-from invmm_gate.report.bands import score_band, share_band
+from invmm_gate.report.public_records import score_band, share_band
 
 Kind = Literal["text", "count", "number"]
 Cell = str | int | float | None

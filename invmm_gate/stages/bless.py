@@ -19,7 +19,7 @@ from invmm_gate.runs.baseline import Entry, append_entry, read_baseline_file
 from invmm_gate.runs.copies import Baseline
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 

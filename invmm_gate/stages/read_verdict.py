@@ -16,7 +16,7 @@ from invmm_gate.policy.verdict_check import as_of, verdict_faults
 from invmm_gate.runs.copies import kept_copies, unedited, verdict_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import run_faults
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 
 
 def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:

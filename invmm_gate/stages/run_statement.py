@@ -16,7 +16,7 @@ from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy, load_policy, shipped_policies
 from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 if TYPE_CHECKING:

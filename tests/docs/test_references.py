@@ -10,11 +10,11 @@ import pytest
 from pydantic import Field
 
 from invmm_gate.core import records, run_records
-from invmm_gate.core.directions import LOWER, ranked
+from invmm_gate.core.marks import LOWER, ranked
 from invmm_gate.files.strict_model import StrictModel
-from invmm_gate.policy.numbers import Whole
+from invmm_gate.policy.field_types import Whole
 from invmm_gate.report.formats import FORMATS
-from invmm_gate.runs.layout import STAGES
+from invmm_gate.runs.stage_files import STAGES
 from tests.docs.policy_keys import SECTIONS, policy_keys, rows
 from tests.docs.record_fields import ELSEWHERE, FILES, IN_NO_FILE, RECORDS
 from tests.docs.write_references import CODES, FOLDER, PAGES, code_names, commands

@@ -29,7 +29,7 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.report.report_images import ReportImages
+from invmm_gate.report.templates import ReportImages
 from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 
 CAPTION = "canary caption: a heron in the reeds at dusk"

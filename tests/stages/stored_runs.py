@@ -10,7 +10,7 @@ from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given

@@ -22,7 +22,7 @@ from invmm_gate.core.records import (
     Verdict,
 )
 from invmm_gate.core.run_records import RunData, RunRecord
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import render_html
 from invmm_gate.report.to_markdown import render_summary
 from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 from tests.registry.servers import mlflow_server

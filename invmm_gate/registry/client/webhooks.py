@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.errors import ConfigError, RegistryError
-from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.files.regular import PRIVATE_MODES, read_small
 from invmm_gate.registry.client.connection import asked, connect, require_answer, transferring
 from invmm_gate.tracking.server import absolute
 

@@ -15,11 +15,11 @@ from typing import Final, final
 from filelock import FileLock, Timeout
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import GateError, PublishError, RegistryError, RunFolderError
 from invmm_gate.core.options import GateChoices
-from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
-from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.regular import read_records, remove_leftovers, write_whole
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.registry.client import registry_names as names
 from invmm_gate.registry.client.artefacts import scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
@@ -28,9 +28,9 @@ from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
 from invmm_gate.registry.promote.choices import log_of, trusted_roots
 from invmm_gate.registry.promote.promotion import Promoted, log_entry_of, settle
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
-from invmm_gate.stages.publish import publish_run, to_publish
+from invmm_gate.stages.report import publish_run, to_publish
 from invmm_gate.tracking.contents import publication_key
 
 _SUFFIX: Final = ".json"
@@ -126,7 +126,7 @@ class Outbox:
 
 def _read(path: Path) -> Parcel:
     try:
-        return from_json(Parcel, read_whole(path, limit=_PARCEL_BYTES), where=str(path))
+        return from_json(Parcel, read_records(path, limit=_PARCEL_BYTES), where=str(path))
     except (OSError, RunFolderError) as error:
         raise RegistryError(
             f"{path} is no parcel of the outbox", expected="a file as the gate wrote it", do="remove it and gate again"

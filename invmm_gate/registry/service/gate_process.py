@@ -19,7 +19,7 @@ from typing import Final
 
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
 from invmm_gate.core.options import GateChoices, arguments
-from invmm_gate.files.atomic import read_whole, write_whole
+from invmm_gate.files.regular import read_records, write_whole
 from invmm_gate.registry.client.webhooks import SECRET_VARIABLE
 from invmm_gate.registry.promote.gate_version import Registered
 from invmm_gate.registry.promote.measure_version import SameFilesError
@@ -78,7 +78,7 @@ def _is_of_this_machine(error: BaseException | None) -> bool:
 def read_outcome(file: Path, exit_code: int | None = None) -> Outcome | None:
     """The outcome that was written, if it is one of this exit code; of any, where the code was lost with a receiver."""
     try:
-        found = Outcome(**json.loads(read_whole(file, limit=_OUTCOME_BYTES)))
+        found = Outcome(**json.loads(read_records(file, limit=_OUTCOME_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError, RunFolderError):
         return None  # nothing whole was written, so nothing ended
     expected = EXIT_CODES.get(found.name)
