@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -64,10 +65,8 @@ class Registry:
 
     def __init__(self, tracking_uri: str | None = None) -> None:
         self.uri = absolute(tracking_uri or DEFAULT_URI)
-        self.artefacts = Artefacts(self.uri, client_places(self.uri, self._asked_client, self.version))
-        self.uploads = Uploads(self.uri, self._asked_client)
-        self._connected: Any = None
-        self._store: Any = None
+        self.artefacts = Artefacts(self.uri, client_places(self.uri, lambda: self._client, self.version))
+        self.uploads = Uploads(self.uri, lambda: self._client)
 
     @property
     def shown(self) -> str:
@@ -84,19 +83,17 @@ class Registry:
         if not version.isdecimal():
             raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
         with asked(self.uri, f"tell of {name}/{version}"):
-            return find_version(self._records(), name, version)
+            return find_version(self._records, name, version)
 
     def alias(self, name: str, alias: str) -> VersionRecord | None:
         """The version that an alias points at; None if there is no such alias."""
-        safe_registry_name(name)
-        with asked(self.uri, f"tell of {name}@{alias}"):
-            found = self.aliases(name).get(alias)
+        found = self.aliases(safe_registry_name(name)).get(alias)
         return None if found is None else self.version(name, found)
 
     def aliases(self, name: str) -> dict[str, str]:
         """Alias -> version number; empty if the model does not exist."""
         with asked(self.uri, f"tell of {name}'s aliases"):
-            model = unless_missing(lambda: self._records().get_registered_model(name))
+            model = unless_missing(lambda: self._records.get_registered_model(name))
             return {str(alias): str(number) for alias, number in model.aliases.items()} if model else {}
 
     def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
@@ -129,7 +126,7 @@ class Registry:
     def _one_by_one(self, name: str, known: Mapping[str, VersionRecord]) -> list[VersionRecord]:
         """All versions of a model, by their numbers: the search tells only of those that carry the tag."""
         with asked(self.uri, "list its versions"):
-            store = self._records()
+            store = self._records
             newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
             numbers = [str(number) for number in range(1, newest + 1)]
             found = [known.get(number) or find_version(store, name, number) for number in numbers]
@@ -139,7 +136,7 @@ class Registry:
         token: str | None = None
         while True:
             with asked(self.uri, "list its versions"):
-                page = self._records().search_model_versions(
+                page = self._records.search_model_versions(
                     filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
                 )
             yield from (record_of(item) for item in page)
@@ -154,18 +151,18 @@ class Registry:
             # a guard may first hash the version's files
             waiting = transferring() if is_verdict_tag(key, value) else nullcontext()
             with asked(self.uri, f"set tag {key} of {name}/{version}"), waiting:
-                self._asked_client().set_model_version_tag(name, version, key, value)
+                self._client.set_model_version_tag(name, version, key, value)
 
     def delete_tag(self, name: str, version: str, key: str) -> None:
         """Delete a tag; one that is not there is no error."""
         with asked(self.uri, f"delete tag {key} of {name}/{version}"):
-            unless_missing(lambda: self._asked_client().delete_model_version_tag(name, version, key))
+            unless_missing(lambda: self._client.delete_model_version_tag(name, version, key))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version and read it back. Raises RegistryError if it then points elsewhere."""
         self.require_answer()
         with asked(self.uri, f"point alias {alias} at {name}/{version}"), transferring():
-            self._asked_client().set_registered_model_alias(name, alias, version)
+            self._client.set_registered_model_alias(name, alias, version)
         found = self.aliases(name).get(alias)
         if found != version:
             raise RegistryError(
@@ -177,13 +174,13 @@ class Registry:
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; one that is not there is no error."""
         with asked(self.uri, f"delete alias {alias} of {name}"):
-            self._asked_client().delete_registered_model_alias(name, alias)
+            self._client.delete_registered_model_alias(name, alias)
 
     def create_version(self, name: str, source: str, *, tags: Mapping[str, str], run_id: str | None) -> VersionRecord:
         """A new version, of a new model if need be."""
         safe_registry_name(name)
         with asked(self.uri, f"create a version of {name}"):
-            client = self._asked_client()
+            client = self._client
             try:
                 client.create_registered_model(name)
             except Exception as error:
@@ -209,17 +206,15 @@ class Registry:
         checkpoint = checkpoint_in(self.artefacts.download(source, target))
         return checkpoint.rename(checkpoint.parent / label) if label and checkpoint.is_dir() else checkpoint
 
-    def _asked_client(self) -> Any:
-        if self._connected is None:
-            self.require_answer()
-            self._connected = connect(self.uri)
-        return self._connected
+    @cached_property
+    def _client(self) -> Any:
+        self.require_answer()
+        return connect(self.uri)
 
+    @cached_property
     def _records(self) -> Any:
-        if self._store is None:
-            self._asked_client()
-            self._store = registry_store(self.uri)
-        return self._store
+        _ = self._client  # which imports MLflow, or says what to install
+        return registry_store(self.uri)
 
 
 def find_version(store: Any, name: str, version: str) -> VersionRecord | None:
