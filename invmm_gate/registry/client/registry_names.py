@@ -117,11 +117,6 @@ def log_entry_tag(envelope: bytes) -> str:
     return f"{LOG_ENTRY}.{sha256(envelope).hexdigest()[:12]}"
 
 
-def log_entry_tags(envelope: bytes, head: str) -> dict[str, str]:
-    """The tag for an attestation that was logged; none where `head` is empty."""
-    return {log_entry_tag(envelope): head} if head else {}
-
-
 def is_release(name: str, chosen: str | None = None) -> bool:
     """Whether only the gate should write versions of this model: they are judged again, but never promoted further."""
     return name == chosen or name.endswith(RELEASE_SUFFIX)

@@ -157,7 +157,7 @@ def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name:
 
 
 def _version(name: str, version: str) -> VersionRecord:
-    if not version.isdecimal() or str(int(version)) != version:  # a database may take `01` or ` 1` for 1
+    if not names.is_version(version):  # a database may take `01` or ` 1` for 1
         raise RegistryError(f"version {version[:20]!a}", expected="a number, as the registry gives them")
     record = stores.version_here(name, version)
     if record is None or record.version != version:

@@ -25,8 +25,8 @@ from invmm_gate.registry.client.artefacts import scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
-from invmm_gate.registry.promote.choices import log_of, trusted_roots
-from invmm_gate.registry.promote.promotion import Promoted, log_entry_of, settle
+from invmm_gate.registry.promote.choices import trusted_roots
+from invmm_gate.registry.promote.promotion import Promoted, settle
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stage_files import VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
@@ -203,9 +203,9 @@ def deliver(
         envelope = parcel.proofs.get(ATTESTATION, "").encode()
         evidence = evidence_for(files, envelope, roots, now=now, weights=choices.weights)
         place = _prove(registry, run_id, parcel, evidence, folder)
-        tags = {names.RUN: place} | names.log_entry_tags(envelope, log_entry_of(record, envelope, log_of(choices)))
-        registry.set_tags(record.name, record.version, tags)
-        return settle(registry, replace(record, tags={**record.tags, **tags}), evidence, choices, now=now)
+        registry.set_tags(record.name, record.version, {names.RUN: place})
+        placed = replace(record, tags={**record.tags, names.RUN: place})
+        return settle(registry, placed, evidence, choices, now=now)
 
 
 def _published(parcel: Parcel, registry: Registry, *, details: bool) -> str:

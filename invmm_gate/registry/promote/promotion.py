@@ -51,7 +51,8 @@ def settle(
     VerificationError unless the evidence is a pass that holds now, and RegistryError if the copy does not read back as
     sent or an alias not as set.
     """
-    registry.set_tags(record.name, record.version, verdict_tags(evidence.statement))
+    tags = _log_entry(record, evidence.envelope, choices) | verdict_tags(evidence.statement)
+    registry.set_tags(record.name, record.version, tags)
     if names.REASON in record.tags:
         registry.delete_tag(record.name, record.version, names.REASON)
     roots = trusted_roots(choices) if choices.alias else None
@@ -66,20 +67,22 @@ def settle(
             candidate=record,
             evidence=evidence,
             release=names.release_name(record.name, choices.release_name),
-            log_entry=log_entry_of(record, evidence.envelope, log_of(choices)),
+            tags=tags,
             demands=demands,
             scratch=folder,
             now=now,
         ).under(choices.alias)
 
 
-def log_entry_of(record: VersionRecord, envelope: bytes, log: Path) -> str:
-    """Where an attestation stands in the audit log (`Head`): by our own, else as the version's tag says; else empty.
+def _log_entry(record: VersionRecord, envelope: bytes, choices: GateChoices) -> dict[str, str]:
+    """The tag that says where an attestation stands in the audit log: by our own log, else as it is; else none.
 
     The tag may have been set by hand where no guard stands. Raises ConfigError for a log that cannot be read.
     """
-    own, said = logged_at(log, envelope), record.tags.get(names.log_entry_tag(envelope), "")
-    return str(own) if own else said if is_head(said) else ""
+    key = names.log_entry_tag(envelope)
+    own = logged_at(log_of(choices), envelope)
+    head = str(own) if own else record.tags.get(key, "")
+    return {key: head} if is_head(head) else {}
 
 
 @final
@@ -89,7 +92,8 @@ class _Promotion:
     candidate: VersionRecord
     evidence: Evidence
     release: str
-    log_entry: str
+    tags: dict[str, str]
+    """What candidate and release say of the verdict."""
     demands: Demands
     scratch: Path
     now: datetime.datetime
@@ -148,8 +152,7 @@ class _Promotion:
         source = self.registry.uploads.log_model(self.release, files | {ATTESTATION: attestation}, run_id=run_id)
         tags = {names.RUN: place} | self._origin
         released = self.registry.create_version(self.release, source, tags=tags, run_id=run_id)
-        logged = names.log_entry_tags(self.evidence.envelope, self.log_entry)
-        self.registry.set_tags(released.name, released.version, logged | verdict_tags(self.evidence.statement))
+        self.registry.set_tags(released.name, released.version, self.tags)
         return released
 
     def _overtaken_by(self, alias: str) -> str:
