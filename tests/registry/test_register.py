@@ -431,7 +431,7 @@ def test_what_was_measured_is_not_used_again_under_another(
     elif changed == "seed":
         other = replace(mine, seed=1)
     else:
-        for module in ("earlier_attestations", "choices"):
+        for module in ("held_attestations", "choices"):
             monkeypatch.setattr(f"invmm_gate.registry.promote.{module}.__version__", "the next one")
     again = [
         gate_version(registry, name, "1", choices=other, progress=Silent()),
