@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from invmm_gate.core.errors import GateError
     from invmm_gate.core.options import Finish, Options
     from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
-    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial, Verdict
+    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial
     from invmm_gate.core.run_records import RunData
     from invmm_gate.core.settings import PROFILES, InversionSettings
+    from invmm_gate.core.verdict_records import Verdict
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
     from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
@@ -70,7 +71,7 @@ _HOMES: Final[dict[str, str]] = {
     "Task": "measure.slots",
     "Trial": "core.records",
     "VariancePreserving": "diffusion.schedule",
-    "Verdict": "core.records",
+    "Verdict": "core.verdict_records",
     "calibrate": "similarity.calibrate",
     "check": "stages.check",
     "confirm_by_sampling": "confirm.plain_sampling",

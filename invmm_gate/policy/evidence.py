@@ -8,8 +8,9 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from invmm_gate.core.marks import SELECTION
-from invmm_gate.core.records import Confirmation, Finding, Group, Measurement, Probe, Scope
+from invmm_gate.core.records import Confirmation, Group, Measurement, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Finding, Scope
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key

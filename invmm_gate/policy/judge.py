@@ -6,20 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from invmm_gate.core.records import (
-    CAPTION,
-    CAPTION_ON_GRID,
-    GCG,
-    PLAIN_SAMPLING,
-    PLAIN_SAMPLING_ON_GRID,
-    Decision,
-    Finding,
-    Measurement,
-    Verdict,
-    Waiver,
-    WaiverState,
-)
+from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Measurement
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (

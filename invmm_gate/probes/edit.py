@@ -169,7 +169,10 @@ def _copy_all(folder: Path, copies: Sequence[_Copy], present: Sequence[Probe]) -
             write_probe_file(written[-1], data)
         write_manifest(folder, [*present, *(copy.probe for copy in copies)])
     except OSError as error:
-        raise ProbeSetError(f"{str(folder / IMAGES)!r} cannot be written ({error.strerror})") from error
+        raise ProbeSetError(
+            f"{str(folder / IMAGES)!r} cannot be written ({error.strerror})",
+            expected="a folder that this user may write to, with room on the disk",
+        ) from error
     finally:  # after an error or an interruption, what the manifest does not list was not added
         listed = {probe.path for probe in read_manifest(folder)}
         for path in written:

@@ -122,7 +122,10 @@ def write_manifest(folder: Path, probes: Sequence[Probe]) -> None:
     for column in fields.UNIQUE:
         values = [_content(probe)[column] for probe in probes]
         for index in fields.collisions([fields.name_key(value) for value in values]):
-            raise ProbeSetError(f"probe {probes[index].id!r} cannot be written: its {column} is used twice")
+            raise ProbeSetError(
+                f"probe {probes[index].id!r} cannot be written: its {column} is used twice",
+                expected="each id and path once",
+            )
     write_probe_file(folder / CSV_NAME, _to_csv([_content(probe) for probe in probes]))
 
 

@@ -66,7 +66,9 @@ def bounded(room: int, place: Path) -> Iterator[None]:
             do="write it again from its source, or do not trust it",
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ProbeSetError(f"{place} cannot be read as Parquet ({str(error)[:200]})") from error
+        raise ProbeSetError(
+            f"{place} cannot be read as Parquet ({str(error)[:200]})", expected="a Parquet file", do="write it again"
+        ) from error
 
 
 @contextmanager

@@ -15,17 +15,9 @@ from typing import Final, Self, final
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
 from invmm_gate.core.marks import only_public
-from invmm_gate.core.records import (
-    Confirmation,
-    Finding,
-    Interval,
-    Measurement,
-    Probe,
-    ReplicationShare,
-    Verdict,
-    Waiver,
-)
+from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, ReplicationShare
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
 from invmm_gate.policy.judge import reasons_for, waiver_notes
 from invmm_gate.report.texts import description_of
 

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from invmm_gate.core.records import BaselineRecord, Interval, Measurement, ReplicationShare, Trial
+from invmm_gate.core.records import Interval, Measurement, ReplicationShare, Trial
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
 from invmm_gate.policy import controls, coverage, soundness
 from invmm_gate.policy.rules import known
 from invmm_gate.policy.rules.rule import EVIDENCE, Description

@@ -10,8 +10,8 @@ import yaml
 from invmm_gate.attest.keys import TrustedKey, TrustRoots, load_roots
 from invmm_gate.attest.waiver_approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import BaselineRecord, Verdict, Waiver
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord, Verdict, Waiver
 from invmm_gate.files.regular import read_small
 from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.policy.compare.comparison import refuse_other_conditions

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Confirmation, Measurement, SelfCheck, Verdict
+from invmm_gate.core.records import Confirmation, Measurement, SelfCheck
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.files.lock import refuse_locked, run_folder_lock
 from invmm_gate.files.regular import (
     append_line,

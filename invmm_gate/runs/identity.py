@@ -34,9 +34,11 @@ class ConfirmRecord:
     """confirm.json: how the confirmations were made. The plan may be another than that in run.json."""
 
     schema_version: int = CONFIRM_SCHEMA_VERSION
+    """Of this file."""
     policy: str
     """Digest of the policy that asked for them."""
     confirm: ConfirmPlan
+    """How probes were confirmed."""
     rate_limit: float
     """Where plain sampling could stop: the smallest limit of the rules `confirmed`."""
     reduced_rows: tuple[int, ...] = ()

@@ -120,6 +120,7 @@ class StageEnd:
     """measure_end.json or confirm_end.json."""
 
     schema_version: int
+    """Of this file."""
     files: dict[str, str]
     """sha256 of each file by its name in the run folder, sorted."""
 

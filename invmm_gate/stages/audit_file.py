@@ -102,7 +102,9 @@ def _walked(log: Path) -> tuple[tuple[Entry, Head], ...]:
     try:
         return walk(whole_lines(log))
     except OSError as error:
-        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{log} cannot be read: {error.strerror or error}", expected="an audit log that this user may read"
+        ) from error
     except VerificationError as error:
         raise ConfigError(f"{log}: {error.found}", expected=error.expected, do=error.do) from error
 
@@ -118,7 +120,9 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
     try:
         data = read_records(log)
     except OSError as error:
-        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{log} cannot be read: {error.strerror or error}", expected="an audit log that this user may read"
+        ) from error
     if data and not data.endswith(b"\n"):
         raise VerificationError(
             f"{log}: its last line is cut off",

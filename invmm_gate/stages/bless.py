@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import BaselineRecord
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import as_of

@@ -12,7 +12,7 @@ from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
 from invmm_gate.core.options import Finish, Options
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stage_files import CONFIRMING, MEASURE, RUN

@@ -6,7 +6,7 @@ from pathlib import Path
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import load_roots
 from invmm_gate.attest.statement import SUMMARY
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.schema import Policy
 from invmm_gate.report.scores import metrics_file
 from invmm_gate.runs.copies import Circumstances, decided, keep_copies, listed_waivers

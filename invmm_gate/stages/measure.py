@@ -81,7 +81,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
     )
     for event in inverter.run(tasks):
         if not isinstance(event, Inversion):
-            progress.advance(event.steps)
+            progress.advance(event.steps, in_flight=len({task.probe for task in event.in_flight}))
             for task in event.in_flight:
                 began.setdefault(task.probe, time.monotonic())
             continue

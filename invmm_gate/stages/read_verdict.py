@@ -8,8 +8,8 @@ from pathlib import Path
 
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Verdict
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults

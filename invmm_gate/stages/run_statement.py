@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
-from invmm_gate.core.records import Finding, ModelFile, Verdict, Waiver
+from invmm_gate.core.records import ModelFile
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
 from invmm_gate.core.version import __version__
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy, load_policy, shipped_policies

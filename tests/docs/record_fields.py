@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.statement import SUMMARY, Statement
-from invmm_gate.core import records, run_records
+from invmm_gate.core import records, run_records, verdict_records
 from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.formats import FORMATS
@@ -69,19 +69,20 @@ RECORDS: tuple[Any, ...] = (
     ConfirmRecord,
     records.Confirmation,
     StageEnd,
-    records.Verdict,
-    records.Finding,
-    records.Waiver,
-    records.WaiverState,
-    records.BaselineRecord,
-    records.Scope,
+    verdict_records.Verdict,
+    verdict_records.Finding,
+    verdict_records.Waiver,
+    verdict_records.WaiverState,
+    verdict_records.BaselineRecord,
+    verdict_records.Scope,
     PublishState,
     Statement,
 )
 IN_NO_FILE = (run_records.RunData, run_records.RunIdentity)
 """Records that no file holds as they are."""
+WORDS = vars(records) | vars(verdict_records)
 CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus")
-"""Types of core/records.py with a few values."""
+"""Types with a few values, in the modules of core/ that hold records."""
 ELSEWHERE = (InversionSettings,)
 """Described in policy.md."""
 _INTRODUCTION = """\
@@ -98,7 +99,7 @@ the public edition as it is, or put into a band; any other field is left out the
 def record_fields() -> str:
     """The page."""
     files = table(("file", "written by", "holds"), [(f"`{name}`", *about) for name, about in FILES.items()])
-    words = table(("type", "values"), [(f"`{name}`", _values(getattr(records, name))) for name in CHOICES])
+    words = table(("type", "values"), [(f"`{name}`", _values(WORDS[name])) for name in CHOICES])
     parts = [_INTRODUCTION, f"## Files\n{files}", *map(_record, RECORDS), f"## Types with few values\n{words}"]
     return "\n".join(parts)
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
-from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement, Verdict
+from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling
 from invmm_gate.policy.field_types import guarded as end_of_band
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
 from invmm_gate.core.marks import PUBLIC, WHOLE, only_public
-from invmm_gate.core.records import Finding, Probe, ReplicationShare
+from invmm_gate.core.records import Probe, ReplicationShare
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.files.strict_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS

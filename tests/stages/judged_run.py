@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from invmm_gate.core.records import ModelManifest, Waiver, Weights
+from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.probes.manifest import probe_set_digest

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import Waiver
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest

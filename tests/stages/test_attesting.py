@@ -20,8 +20,9 @@ from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import check_statement, check_subject, open_statement
 from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
 from invmm_gate.core.options import Conditions, Signing
-from invmm_gate.core.records import ModelFile, Waiver
+from invmm_gate.core.records import ModelFile
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from invmm_gate.core.errors import ConfigError, GateError, RunFolderError
-from invmm_gate.core.records import BaselineRecord
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
 from invmm_gate.policy.judge import judge
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.to_markdown import render_summary

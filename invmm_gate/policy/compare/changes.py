@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, ReplicationShare
+from invmm_gate.core.records import Confirmation, Measurement, ReplicationShare
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.compare.comparison import (
     TEST_SAMPLES,
     Breach,

@@ -17,8 +17,8 @@ from invmm_gate.core.records import (
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
-    Finding,
 )
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, block, undecided

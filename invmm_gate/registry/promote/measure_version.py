@@ -13,7 +13,7 @@ from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Finish, GateChoices, Signing
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.registry.client.client import VersionRecord
 from invmm_gate.registry.promote.choices import Clock, circumstances_of, log_of, roots_file, terms_of
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
