@@ -89,7 +89,8 @@ def _step(source: str, places: Places) -> str | None:
     if match := VERSION.fullmatch(source):
         found = places.version(match[1], match[2])
         if found is None:
-            raise SourceError(f"version {match[2]} of {match[1]} was deleted", expected="the one that this one copies")
+            deleted = f"version {match[2]} of {match[1]} was deleted"
+            raise SourceError(deleted, expected="the version that this one copies")
         return str(found.source)
     if match := RUN.fullmatch(source):
         root = str(places.tracking().get_run(match[1]).info.artifact_uri).rstrip("/")
