@@ -21,7 +21,7 @@ from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.registry_names import VERDICT
 from invmm_gate.registry.guard import stores
-from invmm_gate.registry.guard.app import create_app
+from invmm_gate.registry.guard.guard_app import create_app
 from invmm_gate.registry.guard.guard_rules import Guard
 from invmm_gate.registry.guard.guard_settings import settings_from
 from invmm_gate.registry.guard.stores import RecentHashes

@@ -31,7 +31,7 @@ DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
 APP: Final = "invmm-gate"
 _GRACE: Final = 30
 _WORKSPACES: Final = {"--enable-workspaces": "true", "--disable-workspaces": "false"}
-_START: Final = "from invmm_gate.registry.guard.app import create_app; create_app()"
+_START: Final = "from invmm_gate.registry.guard.guard_app import create_app; create_app()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
