@@ -23,7 +23,7 @@ from invmm_gate.attest.keys import load_signing_key, new_key_pair
 from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
-from invmm_gate.core.options import Conditions
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
@@ -39,7 +39,7 @@ from invmm_gate.registry.client.registry_names import (
     log_entry_tag,
 )
 from invmm_gate.registry.promote.choices import log_of, terms_now, utc_now
-from invmm_gate.registry.promote.gate_version import GateChoices, Registered, create_version, gate_version, register
+from invmm_gate.registry.promote.gate_version import Registered, create_version, gate_version, register
 from invmm_gate.registry.promote.outbox import Drained, Outbox, Parcel, VersionGoneError, drain, outbox_of
 from invmm_gate.registry.service.gate_process import SAME_FILES, Outcome, gate_command, read_outcome
 from invmm_gate.runs.folder import RunFolder

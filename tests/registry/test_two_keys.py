@@ -14,13 +14,13 @@ from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.attest.verification import check_statement
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.core.options import Conditions
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.registry_names import STATE, VERDICT, is_log_entry
 from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
 from invmm_gate.registry.promote.choices import log_of, utc_now
-from invmm_gate.registry.promote.gate_version import GateChoices, Registered, register
+from invmm_gate.registry.promote.gate_version import Registered, register
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.sign import approve_waivers

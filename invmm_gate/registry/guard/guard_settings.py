@@ -68,7 +68,10 @@ def protected_by_default(name: str, alias: str) -> bool:
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     """The settings. Raises ConfigError for one that is missing or cannot be used."""
-    policies = [load_policy(name) for name in _listed(environment, POLICIES, "strict")]
+    named = _split(_required(environment, POLICIES, "strict"))
+    if not named:
+        raise ConfigError(f"{POLICIES} is empty", expected="a list, as strict")
+    policies = [load_policy(name) for name in named]
     roots = load_roots(Path(_required(environment, ROOTS, "keys/gate.pub")))
     aliases = tuple(folded(pattern) for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
     if not aliases:
@@ -90,11 +93,11 @@ def variable(field: str) -> str:
 
 def variables(conditions: Conditions) -> dict[str, str]:
     """The environment that says what was chosen; the others may be set already."""
-    chosen = {each.name: getattr(conditions, each.name) for each in fields(conditions)}
-    stated = {name: value for name, value in chosen.items() if value != getattr(Conditions(), name)}
+    stated = {each.name: getattr(conditions, each.name) for each in fields(conditions)}
     return {
         variable(name): str(value.resolve() if isinstance(value, Path) else value).strip()
         for name, value in stated.items()
+        if value != getattr(Conditions(), name)
     }
 
 
@@ -121,13 +124,6 @@ def _value(name: str, kind: Any, text: str) -> Any:
             raise ConfigError(f"{name} is {text[:40]!a}", expected="a whole number from 1 to 99999")
         return int(text)
     return Path(text) if Path in kinds else text
-
-
-def _listed(environment: Mapping[str, str], name: str, example: str) -> tuple[str, ...]:
-    found = _split(_required(environment, name, example))
-    if not found:
-        raise ConfigError(f"{name} is empty", expected=f"a list, as {example}")
-    return found
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -6,14 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from invmm_gate.core.errors import (
-    BLOCK,
-    INCONCLUSIVE,
-    PASS,
-    ModelError,
-    RegistryError,
-    VerificationError,
-)
+from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ModelError, RegistryError, VerificationError
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.registry.client import registry_names as names
@@ -27,8 +20,6 @@ from invmm_gate.registry.promote.measure_version import SameFilesError, alone, m
 from invmm_gate.registry.promote.outbox import OutboxBusyError, Parcel, VersionGoneError, deliver, outbox_of
 from invmm_gate.registry.promote.promotion import Promoted, settle
 from invmm_gate.stages.preflight import prepare
-
-__all__ = ["GateChoices", "Registered", "gate_version", "register"]
 
 OUTBOX_SECONDS: Final = 30.0
 """How long another process may send before this one leaves its parcel to it."""

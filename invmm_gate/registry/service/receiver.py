@@ -24,13 +24,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.registry.client.webhooks import (
-    Secrets,
-    SignatureError,
-    Signed,
-    read_headers,
-    require_signed,
-)
+from invmm_gate.registry.client.webhooks import Secrets, SignatureError, Signed, read_headers, require_signed
 
 _LOGGER: Final = logging.getLogger(__name__)
 SERVICE: Final = "invmm-gate"
