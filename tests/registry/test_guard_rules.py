@@ -27,7 +27,7 @@ from invmm_gate.registry.guard.guard_settings import settings_from
 from invmm_gate.registry.guard.stores import RecentHashes
 from invmm_gate.registry.promote.choices import terms_now
 from invmm_gate.registry.promote.gate_version import Registered
-from invmm_gate.registry.promote.held_attestations import ByAttestation
+from invmm_gate.registry.service.alias_audit import ByAttestation
 from invmm_gate.registry.service.reconcile import Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.door import sweeping
@@ -172,7 +172,7 @@ def test_the_sweep_takes_the_alias_from_a_version_with_files_beside(
 ) -> None:
     client.set_registered_model_alias(released, "champion", "1")
     sweep = enforcing(guarded_server, desk, tmp_path, released)
-    assert not [alert for alert in sweep.once().alerts if alert.name == released]
+    assert not [alert for alert in sweep.once().alerts if alert.record.name == released]
     extra = stored(guarded_server, client) / "model.safetensors"
     extra.write_text("{}")
     try:

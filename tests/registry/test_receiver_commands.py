@@ -166,7 +166,7 @@ def test_an_alias_on_a_version_without_an_attestation_is_found_by_its_files(tmp_
     with door.opened() as (reconciler, _):
         done = reconciler.once()
     assert due(done.found) == ["cand/1"]
-    reasons = {alert.version: alert.reason for alert in done.alerts}
+    reasons = {alert.record.version: alert.reason for alert in done.alerts}
     assert "no attestation" in reasons["1"]
     assert set(reasons) == {"1", "2"}
     assert registry.aliases("cand-release") == {}

@@ -161,7 +161,10 @@ def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told_
     assert done.found.unusable == everything.find().unusable == (with_space,)
     (told,) = [record for record in caplog.records if "it is not gated under this one" in record.message]
     assert repr(with_space) in told.message
-    assert {(alert.name, alert.alias) for alert in done.alerts} == {("cand-release", ""), (with_space, "champion")}
+    assert {(alert.record.name, alert.alias) for alert in done.alerts} == {
+        ("cand-release", ""),
+        (with_space, "champion"),
+    }
     assert sync(door(tmp_path, gate, uri, [])).exit_code == 11
 
 
@@ -179,7 +182,7 @@ def test_an_alias_without_a_pass_of_ours_is_an_alert_and_is_removed_when_enforce
     registry.set_alias(name, "approved-0123456789ab", "2")
     done = sync(door(tmp_path, gate, plain_server.uri, [name]))
     assert done.exit_code == 11
-    assert {(alert.alias, alert.version, alert.removed) for alert in done.swept.alerts} == {
+    assert {(alert.alias, alert.record.version, alert.removed) for alert in done.swept.alerts} == {
         ("champion", "2", False),
         ("approved-0123456789ab", "2", False),
     }

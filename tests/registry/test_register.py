@@ -431,7 +431,7 @@ def test_what_was_measured_is_not_used_again_under_another(
     elif changed == "seed":
         other = replace(mine, seed=1)
     else:
-        for module in ("held_attestations", "choices"):
+        for module in ("measure_version", "choices"):
             monkeypatch.setattr(f"invmm_gate.registry.promote.{module}.__version__", "the next one")
     again = [
         gate_version(registry, name, "1", choices=other, progress=Silent()),
@@ -462,7 +462,7 @@ def test_a_verdict_counts_again_only_from_the_gates_own_run_and_by_the_same_gate
     assert done.released is not None
     assert done.released.run_id == own.tags[RUN].partition("/")[0]
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == ""
-    monkeypatch.setattr("invmm_gate.registry.promote.held_attestations.__version__", "the next one")
+    monkeypatch.setattr("invmm_gate.registry.promote.measure_version.__version__", "the next one")
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == first.run
 
 

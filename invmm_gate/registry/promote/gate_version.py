@@ -15,8 +15,15 @@ from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
 from invmm_gate.registry.promote.attested_files import Evidence, state_of
 from invmm_gate.registry.promote.choices import Clock, check_choices, options_of, utc_now
-from invmm_gate.registry.promote.held_attestations import attestation_before, verdict_that_holds
-from invmm_gate.registry.promote.measure_version import SameFilesError, alone, measure_and_sign, runs_of, terms_for
+from invmm_gate.registry.promote.measure_version import (
+    SameFilesError,
+    alone,
+    attestation_before,
+    measure_and_sign,
+    runs_of,
+    terms_for,
+    verdict_that_holds,
+)
 from invmm_gate.registry.promote.outbox import OutboxBusyError, Parcel, VersionGoneError, deliver, outbox_of
 from invmm_gate.registry.promote.promotion import Promoted, settle
 from invmm_gate.stages.preflight import prepare

@@ -1,21 +1,38 @@
-"""From a version's files to a judged, signed run folder, ready to be sent: once, however many versions have them."""
+"""The verdict on a version's files: one that is attested already and holds, or one that is measured and signed now.
+
+The same files are measured once, however many versions have them, and by one gate at a time.
+"""
 
 import datetime
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.statement import SUMMARY
-from invmm_gate.core.errors import RegistryError, RunFolderError
+from invmm_gate.attest.statement import SUMMARY, Statement
+from invmm_gate.attest.verification import check_standing, open_statement
+from invmm_gate.core.errors import RegistryError, RunFolderError, VerificationError
 from invmm_gate.core.options import Finish, GateChoices, Signing
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.verdict_records import Verdict
-from invmm_gate.registry.client.client import VersionRecord
-from invmm_gate.registry.promote.choices import Clock, circumstances_of, log_of, roots_file, terms_of
+from invmm_gate.core.version import __version__
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.connection import RegistryDownError
+from invmm_gate.registry.client.registry_names import RUN, is_release, release_name
+from invmm_gate.registry.promote.attested_files import Evidence, envelopes, evidence_for
+from invmm_gate.registry.promote.choices import (
+    Clock,
+    circumstances_of,
+    demands_under,
+    log_of,
+    roots_file,
+    terms_of,
+    trusted_roots,
+)
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stage_files import VERDICT
@@ -24,6 +41,72 @@ from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.stages.read_verdict import judged_again
 from invmm_gate.stages.sign import sign_run
+
+
+def verdict_that_holds(
+    registry: Registry, record: VersionRecord, inputs: Inputs, choices: GateChoices, *, now: datetime.datetime
+) -> Evidence | None:
+    """A trusted pass or block on the same bytes, under the same policy, probe set and seed, that still stands."""
+    roots = trusted_roots(choices)
+    if roots is None:
+        return None
+    demands = demands_under(choices, roots)
+    wanted = (inputs.policy.digest, inputs.probe_set.digest, inputs.seed)
+    for envelope in envelopes(record.source, record.tags, registry.artefacts):
+        with suppress(VerificationError):
+            checkpoint = Path(inputs.model.path)
+            evidence = evidence_for(checkpoint, envelope, roots, now=now, weights=choices.weights)
+            check_standing(evidence.trusted, demands, now)
+            said = evidence.statement
+            found = (said.policy_digest, said.probe_set_digest, said.tested.seed)
+            if found == wanted and _is_final(registry, record, said, choices):
+                return evidence
+    return None
+
+
+def _is_final(registry: Registry, record: VersionRecord, said: Statement, choices: GateChoices) -> bool:
+    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is
+
+    What was signed for another version of the same files is signed again: attestation and audit log name this one.
+    """
+    if is_release(record.name, choices.release_name):
+        return True
+    if said.subject_name != record.file_label:
+        return False
+    unchanged = choices.waivers is None and choices.baseline is None and said.verifier_version == __version__
+    return said.decision in ("pass", "block") and unchanged and _lies_in_our_run(registry, record, said)
+
+
+def _lies_in_our_run(registry: Registry, record: VersionRecord, said: Statement) -> bool:
+    """Whether the run that the version names, under which it would be released, is the gate's and has its report."""
+    place = record.tags.get(RUN, "")
+    if not place or not registry.uploads.is_ours(place.partition("/")[0]):
+        return False
+    report = registry.artefacts.read(f"runs:/{place}", PUBLIC_REPORT)
+    return report is not None and sha256(report).hexdigest() == said.report_digest
+
+
+def attestation_before(
+    registry: Registry, name: str, choices: GateChoices, *, folder: Path, now: datetime.datetime
+) -> Path | None:
+    """The attestation of what the alias points at now, in a file; None if there is none that a trusted key signed."""
+    roots = trusted_roots(choices)
+    held = registry.alias(release_name(name, choices.release_name), choices.alias) if roots and choices.alias else None
+    if roots is None or held is None:
+        return None
+    try:
+        found = tuple(envelopes(held.source, {}, registry.artefacts))
+    except RegistryDownError:
+        raise
+    except RegistryError:  # a release whose files are gone is followed by nothing
+        return None
+    for envelope in found:
+        with suppress(VerificationError):
+            open_statement(envelope, roots, now=now)
+            path = folder / ATTESTATION
+            path.write_bytes(envelope)
+            return path
+    return None
 
 
 def measure_and_sign(

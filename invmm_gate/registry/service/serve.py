@@ -19,9 +19,8 @@ from invmm_gate.registry.client.registry_names import Watched, candidate_name, r
 from invmm_gate.registry.client.webhooks import read_secrets
 from invmm_gate.registry.guard.guard_settings import protected_by_default
 from invmm_gate.registry.promote.choices import check_choices, demands_under, terms_now, trusted_roots
-from invmm_gate.registry.promote.held_attestations import ByAttestation, Doubts
 from invmm_gate.registry.promote.outbox import outbox_of
-from invmm_gate.registry.service.alias_audit import AliasAudit, ByRecord
+from invmm_gate.registry.service.alias_audit import AliasAudit, ByAttestation, ByRecord, Doubts
 from invmm_gate.registry.service.gate_process import gate_command
 from invmm_gate.registry.service.ledger import Ledger, only_receiver
 from invmm_gate.registry.service.reconcile import Loop, Pass, Reconciler
