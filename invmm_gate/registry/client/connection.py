@@ -18,6 +18,7 @@ _TRANSFER_SECONDS: Final = "600"
 """For one file: a server stores it in its own store before it answers."""
 _ANSWERED: Final = range(400, 500)
 _TOO_MANY: Final = 429
+_MISSING: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _lock = threading.Lock()
 _before: Final[list[str | None]] = []
 
@@ -71,17 +72,12 @@ def asked(uri: str, what: str) -> Iterator[None]:
         raise kind(f"the registry at {shown} would not {what}: {reason or type(error).__name__}") from error
 
 
-def is_missing(error: Exception) -> bool:
-    """Whether MLflow says that what was asked for does not exist."""
-    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
-
-
 def unless_missing(ask: Callable[[], Answer]) -> Answer | None:
     """The answer; None if MLflow says that what was asked for does not exist."""
     try:
         return ask()
     except Exception as error:
-        if is_missing(error):
+        if getattr(error, "error_code", "") in _MISSING:
             return None
         raise
 
