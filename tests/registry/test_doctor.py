@@ -10,7 +10,7 @@ import pytest
 from invmm_gate.registry.client.webhooks import Secrets, Webhooks
 from invmm_gate.registry.service import doctor
 from invmm_gate.registry.service.doctor import diagnose, exit_code
-from invmm_gate.registry.service.receiver import Receiver, answering, bind, build_app
+from invmm_gate.registry.service.receiver import answering, bind, build_app
 from tests.registry.door import KEY
 from tests.registry.servers import mlflow_server
 
@@ -20,9 +20,9 @@ OTHER = b"quite-another-secret"
 @contextmanager
 def receiving(key=KEY):
     """A receiver; its URL."""
-    receiver = Receiver(secrets=Secrets((key,)), wake=lambda: None)
+    app = build_app(secrets=Secrets((key,)), wake=lambda: None)
     bound = bind("127.0.0.1", 0)
-    with answering(build_app(receiver), bound):
+    with answering(app, bound):
         yield f"http://127.0.0.1:{bound.getsockname()[1]}/hook"
 
 

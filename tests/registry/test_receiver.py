@@ -20,7 +20,7 @@ from invmm_gate.registry.client.webhooks import (
     require_signed,
     sign,
 )
-from invmm_gate.registry.service.receiver import BODY_LIMIT, Receiver, answering, bind, build_app
+from invmm_gate.registry.service.receiver import BODY_LIMIT, answering, bind, build_app
 from tests.registry.door import KEY, deliver, event, headers, post, until
 
 OLD_KEY = b"the-secret-of-last-month"
@@ -31,9 +31,9 @@ class Set:
 
     def __init__(self, **changes):
         self.woken = 0
-        receiver = Receiver(secrets=Secrets((KEY, OLD_KEY)), wake=self.wake, **changes)
+        app = build_app(secrets=Secrets((KEY, OLD_KEY)), wake=self.wake, **changes)
         bound = bind("127.0.0.1", 0)
-        self.port, self.server = bound.getsockname()[1], answering(build_app(receiver), bound)
+        self.port, self.server = bound.getsockname()[1], answering(app, bound)
 
     def wake(self):
         self.woken += 1

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, final
 
 import uvicorn
@@ -30,11 +29,12 @@ _LOGGER: Final = logging.getLogger(__name__)
 SERVICE: Final = "invmm-gate"
 """Named in every answer, so that `doctor` can tell this receiver from something else at the same address."""
 BODY_LIMIT: Final = 1 << 20
+BODY_WITHIN: Final = 10.0
+"""Seconds for the whole body."""
 CREATED: Final = ("model_version", "created")
 """The one event that wakes. Tag events above all do not: the gate sets tags itself."""
 A_MINUTE: Final = 600
 """Signed deliveries that are taken a minute. MLflow tries a delivery again that was put off, and nobody misses it."""
-
 HEADERS_WITHIN: Final = 10.0
 """Seconds from the connection to the end of the headers."""
 _CONNECTIONS: Final = 512
@@ -43,21 +43,6 @@ _DRAIN_WITHIN: Final = 5
 _RETRY_AFTER: Final = {"Retry-After": "30"}
 _CLOSE: Final[dict[str, str]] = {"Connection": "close"}
 """One request a connection: then the time that uvicorn gives the first headers bounds every connection."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
-    """The settings and parts of the receiver."""
-
-    secrets: Secrets
-    wake: Callable[[], None]
-    """Called when something may have changed."""
-    alive: Callable[[], bool] = lambda: True
-    """What /health answers by."""
-    path: str = "/hook"
-    body_within: float = 10.0
-    """Seconds for the whole body."""
-    a_minute: int = A_MINUTE
 
 
 @final
@@ -75,27 +60,35 @@ class _Allowance:
         return taken
 
 
-def build_app(receiver: Receiver) -> Starlette:
-    """POST on the receiver's path, GET /health; every answer is JSON and closes the connection."""
-    allowance = _Allowance(receiver.a_minute)
+def build_app(
+    *,
+    secrets: Secrets,
+    wake: Callable[[], None],
+    alive: Callable[[], bool] = lambda: True,
+    path: str = "/hook",
+    body_within: float = BODY_WITHIN,
+    a_minute: int = A_MINUTE,
+) -> Starlette:
+    """POST on the path wakes, GET /health says whether `alive`; every answer is JSON and closes the connection."""
+    allowance = _Allowance(a_minute)
 
     async def hook(request: Request) -> Response:
-        signed, body = await _authentic(request, receiver)
+        signed, body = await _authentic(request, secrets, body_within)
         if not allowance.take():
-            raise HTTPException(429, f"over {receiver.a_minute} deliveries a minute", _RETRY_AFTER)
+            raise HTTPException(429, f"over {a_minute} deliveries a minute", _RETRY_AFTER)
         entity, action = _event(body)
         if (entity, action) != CREATED:
             _LOGGER.info("ignored delivery %s: event %.80r", signed.delivery, f"{entity}.{action}")
             return _json(202, "ignored")
-        receiver.wake()
+        wake()
         _LOGGER.info("woken by delivery %s", signed.delivery)
         return _json(202, "woken")
 
     async def health(_: Request) -> Response:
-        alive = receiver.alive()
-        return _json(200 if alive else 503, "ok" if alive else "failing")
+        well = alive()
+        return _json(200 if well else 503, "ok" if well else "failing")
 
-    routes = [Route(receiver.path, hook, methods=["POST"]), Route("/health", health, methods=["GET"])]
+    routes = [Route(path, hook, methods=["POST"]), Route("/health", health, methods=["GET"])]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 
@@ -107,7 +100,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _json(refusal.status_code, "refused", {"reason": reason}, refusal.headers)
 
 
-async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, bytes]:
+async def _authentic(request: Request, secrets: Secrets, body_within: float) -> tuple[Signed, bytes]:
     """The headers and the body of a delivery that was signed just now. Nothing of the body is read before that."""
     given: dict[str, list[str]] = {}
     for name, value in request.headers.items():
@@ -116,8 +109,8 @@ async def _authentic(request: Request, receiver: Receiver) -> tuple[Signed, byte
         signed = read_headers(given, now=time.time())
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "the body is not application/json")
-        body = await _body(request, receiver.body_within)
-        require_signed(signed, body, receiver.secrets)
+        body = await _body(request, body_within)
+        require_signed(signed, body, secrets)
     except SignatureError as error:
         raise HTTPException(401, str(error)) from error
     return signed, body

@@ -101,16 +101,16 @@ def serve(door: Door, listening: Listening) -> int:
 
     Raises ConfigError for a path that cannot be one, and without a secret.
     """
-    from invmm_gate.registry.service.receiver import Receiver, answering, bind, build_app
+    from invmm_gate.registry.service.receiver import answering, bind, build_app
 
     path, secrets = listening.path, read_secrets(listening.secret_file)
     if not _PATH.fullmatch(path) or path == "/health":
         raise ConfigError(f"--path {path!a}", expected="a path such as /hook, other than /health")
     with door.opened() as (reconciler, worker), _stopping() as asked:
         loop = Loop(reconciler, worker, every=listening.every, workers=listening.workers)
-        receiver = Receiver(secrets=secrets, path=path, wake=loop.wake, alive=loop.alive)
+        app = build_app(secrets=secrets, wake=loop.wake, alive=loop.alive, path=path)
         bound = bind(listening.host, listening.port)
-        with answering(build_app(receiver), bound) as thread:
+        with answering(app, bound) as thread:
             _LOGGER.info("listening on http://%s:%d%s", listening.host, bound.getsockname()[1], path)
             loop.start()
             while thread.is_alive() and loop.alive() and not asked():
