@@ -35,10 +35,6 @@ _UNPROMOTED_STAGES: Final = ("none", "archived")
 _SPELLED: Final = frozenset(names.VERDICT_TAGS | {names.STATE, names.POSING})
 
 
-def nothing() -> None:
-    """There is nothing to look at afterwards."""
-
-
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
@@ -48,18 +44,18 @@ class Guard:
     now: Callable[[], datetime.datetime]
     hashes: stores.RecentHashes = field(default_factory=stores.RecentHashes)
 
-    def set_alias(self, request: Any) -> After:
+    def set_alias(self, request: Any) -> After | None:
         """A protected alias may point only at a version that passed."""
         _refuse_unspellable(request.alias)
         if not self.settings.protects(request.name, request.alias):
-            return nothing
+            return None
         record = self._passed(request.name, request.version)
         return partial(_look_again, record, partial(stores.drop_alias, request.name, request.alias, record.version))
 
-    def transition_stage(self, request: Any) -> After:
+    def transition_stage(self, request: Any) -> After | None:
         """A stage is an alias by another name."""
         if request.stage.strip().casefold() in _UNPROMOTED_STAGES:
-            return nothing
+            return None
         record = self._passed(request.name, request.version)
         return partial(_look_again, record, partial(stores.drop_stage, request.name, record.version))
 
@@ -70,16 +66,16 @@ class Guard:
         passed = {version: self._passed(request.name, version) for version in {version for _, version in protected}}
         return partial(self._look_at_renamed, request.new_name, passed)
 
-    def set_version_tag(self, request: Any) -> After:
+    def set_version_tag(self, request: Any) -> After | None:
         """A tag that claims a verdict may say only what an attestation of the version says, of the log's head once."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
         if not names.is_verdict_tag(request.key, request.value):
-            return nothing
+            return None
         record = self._attested(request.name, request.version, request.key, request.value)
         return partial(_look_again, record, partial(stores.drop_tag, request.name, record.version, request.key))
 
-    def delete_version_tag(self, request: Any) -> After:
+    def delete_version_tag(self, request: Any) -> None:
         """A verdict that was given stays; gating again replaces it."""
         _refuse_lookalike(request.key)
         if names.is_verdict_tag(request.key, None):
@@ -88,27 +84,23 @@ class Guard:
                 expected="tags of verdicts to stay",
                 do="gate the version again",
             )
-        return nothing
 
-    def create_model(self, request: Any) -> After:
+    def create_model(self, request: Any) -> None:
         """A registered model has no verdict."""
         _refuse_claims(request.tags)
-        return nothing
 
-    def create_version(self, request: Any) -> After:
+    def create_version(self, request: Any) -> None:
         """Nothing is born with a verdict: a copy of a version does not inherit that of its source."""
         _refuse_claims(request.tags)
         if any(tag.key == names.POSING for tag in request.tags) and not stores.is_prompt(request.name):
             _refuse_posing(names.POSING)
-        return nothing
 
-    def set_model_tag(self, request: Any) -> After:
+    def set_model_tag(self, request: Any) -> None:
         """A registered model has no verdict, its versions have."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
         if names.is_verdict_tag(request.key, None):
             raise _claimed(request.key)
-        return nothing
 
     def _passed(self, name: str, version: str) -> VersionRecord:
         """The version, if an attestation shows that it passed. Raises a GateError."""
