@@ -294,21 +294,21 @@ def test_the_tags_of_one_verdict_cost_one_look_at_the_files(
 ) -> None:
     checkpoint, hashed = stored(guarded_server, client) / "checkpoint", []
 
-    def counted(path: Path, weights: Any) -> Any:
+    def counted(path: Path, *, weights: Any) -> Any:
         hashed.append(path)
         return inspect_checkpoint(path, weights=weights)
 
-    monkeypatch.setattr(stores, "inspected", counted)
+    monkeypatch.setattr(stores, "inspect_checkpoint", counted)
     monkeypatch.setattr(stores, "_SETTLED", -1.0)
     recent = RecentHashes()
-    first = recent.inspected(checkpoint, None)
-    assert recent.inspected(checkpoint, None) == first
+    first = recent.inspected(checkpoint, weights=None)
+    assert recent.inspected(checkpoint, weights=None) == first
     assert len(hashed) == 1
     weights = next(checkpoint.rglob("*.safetensors"))
     data, times = weights.read_bytes(), weights.stat()
     try:
         weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert recent.inspected(checkpoint, None).digest != first.digest, "size and mtime are as before"
+        assert recent.inspected(checkpoint, weights=None).digest != first.digest, "size and mtime are as before"
     finally:
         weights.write_bytes(data)

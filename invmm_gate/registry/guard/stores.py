@@ -13,12 +13,12 @@ from typing import Any, Final, final
 
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.checkpoint_files import list_files
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.artefacts import Artefacts
 from invmm_gate.registry.client.client import VersionRecord, find_version
 from invmm_gate.registry.client.connection import asked
 from invmm_gate.registry.client.locations import Places, Repository, locate
 from invmm_gate.registry.client.registry_names import folded
-from invmm_gate.registry.promote.attested_files import inspected
 
 _STORE: Final = "mlflow-artifacts:/"
 _HERE: Final = "this server"
@@ -123,13 +123,13 @@ class RecentHashes:
     _found: OrderedDict[_Stamp, ModelManifest] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def inspected(self, checkpoint: Path, weights: Weights | None) -> ModelManifest:
+    def inspected(self, checkpoint: Path, *, weights: Weights | None) -> ModelManifest:
         """The manifest of the files as they are now. Raises ModelError."""
         stamp, newest = _stamp(checkpoint, weights)
         with self._lock:
             if stamp in self._found:
                 return self._found[stamp]
-        manifest = inspected(checkpoint, weights)
+        manifest = inspect_checkpoint(checkpoint, weights=weights)
         if time.time() - newest > _SETTLED and _stamp(checkpoint, weights)[0] == stamp:
             with self._lock:
                 self._found[stamp] = manifest

@@ -24,8 +24,8 @@ from invmm_gate.registry.client.connection import RegistryDownError
 Accept = Callable[[bytes, Demands, datetime.datetime], Trusted]
 """What an attestation says, if that was demanded at that time. Raises VerificationError."""
 Taken = TypeVar("Taken")
-Inspect = Callable[[Path, Weights | None], ModelManifest]
-"""How the files of a checkpoint are hashed; the weights are those that count. Raises ModelError."""
+Inspect = Callable[..., ModelManifest]
+"""How the files of a checkpoint are hashed: takes and raises what `inspect_checkpoint` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +65,9 @@ class HashedFiles:
 def hashed(files: Path, weights: Weights | None) -> HashedFiles:
     """The folder of all that a version's source holds."""
     try:
-        return HashedFiles(manifest=inspected(checkpoint_in(files), weights))
+        return HashedFiles(manifest=inspect_checkpoint(checkpoint_in(files), weights=weights))
     except ModelError as error:
         return HashedFiles(manifest=error.with_traceback(None))
-
-
-def inspected(checkpoint: Path, weights: Weights | None) -> ModelManifest:
-    """The manifest of the files as they are now. Raises ModelError."""
-    return inspect_checkpoint(checkpoint, weights=weights)
 
 
 def _require_subject(found: ModelManifest | ModelError, said: Statement) -> ModelManifest:
@@ -111,7 +106,7 @@ def evidence_for(
     *,
     now: datetime.datetime,
     weights: Weights | Literal["attested"] | None = None,
-    inspect: Inspect = inspected,
+    inspect: Inspect = inspect_checkpoint,
 ) -> Evidence:
     """The attestation, if a trusted key signed it for exactly these files. Raises VerificationError.
 
@@ -124,7 +119,7 @@ def evidence_for(
         weights = said.weights if said.left_out else None
     found: ModelManifest | ModelError
     try:
-        found = inspect(checkpoint, weights)
+        found = inspect(checkpoint, weights=weights)
     except ModelError as error:
         found = error
     return Evidence(envelope=envelope, trusted=trusted, manifest=_require_subject(found, said))
