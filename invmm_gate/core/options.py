@@ -34,9 +34,12 @@ class Asked:
 
 ENVIRONMENT: Final = "INVMM_GATE_ENVIRONMENT"
 """Variable that holds the digest of the approved environment."""
+TRACKING_URI: Final = "INVMM_GATE_TRACKING_URI"
+"""Variable that holds the MLflow server: a URI may hold a password, and anybody can read a command line."""
 VERIFIER: Final = "invmm-gate"
 """Id of who judged, where roots.yaml gives no other."""
 
+Checkpoint = Annotated[Path, Asked("Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
 Policy = Annotated[str, Asked("strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, Asked("Folder of the probe set.")]
 Seed = Annotated[
@@ -65,13 +68,18 @@ Orientation = Annotated[
     Asked("Images that their EXIF orientation turns: refuse, or both (two probes, as stored and upright)."),
 ]
 Details = Annotated[bool, Asked("Send MLflow ids and exact scores: they tell membership.")]
+Server = Annotated[str, Asked("MLflow server.", env=TRACKING_URI)]
+ServerOrFile = Annotated[str | None, Asked("MLflow server. Default: ./mlflow.db.", env=TRACKING_URI)]
+SecretFile = Annotated[
+    Path | None, Asked("Webhook secrets, one a line, mode 0600. Default: $INVMM_GATE_WEBHOOK_SECRET.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The choices of a `check` or `measure` command."""
 
-    model: Annotated[Path, Asked("Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
+    model: Checkpoint
     policy: Policy
     probes: Probes = Path("probes")
     out: Annotated[Path | None, Asked("Run folder. Default: reports/<model>-<run id>.")] = None
@@ -169,6 +177,30 @@ class GateChoices:
     runs: Path = Path(".invmm-gate/runs")
     """Folder of the run folders; the outbox and the audit log lie beside it."""
     command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceChoices:
+    """The registry that `registry serve` and `sync` look after, and how."""
+
+    tracking_uri: Server
+    state: Annotated[Path, Asked("Folder of ledger, logs and run folders, on a local disk.")] = Path(".invmm-gate")
+    models: Annotated[tuple[str, ...], Asked("Model to watch; may be repeated. Default: all.", name="--model")] = ()
+    protect: Annotated[tuple[str, ...], Asked("Protected alias beside --alias; may be repeated.")] = ()
+    enforce: Annotated[bool, Asked("Remove protected aliases that no pass vouches for.")] = False
+    retries: Annotated[int, Asked("Fresh starts of a gate that ended without a verdict.", min=0)] = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where `registry serve` is reached, and how often it looks by itself."""
+
+    secret_file: SecretFile = None
+    host: Annotated[str, Asked("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Asked("Port; 0 takes any free one.", min=0, max=65535)] = 8765
+    path: Annotated[str, Asked("Path of the webhook.")] = "/hook"
+    every: Annotated[float, Asked("Seconds between looks for versions without a verdict.", min=1)] = 60.0
+    workers: Annotated[int, Asked("Gates that may run side by side.", min=1, max=64)] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
