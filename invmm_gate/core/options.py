@@ -1,36 +1,18 @@
 """What users choose, each option declared once: its type, its default, and how the command line asks for it.
 
 A record of options is a frozen dataclass. The command line makes its options of the fields that carry `Asked`
-(`cli/options.py`), and `arguments` writes a record as a command line again.
+(`core/asked.py`, `cli/options.py`).
 """
 
-import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Final, Literal
 
+from invmm_gate.core.asked import Asked
 from invmm_gate.core.records import Group, Weights
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How the command line asks for a field."""
-
-    help: str
-    name: str = ""
-    """The option; by default the field's name."""
-    env: str | None = None
-    """Variable that gives the default."""
-    min: float | None = None
-    max: float | None = None
-
-    def option(self, attribute: str) -> str:
-        """The option as it is typed."""
-        return self.name or "--" + attribute.replace("_", "-")
-
 
 ENVIRONMENT: Final = "INVMM_GATE_ENVIRONMENT"
 """Variable that holds the digest of the approved environment."""
@@ -280,32 +262,3 @@ class Signing:
     """It gets a line before the attestation is written, and counts the attempts at this model."""
     name: str | None = None
     """What attestation and log call the model; by default as the run does."""
-
-
-def asked(record: type) -> Iterator[tuple[dataclasses.Field[Any], Any, Asked | None]]:
-    """The fields of a record that the command line asks for, or that are such a record: field, type, how."""
-    hints = get_type_hints(record, include_extras=True)
-    for each in dataclasses.fields(record):
-        hint = hints[each.name]
-        how = next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Asked)), None)
-        if how is not None:
-            yield each, hint.__origin__, how
-        elif dataclasses.is_dataclass(hint):
-            yield each, hint, None
-
-
-def arguments(record: Any) -> Iterator[str]:
-    """A record as the command line that gives it; what is as by default is left out."""
-    for each, _, how in asked(type(record)):
-        value = getattr(record, each.name)
-        if how is None:
-            yield from arguments(value)
-        elif value is not None and value != each.default:
-            yield from _argument(how.option(each.name), value)
-
-
-def _argument(option: str, value: object) -> Iterator[str]:
-    if isinstance(value, bool):
-        yield option.partition("/")[0 if value else 2]
-    else:
-        yield from (f"{option}={item}" for item in (value if isinstance(value, tuple) else (value,)))

@@ -16,8 +16,9 @@ from typing import Any, Final, get_args
 
 from invmm_gate.attest.demands import Demands, demands_of
 from invmm_gate.attest.keys import TrustRoots, load_roots
+from invmm_gate.core.asked import asked
 from invmm_gate.core.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
-from invmm_gate.core.options import ENVIRONMENT, Conditions, asked
+from invmm_gate.core.options import ENVIRONMENT, Conditions
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.registry_names import folded
 

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from invmm_gate.core.asked import arguments
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
-from invmm_gate.core.options import GateChoices, arguments
+from invmm_gate.core.options import GateChoices
 from invmm_gate.files.regular import read_records, write_whole
 from invmm_gate.registry.client.webhooks import SECRET_VARIABLE
 from invmm_gate.registry.promote.gate_version import Registered
