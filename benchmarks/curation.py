@@ -47,7 +47,7 @@ class Stages:
         """A stage that `probes build` tells of."""
         self._begun = (stage, time.perf_counter(), time.process_time())
 
-    def advance(self, parts: int) -> None:
+    def advance(self, parts: int, *, in_flight: int = 0) -> None:
         pass
 
     def end(self) -> None:

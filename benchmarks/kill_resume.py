@@ -52,7 +52,8 @@ def set_up(folder: Path, *, steps: int, probes: int, trials: int) -> None:
     from datetime import date
 
     draw = importlib.import_module("draw").draw
-    from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+    from invmm_gate.core.options import NewProbes
+    from invmm_gate.probes.edit import add_probes, init_probe_set
 
     init_probe_set(folder / "probes")
     for number, group in [

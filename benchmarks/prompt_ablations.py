@@ -23,7 +23,7 @@ import torch
 
 from invmm_gate import PROFILES, Inversion, InversionSettings, Inverter, PixelRmse, inspect_checkpoint, load_model
 from invmm_gate.core.records import Probe, ProbeSet
-from invmm_gate.measure.aggregate import tasks_for
+from invmm_gate.measure.trials import tasks_for
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 

@@ -16,14 +16,14 @@ from typing import Final
 import torch
 
 from invmm_gate import PixelRmse, inspect_checkpoint, load_model
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
+from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.records import Confirmation, Probe, ProbeSet
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 

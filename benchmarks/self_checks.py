@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 
 from invmm_gate.core.errors import GateError
-from invmm_gate.core.options import Options
+from invmm_gate.core.options import NewProbes, Options
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.stages.preflight import prepare
 from invmm_gate.stages.self_checks import CHECKS
 from invmm_gate.stages.session import open_session

@@ -14,9 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.measure.streams import stream
+from invmm_gate.confirm.counting import CopyCount, Input, MeasureSampler, count_copies, sampled_images
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.controls import nearest_of_all

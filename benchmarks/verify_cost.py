@@ -57,7 +57,8 @@ def signed_run(folder: Path, model: Path) -> list[str]:
     """The arguments of `verify` for a run of this model that was judged and signed."""
     sys.path.insert(0, str(ROOT))
     from invmm_gate.attest.keys import new_key_pair
-    from invmm_gate.stages.sign import Signing, sign_run
+    from invmm_gate.core.options import Signing
+    from invmm_gate.stages.sign import sign_run
     from tests.stages.judged_run import judged_run
 
     pair = new_key_pair(folder / "gate")

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from invmm_gate.core.errors import GateError
     from invmm_gate.core.options import Finish, Options
     from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseLevel
-    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial, Verdict
+    from invmm_gate.core.records import Confirmation, Measurement, Probe, ProbeSet, Trial
     from invmm_gate.core.run_records import RunData
     from invmm_gate.core.settings import PROFILES, InversionSettings
+    from invmm_gate.core.verdict_records import Verdict
     from invmm_gate.diffusion.closed_form import MixtureDenoiser
     from invmm_gate.diffusion.sampling import sample
     from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from invmm_gate.probes.validate import validate_probe_set
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.similarity.calibrate import calibrate
-    from invmm_gate.similarity.embedding import EncoderCosine
     from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
-    from invmm_gate.similarity.sscd import sscd_metric
+    from invmm_gate.similarity.sscd import EncoderCosine, sscd_metric
     from invmm_gate.stages.check import Checked, check
 
 
@@ -48,7 +48,7 @@ _HOMES: Final[dict[str, str]] = {
     "Confirmation": "core.records",
     "CopyMetric": "core.protocols",
     "DiffusionModel": "core.protocols",
-    "EncoderCosine": "similarity.embedding",
+    "EncoderCosine": "similarity.sscd",
     "Finish": "core.options",
     "FlowMatching": "diffusion.schedule",
     "GateError": "core.errors",
@@ -71,7 +71,7 @@ _HOMES: Final[dict[str, str]] = {
     "Task": "measure.slots",
     "Trial": "core.records",
     "VariancePreserving": "diffusion.schedule",
-    "Verdict": "core.records",
+    "Verdict": "core.verdict_records",
     "calibrate": "similarity.calibrate",
     "check": "stages.check",
     "confirm_by_sampling": "confirm.plain_sampling",

@@ -43,7 +43,7 @@ def test_configured_lint_rules_are_selected(root: Path) -> None:
     ("module", "function"),
     [
         ("measure.looking", "row_means"),
-        ("diffusion.denoising_error", "epsilon_weight"),
+        ("diffusion.prediction", "epsilon_weight"),
         ("similarity.pixel", "_unit_pixels"),
         ("confirm.counting", "prompts_of"),
         ("models.adapters.pixel", "refuse_guidance"),

@@ -8,8 +8,9 @@ import datetime
 import tempfile
 from pathlib import Path
 
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Group
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 
 from draw import NEVER_SEEN, PLANTED_8, PLANTED_32, SINGLE, draw
 

@@ -23,6 +23,8 @@ MODELS: Final = Path(__file__).parent / "models"
 EXPECTED: Final = {"memorizing": "block", "clean": "pass"}
 FOLDERS: Final = {"memorizing": Path("runs/ckpt"), "clean": Path("runs/clean")}
 PROBES: Final = 32
+SIGN_OF_LIFE: Final = 60.0
+"""Seconds between two lines off a terminal."""
 COLOURS: Final = {"pass": "green", "block": "red", "inconclusive": "yellow"}
 
 
@@ -54,14 +56,27 @@ def start(kind: str, threads: int) -> Running:
 
 
 def watch(running: list[Running], console: Console) -> None:
-    """A bar for each check, from the records it has written; nothing off a terminal."""
+    """A bar for each check, from the records that it has written; off a terminal a line a minute."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:
         tasks = {run.kind: bars.add_task(run.kind, total=PROBES) for run in running}
+        began = said = time.monotonic()
         while any(run.process.poll() is None for run in running):
-            for run in running:
-                bars.update(tasks[run.kind], completed=measured(FOLDERS[run.kind].name))
+            done = {run.kind: measured(FOLDERS[run.kind].name) for run in running}
+            for kind, task in tasks.items():
+                bars.update(task, completed=done[kind])
+            if not console.is_terminal and time.monotonic() - said >= SIGN_OF_LIFE:
+                said = time.monotonic()
+                console.print(sign_of_life(done, seconds=said - began))
             time.sleep(1)
+
+
+def sign_of_life(done: dict[str, int], *, seconds: float) -> str:
+    """How far each check is, and when the last one will be measured if it goes on at this pace."""
+    parts = ", ".join(f"{kind} {count} of {PROBES} probes measured" for kind, count in done.items())
+    slowest = min(done.values())
+    left = f"; about {seconds * (PROBES / slowest - 1):.0f} s left to measure" if 0 < slowest < PROBES else ""
+    return f"{seconds:.0f} s: {parts}{left}"
 
 
 def measured(name: str) -> int:

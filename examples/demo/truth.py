@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invmm_gate.core.intervals import wilson
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.similarity.pixel import PixelRmse

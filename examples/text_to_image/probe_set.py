@@ -11,8 +11,9 @@ from typing import Final
 
 from captions import probe_caption
 
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Group
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 
 from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, draw
 

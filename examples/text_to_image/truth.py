@@ -20,7 +20,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from invmm_gate.core.intervals import wilson
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 
 from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, draw_array

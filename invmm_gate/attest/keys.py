@@ -11,15 +11,13 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from invmm_gate.attest.field_types import Day, Line
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.core.options import VERIFIER
+from invmm_gate.files.regular import PRIVATE_MODES, read_small
 from invmm_gate.files.strict_model import StrictModel, parse
 from invmm_gate.files.yaml_lines import Document, load_document
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-VERIFIER: Final = "invmm-gate"
-"""Who a verdict is by, unless `sign` or the trust roots name somebody else."""
 
 _MAX_KEY_BYTES: Final = 16_384
 _PUBLIC: Final = "a public key file as `invmm-gate keys new` writes it (NAME.pub), or roots.yaml"

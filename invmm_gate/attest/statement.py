@@ -3,12 +3,16 @@
 The predicate is monotonic, as in-toto asks: every field is demanded, unknown ones are ignored, and only a statement
 that says `pass` can let a release through. So a field that is dropped never turns a deny into an allow. A field that a
 verifier must not ignore needs another PREDICATE_TYPE.
+
+A SLSA verification summary (slsa.dev/verification_summary/v1) is written for a pass without waivers and for nothing
+else, so that its absence is never a permission. It has no expiry of its own: the attestation that it names has one.
 """
 
 import datetime
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_type_hints
+from urllib.parse import quote
 
 from pydantic import (
     AliasPath,
@@ -25,7 +29,8 @@ from pydantic_core.core_schema import CoreSchema, no_info_after_validator_functi
 
 from invmm_gate.attest.field_types import Day, Decimal, Hex, Instant, Line, as_text
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.core.records import Scope, Waiver, Weights
+from invmm_gate.core.records import Weights
+from invmm_gate.core.verdict_records import Scope, Waiver
 from invmm_gate.files.strict_json import parse_plain
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -91,16 +96,21 @@ class Statement:
     __pydantic_config__ = ConfigDict(strict=True, extra="ignore")
 
     subject_name: Annotated[Line, _at("subject.0.name")]
+    """What the run calls the model."""
     subject_digest: Annotated[Hex, _at("subject.0.digest.sha256")]
     """The model's digest (ModelManifest.digest): it binds every file's path, size and bytes, and LoRA weights."""
     decision: Annotated[AttestedDecision, _at("predicate.verdict")]
     """`pass_with_waiver` where a finding that would have blocked is waived."""
     policy_name: Annotated[Line, _at("predicate.policy.name")]
+    """The policy that judged."""
     policy_digest: Annotated[Hex, _at("predicate.policy.digest.sha256")]
+    """sha256 of the policy as it is understood."""
     probe_set_digest: Annotated[Hex, _at("predicate.probeSet.digest.sha256")]
+    """sha256 over the manifest, which names the sha256 of each image."""
     probes: Annotated[Count, _at("predicate.probeSet.count")]
     """Probes under test, the controls not among them."""
     controls: Annotated[Count, _at("predicate.probeSet.controls")]
+    """Images that the model cannot have seen."""
     report_digest: Annotated[Hex, _at("predicate.reportDigest.sha256")]
     """sha256 of public/report.html: no id and no exact score of a probe."""
     results_digest: Annotated[Hex, _at("predicate.resultsDigest.sha256")]
@@ -108,14 +118,19 @@ class Statement:
     fingerprint: Annotated[Hex, _at("predicate.fingerprint")]
     """The run's identity: settings, rows, device and code among it."""
     profile: Annotated[Line, _at("predicate.profile")]
+    """Name of the measure's profile."""
     tested: Annotated[Scope, _AS_RECORD, _at("predicate.tested")]
     """Image size, samplers, scales and seed: what the scores are of."""
     pipeline: Annotated[Line, _at("predicate.pipeline")]
+    """Diffusers class name."""
     weights: Annotated[Weights, _at("predicate.weights")]
+    """Which weights were scored."""
     left_out: Annotated[tuple[Line, ...], _at("predicate.leftOut")]
     """Files of the other weights: neither scored nor covered by the subject's digest."""
     pickles: Annotated[tuple[Line, ...], _at("predicate.pickles")]
+    """Pickle files that were read."""
     versions: Annotated[dict[Line, Line], _at("predicate.versions")]
+    """Of the gate and of the packages that decide a score or a verdict."""
     environment: Annotated[Hex, _at("predicate.environment")]
     """Digest of what was installed where the run was measured, as `invmm-gate environment` prints it."""
     waivers: Annotated[tuple[Annotated[Waiver, _AS_RECORD], ...], _at("predicate.waivers")]
@@ -123,9 +138,11 @@ class Statement:
     verifier: Annotated[Line, _at("predicate.verifier.id")]
     """The id of the gate that judged."""
     verifier_version: Annotated[Line, _at("predicate.verifier.version")]
+    """Version of the gate that judged."""
     issued_at: Annotated[Instant, _at("predicate.issuedAt")]
     """UTC, whole seconds, as `expires_at`."""
     expires_at: Annotated[Instant, _at("predicate.expiresAt")]
+    """From then on it no longer holds."""
     sequence: Annotated[Positive, _at("predicate.sequence")]
     """From 1; one more than that of `previous`."""
     previous: Annotated[Hex | None, _at("predicate.previousVerdictDigest")]
@@ -196,3 +213,37 @@ def _refuse_other_types(plain: dict[str, object]) -> None:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+SUMMARY: Final = "verification_summary.json"
+"""The signed summary's name in a run folder."""
+SUMMARY_TYPE: Final = "https://slsa.dev/verification_summary/v1"
+LEVEL: Final = "INVMM_GATE_PASS"
+
+
+def summary_payload(said: Statement, *, attestation: str) -> bytes | None:
+    """The summary as the bytes that are signed; None for anything but a pass without waivers.
+
+    `attestation` is the sha256 of the attestation file that says the same at length.
+    """
+    if said.decision != "pass" or said.waivers:
+        return None
+    plain = {
+        "_type": STATEMENT_TYPE,
+        "predicateType": SUMMARY_TYPE,
+        "subject": [{"name": said.subject_name, "digest": {"sha256": said.subject_digest}}],
+        "predicate": {
+            "verifier": {"id": _urn("verifier", said.verifier), "version": {"invmm-gate": said.verifier_version}},
+            "timeVerified": as_text(said.issued_at),
+            "resourceUri": _urn("model", said.subject_digest),
+            "policy": {"uri": _urn("policy", said.policy_name), "digest": {"sha256": said.policy_digest}},
+            "inputAttestations": [{"uri": _urn("attestation", attestation), "digest": {"sha256": attestation}}],
+            "verificationResult": "PASSED",
+            "verifiedLevels": [LEVEL],
+        },
+    }
+    return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _urn(kind: str, name: str) -> str:
+    return f"urn:invmm-gate:{kind}:{quote(name, safe='')}"

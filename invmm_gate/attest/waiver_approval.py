@@ -18,8 +18,8 @@ from invmm_gate.attest.field_types import Day, Hex, Instant, Line, as_text
 from invmm_gate.attest.keys import SigningKey, TrustRoots
 from invmm_gate.attest.verification import CLOCK_SKEW, check_key_window
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.core.records import Waiver
-from invmm_gate.files.small import read_small
+from invmm_gate.core.verdict_records import Waiver
+from invmm_gate.files.regular import read_small
 from invmm_gate.files.strict_json import parse_plain
 from invmm_gate.files.strict_model import StrictModel
 

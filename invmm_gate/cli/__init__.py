@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage_error(message: str) -> str:
-    return f"error: {message.rstrip('.')}; see `invmm-gate --help`"
+    return f"error: {message.replace('Value error, ', '').rstrip('.')}; see `invmm-gate --help`"
 
 
 def _failed(line: str, exit_code: int) -> int:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_gate.cli.options import with_options
+from invmm_gate.cli.options import Json, with_options
 from invmm_gate.core.errors import PASS
-from invmm_gate.core.options import Conditions, Reviewers
-from invmm_gate.core.records import Weights
+from invmm_gate.core.options import Baseline, Conditions, Released, Reviewers, Signing, Waivers
 
 if TYPE_CHECKING:
     from invmm_gate.attest.statement import Statement
@@ -62,7 +61,7 @@ def verify_audit_log(
     head: Annotated[
         str | None, typer.Option(help="NUMBER:DIGEST that the log once had, as this command printed.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> int:
     """Walk the log: no line changed, added in between or left out. Exit code 0, or 10 if it does not hold together."""
     from invmm_gate.cli.show import as_json, printable
@@ -83,20 +82,10 @@ def verify_audit_log(
 def sign(
     run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
     *,
-    key: Annotated[Path, typer.Option(envvar="INVMM_GATE_KEY", help="Private key, in a file of mode 0600.")],
-    policy: Annotated[
-        str | None, typer.Option(help="The policy that it was judged under. Default: the shipped one of its name.")
-    ] = None,
-    waivers: Annotated[Path | None, typer.Option(help="The waivers that it was judged with.")] = None,
+    signing: Signing,
+    waivers: Waivers = None,
     reviewers: Reviewers = None,
-    baseline: Annotated[Path | None, typer.Option(help="The baseline that it was judged against.")] = None,
-    expires_in: Annotated[int, typer.Option(help="Days until it expires.", min=1, max=3650)] = 90,
-    previous: Annotated[Path | None, typer.Option(help="The attestation before this one, to be chained to.")] = None,
-    roots: Annotated[
-        Path | None, typer.Option(help="Keys that may have signed --previous. Default: the key itself.")
-    ] = None,
-    verifier: Annotated[str, typer.Option(help="Id of who judged, as roots.yaml names it.")] = "invmm-gate",
-    log: Annotated[Path | None, typer.Option(help="Audit log that gets a line for the verdict.")] = None,
+    baseline: Baseline = None,
 ) -> int:
     """Sign a run's verdict, whatever it is, as attestation.json in its folder. Needs no model.
 
@@ -105,24 +94,15 @@ def sign(
     from invmm_gate.cli.show import printable
     from invmm_gate.stages.audit_file import entry_of
     from invmm_gate.stages.judge import circumstances
-    from invmm_gate.stages.sign import Signing, report_is_attested, sign_run
+    from invmm_gate.stages.sign import report_is_attested, sign_run
 
     now = _now()
-    signing = Signing(
-        key=key,
-        policy=policy,
-        expires_in=datetime.timedelta(days=expires_in),
-        previous=previous,
-        roots=roots,
-        verifier=verifier,
-        log=log,
-    )
     beside = circumstances(waivers, baseline, today=now.date(), reviewers=reviewers)
     path = sign_run(run, signing, now=now, beside=beside)
     typer.echo(printable(f"signed: {path}"))
-    logged = None if log is None else entry_of(log, path.read_bytes())
+    logged = None if signing.log is None else entry_of(signing.log, path.read_bytes())
     if logged is not None:
-        typer.echo(printable(f"logged: {log}, attempt {logged[0].attempt} at this model, head {logged[1]}"))
+        typer.echo(printable(f"logged: {signing.log}, attempt {logged[0].attempt} at this model, head {logged[1]}"))
     if not report_is_attested(run):
         typer.echo(
             printable(
@@ -140,7 +120,7 @@ def verify(
     attestation: Annotated[Path, typer.Option(help="attestation.json of its run.")],
     policy: Annotated[list[str], typer.Option(help="An accepted policy, by name or file; may be repeated.")],
     roots: Roots,
-    weights: Annotated[Weights | None, typer.Option(help="Which weights are served.")] = None,
+    weights: Released = None,
     lora: Annotated[list[Path] | None, typer.Option(help="LoRA weights served on top; may be repeated.")] = None,
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Accept pickled weights; none is read.")] = False,
     conditions: Conditions,

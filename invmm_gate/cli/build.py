@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
-from invmm_gate.cli.options import with_options
+from invmm_gate.cli.options import Json, Quiet, with_options
 from invmm_gate.core.errors import PASS, ConfigError
 from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.records import GROUPS
@@ -34,25 +33,16 @@ def build(
     column: Annotated[
         list[str] | None, typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME; may be repeated.")
     ] = None,
-    fit: FitOption = "",
-    orientation: OrientationOption = "refuse",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the proposal and write nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the build record as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Choose probes from training data: near-duplicates, sensitive images, and controls."""
     from invmm_gate.cli.show import TerminalProgress, as_json
     from invmm_gate.curation.build import curate
     from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
-    options = replace(
-        options,
-        folder=folder,
-        trained_until=_day(trained_until),
-        columns=_columns(column or ()),
-        fit=known_fit(fit),
-        both_orientations=is_both(orientation),
-    )
+    options = replace(options, folder=folder, trained_until=_day(trained_until), columns=_columns(column or ()))
     today = datetime.datetime.now(datetime.UTC).date()
     with TerminalProgress(quiet=quiet or json) as progress:
         curation = curate(options, progress)

@@ -1,17 +1,60 @@
-"""The commands that run the gate. Heavy packages are imported by the stages, not here."""
+"""The commands that run the gate, and `verdict`. Heavy packages are imported by the stages, not here."""
 
 import datetime
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from invmm_gate.cli.environment import version
 from invmm_gate.cli.options import Json, Quiet, with_options
-from invmm_gate.cli.verdict import verdict
-from invmm_gate.cli.version import version
-from invmm_gate.core.options import Baseline, Details, Finish, Options, Policy, Reveal, Reviewers, Sscd, Waivers
+from invmm_gate.core.options import (
+    Baseline,
+    Details,
+    Finish,
+    Options,
+    Policy,
+    Reveal,
+    Reviewers,
+    Sscd,
+    TrackingUri,
+    Waivers,
+)
+
+
+def verdict(
+    run: Annotated[Path, typer.Argument(help="Run folder that was judged.")],
+    *,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint that is about to be released: refuse the verdict on any other.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Name or file: refuse a verdict under any other. Who can write RUN can judge it anew."),
+    ] = None,
+    reviewers: Annotated[
+        Path | None,
+        typer.Option(envvar="INVMM_GATE_REVIEWERS", help="Keys: refuse a verdict whose waivers others approved."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Print the verdict of a judged run and end with its exit code, the last stage of a pipeline.
+
+    The records are judged again first: a verdict that they do not give is refused.
+    """
+    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.stages.read_verdict import standing_verdict
+
+    today = datetime.datetime.now(datetime.UTC).date()
+    found = standing_verdict(run, today=today, model=model, policy=policy, reviewers=reviewers)
+    if json:
+        as_json(summary(run, found) | {"verdict": asdict(found)})
+    else:
+        show_verdict(found, folder=str(run))
+    return found.exit_code
+
 
 app = typer.Typer(
     name="invmm-gate",
@@ -26,7 +69,6 @@ app = typer.Typer(
 AnyModel = Annotated[
     str, typer.Option(help="Checkpoint: a path, models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH.")
 ]
-TrackingUri = Annotated[str | None, typer.Option(help="MLflow server. Default: ./mlflow.db.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Where the folder holds records of other inputs, begin anew.")]
 Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` wrote.")]
 
@@ -37,7 +79,7 @@ def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = Fal
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
     from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
     from invmm_gate.registry.client.source import local_checkpoint
-    from invmm_gate.runs.installed import require_environment
+    from invmm_gate.runs.identity import require_environment
     from invmm_gate.stages.check import check as run_check
 
     require_environment(options.environment)  # before a model is downloaded from the registry
@@ -106,7 +148,7 @@ def judge(
     from invmm_gate.cli.show import as_json, show_verdict, summary
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.runs.installed import require_environment
+    from invmm_gate.runs.identity import require_environment
     from invmm_gate.stages.judge import circumstances, judge_run
     from invmm_gate.stages.report import REPORTS, write_reports
 
@@ -150,7 +192,7 @@ def report(run: Run, *, reveal: Reveal = False) -> int:
 def publish(run: Run, *, tracking_uri: TrackingUri = None, details: Details = False) -> int:
     """Log a finished run to MLflow, also one that could not be sent before: the public edition, without --details."""
     from invmm_gate.runs.folder import RunFolder
-    from invmm_gate.stages.publish import publish_run
+    from invmm_gate.stages.report import publish_run
 
     folder = RunFolder(run)
     with folder.existing_locked():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from invmm_gate.cli.options import Json
 from invmm_gate.core.errors import PASS
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def compare(
         Literal["new", "worse"] | None,
         typer.Option(help="Exit with 10 for a new finding, or also for anything worse; 11 if something is unknown."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    json: Json = False,
     markdown: Annotated[Path | None, typer.Option(help="Write the comparison as Markdown to this file.")] = None,
 ) -> int:
     """Say what is new, fixed, worse or unchanged between two runs. No verdict: exit code 0 without --fail-on."""
     from invmm_gate.cli.show import as_json
-    from invmm_gate.files.atomic import write_whole
+    from invmm_gate.files.regular import write_whole
     from invmm_gate.policy.compare.compare import exit_code
     from invmm_gate.report.comparison_markdown import render_comparison
     from invmm_gate.stages.compare import compare_runs

@@ -1,13 +1,43 @@
-"""`invmm-gate environment`: what is installed, as a digest that can be approved. Never imports torch."""
+"""`invmm-gate version` and `environment`: which gate this is, and on what. Never imports torch."""
 
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from invmm_gate.cli.options import Json
+
+
+def version(
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the code's digest and the libraries' versions there as JSON.")
+    ] = None,
+) -> int:
+    """Print the version."""
+    from invmm_gate.core.version import __version__
+
+    if out is not None:
+        _write(out)
+    typer.echo(f"invmm-gate {__version__}")
+    return 0
+
+
+def _write(path: Path) -> None:
+    """Equal bytes for an equal gate: a pipeline that depends on the file runs again only under another one."""
+    import json
+    from dataclasses import asdict
+
+    from invmm_gate.files.regular import write_whole
+    from invmm_gate.runs.identity import installed_environment
+
+    write_whole(path, json.dumps(asdict(installed_environment()), indent=2) + "\n")
+
+
 ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --json"
 
 
-def environment(*, json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> int:
+def environment(*, json: Json = False) -> int:
     """Print the digest of the installed environment, and what it is made of.
 
     It covers the gate's own code, and the versions of the packages that decide a score or a verdict. Whether their
@@ -16,7 +46,7 @@ def environment(*, json: Annotated[bool, typer.Option("--json", help="Print the 
     from dataclasses import asdict
 
     from invmm_gate.cli.show import as_json
-    from invmm_gate.runs.installed import installed_environment
+    from invmm_gate.runs.identity import installed_environment
 
     found = installed_environment()
     if json:

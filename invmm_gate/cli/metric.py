@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from invmm_gate.cli.options import Json
 from invmm_gate.core.errors import PASS
 
 app = typer.Typer(help="Calibrate a copy metric.", no_args_is_help=True, rich_markup_mode=None)
@@ -23,7 +24,7 @@ def calibrate(
     size: Annotated[int, typer.Option(help="Side of the model's images, in pixels.", min=1)],
     rate: Annotated[float, typer.Option(help="False-match rate: share of pairs taken for copies.")] = 0.001,
     sscd: Annotated[Path | None, typer.Option(help="SSCD's TorchScript file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: Json = False,
 ) -> int:
     """Find a metric's threshold at a stated false-match rate, with its interval."""
     from dataclasses import asdict

@@ -34,8 +34,8 @@ def lint(
 
     Ends with 2 where a rule cannot work, or only for many probes at once, or the measure is weaker; else with 0.
     """
-    from invmm_gate.policy.lint import lint as notes_on
     from invmm_gate.policy.schema import load_policy
+    from invmm_gate.policy.usable import lint as notes_on
     from invmm_gate.policy.weaknesses import weaknesses
 
     parsed = load_policy(policy)

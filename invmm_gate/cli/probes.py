@@ -2,14 +2,16 @@
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from invmm_gate.cli.build import build
-from invmm_gate.cli.fitting import FitOption, OrientationOption, is_both, known_fit
+from invmm_gate.cli.options import Quiet, with_options
 from invmm_gate.core.errors import BAD_INPUT, PASS
+from invmm_gate.core.options import NewProbes
 
 if TYPE_CHECKING:
     from invmm_gate.cli.show import TerminalProgress
@@ -32,43 +34,18 @@ def init(folder: Folder) -> int:
 
 
 @app.command(epilog="Example: invmm-gate probes add probes scans/*.png --group sensitive --category medical")
+@with_options
 def add(
     folder: Folder,
     images: Annotated[list[Path], typer.Argument(help="Image files; they are copied into the probe set.")],
     *,
-    group: Annotated[str, typer.Option(help="sensitive, duplicated, control or canary.")],
-    category: Annotated[str, typer.Option(help="Category that rules can select.")] = "",
-    caption: Annotated[str, typer.Option(help="Caption, for text-to-image models.")] = "",
-    cluster: Annotated[str, typer.Option(help="Name shared by probes that show the same picture.")] = "",
-    source: Annotated[str, typer.Option(help="Where the images come from.")] = "",
-    licence: Annotated[str, typer.Option(help="Consent or licence.")] = "",
-    fit: FitOption = "",
-    orientation: OrientationOption = "refuse",
+    new: NewProbes,
 ) -> int:
     """Add images to a probe set, all or none."""
-    from invmm_gate.core.errors import ConfigError
-    from invmm_gate.core.records import GROUPS
-    from invmm_gate.probes.edit import NewProbes, add_probes
+    from invmm_gate.probes.edit import add_probes
 
-    known = next((name for name in GROUPS if name == group), None)
-    if known is None:
-        raise ConfigError(f"--group {group!r}", expected="one of " + ", ".join(GROUPS))
-    added = add_probes(
-        folder,
-        images,
-        NewProbes(
-            group=known,
-            category=category,
-            caption=caption,
-            cluster=cluster,
-            source=source,
-            licence=licence,
-            fit=known_fit(fit),
-            both_orientations=is_both(orientation),
-            added_on=datetime.datetime.now(datetime.UTC).date(),
-        ),
-    )
-    fitted = f", fitted by {fit}" if fit else ""
+    added = add_probes(folder, images, replace(new, added_on=datetime.datetime.now(datetime.UTC).date()))
+    fitted = f", fitted by {new.fit}" if new.fit else ""
     typer.echo(f"added {len(added)} probes to {folder}{fitted}: {', '.join(probe.id for probe in added)}")
     return PASS
 
@@ -87,7 +64,7 @@ def validate(
     docs: Annotated[
         Path | None, typer.Option(help="Write Great Expectations' data docs there; they show private fields.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Check manifest, files and hashes by Great Expectations; every problem with its line."""
     from functools import partial
@@ -146,7 +123,7 @@ def _write(path: Path, result: "ValidationReport") -> None:
     import json
     from collections import Counter
 
-    from invmm_gate.files.atomic import write_whole
+    from invmm_gate.files.regular import write_whole
 
     probes = result.probe_set.probes if result.probe_set else ()
     found = {

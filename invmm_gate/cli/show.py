@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Self, final
 
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 
 _SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
 _COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}
@@ -64,14 +64,15 @@ class TerminalProgress:
         self._task = self._bars.add_task(stage, total=total, completed=done)
         self._bars.start()
 
-    def advance(self, parts: int) -> None:
+    def advance(self, parts: int, *, in_flight: int = 0) -> None:
         """Move the bar."""
         if self._task is not None:
             self._bars.advance(self._task, parts)
         if not self._console.is_terminal and time.monotonic() - self._said >= _SIGN_OF_LIFE:
             task = self._bars.tasks[-1]
             left = "" if task.time_remaining is None else f", about {_minutes(task.time_remaining)} left"
-            self.note(f"{task.description}: {task.percentage:.0f}% done{left}")
+            flying = f", {in_flight} probes in flight" if in_flight else ""
+            self.note(f"{task.description}: {task.percentage:.0f}% done{flying}{left}")
 
     def end(self) -> None:
         """Fill the bar."""

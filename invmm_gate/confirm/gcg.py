@@ -16,10 +16,9 @@ from torch import Tensor
 
 from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
-from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.prompt_objective import PromptObjective, as_typed, text_of, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts, PromptPlan, replication_of_prompt
 from invmm_gate.confirm.search import Search, SearchPlan, Step
-from invmm_gate.confirm.typeable import as_typed, text_of, typeable_ids
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Streams
 from invmm_gate.core.settings import GcgPlan

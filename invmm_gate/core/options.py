@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
-from invmm_gate.core.records import Fit, Weights
+from invmm_gate.core.records import Group, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Asked:
 
 ENVIRONMENT: Final = "INVMM_GATE_ENVIRONMENT"
 """Variable that holds the digest of the approved environment."""
+VERIFIER: Final = "invmm-gate"
+"""Id of who judged, where roots.yaml gives no other."""
 
 Policy = Annotated[str, Asked("strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, Asked("Folder of the probe set.")]
@@ -52,6 +54,16 @@ Reviewers = Annotated[
 ]
 Baseline = Annotated[Path | None, Asked("Approved run, or what `bless` wrote, for rule `regression`.")]
 Reveal = Annotated[bool, Asked("Show probe images and copies in the report.")]
+TrackingUri = Annotated[str | None, Asked("MLflow server. Default: ./mlflow.db.")]
+Loras = Annotated[tuple[Path, ...], Asked("LoRA weights released on top of the model; may be repeated.", name="--lora")]
+Fitting = Annotated[
+    Literal["exact", "crop", "squeeze", "pad"] | None,
+    Asked("How training brought images to the model's size. Images of another shape than the model's need it."),
+]
+Orientation = Annotated[
+    Literal["refuse", "both"],
+    Asked("Images that their EXIF orientation turns: refuse, or both (two probes, as stored and upright)."),
+]
 Details = Annotated[bool, Asked("Send MLflow ids and exact scores: they tell membership.")]
 
 
@@ -73,9 +85,7 @@ class Options:
     allow_pickle: Annotated[bool, Asked("Read pickled weights; the report shows it.")] = False
     weights: Released = None
     """Which weights are released, where a checkpoint holds raw and EMA weights."""
-    loras: Annotated[
-        tuple[Path, ...], Asked("LoRA weights released on top of the model; may be repeated.", name="--lora")
-    ] = ()
+    loras: Loras = ()
     """LoRA weights that are released on top of the model."""
     sscd: Sscd = None
     environment: Annotated[str | None, Asked(f"Approved environment. Default: ${ENVIRONMENT}.")] = None
@@ -93,7 +103,7 @@ class Finish:
     """Keys that may approve waivers."""
     baseline: Baseline = None
     reveal: Reveal = False
-    tracking_uri: Annotated[str | None, Asked("MLflow server. Default: ./mlflow.db.")] = None
+    tracking_uri: TrackingUri = None
     track: Annotated[bool, Asked("Log the run to MLflow.", name="--track/--no-track")] = True
     details: Details = False
     """Whether MLflow is told ids and exact scores."""
@@ -194,15 +204,50 @@ class BuildOptions:
     device: Annotated[str, Asked("auto, cpu, cuda or cuda:N; for SSCD.")] = "auto"
     cache: Annotated[Path | None, Asked("Folder that keeps embeddings for the next time.")] = None
     strict: Annotated[bool, Asked("Stop at the first image that cannot be read.")] = False
-    fit: Fit = ""
-    """How training brought images to the model's size."""
-    both_orientations: bool = False
-    """Whether an image that its EXIF orientation turns becomes two probes; by default it is left out."""
+    fit: Fitting = None
+    orientation: Orientation = "refuse"
 
     @property
     def view(self) -> Literal["stored", "plain"]:
         """How training images that are turned are read."""
-        return "stored" if self.both_orientations else "plain"
+        return "stored" if self.orientation == "both" else "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProbes:
+    """What the manifest is to say of images that are added together."""
+
+    group: Annotated[Group, Asked("What the images are probes of.")]
+    category: Annotated[str, Asked("Category that rules can select.")] = ""
+    caption: Annotated[str, Asked("Caption, for text-to-image models.")] = ""
+    cluster: Annotated[str, Asked("Name shared by probes that show the same picture.")] = ""
+    source: Annotated[str, Asked("Where the images come from.")] = ""
+    licence: Annotated[str, Asked("Consent or licence.")] = ""
+    fit: Fitting = None
+    orientation: Orientation = "refuse"
+    """`both` makes two probes of one cluster of an image that is turned: `ID-stored` and `ID-upright`, as PNG."""
+    added_on: datetime.date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """With what, and as what, a run is signed."""
+
+    key: Annotated[Path, Asked("Private key, in a file of mode 0600.", env="INVMM_GATE_KEY")]
+    policy: Annotated[
+        str | None, Asked("The policy that it was judged under. Default: the shipped one of its name.")
+    ] = None
+    """A name or a file; needed where it is none that ships."""
+    expires_in: Annotated[int, Asked("Days until it expires.", min=1, max=3650)] = 90
+    """An attestation never outlives a waiver that it rests on."""
+    previous: Annotated[Path | None, Asked("The attestation before this one, to be chained to.")] = None
+    """Signed by a key of `roots`, or by the same key where there are none."""
+    roots: Annotated[Path | None, Asked("Keys that may have signed --previous. Default: the key itself.")] = None
+    verifier: Annotated[str, Asked("Id of who judged, as roots.yaml names it.")] = VERIFIER
+    log: Annotated[Path | None, Asked("Audit log that gets a line for the verdict.")] = None
+    """It gets a line before the attestation is written, and counts the attempts at this model."""
+    name: str | None = None
+    """What attestation and log call the model; by default as the run does."""
 
 
 def asked(record: type) -> Iterator[tuple[dataclasses.Field[Any], Any, Asked | None]]:

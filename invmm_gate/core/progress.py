@@ -10,8 +10,11 @@ class Progress(Protocol):
         """A stage of `total` equal parts begins, `done` of which were finished by an earlier run."""
         ...
 
-    def advance(self, parts: int) -> None:
-        """So many parts of the current stage are done; an estimate, which the end of a stage corrects."""
+    def advance(self, parts: int, *, in_flight: int = 0) -> None:
+        """So many parts of the current stage are done; an estimate, which the end of a stage corrects.
+
+        `in_flight`: probes that are worked on at the same time, where there are several.
+        """
         ...
 
     def end(self) -> None:
@@ -29,7 +32,7 @@ class Silent:
     def begin(self, stage: str, total: int, done: int = 0) -> None:
         """Nothing to show."""
 
-    def advance(self, parts: int) -> None:
+    def advance(self, parts: int, *, in_flight: int = 0) -> None:
         """Nothing to show."""
 
     def end(self) -> None:

@@ -1,15 +1,13 @@
-"""The seams: what a model family, a copy metric and a tracker must offer. All tensors are float32 unless said."""
+"""The seams: what a model family and a copy metric must offer. All tensors are float32 unless said."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import Family
 
 
@@ -240,12 +238,4 @@ class CopyMetric(Protocol):
 
     def unfit_for(self, height: int, width: int) -> str | None:
         """Why the metric should not be used at this resolution; None if it may."""
-        ...
-
-
-class Tracker(Protocol):
-    """Where a finished run is logged."""
-
-    def publish(self, run: RunData, folder: Path) -> str:
-        """Send the run; returns where it can be seen. Raises PublishError."""
         ...

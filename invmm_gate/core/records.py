@@ -1,15 +1,13 @@
-"""The frozen records that pass between the stages. Nothing here imports torch.
+"""The frozen records of probes, checkpoints and measurements, which pass between the stages. Nothing imports torch.
 
 Files hold these records as JSON; `runs/folder.py` is the only reader and writer. JSON has no infinity:
 a probe that was not inverted has `outcome="not_inverted"` and `invmm=None`.
 """
 
-import datetime
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS
-from invmm_gate.core.public import PUBLIC
+from invmm_gate.core.marks import PUBLIC
 
 Group = Literal["sensitive", "duplicated", "control", "canary"]
 GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
@@ -20,7 +18,6 @@ FITS: Final[tuple[Fit, ...]] = ("exact", "crop", "squeeze", "pad")
 
 Weights = Literal["raw", "ema"]
 Outcome = Literal["inverted", "not_inverted", "above_threshold", "error"]
-Decision = Literal["pass", "block", "inconclusive"]
 ConfirmationStatus = Literal["confirmed", "refuted", "undecided"]
 PLAIN_SAMPLING: Final = "plain_sampling"
 PLAIN_SAMPLING_ON_GRID: Final = "plain_sampling_on_grid"
@@ -43,17 +40,25 @@ class Probe:
     path: str
     """Image file, relative to the probe set's folder."""
     sha256: str
+    """Of the image file."""
     group: Annotated[Group, PUBLIC]
+    """What it is a probe of; a control is an image that the model cannot have seen."""
     line: int
     """Line of the manifest, from 1 (the header); row index + 2 for a parquet manifest."""
     category: Annotated[str, PUBLIC] = ""
+    """A word that rules can select, such as `medical`."""
     caption: str = ""
+    """The prompt that the image was trained with, for text-to-image models."""
     cluster: str = ""
     """Probes with one cluster name show the same picture."""
     source: str = ""
+    """Where the image comes from."""
     licence: str = ""
+    """Consent or licence."""
     added_on: str = ""
+    """UTC date, ISO 8601."""
     fit: Fit = ""
+    """How training brought the image to the size of the model; empty where nobody said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,9 @@ class ProbeSet:
     """A validated manifest and where it lies."""
 
     folder: str
+    """As it was given."""
     probes: Annotated[tuple[Probe, ...], PUBLIC]
+    """In the order of the manifest."""
     digest: Annotated[str, PUBLIC]
     """sha256 over the manifest's content, which names every image's sha256."""
     manifest: Annotated[str, PUBLIC] = "manifest.csv"
@@ -73,9 +80,13 @@ class Interval:
     """A two-sided confidence interval of a proportion, both ends in [0, 1]."""
 
     low: float
+    """Lower end."""
     high: float
+    """Upper end."""
     confidence: Annotated[float, PUBLIC]
+    """Of both ends together, in (0, 1)."""
     method: Annotated[Literal["wilson", "clopper_pearson"], PUBLIC]
+    """How it was computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +94,11 @@ class ReplicationShare:
     """How many of a batch of samples replicate the probe. High = memorized."""
 
     hits: int
+    """Samples that are copies of the probe."""
     trials: Annotated[int, PUBLIC]
+    """Samples that were drawn."""
     interval: Annotated[Interval, PUBLIC]
+    """Of the share of all samples that would be copies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +106,7 @@ class CurvePoint:
     """The state of one inversion at a test."""
 
     step: int
+    """Optimisation steps that were done."""
     denoising_error: float
     """Smoothed control loss, the mean over the loss window."""
     normality: float
@@ -109,12 +124,15 @@ class Trial:
     """One inversion of one probe with one seed."""
 
     seed: int
+    """Number of the trial, from 0."""
     outcome: Outcome
+    """Of this trial alone."""
     invmm: float | None
     """InvMM in nats per latent dimension, >= 0; low = memorized. Only for `inverted`."""
     invmm_above: float | None
     """A bound that the score exceeds. Only for `above_threshold`."""
     steps: int
+    """Optimisation steps that were done."""
     evaluations: int
     """Network forwards on one sample that this trial needed (a training step counts forward and backward as two)."""
     mirrored: bool
@@ -126,6 +144,7 @@ class Trial:
     confirmation: ReplicationShare | None
     """Share of an independent batch drawn after success, where the profile asks for one."""
     curve: tuple[CurvePoint, ...]
+    """One point a test, in their order."""
     reason: str = ""
     """Why the outcome is `error`."""
 
@@ -135,22 +154,31 @@ class Measurement:
     """The measurement of one probe: a line of measurements.jsonl."""
 
     probe: str
+    """Id of the probe."""
     group: Annotated[Group, PUBLIC]
+    """Of the probe."""
     category: Annotated[str, PUBLIC]
+    """Of the probe."""
     outcome: Annotated[Outcome, PUBLIC]
     """Over the trials: `error` if any is, else that of the (lower) median trial."""
     invmm: float | None
     """Lower median over the seeds, a trial that was not inverted counting as +inf; low = memorized."""
     invmm_above: float | None
+    """A bound that the score of the median trial exceeds. Only for `above_threshold`."""
     invmm_spread: tuple[float, float] | None
     """Smallest and largest finite score over the seeds."""
     share: Annotated[ReplicationShare | None, PUBLIC]
     """Replicating samples, added up over the trials."""
     steps: int
+    """Optimisation steps of all trials."""
     evaluations: int
+    """Network forwards on one sample, of all trials."""
     guidance_scale: float | None
+    """Of the median trial."""
     trials: tuple[Trial, ...]
+    """One a seed."""
     reason: str = ""
+    """Why the outcome is `error`."""
 
     @property
     def rank(self) -> tuple[int, float, float]:
@@ -166,20 +194,28 @@ class Confirmation:
     """The result of an input that a user could give, for one probe: a line of confirmations.jsonl."""
 
     probe: str
+    """Id of the probe."""
     method: Annotated[str, PUBLIC]
     """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`; with
     `_on_grid` by the measure's own sampler."""
     status: Annotated[ConfirmationStatus, PUBLIC]
     """`refuted` means within the budget, never "safe"."""
     hits: int
+    """Samples that are copies of the probe."""
     trials: Annotated[int, PUBLIC]
+    """Samples that were drawn."""
     interval: Annotated[Interval, PUBLIC]
+    """Of the rate at which the input gives a copy."""
     evaluations: int
+    """Network forwards on one sample."""
     closest: float | None
     """Copy-metric value of the closest sample."""
     prompt: str | None = None
+    """The prompt that was given; None without one."""
     token_ids: tuple[int, ...] | None = None
+    """Its tokens, as the first text encoder reads them."""
     guidance_scale: float | None = None
+    """The scale at which it was tried; None without a prompt."""
     copies: tuple[str, ...] = ()
     """Image files of generated copies, relative to the run folder."""
     sampler: str = ""
@@ -191,10 +227,15 @@ class SelfCheck:
     """One check of the gate itself or of the model's usefulness, made before the probes are measured."""
 
     name: Annotated[str, PUBLIC]
+    """One name a check."""
     passed: Annotated[bool, PUBLIC]
+    """Whether the measure may be relied on, by this check."""
     detail: str
+    """One sentence with the figures."""
     value: Annotated[float | None, PUBLIC] = None
+    """What was found, where it is one figure."""
     limit: Annotated[float | None, PUBLIC] = None
+    """What the value was held against."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +243,11 @@ class ModelFile:
     """A file of a checkpoint; size in bytes."""
 
     path: Annotated[str, PUBLIC]
+    """Relative to the checkpoint, with slashes."""
     size: Annotated[int, PUBLIC]
+    """In bytes."""
     sha256: Annotated[str, PUBLIC]
+    """Of the content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +255,13 @@ class ModelManifest:
     """The files and parts of a checkpoint, found out without importing torch."""
 
     path: str
+    """As it was given."""
     name: Annotated[str, PUBLIC]
+    """The last part of the path, or what the registry calls it."""
     pipeline: Annotated[str, PUBLIC]
     """Diffusers class name, e.g. `DDPMPipeline`, or `UNet2DModel`."""
     files: Annotated[tuple[ModelFile, ...], PUBLIC]
+    """Every file that is scored, sorted by path."""
     digest: Annotated[str, PUBLIC]
     """sha256 over sorted lines `path NUL size NUL sha256 LF`."""
     adapters: Annotated[tuple[str, ...], PUBLIC] = ()
@@ -240,117 +287,10 @@ class MetricRecord:
     name: Annotated[str, PUBLIC]
     """Names the transform too, e.g. `sscd_disc_large@320` or `pixel_rmse`."""
     threshold: Annotated[float, PUBLIC]
+    """From which value on a sample is a copy."""
     higher_is_copy: Annotated[bool, PUBLIC]
+    """Whether values at or above the threshold are copies, or those at or below it."""
     digest: Annotated[str, PUBLIC] = ""
     """sha256 of the metric's own weights, where it has any."""
     unfit: Annotated[str, PUBLIC] = ""
     """Why the metric should not be trusted at this resolution; empty if it may be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiver:
-    """An owned, expiring exception for a probe, a rule, or a rule on a probe."""
-
-    reason: str
-    owner: Annotated[str, PUBLIC]
-    expires: Annotated[datetime.date, PUBLIC]
-    probe: str | None = None
-    rule: Annotated[str | None, PUBLIC] = None
-    model: Annotated[str | None, PUBLIC] = None
-    """Digest of the only model that it is for; None = any."""
-    image: str | None = None
-    """sha256 of the only image that it is for; None = whatever image the probe shows."""
-    approved_by: Annotated[str | None, PUBLIC] = None
-    """Id of the reviewer's key that signed it; None = nobody's that was trusted."""
-    line: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One breach of one rule."""
-
-    rule: Annotated[str, PUBLIC]
-    effect: Annotated[Literal["block", "inconclusive"], PUBLIC]
-    probe: str | None
-    message: str
-    """One sentence with the figures."""
-    value: float | None = None
-    limit: float | None = None
-    waiver: Annotated[Waiver | None, PUBLIC] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaiverState:
-    """A waiver, and whether it counted in a verdict, or why not."""
-
-    waiver: Annotated[Waiver, PUBLIC]
-    state: Annotated[
-        Literal["used", "unused", "expired", "unknown_probe", "other_model", "other_image", "unapproved"], PUBLIC
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaselineRecord:
-    """The run that was given as the baseline of the rule `regression`."""
-
-    run_id: Annotated[str, PUBLIC]
-    fingerprint: Annotated[str, PUBLIC]
-    model_digest: Annotated[str, PUBLIC]
-    measurements_digest: Annotated[str, PUBLIC]
-    """sha256 of its measurements.jsonl."""
-    decision: Annotated[Decision | None, PUBLIC] = None
-    """Its verdict when it was blessed; None, as the next three are empty, where a run folder was named by hand."""
-    blessed_by: Annotated[str, PUBLIC] = ""
-    blessed_on: Annotated[str, PUBLIC] = ""
-    """UTC, ISO 8601."""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What was tested. A verdict says nothing about a model that is used in another way."""
-
-    image_size: Annotated[tuple[int, int], PUBLIC]
-    """(height, width) of the samples, in pixels."""
-    samplers: Annotated[tuple[str, ...], PUBLIC]
-    """Names of the samplers that samples were drawn with."""
-    sampler_steps: Annotated[int, PUBLIC]
-    """Steps of the sampler in the measure; a policy says how many its confirmations take."""
-    guidance_scales: Annotated[tuple[float, ...], PUBLIC]
-    """Every scale that was tried, ascending; 1 alone for models without prompts."""
-    seed: Annotated[int, PUBLIC]
-    """The seed of all random streams."""
-    seed_chosen: Annotated[bool, PUBLIC]
-    """Whether it is another one than model, probe set and the verdict's policy give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """verdict.json."""
-
-    schema_version: Annotated[int, PUBLIC]
-    decision: Annotated[Decision, PUBLIC]
-    reasons: tuple[str, ...]
-    findings: Annotated[tuple[Finding, ...], PUBLIC]
-    waivers: Annotated[tuple[WaiverState, ...], PUBLIC]
-    policy: Annotated[str, PUBLIC]
-    policy_digest: Annotated[str, PUBLIC]
-    model_digest: Annotated[str, PUBLIC]
-    probe_set_digest: Annotated[str, PUBLIC]
-    fingerprint: Annotated[str, PUBLIC]
-    judged_on: Annotated[datetime.date, PUBLIC]
-    counts: Annotated[dict[str, int], PUBLIC]
-    """Probes per outcome, controls, confirmations."""
-    records: Annotated[dict[str, str], PUBLIC] = field(default_factory=dict)
-    """sha256 of each file that was judged, of run.json without its date, context and paths: of other records the
-    verdict says nothing. Empty for records in no folder."""
-    baseline: Annotated[BaselineRecord | None, PUBLIC] = None
-    """None where none was given."""
-    tested: Annotated[Scope, PUBLIC]
-    weaknesses: Annotated[tuple[str, ...], PUBLIC] = ()
-    """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 pass, 10 block, 11 inconclusive."""
-        return {"pass": PASS, "block": BLOCK, "inconclusive": INCONCLUSIVE}[self.decision]

@@ -4,19 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal
 
-from invmm_gate.core.public import PUBLIC, WHOLE
-from invmm_gate.core.records import (
-    Confirmation,
-    Decision,
-    Measurement,
-    MetricRecord,
-    ModelManifest,
-    ProbeSet,
-    SelfCheck,
-    Verdict,
-    Weights,
-)
+from invmm_gate.core.marks import PUBLIC, WHOLE
+from invmm_gate.core.records import Confirmation, Measurement, MetricRecord, ModelManifest, ProbeSet, SelfCheck, Weights
 from invmm_gate.core.settings import Family, InversionSettings
+from invmm_gate.core.verdict_records import Decision, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +15,13 @@ class SamplingPlan:
     """How probes of a model without prompts were confirmed: the policy's `confirm.plain_sampling`."""
 
     trials: int
+    """Samples that each probe is held against."""
     sampler_steps: int
+    """Steps of the sampler."""
     confidence: float
+    """Of the intervals."""
     probes: Literal["all", "flagged"]
+    """All probes, or only those that a rule found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +29,17 @@ class SearchPlan:
     """The search for a prompt: the policy's `confirm.prompts.gcg`."""
 
     tokens: int
+    """Tokens of the prompt."""
     steps: int
+    """Steps of the search."""
     candidates: int
+    """Prompts that are tried at each step."""
     top_k: int
+    """Tokens that each place is tried with."""
     noises: int
+    """Noised images behind each loss."""
     max_evaluations: int | None
+    """Network forwards after which the search ends; None = no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +47,17 @@ class PromptPlan:
     """How probes of a text-to-image model were confirmed: the policy's `confirm.prompts`."""
 
     trials: int
+    """Samples of each prompt."""
     sampler_steps: int
+    """Steps of the sampler."""
     confidence: float
+    """Of the intervals."""
     guidance_scales: tuple[float, ...]
+    """Scales at which each prompt is tried."""
     probes: Literal["all", "flagged"]
+    """Probes that prompts are searched for: all, or only those that a rule found."""
     gcg: SearchPlan | None
+    """The search; None = none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +65,9 @@ class ConfirmPlan:
     """The policy's key `confirm`."""
 
     plain_sampling: SamplingPlan | None
+    """For models without prompts."""
     prompts: PromptPlan | None
+    """For text-to-image models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +87,27 @@ class RunInputs:
     model: Annotated[str, PUBLIC]
     """Digest."""
     pipeline: Annotated[str, PUBLIC]
+    """Diffusers class name."""
     weights: Annotated[Weights, PUBLIC]
+    """Which weights are scored."""
     pickles: Annotated[tuple[str, ...], PUBLIC]
+    """Pickle files that were read."""
     family: Annotated[Family, PUBLIC]
+    """What the diffusion runs on: pixels, a latent, or a latent under prompts."""
     probe_set: Annotated[str, PUBLIC]
     """Digest."""
     policy: Annotated[str, PUBLIC]
     """Digest."""
     profile: Annotated[str, PUBLIC]
+    """Name of the measure's profile."""
     settings: Annotated[InversionSettings, WHOLE]
+    """Of the measure."""
     confirm: Annotated[ConfirmPlan, WHOLE]
+    """How probes were confirmed."""
     metric: Annotated[MetricRecord, WHOLE]
+    """The copy metric."""
     samplers: Annotated[Samplers, WHOLE]
+    """What drew the samples."""
     seed: Annotated[int, PUBLIC]
     """The seed of all random streams."""
     image_size: Annotated[tuple[int, int], PUBLIC]
@@ -113,12 +131,15 @@ class RunContext:
     """Facts for the reader that decide nothing."""
 
     command: str
+    """The command line."""
     policy: str
     """As it was named on the command line."""
     device: str
     """As torch names it."""
     seed_given: Annotated[bool, PUBLIC]
+    """Whether --seed was given."""
     guidance_distilled: Annotated[bool, PUBLIC]
+    """Whether guidance was distilled into the model, which then takes scales from 1 on as an input."""
     truncated_captions: dict[str, int]
     """Tokens that were cut off each caption beyond the tokenizer's limit, by probe id."""
     reduced_rows: tuple[int, ...] = ()
@@ -132,16 +153,23 @@ class RunRecord:
     """run.json: what was run on what. Two runs mix or compare only under one fingerprint."""
 
     schema_version: Annotated[int, PUBLIC]
+    """Of this file."""
     run_id: Annotated[str, PUBLIC]
+    """First characters of the fingerprint; part of the name of the folder."""
     fingerprint: Annotated[str, PUBLIC]
     """sha256 of `inputs` as canonical JSON."""
     created_at: Annotated[str, PUBLIC]
     """UTC, ISO 8601."""
     model: Annotated[ModelManifest, PUBLIC]
+    """The checkpoint."""
     probe_set: Annotated[ProbeSet, PUBLIC]
+    """The probe set."""
     metric: Annotated[MetricRecord, PUBLIC]
+    """The copy metric."""
     inputs: Annotated[RunInputs, PUBLIC]
+    """All that decides a score or a verdict."""
     context: Annotated[RunContext, PUBLIC]
+    """Facts for the reader that decide nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from invmm_gate.core.directions import HIGHER, LOWER, MISSING, OTHER, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.marks import HIGHER, LOWER, MISSING, OTHER, ranked
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-

@@ -19,11 +19,10 @@ from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.options import Wanted, check_libraries, check_options, columns_of, controls_wanted
-from invmm_gate.curation.proposals import Proposal, Proposals, propose
-from invmm_gate.curation.sensitive_images import sensitive_items
+from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
-from invmm_gate.files.probe_files import folder_lock
+from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_probe
 
 
@@ -150,7 +149,7 @@ def _check_fit(options: BuildOptions, sources: Sequence[TrainingData], sensitive
     for item in sensitive:
         data = entries[item.source, item.position].data
         reason = unfit_as_probe(data, name=item.name, view=options.view)
-        reason = reason or shape_problem(data, name=item.name, fit=options.fit, view=options.view)
+        reason = reason or shape_problem(data, name=item.name, fit=options.fit or "", view=options.view)
         if reason:
             raise ProbeSetError(
                 f"the sensitive image {item.name!r} cannot be a probe: it {reason}",
@@ -162,7 +161,7 @@ def _unfit(options: BuildOptions, sources: Sequence[TrainingData], item: Item) -
     """Why an image is no probe. Raises ProbeSetError for one that would be, if it was said how training fitted it."""
     data = read_again(sources, [item])[item.source, item.position].data
     reason = unfit_as_probe(data, name=item.name, view=options.view)
-    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit, view=options.view)
+    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit or "", view=options.view)
     if shape:
         raise ProbeSetError(f"{item.name!r}, which has near-duplicates, {shape}")
     return reason
@@ -177,9 +176,9 @@ def _store(options: BuildOptions, embedder: Embedder) -> Iterator[EmbeddingStore
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--cache {folder} ({error.strerror})", expected="a folder to write to") from error
-        with folder_lock(folder):
+        with probe_set_lock(folder):
             # What was read as it is stored must not pass for an image that nothing turns.
-            identity = embedder.identity + ("-stored" if options.both_orientations else "")
+            identity = embedder.identity + ("-stored" if options.orientation == "both" else "")
             store = EmbeddingStore(folder, identity=identity, width=embedder.scale.width)
             try:
                 yield store

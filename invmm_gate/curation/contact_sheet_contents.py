@@ -135,7 +135,7 @@ def _settings(curation: Curation) -> tuple[tuple[str, str], ...]:
         ("controls from", ", ".join(map(str, options.controls_from)) or "not given"),
         ("trained until", trained),
         ("fit", options.fit or "not given: all probes are square"),
-        ("images that EXIF turns", "both ways" if options.both_orientations else "left out"),
+        ("images that EXIF turns", "both ways" if options.orientation == "both" else "left out"),
         ("copy metric", f"{curation.embedder.metric.name}, compared at {curation.embedder.size} pixels a side"),
         ("copy threshold", f"{scale.threshold:g}"),
         ("largest diameter of a cluster", f"{options.diameter:g} thresholds, which is {cap:.3g}"),

@@ -56,7 +56,7 @@ def draw_controls(
     that cannot be a probe, its shape included. A control that the model has seen is worse than none.
     """
     order = sorted(pool, key=lambda later: _place(later, options.seed))
-    draw = _Draw(embedder, options.fit)
+    draw = _Draw(embedder, options.fit or "")
     while order and len(draw.chosen) < wanted.most:
         count = max(wanted.most - len(draw.chosen), _LEAST_AT_ONCE)
         part, order = order[:count], order[count:]

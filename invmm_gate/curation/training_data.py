@@ -93,7 +93,9 @@ class FolderOfImages:
 
 def _walk(folder: Path) -> Iterator[str]:
     def failed(error: OSError) -> None:
-        raise ProbeSetError(f"{str(error.filename)!r} cannot be listed ({error.strerror})") from error
+        raise ProbeSetError(
+            f"{str(error.filename)!r} cannot be listed ({error.strerror})", expected="a folder that this user may read"
+        ) from error
 
     for parent, folders, files in os.walk(folder, onerror=failed):
         unopened = [name for name in folders if name in VERSIONS or Path(parent, name).is_symlink()]

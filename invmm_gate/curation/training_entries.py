@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.files.probe_files import FILE_LIMIT, read_head, read_regular_file
+from invmm_gate.files.regular import IMAGE_LIMIT, read_head, read_probe_file
 
 BESIDE: Final = frozenset(
     (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")
@@ -101,7 +101,7 @@ def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
     try:
         if not _is_opened(read_head(root / name, _HEAD)):
             return b"", "is not PNG, JPEG or WebP"
-        return read_regular_file(root / name, limit=FILE_LIMIT), ""
+        return read_probe_file(root / name, limit=IMAGE_LIMIT), ""
     except ProbeSetError as error:
         return b"", error.found
     except ValueError:

@@ -7,9 +7,8 @@ from typing import Any, Final, final
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.training_entries import ROLES, Columns, Entry, read_image_file, text_of
-from invmm_gate.files.probe_files import FILE_LIMIT
-from invmm_gate.probes.csv_rows import check_separator, rows_of
-from invmm_gate.probes.parquet import batches, bounded, open_parquet
+from invmm_gate.files.regular import IMAGE_LIMIT
+from invmm_gate.probes.tables import batches, bounded, check_separator, open_parquet, rows_of
 
 _ROWS_AT_ONCE: Final = 32
 """Rows of a Parquet file that are in memory together, as each may hold an image."""
@@ -180,8 +179,8 @@ def _image(cell: object) -> tuple[bytes, str]:
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes) or not content:
         return b"", "holds no image bytes"
-    too_large = f"has {len(content) / 1e6:.1f} MB; expected at most {FILE_LIMIT / 1e6:.0f} MB"
-    return (b"", too_large) if len(content) > FILE_LIMIT else (content, "")
+    too_large = f"has {len(content) / 1e6:.1f} MB; expected at most {IMAGE_LIMIT / 1e6:.0f} MB"
+    return (b"", too_large) if len(content) > IMAGE_LIMIT else (content, "")
 
 
 def _date(cell: object, place: str, columns: Columns) -> datetime.date:

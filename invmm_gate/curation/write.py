@@ -111,8 +111,8 @@ def _inputs(options: BuildOptions) -> dict[str, object]:
         "sensitive": str(options.sensitive) if options.sensitive else None,
         "sensitive_column": options.sensitive_column or None,
         "columns": dict(options.columns),
-        "fit": options.fit,
-        "orientation": "both" if options.both_orientations else "refuse",
+        "fit": options.fit or "",
+        "orientation": options.orientation,
     }
 
 
@@ -171,7 +171,7 @@ def _from_training(
         source=f"{place}: {item.name}{copies}",
         licence=options.licence,
         added_on=today.isoformat(),
-        fit=options.fit,
+        fit=options.fit or "",
     )
     return Planned(probe=probe, name=item.name, multiplicity=proposal.multiplicity, reason=proposal.reason)
 
@@ -179,7 +179,7 @@ def _from_training(
 def _both(curation: Curation, planned: Planned) -> list[Planned]:
     """The probe, or the two of one cluster that show an image which EXIF turns as it is stored and upright."""
     probe = planned.probe
-    views = both_views(probe.data, name=planned.name) if curation.options.both_orientations else {}
+    views = both_views(probe.data, name=planned.name) if curation.options.orientation == "both" else {}
     return [
         replace(
             planned,
@@ -205,7 +205,7 @@ def _control(curation: Curation, entry: Entry, *, number: int, today: datetime.d
         source=f"control: {entry.name}",
         licence=curation.options.licence,
         added_on=today.isoformat(),
-        fit=curation.options.fit,
+        fit=curation.options.fit or "",
     )
     reason = f"drawn from {curation.controls.pool} images with seed {curation.options.seed}; no near-duplicate"
     return Planned(probe=probe, name=entry.name, multiplicity=1, reason=reason)

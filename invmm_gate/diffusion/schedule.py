@@ -1,4 +1,4 @@
-"""Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps."""
+"""Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps, and noise levels by their strength."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.core.protocols import NoiseLevel
+from invmm_gate.core.protocols import NoiseLevel, Schedule
 
 
 @final
@@ -70,3 +70,19 @@ class FlowMatching:
     def _level(self, u: Float[Tensor, " row"]) -> NoiseLevel:
         sigma = self._shifted(u)
         return NoiseLevel(alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float())
+
+
+def timestep_at(schedule: Schedule, ratio: float) -> int:
+    """The training timestep at which the noise is nearest to `ratio` times the signal, sigma = ratio * alpha."""
+    level = schedule.at(torch.arange(schedule.timesteps))
+    return int((level.sigma - ratio * level.alpha).abs().argmin())
+
+
+def level_at(schedule: Schedule, timestep: int, device: torch.device) -> NoiseLevel:
+    """The level of one timestep, with one row."""
+    return schedule.at(torch.tensor([timestep], device=device))
+
+
+def expanded(level: NoiseLevel, rows: int) -> NoiseLevel:
+    """A level of one row for all rows."""
+    return NoiseLevel(alpha=level.alpha.expand(rows), sigma=level.sigma.expand(rows), time=level.time.expand(rows))

@@ -1,4 +1,4 @@
-"""One process a run folder. The kernel frees the lock when its holder dies, however it does."""
+"""Locks: one process a run folder, one writer a probe set. The kernel frees a lock when its holder dies."""
 
 import os
 import socket
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.core.errors import RunFolderError
-from invmm_gate.files.atomic import explained, write_whole
+from invmm_gate.core.errors import ProbeSetError, RunFolderError
+from invmm_gate.files.regular import explained, write_whole
 
 _LOCK: Final = ".lock"
 _HOLDER: Final = ".lock-holder"
@@ -19,7 +19,7 @@ _ASKED_EVERY: Final = 0.01
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def run_folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder, which is made if need be. Raises RunFolderError within a second if another process holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,29 @@ def refuse_locked(folder: Path) -> None:
             raise _in_use(folder)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def probe_set_lock(folder: Path) -> Iterator[None]:
+    """One writer at a time; a second one waits. The kernel frees the lock when its holder dies.
+
+    The folder itself is locked, so that no lock file becomes part of a probe set under version control.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ProbeSetError(
+            f"probe set {str(folder)!r} cannot be opened ({error.strerror})",
+            expected="a folder",
+            do=f"create it with `invmm-gate probes init {folder}`",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _hold(handle: int, folder: Path) -> None:

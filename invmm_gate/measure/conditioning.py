@@ -11,10 +11,9 @@ from torch import Tensor
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import Condition, DiffusionModel, PromptEncoder
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.diffusion.conditions import join_rows, repeat_rows
-from invmm_gate.measure.adam import SlotAdam
-from invmm_gate.measure.prompt_distribution import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
-from invmm_gate.measure.slots import Slot, Task, task_stream
+from invmm_gate.diffusion.prediction import join_rows, repeat_rows
+from invmm_gate.measure.distributions import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
+from invmm_gate.measure.slots import Slot, SlotAdam, Task, task_stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)

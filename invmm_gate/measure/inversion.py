@@ -18,14 +18,12 @@ from torch import Tensor
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel
 from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.diffusion.denoising_error import denoising_error, epsilon_weight
-from invmm_gate.measure.adam import SlotAdam
-from invmm_gate.measure.adaptive_weight import WeightState, adapt, weights_until_test
-from invmm_gate.measure.conclusion import Conclusion, broken
+from invmm_gate.diffusion.prediction import denoising_error, epsilon_weight
 from invmm_gate.measure.conditioning import conditioning
-from invmm_gate.measure.noise_distribution import noise_from, normality
+from invmm_gate.measure.distributions import noise_from, normality
 from invmm_gate.measure.sensitivity import TestCase, TestResult, run_tests
-from invmm_gate.measure.slots import Slot, Task, task_stream
+from invmm_gate.measure.slots import Slot, SlotAdam, Task, WeightState, adapt, task_stream, weights_until_test
+from invmm_gate.measure.trials import Conclusion, broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import SelfCheck
-from invmm_gate.diffusion.levels import level_at, timestep_at
-from invmm_gate.measure.looking import Pictures, mixed, noise_like, row_means
-from invmm_gate.measure.streams import stream
-from invmm_gate.measure.views import View, views_of
+from invmm_gate.diffusion.schedule import level_at, timestep_at
+from invmm_gate.measure.distributions import stream
+from invmm_gate.measure.looking import Pictures, View, mixed, noise_like, row_means, views_of
 
 NATURAL_VIEW: Final = "natural_view"
 _IMAGES: Final = "give the images as the training read them"

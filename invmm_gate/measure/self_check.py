@@ -15,11 +15,10 @@ from invmm_gate.core.protocols import CopyMetric, DiffusionModel, Schedule
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.diffusion.conditions import repeat_rows
-from invmm_gate.diffusion.denoising_error import denoising_error
+from invmm_gate.diffusion.prediction import denoising_error, repeat_rows
+from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.slots import Task
-from invmm_gate.measure.streams import stream
 
 POSITIVE_CONTROL: Final = "positive_control"
 UTILITY_FLOOR: Final = "utility_floor"

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel
-from invmm_gate.diffusion.conditions import join_rows, rows_of, take_rows
+from invmm_gate.diffusion.prediction import join_rows, rows_of, take_rows
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.measure.noise_distribution import noise_from
+from invmm_gate.measure.distributions import noise_from
 
 _COPIES_KEPT = 4
 

@@ -1,4 +1,4 @@
-"""The slots of a batch: each holds one task and all that belongs to this task alone."""
+"""The slots of a batch: each holds one task, with an Adam and an adaptive weight lambda of its own."""
 
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -8,9 +8,38 @@ from torch import Tensor
 
 from invmm_gate.core.records import CurvePoint
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.measure.adaptive_weight import WeightState
+from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.sensitivity import TestResult
-from invmm_gate.measure.streams import stream
+
+
+@dataclass(frozen=True, slots=True)
+class WeightState:
+    """lambda and what its next test compares with.
+
+    Source: arXiv:2405.05846v3, Algorithm 1, lines 5 to 15, in the order of the authors' code: lambda changes after the
+    optimiser's step, and grows by delta at every step that is no test, those before the first test included.
+    """
+
+    weight: float
+    watched: float = float("inf")
+    """The watched loss at the last test; +inf before the first."""
+
+
+def weights_until_test(state: WeightState, settings: InversionSettings) -> tuple[float, ...]:
+    """The weight of each optimisation step up to the next test, the first one included."""
+    growth = settings.weight_step if settings.weight_rule == "adaptive" else 0.0
+    return tuple(state.weight + index * growth for index in range(settings.test_every))
+
+
+def adapt(state: WeightState, watched: float, settings: InversionSettings) -> WeightState:
+    """The state after a test, given the watched loss of now (averaged over the window)."""
+    if settings.weight_rule == "fixed":
+        return replace(state, watched=watched)
+    used_last = weights_until_test(state, settings)[-1]
+    improvement = state.watched - watched
+    compared = improvement if settings.plateau_sign == "improvement" else -improvement
+    halved = compared < settings.plateau_tolerance
+    return WeightState(weight=used_last / 2 if halved else used_last + settings.weight_step, watched=watched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +89,38 @@ class Slot:
 def task_stream(root_seed: int, task: Task, *purpose: str | int, device: torch.device | None = None) -> torch.Generator:
     """The task's own random stream for a purpose."""
     return stream(root_seed, task.content, task.seed, int(task.mirrored), *purpose, device=device)
+
+
+_BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
+
+
+class SlotAdam:
+    """torch.optim.Adam with its default betas and eps, for parameters of shape (part, slot, ...).
+
+    Equal to one optimiser a slot, which the tests check; a slot that is reset starts with fresh moments.
+    """
+
+    def __init__(self, parameters: Tensor, *, learning_rate: float) -> None:
+        self.parameters = parameters
+        self._learning_rate = learning_rate
+        self._first = torch.zeros_like(parameters)
+        self._second = torch.zeros_like(parameters)
+        self._steps = torch.zeros(parameters.shape[1], dtype=torch.float64, device=parameters.device)
+
+    def reset(self, slot: int) -> None:
+        """Zero parameters, moments and step count of one slot."""
+        for tensor in (self.parameters, self._first, self._second):
+            tensor[:, slot] = 0
+        self._steps[slot] = 0
+
+    def step(self, gradient: Tensor) -> None:
+        """One update of every slot, in place. Source: arXiv:1412.6980, Algorithm 1."""
+        self._steps += 1
+        self._first.lerp_(gradient, 1 - _BETA_1)
+        self._second.mul_(_BETA_2).addcmul_(gradient, gradient, value=1 - _BETA_2)
+        rate = self._per_slot(self._learning_rate / (1 - _BETA_1**self._steps))
+        correction = self._per_slot((1 - _BETA_2**self._steps).sqrt())
+        self.parameters -= rate * self._first / (self._second.sqrt() / correction + _EPS)
+
+    def _per_slot(self, values: Tensor) -> Tensor:
+        return values.to(self.parameters.dtype).view(1, -1, *[1] * (self.parameters.ndim - 2))

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from invmm_gate.core.directions import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.marks import LOWER, MISSING, OTHER, PART, ranked
 from invmm_gate.core.run_records import ConfirmPlan
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.files.strict_model import StrictModel
-from invmm_gate.policy.numbers import Number, Whole
+from invmm_gate.policy.field_types import Number, Whole
 
 Scale = Annotated[Number, Field(gt=0, le=100)]
 

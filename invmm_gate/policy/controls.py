@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import Final
 
-from invmm_gate.core.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, Finding, MetricRecord
+from invmm_gate.core.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, MetricRecord
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig

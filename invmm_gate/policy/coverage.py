@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import Finding, Measurement
+from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import PromptPlan, RunData, RunRecord, SamplingPlan, SearchPlan, differences
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import has_prompts, names, undecided
-from invmm_gate.policy.numbers import is_number
+from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
 from invmm_gate.policy.schema import Policy

@@ -6,20 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from invmm_gate.core.records import (
-    CAPTION,
-    CAPTION_ON_GRID,
-    GCG,
-    PLAIN_SAMPLING,
-    PLAIN_SAMPLING_ON_GRID,
-    Decision,
-    Finding,
-    Measurement,
-    Verdict,
-    Waiver,
-    WaiverState,
-)
+from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Measurement
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.controls import control_findings
 from invmm_gate.policy.coverage import (
@@ -31,11 +20,10 @@ from invmm_gate.policy.coverage import (
     run_findings,
     self_check_findings,
 )
-from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, undecided
+from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, scope_of, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.scope import scope_of
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
 from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states

@@ -10,14 +10,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from invmm_gate.core.directions import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.marks import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
-from invmm_gate.policy.numbers import Digest, Name, Number, Samples, Whole, guarded
-from invmm_gate.policy.overrides import SettingsOverrides, check
+from invmm_gate.policy.field_types import Digest, Name, Number, Samples, SettingsOverrides, Whole, check, guarded
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Interval, Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, ReplicationShare, Trial
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import names, undecided
-from invmm_gate.policy.numbers import is_number
+from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
 
 RECORDS: Final = "records"

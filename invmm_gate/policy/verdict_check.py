@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from invmm_gate.core.records import Verdict
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import names
 from invmm_gate.policy.judge import VERDICT_SCHEMA_VERSION, counts_of, day_of_judging, decide, reasons_for
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states

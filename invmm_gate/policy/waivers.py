@@ -8,10 +8,10 @@ from typing import Annotated, Final, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
-from invmm_gate.core.records import Finding, Waiver, WaiverState
+from invmm_gate.core.verdict_records import Finding, Waiver, WaiverState
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
-from invmm_gate.policy.numbers import Digest
+from invmm_gate.policy.field_types import Digest
 from invmm_gate.policy.rules.known import RULES
 
 Sentence = Annotated[str, Field(strict=True, min_length=1, max_length=1000, pattern=r"\S")]

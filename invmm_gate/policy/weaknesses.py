@@ -6,12 +6,12 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Final, get_type_hints
 
-from invmm_gate.core.directions import HIGHER, LOWER, OTHER, Direction, direction_of
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.marks import HIGHER, LOWER, OTHER, Direction, direction_of
 from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.evidence import Selection
-from invmm_gate.policy.overrides import SettingsOverrides
+from invmm_gate.policy.field_types import SettingsOverrides
 from invmm_gate.policy.rules.known import RuleConfig
 from invmm_gate.policy.schema import MetricChoice, Policy, load_policy
 

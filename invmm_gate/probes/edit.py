@@ -1,6 +1,5 @@
 """Start a probe set and add images to it: all of them or none."""
 
-import datetime
 import hashlib
 import re
 import unicodedata
@@ -9,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.records import Fit, Group, Probe
-from invmm_gate.files.probe_files import FILE_LIMIT, folder_lock, read_regular_file, write_atomically
+from invmm_gate.core.options import NewProbes
+from invmm_gate.core.records import Probe
+from invmm_gate.files.lock import probe_set_lock
+from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
 from invmm_gate.probes.fields import name_key
 from invmm_gate.probes.fitting import fit_problem
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
@@ -40,7 +41,7 @@ def init_probe_set(folder: Path) -> None:
         raise ProbeSetError(
             f"{str(folder / IMAGES)!r} cannot be created ({error.strerror})", expected="a folder to write to"
         ) from error
-    with folder_lock(folder):
+    with probe_set_lock(folder):
         if any((folder / name).exists() for name in (CSV_NAME, PARQUET_NAME)):
             manifest = read_rows(folder)
             if manifest.rows:
@@ -52,22 +53,6 @@ def init_probe_set(folder: Path) -> None:
         write_manifest(folder, ())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewProbes:
-    """What the manifest is to say of images that are added together."""
-
-    group: Group
-    category: str = ""
-    caption: str = ""
-    cluster: str = ""
-    source: str = ""
-    licence: str = ""
-    fit: Fit = ""
-    both_orientations: bool = False
-    """Of an image that its EXIF orientation turns, two probes of one cluster: `ID-stored` and `ID-upright`, as PNG."""
-    added_on: datetime.date
-
-
 def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
@@ -75,7 +60,7 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
     whose shape asks for a `fit`.
     """
-    with folder_lock(folder):
+    with probe_set_lock(folder):
         present = read_manifest(folder)
         template = Probe(
             id="",
@@ -88,10 +73,10 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
             cluster=new.cluster,
             source=new.source,
             licence=new.licence,
-            added_on=new.added_on.isoformat(),
-            fit=new.fit,
+            added_on=new.added_on.isoformat() if new.added_on else "",
+            fit=new.fit or "",
         )
-        copies = _plan(folder, images, present=present, template=template, both=new.both_orientations)
+        copies = _plan(folder, images, present=present, template=template, both=new.orientation == "both")
         _copy_all(folder, copies, present)
         return read_manifest(folder)[len(present) :]
 
@@ -141,7 +126,7 @@ def _copies(image: Path, identifier: str, *, template: Probe, both: bool) -> Ite
 def _read_source(image: Path) -> bytes:
     """Links in the user's own folders are followed here: what they lead to is copied, and its bytes are checked."""
     try:
-        return read_regular_file(image.resolve(), limit=FILE_LIMIT)
+        return read_probe_file(image.resolve(), limit=IMAGE_LIMIT)
     except (ProbeSetError, OSError, RuntimeError, ValueError) as error:
         raise ProbeSetError(f"{str(image)!r} cannot be added: {error}") from error
 
@@ -181,10 +166,13 @@ def _copy_all(folder: Path, copies: Sequence[_Copy], present: Sequence[Probe]) -
             data = _content(copy)
             check_sha256(data, copy.probe.sha256, name=str(copy.source))
             written.append(folder / copy.probe.path)
-            write_atomically(written[-1], data)
+            write_probe_file(written[-1], data)
         write_manifest(folder, [*present, *(copy.probe for copy in copies)])
     except OSError as error:
-        raise ProbeSetError(f"{str(folder / IMAGES)!r} cannot be written ({error.strerror})") from error
+        raise ProbeSetError(
+            f"{str(folder / IMAGES)!r} cannot be written ({error.strerror})",
+            expected="a folder that this user may write to, with room on the disk",
+        ) from error
     finally:  # after an error or an interruption, what the manifest does not list was not added
         listed = {probe.path for probe in read_manifest(folder)}
         for path in written:

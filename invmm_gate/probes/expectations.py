@@ -22,10 +22,10 @@ from types import ModuleType
 from typing import Any, Final, cast
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.files.atomic import write_whole
+from invmm_gate.files.regular import write_whole
 from invmm_gate.probes.checks import OWN_EXPECTATION, TABLE_COLUMNS, Check, CheckResult, Record, probe_set_checks
-from invmm_gate.probes.computed_table import build_table
 from invmm_gate.probes.manifest import read_rows
+from invmm_gate.probes.validate import build_table
 
 PROBE_SET: Final = "probe_set"
 """Name of the suite."""

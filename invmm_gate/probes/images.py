@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Probe, ProbeSet
-from invmm_gate.files.probe_files import FILE_LIMIT, read_regular_file
+from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file
 from invmm_gate.probes.fields import path_problem
 from invmm_gate.probes.fitting import fit, middle_of, refit
 from invmm_gate.probes.manifest import manifest_name
@@ -45,7 +45,7 @@ def open_image(path: Path, *, expected_sha256: str | None) -> Image.Image:
     over 64 MB, changed, not a still 8-bit PNG, JPEG or WebP, over 64 million pixels, damaged, see-through, or turned by
     its EXIF orientation.
     """
-    data = read_regular_file(path, limit=FILE_LIMIT)
+    data = read_probe_file(path, limit=IMAGE_LIMIT)
     if expected_sha256 is not None:
         check_sha256(data, expected_sha256, name=str(path))
     return decode_image(data, name=str(path))

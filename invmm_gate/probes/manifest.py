@@ -11,10 +11,10 @@ from typing import Final, cast
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe
-from invmm_gate.files.probe_files import read_regular_file, write_atomically
+from invmm_gate.files.regular import read_probe_file, write_probe_file
 from invmm_gate.probes import fields
-from invmm_gate.probes.csv_rows import check_separator
 from invmm_gate.probes.parquet_manifest import parquet_table
+from invmm_gate.probes.tables import check_separator
 
 CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
@@ -65,7 +65,7 @@ def read_manifest(folder: Path) -> tuple[Probe, ...]:
 def read_rows(folder: Path) -> Manifest:
     """The manifest as a table of text. Raises ProbeSetError where it is not one (encoding, columns, quotes)."""
     name = manifest_name(folder)
-    data = read_regular_file(folder / name, limit=SIZE_LIMIT)
+    data = read_probe_file(folder / name, limit=SIZE_LIMIT)
     if name == PARQUET_NAME:
         header, body = parquet_table(data, folder / name)
     else:
@@ -122,8 +122,11 @@ def write_manifest(folder: Path, probes: Sequence[Probe]) -> None:
     for column in fields.UNIQUE:
         values = [_content(probe)[column] for probe in probes]
         for index in fields.collisions([fields.name_key(value) for value in values]):
-            raise ProbeSetError(f"probe {probes[index].id!r} cannot be written: its {column} is used twice")
-    write_atomically(folder / CSV_NAME, _to_csv([_content(probe) for probe in probes]))
+            raise ProbeSetError(
+                f"probe {probes[index].id!r} cannot be written: its {column} is used twice",
+                expected="each id and path once",
+            )
+    write_probe_file(folder / CSV_NAME, _to_csv([_content(probe) for probe in probes]))
 
 
 def probe_set_digest(probes: Iterable[Probe]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.probes.fields import CELL_LIMIT, ROW_LIMIT, check_columns, too_many_rows
-from invmm_gate.probes.parquet import batches, bounded, open_parquet
+from invmm_gate.probes.tables import batches, bounded, open_parquet
 
 UNPACKED_LIMIT: Final = 256_000_000
 """Bytes that the texts of the table may have when they are decoded."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Group, Probe, ProbeSet
-from invmm_gate.files.probe_files import write_atomically
+from invmm_gate.files.regular import write_probe_file
 from invmm_gate.probes.edit import IMAGES
 from invmm_gate.probes.fields import text_problem
 from invmm_gate.probes.fitting import fit_problem
@@ -90,7 +90,7 @@ def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str
         write_manifest(draft, tuple(_write_images(draft, probes)))
         written = validate_probe_set(draft)
         for name, data in files.items():
-            write_atomically(draft / name, data)
+            write_probe_file(draft / name, data)
         os.rename(draft, folder)
     except OSError as error:
         raise ProbeSetError(
@@ -108,7 +108,7 @@ def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
             raise ProbeSetError(f"{new.source!r} cannot be a probe: {found}")
         _, kind = decode_named(new.data, name=new.source)
         path = f"{IMAGES}/{new.id}{SUFFIXES[kind]}"
-        write_atomically(folder / path, new.data)
+        write_probe_file(folder / path, new.data)
         yield Probe(
             id=new.id,
             path=path,

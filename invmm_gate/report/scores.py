@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, Verdict
+from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding, Verdict
 from invmm_gate.report import texts
-from invmm_gate.report.bands import score_band, share_band
+from invmm_gate.report.public_records import score_band, share_band
 
 Kind = Literal["text", "count", "number"]
 Cell = str | int | float | None

@@ -1,4 +1,4 @@
-"""How numbers, digests, foreign text and the names of files are written in every report: one place."""
+"""How numbers, digests, foreign text, file names and findings are written in every report: one place."""
 
 import datetime
 import json
@@ -7,8 +7,12 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from invmm_gate.core.records import BaselineRecord, Interval, Measurement, ReplicationShare, Trial
+from invmm_gate.core.records import Interval, Measurement, ReplicationShare, Trial
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
+from invmm_gate.policy import controls, coverage, soundness
+from invmm_gate.policy.rules import known
+from invmm_gate.policy.rules.rule import EVIDENCE, Description
 from invmm_gate.report import texts
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -182,3 +186,21 @@ RUN_FILES: Final = (
     ("attestation.json", "the signed statement, once `invmm-gate sign` made one"),
 )
 """(name, what it holds)."""
+
+
+DESCRIPTIONS: Final[Mapping[str, Description]] = {
+    **known.DESCRIPTIONS,
+    **coverage.DESCRIPTIONS,
+    controls.CONTROLS: controls.DESCRIPTION,
+    soundness.RECORDS: soundness.DESCRIPTION,
+}
+OTHER: Final = Description(
+    short="A rule of the policy is broken",
+    full="A rule that this version of the report has no description of.",
+    help=EVIDENCE,
+)
+
+
+def description_of(rule: str) -> Description:
+    """The description of the rule; a general one for a rule that is not known."""
+    return DESCRIPTIONS.get(rule, OTHER)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from xml.etree import ElementTree
 
-from invmm_gate.core.records import Finding, Measurement
+from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
 from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
 

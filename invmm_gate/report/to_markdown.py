@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement
+from invmm_gate.core.records import Confirmation, Measurement
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
-from invmm_gate.report.bands import NOTE
+from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.texts import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
 

@@ -9,11 +9,12 @@ from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
-from invmm_gate.core.records import Finding, Probe, ProbeSet
+from invmm_gate.core.records import Probe, ProbeSet
 from invmm_gate.core.run_records import RunData, identity_of
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.core.version import __version__
-from invmm_gate.policy.descriptions import DESCRIPTIONS, description_of
 from invmm_gate.report import texts
+from invmm_gate.report.texts import DESCRIPTIONS, description_of
 from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
 
 SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Finding, Measurement, Probe, SelfCheck
+from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
-from invmm_gate.report.bands import NOTE
 from invmm_gate.report.charts import Panel, panels
-from invmm_gate.report.report_images import Picture, PictureBook, ReportImages
+from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.strip import Strip, strip
+from invmm_gate.report.templates import Picture, PictureBook, ReportImages
 from invmm_gate.report.texts import RUN_FILES, described_baseline
 
 DETAILED: Final = 200

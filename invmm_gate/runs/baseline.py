@@ -8,11 +8,11 @@ import yaml
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from invmm_gate.core.errors import ConfigError, RunFolderError
-from invmm_gate.core.records import Decision
-from invmm_gate.files.atomic import write_whole
+from invmm_gate.core.verdict_records import Decision
+from invmm_gate.files.regular import write_whole
 from invmm_gate.files.strict_model import StrictModel, parse
 from invmm_gate.files.yaml_lines import load_document
-from invmm_gate.policy.numbers import Digest, Name, Whole
+from invmm_gate.policy.field_types import Digest, Name, Whole
 from invmm_gate.policy.waivers import Sentence
 
 _HEADER: Final = (

@@ -10,19 +10,17 @@ import yaml
 from invmm_gate.attest.keys import TrustedKey, TrustRoots, load_roots
 from invmm_gate.attest.waiver_approval import APPROVAL_SUFFIX, approval_file, approved
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import BaselineRecord, Verdict, Waiver
 from invmm_gate.core.run_records import RunData
-from invmm_gate.files.record_json import from_json, to_json
-from invmm_gate.files.small import read_small
+from invmm_gate.core.verdict_records import BaselineRecord, Verdict, Waiver
+from invmm_gate.files.regular import read_small
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.policy.compare.comparison import refuse_other_conditions
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import Policy, canonical
 from invmm_gate.policy.waivers import load_waivers
-from invmm_gate.runs.digests import JUDGED
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.identity import run_faults
-from invmm_gate.runs.installed import require_measured_in
-from invmm_gate.runs.layout import MEASUREMENTS, RUN
+from invmm_gate.runs.identity import require_measured_in, run_faults
+from invmm_gate.runs.stage_files import JUDGED, MEASUREMENTS, RUN
 
 COPIES_FOLDER: Final = "judged"
 _POLICY: Final = f"{COPIES_FOLDER}/policy.json"

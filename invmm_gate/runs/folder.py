@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Confirmation, Measurement, SelfCheck, Verdict
+from invmm_gate.core.records import Confirmation, Measurement, SelfCheck
 from invmm_gate.core.run_records import RunData, RunRecord
-from invmm_gate.files.atomic import (
+from invmm_gate.core.verdict_records import Verdict
+from invmm_gate.files.lock import refuse_locked, run_folder_lock
+from invmm_gate.files.regular import (
     append_line,
     drop_torn_line,
     explained,
-    read_whole,
+    read_records,
     remove_leftovers,
     whole_lines,
     write_whole,
 )
-from invmm_gate.files.lock import folder_lock, refuse_locked
-from invmm_gate.files.record_json import from_json, to_json
-from invmm_gate.runs.digests import record_digests
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.runs.identity import (
     WITHOUT_SCORES,
     ConfirmRecord,
@@ -30,7 +30,7 @@ from invmm_gate.runs.identity import (
     changed_inputs,
     refuse_orphans,
 )
-from invmm_gate.runs.layout import (
+from invmm_gate.runs.stage_files import (
     CONFIRM,
     CONFIRMATIONS,
     CONFIRMING,
@@ -42,8 +42,13 @@ from invmm_gate.runs.layout import (
     TIMINGS,
     VERDICT,
     Stage,
+    has_ended,
+    record_digests,
+    refuse_edited,
+    reopen,
+    unfinished,
+    write_end,
 )
-from invmm_gate.runs.stage_end import has_ended, refuse_edited, reopen, unfinished, write_end
 
 _ONE_RECORD: Final = 200_000_000
 """Bytes of a file that is a single record; run.json with the largest probe set has half of it."""
@@ -69,7 +74,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process. Raises RunFolderError within a second if another holds it."""
-        with folder_lock(self.path):
+        with run_folder_lock(self.path):
             remove_leftovers(self.path)
             yield
 
@@ -238,7 +243,7 @@ class RunFolder:
 
     def _read(self, name: str) -> bytes:
         try:
-            return read_whole(self.path / name, limit=_ONE_RECORD)
+            return read_records(self.path / name, limit=_ONE_RECORD)
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"{self.path} holds no {name}", expected="the folder of a run", do="name a folder that `check` wrote"

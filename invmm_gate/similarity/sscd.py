@@ -1,18 +1,57 @@
-"""SSCD copy detection from a TorchScript file (arXiv:2202.10261). The metric owns its transform."""
+"""Copy metrics on embeddings: SSCD from a TorchScript file (arXiv:2202.10261), and cosine over any encoder."""
 
 import os
 import warnings
+from collections.abc import Callable
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.similarity.embedding import EncoderCosine
+
+Encoder = Callable[[Float[Tensor, "row 3 height width"]], Float[Tensor, "row feature"]]
+
+
+@final
+class EncoderCosine:
+    """Cosine of an encoder's features; high = copy.
+
+    `encoder` takes images in [-1, 1] and owns its transform, which `name` should say.
+    """
+
+    higher_is_copy = True
+
+    def __init__(self, encoder: Encoder, *, name: str, threshold: float, smallest_side: int = 0) -> None:
+        self._encoder, self.name, self.threshold = encoder, name, threshold
+        self._smallest_side = smallest_side
+
+    def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
+        """Features of unit length."""
+        with torch.no_grad():
+            features: Tensor = self._encoder(images).float()
+        return torch.nn.functional.normalize(features, dim=1)
+
+    def compare(
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
+    ) -> Float[Tensor, " row"]:
+        """Cosine of each pair of rows, in [-1, 1]."""
+        return (features * reference).sum(dim=1)
+
+    def is_copy(self, values: Float[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        """At or above the threshold; NaN is no copy."""
+        return values >= self.threshold
+
+    def unfit_for(self, height: int, width: int) -> str | None:
+        """Unfit where the images are smaller than the encoder can tell apart."""
+        if min(height, width) >= self._smallest_side:
+            return None
+        return f"{self.name} is unreliable at {height}x{width}, below {self._smallest_side} pixels; use pixel_rmse"
+
 
 ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
 _MEAN: Final = (0.485, 0.456, 0.406)

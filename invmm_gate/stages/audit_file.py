@@ -13,7 +13,7 @@ from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import CLOCK_SKEW
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.files.atomic import append_line, drop_torn_line, read_whole, whole_lines
+from invmm_gate.files.regular import append_line, drop_torn_line, read_records, whole_lines
 
 _WAIT: Final = 30.0
 """Seconds for another signer to write its line."""
@@ -68,7 +68,7 @@ def _mended(log: Path) -> tuple[tuple[Entry, Head], ...]:
 
     A whole last entry that lacks nothing but its end is kept.
     """
-    lines, tail = whole_lines(log), read_whole(log).rpartition(b"\n")[2] if log.exists() else b""
+    lines, tail = whole_lines(log), read_records(log).rpartition(b"\n")[2] if log.exists() else b""
     if not tail:
         return walk(lines)
     try:
@@ -102,7 +102,9 @@ def _walked(log: Path) -> tuple[tuple[Entry, Head], ...]:
     try:
         return walk(whole_lines(log))
     except OSError as error:
-        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{log} cannot be read: {error.strerror or error}", expected="an audit log that this user may read"
+        ) from error
     except VerificationError as error:
         raise ConfigError(f"{log}: {error.found}", expected=error.expected, do=error.do) from error
 
@@ -116,9 +118,11 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
     if not log.is_file():
         raise ConfigError(f"there is no {log}", expected="a log that `sign --log` wrote", do="name it")
     try:
-        data = read_whole(log)
+        data = read_records(log)
     except OSError as error:
-        raise ConfigError(f"{log} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{log} cannot be read: {error.strerror or error}", expected="an audit log that this user may read"
+        ) from error
     if data and not data.endswith(b"\n"):
         raise VerificationError(
             f"{log}: its last line is cut off",

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import BaselineRecord
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import as_of
@@ -19,7 +19,7 @@ from invmm_gate.runs.baseline import Entry, append_entry, read_baseline_file
 from invmm_gate.runs.copies import Baseline
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import GateError, RunFolderError
 from invmm_gate.core.options import Finish, Options
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMING, MEASURE, RUN
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE, RUN
 from invmm_gate.stages.judge import circumstances, judge_run
 from invmm_gate.stages.preflight import Inputs, prepare
 from invmm_gate.stages.public_edition import require_usable_key, shared_key
-from invmm_gate.stages.publish import publish_run
-from invmm_gate.stages.report import OUTPUTS, write_reports
+from invmm_gate.stages.report import OUTPUTS, publish_run, write_reports
 
 if TYPE_CHECKING:
     from invmm_gate.stages.session import Session  # imports torch
@@ -118,7 +117,7 @@ def _prepared(options: Options, *, baseline: bool | None = None) -> Inputs:
 @contextmanager
 def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunFolder]]":
     """The loaded model and the locked run folder. Torch is imported here, after all inputs were checked."""
-    from invmm_gate.stages.out_of_memory import memory_explained
+    from invmm_gate.stages.on_device import memory_explained
     from invmm_gate.stages.session import open_session
 
     progress.note(f"loading {inputs.model.pipeline} from {inputs.options.model}")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
+from invmm_gate.confirm.prompt_objective import survives, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
-from invmm_gate.confirm.typeable import survives, typeable_ids
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.protocols import PromptEncoder, Sampler
@@ -31,16 +31,15 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
 from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
 from invmm_gate.stages.confirm_record import note_rows, rate_limit
-from invmm_gate.stages.out_of_memory import fits, reduced
+from invmm_gate.stages.on_device import fits, reduced, store_copies
 from invmm_gate.stages.session import Session
-from invmm_gate.stages.store_copies import store_copies
 
 _FILE_NAMES: Final = {
     PLAIN_SAMPLING: "sampled",

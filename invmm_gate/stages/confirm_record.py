@@ -9,7 +9,7 @@ from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.schema import Policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord
-from invmm_gate.stages.measure import unchanged
+from invmm_gate.stages.on_device import unchanged
 from invmm_gate.stages.session import Session
 
 

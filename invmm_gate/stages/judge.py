@@ -5,13 +5,13 @@ from pathlib import Path
 
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import load_roots
-from invmm_gate.attest.slsa_summary import SUMMARY
-from invmm_gate.core.records import Verdict
+from invmm_gate.attest.statement import SUMMARY
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.schema import Policy
 from invmm_gate.report.scores import metrics_file
 from invmm_gate.runs.copies import Circumstances, decided, keep_copies, listed_waivers
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import METRICS
+from invmm_gate.runs.stage_files import METRICS
 from invmm_gate.stages.bless import load_baseline
 from invmm_gate.stages.public_edition import PUBLIC_FILES, public_names
 

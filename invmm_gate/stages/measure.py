@@ -10,14 +10,12 @@ from safetensors.torch import save
 
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import Probe, SelfCheck
-from invmm_gate.measure.aggregate import memorization_rank, summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
-from invmm_gate.models.read.inspect import changed_files
+from invmm_gate.measure.trials import memorization_rank, summarise, tasks_for
 from invmm_gate.policy.coverage import MODEL_UNCHANGED
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.stages.out_of_memory import fits, reduced
+from invmm_gate.stages.on_device import fits, reduced, store_copies, unchanged
 from invmm_gate.stages.session import Session
-from invmm_gate.stages.store_copies import store_copies
 
 
 def model_unchanged(session: Session, folder: RunFolder) -> None:
@@ -29,13 +27,6 @@ def _note_end(folder: RunFolder, check: SelfCheck) -> None:
     """A check that passed is noted once, as each time the run goes on ends with it."""
     if not check.passed or check.name not in {check.name for check in folder.self_checks()}:
         folder.append(check)
-
-
-def unchanged(session: Session, name: str) -> SelfCheck:
-    """Whether the model's files are those that were inspected. Every stage that used the model ends with it."""
-    changed = changed_files(session.inputs.model)
-    detail = f"changed during the run: {', '.join(changed[:10])}" if changed else "the files are as they were inspected"
-    return SelfCheck(name=name, passed=not changed, detail=detail)
 
 
 def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
@@ -90,7 +81,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
     )
     for event in inverter.run(tasks):
         if not isinstance(event, Inversion):
-            progress.advance(event.steps)
+            progress.advance(event.steps, in_flight=len({task.probe for task in event.in_flight}))
             for task in event.in_flight:
                 began.setdefault(task.probe, time.monotonic())
             continue

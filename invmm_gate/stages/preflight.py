@@ -10,13 +10,13 @@ from invmm_gate.core.records import ModelManifest, ProbeSet
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import FAMILIES
+from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import BelowControlsConfig
 from invmm_gate.policy.schema import Policy, load_policy
-from invmm_gate.policy.scope import content_seed
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.probes.validate import validate_probe_set
-from invmm_gate.runs.installed import require_environment
+from invmm_gate.runs.identity import require_environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from typing import Final
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.run_records import RunData, RunRecord
-from invmm_gate.files.record_json import to_json
-from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.files.regular import PRIVATE_MODES, read_small
+from invmm_gate.files.strict_json import to_json
+from invmm_gate.report.formats import render_html
 from invmm_gate.report.public_records import PublicNames, public
-from invmm_gate.report.to_html import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 
 PUBLIC: Final = "public"
 PUBLIC_REPORT: Final = "report.html"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from invmm_gate.attest.keys import TrustRoots, load_roots
 from invmm_gate.core.errors import RunFolderError
-from invmm_gate.core.records import Verdict
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.policy.verdict_check import as_of, verdict_faults
 from invmm_gate.runs.copies import kept_copies, unedited, verdict_of
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import run_faults
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 
 
 def judged_again(folder: RunFolder, *, reviewers: TrustRoots | None = None) -> RunData:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
 from invmm_gate.core.errors import ConfigError, RunFolderError
-from invmm_gate.core.records import Finding, ModelFile, Verdict, Waiver
+from invmm_gate.core.records import ModelFile
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
 from invmm_gate.core.version import __version__
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy, load_policy, shipped_policies
 from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 if TYPE_CHECKING:

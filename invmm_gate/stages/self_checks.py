@@ -12,11 +12,9 @@ from invmm_gate.core.progress import Progress
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
 from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
+from invmm_gate.measure.model_checks import round_trip, sample_statistics, told_time
 from invmm_gate.measure.natural_view import Alternatives, Refitted, natural_view
-from invmm_gate.measure.round_trip import round_trip
-from invmm_gate.measure.sample_statistics import sample_statistics
 from invmm_gate.measure.self_check import positive_control, utility_floor
-from invmm_gate.measure.told_time import told_time
 from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.policy.coverage import (
     NATURAL_VIEW,

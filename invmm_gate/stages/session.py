@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import prompts_of
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.confirm.counting import MeasureSampler, prompts_of
+from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.core.records import MetricRecord, Probe
@@ -27,8 +26,7 @@ from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.probes.images import load_pixels
-from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.installed import installed_environment
+from invmm_gate.runs.identity import fingerprint, installed_environment
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation

@@ -4,22 +4,21 @@ import datetime
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION, MAX_BYTES, sign_envelope
 from invmm_gate.attest.field_types import as_text
-from invmm_gate.attest.keys import VERIFIER, SigningKey, load_roots, load_signing_key
-from invmm_gate.attest.slsa_summary import SUMMARY, summary_payload
-from invmm_gate.attest.statement import Statement, to_payload
+from invmm_gate.attest.keys import SigningKey, load_roots, load_signing_key
+from invmm_gate.attest.statement import SUMMARY, Statement, summary_payload, to_payload
 from invmm_gate.attest.verification import Trusted, check_statement, check_subject, open_statement
 from invmm_gate.attest.waiver_approval import approval_file, approve
 from invmm_gate.core.errors import ConfigError, ModelError, VerificationError
+from invmm_gate.core.options import Signing
 from invmm_gate.core.records import Weights
-from invmm_gate.files.atomic import write_whole
-from invmm_gate.files.small import read_small
+from invmm_gate.files.regular import read_small, write_whole
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.folder import RunFolder
@@ -28,27 +27,6 @@ from invmm_gate.stages.run_statement import statement_of
 
 if TYPE_CHECKING:
     from invmm_gate.runs.copies import Circumstances
-
-LIFETIME: Final = datetime.timedelta(days=90)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signing:
-    """With what, and as what, a run is signed."""
-
-    key: Path
-    policy: str | None = None
-    """A name or a file; needed where it is none that ships."""
-    expires_in: datetime.timedelta = LIFETIME
-    """An attestation never outlives a waiver that it rests on."""
-    previous: Path | None = None
-    """The attestation file before this one; signed by a key of `roots`, or by the same key where there are none."""
-    roots: Path | None = None
-    verifier: str = VERIFIER
-    log: Path | None = None
-    """The audit log: it gets a line before the attestation is written, and counts the attempts at this model."""
-    name: str | None = None
-    """What attestation and log call the model; by default as the run does."""
 
 
 def sign_run(run: Path, signing: Signing, *, now: datetime.datetime, beside: "Circumstances | None" = None) -> Path:
@@ -68,7 +46,7 @@ def sign_run(run: Path, signing: Signing, *, now: datetime.datetime, beside: "Ci
             beside=beside,
             verifier=signing.verifier,
             now=now,
-            expires_in=signing.expires_in,
+            expires_in=datetime.timedelta(days=signing.expires_in),
         )
         chained = replace(
             statement,

@@ -13,7 +13,7 @@ from typing import Final
 from invmm_gate.core.errors import PublishError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
-from invmm_gate.tracking.names import TAG_LIMIT, finite, flattened, safe_name, unique_names
+from invmm_gate.tracking.server import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24
 """Probes that get a child run with their curves. Each costs three requests and a row in every list of runs; the

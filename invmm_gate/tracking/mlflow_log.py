@@ -12,8 +12,17 @@ from invmm_gate.core.errors import PublishError
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.version import __version__
 from invmm_gate.tracking.contents import ProbeContents, RunContents, contents
-from invmm_gate.tracking.names import METRICS_PER_REQUEST, PARAMS_PER_REQUEST, batches
-from invmm_gate.tracking.server import DEFAULT_URI, LATER, absolute, artefacts_beside, import_mlflow, require_reachable
+from invmm_gate.tracking.server import (
+    DEFAULT_URI,
+    LATER,
+    METRICS_PER_REQUEST,
+    PARAMS_PER_REQUEST,
+    absolute,
+    artefacts_beside,
+    batches,
+    import_mlflow,
+    require_reachable,
+)
 from invmm_gate.tracking.spool import without_credentials
 
 _CHILD_RUNS_WITHIN: Final = 8.0

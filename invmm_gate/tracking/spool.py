@@ -20,6 +20,7 @@ class PublishState:
     """The contents of publish.json."""
 
     state: Literal["pending", "published"]
+    """Whether MLflow has the run."""
     uri: str
     """Tracking server or database, without credentials; empty for the default."""
     place: str = ""
@@ -27,6 +28,7 @@ class PublishState:
     attempts: int = 0
     """Attempts that failed since the run was last published."""
     last_error: str = ""
+    """Why the last attempt failed."""
 
 
 def spool(folder: Path, *, uri: str | None, error: str = "") -> PublishState:

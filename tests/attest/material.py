@@ -11,7 +11,7 @@ from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.keys import SigningKey, TrustRoots, load_roots, load_signing_key, new_key_pair
 from invmm_gate.attest.statement import Statement, to_payload
 from invmm_gate.attest.verification import check_statement, check_subject, open_statement
-from invmm_gate.core.records import Scope, Waiver
+from invmm_gate.core.verdict_records import Scope, Waiver
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 SECOND, DAY = datetime.timedelta(seconds=1), datetime.timedelta(days=1)

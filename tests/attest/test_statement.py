@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from invmm_gate.attest.envelope import sign_envelope
 from invmm_gate.attest.statement import PREDICATE_TYPE, STATEMENT_TYPE, Statement, from_payload, to_payload
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.core.records import Scope, Waiver
+from invmm_gate.core.verdict_records import Scope, Waiver
 from tests.attest.material import STATEMENT, TESTED, WAIVER, expected, signed, verify_attestation
 
 lines = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)

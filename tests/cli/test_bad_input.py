@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.run_records import RunInputs
-from invmm_gate.files.record_json import from_json
+from invmm_gate.files.strict_json import from_json
 from invmm_gate.runs.identity import fingerprint
 from tests.stages.world import (
     LENIENT,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from invmm_gate.runs import installed
-from invmm_gate.runs.installed import installed_environment
+from invmm_gate.runs import identity
+from invmm_gate.runs.identity import installed_environment
 from tests.stages.world import call
 
 VARIABLE = "INVMM_GATE_ENVIRONMENT"
@@ -65,9 +65,9 @@ def test_a_run_is_not_confirmed_in_another_environment(finished, monkeypatch):
 
 
 def test_a_run_of_another_environment_is_not_gone_on_with_and_the_package_is_named(finished, monkeypatch):
-    others = {name: version for name, version in installed.installed_versions().items() if name != "scipy"}
+    others = {name: version for name, version in identity.installed_versions().items() if name != "scipy"}
     installed_environment.cache_clear()
-    monkeypatch.setattr(installed, "installed_versions", lambda: others)
+    monkeypatch.setattr(identity, "installed_versions", lambda: others)
     called = finished.check()
     installed_environment.cache_clear()
     assert called.code == 2

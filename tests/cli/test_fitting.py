@@ -22,8 +22,8 @@ def wide(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--fit", "stretch"), "--fit 'stretch'; expected one of exact, crop, squeeze, pad"),
-        (("--orientation", "upright"), "--orientation 'upright'; expected refuse or both"),
+        (("--fit", "stretch"), "'--fit': 'stretch' is not one of 'exact', 'crop', 'squeeze', 'pad'"),
+        (("--orientation", "upright"), "'--orientation': 'upright' is not one of 'refuse', 'both'"),
         ((), "no `fit`; expected a square, as most models make"),
     ],
 )

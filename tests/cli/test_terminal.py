@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import runpy
 import select
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 
 import pytest
+import rich.progress  # noqa: F401  # binds the clock when it is imported, which must not be while a test replaces it
 
 from invmm_gate.cli.show import TerminalProgress, printable
 from tests.stages.world import ROOT, call, policy_with
@@ -141,10 +143,21 @@ def test_off_a_terminal_a_long_stage_says_once_a_minute_how_far_it_is(monkeypatc
         progress.begin("measure", total=10)
         for second in (59, 61, 119, 122):
             now[0] = float(second)
-            progress.advance(2)
+            progress.advance(2, in_flight=3 if second > 100 else 0)
         progress.end()
-    lines = "" if quiet else r"measure: 40% done, about \d+ (s|min) left\nmeasure: 80% done, about \d+ (s|min) left\n"
+    left = r"about \d+ (s|min) left\n"
+    lines = "" if quiet else rf"measure: 40% done, {left}measure: 80% done, 3 probes in flight, {left}"
     assert re.fullmatch(lines, capsys.readouterr().err)
+
+
+def test_the_demo_says_off_a_terminal_how_far_its_two_checks_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "demo")
+    said = runpy.run_path(str(ROOT / "examples" / "demo" / "run.py"))["sign_of_life"]
+    assert said({"memorizing": 16, "clean": 8}, seconds=60.0) == (
+        "60 s: memorizing 16 of 32 probes measured, clean 8 of 32 probes measured; about 180 s left to measure"
+    )
+    assert "left" not in said({"memorizing": 32, "clean": 32}, seconds=60.0)
+    assert "left" not in said({"memorizing": 1, "clean": 0}, seconds=60.0)
 
 
 def test_each_stage_has_one_bar(monkeypatch):

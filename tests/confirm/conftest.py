@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.typeable import typeable_ids
+from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.diffusion.schedule import VariancePreserving
 from tests.confirm.text_world import TextMixture, text_mixture
 

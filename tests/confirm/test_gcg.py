@@ -8,18 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, count_copies, prompts_of, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, MeasureSampler, count_copies, prompts_of, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
-from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.prompt_objective import PromptObjective, as_typed, survives
 from invmm_gate.confirm.prompt_sampling import Attempts
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.confirm.typeable import as_typed, survives
 from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMixture
 

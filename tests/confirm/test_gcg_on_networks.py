@@ -6,16 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import Input, sampled_images
+from invmm_gate.confirm.counting import Input, MeasureSampler, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
-from invmm_gate.confirm.prompt_objective import PromptObjective
+from invmm_gate.confirm.prompt_objective import PromptObjective, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
-from invmm_gate.confirm.samplers import MeasureSampler
-from invmm_gate.confirm.typeable import typeable_ids
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.diffusion.conditions import repeat_rows
-from invmm_gate.measure.streams import stream
+from invmm_gate.diffusion.prediction import repeat_rows
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.models.tiny_text import NAMES, build

@@ -9,16 +9,16 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling, looks
-from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.intervals import clopper_pearson
 from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel, NoiseLevel
 from invmm_gate.core.records import Confirmation
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.measure.streams import stream
-from invmm_gate.similarity.embedding import EncoderCosine
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.measure.bench import RowCounter, Wrapped
 
 PLAN = SamplingPlan(trials=256, sampler_steps=10, rate_limit=0.05)

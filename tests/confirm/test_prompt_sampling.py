@@ -8,18 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import prompts_of
+from invmm_gate.confirm.counting import MeasureSampler, prompts_of
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
-from invmm_gate.confirm.samplers import MeasureSampler
 from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition, NoiseLevel
 from invmm_gate.core.records import Confirmation
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.measure.streams import stream
-from invmm_gate.similarity.embedding import EncoderCosine
+from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.confirm.text_world import CAPTION, TRIGGERS, TextMixture
 
 METRIC = PixelRmse(0.1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from invmm_gate.confirm.typeable import as_typed, survives, text_of, typeable_ids
+from invmm_gate.confirm.prompt_objective import as_typed, survives, text_of, typeable_ids
 from invmm_gate.core.errors import MeasurementError
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.confirm.text_world import WORDS, BytePairPrompts, TextMixture, tokenizer_of, word_merges

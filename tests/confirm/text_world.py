@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion.prediction import guided, per_row
 

@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.curation import neighbours
-from invmm_gate.curation.neighbours import block_pairs, candidate_pairs, close_pairs
-from invmm_gate.curation.shadows import FEW, centre_of, centred, make_shadows
+from invmm_gate.curation.neighbours import (
+    FEW,
+    block_pairs,
+    candidate_pairs,
+    centre_of,
+    centred,
+    close_pairs,
+    make_shadows,
+)
 from tests.curation.vectors import naive_distances, with_copies
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invmm_gate.core.protocols import Schedule
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.diffusion.denoising_error import denoising_error
+from invmm_gate.diffusion.prediction import denoising_error
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.protocols import NoiseLevel
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.diffusion.limits import Limits, limited
 from invmm_gate.diffusion.prediction import per_row
+from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.released_pipeline import limits_of
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.bench import Wrapped

@@ -10,7 +10,7 @@ import annotated_types
 from pydantic import StringConstraints
 from pydantic.fields import FieldInfo
 
-from invmm_gate.core.directions import HIGHER, LOWER, MISSING, NAME, OTHER, PART, Direction, direction_of
+from invmm_gate.core.marks import HIGHER, LOWER, MISSING, NAME, OTHER, PART, Direction, direction_of
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.policy.confirm_schema import ConfirmChoice, GcgSearch, PlainSampling, PromptConfirmation
 from invmm_gate.policy.rules.known import RuleConfig

@@ -4,34 +4,33 @@ import dataclasses
 from typing import Any, get_args, get_type_hints
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.slsa_summary import SUMMARY
-from invmm_gate.attest.statement import Statement
-from invmm_gate.core import records, run_records
-from invmm_gate.core.public import PUBLIC, WHOLE
+from invmm_gate.attest.statement import SUMMARY, Statement
+from invmm_gate.core import records, run_records, verdict_records
+from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.formats import FORMATS
-from invmm_gate.runs import layout
+from invmm_gate.runs import stage_files
 from invmm_gate.runs.copies import COPIES_FOLDER
 from invmm_gate.runs.identity import ConfirmRecord
-from invmm_gate.runs.stage_end import StageEnd
+from invmm_gate.runs.stage_files import StageEnd
 from invmm_gate.stages.public_edition import KEY_FILE, PUBLIC_FILES
 from invmm_gate.tracking.spool import MARKER, PublishState
 from tests.docs.fields import documented, summary, table
 
 FILES: dict[str, tuple[str, str]] = {
-    layout.RUN: ("measure", "What was run on what: a `RunRecord`."),
-    layout.SELF_CHECKS: ("measure", "A `SelfCheck` a line."),
-    layout.MEASUREMENTS: ("measure", "A `Measurement` a line."),
-    layout.TIMINGS: ("measure", "`probe` and `seconds` a line. Seconds are no part of a measurement."),
+    stage_files.RUN: ("measure", "What was run on what: a `RunRecord`."),
+    stage_files.SELF_CHECKS: ("measure", "A `SelfCheck` a line."),
+    stage_files.MEASUREMENTS: ("measure", "A `Measurement` a line."),
+    stage_files.TIMINGS: ("measure", "`probe` and `seconds` a line. Seconds are no part of a measurement."),
     "inversions": ("measure", "The noise distribution of each probe that was inverted, as safetensors. Private."),
     "copies/inverted": ("measure", "Images that the noise distribution of a probe gave. Private."),
-    layout.MEASURE.end: ("measure", "A `StageEnd`, written last."),
-    layout.CONFIRM: ("confirm", "How the confirmations were made: a `ConfirmRecord`."),
-    layout.CONFIRMATIONS: ("confirm", "A `Confirmation` a line."),
+    stage_files.MEASURE.end: ("measure", "A `StageEnd`, written last."),
+    stage_files.CONFIRM: ("confirm", "How the confirmations were made: a `ConfirmRecord`."),
+    stage_files.CONFIRMATIONS: ("confirm", "A `Confirmation` a line."),
     "copies/confirmed": ("confirm", "Copies that an input of a user gave. Private."),
-    layout.CONFIRMING.end: ("confirm", "A `StageEnd`, written last."),
-    layout.VERDICT: ("judge", "A `Verdict`; its JSON Schema is `invmm_gate/policy/verdict.schema.json`."),
-    layout.METRICS: ("judge", "Decision, counts and bands as plain figures, for DVC and dashboards."),
+    stage_files.CONFIRMING.end: ("confirm", "A `StageEnd`, written last."),
+    stage_files.VERDICT: ("judge", "A `Verdict`; its JSON Schema is `invmm_gate/policy/verdict.schema.json`."),
+    stage_files.METRICS: ("judge", "Decision, counts and bands as plain figures, for DVC and dashboards."),
     COPIES_FOLDER: ("judge", "What the run was judged with: policy, waivers, approval, reviewers' keys, baseline."),
     FORMATS["html"].file: ("report", "The report. It names probes and exact scores: private."),
     FORMATS["markdown"].file: ("report", "A short summary in Markdown."),
@@ -70,19 +69,20 @@ RECORDS: tuple[Any, ...] = (
     ConfirmRecord,
     records.Confirmation,
     StageEnd,
-    records.Verdict,
-    records.Finding,
-    records.Waiver,
-    records.WaiverState,
-    records.BaselineRecord,
-    records.Scope,
+    verdict_records.Verdict,
+    verdict_records.Finding,
+    verdict_records.Waiver,
+    verdict_records.WaiverState,
+    verdict_records.BaselineRecord,
+    verdict_records.Scope,
     PublishState,
     Statement,
 )
 IN_NO_FILE = (run_records.RunData, run_records.RunIdentity)
 """Records that no file holds as they are."""
+WORDS = vars(records) | vars(verdict_records)
 CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus")
-"""Types of core/records.py with a few values."""
+"""Types with a few values, in the modules of core/ that hold records."""
 ELSEWHERE = (InversionSettings,)
 """Described in policy.md."""
 _INTRODUCTION = """\
@@ -99,7 +99,7 @@ the public edition as it is, or put into a band; any other field is left out the
 def record_fields() -> str:
     """The page."""
     files = table(("file", "written by", "holds"), [(f"`{name}`", *about) for name, about in FILES.items()])
-    words = table(("type", "values"), [(f"`{name}`", _values(getattr(records, name))) for name in CHOICES])
+    words = table(("type", "values"), [(f"`{name}`", _values(WORDS[name])) for name in CHOICES])
     parts = [_INTRODUCTION, f"## Files\n{files}", *map(_record, RECORDS), f"## Types with few values\n{words}"]
     return "\n".join(parts)
 

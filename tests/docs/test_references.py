@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from invmm_gate.core import records, run_records
-from invmm_gate.core.directions import LOWER, ranked
+from invmm_gate.core import records, run_records, verdict_records
+from invmm_gate.core.marks import LOWER, ranked
 from invmm_gate.files.strict_model import StrictModel
-from invmm_gate.policy.numbers import Whole
+from invmm_gate.policy.field_types import Whole
 from invmm_gate.report.formats import FORMATS
-from invmm_gate.runs.layout import STAGES
+from invmm_gate.runs.stage_files import STAGES
 from tests.docs.policy_keys import SECTIONS, policy_keys, rows
 from tests.docs.record_fields import ELSEWHERE, FILES, IN_NO_FILE, RECORDS
 from tests.docs.write_references import CODES, FOLDER, PAGES, code_names, commands
@@ -53,13 +53,15 @@ def test_every_key_of_a_policy_is_explained() -> None:
 
 
 def test_every_record_is_described() -> None:
-    kinds = {kind for module in (records, run_records) for _, kind in inspect.getmembers(module, _is_record)}
+    kinds = {
+        kind for module in (records, run_records, verdict_records) for _, kind in inspect.getmembers(module, _is_record)
+    }
     assert kinds == {kind for kind in (*RECORDS, *IN_NO_FILE, *ELSEWHERE) if kind.__module__ in _MODULES} | {
         kind for kind in ELSEWHERE if kind in kinds
     }
 
 
-_MODULES = (records.__name__, run_records.__name__)
+_MODULES = (records.__name__, run_records.__name__, verdict_records.__name__)
 
 
 def _is_record(kind: Any) -> bool:
@@ -95,3 +97,8 @@ def test_a_field_has_the_text_beneath_it() -> None:
     from tests.docs.fields import documented
 
     assert documented(Sample) == {"count": ("int", "How many \\| of what.")}
+
+
+def test_every_field_of_a_record_has_a_sentence() -> None:
+    rows = [line for line in PAGES["records.md"]().splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row.endswith("|  |")] == []

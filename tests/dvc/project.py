@@ -25,7 +25,8 @@ POLICY = policy_with(
 PROBE_SET = """
 import datetime, sys, tempfile
 from pathlib import Path
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.core.options import NewProbes
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from draw import draw
 
 folder = Path(sys.argv[1])

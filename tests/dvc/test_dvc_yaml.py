@@ -11,7 +11,7 @@ import yaml
 from invmm_gate.cli.app import app
 from invmm_gate.report.formats import FORMATS
 from invmm_gate.runs.copies import COPIES_FOLDER
-from invmm_gate.runs.layout import CONFIRMING, MEASURE, METRICS, VERDICT
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE, METRICS, VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_FILES
 from invmm_gate.stages.report import REPORTS
 from tests.dvc.project import STAGES

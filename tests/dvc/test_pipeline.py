@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from tests.dvc.project import POLICY, STAGES, Project, Ran, new_project
 
 pytest.importorskip("dvc", reason="DVC is in the extra `data`")

@@ -12,8 +12,8 @@ from invmm_gate.core.records import Measurement, Probe
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.prediction import guided
-from invmm_gate.measure.aggregate import summarise, tasks_for
 from invmm_gate.measure.inversion import Inversion, Inverter
+from invmm_gate.measure.trials import summarise, tasks_for
 from invmm_gate.similarity.pixel import PixelRmse
 
 QUICK = InversionSettings(steps=100, batch_size=8, test_every=10, sampler_steps=10)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.measure.adaptive_weight import WeightState, adapt, weights_until_test
+from invmm_gate.measure.slots import WeightState, adapt, weights_until_test
 
 GOLDEN = InversionSettings(
     steps=9, batch_size=1, test_every=3, weight_step=0.1, plateau_tolerance=0.5, loss_window=1, initial_weight=1.0

@@ -16,7 +16,7 @@ from torch import Tensor
 from invmm_gate.core.records import Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from tests.measure.bench import measure, probe
 
 THRESHOLD = 0.1

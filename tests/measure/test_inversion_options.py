@@ -11,11 +11,11 @@ from torch import Tensor
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.records import ReplicationShare
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.files.record_json import to_json
+from invmm_gate.files.strict_json import to_json
 from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
 from invmm_gate.measure.slots import Task
-from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.measure.bench import QUICK, BrokenWhenSampling, Guided, NanNear, measure
 
 ABSENT = 32

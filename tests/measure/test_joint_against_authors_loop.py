@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from tests.measure.bench import measure, probe
 from tests.measure.text_model import BagOfWords, WordMixture, word_mixture
 

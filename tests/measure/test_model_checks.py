@@ -12,10 +12,8 @@ from torch import Tensor
 
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.prediction import Rows
+from invmm_gate.measure.model_checks import round_trip, sample_statistics, told_time
 from invmm_gate.measure.natural_view import Alternatives, natural_view
-from invmm_gate.measure.round_trip import round_trip
-from invmm_gate.measure.sample_statistics import sample_statistics
-from invmm_gate.measure.told_time import told_time
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.trained import (
     CONTROLS,

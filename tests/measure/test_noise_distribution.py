@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from invmm_gate.measure.noise_distribution import noise_from, normality
+from invmm_gate.measure.distributions import noise_from, normality
 
 SHAPE = (2, 3, 2, 2)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.measure.prompt_distribution import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
+from invmm_gate.measure.distributions import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -13,8 +13,8 @@ from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.measure.self_check import UTILITY_LIMIT, positive_control, utility_floor
-from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.measure.bench import QUICK, Wrapped
 
 

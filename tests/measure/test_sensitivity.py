@@ -14,10 +14,10 @@ from torch import Tensor
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.measure.noise_distribution import noise_from
+from invmm_gate.measure.distributions import noise_from
 from invmm_gate.measure.sensitivity import TestCase, TestResult, run_tests
-from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.measure.bench import Guided, NanNear
 
 CASES, SAMPLES, SAMPLER_STEPS = 200, 8, 5

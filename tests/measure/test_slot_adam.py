@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.measure.adam import SlotAdam
+from invmm_gate.measure.slots import SlotAdam
 
 SLOTS, SHAPE, RATE = 3, (3, 4, 4), 0.1
 

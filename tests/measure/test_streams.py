@@ -2,7 +2,7 @@
 
 import torch
 
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 
 
 def first(*key: str | int, root_seed: int = 0) -> float:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from invmm_gate.measure.views import View, views_of
+from invmm_gate.measure.looking import View, views_of
 
 IMAGES = torch.arange(2 * 3 * 4 * 4).view(2, 3, 4, 4) / 48.0 - 0.9
 

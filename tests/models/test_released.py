@@ -19,7 +19,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel, Sampler
-from invmm_gate.measure.streams import stream
+from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.released_pipeline import released_pipeline
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of

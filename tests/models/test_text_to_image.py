@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
-from invmm_gate.diffusion.conditions import take_rows
+from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.models.adapters.text_to_image import TextToImageModel, guidance_embedding
 from tests.models.tiny_text import NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl

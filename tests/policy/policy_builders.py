@@ -16,13 +16,12 @@ from invmm_gate.core.records import (
     ModelManifest,
     Probe,
     ProbeSet,
-    Scope,
     SelfCheck,
     Trial,
-    Waiver,
 )
 from invmm_gate.core.run_records import RunContext, RunData, RunInputs, RunRecord, Samplers
 from invmm_gate.core.settings import Family
+from invmm_gate.core.verdict_records import Scope, Waiver
 from invmm_gate.policy.schema import Policy, load_policy
 
 TODAY = datetime.date(2026, 3, 1)

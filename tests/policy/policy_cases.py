@@ -12,10 +12,11 @@ from typing import Any
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
-from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement, Verdict
+from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling
-from invmm_gate.policy.numbers import guarded as end_of_band
+from invmm_gate.policy.field_types import guarded as end_of_band
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run, text_run
@@ -1376,3 +1377,23 @@ def sampling_too_few_to_exceed_the_rate_limit_is_a_fault_of_the_policy(gate: Sim
 
     assert [len(faults(limit, plan)) for limit in (best, 1.01 * best, 0.99 * best)] == [1, 1, 0]
     assert faults(best, None) == []
+
+
+@case
+def verdict_names_the_scope_of_its_scores(gate: SimpleNamespace) -> None:
+    digests = {"model": clean_run().run.model.digest, "probe_set": clean_run().run.probe_set.digest}
+    seed = gate.evidence.content_seed(**digests, policy=STRICT.digest)
+    assert gate.evidence.content_seed(model="a" * 64, probe_set="b" * 64, policy="c" * 64) == 6783905175078705
+
+    def tested(data: RunData, **inputs: Any) -> Any:
+        inputs = {"image_size": (16, 24), "seed": seed} | inputs
+        run = replace(data.run, inputs=replace(data.run.inputs, **inputs))
+        return gate.evidence.scope_of(replace(data, run=run), STRICT.digest)
+
+    said = tested(clean_run())
+    assert (said.image_size, said.seed, said.seed_chosen, said.guidance_scales) == ((16, 24), seed, False, (1.0,))
+    assert tested(clean_run(), seed=seed + 1).seed_chosen
+    confirm = ConfirmChoice.model_validate({"prompts": {"guidance_scales": [7.5, 1.0]}}).plan()
+    settings = replace(text_run().run.inputs.settings, guidance_scales=(3.0,))
+    assert tested(clean_run(), confirm=confirm).guidance_scales == (1.0,)
+    assert tested(text_run(), confirm=confirm, settings=settings).guidance_scales == (1.0, 3.0, 7.5)

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.records import PLAIN_SAMPLING, Finding
+from invmm_gate.core.records import PLAIN_SAMPLING
 from invmm_gate.core.run_records import ConfirmPlan, RunData
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.compare.compare import compare, exit_code
 from invmm_gate.policy.compare.comparison import (
     TEST_SAMPLES,

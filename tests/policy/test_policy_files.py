@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.files.yaml_lines import load_document
-from invmm_gate.policy.overrides import SettingsOverrides
+from invmm_gate.policy.field_types import SettingsOverrides
 from invmm_gate.policy.schema import Policy, load_policy, policies_folder, shipped_policies
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT
 
@@ -338,7 +338,7 @@ def test_the_smallest_budget_is_one_step_of_the_search_and_its_fresh_seeds(tmp_p
 
 def test_policy_and_verdict_import_neither_torch_nor_scipy() -> None:
     code = (
-        "import sys; from invmm_gate.policy import judge, lint, waivers, schema; schema.load_policy('strict'); "
+        "import sys; from invmm_gate.policy import judge, usable, waivers, schema; schema.load_policy('strict'); "
         "print([m for m in ('torch', 'diffusers', 'mlflow', 'scipy', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from invmm_gate.policy.lint import lint
 from invmm_gate.policy.schema import Policy
+from invmm_gate.policy.usable import lint
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 BELOW = {"rule": "invmm_below", "threshold": 0.05}

@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 
-from invmm_gate.core.records import Finding, Verdict, Waiver, WaiverState
+from invmm_gate.core.verdict_records import Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import verdict_schema
 from tests.policy import policy_cases, policy_mutants

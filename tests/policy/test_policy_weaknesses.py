@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from invmm_gate.core.directions import HIGHER, LOWER, MISSING, OTHER, Direction
+from invmm_gate.core.marks import HIGHER, LOWER, MISSING, OTHER, Direction
 from invmm_gate.core.settings import PROFILES, InversionSettings
-from invmm_gate.policy.overrides import SettingsOverrides
+from invmm_gate.policy.field_types import SettingsOverrides
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.weaknesses import directions, measure_weaknesses, weaknesses
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with

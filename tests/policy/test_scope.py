@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.confirm_schema import ConfirmChoice
+from invmm_gate.policy.evidence import content_seed, scope_of
 from invmm_gate.policy.judge import judge
-from invmm_gate.policy.scope import content_seed, scope_of
 from tests.policy.policy_builders import SAMPLERS, STANDARD, STRICT, TODAY, clean_run, digest
 
 OF_CONTENT = {"model": digest("model"), "probe_set": digest("probes"), "policy": STRICT.digest}

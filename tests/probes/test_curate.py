@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set, unique_id
+from invmm_gate.core.options import NewProbes
+from invmm_gate.probes.edit import add_probes, init_probe_set, unique_id
 from invmm_gate.probes.fields import id_problem
 from invmm_gate.probes.manifest import read_manifest
 from invmm_gate.probes.validate import validate_probe_set
@@ -128,7 +129,7 @@ def test_a_photo_that_exif_turns_is_refused_or_stored_both_ways(folder: Path, tm
     with pytest.raises(ProbeSetError, match=r"cat.jpg' has EXIF orientation 6, .*--orientation both"):
         add_probes(folder, [plain, photo], NewProbes(group="sensitive", fit="crop", added_on=TODAY))
     assert contents(folder) == before
-    add_probes(folder, [plain, photo], NewProbes(group="sensitive", fit="crop", both_orientations=True, added_on=TODAY))
+    add_probes(folder, [plain, photo], NewProbes(group="sensitive", fit="crop", orientation="both", added_on=TODAY))
     found = validate_probe_set(folder).probes
     assert [(probe.id, probe.path, probe.cluster) for probe in found] == [
         ("plain", "images/plain.png", ""),
@@ -141,7 +142,7 @@ def test_a_photo_that_exif_turns_is_refused_or_stored_both_ways(folder: Path, tm
         with Image.open(folder / probe.path) as image:
             assert (image.format, dict(image.getexif()), image.tobytes()) == ("PNG", {}, expected.tobytes())
     with pytest.raises(ProbeSetError, match="is already in the probe set, as probe 'cat-stored'"):
-        add_probes(folder, [photo], NewProbes(group="sensitive", fit="crop", both_orientations=True, added_on=TODAY))
+        add_probes(folder, [photo], NewProbes(group="sensitive", fit="crop", orientation="both", added_on=TODAY))
 
 
 def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_both_ways_of_two_photos_of_one_name_keep_apart(folder: Path, tmp_path: 
         add_probes(
             folder,
             [photo],
-            NewProbes(group="sensitive", cluster="c", fit="pad", both_orientations=True, added_on=TODAY),
+            NewProbes(group="sensitive", cluster="c", fit="pad", orientation="both", added_on=TODAY),
         )
     found = read_manifest(folder)
     assert [probe.id for probe in found] == ["cat-stored", "cat-upright", "cat-2-stored", "cat-2-upright"]
@@ -273,7 +274,8 @@ def test_a_kill_at_any_moment_leaves_a_valid_set(folder: Path, tmp_path: Path) -
     code = """
 import datetime, sys
 from pathlib import Path
-from invmm_gate.probes.edit import NewProbes, add_probes
+from invmm_gate.core.options import NewProbes
+from invmm_gate.probes.edit import add_probes
 print("ready", flush=True)
 for image in sys.argv[2:]:
     add_probes(Path(sys.argv[1]), [Path(image)], NewProbes(group="control", added_on=datetime.date(2026, 11, 21)))

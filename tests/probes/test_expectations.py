@@ -12,10 +12,9 @@ from invmm_gate import probe_set_suite, probe_set_table
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.probes.checks import OWN_EXPECTATION, TABLE_COLUMNS, Check, plain_results, probe_set_checks
-from invmm_gate.probes.computed_table import build_table
 from invmm_gate.probes.expectations import expected_results
 from invmm_gate.probes.manifest import read_manifest, read_rows, write_manifest
-from invmm_gate.probes.validate import check_probe_set
+from invmm_gate.probes.validate import build_table, check_probe_set
 from tests.probes.conftest import edit, encoded, make_probe, noise
 from tests.probes.test_checks import BAD_IMAGES, BAD_ROWS
 

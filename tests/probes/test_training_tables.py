@@ -12,7 +12,7 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation import training_tables
 from invmm_gate.curation.training_data import open_training_data
 from invmm_gate.curation.training_entries import Columns
-from invmm_gate.probes.csv_rows import ROW_CHARACTERS
+from invmm_gate.probes.tables import ROW_CHARACTERS
 from tests.probes.conftest import encoded, noise
 
 
@@ -61,7 +61,7 @@ def test_images_that_are_one_entry_of_a_dictionary_do_not_fill_the_memory(tmp_pa
 def test_an_image_above_the_limit_of_a_file_is_left_out_with_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_tables, "FILE_LIMIT", 1_000)
+    monkeypatch.setattr(training_tables, "IMAGE_LIMIT", 1_000)
     whole = encoded(noise(1, width=8, height=8))
     path = table_of(tmp_path / "train.parquet", pa.array([whole, bytes(2_000)]))
     found = list(open_training_data(path, Columns()).entries())

@@ -21,9 +21,9 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 
 from invmm_gate.attest.keys import new_key_pair
-from invmm_gate.core.options import GateChoices
+from invmm_gate.core.options import GateChoices, NewProbes
 from invmm_gate.core.progress import Silent
-from invmm_gate.probes.edit import NewProbes, add_probes
+from invmm_gate.probes.edit import add_probes
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.client.names import RUN
 from invmm_gate.registry.promote.register import Registered, register

@@ -319,7 +319,7 @@ def test_a_secret_file_must_be_private_and_may_hold_two(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         read_secrets(tmp_path / "none")
     os.mkfifo(tmp_path / "fifo", 0o600)
-    with pytest.raises(ConfigError, match="no regular file"):
+    with pytest.raises(ConfigError, match="folder, pipe or device"):
         read_secrets(tmp_path / "fifo")
 
 

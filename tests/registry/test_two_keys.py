@@ -10,7 +10,7 @@ import pytest
 
 from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
 from invmm_gate.core.options import Conditions

@@ -12,7 +12,6 @@ from PIL import Image
 from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
-    Finding,
     Interval,
     Measurement,
     MetricRecord,
@@ -23,13 +22,11 @@ from invmm_gate.core.records import (
     ReplicationShare,
     SelfCheck,
     Trial,
-    Verdict,
-    Waiver,
-    WaiverState,
 )
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.report.report_images import ReportImages
+from invmm_gate.core.verdict_records import Finding, Verdict, Waiver, WaiverState
+from invmm_gate.report.templates import ReportImages
 from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 
 CAPTION = "canary caption: a heron in the reeds at dusk"

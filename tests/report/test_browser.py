@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import render_html
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on the PATH")

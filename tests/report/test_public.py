@@ -15,20 +15,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.intervals import clopper_pearson, wilson
-from invmm_gate.core.public import PUBLIC, WHOLE, only_public
-from invmm_gate.core.records import Finding, Probe, ReplicationShare
+from invmm_gate.core.marks import PUBLIC, WHOLE, only_public
+from invmm_gate.core.records import Probe, ReplicationShare
 from invmm_gate.core.run_records import RunData
-from invmm_gate.files.record_json import to_json
+from invmm_gate.core.verdict_records import Finding
+from invmm_gate.files.strict_json import to_json
 from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
-from invmm_gate.policy.descriptions import DESCRIPTIONS
 from invmm_gate.policy.rules.known import RULES
 from invmm_gate.policy.soundness import RECORDS
-from invmm_gate.report.bands import INVMM_EDGES, NOTE, bound_band, score_band, share_band
-from invmm_gate.report.formats import FORMATS
-from invmm_gate.report.public_records import WITHHELD, PublicNames, public
-from invmm_gate.report.report_images import ReportImages
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import FORMATS, render_html
+from invmm_gate.report.public_records import (
+    INVMM_EDGES,
+    NOTE,
+    WITHHELD,
+    PublicNames,
+    bound_band,
+    public,
+    score_band,
+    share_band,
+)
+from invmm_gate.report.templates import ReportImages
+from invmm_gate.report.texts import DESCRIPTIONS
 from invmm_gate.report.to_markdown import render_summary
 
 KEY = bytes(range(32))

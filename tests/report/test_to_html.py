@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import GateError
 from invmm_gate.report import templates
-from invmm_gate.report.formats import FORMATS
-from invmm_gate.report.report_images import ReportImages
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import FORMATS, render_html
+from invmm_gate.report.templates import ReportImages
 from tests.report.conftest import CAPTION, FINDINGS, FOLDER, MEASUREMENTS, SOURCE, WAIVER, finding, png, trial, verdict
 
 HOSTILE = (

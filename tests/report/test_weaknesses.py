@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from invmm_gate.cli.show import show_verdict
-from invmm_gate.report.formats import FORMATS
-from invmm_gate.report.report_images import ReportImages
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import FORMATS, render_html
+from invmm_gate.report.templates import ReportImages
 from invmm_gate.report.to_markdown import inert, render_summary
 from tests.report.conftest import verdict
 

@@ -16,10 +16,9 @@ from invmm_gate.core.errors import (
     VerificationError,
 )
 from invmm_gate.core.run_records import RunRecord
-from invmm_gate.curation.sensitive_images import _lines
-from invmm_gate.files.atomic import FILE_LIMIT, LINE_LIMIT, read_whole, whole_lines
-from invmm_gate.files.record_json import from_json
-from invmm_gate.files.strict_json import parse_object, parse_plain
+from invmm_gate.curation.proposals import _lines
+from invmm_gate.files.regular import LINE_LIMIT, RECORDS_LIMIT, read_records, whole_lines
+from invmm_gate.files.strict_json import from_json, parse_object, parse_plain
 from invmm_gate.registry.client.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.client.locations import SourceError
 from invmm_gate.registry.promote.outbox import Outbox
@@ -65,12 +64,12 @@ def huge(path: Path, size: int) -> Path:
 
 def test_a_file_is_read_up_to_its_limit_and_no_further(tmp_path: Path) -> None:
     path = huge(tmp_path / "a", 1000)
-    assert read_whole(path, limit=1000) == bytes(1000)
+    assert read_records(path, limit=1000) == bytes(1000)
     with pytest.raises(RunFolderError, match="expected at most"):
-        read_whole(path, limit=999)
+        read_records(path, limit=999)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(RunFolderError, match="is a pipe or device"):
-        read_whole(tmp_path / "pipe")
+    with pytest.raises(RunFolderError, match="is a folder, pipe or device"):
+        read_records(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("name", ["run.json", "confirm.json", "measurements.jsonl", "measure_end.json"])
@@ -84,7 +83,7 @@ def test_a_file_of_many_gigabytes_in_a_run_folder_is_refused_unread(tmp_path: Pa
 
 def test_a_record_of_many_megabytes_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     (tmp_path / "measurements.jsonl").write_bytes(b"{}\n[" + b"[]," * (LINE_LIMIT // 3) + b"[]]\n")
-    assert (tmp_path / "measurements.jsonl").stat().st_size < FILE_LIMIT
+    assert (tmp_path / "measurements.jsonl").stat().st_size < RECORDS_LIMIT
     with pytest.raises(RunFolderError, match=r"measurements.jsonl:2 has 16 MB; expected records of at most 16 MB"):
         RunFolder(tmp_path).measurements()
 

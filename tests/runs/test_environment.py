@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from invmm_gate import __version__
-from invmm_gate.runs.installed import installed_environment, installed_versions
+from invmm_gate.runs.identity import installed_environment, installed_versions
 
 
 def distribution(place: Path, name: str, metadata: str) -> list[str]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import MeasurementError, RunFolderError
-from invmm_gate.files.atomic import append_line, drop_torn_line, explained, remove_leftovers, whole_lines, write_whole
+from invmm_gate.files.regular import append_line, drop_torn_line, explained, remove_leftovers, whole_lines, write_whole
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 RECORDS = ("run.json", "measurements.jsonl", "confirm.json", "confirmations.jsonl", "self_checks.jsonl")

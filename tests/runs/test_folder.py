@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunInputs
-from invmm_gate.files.record_json import canonical, from_json, to_json
+from invmm_gate.files.strict_json import canonical, from_json, to_json
 from invmm_gate.runs.copies import unedited
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from tests.runs.conftest import PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 finite = st.floats(allow_nan=False, allow_infinity=False, min_value=0)

@@ -9,7 +9,7 @@ import pytest
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import CONFIRMING, MEASURE, STAGES
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE, STAGES
 from tests.runs.conftest import PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 
@@ -128,7 +128,7 @@ def test_an_end_record_that_says_nothing_is_refused(folder, content):
 def test_an_end_record_that_is_no_file_is_one_clear_line(folder):
     (folder.path / MEASURE.end).unlink()
     (folder.path / MEASURE.end).mkdir()
-    assert_refused(folder, r"measure_end\.json is a pipe or device|measure_end\.json cannot be")
+    assert_refused(folder, r"measure_end\.json is a folder, pipe or device|measure_end\.json cannot be")
     with pytest.raises(RunFolderError, match=r"measure_end\.json cannot be written"):
         folder.append(measurement("egret"))
 

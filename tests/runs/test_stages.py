@@ -9,7 +9,7 @@ from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.run_records import RunRecord
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import ConfirmRecord, fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from tests.runs.conftest import INPUTS, PLAN, PROBES, SELF_CHECK, confirmation, measurement, run_record
 
 

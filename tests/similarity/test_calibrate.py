@@ -9,8 +9,8 @@ from torch import Tensor
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.similarity.calibrate import Calibration, calibrate
-from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 
 RATE = 0.02
 

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.similarity.embedding import EncoderCosine
-from invmm_gate.similarity.sscd import ENVIRONMENT_VARIABLE, sscd_metric, transformed
+from invmm_gate.similarity.sscd import ENVIRONMENT_VARIABLE, EncoderCosine, sscd_metric, transformed
 
 
 def flattened(images: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from invmm_gate.attest.keys import SigningKey
 from invmm_gate.attest.waiver_approval import approval_file, approve
-from invmm_gate.core.records import Waiver
 from invmm_gate.core.run_records import RunRecord
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.policy.waivers import load_waivers
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.stages.judge import circumstances

@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from invmm_gate.core.records import ModelManifest, Waiver, Weights
+from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.policy.scope import content_seed
+from invmm_gate.policy.evidence import content_seed
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from invmm_gate.stages.report import write_reports
 from tests.policy.policy_builders import STRICT, TODAY, clean_run

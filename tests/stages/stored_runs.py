@@ -3,14 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from invmm_gate.core.records import Waiver
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy
 from invmm_gate.probes.manifest import probe_set_digest
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.layout import CONFIRMING, MEASURE
+from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from invmm_gate.stages.judge import judge_run
 from tests.policy.policy_builders import STRICT, TODAY, clean_run, with_score
 from tests.stages.given_waivers import given

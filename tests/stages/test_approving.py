@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.attest.keys import new_key_pair
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.options import Signing
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.installed import installed_environment
-from invmm_gate.stages.sign import Signing, sign_run
+from invmm_gate.runs.identity import installed_environment
+from invmm_gate.stages.sign import sign_run
 from tests.policy.policy_builders import with_score
 from tests.stages.judged_run import judged_run
 from tests.stages.test_attesting import WEIGHTS, _tiny, tiny  # noqa: F401  (fixtures)

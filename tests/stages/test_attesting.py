@@ -19,9 +19,10 @@ from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attest.statement import Statement
 from invmm_gate.attest.verification import check_statement, check_subject, open_statement
 from invmm_gate.core.errors import ConfigError, GateError, ModelError, RunFolderError, VerificationError
-from invmm_gate.core.options import Conditions
-from invmm_gate.core.records import ModelFile, Waiver
+from invmm_gate.core.options import Conditions, Signing
+from invmm_gate.core.records import ModelFile
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Waiver
 from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.schema import load_policy
@@ -32,7 +33,7 @@ from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.judge import judge_run
 from invmm_gate.stages.public_edition import public_names
 from invmm_gate.stages.report import write_reports
-from invmm_gate.stages.sign import Signing, read_attestation, report_is_attested, served_digest, sign_run, verify_model
+from invmm_gate.stages.sign import read_attestation, report_is_attested, served_digest, sign_run, verify_model
 from tests.models import tiny_text
 from tests.models.conftest import tiny_unet
 from tests.models.test_lora import save_lora
@@ -360,12 +361,12 @@ def test_the_log_counts_the_different_results_of_a_model_whatever_the_seed_and_v
 
     first = desk.run(tiny)
     assert attempt(first) == attempt(first) == 1, "what is signed twice in a second is one line"
-    assert attempt(first, expires_in=DAY * 9) == 1, "signed again, the same results are no other draw"
+    assert attempt(first, expires_in=9) == 1, "signed again, the same results are no other draw"
     second = desk.run(tiny, "second", seed=7, spoilt=luckier(1))
     assert attempt(second) == 2
     third = desk.run(tiny, "third", seed=8, spoilt=luckier(2))
     assert attempt(third) == 3
-    assert attempt(first, expires_in=DAY * 8) == 1
+    assert attempt(first, expires_in=8) == 1
     attestation = desk.sign(third, log=log)
     assert desk.verify(tiny, attestation, max_attempts=3)
     with pytest.raises(VerificationError, match=r"\Aattempt: 3; expected at most 2, as --max-attempts says"):
@@ -594,7 +595,7 @@ def test_what_cannot_be_signed_is_bad_input(desk: Desk, tiny: Path):
     run = desk.run(tiny)
     cases: list[tuple[RunFolder, dict[str, Any], str]] = [
         (RunFolder(desk.folder / "none"), {}, r"holds no run\.json"),
-        (run, {"expires_in": -DAY}, "would expire at"),
+        (run, {"expires_in": -1}, "would expire at"),
         (run, {"now": NOW - 30 * DAY}, r"the clock says .* when the run began"),
         (run, {"verifier": ""}, r"this cannot be attested: statement: predicate\.verifier\.id"),
     ]

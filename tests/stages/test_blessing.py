@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from invmm_gate.core.errors import ConfigError, GateError, RunFolderError
-from invmm_gate.core.records import BaselineRecord
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import BaselineRecord
 from invmm_gate.policy.judge import judge
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.formats import render_html
 from invmm_gate.report.to_markdown import render_summary
 from invmm_gate.runs.baseline import read_baseline_file
 from invmm_gate.runs.copies import Baseline, Circumstances

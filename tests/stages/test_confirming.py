@@ -11,8 +11,9 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.options import Options
 from invmm_gate.core.progress import Silent
-from invmm_gate.core.records import Probe, Verdict
+from invmm_gate.core.records import Probe
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.judge import judge
 from invmm_gate.runs.folder import RunFolder

@@ -3,8 +3,8 @@
 import torch
 
 from invmm_gate.core.settings import COPY_METRICS
-from invmm_gate.similarity.embedding import EncoderCosine
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from invmm_gate.stages.session import _METRICS
 
 

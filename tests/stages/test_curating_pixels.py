@@ -126,7 +126,7 @@ def test_an_image_that_exif_turns_is_left_out_or_becomes_two_probes(tmp_path: Pa
     reasons = {left.name: left.reason for left in curate(options, Silent()).scan.left_out}
     assert sorted(reasons) == ["turned0.png", "turned1.png", "turned2.png"]
     assert all("has EXIF orientation 6" in reason and "--orientation both" in reason for reason in reasons.values())
-    both = dataclasses.replace(options, both_orientations=True)
+    both = dataclasses.replace(options, orientation="both")
     record = write(curate(both, Silent()))
     assert record["inputs"]["orientation"] == "both"
     probes = {probe.id: probe for probe in validate_probe_set(options.folder).probes}
@@ -148,7 +148,7 @@ def test_a_sensitive_image_that_exif_turns_becomes_two_probes_of_one_cluster(tmp
     )
     with pytest.raises(ProbeSetError, match=r"x\.png.*EXIF orientation 6"):
         curate(options, Silent())
-    write(curate(dataclasses.replace(options, both_orientations=True), Silent()))
+    write(curate(dataclasses.replace(options, orientation="both"), Silent()))
     found = [(probe.id, probe.cluster) for probe in validate_probe_set(options.folder).probes]
     assert found == [("sensitive-0001-stored", "sensitive-0001"), ("sensitive-0001-upright", "sensitive-0001")]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.options import Options
-from invmm_gate.probes.edit import NewProbes, add_probes
+from invmm_gate.core.options import NewProbes, Options
+from invmm_gate.probes.edit import add_probes
 from invmm_gate.stages.preflight import prepare
 from tests.probes.conftest import TODAY
 from tests.stages.world import World, add_picture, draw, new_world

@@ -14,13 +14,12 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.runs.copies import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import STAGES, Stage
+from invmm_gate.runs.stage_files import STAGES, Stage
 from invmm_gate.stages.bless import bless, load_baseline
 from invmm_gate.stages.compare import compare_runs
 from invmm_gate.stages.judge import circumstances, judge_run
-from invmm_gate.stages.publish import to_publish
 from invmm_gate.stages.read_verdict import judged_again, standing_verdict
-from invmm_gate.stages.report import write_reports
+from invmm_gate.stages.report import to_publish, write_reports
 from tests.policy.policy_builders import PERMISSIVE, STRICT, TODAY, clean_run, policy_with, waiver, with_score
 from tests.stages.stored_runs import blocked, passing, stored
 

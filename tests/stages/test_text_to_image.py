@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_sampling import Attempts
-from invmm_gate.confirm.samplers import MeasureSampler
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy, shipped_policies
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.stages.world import ROOT, Called, World, call, policy_with
 
@@ -147,7 +148,7 @@ def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], s
 
 
 def test_the_revealed_report_shows_the_prompt_and_the_default_one_does_not(checked: tuple[World, Called]) -> None:
-    from invmm_gate.report.to_html import render_html
+    from invmm_gate.report.formats import render_html
     from invmm_gate.runs.folder import RunFolder
 
     world, _ = checked

@@ -19,10 +19,10 @@ import torch
 import yaml
 
 from invmm_gate.cli import run
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.progress import Silent
-from invmm_gate.probes.edit import NewProbes, add_probes, init_probe_set
-from invmm_gate.runs.layout import STAGES
-from invmm_gate.runs.stage_end import has_ended, write_end
+from invmm_gate.probes.edit import add_probes, init_probe_set
+from invmm_gate.runs.stage_files import STAGES, has_ended, write_end
 
 ROOT = Path(__file__).parents[2]
 MEMORIZING = ROOT / "examples" / "demo" / "models" / "memorizing"

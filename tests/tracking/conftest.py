@@ -10,7 +10,6 @@ import pytest
 from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
-    Finding,
     Interval,
     Measurement,
     MetricRecord,
@@ -19,10 +18,10 @@ from invmm_gate.core.records import (
     ProbeSet,
     ReplicationShare,
     Trial,
-    Verdict,
 )
 from invmm_gate.core.run_records import RunData, RunRecord
-from invmm_gate.report.to_html import render_html
+from invmm_gate.core.verdict_records import Finding, Verdict
+from invmm_gate.report.formats import render_html
 from invmm_gate.report.to_markdown import render_summary
 from tests.policy.policy_builders import CONTEXT, SCOPE, STRICT, inputs_of
 from tests.registry.servers import mlflow_server

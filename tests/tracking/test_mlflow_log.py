@@ -11,9 +11,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from invmm_gate.core.errors import PublishError
+from invmm_gate.report.formats import render_html
 from invmm_gate.report.public_records import PublicNames, public
-from invmm_gate.report.report_images import ReportImages
-from invmm_gate.report.to_html import render_html
+from invmm_gate.report.templates import ReportImages
 from invmm_gate.tracking import mlflow_log
 from invmm_gate.tracking.mlflow_log import MlflowTracker
 from tests.tracking.conftest import CAPTION, IMAGE, PROMPT, SOURCE, fill, make_data

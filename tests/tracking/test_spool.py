@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import PublishError
 from invmm_gate.tracking.mlflow_log import MlflowTracker
-from invmm_gate.tracking.names import finite, safe_name, unique_names
+from invmm_gate.tracking.server import finite, safe_name, unique_names
 from invmm_gate.tracking.spool import mark_published, pending, read, spool, without_credentials
 
 

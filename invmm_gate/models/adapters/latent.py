@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
-from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import x_0_from
+from invmm_gate.diffusion.sampling import limited
 from invmm_gate.models.adapters.pixel import predicted, refuse_guidance, refuse_other_size
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler, limits_of
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
-from invmm_gate.diffusion.limits import limited
 from invmm_gate.diffusion.prediction import x_0_from
+from invmm_gate.diffusion.sampling import limited
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler, limits_of
 
 LUMA: Final = (0.299, 0.587, 0.114)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
-from invmm_gate.diffusion.conditions import rows_of
+from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.text_tower import Features, TextTower
 from invmm_gate.models.read.text_configs import BERT_LENGTH
 

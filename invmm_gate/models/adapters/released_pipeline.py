@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.diffusion.limits import Limits
+from invmm_gate.diffusion.sampling import Limits
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.read.layout import BARE, Layout

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
-from invmm_gate.diffusion.conditions import rows_of
-from invmm_gate.diffusion.limits import limited
-from invmm_gate.diffusion.prediction import guided, x_0_from
+from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
+from invmm_gate.diffusion.sampling import limited
 from invmm_gate.models.adapters.pixel import refuse_other_size
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler, limits_of
 

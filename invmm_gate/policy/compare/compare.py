@@ -8,7 +8,15 @@ from typing import Final
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
 from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData, differences, identity_of
-from invmm_gate.policy.compare.changes import overall, rate_changes, score_change
+from invmm_gate.policy.compare.changes import (
+    BELOW_CONTROLS,
+    REGRESSION,
+    finding_changes,
+    overall,
+    rate_changes,
+    score_change,
+    uncompared,
+)
 from invmm_gate.policy.compare.comparison import (
     COMPARISON_SCHEMA_VERSION,
     Comparison,
@@ -18,7 +26,6 @@ from invmm_gate.policy.compare.comparison import (
     ProbeChange,
     refuse_other_conditions,
 )
-from invmm_gate.policy.compare.finding_changes import BELOW_CONTROLS, REGRESSION, finding_changes, uncompared
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
 from invmm_gate.policy.rules.regression import RegressionConfig

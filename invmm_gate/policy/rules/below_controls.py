@@ -6,11 +6,12 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field, field_validator
 
-from invmm_gate.core.directions import LOWER, NAME
-from invmm_gate.core.records import Finding, Group, Measurement, Probe
+from invmm_gate.core.marks import LOWER, NAME
+from invmm_gate.core.records import Group, Measurement, Probe
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.conformal import Key, benjamini_hochberg, exact, p_values
 from invmm_gate.policy.evidence import Evidence, Selection, block, control_keys, key_of, undecided
-from invmm_gate.policy.numbers import Number
+from invmm_gate.policy.field_types import Number
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import HIGHER, NAME
 from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.marks import HIGHER, NAME
 from invmm_gate.core.records import (
     CAPTION,
     CAPTION_ON_GRID,
@@ -17,12 +17,12 @@ from invmm_gate.core.records import (
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
-    Finding,
 )
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, block, undecided
-from invmm_gate.policy.numbers import Number
+from invmm_gate.policy.field_types import Number
 from invmm_gate.policy.rules.rule import RELEASE, Description
 
 METHODS: Final = {

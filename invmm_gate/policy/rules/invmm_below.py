@@ -7,11 +7,12 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import HIGHER, LOWER, NAME
-from invmm_gate.core.records import Finding, Measurement, Probe, Trial
+from invmm_gate.core.marks import HIGHER, LOWER, NAME
+from invmm_gate.core.records import Measurement, Probe, Trial
 from invmm_gate.core.settings import InversionSettings
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
-from invmm_gate.policy.numbers import NotNegative, Number, guarded
+from invmm_gate.policy.field_types import NotNegative, Number, guarded
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 _SMALLEST_SCORE: Final = 2.0**-23

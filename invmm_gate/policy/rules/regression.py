@@ -5,10 +5,11 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.directions import HIGHER, NAME
-from invmm_gate.core.records import Finding, Measurement, Probe
+from invmm_gate.core.marks import HIGHER, NAME
+from invmm_gate.core.records import Measurement, Probe
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
-from invmm_gate.policy.numbers import Number, guarded
+from invmm_gate.policy.field_types import Number, guarded
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from invmm_gate.core.records import Finding
+from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, is_selected, names, undecided
 
 OPEN: Final = "5.0"

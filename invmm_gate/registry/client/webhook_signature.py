@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.files.small import PRIVATE_MODES, read_small
+from invmm_gate.files.regular import PRIVATE_MODES, read_small
 
 SECRET_VARIABLE: Final = "INVMM_GATE_WEBHOOK_SECRET"  # noqa: S105  (a variable's name)
 SHORTEST_SECRET: Final = 16

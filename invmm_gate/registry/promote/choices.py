@@ -17,7 +17,7 @@ from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.registry.client.names import ALIAS_PATTERN, release_name
 from invmm_gate.registry.promote.outbox import Outbox
 from invmm_gate.runs.copies import Circumstances
-from invmm_gate.runs.installed import require_environment
+from invmm_gate.runs.identity import require_environment
 from invmm_gate.stages.audit_file import require_sound
 from invmm_gate.stages.judge import circumstances
 from invmm_gate.stages.public_edition import shared_key

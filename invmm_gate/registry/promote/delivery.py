@@ -13,7 +13,7 @@ from pathlib import Path
 from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.keys import load_roots
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.core.progress import Progress, Silent
 from invmm_gate.policy.schema import load_policy
@@ -34,9 +34,9 @@ from invmm_gate.registry.promote.evidence import Evidence, evidence_for, state_o
 from invmm_gate.registry.promote.outbox import Outbox, Parcel
 from invmm_gate.registry.promote.promotion import Promoted, Promotion, promote
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 from invmm_gate.stages.public_edition import PUBLIC_REPORT
-from invmm_gate.stages.publish import publish_run, to_publish
+from invmm_gate.stages.report import publish_run, to_publish
 from invmm_gate.tracking.contents import publication_key
 
 

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.slsa_summary import SUMMARY
+from invmm_gate.attest.statement import SUMMARY
 from invmm_gate.core.errors import RegistryError, RunFolderError
-from invmm_gate.core.options import Conditions, GateChoices
+from invmm_gate.core.options import Conditions, GateChoices, Signing
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Verdict
+from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.schema import shipped_policies
 from invmm_gate.registry.client.client import VersionRecord
 from invmm_gate.registry.client.names import version_label
 from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file, terms_of
 from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.layout import VERDICT
+from invmm_gate.runs.stage_files import VERDICT
 from invmm_gate.stages.audit_file import logged_at
 from invmm_gate.stages.check import Checked, check
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
 from invmm_gate.stages.read_verdict import judged_again
-from invmm_gate.stages.sign import Signing, sign_run
+from invmm_gate.stages.sign import sign_run
 
 
 def measure_and_sign(
@@ -132,7 +132,7 @@ def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today:
             if not begun:
                 raise
             progress.note(f"beginning anew: {error}")  # another device or thread count
-    raise RunFolderError("there is no folder for the run")
+    raise RunFolderError("there is no folder for the run", expected="one that can be made below --runs")
 
 
 def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:

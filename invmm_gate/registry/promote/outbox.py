@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from invmm_gate.core.errors import RegistryError, RunFolderError
 from invmm_gate.core.options import Conditions
 from invmm_gate.core.records import Weights
-from invmm_gate.files.atomic import read_whole, remove_leftovers, write_whole
-from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.regular import read_records, remove_leftovers, write_whole
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.registry.client.names import version_label
 
 _SUFFIX: Final = ".json"
@@ -120,7 +120,7 @@ class Outbox:
 
 def _read(path: Path) -> Parcel:
     try:
-        return from_json(Parcel, read_whole(path, limit=_PARCEL_BYTES), where=str(path))
+        return from_json(Parcel, read_records(path, limit=_PARCEL_BYTES), where=str(path))
     except (OSError, RunFolderError) as error:
         raise RegistryError(
             f"{path} is no parcel of the outbox", expected="a file as the gate wrote it", do="remove it and gate again"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, PASS, ModelError, RunFolderError
-from invmm_gate.files.atomic import read_whole, write_whole
+from invmm_gate.files.regular import read_records, write_whole
 from invmm_gate.registry.promote.one_gate import SameFilesError
 
 SAME_FILES: Final = "same_files"
@@ -76,7 +76,7 @@ def telling(gate: Callable[[], Done], file: Path | None) -> Done:
 def read_outcome(file: Path, exit_code: int | None = None) -> Outcome | None:
     """The outcome that was written, if it is one of this exit code; of any, where the code was lost with a receiver."""
     try:
-        found = Outcome(**json.loads(read_whole(file, limit=_OUTCOME_BYTES)))
+        found = Outcome(**json.loads(read_records(file, limit=_OUTCOME_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError, RunFolderError):
         return None  # nothing whole was written, so nothing ended
     expected = EXIT_CODES.get(found.name)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 from invmm_gate.core.errors import INCONCLUSIVE, ConfigError, GateError, MeasurementError, RunFolderError
-from invmm_gate.files.atomic import read_whole, write_whole
-from invmm_gate.files.lock import folder_lock
-from invmm_gate.files.record_json import from_json, to_json
+from invmm_gate.files.lock import run_folder_lock
+from invmm_gate.files.regular import read_records, write_whole
+from invmm_gate.files.strict_json import from_json, to_json
 from invmm_gate.registry.client.client import VersionRecord
 
 State = Literal["open", "pass", "block", "bad_input", "inconclusive", "error"]
@@ -66,7 +66,7 @@ class Ledger:
         """Raises ConfigError for a file that is no ledger."""
         self._path, self._lock = path, threading.Lock()
         try:
-            self._entries = from_json(_File, read_whole(path), where=str(path)).versions if path.exists() else {}
+            self._entries = from_json(_File, read_records(path), where=str(path)).versions if path.exists() else {}
         except (RunFolderError, OSError) as error:
             raise ConfigError(
                 f"cannot use {path}: {error}",
@@ -98,7 +98,7 @@ def only_receiver(state: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(folder_lock(state))
+            stack.enter_context(run_folder_lock(state))
         except (OSError, RunFolderError) as error:
             raise ConfigError(
                 error.found if isinstance(error, RunFolderError) else f"cannot use {state}: {error.strerror}",

@@ -1,8 +1,12 @@
-"""The parts of a record that anybody may see: each such field is marked, and a field without a mark is left out."""
+"""Marks at the fields of records and settings: what anybody may see, and which direction weakens the gate.
+
+A field of a record without a mark is not public. A setting without a direction fails a test.
+"""
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -52,3 +56,42 @@ def _blank(hint: Any, name: str) -> object:
     if kind not in _BLANKS:
         raise TypeError(f"nothing can stand in the place of {name}: mark it as public, or give it another type")
     return _BLANKS[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """When a value is weaker than another one, and why."""
+
+    weaker: Callable[[Any, Any], bool]
+    """(value, the value to compare with) -> whether the first one is weaker."""
+    why: str
+
+
+def _number(value: float | None) -> float:
+    """A limit that is not set is infinite: no stop, no bound on a search, no share that suffices."""
+    return float("inf") if value is None else value
+
+
+def ranked(*values: object) -> Direction:
+    """Strictest value first."""
+    return Direction(lambda ours, theirs: values.index(ours) > values.index(theirs), "weaker")
+
+
+def apart(reason: str) -> Direction:
+    """Never weaker by itself, for this reason."""
+    return Direction(lambda _, __: False, reason)
+
+
+LOWER: Final = Direction(lambda ours, theirs: _number(ours) < _number(theirs), "lower is weaker")
+HIGHER: Final = Direction(lambda ours, theirs: _number(ours) > _number(theirs), "higher is weaker")
+OTHER: Final = Direction(lambda ours, theirs: ours != theirs, "strict's thresholds hold for its own value only")
+MISSING: Final = Direction(lambda ours, theirs: not set(theirs) <= set(ours), "what is missing is not tried")
+"""Of a set: all that the other one holds must be in it."""
+PART: Final = apart("a part with fields of its own; where it is missing, that is said")
+NAME: Final = apart("a name")
+SELECTION: Final = apart("compared group by group: whether a rule looks at every probe that strict's looks at")
+
+
+def direction_of(metadata: Iterable[object]) -> Direction | None:
+    """The mark among the metadata of an annotated field; None without one."""
+    return next((item for item in metadata if isinstance(item, Direction)), None)
