@@ -1,5 +1,6 @@
 """Fixtures for all tests: closed-form models whose memorization is known, and the demo's trained checkpoints."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -21,6 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("shared_machine", deadline=None)  # a busy machine is no bug
 settings.load_profile("shared_machine")
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now is no garbage: the collector need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
