@@ -53,7 +53,7 @@ measure:
   profile: gate
   settings: {steps: 2, test_every: 2, batch_size: 1, sampler_steps: 10, test_samples: 2, learning_rate: 0.5}
 metric: [{name: pixel_rmse, threshold: 0.1}]
-confirm: {plain_sampling: {trials: 64, sampler_steps: 20, confidence: 0.95, probes: all}}
+confirm: {plain_sampling: {trials: 32, sampler_steps: 10, confidence: 0.95, probes: all}}
 rules: [{rule: confirmed, rate_limit: 0.0}]
 coverage: {min_probes: 1, min_controls: 3}
 """
