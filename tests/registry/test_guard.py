@@ -449,8 +449,7 @@ def started(desk: Desk, options: list[str], **environment: str) -> subprocess.Co
 
 
 @pytest.mark.parametrize(
-    ("options", "environment"),
-    [([], "true"), (["--enable-workspaces"], ""), (["--disable-workspaces", "--enable-workspaces"], "false")],
+    ("options", "environment"), [([], "true"), (["--disable-workspaces", "--enable-workspaces"], "false")]
 )
 def test_a_guard_that_cannot_start_says_so_once_and_ends(desk: Desk, options: list[str], environment: str) -> None:
     """Left to MLflow, each worker would end, and be started again, without end."""
