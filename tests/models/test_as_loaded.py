@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel, VQModel
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.load.noise_schedule import alpha_bar_of
+from invmm_gate.models.load.load import alpha_bar_of
 from invmm_gate.models.read.diffusers_config import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded, validated
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.network_configs import UNetConfig, VQConfig, encoder_config, network_config

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.load.noise_schedule import alpha_bar_of
+from invmm_gate.models.load.load import alpha_bar_of
 from invmm_gate.models.read.network_configs import (
     DIFFUSERS,
     KLConfig,

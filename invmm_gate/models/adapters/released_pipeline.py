@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.diffusion.sampling import Limits, limited
+from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
+from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
 
 _WITHOUT: Final[dict[str, dict[str, Any]]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
@@ -75,6 +77,26 @@ def limits_of(pipeline: Any) -> Limits:
     if "clip_sample" in known and config.clip_sample:
         return Limits(clip=config.get("clip_sample_range", 1.0))
     return Limits()
+
+
+def refuse_other_process(
+    scheduler: Any, config: SchedulerConfig | FlowConfig, schedule: VariancePreserving | FlowMatching
+) -> None:
+    """Raises ModelError where the pipeline's scheduler is not the process that is measured."""
+    if isinstance(schedule, VariancePreserving):
+        theirs, ours = scheduler.alphas_cumprod.float(), schedule.alpha_bar.cpu()
+        last = len(ours) - (1 if scheduler.config.get("rescale_betas_zero_snr") else 0)  # Euler lifts the last from 0
+        same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
+        same = same and scheduler.config.prediction_type == config.prediction_type
+    else:
+        same = scheduler.config.shift == schedule.shift and scheduler.config.num_train_timesteps == schedule.timesteps
+    if not same:
+        raise ModelError(
+            f"{type(scheduler).__name__} in the released pipeline has another noise schedule or prediction type than "
+            "the scheduler's configuration says",
+            expected="what the network was trained with in both",
+            do="save the pipeline again with diffusers",
+        )
 
 
 @final

@@ -28,6 +28,7 @@ from invmm_gate.models.read.weight_files import (
     embedded_config,
     find_weights,
     read_json,
+    read_part,
     verified_metadata,
     without_index,
 )
@@ -64,9 +65,7 @@ def read_component(
     configuration and that file the weights.
     """
     path = f"{name}/config.json"
-    if path not in files:
-        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
-    content, kind = read_json(files, path), stated
+    content, kind = read_part(files, name, path), stated
     if stated in ENCODERS:
         config = encoder_config(content, name=path, kind=stated)
     else:
@@ -238,9 +237,7 @@ def _scheduler(
     files: CheckpointFiles, path: str, pipeline: str = BARE, expected: str | None = None
 ) -> tuple[SchedulerConfig | FlowConfig, Mapping[str, object]]:
     """The scheduler as loaded, and as it stands in the file; `expected` is the class that model_index.json names."""
-    if path not in files:
-        raise ModelError(f"the component 'scheduler' has no {path}", expected="a complete pipeline", do="save it again")
-    written = read_json(files, path)
+    written = read_part(files, "scheduler", path)
     content = stated(written, path)
     allowed = FLOW_SCHEDULERS if expected in FLOW_SCHEDULERS else SCHEDULERS
     kind = class_name(content, name=path, allowed=allowed)

@@ -23,7 +23,7 @@ from invmm_gate.models.read.vocabulary import (
     read_tokenizer_json,
     read_vocabulary,
 )
-from invmm_gate.models.read.weight_files import read_json
+from invmm_gate.models.read.weight_files import read_json, read_part
 
 BOOKKEEPING: Final = frozenset({
     "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
@@ -124,9 +124,7 @@ def _read_config(files: CheckpointFiles, name: str, kind: Kind) -> tuple[Tokeniz
     Raises ModelError naming the file.
     """
     path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
-    if path not in files:
-        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
-    content = read_json(files, path)
+    content = read_part(files, name, path)
     mapped = read_json(files, map_path) if map_path in files else {}
     added = validated(CONFIGS[kind], mapped, map_path).extra
     kept = {key: value for key, value in content.items() if key in CONFIGS[kind].model_fields or key not in BOOKKEEPING}

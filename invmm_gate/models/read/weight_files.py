@@ -123,6 +123,13 @@ def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
     return parse_object(files.read(path), path)
 
 
+def read_part(files: CheckpointFiles, component: str, path: str) -> dict[str, object]:
+    """The object in a JSON file that a component must have. Raises ModelError where it is not there."""
+    if path not in files:
+        raise ModelError(f"component {component!r} has no {path}", expected="a complete pipeline", do="save it again")
+    return read_json(files, path)
+
+
 def header_of(files: CheckpointFiles, path: str) -> Header:
     """The checked safetensors header of a file."""
     with files.open(path) as stream:
