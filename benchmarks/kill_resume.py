@@ -3,8 +3,9 @@
     python benchmarks/kill_resume.py --kills 20
 
 One undisturbed check of the demo's memorizing checkpoint first; then, for each kill, a check in a folder of its own
-that gets SIGKILL at a random moment and is given again until it ends. Checks run in forked children of one process that
-has imported everything, so that a kill costs the check alone. Prints a Markdown table; ends with 1 if any byte differs.
+that gets SIGKILL at a random moment and is given again until it ends. The kills are spread over a check's time. Checks
+run in forked children of one process that has imported everything, so that a kill costs the check alone. Prints a
+Markdown table; ends with 1 if any byte differs.
 """
 
 import argparse
@@ -26,7 +27,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "demo" / "models" / "memorizing"
 COMPARED = ("measurements.jsonl", "confirmations.jsonl", "self_checks.jsonl", "verdict.json", "summary.md")
-WARM = ("diffusers.models.unets.unet_2d", "invmm_gate.stages.measure")
+WARM = (
+    *("diffusers.models.unets.unet_2d", "diffusers.pipelines.ddpm.pipeline_ddpm"),
+    *("invmm_gate.cli.app", "invmm_gate.stages.check", "invmm_gate.stages.measure", "invmm_gate.stages.confirm"),
+)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ def main() -> int:
         tried = 0
         while len(kills) < options.kills:
             tried += 1
-            found = kill(folder, tried, moments.uniform(0, seconds))
+            part = (len(kills) + moments.random()) / options.kills  # so that they fall into all stages
+            found = kill(folder, tried, part * seconds)
             kills += [found] if found else []
     if options.json:
         print(json.dumps({"seconds": seconds, "kills": [asdict(found) for found in kills]}))

@@ -1,6 +1,8 @@
 """Fixtures for all tests: closed-form models whose memorization is known, and the demo's trained checkpoints."""
 
+import gc
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +16,17 @@ from invmm_gate.diffusion.schedule import VariancePreserving
 from tests.order import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401  (hooks)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background job is started so, and so would be all that the tests start and then interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("shared_machine", deadline=None)  # a busy machine is no bug
 settings.load_profile("shared_machine")
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until now is no garbage: the collector need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,25 @@ TOGETHER: Final = ("tests/registry", "tests/tracking")
 """Folders whose files share servers: one worker takes all of them, so that there is one of each server a machine."""
 ALONE: Final = ("tests/policy/test_policy_mutation.py", "tests/registry/test_story.py")
 """Files whose tests share nothing that is dear to make: each test is handed out by itself."""
+LONGEST: Final = (
+    "tests/registry",
+    "tests/registry/test_story.py",
+    "tests/github/test_action.py",
+    "tests/stages/test_resume.py",
+    "tests/dvc/test_pipeline.py",
+    "tests/measure/test_model_checks.py",
+    "tests/cli/test_terminal.py",
+    "tests/stages/test_text_to_image.py",
+    "tests/stages/test_faults.py",
+    "tests/policy/test_policy_mutation.py",
+    "tests/dvc/test_example.py",
+    "tests/stages/test_other_fits.py",
+    "tests/stages/test_prompts_bad_input.py",
+    "tests/tracking",
+    "tests/test_wheel.py",
+    "tests/stages/test_controls.py",
+)
+"""What takes ten seconds or more although it may have few tests, the longest first: see `--durations`."""
 
 
 def scope_of(nodeid: str) -> str:
@@ -33,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests first, then the files with the most tests: what comes last is short, and no worker idles.
+    """What takes longest first, then the files with the most tests: what comes last is short, and no worker idles.
 
     By itself xdist goes by the number of tests alone, which leaves a single test of minutes to the end; `make test`
     turns that off.
@@ -41,5 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not hasattr(config, "workerinput"):
         return
     tests = Counter(scope_of(item.nodeid) for item in items)
-    slow = {scope_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (scope_of(item.nodeid) not in slow, -tests[scope_of(item.nodeid)]))
+    items.sort(key=lambda item: (_place(scope_of(item.nodeid)), -tests[scope_of(item.nodeid)]))
+
+
+def _place(scope: str) -> int:
+    file = scope.split("::")[0]
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)

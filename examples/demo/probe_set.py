@@ -23,10 +23,11 @@ MEMBERS: tuple[tuple[str, Group, tuple[int, ...]], ...] = (
 )
 
 
-def write_probe_set(folder: Path) -> None:
-    """Draw the images and add them, group by group; category names the kind."""
+def write_probe_set(folder: Path, *, at_most: int = 16) -> None:
+    """Draw the images and add them, group by group and so many of each; category names the kind."""
     init_probe_set(folder)
-    for kind, group, numbers in MEMBERS:
+    for kind, group, members in MEMBERS:
+        numbers = members[:at_most]
         with tempfile.TemporaryDirectory() as scratch:
             paths = [Path(scratch) / f"{kind}-{number}.png" for number in numbers]
             for path, number in zip(paths, numbers, strict=True):

@@ -14,16 +14,18 @@ import pytest
 import rich.progress  # noqa: F401  # binds the clock when it is imported, which must not be while a test replaces it
 
 from invmm_gate.cli.show import TerminalProgress, printable
-from tests.stages.world import ROOT, call, policy_with
+from tests.stages.world import ROOT, call, new_world, policy_with
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
-def test_off_a_terminal_there_are_no_control_codes_no_bars_and_no_chatter_of_libraries(pristine, tmp_path):
-    world = pristine.copy(tmp_path / "world")
-    arguments = [str(argument) for argument in world.arguments() if argument != "--no-track"]
+def test_off_a_terminal_there_are_no_control_codes_no_bars_and_no_chatter_of_libraries(tmp_path):
+    world = new_world(tmp_path / "world", planted=(1,), single=())
+    world.policy(policy_with(settings={"steps": 10, "test_every": 5}))
+    given = world.arguments(policy=world.folder / "small.yaml")
+    arguments = [str(argument) for argument in given if argument != "--no-track"]
     done = subprocess.run(
         [sys.executable, "-m", "invmm_gate", *arguments],
         env=ENVIRONMENT,
@@ -35,7 +37,7 @@ def test_off_a_terminal_there_are_no_control_codes_no_bars_and_no_chatter_of_lib
     assert done.returncode == 10, done.stderr
     said = [line for line in done.stderr.splitlines() if "% done" not in line]  # a busy machine takes minutes
     assert said == [f"loading DDPMPipeline from {world.model}"]
-    assert done.stdout.startswith("BLOCK  policy small: 5 of 5 probes measured")
+    assert done.stdout.startswith("BLOCK  policy small: 3 of 3 probes measured")
     assert "  logged: sqlite:///" in done.stdout
     assert not CONTROL.search(done.stdout + done.stderr)
     assert max(len(line) for line in done.stdout.splitlines()) > 80, "lines are not cut to a width that nobody has"
@@ -50,12 +52,12 @@ def test_quiet_says_nothing_on_the_way(finished, command):
 
 
 class Terminal:
-    """A process on a pseudo-terminal, and all that it wrote there."""
+    """A Python process on a pseudo-terminal, and all that it wrote there."""
 
     def __init__(self, *arguments: object) -> None:
         controller, terminal = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "invmm_gate", *map(str, arguments)],
+            [sys.executable, *map(str, arguments)],
             env=ENVIRONMENT,
             stdin=terminal,
             stdout=terminal,
@@ -99,10 +101,10 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(pristine, tmp_path):
-    world = pristine.copy(tmp_path / "world")
+def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(tmp_path):
+    world = new_world(tmp_path / "world", planted=(1,), single=())
     world.policy(policy_with(settings={"steps": 1000}))
-    terminal = Terminal(*world.arguments(policy=world.folder / "small.yaml"))
+    terminal = Terminal("-m", "invmm_gate", *world.arguments(policy=world.folder / "small.yaml"))
     try:
         terminal.read_until(r"measure[^\n]*━")
         terminal.read_until(r"measure[^\n]*\d\d:\d\d[^\n]*left")
@@ -119,15 +121,26 @@ def test_on_a_terminal_a_bar_shows_the_time_left_and_ctrl_c_leaves_a_clean_line(
     assert plain(terminal.text).count("loading DDPMPipeline") == 1
 
 
-@pytest.mark.parametrize(("more", "shown"), [((), True), (("--quiet",), False)])
-def test_validating_on_a_terminal_shows_how_far_it_is(pristine, more, shown):
-    terminal = Terminal("probes", "validate", pristine.probes, *more)
+VALIDATING = """
+import sys
+from invmm_gate.cli import run
+for more in ([], ["--quiet"]):
+    print("ended with", run(["probes", "validate", sys.argv[1], *more]), flush=True)
+"""
+"""In one process, as what it imports takes seconds."""
+
+
+def test_validating_on_a_terminal_shows_how_far_it_is_unless_it_is_to_be_quiet(pristine):
+    terminal = Terminal("-c", VALIDATING, pristine.probes)
     try:
         assert terminal.read_to_the_end() == 0
     finally:
         os.close(terminal.controller)
-    assert bool(re.search(r"check images[^\n]*100%", plain(terminal.text))) is shown
-    assert "5 probes, digest" in terminal.text
+    shown, quiet, rest = plain(terminal.text).split("ended with 0")
+    assert re.search(r"check images[^\n]*100%", shown)
+    assert "check images" not in quiet
+    assert all("5 probes, digest" in text for text in (shown, quiet))
+    assert not rest.strip()
 
 
 def test_validating_off_a_terminal_shows_no_progress(pristine):

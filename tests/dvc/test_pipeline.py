@@ -17,7 +17,7 @@ from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from tests.dvc.project import POLICY, STAGES, Project, Ran, new_project
 
 pytest.importorskip("dvc", reason="DVC is in the extra `data`")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 CLEAN, MEMORIZING = "examples/demo/models/clean", "examples/demo/models/memorizing"
 LENIENT = [{"rule": "invmm_below", "threshold": 0.001}]

@@ -6,6 +6,7 @@ Prints what a workflow would see, and ends with 0 if the job succeeded.
 """
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ class Job:
     failed: bool = False
     cancelled: bool = False
 
-    @property
+    @functools.cached_property
     def definition(self) -> dict[str, Any]:
         return dict(yaml.safe_load((self.action / "action.yml").read_text()))
 

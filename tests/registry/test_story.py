@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_receivers_and_lost_webhooks_leave_no_version_without_a_verdict(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(root / "examples" / "registry" / "run.py"), "--fast", "--folder", str(tmp_path)]

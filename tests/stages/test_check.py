@@ -198,8 +198,8 @@ def test_records_without_a_confirmation_that_the_policy_asks_for_do_not_pass(fin
 
 
 def test_the_default_folder_is_named_after_the_model_and_the_run(world):
-    called = call("check", "--model", world.model, "--policy", world.policy(), "--probes", world.probes, "--no-track")
-    assert called.code == 10
+    named = ("--model", world.model, "--policy", world.policy(), "--probes", world.probes, "--rows", "4")
+    assert call("check", *named, "--seed", "0", "--no-track").code == 10
     (folder,) = (world.folder.parent / "reports").iterdir()
     run = json.loads((folder / "run.json").read_text())
     assert folder.name == f"memorizing-{run['run_id']}"

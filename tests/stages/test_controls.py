@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.stages.world import add_picture, call, new_world, policy_with
 
-SAMPLING = {"plain_sampling": {"trials": 64, "sampler_steps": 10, "confidence": 0.95, "probes": "all"}}
+SAMPLING = {"plain_sampling": {"trials": 32, "sampler_steps": 10, "confidence": 0.95, "probes": "all"}}
 CONFIRMED = {"rule": "confirmed", "rate_limit": 0.0}
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from invmm_gate.stages import check as gate_check
 from invmm_gate.stages import confirm as confirming
-from invmm_gate.stages import confirm_record, self_checks
 from invmm_gate.stages import measure as measuring
-from tests.stages.world import LENIENT, ROOT, World, add_picture, call, new_world, policy_with
+from invmm_gate.stages import on_device, self_checks
+from tests.stages.world import LENIENT, ROOT, World, add_picture, call
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def kills():
     """Checks that were killed at random moments and given again, in forked children of a process without threads."""
     command = [sys.executable, ROOT / "benchmarks" / "kill_resume.py", "--json", "--kills", str(KILLS)]
     done = subprocess.run(
-        [*command, "--steps", "20", "--probes", "4", "--trials", "8", "--seed", "1"],
+        [*command, "--steps", "20", "--probes", "3", "--trials", "8", "--seed", "1"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -50,20 +50,10 @@ def test_the_kills_fell_into_different_stages(kills):
     assert len({(found["measured"], found["confirmed"]) for found in kills}) > 1
 
 
-@pytest.fixture(scope="module")
-def long_world(tmp_path_factory) -> World:
-    """One probe after the other, each of them long enough to be interrupted."""
-    world = new_world(tmp_path_factory.mktemp("long") / "world", planted=(1,), single=(16, 17), controls=2)
-    world.policy(policy_with(settings={"steps": 60}))
-    return world
-
-
 def started(world: World) -> subprocess.Popen[str]:
     """`check` in a process of its own, with its first probe on disk."""
-    policy = world.folder / "small.yaml"
-    arguments = [str(argument) for argument in (*world.arguments(policy=policy), "--rows", "2")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "invmm_gate", *arguments],
+        [sys.executable, "-m", "invmm_gate", *map(str, world.arguments())],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,8 +65,7 @@ def started(world: World) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_check_that_is_told_to_end_keeps_what_is_finished_and_ends_with_130_and_one_line(long_world, tmp_path):
-    world = long_world.copy(tmp_path / "world")
+def test_a_check_that_is_told_to_end_keeps_what_is_finished_and_ends_with_130_and_one_line(world):
     process = started(world)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
@@ -85,7 +74,7 @@ def test_a_check_that_is_told_to_end_keeps_what_is_finished_and_ends_with_130_an
     assert err.splitlines() == [f"loading DDPMPipeline from {world.model}", INTERRUPTED]
     kept = world.lines()
     assert 1 <= len(kept) < 5
-    resumed = world.check("--rows", "2", policy=world.folder / "small.yaml")
+    resumed = world.check()
     assert resumed.code == 10
     assert f"{len(kept)} of 5 probes are already measured" in resumed.err
     assert [line for line in world.lines() if line in kept] == kept
@@ -110,7 +99,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
 
 @pytest.mark.parametrize(
     ("module", "missing", "first"),
-    [(measuring, "", "run.json"), (confirm_record, "_in_confirm", "confirm.json")],
+    [(measuring, "", "run.json"), (on_device, "_in_confirm", "confirm.json")],
 )
 def test_a_run_that_was_cut_short_before_its_last_check_is_judged_inconclusive(
     world, monkeypatch, module, missing, first
