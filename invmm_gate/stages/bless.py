@@ -1,4 +1,4 @@
-"""`bless` and `compare`: a baseline, from a run folder or from the file that `bless` writes, and two runs side by side."""
+"""`bless` and `compare`: a baseline, from a run folder or from what `bless` wrote, and two runs side by side."""
 
 import getpass
 import os
