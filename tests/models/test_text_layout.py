@@ -271,7 +271,7 @@ def test_a_tokenizer_file_that_only_other_versions_of_transformers_read_must_say
 def test_a_vocabulary_with_gaps_or_two_meanings_is_refused(sd: Path) -> None:
     path = sd / "tokenizer/tokenizer.json"
     content = json.loads(path.read_text())
-    for token, number in (("a", 1), ("a", 9999), ("a", -1), ("a", "0"), ("a", True)):
+    for token, number in (("a", 1), ("a", 9999), ("a", 2**32 - 1), ("a", -1), ("a", "0"), ("a", True)):
         broken = {**content, "model": {**content["model"], "vocab": {**content["model"]["vocab"], token: number}}}
         path.write_text(json.dumps(broken))
         assert "tokenizer" in refusal(sd)

@@ -39,7 +39,9 @@ def read_tokenizer_json(files: CheckpointFiles, path: str, kind: Kind) -> dict[s
         return None
     content = read_json(files, path)
     with library(path) as tokenizers:
-        read: dict[str, Any] = json.loads(tokenizers.Tokenizer.from_str(json.dumps(content)).to_str())
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    _check_ids(tokenizer.get_vocab(), path)  # the library would write out every id up to the largest, billions too
+    read: dict[str, Any] = json.loads(tokenizer.to_str())
     if read["model"]["type"] != _MODELS[kind]:
         raise ModelError(f"{path!r} holds a {read['model']['type']} model", expected=f"a {_MODELS[kind]} model")
     for part in ("padding", "truncation"):  # transformers obeys the file, also where the class builds all else
@@ -183,9 +185,13 @@ def read_vocabulary(
     vocabulary = stated or embedded
     if not vocabulary:
         raise ModelError(f"component {name!r} has no vocabulary", expected=f"tokenizer.json or {own}")
+    _check_ids(vocabulary, name)
+    return vocabulary
+
+
+def _check_ids(vocabulary: Mapping[str, int], name: str) -> None:
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ModelError(f"{name}: the token ids leave gaps or repeat", expected=f"0 to {len(vocabulary) - 1}")
-    return vocabulary
 
 
 def ids_in(files: CheckpointFiles, path: str) -> dict[str, int] | None:
