@@ -67,7 +67,7 @@ def watch(running: list[Running], console: Console) -> None:
                 bars.update(task, completed=done[kind])
             if not console.is_terminal and time.monotonic() - said >= SIGN_OF_LIFE:
                 said = time.monotonic()
-                console.print(sign_of_life(done, seconds=said - began))
+                console.print(sign_of_life(done, seconds=said - began), soft_wrap=True)
             time.sleep(1)
 
 
@@ -121,7 +121,8 @@ def main() -> int:
     began = time.monotonic()
     set_up()
     threads = max(1, (os.cpu_count() or 2) // 2)
-    console.print("Gating runs/ckpt (memorizing) and runs/clean under policy strict; some minutes on two cores.")
+    said = "Gating runs/ckpt (memorizing) and runs/clean under policy strict; some minutes on two cores."
+    console.print(said, soft_wrap=True)
     running = [start(kind, threads) for kind in EXPECTED]
     watch(running, console)
     results = {run.kind: finish(run) for run in running}

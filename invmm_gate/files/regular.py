@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import tempfile
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,7 @@ def read_records(path: Path, *, limit: int = RECORDS_LIMIT) -> bytes:
     """All bytes of a file of a run. Raises RunFolderError for a pipe or device and above the limit; OSError."""
     try:
         state, data = _begin(path, limit, limit, follow_links=True)
-    except _SpecialFileError as error:
+    except SpecialFileError as error:
         raise RunFolderError(f"{path} {_SPECIAL}", expected="a file as this version writes it") from error
     size = max(state.st_size, len(data))
     if size > limit:
@@ -63,9 +64,8 @@ def read_small(path: Path, *, what: str, limit: int, modes: frozenset[int] | Non
     """The file's bytes. Raises ConfigError for a missing, special or larger file, or one with none of the `modes`."""
     try:
         state, data = _begin(path, limit, limit, follow_links=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "no path"
-        raise ConfigError(f"{str(path)!r}: {reason}", expected=what) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r} {_reason(error)}", expected=what) from error
     if modes is not None and stat.S_IMODE(state.st_mode) not in modes:
         raise ConfigError(
             f"{str(path)!r} has mode {stat.S_IMODE(state.st_mode):04o}",
@@ -94,31 +94,41 @@ def read_head(path: Path, count: int) -> bytes:
 def _begin_probe_file(path: Path, count: int, limit: int | None) -> tuple[os.stat_result, bytes]:
     try:
         return _begin(path, count, limit, follow_links=False)
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror if isinstance(error, _SpecialFileError) else None)
+    except (OSError, ValueError) as error:
         raise ProbeSetError(
-            f"{str(path)!r} {reason or f'cannot be read ({error.strerror})'}",
-            expected="a regular file in the probe set's folder",
+            f"{str(path)!r} {_reason(error)}", expected="a regular file in the probe set's folder"
         ) from error
 
 
-class _SpecialFileError(OSError):
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):  # a NUL in the path
+        return "is no path"
+    return (
+        _SPECIAL
+        if isinstance(error, SpecialFileError)
+        else _REASONS.get(error.errno or 0, f"cannot be read ({error.strerror})")
+    )
+
+
+class SpecialFileError(OSError):
     """What was opened is no regular file."""
+
+
+def open_regular(path: Path, *, follow_links: bool) -> BufferedReader:
+    """Open a regular file, without waiting for the writer of a pipe. Raises SpecialFileError, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | _NO_BLOCK | (0 if follow_links else _NO_FOLLOW))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SpecialFileError(errno.EINVAL, _SPECIAL)
+    return os.fdopen(descriptor, "rb")
 
 
 def _begin(path: Path, count: int, limit: int | None, *, follow_links: bool) -> tuple[os.stat_result, bytes]:
     """The state of a regular file, and `count` bytes and one more; none of a file above the limit. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | _NO_BLOCK | (0 if follow_links else _NO_FOLLOW))
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise _SpecialFileError(errno.EINVAL, _SPECIAL)
+    with open_regular(path, follow_links=follow_links) as file:
+        state = os.fstat(file.fileno())
         # One byte more than allowed: a file that grows while it is read is refused too.
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = b"" if limit is not None and state.st_size > limit else file.read(count + 1)
-    finally:
-        os.close(descriptor)
-    return state, data
+        return state, b"" if limit is not None and state.st_size > limit else file.read(count + 1)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -156,7 +156,7 @@ def test_roots_list_several_keys_with_their_windows(tmp_path, pems):
         ("- name: a\n  public_key: old.pub\n  valid_until: 2026-02-30\n", "roots.yaml:3: [0].valid_until"),
         ("- name: a\n  public_key: old.pub\n  valid_until: 20260130\n", "roots.yaml:3: [0].valid_until"),
         ("- name: a\n  public_key: old.pub\n  valid_from: 2026-02-02\n  valid_until: 2026-02-01\n", "valid_from"),
-        ("- name: a\n  public_key: none.pub\n", "none.pub': No such file"),
+        ("- name: a\n  public_key: none.pub\n", "none.pub' is missing"),
         ("- name: a\n  public_key: old.key\n", "roots.yaml:1: public_key holds a private key"),
         ("- name: a\n  public_key: -----BEGIN PUBLIC KEY-----\n", "roots.yaml:1: public_key holds no public"),
         ("- {name: a, public_key: old.pub}\n- {name: b, public_key: old.pub}\n", "roots.yaml:2: public_key: the key"),

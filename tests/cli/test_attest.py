@@ -104,7 +104,7 @@ def test_keys_and_roots_can_come_from_the_environment(passed: World, monkeypatch
         (("--environment", "ab"), 2, "error: --environment 'ab'; expected 64 hexadecimal digits"),
         (("--weights", "best"), 2, "--weights"),
         (("--max-age", 0), 2, "--max-age"),
-        (("--revoked", "none.yaml"), 2, "error: none.yaml: no such file"),
+        (("--revoked", "none.yaml"), 2, "error: 'none.yaml' is missing; expected a YAML file"),
     ],
 )
 def test_what_is_demanded_is_held_against_the_attestation(signed: World, extra, code, says):
@@ -136,10 +136,10 @@ def test_a_file_that_cannot_be_used_is_exit_code_2(signed: World):
     (signed.folder / "roots.yaml").write_text("- name: a\n  public_kay: gate.pub\n")
     for changes, says in (
         ({"model": signed.folder / "none"}, "none' does not exist"),
-        ({"attestation": signed.folder / "none.json"}, "none.json': No such file"),
-        ({"attestation": signed.folder}, "Is a directory"),
+        ({"attestation": signed.folder / "none.json"}, "none.json' is missing"),
+        ({"attestation": signed.folder}, "is a folder, pipe or device"),
         ({"policy": "strickt"}, "'strickt'"),
-        ({"roots": signed.folder / "none.pub"}, "none.pub': No such file"),
+        ({"roots": signed.folder / "none.pub"}, "none.pub' is missing"),
         ({"roots": signed.folder / "gate.key"}, "holds a private key"),
         ({"roots": signed.folder / "roots.yaml"}, "roots.yaml:2: [0].public_kay: unknown key"),
     ):
@@ -175,7 +175,7 @@ def test_a_slip_while_signing_is_one_line_and_leaves_the_run_unsigned(passed: Wo
     (passed.folder / "text.key").chmod(0o600)
     for arguments, says in (
         ((passed.run,), "--key"),
-        ((passed.run, "--key", passed.folder / "none.key"), "none.key': No such file"),
+        ((passed.run, "--key", passed.folder / "none.key"), "none.key' is missing"),
         (
             (passed.run, "--key", passed.folder / "gate.key"),
             "has mode 0644; expected a file that only its owner can read",

@@ -202,8 +202,8 @@ def test_every_error_is_named_up_to_six(tmp_path: Path) -> None:
     [
         ("strct", "did you mean 'strict'"),
         ("zzz", "expected one of permissive, standard, strict"),
-        ("no/such.yaml", "no such file"),
-        ("x\0.yaml", "no such file"),
+        ("no/such.yaml", "is missing"),
+        ("x\0.yaml", "is no path"),
     ],
 )
 def test_unknown_policy_is_refused(name: str, words: str) -> None:
@@ -212,7 +212,7 @@ def test_unknown_policy_is_refused(name: str, words: str) -> None:
 
 
 def test_unreadable_policy_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="is a folder, pipe or device"):
         load_policy(f"{tmp_path}/")
 
 

@@ -391,7 +391,7 @@ def test_a_revoked_attestation_does_not_hold(desk: Desk, tiny: Path):
     revoked.write_text(f"- {{verdict: {sha(attestation)}, reason: the probes were wrong}}\n")
     with pytest.raises(VerificationError, match="was revoked: the probes were wrong"):
         desk.verify(tiny, attestation, revoked=revoked)
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml. is missing"):
         desk.verify(tiny, attestation, revoked=desk.folder / "none.yaml")
 
 
@@ -478,7 +478,7 @@ def test_a_chain_goes_on_only_from_an_attestation_that_can_be_trusted(desk: Desk
         desk.sign(run, previous=before, now=NOW - datetime.timedelta(seconds=1))
     with pytest.raises(VerificationError):
         desk.sign(run, previous=tiny / "model_index.json")
-    with pytest.raises(ConfigError, match=r"none.json': No such file"):
+    with pytest.raises(ConfigError, match=r"none.json' is missing"):
         desk.sign(run, previous=desk.folder / "none.json")
     assert not (run.path / "attestation.json").exists()
     rotated = desk.sign(run, key=other.private, previous=before, roots=desk.pair.public, now=NOW + DAY)
@@ -581,7 +581,7 @@ def test_without_a_usable_key_the_run_stays_unsigned(desk: Desk, tiny: Path):
     open_key = new_key_pair(desk.folder / "open").private
     open_key.chmod(0o644)
     for key, says in (
-        (desk.folder / "none.key", r"none.key': No such file or directory; expected a private key"),
+        (desk.folder / "none.key", r"none.key' is missing; expected a private key"),
         (open_key, "has mode 0644"),
         (desk.pair.public, "has mode 0644"),
     ):

@@ -72,8 +72,8 @@ def test_two_runs_name_an_image_alike_only_under_one_key_for_both(finished, worl
         (lambda path: new_key(path, size=0), "holds 0 bytes"),
         (lambda path: new_key(path, size=33), "is larger than 32 bytes"),
         (lambda path: new_key(path, mode=0o644), "has mode 0644; expected a file that only its owner can read"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path, "No such file or directory"),
+        (lambda path: path.mkdir(), "is a folder, pipe or device"),
+        (lambda path: path, "is missing"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_one_line_before_anything_is_measured(world, tmp_path, monkeypatch, make, said):

@@ -12,7 +12,7 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, WEIGHT_PICKLES, kind_of
-from invmm_gate.models.read.checkpoint_files import CheckpointFiles, open_regular
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles, open_file
 from invmm_gate.models.read.checkpoint_layout import BARE, EMA_SUFFIX, RAW_FOLDERS, Component, Layout
 from invmm_gate.models.read.network_configs import ENCODERS
 from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES
@@ -203,7 +203,7 @@ def refuse_strange_left_out(left_out: Sequence[str], files: CheckpointFiles, lay
         if not _OTHER_WEIGHTS.fullmatch(path.split("/", 1)[1]):
             raise _other(path, "is no part of the network that --weights leaves out")
         if path.endswith(".safetensors"):
-            with open_regular(files.root, path) as stream:
+            with open_file(files.root, path) as stream:
                 held = read_header(stream, size=os.fstat(stream.fileno()).st_size, name=path).tensors
             if strange := sorted(held.keys() - known):
                 raise _other(path, f"holds the tensor {strange[0]!a}, which the weights that are scored have not")

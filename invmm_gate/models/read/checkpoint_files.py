@@ -13,13 +13,11 @@ from typing import Final, final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile
+from invmm_gate.files.regular import SpecialFileError, open_regular
 
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 10_000_000
-
-_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
-_NO_BLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO would make a plain open wait for a writer
 
 
 @final
@@ -50,7 +48,7 @@ class CheckpointFiles:
 
     def open(self, path: str) -> BufferedReader:
         """The open file; for headers, whose bytes are checked again when they are loaded."""
-        return open_regular(*self.place(path))
+        return open_file(*self.place(path))
 
 
 def changed(path: str) -> ModelError:
@@ -98,7 +96,11 @@ def _refuse_unless_regular(path: str, mode: int) -> None:
     if stat.S_ISLNK(mode):
         raise _symlink(path)
     if not stat.S_ISREG(mode):
-        raise ModelError(f"{path!r} is a pipe, socket or device", expected="regular files only", do="remove it")
+        raise _special(path)
+
+
+def _special(path: str) -> ModelError:
+    return ModelError(f"{path!r} is a folder, pipe or device", expected="regular files only", do="remove it")
 
 
 def _symlink(path: str) -> ModelError:
@@ -132,28 +134,21 @@ def refuse_unsafe_name(path: str) -> None:
         )
 
 
-def open_regular(root: Path, path: str) -> BufferedReader:
+def open_file(root: Path, path: str) -> BufferedReader:
     """Open without following a link; raises ModelError unless it is a regular file."""
     try:
-        descriptor = os.open(root / path, os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK)
-        _refuse_open_special(descriptor, path)
-        return os.fdopen(descriptor, "rb")
+        return open_regular(root / path, follow_links=False)
+    except SpecialFileError as error:
+        raise _special(path) from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _symlink(path) from error
         raise unreadable(path, error) from error
 
 
-def _refuse_open_special(descriptor: int, path: str) -> None:
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        _refuse_unless_regular(path, mode)
-
-
 def hash_file(root: Path, path: str) -> tuple[ModelFile, bytes]:
     """Size and sha256 of a file, with its first 512 bytes. Raises ModelError for one that has a second name."""
-    with open_regular(root, path) as stream:
+    with open_file(root, path) as stream:
         _refuse_second_name(stream, path)
         head = stream.read(512)
         stream.seek(0)
