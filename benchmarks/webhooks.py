@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 
+from invmm_gate.core.options import Listening
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import Watched
-from invmm_gate.registry.client.webhook_signature import Secrets, sign
-from invmm_gate.registry.service.logs import log_to_stderr
-from invmm_gate.registry.service.serve import Door, Listening, serve
+from invmm_gate.registry.client.registry_names import Watched
+from invmm_gate.registry.client.webhooks import SECRET_VARIABLE, sign
+from invmm_gate.registry.service.serve import Door, log_to_stderr, serve
 from invmm_gate.registry.service.worker import WorkerSettings
 
 KEY = b"the-secret-of-the-benchmark"
@@ -135,11 +135,12 @@ class Sender:
 
 def receive(folder: Path, port: int) -> int:
     """The receiver's process."""
+    os.environ[SECRET_VARIABLE] = KEY.decode()
     log_to_stderr()
     command = ("/bin/sh", "-c", GATE.format(folder), "sh")
     worker = WorkerSettings(command=command, terms=lambda: "benchmark", state=folder / "state", first_wait=0.2)
     door = Door(tracking_uri=uri(folder), worker=worker, watched=Watched())
-    return serve(door, Listening(secrets=Secrets((KEY,)), port=port, every=5.0, workers=2))
+    return serve(door, Listening(port=port, every=5.0, workers=2))
 
 
 def free_port() -> int:

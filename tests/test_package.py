@@ -46,8 +46,8 @@ def test_configured_lint_rules_are_selected(root: Path) -> None:
         ("diffusion.prediction", "epsilon_weight"),
         ("similarity.pixel", "_unit_pixels"),
         ("confirm.counting", "prompts_of"),
-        ("models.adapters.pixel", "refuse_guidance"),
-        ("models.adapters.latent", "LatentModel.limited"),
+        ("models.adapters.unconditional", "refuse_guidance"),
+        ("models.adapters.unconditional", "LatentModel.decode"),
     ],
 )
 def test_the_tests_run_with_the_signatures_of_the_numerics_checked(module: str, function: str) -> None:

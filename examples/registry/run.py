@@ -36,7 +36,7 @@ from invmm_gate.cli import run as run_command
 from invmm_gate.core.errors import RegistryError
 from invmm_gate.core.options import Conditions
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import DECISIONS, PENDING, STATE, VERDICT
+from invmm_gate.registry.client.registry_names import DECISIONS, PENDING, STATE, VERDICT
 from invmm_gate.registry.promote.choices import utc_now
 from invmm_gate.stages.sign import verify_model
 
@@ -232,7 +232,7 @@ def verified(place: Place, registry: Registry) -> str:
     if record is None:
         return ""
     files = place.folder / "served"
-    checkpoint = registry.download(record, files)
+    checkpoint = registry.fetch(record.source, files)
     roots = place.folder / "gate.pub"
     demands = demands_named(Conditions(), policies=[place.policy], roots=roots)
     said = verify_model(checkpoint, files / "attestation.json", demands, now=utc_now())

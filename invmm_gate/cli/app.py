@@ -1,6 +1,6 @@
 """All commands, put together."""
 
-from invmm_gate.cli import attest, compare, environment, metric, policy, probes, register, registry
+from invmm_gate.cli import attest, compare, environment, metric, policy, probes, registry
 from invmm_gate.cli.commands import app
 
 for command, example in (
@@ -8,13 +8,10 @@ for command, example in (
     (compare.bless, compare.BLESS_EPILOG),
     (attest.sign, attest.SIGN_EXAMPLE),
     (attest.verify, attest.VERIFY_EXAMPLE),
-    (register.register, register.REGISTER_EXAMPLE),
+    (registry.register, registry.REGISTER_EXAMPLE),
     (environment.environment, environment.ENVIRONMENT_EXAMPLE),
 ):
     app.command(epilog=example)(command)
-
-registry.app.command(epilog=register.GATE_EXAMPLE)(register.gate)
-registry.app.command(epilog=register.GUARD_EXAMPLE)(register.guard)
 
 for group, name in (
     (probes.app, "probes"),

@@ -86,7 +86,7 @@ def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:
 
 def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     """The proposal in words."""
-    from invmm_gate.curation.options import ENOUGH_CONTROLS
+    from invmm_gate.curation.option_checks import ENOUGH_CONTROLS
     from invmm_gate.curation.training_entries import of_kinds
 
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters

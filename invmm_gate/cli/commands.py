@@ -78,7 +78,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` 
 def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = False, quiet: Quiet = False) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
     from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
-    from invmm_gate.registry.client.source import local_checkpoint
+    from invmm_gate.registry.client.registry_uri import local_checkpoint
     from invmm_gate.runs.identity import require_environment
     from invmm_gate.stages.check import check as run_check
 

@@ -53,7 +53,7 @@ def compare(
     from invmm_gate.files.regular import write_whole
     from invmm_gate.policy.compare.compare import exit_code
     from invmm_gate.report.comparison_markdown import render_comparison
-    from invmm_gate.stages.compare import compare_runs
+    from invmm_gate.stages.bless import compare_runs
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())
     if markdown is not None:

@@ -1,68 +1,72 @@
-"""`invmm-gate registry`: the gate at the model registry. Never imports torch or MLflow before it is needed."""
+"""`invmm-gate register` and `registry`: the gate at the model registry. Never imports torch or MLflow needlessly."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from invmm_gate.cli.options import Json, with_options
-from invmm_gate.core.options import GateChoices
+from invmm_gate.cli.options import Json, Quiet, with_options
+from invmm_gate.core.options import (
+    Checkpoint,
+    Conditions,
+    GateChoices,
+    Listening,
+    SecretFile,
+    Server,
+    ServerOrFile,
+    ServiceChoices,
+)
+
+if TYPE_CHECKING:
+    from invmm_gate.registry.promote.gate_version import Registered
 
 app = typer.Typer(help="The gate at the model registry.", no_args_is_help=True, rich_markup_mode=None)
 
-TrackingUri = Annotated[str, typer.Option(envvar="INVMM_GATE_TRACKING_URI", help="MLflow server.")]
-State = Annotated[Path, typer.Option(help="Folder of ledger, logs and run folders, on a local disk.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="Model to watch; may be repeated. Default: all.")]
-Protect = Annotated[list[str] | None, typer.Option(help="Protected alias beside --alias; may be repeated.")]
-Enforce = Annotated[bool, typer.Option("--enforce", help="Remove protected aliases that no pass vouches for.")]
-Retries = Annotated[int, typer.Option(help="Fresh starts of a gate that ended without a verdict.", min=0)]
-SecretFile = Annotated[
-    Path | None,
-    typer.Option(help="Webhook secrets, one a line, mode 0600. Default: $INVMM_GATE_WEBHOOK_SECRET."),
-]
+REGISTER_EXAMPLE: Final = "Example: invmm-gate register --model runs/ckpt --name birds --policy strict --key gate.key"
+
+
+@with_options
+def register(
+    *,
+    model: Checkpoint,
+    name: Annotated[str, typer.Option(help="Registered model that gets a new version.")],
+    choices: GateChoices,
+    tracking_uri: ServerOrFile = None,
+    state: Annotated[Path, typer.Option(help="Folder of run folders and outbox.")] = Path(".invmm-gate"),
+    gate: Annotated[bool, typer.Option(help="Gate the version now, or leave it to `registry serve`.")] = True,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Register a checkpoint as a version that waits, gate it, and promote a signed copy of it if it passes."""
+    from invmm_gate.cli.show import TerminalProgress, as_json, printable
+    from invmm_gate.registry.client.client import Registry
+    from invmm_gate.registry.promote.gate_version import create_version
+    from invmm_gate.registry.promote.gate_version import register as run_register
+
+    choices = replace(choices, runs=state / "runs")
+    registry = Registry(tracking_uri)
+    with TerminalProgress(quiet=quiet or json) as progress:
+        if gate:
+            return _ended(run_register(model, name, registry, choices=choices, progress=progress), json=json)
+        record = create_version(model, name, registry, choices=choices, progress=progress)
+    if json:
+        as_json({"name": record.name, "version": record.version, "decision": "pending"})
+    else:
+        typer.echo(printable(f"registered: {record.label}, pending"))
+    return 0
 
 
 @app.command(
     epilog="Example: invmm-gate registry serve --tracking-uri http://mlflow:5000 --policy strict --key gate.key"
 )
 @with_options
-def serve(
-    *,
-    tracking_uri: TrackingUri,
-    choices: GateChoices,
-    state: State = Path(".invmm-gate"),
-    model: Models = None,
-    protect: Protect = None,
-    enforce: Enforce = False,
-    retries: Retries = 3,
-    secret_file: SecretFile = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.", min=0, max=65535)] = 8765,
-    path: Annotated[str, typer.Option(help="Path of the webhook.")] = "/hook",
-    every: Annotated[float, typer.Option(help="Seconds between looks for versions without a verdict.", min=1)] = 60.0,
-    workers: Annotated[int, typer.Option(help="Gates that may run side by side.", min=1, max=64)] = 1,
-) -> int:
+def serve(*, service: ServiceChoices, choices: GateChoices, listening: Listening) -> int:
     """Receive webhooks, look for versions without a verdict, and gate them, until stopped by SIGTERM or Ctrl-C."""
-    from invmm_gate.registry.client.names import Watched
-    from invmm_gate.registry.client.webhook_signature import read_secrets
-    from invmm_gate.registry.service.logs import log_to_stderr
-    from invmm_gate.registry.service.serve import Listening, door_for
+    from invmm_gate.registry.service.serve import door_for, log_to_stderr
     from invmm_gate.registry.service.serve import serve as run_serve
 
-    choices = replace(choices, runs=state / "runs")
-    door = door_for(
-        choices,
-        tracking_uri=tracking_uri,
-        state=state,
-        watched=Watched(names=tuple(model or ()), release=choices.release_name),
-        protected=protect or (),
-        enforce=enforce,
-        retries=retries,
-    )
-    listening = Listening(
-        secrets=read_secrets(secret_file), host=host, port=port, path=path, every=every, workers=workers
-    )
+    door = door_for(replace(choices, runs=service.state / "runs"), service)
     log_to_stderr()
     return run_serve(door, listening)
 
@@ -73,13 +77,8 @@ def serve(
 @with_options
 def sync(
     *,
-    tracking_uri: TrackingUri,
+    service: ServiceChoices,
     choices: GateChoices,
-    state: State = Path(".invmm-gate"),
-    model: Models = None,
-    protect: Protect = None,
-    enforce: Enforce = False,
-    retries: Retries = 3,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Gate again what failed, was bad input or stayed inconclusive.")
     ] = False,
@@ -91,21 +90,10 @@ def sync(
     Exits with 11 if a version has no verdict or a protected alias is not vouched for; a block is a verdict.
     """
     from invmm_gate.cli.show import as_json, printable
-    from invmm_gate.registry.client.names import Watched
-    from invmm_gate.registry.service.logs import log_to_stderr
-    from invmm_gate.registry.service.serve import door_for
-    from invmm_gate.registry.service.sync import sync as run_sync
+    from invmm_gate.registry.service.serve import door_for, log_to_stderr
+    from invmm_gate.registry.service.serve import sync as run_sync
 
-    choices = replace(choices, runs=state / "runs")
-    door = door_for(
-        choices,
-        tracking_uri=tracking_uri,
-        state=state,
-        watched=Watched(names=tuple(model or ()), release=choices.release_name),
-        protected=protect or (),
-        enforce=enforce,
-        retries=retries,
-    )
+    door = door_for(replace(choices, runs=service.state / "runs"), service)
     log_to_stderr()
     done = run_sync(door, again=retry_failed, gate=gate)
     if json:
@@ -118,9 +106,10 @@ def sync(
 @app.command(
     epilog="Example: invmm-gate registry doctor --tracking-uri http://mlflow:5000 --receiver-url https://gate/hook"
 )
+@with_options
 def doctor(
     *,
-    tracking_uri: TrackingUri,
+    tracking_uri: Server,
     receiver_url: Annotated[str | None, typer.Option(help="URL that the server should deliver to.")] = None,
     create_webhook: Annotated[
         bool, typer.Option("--create-webhook", help="Create the webhook to --receiver-url if there is none.")
@@ -130,7 +119,7 @@ def doctor(
     """Look for the settings that lose webhooks, and try deliveries. Exits with 11 if a check failed."""
     from invmm_gate.cli.show import printable
     from invmm_gate.core.errors import ConfigError
-    from invmm_gate.registry.client.webhook_signature import read_secrets
+    from invmm_gate.registry.client.webhooks import read_secrets
     from invmm_gate.registry.service.doctor import diagnose, exit_code
 
     if create_webhook and receiver_url is None:
@@ -142,3 +131,85 @@ def doctor(
         typer.echo(printable(str(check)))
         checks.append(check)
     return exit_code(checks)
+
+
+@app.command(epilog="Example: invmm-gate registry gate birds 3 --policy strict --key gate.key")
+@with_options
+def gate(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    version: Annotated[str, typer.Argument(help="Its version, a number.")],
+    *,
+    choices: GateChoices,
+    tracking_uri: ServerOrFile = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path(".invmm-gate/runs"),
+    outcome: Annotated[Path | None, typer.Option(help="File for the outcome, for `serve` and `sync`.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Gate a version that is registered already; one whose verdict still holds is not measured again."""
+    from invmm_gate.cli.show import TerminalProgress
+    from invmm_gate.registry.client.client import Registry
+    from invmm_gate.registry.promote.gate_version import gate_version
+    from invmm_gate.registry.service.gate_process import telling
+
+    choices = replace(choices, runs=runs)
+    with TerminalProgress(quiet=quiet or json) as progress:
+        done = telling(
+            lambda: gate_version(Registry(tracking_uri), name, version, choices=choices, progress=progress), outcome
+        )
+    return _ended(done, json=json)
+
+
+@app.command(
+    epilog="Example: invmm-gate registry guard --roots gate.pub --policy strict -- "
+    "--backend-store-uri sqlite:///mlflow.db"
+)
+@with_options
+def guard(
+    options: Annotated[list[str] | None, typer.Argument(help="Options of `mlflow server`, behind --.")] = None,
+    *,
+    roots: Annotated[
+        Path, typer.Option(envvar="INVMM_GATE_GUARD_ROOTS", help="Keys to trust: a .pub file, or roots.yaml.")
+    ],
+    policy: Annotated[list[str], typer.Option(help="Accepted policy; may be repeated.")],
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(help="Protected alias, or MODEL@ALIAS; * stands for anything. May be repeated."),
+    ] = None,
+    conditions: Conditions,
+) -> int:
+    """Start an MLflow server that refuses protected aliases and verdict tags without a verified attestation.
+
+    Protected by default: champion, approved-*, production, and all aliases of release models. Everything behind -- is
+    handed to `mlflow server`.
+    """
+    from invmm_gate.registry.guard.guard_settings import run_guarded_server
+
+    return run_guarded_server(options or [], roots=roots, policies=policy, aliases=alias or (), conditions=conditions)
+
+
+def _ended(done: "Registered", *, json: bool) -> int:
+    from invmm_gate.cli.show import as_json, printable
+
+    released = done.released.label if done.released else ""
+    if json:
+        told = ("name", "version", "decision", "exit_code", "model_digest", "run")
+        as_json(
+            {field: getattr(done, field) for field in told}
+            | {
+                "released": released,
+                "delivered": done.delivered,
+                "not_promoted": done.blocked,
+                "remark": done.remark,
+            }
+        )
+        return done.exit_code
+    typer.echo(printable(f"{done.decision.upper()}  {done.name}/{done.version}"))
+    lines = (f"report: {done.run}/report.html" if done.run else "", released and f"released: {released}", done.remark)
+    for line in filter(None, lines):
+        typer.echo(printable(f"  {line}"))
+    if done.blocked:
+        typer.echo(printable(f"  not promoted: {done.blocked}"), err=True)
+    if not done.delivered:
+        typer.echo("  the verdict waits in the outbox: `invmm-gate registry sync` sends it", err=True)
+    return done.exit_code

@@ -1,42 +1,27 @@
 """What users choose, each option declared once: its type, its default, and how the command line asks for it.
 
 A record of options is a frozen dataclass. The command line makes its options of the fields that carry `Asked`
-(`cli/options.py`), and `arguments` writes a record as a command line again.
+(`core/asked.py`, `cli/options.py`).
 """
 
-import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Final, Literal
 
+from invmm_gate.core.asked import Asked
 from invmm_gate.core.records import Group, Weights
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How the command line asks for a field."""
-
-    help: str
-    name: str = ""
-    """The option; by default the field's name."""
-    env: str | None = None
-    """Variable that gives the default."""
-    min: float | None = None
-    max: float | None = None
-
-    def option(self, attribute: str) -> str:
-        """The option as it is typed."""
-        return self.name or "--" + attribute.replace("_", "-")
-
 
 ENVIRONMENT: Final = "INVMM_GATE_ENVIRONMENT"
 """Variable that holds the digest of the approved environment."""
+TRACKING_URI: Final = "INVMM_GATE_TRACKING_URI"
+"""Variable that holds the MLflow server: a URI may hold a password, and anybody can read a command line."""
 VERIFIER: Final = "invmm-gate"
 """Id of who judged, where roots.yaml gives no other."""
 
+Checkpoint = Annotated[Path, Asked("Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
 Policy = Annotated[str, Asked("strict, standard, permissive, or a policy file.")]
 Probes = Annotated[Path, Asked("Folder of the probe set.")]
 Seed = Annotated[
@@ -65,13 +50,18 @@ Orientation = Annotated[
     Asked("Images that their EXIF orientation turns: refuse, or both (two probes, as stored and upright)."),
 ]
 Details = Annotated[bool, Asked("Send MLflow ids and exact scores: they tell membership.")]
+Server = Annotated[str, Asked("MLflow server.", env=TRACKING_URI)]
+ServerOrFile = Annotated[str | None, Asked("MLflow server. Default: ./mlflow.db.", env=TRACKING_URI)]
+SecretFile = Annotated[
+    Path | None, Asked("Webhook secrets, one a line, mode 0600. Default: $INVMM_GATE_WEBHOOK_SECRET.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The choices of a `check` or `measure` command."""
 
-    model: Annotated[Path, Asked("Checkpoint: a folder that diffusers saved, or a .safetensors file.")]
+    model: Checkpoint
     policy: Policy
     probes: Probes = Path("probes")
     out: Annotated[Path | None, Asked("Run folder. Default: reports/<model>-<run id>.")] = None
@@ -172,6 +162,30 @@ class GateChoices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceChoices:
+    """The registry that `registry serve` and `sync` look after, and how."""
+
+    tracking_uri: Server
+    state: Annotated[Path, Asked("Folder of ledger, logs and run folders, on a local disk.")] = Path(".invmm-gate")
+    models: Annotated[tuple[str, ...], Asked("Model to watch; may be repeated. Default: all.", name="--model")] = ()
+    protect: Annotated[tuple[str, ...], Asked("Protected alias beside --alias; may be repeated.")] = ()
+    enforce: Annotated[bool, Asked("Remove protected aliases that no pass vouches for.")] = False
+    retries: Annotated[int, Asked("Fresh starts of a gate that ended without a verdict.", min=0)] = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where `registry serve` is reached, and how often it looks by itself."""
+
+    secret_file: SecretFile = None
+    host: Annotated[str, Asked("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Asked("Port; 0 takes any free one.", min=0, max=65535)] = 8765
+    path: Annotated[str, Asked("Path of the webhook.")] = "/hook"
+    every: Annotated[float, Asked("Seconds between looks for versions without a verdict.", min=1)] = 60.0
+    workers: Annotated[int, Asked("Gates that may run side by side.", min=1, max=64)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
     """The choices of a `probes build` command."""
 
@@ -248,32 +262,3 @@ class Signing:
     """It gets a line before the attestation is written, and counts the attempts at this model."""
     name: str | None = None
     """What attestation and log call the model; by default as the run does."""
-
-
-def asked(record: type) -> Iterator[tuple[dataclasses.Field[Any], Any, Asked | None]]:
-    """The fields of a record that the command line asks for, or that are such a record: field, type, how."""
-    hints = get_type_hints(record, include_extras=True)
-    for each in dataclasses.fields(record):
-        hint = hints[each.name]
-        how = next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Asked)), None)
-        if how is not None:
-            yield each, hint.__origin__, how
-        elif dataclasses.is_dataclass(hint):
-            yield each, hint, None
-
-
-def arguments(record: Any) -> Iterator[str]:
-    """A record as the command line that gives it; what is as by default is left out."""
-    for each, _, how in asked(type(record)):
-        value = getattr(record, each.name)
-        if how is None:
-            yield from arguments(value)
-        elif value is not None and value != each.default:
-            yield from _argument(how.option(each.name), value)
-
-
-def _argument(option: str, value: object) -> Iterator[str]:
-    if isinstance(value, bool):
-        yield option.partition("/")[0 if value else 2]
-    else:
-        yield from (f"{option}={item}" for item in (value if isinstance(value, tuple) else (value,)))

@@ -18,7 +18,7 @@ from invmm_gate.curation.embedding_store import EmbeddingStore, check_memory
 from invmm_gate.curation.forest import neighbour_forest
 from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimension
 from invmm_gate.curation.neighbours import block_pairs
-from invmm_gate.curation.options import Wanted, check_libraries, check_options, columns_of, controls_wanted
+from invmm_gate.curation.option_checks import Wanted, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data

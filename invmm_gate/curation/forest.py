@@ -87,6 +87,8 @@ class _Growing:
 
     def add(self, found: Candidates) -> None:
         """Keep the pairs that connect something at their level."""
+        # A pair is dropped by its lower bound, if its ends are connected at that level already; only what is left is
+        # worth an exact distance, and only where a level lies between its bounds.
         at_least = np.searchsorted(self.levels, found.low)
         chosen = at_least < len(self.levels)
         chosen[chosen] = self._adds(found.rows[chosen], found.columns[chosen], at_least[chosen])

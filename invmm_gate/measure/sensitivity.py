@@ -90,6 +90,7 @@ def run_tests(
     guidance_scales: Sequence[float] = (1.0,),
 ) -> tuple[TestResult, ...]:
     """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases."""
+    # Ordered by scale, so that a probe reaches its next scale only after the one before was decided.
     lanes = [_Lane(index, scale) for scale in guidance_scales for index in range(len(cases))]
     while waiting := _next_batch(lanes, cases, rows):
         _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps)
@@ -103,6 +104,7 @@ def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) ->
     open_lanes = [lane for lane in lanes if _is_open(lane, cases, won)]
     if not open_lanes:
         return []
+    # One call has one guidance scale: guidance takes two forwards a step, and 1 takes one.
     same_scale = [lane for lane in open_lanes if lane.scale == open_lanes[0].scale]
     batch: list[tuple[_Lane, int]] = []
     for ahead in range(max(len(case.standard) for case in cases)):
@@ -148,6 +150,8 @@ def _try(
     for row, ((lane, _), value, is_copy) in enumerate(
         zip(batch, values.tolist(), metric.is_copy(values).tolist(), strict=True)
     ):
+        # The lane missed at an earlier row of this call. What lies behind a miss was only tried because rows were left:
+        # to keep them would make the record depend on how many probes share the batch.
         if lane.missed and not cases[lane.case].full:
             continue
         lane.values.append(value)

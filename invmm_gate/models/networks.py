@@ -1,20 +1,27 @@
-"""Networks from validated configurations, by a literal table of classes. Nothing is fetched or imported by name.
+"""Networks and tokenizers from what was read, by literal tables of classes. Nothing is fetched or imported by name.
 
 Each library is imported only where a checkpoint needs it: their imports take seconds.
 """
 
+import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
 from torch import nn
 
 from invmm_gate.core.errors import GateError, ModelError
-from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.checkpoint_layout import Component
+from invmm_gate.models.read.network_configs import DIFFUSERS
+from invmm_gate.models.read.pipelines import Kind
+from invmm_gate.models.read.tokenizer_files import TokenizerFiles
+from invmm_gate.models.read.vocabulary import word_pieces
 
 _OFFLINE: Final[dict[str, str]] = {
     "HF_HUB_OFFLINE": "1",
@@ -22,13 +29,6 @@ _OFFLINE: Final[dict[str, str]] = {
     "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-}
-_DIFFUSERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "UNet2DModel": attrgetter("UNet2DModel"),
-    "UNet2DConditionModel": attrgetter("UNet2DConditionModel"),
-    "SD3Transformer2DModel": attrgetter("SD3Transformer2DModel"),
-    "VQModel": attrgetter("VQModel"),
-    "AutoencoderKL": attrgetter("AutoencoderKL"),
 }
 _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
@@ -74,16 +74,61 @@ def hushed() -> Iterator[None]:
 
 
 def diffusers_class(kind: str) -> Any:
-    """A network class of diffusers, of those in the table."""
-    return _DIFFUSERS[kind](diffusers())
+    """A network class of diffusers; `kind` is one of the literal table."""
+    return attrgetter(kind)(diffusers())
 
 
 def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:
-    if kind in _DIFFUSERS:
-        network = _DIFFUSERS[kind](diffusers())
+    if kind in DIFFUSERS:
+        network = diffusers_class(kind)
         return lambda arguments: network(**arguments)
     network, config = _ldm_bert() if kind == "LDMBertModel" else _ENCODERS[kind](transformers())
     return lambda arguments: network(config(**arguments))
+
+
+def build_tokenizer(files: TokenizerFiles) -> Any:
+    """A transformers tokenizer. Raises ModelError for a vocabulary that the library cannot use."""
+    library = transformers()
+    try:
+        return _TOKENIZERS[files.kind](library, files)
+    except Exception as error:  # the tokenizers' Rust code raises bare Exceptions
+        raise ModelError(
+            f"{files.name} cannot be built: {str(error)[:200]}", expected="the tokenizer that diffusers saved"
+        ) from error
+
+
+def _clip(library: Any, files: TokenizerFiles) -> Any:
+    """From a private folder: transformers 4 reads the vocabulary from files alone."""
+    with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
+        vocabulary, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        vocabulary.write_text(json.dumps(files.vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in files.merges), ""]
+        merges.write_bytes("\n".join(lines).encode())
+        return library.CLIPTokenizer(str(vocabulary), str(merges), **_token_options(library, files))
+
+
+def _t5(library: Any, files: TokenizerFiles) -> Any:
+    """`tokenizer.json` is all that T5's fast tokenizer is; the class around it adds nothing to ids or texts."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(json.dumps(files.json))
+    return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_token_options(library, files))
+
+
+def _bert(library: Any, files: TokenizerFiles) -> Any:
+    """From the vocabulary alone: inspection made sure that all else is what `BertTokenizer` does."""
+    backend = word_pieces(files.vocabulary, {key: token.model_dump() for key, token in files.special.items()})
+    return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_token_options(library, files))
+
+
+def _token_options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
+    """Tidied spaces would change prompts that were found: `. .` would come back as `..`, which is another token."""
+    tokens = {key: library.AddedToken(**token.model_dump()) for key, token in files.special.items()}
+    limit = {} if files.max_length is None else {"model_max_length": files.max_length}
+    return {**tokens, **limit, "clean_up_tokenization_spaces": False}
+
+
+_TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {"clip": _clip, "t5": _t5, "bert": _bert}
 
 
 def diffusers() -> Any:

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import MISSING, fields
+from operator import getitem
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, Field, Strict, StringConstraints, create_model
@@ -64,7 +65,7 @@ def _strict(hint: Any) -> Any:
     """The type of a setting as a policy file has it: nothing is converted but whole numbers to decimal ones."""
     inner = get_args(hint)
     if get_origin(hint) is Annotated:
-        return Annotated.__class_getitem__((_strict(inner[0]), *inner[1:]))
+        return getitem(Annotated, (_strict(inner[0]), *inner[1:]))
     if get_origin(hint) is tuple:
         return tuple.__class_getitem__((_strict(inner[0]), ...))
     return _strict(inner[0]) | None if type(None) in inner else _STRICT.get(hint, hint)

@@ -1,8 +1,9 @@
-"""`bless`, and reading a baseline: from a run folder that is named by hand, or from the file that `bless` writes."""
+"""`bless` and `compare`: a baseline, from a run folder or from what `bless` wrote, and two runs side by side."""
 
 import getpass
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from itertools import chain
 from pathlib import Path
@@ -12,15 +13,19 @@ from pydantic import ValidationError
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import BaselineRecord
+from invmm_gate.policy.compare.compare import compare
+from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.coverage import self_check_findings
+from invmm_gate.policy.judge import judge
+from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.soundness import record_findings
 from invmm_gate.policy.verdict_check import as_of
 from invmm_gate.runs.baseline import Entry, append_entry, read_baseline_file
-from invmm_gate.runs.copies import Baseline
+from invmm_gate.runs.copies import Baseline, unedited
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
 from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
-from invmm_gate.stages.read_verdict import judged_data
+from invmm_gate.stages.read_verdict import judged_again, judged_data
 
 
 def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked: bool, now: datetime) -> Entry:
@@ -150,3 +155,23 @@ def _refused(error: ValidationError) -> ConfigError:
     option = {"reason": "--reason", "blessed_by": "--by"}.get(field, field)
     given = str(detail["input"])[:60]
     return ConfigError(f"{option} {given!r} cannot be written down", expected="one line of printable text, 1 to 1000")
+
+
+def compare_runs(before: Path, after: Path, *, policy: str | None, common_probes: bool, today: date) -> Comparison:
+    """Compare two runs; a baseline file stands for the run that was blessed last. Writes nothing. Raises GateError.
+
+    Their verdicts count as they stand today; one that the records beside it do not give is refused. With a policy, both
+    records are judged by it here, without waivers; the verdicts on disk stay as they are.
+    """
+    rules = load_policy(policy) if policy is not None else None
+    old, new = (_judged(path, rules, today) for path in (before, after))
+    return compare(old, new, policy=rules, common_probes=common_probes)
+
+
+def _judged(path: Path, policy: Policy | None, today: date) -> RunData:
+    folder = RunFolder(load_baseline(path, today=today).folder if path.is_file() else path)
+    if policy is not None:
+        data = unedited(folder)
+        return replace(data, verdict=judge(data, policy, (), today=today))
+    data = judged_again(folder)
+    return data if data.verdict is None else replace(data, verdict=as_of(data.verdict, data, today=today))

@@ -37,8 +37,7 @@ from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
-from invmm_gate.stages.confirm_record import note_rows, rate_limit
-from invmm_gate.stages.on_device import fits, reduced, store_copies
+from invmm_gate.stages.on_device import fits, note_rows, rate_limit, reduced, store_copies
 from invmm_gate.stages.session import Session
 
 _FILE_NAMES: Final = {

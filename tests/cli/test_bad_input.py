@@ -315,7 +315,7 @@ def test_bad_input_is_one_line_with_the_right_exit_code_and_nothing_is_measured(
         (("check",), ("--model", "--help")),
         (("probes", "validat"), ("validat",)),
         (("policy", "show", "no-such-policy"), ("'no-such-policy'",)),
-        (("probes", "add", "probes", "a.png", "--group", "public"), ("'public'", "sensitive, duplicated, control")),
+        (("probes", "add", "probes", "a.png", "--group", "public"), ("'public'", "'sensitive', 'duplicated', 'control'")),
         (("probes", "add", "none", "a.png", "--group", "control"), ("none", "invmm-gate probes init")),
         (("report", "nowhere"), ("nowhere holds no run.json",)),
         (("judge", "nowhere", "--policy", "strict"), ("nowhere holds no run.json",)),

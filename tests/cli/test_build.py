@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from invmm_gate.curation.options import ENOUGH_CONTROLS
+from invmm_gate.curation.option_checks import ENOUGH_CONTROLS
 from invmm_gate.policy.schema import load_policy
 from tests.curation.pictures import later_images, picture, png, training_images, written
 from tests.stages.world import ROOT, call

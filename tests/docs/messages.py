@@ -1,4 +1,4 @@
-"""tests/golden/messages.txt: every message of an error that the package raises, module by module, as the source has it.
+"""tests/golden/messages.txt: every message of an error that the package raises, as the source has it.
 
 Wording is looked at there; other tests ask for exit codes, names and figures.
 """
@@ -14,19 +14,14 @@ ERRORS = frozenset(name for name, item in vars(errors).items() if isinstance(ite
 
 
 def messages() -> str:
-    """The content of the file. `{...}` stands where a message holds a value."""
-    parts = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        found = list(_said(ast.parse(path.read_text())))
-        if found:
-            parts.append("\n".join((f"[{path.relative_to(PACKAGE)}]", *found)))
-    return "\n\n".join(parts) + "\n"
+    """The content of the file, a line a message, sorted: code may move without it. `{...}` stands for a value."""
+    found = {said for path in PACKAGE.rglob("*.py") for said in _said(ast.parse(path.read_text()))}
+    return "\n".join(sorted(found)) + "\n"
 
 
 def _said(tree: ast.AST) -> Iterator[str]:
-    """The message of every error that is made in a module, in the order of its lines."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+    """The message of every error that is made in a module."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         kind = call.func.id if isinstance(call.func, ast.Name) else ""
         if kind in ERRORS and call.args:
             named = {keyword.arg: _text(keyword.value) for keyword in call.keywords}

@@ -14,7 +14,7 @@ from invmm_gate.core.records import Measurement
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import VariancePreserving
-from invmm_gate.models.adapters.pixel import PixelModel
+from invmm_gate.models.adapters.unconditional import PixelModel
 from tests.measure.bench import QUICK, RowCounter, Run, measure
 
 NUMBERS = (0, 1, 2, 3, 4, 5, 6, 32)

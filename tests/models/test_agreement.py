@@ -15,10 +15,9 @@ from safetensors.torch import load_file, save_file
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import Weights
 from invmm_gate.models.load.agreement import load_verified, require_agreement
-from invmm_gate.models.load.limited_child import in_child
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.observation import Observation
-from invmm_gate.models.load.reference import observed_by_diffusers
+from invmm_gate.models.load.reference import in_child, observed_by_diffusers
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from tests.models import tiny_text
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet

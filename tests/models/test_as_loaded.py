@@ -11,14 +11,13 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel, UNet2DModel, VQModel
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.load.noise_schedule import alpha_bar_of
-from invmm_gate.models.read.as_loaded import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded
-from invmm_gate.models.read.configs import UNetConfig, VQConfig, validated
+from invmm_gate.models.load.load import alpha_bar_of
+from invmm_gate.models.read.diffusers_config import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded, validated
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.read.network_configs import encoder_config, network_config
+from invmm_gate.models.read.network_configs import UNetConfig, VQConfig, encoder_config, network_config
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import PIPELINES, read_index
-from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, scheduler_config
+from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, read_scheduler
 from tests.models.conftest import TINY, edit_json, tiny_vq
 
 Checkpoints = Callable[[str], Path]
@@ -109,7 +108,7 @@ def test_ddim_pipeline_makes_a_ddim_scheduler_of_any(kind: str) -> None:
     for stated in ({}, {"beta_end": 0.012, "prediction_type": "v_prediction"}, {"beta_schedule": "scaled_linear"}):
         content = {"_class_name": kind, **stated}
         pipeline = DDIMPipeline(network, getattr(diffusers, kind).from_config(content))
-        ours = scheduler_config(scheduler_as_loaded("DDIMPipeline", content, "c"), "c")
+        ours = read_scheduler(scheduler_as_loaded("DDIMPipeline", content, "c"), "c")
         assert isinstance(pipeline.scheduler, DDIMScheduler)
         assert isinstance(ours, SchedulerConfig)
         assert (ours.scheduler, ours.prediction_type) == ("DDIMScheduler", pipeline.scheduler.config.prediction_type)
@@ -122,9 +121,9 @@ def test_zero_snr_counts_only_where_the_scheduler_knows_it(kind: str) -> None:
     theirs = getattr(diffusers, kind).from_config(content).alphas_cumprod
     if theirs[-1] > 1e-6:
         with pytest.raises(ModelError, match="ignores rescale_betas_zero_snr"):
-            scheduler_config(content, "c")
+            read_scheduler(content, "c")
     else:
-        ours = scheduler_config(content, "c")
+        ours = read_scheduler(content, "c")
         assert isinstance(ours, SchedulerConfig)
         torch.testing.assert_close(alpha_bar_of(ours), theirs, rtol=0, atol=1e-7)
 
@@ -147,7 +146,7 @@ def test_keys_that_a_file_tells_diffusers_to_ignore_are_ignored() -> None:
     for listed in (["beta_schedule"], ["prediction_type", "beta_schedule"]):
         given = {**noise, "_use_default_values": listed}
         scheduler = diffusers.DDPMScheduler.from_config(given)
-        found = scheduler_config(given, "c")
+        found = read_scheduler(given, "c")
         assert isinstance(found, SchedulerConfig)
         assert found.prediction_type == scheduler.config.prediction_type
         torch.testing.assert_close(alpha_bar_of(found), scheduler.alphas_cumprod, rtol=0, atol=0)
@@ -167,7 +166,7 @@ def test_a_list_of_ignored_keys_that_is_none_is_refused(listed: object) -> None:
 def test_a_hidden_key_that_nobody_knows_is_refused(key: str) -> None:
     for read in (
         lambda: network_config({**TINY, "_class_name": "UNet2DModel", key: 1}, name="c", allowed=("UNet2DModel",)),
-        lambda: scheduler_config({"_class_name": "DDPMScheduler", key: 1}, "c"),
+        lambda: read_scheduler({"_class_name": "DDPMScheduler", key: 1}, "c"),
         lambda: encoder_config({key: 1}, name="c", kind="CLIPTextModel"),
         lambda: read_index({"unet": ["diffusers", "UNet2DModel"], key: 1}, PIPELINES["DDPMPipeline"]),
     ):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.safetensors_header import Header, read_header
+from invmm_gate.models.read.weight_files import Header, read_header
 
 SOUND = save({"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.float16)}, metadata={"k": "v"})
 

@@ -11,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.load.noise_schedule import alpha_bar_of
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.configs import KLConfig, UNetConfig, VQConfig
-from invmm_gate.models.read.network_configs import DIFFUSERS, network_config
+from invmm_gate.models.load.load import alpha_bar_of
+from invmm_gate.models.read.network_configs import (
+    DIFFUSERS,
+    KLConfig,
+    SD3Config,
+    UNetConditionConfig,
+    UNetConfig,
+    VQConfig,
+    network_config,
+)
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
     FlowConfig,
     SchedulerConfig,
-    scheduler_config,
+    read_scheduler,
 )
 
 SETTINGS: list[dict[str, Any]] = [
@@ -37,11 +43,11 @@ SETTINGS: list[dict[str, Any]] = [
 
 def test_the_number_of_timesteps_that_the_first_versions_of_diffusers_wrote_too_is_accepted() -> None:
     content = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000}
-    assert scheduler_config({**content, "timesteps": 1000}, "x") == scheduler_config(
+    assert read_scheduler({**content, "timesteps": 1000}, "x") == read_scheduler(
         {**content, "timesteps": 1000, "timestep_values": None}, "x"
     )
     with pytest.raises(ModelError, match="50 timesteps beside 1000"):
-        scheduler_config({**content, "timesteps": 50}, "x")
+        read_scheduler({**content, "timesteps": 50}, "x")
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # diffusers' own, with numpy 2
@@ -56,7 +62,7 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         content = json.loads(scheduler.to_json_string())
         if changes.keys() - content.keys():
             continue  # a setting that this scheduler does not have
-        config = scheduler_config(content, "scheduler_config.json")
+        config = read_scheduler(content, "scheduler_config.json")
         assert isinstance(config, SchedulerConfig)
         theirs = scheduler.alphas_cumprod.clone()
         if theirs[-1] == 2**-24:  # these samplers' stand-in for the 0 of training
@@ -86,7 +92,7 @@ def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own
 
 def test_a_flow_schedule_with_anything_but_a_fixed_shift_is_refused() -> None:
     content = json.loads(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).to_json_string())
-    config = scheduler_config(content, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+    config = read_scheduler(content, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
     assert isinstance(config, FlowConfig)
     assert (config.shift, config.num_train_timesteps, config.prediction_type) == (3.0, 1000, "velocity")
     for change in (
@@ -95,11 +101,11 @@ def test_a_flow_schedule_with_anything_but_a_fixed_shift_is_refused() -> None:
         {"shift_terminal": 0.1}, {"num_train_timesteps": 2_000_000_000}, {"surprise": 1},
     ):  # fmt: skip
         with pytest.raises(ModelError, match=next(iter(change))):
-            scheduler_config({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+            read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
 
 
 def test_where_a_scheduler_has_defaults_of_its_own_they_count() -> None:
-    config = scheduler_config({"_class_name": "LCMScheduler"}, "scheduler_config.json")
+    config = read_scheduler({"_class_name": "LCMScheduler"}, "scheduler_config.json")
     assert isinstance(config, SchedulerConfig)
     assert torch.equal(alpha_bar_of(config), diffusers.LCMScheduler().alphas_cumprod)
 
@@ -124,7 +130,7 @@ def test_any_value_under_any_key_is_a_configuration_or_a_clear_error(kind: str, 
         if kind in DIFFUSERS:
             network_config(content, name="config.json", allowed=(kind,))
         else:
-            scheduler_config(content, "config.json", allowed=(kind,))
+            read_scheduler(content, "config.json", allowed=(kind,))
     except ModelError as error:
         message = str(error)
     assert message == "" or "config.json" in message

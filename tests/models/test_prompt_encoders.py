@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import Condition
-from invmm_gate.models.adapters.prompt_encoders import Prompts, stable_diffusion_prompts, stable_diffusion_xl_prompts
+from invmm_gate.models.adapters.prompt_encoders import Prompts, prompt_encoder_of
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
     CPU,
@@ -306,32 +306,39 @@ def test_a_rest_of_other_rows_is_refused(prompts: Prompts, rows: int) -> None:
 def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused() -> None:
     encoder = clip_encoder(clip_tokenizer(merges=()), seed=1)
     with pytest.raises(ModelError, match="text_encoder embeds 514 tokens, its tokenizer has ids up to 528"):
-        stable_diffusion_prompts(tokenizer=clip_tokenizer(), text_encoder=encoder, device=CPU)
+        prompt_encoder_of("StableDiffusionPipeline", {"tokenizer": clip_tokenizer(), "text_encoder": encoder}, CPU)
 
 
 @pytest.mark.parametrize("length", [2, 17, int(1e30)])
 def test_a_tokenizer_longer_than_the_encoder_is_refused(length: int) -> None:
     encoder = clip_encoder(clip_tokenizer(length=16), seed=1)
+    parts = {"tokenizer": clip_tokenizer(length=length), "text_encoder": encoder}
     with pytest.raises(ModelError, match="model_max_length"):
-        stable_diffusion_prompts(tokenizer=clip_tokenizer(length=length), text_encoder=encoder, device=CPU)
+        prompt_encoder_of("StableDiffusionPipeline", parts, CPU)
 
 
 def test_clip_encoders_that_read_different_ids_are_refused() -> None:
     first, second = clip_tokenizer(), clip_tokenizer(merges=())
-    encoders = clip_encoder(first, seed=1), clip_encoder(second, seed=2, projection=8)
+    parts = {
+        "tokenizer": first,
+        "text_encoder": clip_encoder(first, seed=1),
+        "tokenizer_2": second,
+        "text_encoder_2": clip_encoder(second, seed=2, projection=8),
+    }
     with pytest.raises(ModelError, match="the tokenizers of the CLIP encoders differ"):
-        stable_diffusion_xl_prompts(
-            tokenizer=first, text_encoder=encoders[0], tokenizer_2=second, text_encoder_2=encoders[1], device=CPU
-        )
+        prompt_encoder_of("StableDiffusionXLPipeline", parts, CPU)
 
 
 def test_clip_encoders_of_different_length_are_refused() -> None:
     first, second = clip_tokenizer(), clip_tokenizer(length=12)
-    encoders = clip_encoder(first, seed=1), clip_encoder(second, seed=2, projection=8)
+    parts = {
+        "tokenizer": first,
+        "text_encoder": clip_encoder(first, seed=1),
+        "tokenizer_2": second,
+        "text_encoder_2": clip_encoder(second, seed=2, projection=8),
+    }
     with pytest.raises(ModelError, match="take 16 and 12 tokens"):
-        stable_diffusion_xl_prompts(
-            tokenizer=first, text_encoder=encoders[0], tokenizer_2=second, text_encoder_2=encoders[1], device=CPU
-        )
+        prompt_encoder_of("StableDiffusionXLPipeline", parts, CPU)
 
 
 # --- CLIP's own vocabulary
@@ -339,7 +346,8 @@ def test_clip_encoders_of_different_length_are_refused() -> None:
 
 def test_clips_own_vocabulary_has_its_known_ids_and_captions_survive_it() -> None:
     tokenizer = clip_tokenizer(merges=merges_of_clip(), length=77)
-    clip = stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=clip_encoder(tokenizer, seed=1), device=CPU)
+    parts = {"tokenizer": tokenizer, "text_encoder": clip_encoder(tokenizer, seed=1)}
+    clip = prompt_encoder_of("StableDiffusionPipeline", parts, CPU)
     assert (clip.vocabulary, clip.end_id, clip.positions) == (49408, 49407, 75)
     assert clip.special_ids == {49406, 49407}
     assert clip.tokenize("a photo of a cat") == (320, 1125, 539, 320, 2368)

@@ -54,7 +54,7 @@ def test_inspection_of_a_pipeline_with_prompts_needs_no_torch(text_checkpoint: C
     code = (
         "import sys; from pathlib import Path; from invmm_gate.models.read.inspect import inspect_checkpoint;"
         "inspect_checkpoint(Path(sys.argv[1]));"
-        "heavy = {'torch', 'diffusers', 'numpy', 'safetensors', 'transformers', 'tokenizers'} & set(sys.modules);"
+        "heavy = {'torch', 'diffusers', 'numpy', 'safetensors', 'transformers'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, text_checkpoint("sd3_t5")], capture_output=True, text=True)
@@ -281,6 +281,38 @@ def test_a_vocabulary_with_gaps_or_two_meanings_is_refused(sd: Path) -> None:
     swapped = {**content["post_processor"], "sep": content["post_processor"]["cls"]}
     path.write_text(json.dumps({**content, "post_processor": swapped}))
     assert "post_processor" in refusal(sd)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("added_tokens", lambda tokens: [{**tokens[0], "id": 5}, *tokens[1:]]),
+        ("added_tokens", lambda tokens: [*tokens, tokens[0]]),
+        ("added_tokens", lambda tokens: [{**tokens[0], "surprise": 1}, *tokens[1:]]),
+        ("model", lambda model: {**model, "surprise": 1}),
+        ("model", lambda model: {**model, "merges": [*model["merges"], model["merges"][0]]}),
+        ("pre_tokenizer", lambda steps: {**steps, "surprise": 1}),
+        ("post_processor", lambda template: {**template, "surprise": 1}),
+    ],
+)
+def test_what_the_library_passes_over_is_refused(sd: Path, part: str, change: Callable[[Any], Any]) -> None:
+    path = sd / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, part: change(content[part])}))
+    assert f"the {part} says more than the library reads" in refusal(sd)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, {"added_tokens": None}, {"version": "9"}],
+)
+def test_a_file_at_which_the_library_stumbles_is_one_clear_line(
+    text_checkpoint: Checkpoints, changes: dict[str, Any]
+) -> None:
+    """Its Rust code panics at the first, with an exception that is no `Exception`."""
+    folder = text_checkpoint("sd3_t5")
+    edit_json(folder / "tokenizer_3/tokenizer.json", **changes)
+    assert "'tokenizer_3/tokenizer.json' cannot be read" in refusal(folder)
 
 
 def split_tokenizer(folder: Path) -> None:

@@ -14,8 +14,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
-from invmm_gate.models.load.load import load_model
-from invmm_gate.models.load.source import Source
+from invmm_gate.models.load.load import Source, load_model
 from invmm_gate.models.load.weight_names import complete, current_names
 from invmm_gate.models.load.weights import fill
 from invmm_gate.models.networks import on_meta, transformers

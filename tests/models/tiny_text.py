@@ -33,12 +33,7 @@ from transformers import (
 )
 
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.models.adapters.prompt_encoders import (
-    latent_diffusion_prompts,
-    stable_diffusion_3_prompts,
-    stable_diffusion_prompts,
-    stable_diffusion_xl_prompts,
-)
+from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 
 CPU = torch.device("cpu")
@@ -179,14 +174,14 @@ def ddim(prediction_type: str = "epsilon") -> DDIMScheduler:
     )
 
 
-def _tiny(name: str, pipeline: Any, prompts: Any, *, family: Literal["stable_diffusion", "stable_diffusion_3"]) -> Tiny:
+def _tiny(name: str, pipeline: Any, *, family: Literal["stable_diffusion", "stable_diffusion_3"]) -> Tiny:
     coder = pipeline.vqvae if name == "ldm" else pipeline.vae
     flow = family == "stable_diffusion_3"
     pipeline.set_progress_bar_config(disable=True)
     model = TextToImageModel(
         network=pipeline.transformer if flow else pipeline.unet,
         autoencoder=coder,
-        prompts=prompts,
+        prompts=prompt_encoder_of(type(pipeline).__name__, pipeline.components, CPU),
         family=family,
         scaling_factor=coder.config.scaling_factor,
         shift_factor=coder.config.shift_factor or 0.0,
@@ -214,8 +209,7 @@ def stable_diffusion(*, version: Literal[1, 2] = 1, length: int = 16, **network:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    prompts = stable_diffusion_prompts(tokenizer=tokenizer, text_encoder=encoder, device=CPU)
-    return _tiny(f"sd{version}", pipeline, prompts, family="stable_diffusion")
+    return _tiny(f"sd{version}", pipeline, family="stable_diffusion")
 
 
 def stable_diffusion_xl(*, zero_unconditional: bool = True, legacy: bool = True) -> Tiny:
@@ -241,14 +235,7 @@ def stable_diffusion_xl(*, zero_unconditional: bool = True, legacy: bool = True)
         force_zeros_for_empty_prompt=zero_unconditional,
         add_watermarker=False,
     )
-    prompts = stable_diffusion_xl_prompts(
-        tokenizer=tokenizers[0],
-        text_encoder=encoders[0],
-        tokenizer_2=tokenizers[1],
-        text_encoder_2=encoders[1],
-        device=CPU,
-    )
-    return _tiny("sdxl", pipeline, prompts, family="stable_diffusion")
+    return _tiny("sdxl", pipeline, family="stable_diffusion")
 
 
 def stable_diffusion_3(*, t5: bool = False) -> Tiny:
@@ -282,8 +269,7 @@ def stable_diffusion_3(*, t5: bool = False) -> Tiny:
         text_encoder_3=encoder_3,
         tokenizer_3=tokenizer_3,
     )
-    prompts = stable_diffusion_3_prompts(pipeline.components, joint_attention_dim=40, device=CPU)
-    return _tiny("sd3_t5" if t5 else "sd3", pipeline, prompts, family="stable_diffusion_3")
+    return _tiny("sd3_t5" if t5 else "sd3", pipeline, family="stable_diffusion_3")
 
 
 def _t5_encoder() -> T5EncoderModel:
@@ -313,8 +299,7 @@ def latent_diffusion() -> Tiny:
         unet=unet(context=16, sample_size=4 * SIZE // 2),
         scheduler=ddim(),
     )
-    prompts = latent_diffusion_prompts(tokenizer=tokenizer, bert=bert, device=CPU)
-    return _tiny("ldm", pipeline, prompts, family="stable_diffusion")
+    return _tiny("ldm", pipeline, family="stable_diffusion")
 
 
 def build(name: str) -> Tiny:

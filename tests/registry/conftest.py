@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.attest.keys import KeyPair, new_key_pair
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.promote.register import GateChoices, Registered, register
+from invmm_gate.registry.promote.gate_version import Registered, register
 from tests.registry.servers import Server, mlflow_server
 from tests.stages.conftest import _elsewhere, _one_thread, _remembered  # noqa: F401  (fixtures)
 from tests.stages.world import World, new_world, policy_with

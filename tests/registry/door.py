@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from invmm_gate.registry.client.names import Watched
-from invmm_gate.registry.client.webhook_signature import SECRET_VARIABLE, sign
+from invmm_gate.registry.client.registry_names import Watched
+from invmm_gate.registry.client.webhooks import SECRET_VARIABLE, sign
 from invmm_gate.registry.service.alias_audit import AliasAudit, ByRecord
 from invmm_gate.registry.service.ledger import Ledger
 from invmm_gate.registry.service.reconcile import Reconciler
@@ -75,7 +75,7 @@ def sweeping(registry, folder, *, names=(), doubts=None, terms=lambda: "terms", 
     ledger, watched = Ledger(folder / "ledger.json"), Watched(names=tuple(names))
     doubts = doubts or ByRecord(ledger, terms)
     audit = AliasAudit(registry=registry, watched=watched, doubts=doubts, enforce=enforce)
-    return Reconciler(registry=registry, ledger=ledger, watched=watched, audit=audit, terms=terms)
+    return Reconciler(registry=registry, ledger=ledger, audit=audit, terms=terms)
 
 
 def due(found):
@@ -166,17 +166,16 @@ class Gate:
 SERVE = """
 import json, sys
 from pathlib import Path
-from invmm_gate.registry.client.names import Watched
-from invmm_gate.registry.client.webhook_signature import read_secrets
-from invmm_gate.registry.service.logs import log_to_stderr
-from invmm_gate.registry.service.serve import Door, Listening, serve
+from invmm_gate.registry.client.registry_names import Watched
+from invmm_gate.core.options import Listening
+from invmm_gate.registry.service.serve import Door, log_to_stderr, serve
 from invmm_gate.registry.service.worker import WorkerSettings
 given = json.loads(sys.argv[1])
 log_to_stderr()
 worker = WorkerSettings(command=tuple(given["command"]), state=Path(given["state"]),
                         terms=(Path(given["gate"]) / "terms").read_text, **given["worker"])
 door = Door(tracking_uri=given["uri"], worker=worker, watched=Watched(names=tuple(given["names"])))
-sys.exit(serve(door, Listening(secrets=read_secrets(), port=0, **given["listening"])))
+sys.exit(serve(door, Listening(port=0, **given["listening"])))
 """
 
 

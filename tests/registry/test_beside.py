@@ -11,14 +11,15 @@ from mlflow.models import Model
 
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ModelError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.artefacts import checkpoint_in
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import REASON, RUN, STATE, VERDICT, VERDICT_TAGS
-from invmm_gate.registry.client.source import local_checkpoint
-from invmm_gate.registry.promote.outcome import Outcome, read_outcome
-from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version
+from invmm_gate.registry.client.registry_names import REASON, RUN, STATE, VERDICT, VERDICT_TAGS
+from invmm_gate.registry.client.registry_uri import local_checkpoint
+from invmm_gate.registry.promote.gate_version import Registered, gate_version
+from invmm_gate.registry.service.gate_process import Outcome, read_outcome
 from tests.registry.conftest import Desk
 from tests.registry.servers import Server
 from tests.stages.world import MEMORIZING

@@ -25,8 +25,8 @@ from invmm_gate.core.options import GateChoices, NewProbes
 from invmm_gate.core.progress import Silent
 from invmm_gate.probes.edit import add_probes
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import RUN
-from invmm_gate.registry.promote.register import Registered, register
+from invmm_gate.registry.client.registry_names import RUN
+from invmm_gate.registry.promote.gate_version import Registered, register
 from tests.registry.conftest import BLOCKING, SHORT
 from tests.registry.servers import Server
 from tests.stages.world import MEMORIZING, Called, World, call, draw, new_world

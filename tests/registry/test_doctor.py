@@ -7,12 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from invmm_gate.registry.client.webhook_signature import Secrets
-from invmm_gate.registry.client.webhooks import Webhooks
+from invmm_gate.registry.client.webhooks import Secrets, Webhooks
 from invmm_gate.registry.service import doctor
 from invmm_gate.registry.service.doctor import diagnose, exit_code
-from invmm_gate.registry.service.http_server import HttpServer, bind
-from invmm_gate.registry.service.receiver import Receiver, build_app
+from invmm_gate.registry.service.receiver import answering, bind, build_app
 from tests.registry.door import KEY
 from tests.registry.servers import mlflow_server
 
@@ -22,9 +20,10 @@ OTHER = b"quite-another-secret"
 @contextmanager
 def receiving(key=KEY):
     """A receiver; its URL."""
-    receiver = Receiver(secrets=Secrets((key,)), wake=lambda: None)
-    with HttpServer(build_app(receiver), bind("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.port}/hook"
+    app = build_app(secrets=Secrets((key,)), wake=lambda: None)
+    bound = bind("127.0.0.1", 0)
+    with answering(app, bound):
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/hook"
 
 
 @pytest.fixture

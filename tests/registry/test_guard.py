@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.options import Conditions
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import (
+from invmm_gate.registry.client.registry_names import (
     LOG_ENTRY,
     POSING,
     RUN,
@@ -27,10 +27,9 @@ from invmm_gate.registry.client.names import (
     folded,
     is_log_entry,
 )
-from invmm_gate.registry.guard.command import run_guarded_server, variables
-from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.guard.guard_settings import run_guarded_server, settings_from, variables
 from invmm_gate.registry.promote.choices import log_of
-from invmm_gate.registry.promote.register import GateChoices, Registered, gate_version, register
+from invmm_gate.registry.promote.gate_version import Registered, gate_version, register
 from invmm_gate.stages.audit_file import verify_log
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port

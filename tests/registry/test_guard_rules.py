@@ -19,15 +19,15 @@ from invmm_gate.attest.keys import new_key_pair
 from invmm_gate.core.errors import VerificationError
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import VERDICT
-from invmm_gate.registry.guard import file_hashes
-from invmm_gate.registry.guard.app import create_app
-from invmm_gate.registry.guard.file_hashes import RecentHashes
-from invmm_gate.registry.guard.rules import Guard
-from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.client.registry_names import VERDICT
+from invmm_gate.registry.guard import stores
+from invmm_gate.registry.guard.guard_app import create_app
+from invmm_gate.registry.guard.guard_rules import Guard
+from invmm_gate.registry.guard.guard_settings import settings_from
+from invmm_gate.registry.guard.stores import RecentHashes
 from invmm_gate.registry.promote.choices import terms_now
-from invmm_gate.registry.promote.held_attestations import ByAttestation
-from invmm_gate.registry.promote.register import Registered
+from invmm_gate.registry.promote.gate_version import Registered
+from invmm_gate.registry.service.alias_audit import ByAttestation
 from invmm_gate.registry.service.reconcile import Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.door import sweeping
@@ -172,7 +172,7 @@ def test_the_sweep_takes_the_alias_from_a_version_with_files_beside(
 ) -> None:
     client.set_registered_model_alias(released, "champion", "1")
     sweep = enforcing(guarded_server, desk, tmp_path, released)
-    assert not [alert for alert in sweep.once().alerts if alert.name == released]
+    assert not [alert for alert in sweep.once().alerts if alert.record.name == released]
     extra = stored(guarded_server, client) / "model.safetensors"
     extra.write_text("{}")
     try:
@@ -294,21 +294,21 @@ def test_the_tags_of_one_verdict_cost_one_look_at_the_files(
 ) -> None:
     checkpoint, hashed = stored(guarded_server, client) / "checkpoint", []
 
-    def counted(path: Path, weights: Any) -> Any:
+    def counted(path: Path, *, weights: Any) -> Any:
         hashed.append(path)
         return inspect_checkpoint(path, weights=weights)
 
-    monkeypatch.setattr(file_hashes, "inspected", counted)
-    monkeypatch.setattr(file_hashes, "_SETTLED", -1.0)
+    monkeypatch.setattr(stores, "inspect_checkpoint", counted)
+    monkeypatch.setattr(stores, "_SETTLED", -1.0)
     recent = RecentHashes()
-    first = recent.inspected(checkpoint, None)
-    assert recent.inspected(checkpoint, None) == first
+    first = recent.inspected(checkpoint, weights=None)
+    assert recent.inspected(checkpoint, weights=None) == first
     assert len(hashed) == 1
     weights = next(checkpoint.rglob("*.safetensors"))
     data, times = weights.read_bytes(), weights.stat()
     try:
         weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert recent.inspected(checkpoint, None).digest != first.digest, "size and mtime are as before"
+        assert recent.inspected(checkpoint, weights=None).digest != first.digest, "size and mtime are as before"
     finally:
         weights.write_bytes(data)

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import POSING
+from invmm_gate.registry.client.registry_names import POSING
 from invmm_gate.registry.service.reconcile import Pass
 from tests.registry.door import due, sweeping
 
@@ -59,5 +59,5 @@ def test_a_real_prompt_is_no_alert(client: MlflowClient, tmp_path: Path) -> None
     client.register_prompt("greeting", "Hello {{name}}")
     client.set_prompt_alias("greeting", "champion", 1)
     done = swept(tmp_path)
-    assert {alert.name for alert in done.alerts} == {"birds"}
+    assert {alert.record.name for alert in done.alerts} == {"birds"}
     assert (done.found.listed, done.found.unusable) == (2, ())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.registry.client.webhook_signature import (
+from invmm_gate.registry.client.webhooks import (
     Secrets,
     SignatureError,
     read_headers,
@@ -20,9 +20,7 @@ from invmm_gate.registry.client.webhook_signature import (
     require_signed,
     sign,
 )
-from invmm_gate.registry.service import http_server
-from invmm_gate.registry.service.http_server import HttpServer, bind
-from invmm_gate.registry.service.receiver import BODY_LIMIT, Receiver, build_app
+from invmm_gate.registry.service.receiver import BODY_LIMIT, answering, bind, build_app
 from tests.registry.door import KEY, deliver, event, headers, post, until
 
 OLD_KEY = b"the-secret-of-last-month"
@@ -33,8 +31,9 @@ class Set:
 
     def __init__(self, **changes):
         self.woken = 0
-        receiver = Receiver(secrets=Secrets((KEY, OLD_KEY)), wake=self.wake, **changes)
-        self.server = HttpServer(build_app(receiver), bind("127.0.0.1", 0))
+        app = build_app(secrets=Secrets((KEY, OLD_KEY)), wake=self.wake, **changes)
+        bound = bind("127.0.0.1", 0)
+        self.port, self.server = bound.getsockname()[1], answering(app, bound)
 
     def wake(self):
         self.woken += 1
@@ -46,10 +45,6 @@ class Set:
     def __exit__(self, *error):
         self.server.__exit__(*error)
 
-    @property
-    def port(self):
-        return self.server.port
-
 
 @pytest.fixture
 def here():
@@ -60,7 +55,7 @@ def here():
 @pytest.fixture
 def lines(caplog):
     caplog.set_level("INFO", "invmm_gate.registry")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "invmm_gate.registry"]
+    return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("invmm_gate.registry")]
 
 
 def test_a_signed_delivery_wakes_the_service_and_connections_are_closed(here):
@@ -250,7 +245,7 @@ def test_a_body_that_trickles_in_is_given_up():
 
 
 def test_headers_that_trickle_in_are_given_up_while_others_are_served(monkeypatch):
-    monkeypatch.setattr(http_server, "HEADERS_WITHIN", 0.7)
+    monkeypatch.setattr("invmm_gate.registry.service.receiver.HEADERS_WITHIN", 0.7)
     with Set() as here, ThreadPoolExecutor(20) as pool:
         stop = threading.Event()
 

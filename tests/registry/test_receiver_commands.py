@@ -9,13 +9,11 @@ import pytest
 import typer
 
 from invmm_gate.attest.keys import new_key_pair
-from invmm_gate.cli.register import gate
-from invmm_gate.cli.registry import app
+from invmm_gate.cli.registry import app, gate
 from invmm_gate.core.errors import GateError
-from invmm_gate.core.options import Conditions, GateChoices
+from invmm_gate.core.options import TRACKING_URI, Conditions, GateChoices, ServiceChoices
 from invmm_gate.probes.manifest import write_manifest
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import Watched
 from invmm_gate.registry.service.gate_process import gate_command
 from invmm_gate.registry.service.serve import door_for
 from tests.registry.door import due
@@ -83,13 +81,13 @@ def test_the_worker_gives_the_gate_only_options_that_it_has(tmp_path):
 def test_a_password_in_the_tracking_uri_is_not_on_the_gates_command_line(tmp_path, probes):
     uri = "http://gate:password-of-the-gate@127.0.0.1:9"
     choices = GateChoices(policy="strict", probes=probes, runs=tmp_path / "runs")
-    door = door_for(choices, tracking_uri=uri, state=tmp_path, watched=Watched())
+    door = door_for(choices, ServiceChoices(tracking_uri=uri, state=tmp_path))
     assert "password-of-the-gate" not in " ".join(door.worker.command)
     other = typer.Typer()
     other.command()(gate)
     command = typer.main.get_command(other)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*next(iter(door.worker.environment.items())))
+        patch.setenv(TRACKING_URI, uri)
         with command.make_context("gate", [*door.worker.command[5:], "--", "name", "7"]) as context:
             assert context.params["tracking_uri"] == uri
 
@@ -97,7 +95,7 @@ def test_a_password_in_the_tracking_uri_is_not_on_the_gates_command_line(tmp_pat
 @pytest.mark.parametrize(("alias", "release", "open_"), [("live", None, False), ("live", "birds", True)])
 def test_an_alias_that_a_guard_leaves_open_by_default_is_told(tmp_path, probes, caplog, alias, release, open_):
     choices = GateChoices(policy="strict", probes=probes, alias=alias, release_name=release, runs=tmp_path / "runs")
-    door_for(choices, tracking_uri="http://127.0.0.1:9", state=tmp_path, watched=Watched())
+    door_for(choices, ServiceChoices(tracking_uri="http://127.0.0.1:9", state=tmp_path))
     assert ("protected only by a guard that is started with --alias live" in caplog.text) is open_
 
 
@@ -164,17 +162,11 @@ def test_an_alias_on_a_version_without_an_attestation_is_found_by_its_files(tmp_
     key = new_key_pair(tmp_path / "gate").private
     state = tmp_path / "state"
     choices = GateChoices(policy="strict", probes=probes, key=key, runs=state / "runs")
-    door = door_for(
-        choices,
-        tracking_uri=uri,
-        state=tmp_path / "state",
-        watched=Watched(names=("cand",)),
-        enforce=True,
-    )
+    door = door_for(choices, ServiceChoices(tracking_uri=uri, state=state, models=("cand",), enforce=True))
     with door.opened() as (reconciler, _):
         done = reconciler.once()
     assert due(done.found) == ["cand/1"]
-    reasons = {alert.version: alert.reason for alert in done.alerts}
+    reasons = {alert.record.version: alert.reason for alert in done.alerts}
     assert "no attestation" in reasons["1"]
     assert set(reasons) == {"1", "2"}
     assert registry.aliases("cand-release") == {}

@@ -18,14 +18,13 @@ from mlflow import MlflowClient
 from invmm_gate.core.errors import ConfigError, RegistryError
 from invmm_gate.core.options import GateChoices
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import Watched
+from invmm_gate.registry.client.registry_names import Watched
 from invmm_gate.registry.promote.choices import terms_now
-from invmm_gate.registry.promote.outbox import Outbox, Parcel
-from invmm_gate.registry.promote.outcome import SAME_FILES
+from invmm_gate.registry.promote.outbox import Parcel, outbox_of
+from invmm_gate.registry.service.gate_process import SAME_FILES
 from invmm_gate.registry.service.ledger import Ledger, backoff
-from invmm_gate.registry.service.loop import Loop
-from invmm_gate.registry.service.serve import Door
-from invmm_gate.registry.service.sync import sync
+from invmm_gate.registry.service.reconcile import Loop
+from invmm_gate.registry.service.serve import Door, sync
 from invmm_gate.registry.service.worker import Worker, WorkerSettings
 from tests.registry.door import SECRET, Gate, deliver, due, event, headers, post, serving, sweeping, until
 from tests.registry.servers import mlflow_server
@@ -162,7 +161,10 @@ def test_only_watched_models_are_queued_and_names_that_cannot_be_gated_are_told_
     assert done.found.unusable == everything.find().unusable == (with_space,)
     (told,) = [record for record in caplog.records if "it is not gated under this one" in record.message]
     assert repr(with_space) in told.message
-    assert {(alert.name, alert.alias) for alert in done.alerts} == {("cand-release", ""), (with_space, "champion")}
+    assert {(alert.record.name, alert.alias) for alert in done.alerts} == {
+        ("cand-release", ""),
+        (with_space, "champion"),
+    }
     assert sync(door(tmp_path, gate, uri, [])).exit_code == 11
 
 
@@ -180,7 +182,7 @@ def test_an_alias_without_a_pass_of_ours_is_an_alert_and_is_removed_when_enforce
     registry.set_alias(name, "approved-0123456789ab", "2")
     done = sync(door(tmp_path, gate, plain_server.uri, [name]))
     assert done.exit_code == 11
-    assert {(alert.alias, alert.version, alert.removed) for alert in done.swept.alerts} == {
+    assert {(alert.alias, alert.record.version, alert.removed) for alert in done.swept.alerts} == {
         ("champion", "2", False),
         ("approved-0123456789ab", "2", False),
     }
@@ -220,10 +222,10 @@ def test_another_policy_on_the_same_state_folder_gates_everything_again(tmp_path
 
 def test_a_verdict_that_cannot_be_sent_is_not_forgotten(tmp_path, plain_server, registry, name, gate):
     create(registry, name)
-    outbox = Outbox(tmp_path / "outbox")
+    choices = GateChoices(policy="strict", runs=tmp_path / "runs")
     run = str(tmp_path / "nowhere")
-    outbox.add(Parcel(name=name, version="1", run=run, digest="d", policy="strict", roots=None, alias=""))
-    done = sync(door(tmp_path, gate, plain_server.uri, [name], outbox=outbox))
+    outbox_of(choices).add(Parcel(name=name, version="1", run=run, digest="d", signed=False))
+    done = sync(door(tmp_path, gate, plain_server.uri, [name], choices=choices))
     assert (done.outcomes, done.waiting, done.exit_code) == ({"pass": 1}, 1, 11)
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -24,11 +23,11 @@ from invmm_gate.attest.keys import load_signing_key, new_key_pair
 from invmm_gate.attest.statement import Statement, from_payload
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError, VerificationError
-from invmm_gate.core.options import Conditions
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import (
+from invmm_gate.registry.client.registry_names import (
     PROMOTED_FROM,
     REASON,
     REPORT_DIGEST,
@@ -39,13 +38,10 @@ from invmm_gate.registry.client.names import (
     approved_alias,
     log_entry_tag,
 )
-from invmm_gate.registry.promote.choices import log_of, outbox_of, terms_now, utc_now
-from invmm_gate.registry.promote.delivery import Drained, VersionGoneError, drain
-from invmm_gate.registry.promote.gate_version import as_ours, parcel_for
-from invmm_gate.registry.promote.outbox import Outbox, Parcel
-from invmm_gate.registry.promote.outcome import SAME_FILES, Outcome, read_outcome
-from invmm_gate.registry.promote.register import GateChoices, Registered, create_version, gate_version, register
-from invmm_gate.registry.service.gate_process import gate_command
+from invmm_gate.registry.promote.choices import log_of, terms_now, utc_now
+from invmm_gate.registry.promote.gate_version import Registered, create_version, gate_version, register
+from invmm_gate.registry.promote.outbox import Drained, Outbox, Parcel, VersionGoneError, drain, outbox_of
+from invmm_gate.registry.service.gate_process import SAME_FILES, Outcome, gate_command, read_outcome
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.report import write_reports
@@ -80,7 +76,7 @@ def registered(registry: Registry, name: str, choices: GateChoices, model: Path 
 
 
 def emptied(choices: GateChoices, registry: Registry, *, now: datetime.datetime) -> Drained:
-    return drain(outbox_of(choices), registry, ours=partial(as_ours, choices=choices), now=now)
+    return drain(choices, registry, now=now)
 
 
 def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
@@ -102,7 +98,7 @@ def test_what_is_served_verifies_and_every_proof_lies_in_the_gates_own_run(
     assert CAPTION.encode() not in sent
     assert SOURCE.encode() not in sent
 
-    checkpoint = registry.download(record, tmp_path / "served")
+    checkpoint = registry.fetch(record.source, tmp_path / "served")
     served, policy = tmp_path / "served" / "attestation.json", desk.passing.policy
     demands = demands_named(Conditions(), policies=[policy], roots=desk.key.public)
     said = verify_model(checkpoint, served, demands, now=utc_now())
@@ -279,7 +275,7 @@ def signed_in(envelope: bytes) -> Statement:
 def test_of_two_versions_of_the_same_files_that_wait_each_is_sent_what_was_signed_of_it(
     registry: Registry, mine: GateChoices, new_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.gate_version.OUTBOX_SECONDS", 0.0)
     names = [new_name("waiting"), new_name("waiting")]
     tomorrow = utc_now() + datetime.timedelta(days=1)
     with outbox_of(mine).locked():  # another process is at it, so both verdicts wait
@@ -326,7 +322,7 @@ def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.gate_version.OUTBOX_SECONDS", 0.0)
     shutil.copy2(mine.policy, tmp_path / "fast.yaml")
     monkeypatch.chdir(tmp_path)
     name = new_name("elsewhere")
@@ -339,12 +335,6 @@ def test_a_verdict_under_a_policy_file_is_sent_later_from_another_folder(
     assert registry.aliases(f"{name}-release")["champion"] == "1"
 
 
-def test_a_policy_that_ships_is_kept_by_its_name(mine: GateChoices) -> None:
-    record = VersionRecord(name="birds", version="1", source="", run_id=None)
-    parcel = parcel_for(record, replace(mine, policy="strict"), run="", proof=b"", now=utc_now())
-    assert parcel.policy == "strict"
-
-
 def test_a_parcel_names_neither_the_keys_nor_the_policy_that_it_is_promoted_under(
     registry: Registry,
     desk: Desk,
@@ -353,7 +343,7 @@ def test_a_parcel_names_neither_the_keys_nor_the_policy_that_it_is_promoted_unde
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.gate_version.OUTBOX_SECONDS", 0.0)
     name, strangers = new_name("smuggled"), new_key_pair(tmp_path / "stranger")
     theirs = replace(mine, key=strangers.private, roots=None, runs=tmp_path / "theirs" / "runs")
     with outbox_of(theirs).locked():
@@ -441,7 +431,7 @@ def test_what_was_measured_is_not_used_again_under_another(
     elif changed == "seed":
         other = replace(mine, seed=1)
     else:
-        for module in ("earlier_attestations", "choices"):
+        for module in ("measure_version", "choices"):
             monkeypatch.setattr(f"invmm_gate.registry.promote.{module}.__version__", "the next one")
     again = [
         gate_version(registry, name, "1", choices=other, progress=Silent()),
@@ -472,7 +462,7 @@ def test_a_verdict_counts_again_only_from_the_gates_own_run_and_by_the_same_gate
     assert done.released is not None
     assert done.released.run_id == own.tags[RUN].partition("/")[0]
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == ""
-    monkeypatch.setattr("invmm_gate.registry.promote.earlier_attestations.__version__", "the next one")
+    monkeypatch.setattr("invmm_gate.registry.promote.measure_version.__version__", "the next one")
     assert gate_version(registry, name, "1", choices=mine, progress=Silent()).run == first.run
 
 
@@ -652,7 +642,7 @@ def test_a_report_with_pictures_is_sent_without_them_and_a_run_that_is_gone_ends
     new_name: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("invmm_gate.registry.promote.register.OUTBOX_SECONDS", 0.0)
+    monkeypatch.setattr("invmm_gate.registry.promote.gate_version.OUTBOX_SECONDS", 0.0)
     gone, revealed = new_name("gone"), new_name("revealed")
     with outbox_of(mine).locked():  # another process is at it, so both verdicts wait
         first = registered(registry, gone, mine, other_model)

@@ -17,10 +17,9 @@ from invmm_gate.core.progress import Silent
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.listing import refuse_collisions
-from invmm_gate.registry.client.locations import safe_path
-from invmm_gate.registry.client.source import local_checkpoint, resolved_checkpoint
-from invmm_gate.registry.promote.register import create_version
+from invmm_gate.registry.client.locations import refuse_collisions, safe_path
+from invmm_gate.registry.client.registry_uri import local_checkpoint
+from invmm_gate.registry.promote.gate_version import create_version
 from tests.registry.conftest import Desk
 from tests.registry.servers import SWITCHES, Server, free_port
 from tests.stages.world import MEMORIZING
@@ -44,9 +43,8 @@ def client(plain_server: Server) -> MlflowClient:
 
 @pytest.mark.parametrize("uri", ["models:/sourced/1", "models:/sourced@newest"])
 def test_a_version_is_a_private_folder_for_a_while(plain_server: Server, record: VersionRecord, uri: str) -> None:
-    with resolved_checkpoint(uri, plain_server.uri) as (path, found):
+    with local_checkpoint(uri, plain_server.uri) as path:
         assert path.name == "sourced-v1", "run folders are named after it"
-        assert (found.name, found.version) == ("sourced", "1")
         manifest = inspect_checkpoint(path)
         assert (manifest.digest, manifest.name) == (DIGEST, "sourced-v1")
         assert stat.S_IMODE(path.parents[1].stat().st_mode) == 0o700
@@ -65,15 +63,6 @@ def test_a_logged_model_and_a_run_can_be_named_as_well(
     with local_checkpoint(f"runs:/{run}/out/ckpt", plain_server.uri) as path:
         assert path.name == f"ckpt-{run[:8]}"
         assert inspect_checkpoint(path).digest == DIGEST
-
-
-def test_a_cache_keeps_the_last_download(plain_server: Server, record: VersionRecord, tmp_path: Path) -> None:
-    for _ in range(2):
-        with local_checkpoint("models:/sourced/1", plain_server.uri, cache=tmp_path / "cache") as path:
-            pass
-        assert path == tmp_path / "cache" / "sourced-v1"
-        assert inspect_checkpoint(path).digest == DIGEST
-    assert [entry.name for entry in path.parent.iterdir()] == ["sourced-v1"]
 
 
 def test_a_plain_path_needs_no_registry() -> None:
@@ -146,7 +135,7 @@ def test_a_check_of_a_version_that_is_not_there_ends_with_one_line(
 def test_no_source_leads_out_of_the_registrys_own_store(plain_server: Server, tmp_path: Path, source: str) -> None:
     made_up = VersionRecord(name="x", version="1", source=source, run_id=None)
     with pytest.raises(RegistryError):
-        Registry(plain_server.uri).download(made_up, tmp_path / "files")
+        Registry(plain_server.uri).fetch(made_up.source, tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 
@@ -159,7 +148,7 @@ def test_files_with_names_that_could_climb_or_collide_are_refused(
     (stored,) = plain_server.artefacts.glob(f"*/models/{made.source.removeprefix('models:/')}/**/checkpoint")
     (stored / name).write_text("{}")
     with pytest.raises(RegistryError, match=r"called|collide"):
-        registry.download(made, tmp_path / "files")
+        registry.fetch(made.source, tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 

@@ -11,15 +11,16 @@ import pytest
 from invmm_gate.attest.demands import demands_of
 from invmm_gate.attest.keys import KeyPair, load_roots, new_key_pair
 from invmm_gate.attest.statement import SUMMARY
+from invmm_gate.attest.verification import check_statement
 from invmm_gate.cli import run
 from invmm_gate.core.errors import ConfigError, VerificationError
-from invmm_gate.core.options import Conditions
+from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
-from invmm_gate.registry.client.names import STATE, VERDICT, is_log_entry
+from invmm_gate.registry.client.registry_names import STATE, VERDICT, is_log_entry
+from invmm_gate.registry.promote.attested_files import Evidence, evidence_for
 from invmm_gate.registry.promote.choices import log_of, utc_now
-from invmm_gate.registry.promote.evidence import Evidence, evidence_for
-from invmm_gate.registry.promote.register import GateChoices, Registered, register
+from invmm_gate.registry.promote.gate_version import Registered, register
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import verify_log
 from invmm_gate.stages.sign import approve_waivers
@@ -117,10 +118,10 @@ def test_who_names_other_reviewers_releases_nothing_on_that_waiver(
     for reviewers, holds in ((None, True), (reviewer.public, True), (stranger, False)):
         demands = demands_of(Conditions(reviewers=reviewers), roots=load_roots(roots), policies=policies)
         if holds:
-            evidence.require_pass(demands, utc_now())
+            check_statement(evidence.trusted, demands, utc_now())
             continue
         with pytest.raises(VerificationError, match="waivers: that of ann is approved by the key"):
-            evidence.require_pass(demands, utc_now())
+            check_statement(evidence.trusted, demands, utc_now())
 
 
 def _evidence(folder: Path, desk: Desk) -> Evidence:

@@ -18,11 +18,11 @@ from invmm_gate.core.options import Conditions, GateChoices
 from invmm_gate.core.progress import Silent
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.names import RUN
+from invmm_gate.registry.client.registry_names import RUN
+from invmm_gate.registry.promote.attested_files import HashedFiles
 from invmm_gate.registry.promote.choices import terms_now, utc_now
-from invmm_gate.registry.promote.held_attestations import ByAttestation
-from invmm_gate.registry.promote.register import register
-from invmm_gate.registry.promote.version_digests import HashedFiles
+from invmm_gate.registry.promote.gate_version import register
+from invmm_gate.registry.service.alias_audit import ByAttestation
 from invmm_gate.registry.service.reconcile import Pass, Reconciler
 from tests.registry.conftest import Desk
 from tests.registry.door import sweeping, until
@@ -252,7 +252,7 @@ def test_two_passes_over_versions_that_do_not_change_download_each_at_most_once(
     (here.files / "extra.py").write_text("1")  # versions 1 to 3 are wrong by their files; 4 has no attestation
     sweep, before = here.sweep(), downloads(here.server)
     first = sweep.once().alerts
-    assert len({alert.version for alert in first}) == 4
+    assert len({alert.record.version for alert in first}) == 4
     assert downloads(here.server) - before == 3
     assert sweep.once().alerts == first
     assert downloads(here.server) - before == 3

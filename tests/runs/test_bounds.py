@@ -22,8 +22,8 @@ from invmm_gate.files.strict_json import from_json, parse_object, parse_plain
 from invmm_gate.registry.client.artefacts import SMALL_FILE_BYTES, _small
 from invmm_gate.registry.client.locations import SourceError
 from invmm_gate.registry.promote.outbox import Outbox
-from invmm_gate.registry.promote.outcome import read_outcome
 from invmm_gate.registry.service.doctor import _is_ours
+from invmm_gate.registry.service.gate_process import read_outcome
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.audit_file import verify_log

@@ -20,7 +20,7 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.stages import confirm as confirming
-from invmm_gate.stages.confirm_record import confirm_record
+from invmm_gate.stages.on_device import confirm_record
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.session import Session
 from tests.confirm.text_world import CAPTION, text_mixture

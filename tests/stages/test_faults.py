@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invmm_gate.models.adapters.pixel import PixelModel
+from invmm_gate.models.adapters.unconditional import PixelModel
 from invmm_gate.stages import confirm
 from invmm_gate.stages import measure as measuring
 from tests.stages.world import LENIENT, World, note_again, policy_with

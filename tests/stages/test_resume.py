@@ -13,8 +13,8 @@ import pytest
 
 from invmm_gate.stages import check as gate_check
 from invmm_gate.stages import confirm as confirming
-from invmm_gate.stages import confirm_record, self_checks
 from invmm_gate.stages import measure as measuring
+from invmm_gate.stages import on_device, self_checks
 from tests.stages.world import LENIENT, ROOT, World, add_picture, call
 
 INTERRUPTED = "interrupted: what was finished is kept; give the same command to go on"
@@ -99,7 +99,7 @@ def test_ctrl_c_at_any_stage_is_one_line_and_the_same_command_goes_on(world, mon
 
 @pytest.mark.parametrize(
     ("module", "missing", "first"),
-    [(measuring, "", "run.json"), (confirm_record, "_in_confirm", "confirm.json")],
+    [(measuring, "", "run.json"), (on_device, "_in_confirm", "confirm.json")],
 )
 def test_a_run_that_was_cut_short_before_its_last_check_is_judged_inconclusive(
     world, monkeypatch, module, missing, first

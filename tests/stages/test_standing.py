@@ -15,8 +15,7 @@ from invmm_gate.core.errors import ConfigError, GateError
 from invmm_gate.runs.copies import COPIES, COPIES_FOLDER, Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stage_files import STAGES, Stage
-from invmm_gate.stages.bless import bless, load_baseline
-from invmm_gate.stages.compare import compare_runs
+from invmm_gate.stages.bless import bless, compare_runs, load_baseline
 from invmm_gate.stages.judge import circumstances, judge_run
 from invmm_gate.stages.read_verdict import judged_again, standing_verdict
 from invmm_gate.stages.report import to_publish, write_reports

@@ -1,12 +1,12 @@
 """The text side of each pipeline: which towers there are, and where in the condition their features lie."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
@@ -123,33 +123,28 @@ def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None
         tensors["pooled"][:, item.pooled] = features.pooled
 
 
-def stable_diffusion_prompts(*, tokenizer: Any, text_encoder: nn.Module, device: torch.device) -> Prompts:
-    """Stable Diffusion 1 and 2: the last hidden state of one CLIP encoder (`CLIPTextModel`)."""
-    tower = _clip("text_encoder", tokenizer, text_encoder, layer=None, device=device)
-    return _one_tower(tower)
+def prompt_encoder_of(pipeline: str, components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """The text side of a pipeline. `components` are its tokenizers and networks, by the names that they have there."""
+    return _PIPELINES[pipeline](components, device)
 
 
-def latent_diffusion_prompts(*, tokenizer: Any, bert: nn.Module, device: torch.device) -> Prompts:
+def _latent_diffusion(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Text-conditioned LDM: the output of its BERT."""
-    return _one_tower(
-        TextTower(name="bert", tokenizer=tokenizer, encoder=bert, length=BERT_LENGTH, layer=None, device=device)
-    )
+    return _one_tower(_tower("bert", components, device, length=BERT_LENGTH))
 
 
-def stable_diffusion_xl_prompts(
-    *,
-    tokenizer: Any,
-    text_encoder: nn.Module,
-    tokenizer_2: Any,
-    text_encoder_2: nn.Module,
-    device: torch.device,
-) -> Prompts:
+def _stable_diffusion(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Stable Diffusion 1 and 2: the last hidden state of one CLIP encoder (`CLIPTextModel`)."""
+    return _one_tower(_tower("text_encoder", components, device))
+
+
+def _stable_diffusion_xl(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Stable Diffusion XL: hidden layers -2 of `CLIPTextModel` and `CLIPTextModelWithProjection` side by side.
 
     `pooled` is the projection of the second.
     """
-    first = _clip("text_encoder", tokenizer, text_encoder, layer=-2, device=device)
-    second = _clip("text_encoder_2", tokenizer_2, text_encoder_2, layer=-2, device=device)
+    first = _tower("text_encoder", components, device, layer=-2)
+    second = _tower("text_encoder_2", components, device, layer=-2)
     if first.length != second.length:
         raise ModelError(
             f"the tokenizers of text_encoder and text_encoder_2 take {first.length} and {second.length} tokens",
@@ -168,51 +163,46 @@ def stable_diffusion_xl_prompts(
     )
 
 
-def stable_diffusion_3_prompts(
-    components: Mapping[str, Any], *, joint_attention_dim: int, device: torch.device
-) -> Prompts:
+def _stable_diffusion_3(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Stable Diffusion 3: hidden layers -2 of two `CLIPTextModelWithProjection`, then the tokens of T5.
 
-    `components` are the pipeline's tokenizers and text encoders, by the names that they have there.
     Without T5 its tokens are zero, as in the pipeline. `pooled` is both projections side by side.
-    `joint_attention_dim` is the transformer's.
     """
-    first = _clip("text_encoder", components["tokenizer"], components["text_encoder"], layer=-2, device=device)
-    second = TextTower(
-        name="text_encoder_2",
-        tokenizer=components["tokenizer_2"],
-        encoder=components["text_encoder_2"],
-        length=first.length,  # the pipeline pads both as the first tokenizer says
-        layer=-2,
-        device=device,
-    )
+    first = _tower("text_encoder", components, device, layer=-2)
+    # The pipeline pads both as the first tokenizer says.
+    second = _tower("text_encoder_2", components, device, layer=-2, length=first.length)
     width, whole = _width(first), _width(first) + _width(second)
     middle, pooled = _projection(first), _projection(first) + _projection(second)
     tokens, length = slice(0, first.length), first.length + T5_LENGTH
+    features: int = components["transformer"].config.joint_attention_dim
     placed: tuple[Placed, ...] = (
         Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width), pooled=slice(0, middle)),
         Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(middle, pooled)),
     )
     if components.get("text_encoder_3") is not None:
-        third = TextTower(
-            name="text_encoder_3",
-            tokenizer=components["tokenizer_3"],
-            encoder=components["text_encoder_3"],
-            length=T5_LENGTH,
-            layer=None,
-            device=device,
-        )
-        features = slice(0, joint_attention_dim)
-        placed += (Placed(tower=third, clip=False, tokens=slice(first.length, length), features=features),)
-    return Prompts(placed=placed, context_shape=(length, joint_attention_dim), pooled_size=pooled, device=device)
+        third = _tower("text_encoder_3", components, device, length=T5_LENGTH)
+        placed += (Placed(tower=third, clip=False, tokens=slice(first.length, length), features=slice(0, features)),)
+    return Prompts(placed=placed, context_shape=(length, features), pooled_size=pooled, device=device)
 
 
-def _clip(name: str, tokenizer: Any, encoder: nn.Module, *, layer: int | None, device: torch.device) -> TextTower:
+_PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
+    "LDMTextToImagePipeline": _latent_diffusion,
+    "StableDiffusionPipeline": _stable_diffusion,
+    "StableDiffusionXLPipeline": _stable_diffusion_xl,
+    "StableDiffusion3Pipeline": _stable_diffusion_3,
+}
+
+
+def _tower(
+    name: str, components: Mapping[str, Any], device: torch.device, *, layer: int | None = None, length: int = 0
+) -> TextTower:
+    """The encoder of this name with its tokenizer, whose limit is the length if none is given."""
+    tokenizer = components["tokenizer" if name == "bert" else name.replace("text_encoder", "tokenizer")]
     return TextTower(
         name=name,
         tokenizer=tokenizer,
-        encoder=encoder,
-        length=tokenizer.model_max_length,
+        encoder=components[name],
+        length=length or tokenizer.model_max_length,
         layer=layer,
         device=device,
     )

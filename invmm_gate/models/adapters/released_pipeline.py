@@ -1,11 +1,11 @@
 """The released pipeline, put together by diffusers from the parts that are scored: how users draw images."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 from jaxtyping import Float
@@ -13,21 +13,12 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.diffusion.sampling import Limits
+from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.networks import diffusers, hushed
-from invmm_gate.models.read.layout import BARE, Layout
+from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
 
-_PIPELINES: Final[dict[str, Callable[[Any], Any]]] = {
-    "DDPMPipeline": attrgetter("DDPMPipeline"),
-    "DDIMPipeline": attrgetter("DDIMPipeline"),
-    "LDMPipeline": attrgetter("LDMPipeline"),
-    "LDMTextToImagePipeline": attrgetter("LDMTextToImagePipeline"),
-    "StableDiffusionPipeline": attrgetter("StableDiffusionPipeline"),
-    "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLPipeline"),
-    "StableDiffusion3Pipeline": attrgetter("StableDiffusion3Pipeline"),
-}
 _WITHOUT: Final[dict[str, dict[str, Any]]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     "StableDiffusionXLPipeline": {"add_watermarker": False},
@@ -41,7 +32,7 @@ def pipeline_class(layout: Layout) -> tuple[str, Any]:
     name = layout.pipeline
     if name == BARE:
         name = "DDPMPipeline" if layout.scheduler.scheduler.startswith("DDPM") else "DDIMPipeline"
-    return name, _PIPELINES[name](diffusers())
+    return name, attrgetter(name)(diffusers())  # one of a literal table
 
 
 def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> Any:
@@ -164,6 +155,25 @@ class PipelineSampler:
             given["batch_size"] = len(streams)
         drawn = torch.from_numpy(self.pipeline(**given).images).to(self.pipeline.device)
         return (drawn.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+
+class Released:
+    """What each adapter has of the pipeline around its network."""
+
+    __slots__ = ()
+    network: Any
+    pipeline: Any
+
+    @property
+    def released(self) -> PipelineSampler | None:
+        """How a user of the checkpoint draws images; None without its pipeline."""
+        if self.pipeline is None:
+            return None
+        return PipelineSampler(pipeline=self.pipeline, model=cast("DiffusionModel", self), denoiser=self.network)
+
+    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""
+        return limited(x_0_hat, limits_of(self.pipeline))
 
 
 @contextmanager

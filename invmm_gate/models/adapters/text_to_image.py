@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
-from invmm_gate.diffusion.sampling import limited
-from invmm_gate.models.adapters.pixel import refuse_other_size
-from invmm_gate.models.adapters.released_pipeline import PipelineSampler, limits_of
+from invmm_gate.models.adapters.released_pipeline import Released
+from invmm_gate.models.adapters.unconditional import refuse_other_size
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TextToImageModel:
+class TextToImageModel(Released):
     """A denoiser of latents under a prompt: x_0 = (encoder output - shift_factor) * scaling_factor.
 
     All modules are frozen and in eval mode. The unconditional condition is encoded once, here.
@@ -58,17 +57,6 @@ class TextToImageModel:
     def guidance_distilled(self) -> bool:
         """Whether the guidance scale is an input of the network, which then has no unconditional branch."""
         return getattr(self.network.config, "time_cond_proj_dim", None) is not None
-
-    @property
-    def released(self) -> PipelineSampler | None:
-        """How a user of the checkpoint draws images; None without its pipeline."""
-        if self.pipeline is None:
-            return None
-        return PipelineSampler(pipeline=self.pipeline, model=self, denoiser=self.network)
-
-    def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
-        """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""
-        return limited(x_0_hat, limits_of(self.pipeline))
 
     def forwards(self, guidance_scale: float) -> int:
         """Network forwards a row: two where both branches are needed.

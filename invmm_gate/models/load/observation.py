@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import inspect
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,8 @@ from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from invmm_gate.models.load.tokenizers import token_ids_of
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -76,44 +73,7 @@ def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observat
         calls=tuple(call for calls, _, _ in runs for call in calls),
         latents=tuple(latents for _, latents, _ in runs),
         images=tuple(images for _, _, images in runs),
-        token_ids=token_ids_of(pipeline, texts),
-    )
-
-
-def packed(seen: Observation) -> bytes:
-    """The observation as safetensors, for another process."""
-    tensors = {f"latents.{index}": latents for index, latents in enumerate(seen.latents)}
-    tensors |= {f"images.{index}": images for index, images in enumerate(seen.images)}
-    for index, call in enumerate(seen.calls):
-        tensors[f"x_t.{index}"] = call.x_t
-        if call.x_0_hat is not None:
-            tensors[f"x_0_hat.{index}"] = call.x_0_hat
-    said = {
-        "scheduler": seen.scheduler,
-        "weights": dict(seen.weights),
-        "latent_shape": list(seen.latent_shape),
-        "calls": [[call.guidance_scale, call.time] for call in seen.calls],
-        "runs": len(seen.images),
-        "token_ids": {name: list(digests) for name, digests in seen.token_ids.items()},
-    }
-    plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={"said": json.dumps(said)})
-
-
-def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Observation:
-    """The observation that `packed` was given."""
-    said = json.loads(metadata["said"])
-    return Observation(
-        scheduler=said["scheduler"],
-        weights=said["weights"],
-        latent_shape=tuple(said["latent_shape"]),
-        calls=tuple(
-            Call(guidance_scale=scale, time=time, x_t=tensors[f"x_t.{index}"], x_0_hat=tensors.get(f"x_0_hat.{index}"))
-            for index, (scale, time) in enumerate(said["calls"])
-        ),
-        latents=tuple(tensors[f"latents.{index}"] for index in range(said["runs"])),
-        images=tuple(tensors[f"images.{index}"] for index in range(said["runs"])),
-        token_ids=said["token_ids"],
+        token_ids=_token_ids(pipeline, texts),
     )
 
 
@@ -227,3 +187,26 @@ def _digest(part: nn.Module) -> str:
         digest.update(f"{name}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()
+
+
+_MOST_TOKENS: Final = 256
+"""Tokens of one text, where the tokenizer has no limit: as many as StableDiffusion3Pipeline gives T5."""
+
+
+def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """For each tokenizer of a pipeline a digest of each text's ids, padded and cut as the pipeline does it.
+
+    One text at a time: a tokenizer would take threads for several, which a forked process has none of.
+    """
+    parts = {name: part for name, part in sorted(pipeline.components.items()) if name.startswith("tokenizer")}
+    return {
+        name: tuple(hashlib.sha256(repr(_ids(part, text)).encode()).hexdigest()[:32] for text in texts)
+        for name, part in parts.items()
+        if part is not None
+    }
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    length = min(tokenizer.model_max_length, _MOST_TOKENS)
+    ids: list[int] = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+    return ids

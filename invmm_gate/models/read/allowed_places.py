@@ -1,9 +1,10 @@
 """Which files may lie where in a checkpoint: exact names for each folder. Whatever else is there is refused, at once.
 
 Diffusers takes a LoRA, a textual inversion, a second network or a second configuration from any folder and under any
-name that it is pointed to; nobody would have scored it.
+name that it is pointed to; nobody would have scored it. Nor do weights that are never loaded hold anything else.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -11,15 +12,18 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, WEIGHT_PICKLES, kind_of
-from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS, Component
-from invmm_gate.models.read.layout import BARE, Layout
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles, open_regular
+from invmm_gate.models.read.checkpoint_layout import BARE, EMA_SUFFIX, RAW_FOLDERS, Component, Layout
 from invmm_gate.models.read.network_configs import ENCODERS
-from invmm_gate.models.read.pipelines import PIPELINES
-from invmm_gate.models.read.tokenizer_files import KINDS, TOKENIZER_NAMES
-from invmm_gate.models.read.unloaded_parts import UNLOADED
-from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM
+from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES
+from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM, header_of, read_header
 
+UNLOADED: Final = {
+    "safety_checker": ("config.json", "model.safetensors", "model.fp16.safetensors"),
+    "image_encoder": ("config.json", "model.safetensors", "model.fp16.safetensors"),
+    "feature_extractor": ("preprocessor_config.json",),
+}
+"""Components that are never loaded, and all that may lie in their folders: what transformers loads, in both widths."""
 Names = re.Pattern[str]
 MOST_NAMED: Final = 10
 """Files that one refusal names."""
@@ -36,7 +40,7 @@ def _network(stem: str) -> Names:
 
 
 def _folders() -> dict[str, Names]:
-    found = {name: _exactly((*contents.configurations, *contents.weights)) for name, contents in UNLOADED.items()}
+    found = {name: _exactly(names) for name, names in UNLOADED.items()}
     for part, kinds in (pair for pipeline in PIPELINES.values() for pair in pipeline.classes.items()):
         if part == "scheduler":
             found[part] = _exactly(["scheduler_config.json"])
@@ -65,7 +69,7 @@ def is_harmless(path: str) -> bool:
     """Whether a file of this name there is a text, a picture, or a downloader's or a system's own.
 
     Pictures lie in the checkpoint's folder, or in folders that no component has. What the file holds must be what its
-    name says, and nothing that a library reads weights from (`allowed.refuse_content`).
+    name says, and nothing that a library reads weights from (`allowed_files.refuse_content`).
     """
     place = PurePosixPath(path)
     if place.name.lower() in SYSTEM_FILES or _DOWNLOADED.fullmatch(path):
@@ -134,7 +138,7 @@ def _excepted(pipeline: str) -> Iterator[tuple[str, Iterable[str]]]:
         if kinds[0] in KINDS:
             yield part, TOKENIZER_NAMES[KINDS[kinds[0]]]
     for part in PIPELINES[pipeline].unused & {"feature_extractor"}:
-        yield part, UNLOADED[part].configurations
+        yield part, UNLOADED[part]
 
 
 def _index_of(component: Component) -> str:
@@ -161,3 +165,66 @@ def _about_pickles(others: Sequence[str]) -> str:
     if not any(path.lower().endswith(WEIGHT_PICKLES) for path in others):
         return ""
     return "; save pickles with safe_serialization=True, or pass --allow-pickle for a network's weights that you trust"
+
+
+_LINEAR: Final = r"\.(weight|bias)"
+_TOWER: Final = (
+    r"(vision_model\.){0,2}("
+    r"embeddings\.(class_embedding|position_ids|position_embedding\.weight|patch_embedding" + _LINEAR + r")"
+    r"|(pre_layrnorm|post_layernorm)" + _LINEAR + r"|head\.(probe|attention\.in_proj_(weight|bias))"
+    r"|head\.(attention\.out_proj|layernorm|mlp\.fc[12])" + _LINEAR + r"|encoder\.layers\.\d{1,3}\."
+    r"(self_attn\.(q|k|v|out)_proj|layer_norm[12]|mlp\.fc[12])" + _LINEAR + r")"
+)
+_HEADS: Final = r"visual_projection\.weight|concept_embeds(_weights)?|special_care_embeds(_weights)?"
+_TENSOR: Final = re.compile(f"{_TOWER}|{_HEADS}")
+"""Tensors of CLIP's and SigLIP's vision towers and of the safety checker, under old names and new ones."""
+_PART_OF_ALL: Final = ("embeddings.patch_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight")
+"""One tensor alone, under whatever name, could be a textual inversion."""
+_OTHER_WEIGHTS: Final = re.compile(
+    r"config\.json|diffusion_pytorch_model(-\d{5}-of-\d{5})?\.safetensors|diffusion_pytorch_model\.safetensors\.index\.json"
+)
+
+
+def refuse_strange_content(files: CheckpointFiles, layout: Layout) -> None:
+    """Raises ModelError for weights in a component that is never loaded which are not those of such a component."""
+    for path in files.files:
+        if path.endswith(".safetensors") and any(path.startswith(f"{folder}/") for folder in layout.not_loaded):
+            _refuse_other_tensors(files, path)
+
+
+def refuse_strange_left_out(left_out: Sequence[str], files: CheckpointFiles, layout: Layout) -> None:
+    """Raises ModelError unless the weights that --weights leaves out are another set for the network that is scored.
+
+    The digest does not cover them; what is asked here is that diffusers finds nothing else in their folder.
+    """
+    scored = [path for path in layout.components[layout.denoiser].weights if path.endswith(".safetensors")]
+    known = {key for path in scored for key in header_of(files, path).tensors}
+    for path in left_out:
+        if not _OTHER_WEIGHTS.fullmatch(path.split("/", 1)[1]):
+            raise _other(path, "is no part of the network that --weights leaves out")
+        if path.endswith(".safetensors"):
+            with open_regular(files.root, path) as stream:
+                held = read_header(stream, size=os.fstat(stream.fileno()).st_size, name=path).tensors
+            if strange := sorted(held.keys() - known):
+                raise _other(path, f"holds the tensor {strange[0]!a}, which the weights that are scored have not")
+
+
+def _other(path: str, what: str) -> ModelError:
+    return ModelError(
+        f"{path!r} {what}"[:300],
+        expected="the same network's raw or averaged weights, as safetensors",
+        do="remove it: a LoRA or an adapter can be loaded from there, and nobody scores it",
+    )
+
+
+def _refuse_other_tensors(files: CheckpointFiles, path: str) -> None:
+    keys = header_of(files, path).tensors.keys()
+    strange = sorted(key for key in keys if not _TENSOR.fullmatch(key))
+    missing = [name for name in _PART_OF_ALL if not any(key.endswith(name) for key in keys)]
+    if strange or missing:
+        what = f"holds the tensor {strange[0]!a}" if strange else f"has no tensor {missing[0]!r}"
+        raise ModelError(
+            f"{path!r} {what}"[:200],
+            expected="a safety checker or an image encoder: nobody scores what lies here",
+            do="remove it, or export without this component",
+        )

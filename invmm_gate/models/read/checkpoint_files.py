@@ -5,11 +5,11 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile
@@ -17,8 +17,6 @@ from invmm_gate.core.records import ModelFile
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 10_000_000
-
-Result = TypeVar("Result")
 
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NO_BLOCK: Final = getattr(os, "O_NONBLOCK", 0)  # a FIFO would make a plain open wait for a writer
@@ -44,16 +42,15 @@ class CheckpointFiles:
 
     def read(self, path: str) -> bytes:
         """The file's bytes, read once. Raises ModelError unless they have the sha256 that was inspected."""
-        with open_regular(*self.place(path)) as stream:
+        with self.open(path) as stream:
             data = stream.read(self.files[path].size + 1)
         if hashlib.sha256(data).hexdigest() != self.files[path].sha256:
             raise changed(path)
         return data
 
-    def peek(self, path: str, reader: Callable[[BufferedReader], Result]) -> Result:
-        """The result of `reader` on the open file; for headers, whose bytes are checked again when they are loaded."""
-        with open_regular(*self.place(path)) as stream:
-            return reader(stream)
+    def open(self, path: str) -> BufferedReader:
+        """The open file; for headers, whose bytes are checked again when they are loaded."""
+        return open_regular(*self.place(path))
 
 
 def changed(path: str) -> ModelError:

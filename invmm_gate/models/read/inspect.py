@@ -10,7 +10,12 @@ from typing import Final
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile, ModelManifest, Weights
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
-from invmm_gate.models.read.allowed_places import refuse_names, refuse_unscored
+from invmm_gate.models.read.allowed_places import (
+    refuse_names,
+    refuse_strange_content,
+    refuse_strange_left_out,
+    refuse_unscored,
+)
 from invmm_gate.models.read.checkpoint_files import (
     CheckpointFiles,
     digest_of,
@@ -19,52 +24,13 @@ from invmm_gate.models.read.checkpoint_files import (
     refuse_unsafe_name,
     unreadable,
 )
-from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
-from invmm_gate.models.read.layout import Layout, read_layout
+from invmm_gate.models.read.checkpoint_layout import EMA_SUFFIX, RAW_FOLDERS, Layout, read_layout
 from invmm_gate.models.read.parts_fit import check_fit
-from invmm_gate.models.read.unloaded_parts import refuse_strange_content, refuse_strange_left_out
 from invmm_gate.models.read.weight_files import header_of, read_json, without_index
 
 PREFIX: Final = "lora://"
 PIPELINES_WITH_LORA: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
 """The pipelines for which diffusers has a LoRA loader."""
-
-
-def lora_places(loras: Sequence[Path]) -> dict[str, Path]:
-    """Name in the manifest -> file. Raises ModelError for anything but a .safetensors file."""
-    places: dict[str, Path] = {}
-    for number, path in enumerate(loras, start=1):
-        refuse_unsafe_name(str(path))
-        if path.suffix != ".safetensors" or path.is_dir():
-            raise ModelError(
-                f"LoRA {str(path)!a} is no .safetensors file",
-                expected="the file that save_lora_weights wrote, as pytorch_lora_weights.safetensors",
-                do="give the file itself; pickles are never read",
-            )
-        places[f"{PREFIX}{number}/{path.name}"] = path.resolve()
-    return places
-
-
-def check_loras(files: CheckpointFiles, layout: Layout) -> None:
-    """Raises ModelError for a LoRA that no loader can put on this pipeline, or that holds no LoRA at all."""
-    if files.elsewhere and layout.pipeline not in PIPELINES_WITH_LORA:
-        raise ModelError(f"a LoRA on top of a {layout.pipeline}", expected="one of " + ", ".join(PIPELINES_WITH_LORA))
-    for name in files.elsewhere:
-        keys = header_of(files, name).tensors
-        strange = sorted(key for key in keys if not _is_lora(key))
-        if strange or not keys:
-            raise ModelError(
-                f"{name!a} holds {'no tensors' if not keys else f'the tensor {strange[0]!a}, which is no LoRA weight'}",
-                expected="LoRA weights only",
-                do="export the adapter with save_lora_weights",
-            )
-
-
-def _is_lora(key: str) -> bool:
-    """Down, up and alpha of a module; what diffusers drops with a warning (DoRA) is none."""
-    return ("lora" in key or key.endswith(".alpha")) and "dora_scale" not in key and "lora_magnitude" not in key
-
-
 _MAX_BYTES: Final = 50_000_000
 """The size of a picture, a text or another file that is read whole."""
 
@@ -223,3 +189,38 @@ def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
     except ModelError as error:
         kind = magic(head)
         raise (refused_pickle(path, f"{kind} under a .safetensors name") if kind else error) from error
+
+
+def lora_places(loras: Sequence[Path]) -> dict[str, Path]:
+    """Name in the manifest -> file. Raises ModelError for anything but a .safetensors file."""
+    places: dict[str, Path] = {}
+    for number, path in enumerate(loras, start=1):
+        refuse_unsafe_name(str(path))
+        if path.suffix != ".safetensors" or path.is_dir():
+            raise ModelError(
+                f"LoRA {str(path)!a} is no .safetensors file",
+                expected="the file that save_lora_weights wrote, as pytorch_lora_weights.safetensors",
+                do="give the file itself; pickles are never read",
+            )
+        places[f"{PREFIX}{number}/{path.name}"] = path.resolve()
+    return places
+
+
+def check_loras(files: CheckpointFiles, layout: Layout) -> None:
+    """Raises ModelError for a LoRA that no loader can put on this pipeline, or that holds no LoRA at all."""
+    if files.elsewhere and layout.pipeline not in PIPELINES_WITH_LORA:
+        raise ModelError(f"a LoRA on top of a {layout.pipeline}", expected="one of " + ", ".join(PIPELINES_WITH_LORA))
+    for name in files.elsewhere:
+        keys = header_of(files, name).tensors
+        strange = sorted(key for key in keys if not _is_lora(key))
+        if strange or not keys:
+            raise ModelError(
+                f"{name!a} holds {'no tensors' if not keys else f'the tensor {strange[0]!a}, which is no LoRA weight'}",
+                expected="LoRA weights only",
+                do="export the adapter with save_lora_weights",
+            )
+
+
+def _is_lora(key: str) -> bool:
+    """Down, up and alpha of a module; what diffusers drops with a warning (DoRA) is none."""
+    return ("lora" in key or key.endswith(".alpha")) and "dora_scale" not in key and "lora_magnitude" not in key

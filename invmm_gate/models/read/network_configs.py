@@ -1,13 +1,201 @@
-"""The literal table of network classes and the configuration that each of them has."""
+"""Configurations of networks, with the names and defaults of diffusers, and the literal table of their classes."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.as_loaded import network_as_loaded
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.configs import KLConfig, UNetConfig, VQConfig, class_name, stated, validated
+from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
+
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+Size = Side | Annotated[tuple[Side, Side], Field(strict=False)]
+Positive = Annotated[float, Field(gt=0, le=1e3, allow_inf_nan=False)]
+Layers = Annotated[int, Field(ge=1, le=16)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Heads = Annotated[int, Field(ge=1, le=1024)]
+Kernel = Annotated[int, Field(ge=1, le=7)]
+Depth = Annotated[int, Field(ge=0, le=32)]
+_LEVELS: Final = Field(min_length=1, max_length=10, strict=False)
+_SHORT: Final = Field(max_length=64, strict=False)
+Blocks = Annotated[tuple[Channels, ...], _LEVELS]
+Depths = Annotated[tuple[Depth | Annotated[tuple[Depth, ...], _SHORT], ...], _LEVELS]
+DownBlock = Literal[
+    "DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"
+]
+UpBlock = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
+CrossDownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
+CrossUpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
+Encoder = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
+Decoder = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
+Activation = Literal["swish", "silu", "mish", "gelu", "relu"]
+
+
+class _UNet(StrictConfig):
+    """What both kinds of UNet have."""
+
+    sample_size: Size | None = None
+    center_input_sample: bool = False
+    time_embedding_dim: Width | None = None
+    freq_shift: Annotated[int, Field(ge=0, le=1000)] = 0
+    flip_sin_to_cos: bool = True
+    mid_block_scale_factor: Positive = 1
+    downsample_padding: Annotated[int, Field(ge=0, le=1)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    act_fn: Activation = "silu"
+    norm_eps: Positive = 1e-5
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    class_embed_type: None = None
+    num_class_embeds: None = None
+
+
+class UNetConfig(_UNet):
+    """`UNet2DModel` without classes: unconditional."""
+
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    time_embedding_type: Literal["positional", "learned"] = "positional"
+    down_block_types: Annotated[tuple[DownBlock, ...], _LEVELS] = (
+        "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D",
+    )  # fmt: skip
+    mid_block_type: Literal["UNetMidBlock2D"] | None = "UNetMidBlock2D"
+    up_block_types: Annotated[tuple[UpBlock, ...], _LEVELS] = (
+        "AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D",
+    )  # fmt: skip
+    block_out_channels: Blocks = (224, 448, 672, 896)
+    layers_per_block: Layers = 2
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    attention_head_dim: Channels | None = 8
+    norm_num_groups: Channels = 32
+    attn_norm_num_groups: Channels | None = None
+    add_attention: bool = True
+    num_train_timesteps: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class AutoencoderConfig(StrictConfig):
+    """What both kinds of autoencoder have."""
+
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    down_block_types: Annotated[tuple[Encoder, ...], _LEVELS] = ("DownEncoderBlock2D",)
+    up_block_types: Annotated[tuple[Decoder, ...], _LEVELS] = ("UpDecoderBlock2D",)
+    block_out_channels: Blocks = (64,)
+    layers_per_block: Layers = 1
+    act_fn: Activation = "silu"
+    sample_size: Size = 32
+    norm_num_groups: Channels = 32
+    scaling_factor: Positive = 0.18215
+    mid_block_add_attention: bool = True
+
+
+class VQConfig(AutoencoderConfig):
+    """`VQModel`. LDMPipeline divides its latents by `scaling_factor`, by the default too where the file has none."""
+
+    latent_channels: Channels = 3
+    num_vq_embeddings: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    vq_embed_dim: Channels | None = None
+    norm_type: Literal["group", "spatial"] = "group"
+    lookup_from_codebook: bool = False
+    force_upcast: bool = False
+
+    @property
+    def width(self) -> int:
+        """Channels of the latent that the diffusion network sees."""
+        return self.vq_embed_dim or self.latent_channels
+
+
+class KLConfig(AutoencoderConfig):
+    """`AutoencoderKL` with one scale for all channels."""
+
+    latent_channels: Channels = 4
+    shift_factor: Annotated[float, Field(ge=-1e3, le=1e3)] | None = None
+    latents_mean: None = None
+    latents_std: None = None
+    force_upcast: bool = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+
+    @property
+    def width(self) -> int:
+        """Channels of the latent that the diffusion network sees."""
+        return self.latent_channels
+
+
+class UNetConditionConfig(_UNet):
+    """`UNet2DConditionModel` of LDM and Stable Diffusion 1, 2, XL; guidance-distilled with `time_cond_proj_dim`."""
+
+    in_channels: Channels = 4
+    out_channels: Channels = 4
+    down_block_types: Annotated[tuple[CrossDownBlock, ...], _LEVELS] = (
+        "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D",
+    )  # fmt: skip
+    mid_block_type: Literal["UNetMidBlock2DCrossAttn", "UNetMidBlock2D"] | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: Annotated[tuple[CrossUpBlock, ...], _LEVELS] = (
+        "UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D",
+    )  # fmt: skip
+    only_cross_attention: bool | Annotated[tuple[bool, ...], _LEVELS] = False
+    block_out_channels: Blocks = (320, 640, 1280, 1280)
+    layers_per_block: Layers | Annotated[tuple[Layers, ...], _LEVELS] = 2
+    norm_num_groups: Channels | None = 32
+    cross_attention_dim: Width | Annotated[tuple[Width, ...], _LEVELS] = 1280
+    transformer_layers_per_block: Depth | Depths = 1
+    reverse_transformer_layers_per_block: Depths | None = None
+    encoder_hid_dim: None = None
+    encoder_hid_dim_type: None = None
+    attention_head_dim: Channels | Annotated[tuple[Channels, ...], _LEVELS] = 8
+    num_attention_heads: None = None
+    dual_cross_attention: Literal[False] = False
+    use_linear_projection: bool = False
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: Width | None = None
+    upcast_attention: bool | None = False
+    resnet_skip_time_act: bool = False
+    resnet_out_scale_factor: Positive = 1.0
+    time_embedding_type: Literal["positional"] = "positional"
+    time_embedding_act_fn: Activation | None = None
+    timestep_post_act: Activation | None = None
+    time_cond_proj_dim: Width | None = None
+    conv_in_kernel: Kernel = 3
+    conv_out_kernel: Kernel = 3
+    projection_class_embeddings_input_dim: Width | None = None
+    attention_type: Literal["default"] = "default"
+    class_embeddings_concat: Literal[False] = False
+    mid_block_only_cross_attention: bool | None = None
+    cross_attention_norm: None = None
+    addition_embed_type_num_heads: Heads = 64
+
+    @property
+    def context(self) -> frozenset[int]:
+        """Widths of the text embeddings that the cross-attention takes."""
+        width = self.cross_attention_dim
+        return frozenset((width,) if isinstance(width, int) else width)
+
+
+class SD3Config(StrictConfig):
+    """`SD3Transformer2DModel` of Stable Diffusion 3 and 3.5."""
+
+    sample_size: Side = 128
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    in_channels: Channels = 16
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 18
+    attention_head_dim: Channels = 64
+    num_attention_heads: Heads = 18
+    joint_attention_dim: Width = 4096
+    caption_projection_dim: Width = 1152
+    pooled_projection_dim: Width = 2048
+    out_channels: Channels = 16
+    pos_embed_max_size: Side = 96
+    dual_attention_layers: Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], _SHORT] = ()
+    qk_norm: Literal["rms_norm", "layer_norm"] | None = None
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig
 NetworkConfig = UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig | EncoderConfig

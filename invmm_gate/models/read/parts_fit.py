@@ -2,11 +2,18 @@
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.components import Component
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.configs import KLConfig, Size, UNetConfig, VQConfig
-from invmm_gate.models.read.layout import Layout
-from invmm_gate.models.read.network_configs import EncoderConfig, NetworkConfig
+from invmm_gate.models.read.checkpoint_layout import Component, Layout
+from invmm_gate.models.read.network_configs import (
+    EncoderConfig,
+    KLConfig,
+    NetworkConfig,
+    SD3Config,
+    Size,
+    UNetConditionConfig,
+    UNetConfig,
+    VQConfig,
+)
+from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.weight_files import header_of
 
@@ -83,7 +90,8 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
     _check_channels(denoiser, autoencoder_of(layout))
     _check_shift(layout, autoencoder_of(layout))
-    check_text_fit(layout)
+    if layout.pipeline in TEXT_FAMILIES:
+        check_text_fit(layout)
     for component in layout.components.values():
         _check_size(files, component)
         _check_shards(files, component)

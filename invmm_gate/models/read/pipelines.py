@@ -6,17 +6,29 @@ from typing import Final, Literal
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
-from invmm_gate.models.read import configs
+from invmm_gate.models.read.allowed_files import SPIECE
+from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
-CLIP_TOKENIZERS: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
-T5_TOKENIZERS: Final = ("T5TokenizerFast", "T5Tokenizer")
-BERT_TOKENIZERS: Final = ("BertTokenizer", "BertTokenizerFast")
-TRANSFORMERS: Final = (
-    *("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"),
-    *(*CLIP_TOKENIZERS, *T5_TOKENIZERS, *BERT_TOKENIZERS),
-)
-LIBRARIES: Final = {**dict.fromkeys(TRANSFORMERS, "transformers"), "LDMBertModel": "latent_diffusion"}
+Kind = Literal["clip", "t5", "bert"]
+TOKENIZERS: Final[dict[Kind, tuple[str, ...]]] = {
+    "clip": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "t5": ("T5TokenizerFast", "T5Tokenizer"),
+    "bert": ("BertTokenizer", "BertTokenizerFast"),
+}
+"""Kind -> the classes that a pipeline may state."""
+KINDS: Final = {name: kind for kind, names in TOKENIZERS.items() for name in names}
+_OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
+TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
+    "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
+    "t5": _OF_ALL | {SPIECE},
+    "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
+}
+"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
+LIBRARIES: Final = {
+    **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *KINDS), "transformers"),
+    "LDMBertModel": "latent_diffusion",
+}
 """Class -> where model_index.json says that it comes from; all others are plain diffusers."""
 
 UNUSED: Final[dict[str, frozenset[tuple[str, str]]]] = {
@@ -66,7 +78,7 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             "unet": ("UNet2DConditionModel",),
             "vqvae": ("AutoencoderKL",),
             "bert": ("LDMBertModel",),
-            "tokenizer": BERT_TOKENIZERS,
+            "tokenizer": TOKENIZERS["bert"],
             "scheduler": SCHEDULERS,
         },
         reasons={
@@ -79,7 +91,7 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             "unet": ("UNet2DConditionModel",),
             "vae": ("AutoencoderKL",),
             "text_encoder": ("CLIPTextModel",),
-            "tokenizer": CLIP_TOKENIZERS,
+            "tokenizer": TOKENIZERS["clip"],
             "scheduler": SCHEDULERS,
         },
         unused=frozenset(UNUSED),
@@ -90,9 +102,9 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             "unet": ("UNet2DConditionModel",),
             "vae": ("AutoencoderKL",),
             "text_encoder": ("CLIPTextModel",),
-            "tokenizer": CLIP_TOKENIZERS,
+            "tokenizer": TOKENIZERS["clip"],
             "text_encoder_2": ("CLIPTextModelWithProjection",),
-            "tokenizer_2": CLIP_TOKENIZERS,
+            "tokenizer_2": TOKENIZERS["clip"],
             "scheduler": SCHEDULERS,
         },
         unused=frozenset({"feature_extractor", "image_encoder"}),
@@ -103,11 +115,11 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             "transformer": ("SD3Transformer2DModel",),
             "vae": ("AutoencoderKL",),
             "text_encoder": ("CLIPTextModelWithProjection",),
-            "tokenizer": CLIP_TOKENIZERS,
+            "tokenizer": TOKENIZERS["clip"],
             "text_encoder_2": ("CLIPTextModelWithProjection",),
-            "tokenizer_2": CLIP_TOKENIZERS,
+            "tokenizer_2": TOKENIZERS["clip"],
             "text_encoder_3": ("T5EncoderModel",),
-            "tokenizer_3": T5_TOKENIZERS,
+            "tokenizer_3": TOKENIZERS["t5"],
             "scheduler": FLOW_SCHEDULERS,
         },
         denoiser="transformer",
@@ -146,18 +158,18 @@ class Stated:
 
 def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     """The components, each class checked against the table and never imported by name. Raises ModelError."""
-    stated = configs.without_bookkeeping(configs.stated(index, "model_index.json"), "model_index.json")
-    for extra in sorted(stated.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
+    given = without_bookkeeping(stated(index, "model_index.json"), "model_index.json")
+    for extra in sorted(given.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
         raise ModelError(
             f"model_index.json names the component {extra!a}",
             expected=", ".join(pipeline.classes),
             do="export without it",
         )
-    found = {name: _class_of(name, stated.get(name), pipeline) for name in pipeline.classes}
+    found = {name: _class_of(name, given.get(name), pipeline) for name in pipeline.classes}
     return Stated(
         classes={name: kind for name, kind in found.items() if kind is not None},
-        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, stated.get(name))),
-        settings={key: _switch(key, stated.get(key, default)) for key, default in pipeline.settings.items()},
+        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, given.get(name))),
+        settings={key: _switch(key, given.get(key, default)) for key, default in pipeline.settings.items()},
     )
 
 

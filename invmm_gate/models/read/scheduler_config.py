@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.configs import StrictConfig, class_name, stated, validated
+from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, stated, validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 
@@ -109,7 +109,7 @@ class FlowConfig(StrictConfig):
         return "velocity"
 
 
-def scheduler_config(
+def read_scheduler(
     content: Mapping[str, object], name: str, *, allowed: tuple[str, ...] = SCHEDULERS
 ) -> SchedulerConfig | FlowConfig:
     """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""

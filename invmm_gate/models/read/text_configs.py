@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from invmm_gate.models.read.configs import StrictConfig
+from invmm_gate.models.read.diffusers_config import StrictConfig
 
 BERT_LENGTH: Final = 77
 """Tokens in LDMTextToImagePipeline, whatever the tokenizer says."""

@@ -4,8 +4,8 @@ from collections.abc import Set
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.conditional_configs import SD3Config, UNetConditionConfig
-from invmm_gate.models.read.layout import Layout
+from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.network_configs import SD3Config, UNetConditionConfig
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 
@@ -25,9 +25,9 @@ def check_text_fit(layout: Layout) -> None:
         if isinstance(config, CLIPTextConfig):
             _check_clip(tokenizer, config, encoder)
         elif isinstance(config, T5Config):
-            _check_t5(tokenizer, config, encoder)
+            _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
         elif isinstance(config, LDMBertConfig):
-            _check_vocabulary(tokenizer, config, encoder)
+            _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
     _check_pairs(layout)
     denoiser = layout.components[layout.denoiser].config
     if isinstance(denoiser, UNetConditionConfig):
@@ -36,18 +36,19 @@ def check_text_fit(layout: Layout) -> None:
         _check_transformer(layout, denoiser)
 
 
-def _check_vocabulary(tokenizer: TokenizerFiles, config: CLIPTextConfig | LDMBertConfig, encoder: str) -> None:
+def _check_vocabulary(tokenizer: TokenizerFiles, encoder: str, *, embedded: int, padding: int = 1) -> None:
+    """`embedded` tokens of the encoder may be the vocabulary padded to a multiple of `padding`."""
     known = len(tokenizer.vocabulary)
-    if known != config.vocab_size:
+    if not 0 <= embedded - known < padding:
         raise ModelError(
-            f"{tokenizer.name} knows {known:,} tokens, {encoder} {config.vocab_size:,}",
+            f"{tokenizer.name} knows {known:,} tokens, {encoder} {embedded:,}",
             expected="the tokenizer that the encoder was trained with",
             do="save the pipeline again with its own tokenizer",
         )
 
 
 def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str) -> None:
-    _check_vocabulary(tokenizer, config, encoder)
+    _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
     limit = tokenizer.max_length
     if limit is None or not 2 < limit <= config.max_position_embeddings:
         raise ModelError(
@@ -61,17 +62,6 @@ def _check_clip(tokenizer: TokenizerFiles, config: CLIPTextConfig, encoder: str)
             f"{encoder} looks for the end of a prompt at token {config.eos_token_id}, {tokenizer.name} writes "
             f"{tokenizer.end_id}",
             expected="one end-of-text token",
-        )
-
-
-def _check_t5(tokenizer: TokenizerFiles, config: T5Config, encoder: str) -> None:
-    """T5's embedding is longer than its vocabulary: it was padded to a multiple of 128."""
-    known = len(tokenizer.vocabulary)
-    if known > config.vocab_size or config.vocab_size - known >= 128:
-        raise ModelError(
-            f"{tokenizer.name} knows {known:,} tokens, {encoder} {config.vocab_size:,}",
-            expected="the tokenizer that the encoder was trained with",
-            do="save the pipeline again with its own tokenizer",
         )
 
 

@@ -1,38 +1,142 @@
-"""A tokenizer's files, read without any library: its vocabulary, its special tokens and its limit.
+"""A tokenizer's files: its configuration, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
 transformers differ in which they read: they must agree. The SentencePiece file of a T5 tokenizer is never read, since
 `tokenizer.json` beside it says the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.configs import validated
-from invmm_gate.models.read.merges import added_tokens, merges_of, vocabulary_of
-from invmm_gate.models.read.tokenizer_configs import CONFIGS, DEFAULTS, Kind, SpecialToken, TokenizerConfig, stated_keys
-from invmm_gate.models.read.tokenizer_json import check_byte_pairs, check_word_pieces
-from invmm_gate.models.read.weight_files import read_json
+from invmm_gate.models.read.diffusers_config import StrictConfig, validated
+from invmm_gate.models.read.pipelines import KINDS, Kind
+from invmm_gate.models.read.vocabulary import (
+    check_as_class,
+    ids_in,
+    ids_of,
+    read_merges,
+    read_tokenizer_json,
+    read_vocabulary,
+)
+from invmm_gate.models.read.weight_files import read_json, read_part
 
-KINDS: Final[dict[str, Kind]] = {
-    "CLIPTokenizer": "clip",
-    "CLIPTokenizerFast": "clip",
-    "T5Tokenizer": "t5",
-    "T5TokenizerFast": "t5",
-    "BertTokenizer": "bert",
-    "BertTokenizerFast": "bert",
+BOOKKEEPING: Final = frozenset({
+    "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
+    "clean_up_tokenization_spaces", "processor_class", "use_fast", "legacy", "sp_model_kwargs", "extra_ids",
+    "model_input_names", "local_files_only", "is_fast",
+})  # fmt: skip
+DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
+    "clip": {
+        "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+    },
+    "t5": {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "bert": {
+        "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    },
+}  # fmt: skip
+"""The special tokens that a kind has, and what they are when its files do not say."""
+NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
+_MOST_EXTRA: Final = 10_000
+
+
+def _plain(value: object) -> Any:
+    """Without the marker that transformers puts in front of a serialised token."""
+    return {key: item for key, item in value.items() if key != "__type"} if isinstance(value, dict) else value
+
+
+class SpecialToken(StrictConfig):
+    """A special token and how it is found in a text."""
+
+    content: Annotated[str, Field(min_length=1, max_length=200)]
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+    special: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"content": value} if isinstance(value, str) else _plain(value)
+
+
+ExtraTokens = Annotated[list[SpecialToken] | dict[str, SpecialToken] | None, Field(max_length=_MOST_EXTRA)]
+
+
+class TokenizerConfig(StrictConfig):
+    """`tokenizer_config.json`, with the special tokens of `special_tokens_map.json`."""
+
+    tokenizer_class: str | None = None
+    model_max_length: Annotated[int, Field(ge=1)] | Annotated[float, Field(ge=1)] | None = None
+    bos_token: SpecialToken | None = None
+    eos_token: SpecialToken | None = None
+    unk_token: SpecialToken | None = None
+    pad_token: SpecialToken | None = None
+    do_lower_case: Literal[True] = True
+    errors: Literal["replace"] = "replace"
+    padding_side: Literal["right"] = "right"
+    truncation_side: Literal["right"] = "right"
+    split_special_tokens: Literal[False] = False
+    added_tokens_decoder: dict[str, SpecialToken] = Field(default_factory=dict, max_length=10_000)
+    additional_special_tokens: ExtraTokens = None
+    extra_special_tokens: ExtraTokens = None
+
+    @property
+    def extra(self) -> frozenset[str]:
+        """Tokens that transformers adds to the special ones: it finds them in a text before it splits the text."""
+        lists = (self.additional_special_tokens, self.extra_special_tokens)
+        tokens = (token for each in lists for token in (each.values() if isinstance(each, dict) else each or ()))
+        return frozenset(token.content for token in tokens)
+
+
+class BertTokenizerConfig(TokenizerConfig):
+    """Lower case, as the one published text-conditioned LDM has it; words split as BERT's authors did."""
+
+    bos_token: None = None
+    eos_token: None = None
+    cls_token: SpecialToken | None = None
+    sep_token: SpecialToken | None = None
+    mask_token: SpecialToken | None = None
+    do_basic_tokenize: Literal[True] = True
+    never_split: NoTokens = None
+    strip_accents: None = None
+    tokenize_chinese_chars: Literal[True] = True
+
+
+CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
+    "clip": TokenizerConfig,
+    "t5": TokenizerConfig,
+    "bert": BertTokenizerConfig,
 }
-_OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
-TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
-    "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
-    "t5": _OF_ALL | {SPIECE},
-    "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
-}
-"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
+
+
+def _read_config(files: CheckpointFiles, name: str, kind: Kind) -> tuple[TokenizerConfig, frozenset[str]]:
+    """`tokenizer_config.json` in folder `name`, and what it and the older `special_tokens_map.json` add.
+
+    As in transformers, the map says what the special tokens are where no token is listed with its id.
+    Raises ModelError naming the file.
+    """
+    path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
+    content = read_part(files, name, path)
+    mapped = read_json(files, map_path) if map_path in files else {}
+    added = validated(CONFIGS[kind], mapped, map_path).extra
+    kept = {key: value for key, value in content.items() if key in CONFIGS[kind].model_fields or key not in BOOKKEEPING}
+    if "added_tokens_decoder" not in content:
+        kept |= {key: value for key, value in mapped.items() if key in {*DEFAULTS[kind], "bos_token", "eos_token"}}
+    config = validated(CONFIGS[kind], kept, path)
+    if config.tokenizer_class is not None and KINDS.get(config.tokenizer_class) != kind:
+        raise ModelError(
+            f"{path} names the class {config.tokenizer_class!a}",
+            expected=f"a {kind} tokenizer, as model_index.json says",
+        )
+    return config, config.extra | added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +154,7 @@ class TokenizerFiles:
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
     json: Mapping[str, object] | None = None
-    """`tokenizer.json`, where there is one."""
+    """`tokenizer.json` of a T5 tokenizer, which is all of it."""
 
     @property
     def end_id(self) -> int:
@@ -60,120 +164,65 @@ class TokenizerFiles:
 
 def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerFiles:
     """The tokenizer in folder `name`, of the class that the pipeline states. Raises ModelError naming the file."""
-    kind = KINDS[stated]
-    config = _config(files, name, kind)
-    path = f"{name}/tokenizer.json"
-    content = read_json(files, path) if path in files else None
-    if kind == "t5" and content is None:
+    kind, path = KINDS[stated], f"{name}/tokenizer.json"
+    config, extra = _read_config(files, name, kind)
+    read = read_tokenizer_json(files, path, kind)
+    if kind == "t5" and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
             expected="a T5 tokenizer with tokenizer.json; spiece.model is not read",
             do="save the pipeline with T5TokenizerFast",
         )
-    vocabulary = vocabulary_of(files, name, kind=kind, content=content)
+    listed = ids_in(files, f"{name}/added_tokens.json") or {}
+    embedded = {token["content"]: token["id"] for token in read["added_tokens"]} if read else {}
+    vocabulary = read_vocabulary(files, name, kind, listed, ids_of(read, embedded))
+    special = _special(config, kind, name, vocabulary)
+    found = {*listed, *embedded}
+    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
+        added = extra - found
+    else:
+        added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
+    _refuse_added(name, added - {token.content for token in special.values()})
+    if read is not None and kind != "t5":
+        check_as_class(read, path, kind, vocabulary, {key: token.model_dump() for key, token in special.items()})
     limit = config.model_max_length
-    tokenizer = TokenizerFiles(
+    return TokenizerFiles(
         name=name,
         kind=kind,
         vocabulary=vocabulary,
-        special=_special(config, kind),
+        special=special,
         max_length=int(limit) if limit is not None and limit < 2**31 else None,
-        merges=merges_of(files, name, content=content) if kind == "clip" else (),
-        json=content,
+        merges=read_merges(files, name, read) if kind == "clip" else (),
+        json=read_json(files, path) if kind == "t5" else None,
     )
-    _check(tokenizer, config)
-    _check_sides(tokenizer)
-    extra = config.extra | _extra_of_map(files, name, kind)
-    added = added_tokens(files, name, content=content)
-    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
-        _refuse_added(tokenizer, extra - added)
-    else:
-        listed = {token.content for token in config.added_tokens_decoder.values()}
-        _refuse_added(tokenizer, listed | added | extra)
-    if kind == "clip":
-        _check_template(tokenizer)
-        if content is not None:
-            check_byte_pairs(content, name)
-    elif kind == "bert" and content is not None:
-        check_word_pieces(content, name, vocabulary=vocabulary, special=tokenizer.special)
-    return tokenizer
 
 
-def _config(files: CheckpointFiles, name: str, kind: Kind) -> TokenizerConfig:
-    path, map_path = f"{name}/tokenizer_config.json", f"{name}/special_tokens_map.json"
-    if path not in files:
-        raise ModelError(f"component {name!r} has no {path}", expected="a complete pipeline", do="save it again")
-    special_map = read_json(files, map_path) if map_path in files else {}
-    return validated(CONFIGS[kind], stated_keys(read_json(files, path), kind, special_map=special_map), path)
+def _special(config: TokenizerConfig, kind: Kind, name: str, vocabulary: Mapping[str, int]) -> dict[str, SpecialToken]:
+    """The stated tokens, or the class's own; how one is found in a text is what `added_tokens_decoder` says.
 
-
-def _extra_of_map(files: CheckpointFiles, name: str, kind: Kind) -> frozenset[str]:
-    """The tokens that special_tokens_map.json adds to the special ones of the class. Raises ModelError for others."""
-    path = f"{name}/special_tokens_map.json"
-    return validated(CONFIGS[kind], read_json(files, path), path).extra if path in files else frozenset()
-
-
-def _special(config: TokenizerConfig, kind: Kind) -> dict[str, SpecialToken]:
-    """The stated tokens, or the class's own; how one is found in a text is what `added_tokens_decoder` says."""
-    listed = {token.content: token for token in config.added_tokens_decoder.values()}
-    tokens = {key: getattr(config, key) or SpecialToken(content=text) for key, text in DEFAULTS[kind].items()}
-    return {key: listed.get(token.content, token) for key, token in tokens.items()}
-
-
-def _check(tokenizer: TokenizerFiles, config: TokenizerConfig) -> None:
-    name, vocabulary = tokenizer.name, tokenizer.vocabulary
-    if config.tokenizer_class is not None and KINDS.get(config.tokenizer_class) != tokenizer.kind:
-        raise ModelError(
-            f"{name}/tokenizer_config.json names the class {config.tokenizer_class!a}",
-            expected=f"a {tokenizer.kind} tokenizer, as model_index.json says",
-        )
-    for key, token in tokenizer.special.items():
-        if token.content not in vocabulary:
-            raise ModelError(f"{name}: the {key} {token.content!a} is not in the vocabulary", expected="a known token")
+    Raises ModelError for a token or an id that the vocabulary does not have.
+    """
     for number, token in config.added_tokens_decoder.items():
         if str(vocabulary.get(token.content)) != number:
             raise ModelError(
                 f"{name}/tokenizer_config.json gives the token {token.content!a} the id {number!a}",
                 expected="the id of the vocabulary",
             )
+    listed = {token.content: token for token in config.added_tokens_decoder.values()}
+    special = {}
+    for key, text in DEFAULTS[kind].items():
+        token = getattr(config, key) or SpecialToken(content=text)
+        if token.content not in vocabulary:
+            raise ModelError(f"{name}: the {key} {token.content!a} is not in the vocabulary", expected="a known token")
+        special[key] = listed.get(token.content, token)
+    return special
 
 
-def _refuse_added(tokenizer: TokenizerFiles, added: frozenset[str] | set[str]) -> None:
+def _refuse_added(name: str, added: Set[str]) -> None:
     """A token of textual inversion would need its own embedding, and its own place when texts are split."""
-    for token in sorted(added - {token.content for token in tokenizer.special.values()}):
+    for token in sorted(added):
         raise ModelError(
-            f"{tokenizer.name} adds the token {token!a}",
+            f"{name} adds the token {token!a}",
             expected="start, end, unknown and padding tokens only",
             do="textual inversion is not supported: export without its tokens",
-        )
-
-
-def _check_sides(tokenizer: TokenizerFiles) -> None:
-    """Transformers takes from tokenizer.json at which end a prompt is padded and cut; the gate does both on the right.
-
-    Also where the class builds all else by itself.
-    """
-    for key in ("padding", "truncation"):
-        stated = (tokenizer.json or {}).get(key)
-        if stated is not None and not (isinstance(stated, dict) and stated.get("direction", "Right") == "Right"):
-            raise ModelError(
-                f"{tokenizer.name}/tokenizer.json: {key} is {str(stated)[:100]!a}",
-                expected=f"{key} on the right, or null",
-                do="save the pipeline again with its own tokenizer",
-            )
-
-
-def _check_template(tokenizer: TokenizerFiles) -> None:
-    """Start and end token as CLIP has them; transformers takes this from tokenizer.json and the rest from its class."""
-    template = (tokenizer.json or {}).get("post_processor")
-    if template is None:
-        return
-    ends = {
-        key: [tokenizer.special[name].content, tokenizer.vocabulary[tokenizer.special[name].content]]
-        for key, name in (("cls", "bos_token"), ("sep", "eos_token"))
-    }
-    if not isinstance(template, dict) or {key: template.get(key) for key in ends} != ends:
-        raise ModelError(
-            f"{tokenizer.name}/tokenizer.json: the post_processor does not put the start and end token around a prompt",
-            expected="a CLIP tokenizer as transformers saves it",
         )

@@ -1,13 +1,112 @@
-"""Where a network's weights lie: one safetensors file, shards named by an index, or an allowed pickle."""
+"""Files of weights: one safetensors file, shards named by an index, or an allowed pickle; what safetensors headers say.
 
-from collections.abc import Iterable
+A safetensors file is 8 bytes little-endian header length, the header as JSON, the buffer. The header is checked in full
+before any library reads the file, by the rules of the format's own reader (contiguous, no overlap, nothing uncovered).
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BufferedIOBase
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.files.strict_json import parse_object
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
-from invmm_gate.models.read.safetensors_header import Header, read_header
+
+MAX_HEADER_BYTES: Final = 10_000_000
+"""The format allows 100 MB, which Python turns into gigabytes; a network of 10,000 tensors needs about 1 MB."""
+
+DTYPE_BYTES: Final[dict[str, int]] = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 1),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
+    **dict.fromkeys(("I32", "U32", "F32"), 4),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 8),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEntry:
+    """One tensor of a header; `begin` and `end` are bytes of the buffer."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """The tensors that a safetensors file says it holds."""
+
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+
+
+def read_header(stream: BufferedIOBase, *, size: int, name: str) -> Header:
+    """The checked header of a file of `size` bytes. Raises ModelError, naming the file, for any breach."""
+    prefix = stream.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise _broken(name, f"a header of {length} bytes does not fit a file of {size}")
+    header = stream.read(length)
+    # The reference writers never emit these; with them a file can be a safetensors file and a pickle at once.
+    if not header.startswith(b"{") or any(byte < 0x20 for byte in header):
+        raise _broken(name, "the header is not one line of JSON")
+    content = parse_object(header, name)
+    metadata = _metadata(content.pop("__metadata__", {}), name)
+    entries = [_entry(key, value, name) for key, value in content.items()]
+    _refuse_gaps(entries, size - 8 - length, name)
+    return Header(tensors={entry.key: entry for entry in entries}, metadata=metadata)
+
+
+def _metadata(value: object, name: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise _broken(name, "__metadata__ must map names to texts")
+    return value
+
+
+def _entry(key: str, value: object, name: str) -> TensorEntry:
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _broken(name, f"tensor {key!r} needs dtype, shape and data_offsets")
+    dtype, shape, offsets = value["dtype"], _sizes(value["shape"]), _sizes(value["data_offsets"])
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise _broken(name, f"tensor {key!r} has the unknown dtype {str(dtype)[:40]!r}")
+    if shape is None or offsets is None or len(offsets) != 2:
+        raise _broken(name, f"tensor {key!r} has a shape or offsets that are not sizes")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise _broken(name, f"tensor {key!r} does not fill its bytes {begin} to {end}")
+    return TensorEntry(key=key, dtype=dtype, shape=shape, begin=begin, end=end)
+
+
+def _sizes(value: object) -> tuple[int, ...] | None:
+    """Numbers from 0 to 2**63 - 1; no tensor has 17 axes."""
+    if not isinstance(value, list) or len(value) > 16:
+        return None
+    return tuple(value) if all(type(item) is int and 0 <= item < 2**63 for item in value) else None
+
+
+def _refuse_gaps(entries: list[TensorEntry], buffer: int, name: str) -> None:
+    position = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position:
+            raise _broken(name, f"tensor {entry.key!r} begins at byte {entry.begin}, not {position}")
+        position = entry.end
+    if position != buffer:
+        raise _broken(name, f"the tensors cover {position} of the {buffer} bytes of data")
+
+
+def _broken(name: str, what: str) -> ModelError:
+    return ModelError(
+        f"{name!r} is not a sound safetensors file: {what}",
+        expected="a file as safetensors writes it",
+        do="save the checkpoint again",
+    )
+
 
 DIFFUSERS_STEM: Final = "diffusion_pytorch_model"
 """Stem of every weights file that diffusers saves."""
@@ -24,9 +123,17 @@ def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
     return parse_object(files.read(path), path)
 
 
+def read_part(files: CheckpointFiles, component: str, path: str) -> dict[str, object]:
+    """The object in a JSON file that a component must have. Raises ModelError where it is not there."""
+    if path not in files:
+        raise ModelError(f"component {component!r} has no {path}", expected="a complete pipeline", do="save it again")
+    return read_json(files, path)
+
+
 def header_of(files: CheckpointFiles, path: str) -> Header:
     """The checked safetensors header of a file."""
-    return files.peek(path, lambda stream: read_header(stream, size=files.files[path].size, name=path))
+    with files.open(path) as stream:
+        return read_header(stream, size=files.files[path].size, name=path)
 
 
 def find_weights(files: CheckpointFiles, prefix: str, *, stem: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
@@ -70,3 +177,25 @@ def without_index(paths: Iterable[str]) -> ModelError:
         expected="a pipeline as diffusers saves it, or a network with its config.json",
         do="give the folder that save_pretrained wrote, or the single weights file itself",
     )
+
+
+def verified_metadata(files: CheckpointFiles, path: str) -> Mapping[str, str]:
+    """From bytes whose sha256 is known, as the configuration that they hold decides what is scored."""
+    if not path.endswith(".safetensors"):
+        return {}
+    data = files.read(path)
+    return read_header(io.BytesIO(data), size=len(data), name=path).metadata
+
+
+def embedded_config(
+    files: CheckpointFiles, metadata: Mapping[str, str], *, key: str, sibling: str
+) -> dict[str, object]:
+    """The configuration that is in the header or beside the file. Raises ModelError unless it is in one of them."""
+    if (key in metadata) == (sibling in files):
+        found = "both" if key in metadata else "neither"
+        raise ModelError(
+            f"the weights have {found} of metadata {key!r} and a file {sibling!r}",
+            expected="exactly one of the two",
+            do="give the configuration that diffusers saved, or check the pipeline's folder instead",
+        )
+    return parse_object(metadata[key], f"metadata {key}") if key in metadata else read_json(files, sibling)

@@ -4,25 +4,23 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.client.artefacts import Artefacts
-from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client.artefacts import Artefacts, Uploads, checkpoint_in
 from invmm_gate.registry.client.connection import (
     as_default,
     asked,
     connect,
-    is_missing,
     registry_store,
     require_answer,
     transferring,
+    unless_missing,
 )
-from invmm_gate.registry.client.locations import ClientPlaces
-from invmm_gate.registry.client.names import POSING, is_verdict_tag, safe_registry_name
-from invmm_gate.registry.client.uploads import Uploads
+from invmm_gate.registry.client.locations import client_places
+from invmm_gate.registry.client.registry_names import POSING, is_verdict_tag, safe_registry_name, version_label
 from invmm_gate.tracking.server import DEFAULT_URI, absolute
 from invmm_gate.tracking.spool import without_credentials
 
@@ -40,17 +38,25 @@ class VersionRecord:
     name: str
     version: str
     source: str
-    """Where its files are said to lie; `Registry.download` decides whether it goes there."""
+    """Where its files are said to lie; `locate` decides whether the gate goes there."""
     run_id: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     created_at_ms: int = 0
-    status: str = "READY"
 
     @property
     def label(self) -> str:
         """`name/version`."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def file_label(self) -> str:
+        """`name-v3`, as `version_label` has it."""
+        return version_label(self.name, self.version)
+
+    def __str__(self) -> str:
+        """`name version 3`, for the log."""
+        return f"{self.name} version {self.version}"
 
 
 @final
@@ -59,10 +65,8 @@ class Registry:
 
     def __init__(self, tracking_uri: str | None = None) -> None:
         self.uri = absolute(tracking_uri or DEFAULT_URI)
-        self.artefacts = Artefacts(self.uri, ClientPlaces(self.uri, self._asked_client, self.version))
-        self.uploads = Uploads(self.uri, self._asked_client)
-        self._connected: Any = None
-        self._store: Any = None
+        self.artefacts = Artefacts(self.uri, client_places(self.uri, lambda: self._client, self.version))
+        self.uploads = Uploads(self.uri, lambda: self._client)
 
     @property
     def shown(self) -> str:
@@ -79,25 +83,18 @@ class Registry:
         if not version.isdecimal():
             raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
         with asked(self.uri, f"tell of {name}/{version}"):
-            return _found(lambda: self._records().get_model_version(name, version))
+            return find_version(self._records, name, version)
 
     def alias(self, name: str, alias: str) -> VersionRecord | None:
         """The version that an alias points at; None if there is no such alias."""
-        safe_registry_name(name)
-        with asked(self.uri, f"tell of {name}@{alias}"):
-            found = self.aliases(name).get(alias)
+        found = self.aliases(safe_registry_name(name)).get(alias)
         return None if found is None else self.version(name, found)
 
     def aliases(self, name: str) -> dict[str, str]:
         """Alias -> version number; empty if the model does not exist."""
         with asked(self.uri, f"tell of {name}'s aliases"):
-            try:
-                model = self._records().get_registered_model(name)
-            except Exception as error:
-                if is_missing(error):
-                    return {}
-                raise
-            return {str(alias): str(number) for alias, number in model.aliases.items()}
+            model = unless_missing(lambda: self._records.get_registered_model(name))
+            return {str(alias): str(number) for alias, number in model.aliases.items()} if model else {}
 
     def versions(self, names: Sequence[str] = (), *, limit: int = 1000) -> Iterator[VersionRecord]:
         """Versions of the named models, by default of all, newest first, at most `limit`.
@@ -112,9 +109,10 @@ class Registry:
         merged = heapq.merge(*streams, key=lambda record: -record.created_at_ms)
         aliases: dict[str, dict[str, str]] = {}
         for _, record in zip(range(limit), merged, strict=False):
-            if record.name not in aliases:
+            if record.name not in aliases:  # searches do not tell them
                 aliases[record.name] = self.aliases(record.name)
-            yield _with_aliases(record, aliases[record.name])
+            own = sorted(alias for alias, number in aliases[record.name].items() if number == record.version)
+            yield replace(record, aliases=tuple(own))
 
     def _posing(self, one: str | None) -> Iterator[VersionRecord]:
         tagged: dict[str, dict[str, VersionRecord]] = {}
@@ -128,17 +126,17 @@ class Registry:
     def _one_by_one(self, name: str, known: Mapping[str, VersionRecord]) -> list[VersionRecord]:
         """All versions of a model, by their numbers: the search tells only of those that carry the tag."""
         with asked(self.uri, "list its versions"):
-            store = self._records()
+            store = self._records
             newest = max(int(version.version) for version in store.get_registered_model(name).latest_versions)
             numbers = [str(number) for number in range(1, newest + 1)]
-            found = [known.get(number) or _found(partial(store.get_model_version, name, number)) for number in numbers]
+            found = [known.get(number) or find_version(store, name, number) for number in numbers]
         return [record for record in found if record is not None]
 
     def _pages(self, one: str | None) -> Iterator[VersionRecord]:
         token: str | None = None
         while True:
             with asked(self.uri, "list its versions"):
-                page = self._records().search_model_versions(
+                page = self._records.search_model_versions(
                     filter_string=one, max_results=_PAGE, order_by=_NEWEST_FIRST, page_token=token
                 )
             yield from (record_of(item) for item in page)
@@ -153,22 +151,18 @@ class Registry:
             # a guard may first hash the version's files
             waiting = transferring() if is_verdict_tag(key, value) else nullcontext()
             with asked(self.uri, f"set tag {key} of {name}/{version}"), waiting:
-                self._asked_client().set_model_version_tag(name, version, key, value)
+                self._client.set_model_version_tag(name, version, key, value)
 
     def delete_tag(self, name: str, version: str, key: str) -> None:
         """Delete a tag; one that is not there is no error."""
         with asked(self.uri, f"delete tag {key} of {name}/{version}"):
-            try:
-                self._asked_client().delete_model_version_tag(name, version, key)
-            except Exception as error:
-                if not is_missing(error):
-                    raise
+            unless_missing(lambda: self._client.delete_model_version_tag(name, version, key))
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version and read it back. Raises RegistryError if it then points elsewhere."""
         self.require_answer()
         with asked(self.uri, f"point alias {alias} at {name}/{version}"), transferring():
-            self._asked_client().set_registered_model_alias(name, alias, version)
+            self._client.set_registered_model_alias(name, alias, version)
         found = self.aliases(name).get(alias)
         if found != version:
             raise RegistryError(
@@ -180,13 +174,13 @@ class Registry:
     def delete_alias(self, name: str, alias: str) -> None:
         """Delete an alias; one that is not there is no error."""
         with asked(self.uri, f"delete alias {alias} of {name}"):
-            self._asked_client().delete_registered_model_alias(name, alias)
+            self._client.delete_registered_model_alias(name, alias)
 
     def create_version(self, name: str, source: str, *, tags: Mapping[str, str], run_id: str | None) -> VersionRecord:
         """A new version, of a new model if need be."""
         safe_registry_name(name)
         with asked(self.uri, f"create a version of {name}"):
-            client = self._asked_client()
+            client = self._client
             try:
                 client.create_registered_model(name)
             except Exception as error:
@@ -203,37 +197,30 @@ class Registry:
                 )
             return record_of(made)
 
-    def download(self, record: VersionRecord, target: Path) -> Path:
-        """The version's checkpoint as a fresh folder `target`: its folder or file, made of plain files only.
+    def fetch(self, source: str, target: Path, *, label: str = "") -> Path:
+        """The checkpoint of a source such as `models:/m-...` in a fresh folder `target`, of plain files only.
 
-        Raises ModelError if other files lie beside the checkpoint.
+        With `label` its folder is called so, and nothing is named after a temporary one. Raises ModelError if other
+        files lie beside the checkpoint.
         """
-        return self.fetch(record.source, target)
+        checkpoint = checkpoint_in(self.artefacts.download(source, target))
+        return checkpoint.rename(checkpoint.parent / label) if label and checkpoint.is_dir() else checkpoint
 
-    def fetch(self, source: str, target: Path) -> Path:
-        """Download a source such as `models:/m-...` or `runs:/<id>/<path>`."""
-        return checkpoint_in(self.artefacts.download(source, target))
+    @cached_property
+    def _client(self) -> Any:
+        self.require_answer()
+        return connect(self.uri)
 
-    def _asked_client(self) -> Any:
-        if self._connected is None:
-            self.require_answer()
-            self._connected = connect(self.uri)
-        return self._connected
-
+    @cached_property
     def _records(self) -> Any:
-        if self._store is None:
-            self._asked_client()
-            self._store = registry_store(self.uri)
-        return self._store
+        _ = self._client  # which imports MLflow, or says what to install
+        return registry_store(self.uri)
 
 
-def _found(ask: Any) -> VersionRecord | None:
-    try:
-        return record_of(ask())
-    except Exception as error:
-        if is_missing(error):
-            return None
-        raise
+def find_version(store: Any, name: str, version: str) -> VersionRecord | None:
+    """The version as one of MLflow's stores has it; None if there is none."""
+    found = unless_missing(lambda: store.get_model_version(name, version))
+    return None if found is None else record_of(found)
 
 
 def record_of(item: Any) -> VersionRecord:
@@ -246,12 +233,4 @@ def record_of(item: Any) -> VersionRecord:
         tags={str(key): str(value) for key, value in (item.tags or {}).items()},
         aliases=tuple(sorted(str(alias) for alias in item.aliases or ())),
         created_at_ms=int(item.creation_timestamp or 0),
-        status=str(item.status or ""),
-    )
-
-
-def _with_aliases(record: VersionRecord, aliases: Mapping[str, str]) -> VersionRecord:
-    """Searches do not tell aliases."""
-    return replace(
-        record, aliases=tuple(sorted(alias for alias, number in aliases.items() if number == record.version))
     )

@@ -2,23 +2,24 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from invmm_gate.core.errors import GateError, PublishError, RegistryError
 from invmm_gate.tracking.server import import_mlflow, require_reachable
 from invmm_gate.tracking.spool import without_credentials
 
+Answer = TypeVar("Answer")
 _DEFAULT: Final = "MLFLOW_TRACKING_URI"
 _TIMEOUT: Final = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _TRANSFER_SECONDS: Final = "600"
 """For one file: a server stores it in its own store before it answers."""
 _ANSWERED: Final = range(400, 500)
 _TOO_MANY: Final = 429
+_MISSING: Final = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _lock = threading.Lock()
-_transfers: Final[list[int]] = []
 _before: Final[list[str | None]] = []
 
 
@@ -71,9 +72,14 @@ def asked(uri: str, what: str) -> Iterator[None]:
         raise kind(f"the registry at {shown} would not {what}: {reason or type(error).__name__}") from error
 
 
-def is_missing(error: Exception) -> bool:
-    """Whether MLflow says that what was asked for does not exist."""
-    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+def unless_missing(ask: Callable[[], Answer]) -> Answer | None:
+    """The answer; None if MLflow says that what was asked for does not exist."""
+    try:
+        return ask()
+    except Exception as error:
+        if getattr(error, "error_code", "") in _MISSING:
+            return None
+        raise
 
 
 def _was_answered(error: Exception) -> bool:
@@ -89,17 +95,15 @@ def transferring() -> Iterator[None]:
     MLflow takes them from the environment only, so they hold for all threads until the last transfer is over.
     """
     with _lock:
-        if not _transfers:
-            _before.append(os.environ.get(_TIMEOUT))
-            os.environ[_TIMEOUT] = _TRANSFER_SECONDS
-        _transfers.append(threading.get_ident())
+        _before.append(os.environ.get(_TIMEOUT))
+        os.environ[_TIMEOUT] = _TRANSFER_SECONDS
     try:
         yield
     finally:
         with _lock:
-            _transfers.pop()
-            if not _transfers:
-                _restore(_TIMEOUT, _before.pop())
+            before = _before.pop()
+            if not _before:  # the last one to leave takes what the first one found
+                _restore(_TIMEOUT, before)
 
 
 @contextmanager

@@ -1,24 +1,28 @@
 """Where a version's files lie: names of the registry resolved step by step, and nothing that a payload says is opened.
 
 `models:/m-...`, `models:/name/version` and `runs:/id/path` are asked of the registry; what comes out must be the
-server's own artefact store, or for a local database a folder beside it.
+server's own artefact store, or for a local database a folder beside it. What is listed there is checked by name, number
+and size before anything is fetched.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Protocol, final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, final
 from urllib.parse import unquote, urlsplit
 
 from invmm_gate.core.errors import RegistryError
-from invmm_gate.registry.client.names import NAME_PATTERN
+from invmm_gate.registry.client.registry_names import NAME_PATTERN
 
 LOGGED_MODEL: Final = re.compile(r"models:/(m-[0-9a-f]{8,64})")
 VERSION: Final = re.compile(rf"models:/({NAME_PATTERN.pattern})/([0-9]{{1,10}})")
 RUN: Final = re.compile(r"runs:/([0-9a-f]{32})(?:/(.+))?")
 _STORE: Final = re.compile(r"mlflow-artifacts:/(?!/)(.+)")
+MAX_FILES: Final = 10_000
+MAX_BYTES: Final = 1 << 40
+MAX_DEPTH: Final = 10
 _MAX_HOPS: Final = 8
 """A version may be a copy of a copy; a ring of copies ends here."""
 _UNSAFE: Final = frozenset('\\%?#:*"<>|')
@@ -27,31 +31,6 @@ _UNSAFE: Final = frozenset('\\%?#:*"<>|')
 
 class SourceError(RegistryError):
     """A version whose files cannot be had, or are not to be had, by its own fault: asking again does not help."""
-
-
-class Places(Protocol):
-    """Who is asked where things lie: the registry's client, or the stores of the server itself."""
-
-    def logged_model(self, model_id: str) -> str:
-        """The location of a logged model's files."""
-        ...
-
-    def run(self, run_id: str) -> str:
-        """The location of a run's artefacts."""
-        ...
-
-    def version_source(self, name: str, version: str) -> str | None:
-        """The source that a version names; None if there is no such version."""
-        ...
-
-    def repository(self, location: str) -> "Repository":
-        """The files at a location that `locate` returned."""
-        ...
-
-    @property
-    def local_roots(self) -> tuple[Path, ...]:
-        """Folders of this machine that hold artefacts; none where a server is asked."""
-        ...
 
 
 @final
@@ -67,32 +46,56 @@ class Repository:
         return "/".join(part for part in (self.base, path) if part)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Who is asked where things lie: the registry's client, or the stores of the server itself."""
+
+    tracking: Callable[[], Any]
+    """Knows logged models and runs, by the methods that client and store share."""
+    version: Callable[[str, str], Any]
+    """The record of a version; None if there is none."""
+    repository: Callable[[str], Repository]
+    """The files at a location that `locate` returned."""
+    local_roots: tuple[Path, ...]
+    """Folders of this machine that hold artefacts; none where a server is asked."""
+
+
+def client_places(uri: str, client: Callable[[], Any], version: Callable[[str, str], Any]) -> Places:
+    """Asks the registry's own client. Beside a database file lie the folders that MLflow and the gate use."""
+    beside = Path(uri.removeprefix("sqlite:///")).parent
+    local = (beside / "mlartifacts", beside / "mlruns") if uri.startswith("sqlite:///") else ()
+
+    def repository(location: str) -> Repository:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return Repository(get_artifact_repository(location, tracking_uri=uri))
+
+    return Places(tracking=client, version=version, repository=repository, local_roots=local)
+
+
 def locate(source: str, places: Places) -> str:
     """The location that a source stands for. Raises SourceError for one that the gate does not follow."""
     for _ in range(_MAX_HOPS):
-        found = next((step(match) for pattern, step in _steps(places) if (match := pattern.fullmatch(source))), None)
+        found = _step(source, places)
         if found is None:
             return _store_location(source, places)
         source = found
     raise SourceError(f"{source[:200]!a} is a copy of a copy, too often", expected=f"at most {_MAX_HOPS} steps")
 
 
-def _steps(places: Places) -> tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]:
-    return (
-        (LOGGED_MODEL, lambda match: places.logged_model(match[1])),
-        (VERSION, lambda match: _source_of(places, match[1], match[2])),
-        (
-            RUN,
-            lambda match: "/".join((places.run(match[1]).rstrip("/"), *([safe_path(match[2])] if match[2] else []))),
-        ),
-    )
-
-
-def _source_of(places: Places, name: str, version: str) -> str:
-    source = places.version_source(name, version)
-    if source is None:
-        raise SourceError(f"version {version} of {name} was deleted", expected="the version that this one copies")
-    return source
+def _step(source: str, places: Places) -> str | None:
+    if match := LOGGED_MODEL.fullmatch(source):
+        return str(places.tracking().get_logged_model(match[1]).artifact_location)
+    if match := VERSION.fullmatch(source):
+        found = places.version(match[1], match[2])
+        if found is None:
+            deleted = f"version {match[2]} of {match[1]} was deleted"
+            raise SourceError(deleted, expected="the version that this one copies")
+        return str(found.source)
+    if match := RUN.fullmatch(source):
+        root = str(places.tracking().get_run(match[1]).info.artifact_uri).rstrip("/")
+        return f"{root}/{safe_path(match[2])}" if match[2] else root
+    return None
 
 
 def _store_location(location: str, places: Places) -> str:
@@ -135,38 +138,63 @@ def _is_plain(part: str) -> bool:
     return not control and not _UNSAFE & set(part) and len(part.encode()) <= 255 and part == part.strip()
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class ClientPlaces:
-    """Asks the registry's own client."""
+class StoredFile:
+    """A file as the store lists it, by its path below the repository's root."""
 
-    uri: str
-    client: Callable[[], Any]
-    version: Callable[[str, str], Any]
+    path: str
+    size: int | None
 
-    def logged_model(self, model_id: str) -> str:
-        """The location of a logged model's files."""
-        return str(self.client().get_logged_model(model_id).artifact_location)
 
-    def run(self, run_id: str) -> str:
-        """The location of a run's artefacts."""
-        return str(self.client().get_run(run_id).info.artifact_uri)
+def listed(repository: Repository) -> tuple[StoredFile, ...]:
+    """Every file below the root, sorted. Raises SourceError for an unsafe name and beyond the limits."""
+    files: list[StoredFile] = []
+    for file in _walk(repository, "", 0):
+        files.append(file)
+        if len(files) > MAX_FILES:
+            raise SourceError("the version holds too many files", expected=f"at most {MAX_FILES}")
+    if sum(file.size or 0 for file in files) > MAX_BYTES:
+        raise SourceError("the version is too large", expected=f"at most {MAX_BYTES >> 30} GiB")
+    refuse_collisions([file.path for file in files])
+    return tuple(sorted(files, key=lambda file: file.path))
 
-    def version_source(self, name: str, version: str) -> str | None:
-        """The source that a version names."""
-        found = self.version(name, version)
-        return None if found is None else str(found.source)
 
-    def repository(self, location: str) -> Repository:
-        """The files there, through the tracking server."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+def file_at_root(repository: Repository, name: str) -> StoredFile | None:
+    """A file that lies directly in the root; None if there is none of this name."""
+    return next(
+        (entry for entry in _children(repository, "") if isinstance(entry, StoredFile) and entry.path == name), None
+    )
 
-        return Repository(get_artifact_repository(location, tracking_uri=self.uri))
 
-    @property
-    def local_roots(self) -> tuple[Path, ...]:
-        """For a database file, the folders beside it that MLflow and the gate use."""
-        if not self.uri.startswith("sqlite:///"):
-            return ()
-        beside = Path(self.uri.removeprefix("sqlite:///")).parent
-        return (beside / "mlartifacts", beside / "mlruns")
+def refuse_collisions(paths: Sequence[str]) -> None:
+    """Names that a case-insensitive or normalising file system would take for one another, a file's for a folder's."""
+    folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}
+    seen: dict[str, str] = {}
+    for name in (*sorted(folders), *paths):
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            raise SourceError(
+                f"artefacts {seen[key]!a} and {name!a} collide", expected="names that every file system keeps apart"
+            )
+        seen[key] = name
+
+
+def _walk(repository: Repository, folder: str, depth: int) -> Iterator[StoredFile]:
+    if depth > MAX_DEPTH:
+        raise SourceError(f"folder {folder!a} lies too deep", expected=f"at most {MAX_DEPTH} levels")
+    for entry in _children(repository, folder):
+        if isinstance(entry, StoredFile):
+            yield entry
+        else:
+            yield from _walk(repository, entry, depth + 1)
+
+
+def _children(repository: Repository, folder: str) -> Iterator[StoredFile | str]:
+    """The files right below a folder, and its folders by their paths."""
+    prefix = f"{repository.base}/" if repository.base else ""
+    found: Sequence[Any] = repository.store.list_artifacts(repository.place(folder) or None)
+    for item in found:
+        path = safe_path(str(item.path).removeprefix(prefix))
+        if path.rpartition("/")[0] != folder:
+            raise SourceError(f"the store lists {path!a} below {folder!a}", expected="what lies in that folder")
+        yield path if item.is_dir else StoredFile(path, None if item.file_size is None else int(item.file_size))

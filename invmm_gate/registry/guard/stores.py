@@ -2,72 +2,59 @@
 
 import os
 import tempfile
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
+from invmm_gate.core.records import ModelManifest, Weights
+from invmm_gate.models.read.checkpoint_files import list_files
+from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.artefacts import Artefacts
-from invmm_gate.registry.client.client import VersionRecord, record_of
-from invmm_gate.registry.client.connection import asked, is_missing
-from invmm_gate.registry.client.locations import Repository, locate
-from invmm_gate.registry.client.names import folded
+from invmm_gate.registry.client.client import VersionRecord, find_version
+from invmm_gate.registry.client.connection import asked
+from invmm_gate.registry.client.locations import Places, Repository, locate
+from invmm_gate.registry.client.registry_names import folded
 
-_STORE: str = "mlflow-artifacts:/"
-_HERE: str = "this server"
+_STORE: Final = "mlflow-artifacts:/"
+_HERE: Final = "this server"
+_KEPT: Final = 8
+_SETTLED: Final = 2.0
+"""Seconds since the last change of a file after which another change is sure to get another time stamp."""
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class ServerPlaces:
-    """Asks the stores of the server that this process is."""
-
-    def logged_model(self, model_id: str) -> str:
-        """The location of a logged model's files."""
-        return str(_tracking().get_logged_model(model_id).artifact_location)
-
-    def run(self, run_id: str) -> str:
-        """The location of a run's artefacts."""
-        return str(_tracking().get_run(run_id).info.artifact_uri)
-
-    def version_source(self, name: str, version: str) -> str | None:
-        """The source that a version names."""
-        found = find_version(name, version)
-        return None if found is None else found.source
-
-    def repository(self, location: str) -> Repository:
-        """The files there: those that the server hands out, or a folder of this machine."""
-        from mlflow.server.handlers import _get_artifact_repo_mlflow_artifacts
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        if location.startswith(_STORE):
-            return Repository(_get_artifact_repo_mlflow_artifacts(), location.removeprefix(_STORE))
-        return Repository(get_artifact_repository(location))
-
-    @property
-    def local_roots(self) -> tuple[Path, ...]:
-        """The server's own artefact folder, where it is one."""
-        from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR
-
-        root = os.environ.get(ARTIFACT_ROOT_ENV_VAR, "")
-        local = root.removeprefix("file://")
-        return (Path(local),) if local.startswith("/") else ()
+_Stamp = tuple[object, ...]
 
 
 def server_artefacts() -> Artefacts:
     """The artefact store as the server reaches it."""
-    return Artefacts(_HERE, ServerPlaces())
+    return Artefacts(_HERE, _places())
 
 
-def find_version(name: str, version: str) -> VersionRecord | None:
+def _places() -> Places:
+    from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR
+
+    own = os.environ.get(ARTIFACT_ROOT_ENV_VAR, "").removeprefix("file://")
+    local = (Path(own),) if own.startswith("/") else ()
+    return Places(tracking=_tracking, version=version_here, repository=_repository, local_roots=local)
+
+
+def _repository(location: str) -> Repository:
+    """The files there: those that the server hands out, or a folder of this machine."""
+    from mlflow.server.handlers import _get_artifact_repo_mlflow_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if location.startswith(_STORE):
+        return Repository(_get_artifact_repo_mlflow_artifacts(), location.removeprefix(_STORE))
+    return Repository(get_artifact_repository(location))
+
+
+def version_here(name: str, version: str) -> VersionRecord | None:
     """The version as the store has it; None if there is none."""
-    try:
-        return record_of(_registry().get_model_version(name, version))
-    except Exception as error:
-        if is_missing(error):
-            return None
-        raise
+    return find_version(_registry(), name, version)
 
 
 def is_prompt(name: str) -> bool:
@@ -100,22 +87,16 @@ def aliases_of(name: str) -> dict[str, str]:
 @contextmanager
 def files_of(record: VersionRecord) -> Iterator[Path]:
     """The version's files: where they lie on this machine's disk, else as a download that is gone afterwards."""
-    places = ServerPlaces()
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    places = _places()
     with asked(_HERE, f"read the files of {record.label}"):
-        folder = _local_folder(places.repository(locate(record.source, places)))
-    if folder is not None:
-        yield folder
+        found = places.repository(locate(record.source, places))
+    if isinstance(found.store, LocalArtifactRepository):
+        yield Path(found.store.artifact_dir) / found.base
         return
     with tempfile.TemporaryDirectory(prefix="invmm-gate-guard-") as scratch:
         yield server_artefacts().download(record.source, Path(scratch) / "files")
-
-
-def _local_folder(repository: Repository) -> Path | None:
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-    if not isinstance(repository.store, LocalArtifactRepository):
-        return None
-    return Path(repository.store.artifact_dir) / repository.base
 
 
 def _registry() -> Any:
@@ -128,3 +109,38 @@ def _tracking() -> Any:
     from mlflow.server.handlers import _get_tracking_store
 
     return _get_tracking_store()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RecentHashes:
+    """The manifests of a few folders, each for as long as no file in it has changed, for tags only.
+
+    Setting the tags of one verdict asks six times in a row. A change shows in size, inode or ctime, which, unlike
+    mtime, cannot be set back.
+    """
+
+    _found: OrderedDict[_Stamp, ModelManifest] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def inspected(self, checkpoint: Path, *, weights: Weights | None) -> ModelManifest:
+        """The manifest of the files as they are now. Raises ModelError."""
+        stamp, newest = _stamp(checkpoint, weights)
+        with self._lock:
+            if stamp in self._found:
+                return self._found[stamp]
+        manifest = inspect_checkpoint(checkpoint, weights=weights)
+        if time.time() - newest > _SETTLED and _stamp(checkpoint, weights)[0] == stamp:
+            with self._lock:
+                self._found[stamp] = manifest
+                while len(self._found) > _KEPT:
+                    self._found.popitem(last=False)
+        return manifest
+
+
+def _stamp(checkpoint: Path, weights: Weights | None) -> tuple[_Stamp, float]:
+    """What a change of any file shows in, and when the last change was, in seconds since 1970."""
+    root = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    stats = {path: (root / path).lstat() for path in list_files(root)}
+    states = ((path, st.st_size, st.st_dev, st.st_ino, st.st_mtime_ns, st.st_ctime_ns) for path, st in stats.items())
+    return (str(checkpoint), weights, *states), max((stat.st_ctime for stat in stats.values()), default=0.0)

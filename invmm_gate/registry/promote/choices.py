@@ -3,19 +3,18 @@
 import datetime
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from invmm_gate.attest.audit_log import AUDIT_LOG
-from invmm_gate.attest.demands import revocations_of
+from invmm_gate.attest.demands import Demands, demands_of, revocations_of
 from invmm_gate.attest.keys import TrustRoots, load_roots, load_signing_key
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.options import Finish, GateChoices, Options
-from invmm_gate.core.records import Weights
+from invmm_gate.core.options import GateChoices, Options
 from invmm_gate.core.version import __version__
 from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
-from invmm_gate.registry.client.names import ALIAS_PATTERN, release_name
-from invmm_gate.registry.promote.outbox import Outbox
+from invmm_gate.registry.client.registry_names import ALIAS_PATTERN, release_name
 from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.identity import require_environment
 from invmm_gate.stages.audit_file import require_sound
@@ -31,21 +30,9 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def outbox_of(choices: GateChoices) -> Outbox:
-    """The outbox: verdicts that could not be sent yet."""
-    return Outbox(choices.runs.parent / "outbox")
-
-
 def log_of(choices: GateChoices) -> Path:
     """The audit log: every verdict that was signed here."""
     return choices.runs.parent / AUDIT_LOG
-
-
-def finish_of(choices: GateChoices) -> Finish:
-    """What `check` does after measuring; MLflow is told later, by the outbox."""
-    return Finish(
-        waivers=choices.waivers, reviewers=choices.conditions.reviewers, baseline=choices.baseline, track=False
-    )
 
 
 def circumstances_of(choices: GateChoices, *, today: datetime.date) -> Circumstances:
@@ -80,30 +67,33 @@ def trusted_roots(choices: GateChoices) -> TrustRoots | None:
     return roots
 
 
+def demands_under(choices: GateChoices, roots: TrustRoots) -> Demands:
+    """What an attestation must be to count or to promote anything, by the files as they are now. Raises ConfigError."""
+    policies = {load_policy(choices.policy).digest: choices.policy}
+    return demands_of(choices.conditions, roots=roots, policies=policies, weights=choices.weights)
+
+
 def terms_now(choices: GateChoices) -> str:
     """The terms that versions are judged under now, by policy and manifest as they lie there. Raises GateError."""
-    return terms_of(
-        policy=load_policy(choices.policy).digest,
-        probe_set=probe_set_digest(read_manifest(choices.probes)),
-        seed=choices.seed,
-        weights=choices.weights,
-    )
+    policy = load_policy(choices.policy).digest
+    return terms_of(choices, policy=policy, probe_set=probe_set_digest(read_manifest(choices.probes)))
+
+
+def terms_of(choices: GateChoices, *, policy: str, probe_set: str) -> str:
+    """The terms that versions are judged under, as one digest: a verdict under other terms is none.
+
+    sha256 over the digests of policy and probe set, a chosen seed, which weights count, and the gate's version.
+    """
+    seed = "" if choices.seed is None else str(choices.seed)
+    parts = (policy, probe_set, seed, choices.weights or "", __version__)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def options_of(choices: GateChoices, model: Path) -> Options:
     """The options of `check` for a version."""
-    return Options(
-        model=model,
-        policy=choices.policy,
-        probes=choices.probes,
-        seed=choices.seed,
-        device=choices.device,
-        rows=choices.rows,
-        weights=choices.weights,
-        sscd=choices.sscd,
-        environment=choices.conditions.environment,
-        command=choices.command,
-    )
+    shared = {field.name for field in fields(Options)} & {field.name for field in fields(choices)}
+    same = {name: getattr(choices, name) for name in shared}
+    return Options(model=model, environment=choices.conditions.environment, **same)
 
 
 def check_choices(choices: GateChoices, name: str) -> None:
@@ -122,15 +112,6 @@ def check_choices(choices: GateChoices, name: str) -> None:
     revocations_of(choices.conditions)
     trusted_roots(choices)
     require_sound(log_of(choices))
-
-
-def terms_of(*, policy: str, probe_set: str, seed: int | None, weights: Weights | None) -> str:
-    """The terms that versions are judged under, as one digest: a verdict under other terms is none.
-
-    sha256 over the digests of policy and probe set, a chosen seed, which weights count, and the gate's version.
-    """
-    parts = (policy, probe_set, "" if seed is None else str(seed), weights or "", __version__)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _is_reserved(alias: str) -> bool:

@@ -1,154 +1,207 @@
-"""From a version's files to a judged, signed run folder, ready to be sent."""
+"""A version is registered as pending, gated from the files that the registry gives back, tagged and promoted."""
 
-import datetime
-import itertools
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Final, final
 
-from invmm_gate.attest.envelope import ATTESTATION
-from invmm_gate.attest.statement import SUMMARY
-from invmm_gate.core.errors import RegistryError, RunFolderError
-from invmm_gate.core.options import Conditions, GateChoices, Signing
+from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ModelError, RegistryError, VerificationError
+from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.verdict_records import Verdict
-from invmm_gate.policy.schema import shipped_policies
-from invmm_gate.registry.client.client import VersionRecord
-from invmm_gate.registry.client.names import version_label
-from invmm_gate.registry.promote.choices import Clock, circumstances_of, finish_of, log_of, roots_file, terms_of
-from invmm_gate.registry.promote.outbox import Parcel, parcel_digest
-from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stage_files import VERDICT
-from invmm_gate.stages.audit_file import logged_at
-from invmm_gate.stages.check import Checked, check
-from invmm_gate.stages.preflight import Inputs
-from invmm_gate.stages.public_edition import PUBLIC_REPORT, public_data, public_files
-from invmm_gate.stages.read_verdict import judged_again
-from invmm_gate.stages.sign import sign_run
+from invmm_gate.registry.client import registry_names as names
+from invmm_gate.registry.client.artefacts import CHECKPOINT, scratch_in
+from invmm_gate.registry.client.client import Registry, VersionRecord
+from invmm_gate.registry.client.connection import RegistryDownError
+from invmm_gate.registry.promote.attested_files import Evidence, state_of
+from invmm_gate.registry.promote.choices import Clock, check_choices, options_of, utc_now
+from invmm_gate.registry.promote.measure_version import (
+    SameFilesError,
+    alone,
+    attestation_before,
+    measure_and_sign,
+    runs_of,
+    terms_for,
+    verdict_that_holds,
+)
+from invmm_gate.registry.promote.outbox import OutboxBusyError, Parcel, VersionGoneError, deliver, outbox_of
+from invmm_gate.registry.promote.promotion import Promoted, settle
+from invmm_gate.stages.preflight import prepare
+
+OUTBOX_SECONDS: Final = 30.0
+"""How long another process may send before this one leaves its parcel to it."""
 
 
-def measure_and_sign(
-    record: VersionRecord,
-    inputs: Inputs,
-    choices: GateChoices,
-    progress: Progress,
-    *,
-    previous: Path | None,
-    now: Clock,
-) -> tuple[Parcel, Verdict]:
-    """The verdict on the files of a version, on disk and, with a key, signed. Raises GateError.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A version with its verdict."""
 
-    `previous` is the attestation of what is released now: the new one gets the next number.
+    name: str
+    version: str
+    decision: str
+    """As verdict.json says; `pass` includes a pass with waivers."""
+    model_digest: str
+    run: str = ""
+    """Run folder; empty if the version had a valid verdict already."""
+    released: VersionRecord | None = None
+    """The version that was promoted."""
+    delivered: bool = True
+    """Whether the registry knows; otherwise the outbox does."""
+    blocked: str = ""
+    """Why a version that passed was not promoted; empty if it was, or was not meant to be."""
+    remark: str = ""
+    """Why the alias did not move although nothing is wrong: a later version has it, or this one is a release."""
+    terms: str = ""
+    """What it was judged under (`terms_of`)."""
+
+    @property
+    def outcome(self) -> str:
+        """The verdict's, but a pass that was to be promoted and was not is inconclusive."""
+        return "inconclusive" if self.decision == "pass" and self.blocked else self.decision
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the outcome."""
+        return {"pass": PASS, "block": BLOCK}.get(self.outcome, INCONCLUSIVE)
+
+
+def register(
+    checkpoint: Path, name: str, registry: Registry, *, choices: GateChoices, progress: Progress, now: Clock = utc_now
+) -> Registered:
+    """Log the checkpoint, create a version of the model and gate it. Bad input creates nothing. Raises GateError."""
+    record = create_version(checkpoint, name, registry, choices=choices, progress=progress)
+    return gate_version(registry, name, record.version, choices=choices, progress=progress, now=now)
+
+
+def create_version(
+    checkpoint: Path, name: str, registry: Registry, *, choices: GateChoices, progress: Progress
+) -> VersionRecord:
+    """A version that waits for its verdict. Bad input, which is looked for first, creates nothing. Raises GateError."""
+    check_choices(choices, names.candidate_name(name, choices.release_name))
+    model = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None).model
+    registry.require_answer()
+    root = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    progress.note(f"sending {len(model.files)} files to {registry.shown}")
+    source = registry.uploads.log_model(name, {f"{CHECKPOINT}/{file.path}": root / file.path for file in model.files})
+    record = registry.create_version(name, source, tags={names.STATE: names.PENDING}, run_id=None)
+    progress.note(f"created {record.label}, which waits for its verdict")
+    return record
+
+
+def gate_version(
+    registry: Registry, name: str, version: str, *, choices: GateChoices, progress: Progress, now: Clock = utc_now
+) -> Registered:
+    """Download, measure, judge, sign, tag, and promote on a pass; once, if the verdict on the same digests still holds.
+
+    Raises RegistryError if the version does not exist, or no more, SameFilesError, which changes nothing, while another
+    process gates the same files; any other GateError as `check` does.
     """
-    checked = _checked(inputs, choices, progress, today=now().date())
-    signed = now()
-    if choices.key is not None:
-        signing = Signing(
-            key=choices.key,
-            policy=choices.policy,
-            previous=previous,
-            roots=roots_file(choices),
-            log=log_of(choices),
-            name=version_label(record.name, record.version),
+    check_choices(choices, name)
+    record = registry.version(name, version)
+    if record is None:
+        raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
+    gating = _Gating(registry=registry, record=record, choices=choices, progress=progress, now=now)
+    with gating.state_noted(), scratch_in(choices.runs) as scratch:
+        return gating.gate(scratch)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gating:
+    """The work on one version."""
+
+    registry: Registry
+    record: VersionRecord
+    choices: GateChoices
+    progress: Progress
+    now: Clock
+
+    def gate(self, scratch: Path) -> Registered:
+        """The version's files are downloaded into the scratch folder."""
+        registry, record, choices = self.registry, self.record, self.choices
+        checkpoint = registry.fetch(record.source, scratch / "files", label=record.file_label)
+        inputs = prepare(options_of(choices, checkpoint), baseline=choices.baseline is not None)
+        begun = Registered(
+            name=record.name,
+            version=record.version,
+            decision="inconclusive",
+            model_digest=inputs.model.digest,
+            terms=terms_for(inputs, choices),
         )
-        sign_run(checked.folder, signing, now=signed, beside=circumstances_of(choices, today=signed.date()))
-    else:
-        RunFolder(checked.folder).forget(ATTESTATION, SUMMARY)  # of an earlier verdict
-    proof = (checked.folder / (ATTESTATION if choices.key else VERDICT)).read_bytes()
-    logged = logged_at(log_of(choices), proof) if choices.key is not None else None
-    parcel = parcel_for(
-        record, choices, run=str(checked.folder.resolve()), proof=proof, now=signed, log_entry=str(logged or "")
-    )
-    proofs = _proofs(RunFolder(checked.folder), details=choices.details) if choices.key is not None else {}
-    return replace(parcel, proofs=proofs), checked.verdict
+        evidence = verdict_that_holds(registry, record, inputs, choices, now=self.now())
+        if evidence is not None:
+            self.progress.note(f"{record.label} has a verdict that still holds; not measured again")
+            return self._settled(evidence, begun)
+        with alone(choices.runs, runs_of(inputs, choices)):
+            previous = attestation_before(registry, record.name, choices, folder=scratch, now=self.now())
+            self._tag({names.STATE: names.RUNNING})
+            parcel, verdict = measure_and_sign(record, inputs, choices, self.progress, previous=previous, now=self.now)
+            return self._sent(parcel, replace(begun, decision=verdict.decision, run=parcel.run), checkpoint)
 
-
-def _proofs(run: RunFolder, *, details: bool) -> dict[str, str]:
-    files = public_files(public_data(run, judged_again(run)))
-    signed = (run.path / name for name in (ATTESTATION, SUMMARY, *((VERDICT,) if details else ())))
-    proofs = {name: files[name] for name in (PUBLIC_REPORT, VERDICT)}
-    return proofs | {path.name: path.read_text(encoding="utf-8") for path in signed if path.exists()}
-
-
-def parcel_for(
-    record: VersionRecord, choices: GateChoices, *, run: str, proof: bytes, now: datetime.datetime, log_entry: str = ""
-) -> Parcel:
-    """The parcel of a run that belongs to a version: what the registry is sent."""
-    terms = _terms(choices, signed=choices.key is not None)
-    return Parcel(
-        name=record.name,
-        version=record.version,
-        run=run,
-        digest=parcel_digest(record.name, record.version, proof),
-        log_entry=log_entry,
-        created_at=now.isoformat(),
-        **terms,
-    )
-
-
-def as_ours(parcel: Parcel, choices: GateChoices) -> Parcel:
-    """The parcel under what this gate trusts and asks for now: what lies in the outbox names neither keys nor policy.
-
-    Raises RegistryError for a signed verdict where no key is trusted, ConfigError for a key without its .pub file.
-    """
-    terms = _terms(choices, signed=parcel.roots is not None)
-    if parcel.roots is not None and terms["roots"] is None:
-        raise RegistryError(
-            f"the verdict on {version_label(parcel.name, parcel.version)} is signed, and no key is trusted here",
-            expected="the trust roots that signatures are verified against",
-            do="give --key or --roots",
-        )
-    return replace(parcel, **terms)
-
-
-def _terms(choices: GateChoices, *, signed: bool) -> dict[str, Any]:
-    """What a parcel says of trust, of where a pass goes, and of what MLflow is told; with full paths."""
-    return {
-        "policy": choices.policy if choices.policy in shipped_policies() else str(Path(choices.policy).resolve()),
-        "roots": str(roots.resolve()) if signed and (roots := roots_file(choices)) else None,
-        "alias": choices.alias,
-        "release_name": choices.release_name,
-        "weights": choices.weights,
-        "conditions": _with_full_paths(choices.conditions),
-        "details": choices.details,
-    }
-
-
-def _with_full_paths(conditions: Conditions) -> Conditions:
-    """The parcel may be sent from another working folder."""
-    revoked, reviewers = (path and path.resolve() for path in (conditions.revoked, conditions.reviewers))
-    return replace(conditions, revoked=revoked, reviewers=reviewers)
-
-
-def _checked(inputs: Inputs, choices: GateChoices, progress: Progress, *, today: datetime.date) -> Checked:
-    """The check in the folder of these bytes: the first one that holds no run, or one that goes on from there."""
-    for folder in _folders(inputs, choices):
-        RunFolder(folder).refuse_if_in_use()
-        begun = (folder / "run.json").exists()
+    def _settled(self, evidence: Evidence, begun: Registered) -> Registered:
+        """Tags and promotion by an attestation that is in the registry already."""
+        done = replace(begun, decision=state_of(evidence.statement.decision))
         try:
-            return check(replace(inputs.options, out=folder), finish_of(choices), progress, today=today)
-        except RunFolderError as error:
-            if not begun:
-                raise
-            progress.note(f"beginning anew: {error}")  # another device or thread count
-    raise RunFolderError("there is no folder for the run", expected="one that can be made below --runs")
+            with outbox_of(self.choices).locked(wait=OUTBOX_SECONDS):
+                promoted = settle(self.registry, self.record, evidence, self.choices, now=self.now())
+        except (OutboxBusyError, VerificationError) as error:
+            return replace(done, blocked=str(error))
+        return self._promoted(done, promoted)
+
+    def _sent(self, parcel: Parcel, done: Registered, checkpoint: Path) -> Registered:
+        """The verdict in the outbox first, then in the registry; what cannot be sent now stays in the outbox."""
+        outbox = outbox_of(self.choices)
+        outbox.supersede(parcel)
+        try:
+            with outbox.locked(wait=OUTBOX_SECONDS):
+                promoted = deliver(parcel, self.registry, self.choices, now=self.now(), checkpoint=checkpoint)
+                outbox.remove(parcel)
+        except (RegistryDownError, OutboxBusyError) as error:  # a busy outbox is being emptied, of this parcel too
+            self.progress.note(f"not sent yet: {error}")
+            return replace(done, delivered=False, blocked=f"the registry does not know the verdict yet: {error.found}")
+        except VersionGoneError:
+            outbox.remove(parcel)
+            raise
+        except VerificationError as error:  # a key, a policy or a clock that is no longer that of the verdict: no block
+            self._note({names.STATE: names.ERROR, names.REASON: _reason(error)})
+            return replace(done, delivered=False, blocked=f"the signed verdict does not hold here: {error}")
+        return self._promoted(done, promoted)
+
+    def _promoted(self, done: Registered, promoted: Promoted | None) -> Registered:
+        """With what became of it, and with the reason where a pass promoted nothing or the alias stayed."""
+        name, alias = self.record.name, self.choices.alias
+        if promoted is not None:
+            stays = f"{alias} stays with {promoted.overtaken_by}, which is later"
+            return replace(done, released=promoted.version, remark=stays if promoted.overtaken_by else "")
+        if done.decision != "pass" or not alias:
+            return done
+        if names.is_release(name, self.choices.release_name):
+            return replace(done, remark=f"{name} is a release model: its versions are judged, never promoted")
+        return replace(done, blocked="unsigned: give --key, or --alias '' to promote nothing")
+
+    @contextmanager
+    def state_noted(self) -> Iterator[None]:
+        """However gating ends without a verdict, the version says so; an interruption leaves it to be gated again."""
+        try:
+            yield
+        except (VersionGoneError, RegistryDownError, SameFilesError):
+            raise
+        except KeyboardInterrupt:
+            self._note({names.STATE: names.PENDING})
+            raise
+        except Exception as error:
+            self._note({names.STATE: names.ERROR, names.REASON: _reason(error)})
+            raise
+
+    def _tag(self, tags: dict[str, str]) -> None:
+        self.registry.set_tags(self.record.name, self.record.version, tags)
+
+    def _note(self, tags: dict[str, str]) -> None:
+        with suppress(RegistryError):  # there is a better reason to report than this one
+            self._tag(tags)
 
 
-def _folders(inputs: Inputs, choices: GateChoices) -> Iterator[Path]:
-    """Versions with the same files share a run, and so are measured once."""
-    name = runs_of(inputs, choices)
-    for number in itertools.count(1):
-        yield choices.runs / f"{name}{'' if number == 1 else f'-{number}'}"
-
-
-def runs_of(inputs: Inputs, choices: GateChoices) -> str:
-    """The name of the run folders of these files under these terms."""
-    return f"{inputs.model.digest[:12]}-{terms_for(inputs, choices)[:12]}"
-
-
-def terms_for(inputs: Inputs, choices: GateChoices) -> str:
-    """The terms that a version is judged under, by the files as they were read for it."""
-    return terms_of(
-        policy=inputs.policy.digest, probe_set=inputs.probe_set.digest, seed=choices.seed, weights=choices.weights
-    )
+def _reason(error: Exception) -> str:
+    """One line; of a checkpoint's faults the line itself, as other lines could name what is private."""
+    told = isinstance(error, (ModelError, RegistryError))
+    return str(error)[:300] if told else f"{type(error).__name__}; see the log"

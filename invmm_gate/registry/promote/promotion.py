@@ -9,44 +9,27 @@ import datetime
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
+from invmm_gate.attest.audit_log import is_head
 from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION
+from invmm_gate.attest.verification import check_statement
 from invmm_gate.core.errors import RegistryError, VerificationError
-from invmm_gate.registry.client.checkpoint import CHECKPOINT
+from invmm_gate.core.options import GateChoices
+from invmm_gate.registry.client import registry_names as names
+from invmm_gate.registry.client.artefacts import CHECKPOINT, scratch_in
 from invmm_gate.registry.client.client import Registry, VersionRecord
 from invmm_gate.registry.client.connection import RegistryDownError
-from invmm_gate.registry.client.names import (
-    PROMOTED_CREATED,
-    PROMOTED_FROM,
-    RUN,
-    STATE,
-    approved_alias,
-    is_version,
-    log_entry_tags,
-)
-from invmm_gate.registry.promote.evidence import (
+from invmm_gate.registry.promote.attested_files import (
     Evidence,
     envelopes,
     evidence_that_promotes,
     state_of,
     verdict_tags,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promotion:
-    """Where a version that passed goes."""
-
-    release_name: str
-    alias: str
-    place: str
-    """The gate's MLflow run, which the copy is logged under, and the folder of the version's proofs in it."""
-    log_entry: str
-    """Where the verdict stands in the audit log (`Head`); empty where that is not known."""
-    demands: Demands
-    scratch: Path
-    """A folder with room for a copy of the checkpoint."""
+from invmm_gate.registry.promote.choices import demands_under, log_of, trusted_roots
+from invmm_gate.stages.audit_file import logged_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,82 +42,130 @@ class Promoted:
     """`name/version` of the later candidate that the chosen alias stays with; empty if the alias moved."""
 
 
-def promote(
-    registry: Registry, candidate: VersionRecord, evidence: Evidence, terms: Promotion, *, now: datetime.datetime
-) -> Promoted:
-    """The released version, with alias `approved-<digest>` and, unless a later version has it, the chosen alias.
+def settle(
+    registry: Registry, record: VersionRecord, evidence: Evidence, choices: GateChoices, *, now: datetime.datetime
+) -> Promoted | None:
+    """Tag the version with what its attestation says, and promote it if that is a pass; its tag RUN says where it lies.
 
-    The same bytes are released once, and again if that release no longer holds. The caller holds the outbox, so that
-    of two workers on this machine the older version cannot come last. Raises VerificationError unless the evidence is a
-    pass that holds now, and RegistryError if the copy does not read back as sent or an alias not as set.
+    The caller holds the outbox, so that of two workers on this machine the older version cannot come last. Raises
+    VerificationError unless the evidence is a pass that holds now, and RegistryError if the copy does not read back as
+    sent or an alias not as set.
     """
-    evidence.require_pass(terms.demands, now)
-    digest = evidence.statement.subject_digest
-    released = registry.alias(terms.release_name, approved_alias(digest))
-    if released is None or not _holds(registry, released, digest, terms, now=now):
-        released = _log_again(registry, candidate, evidence, terms)
-        if not _holds(registry, released, digest, terms, now=now):
-            raise RegistryError(
-                f"{released.label} does not read back as it was sent",
-                expected="a store that keeps what it is given",
-                do="find out who changes its files, then gate the version again",
-            )
-        registry.set_alias(terms.release_name, approved_alias(digest), released.version)
-    later = _overtaken_by(registry, candidate, terms)
-    if not later:
-        registry.set_tags(released.name, released.version, _origin(candidate))
-        registry.set_alias(terms.release_name, terms.alias, released.version)
-    return Promoted(version=registry.version(released.name, released.version) or released, overtaken_by=later)
+    tags = _log_entry(record, evidence.envelope, choices) | verdict_tags(evidence.statement)
+    registry.set_tags(record.name, record.version, tags)
+    if names.REASON in record.tags:
+        registry.delete_tag(record.name, record.version, names.REASON)
+    roots = trusted_roots(choices) if choices.alias else None
+    passed = state_of(evidence.statement.decision) == "pass"
+    if roots is None or not passed or names.is_release(record.name, choices.release_name):
+        return None
+    demands = demands_under(choices, roots)
+    check_statement(evidence.trusted, demands, now)
+    with scratch_in(choices.runs) as folder:
+        return _Promotion(
+            registry=registry,
+            candidate=record,
+            evidence=evidence,
+            release=names.release_name(record.name, choices.release_name),
+            tags=tags,
+            demands=demands,
+            scratch=folder,
+            now=now,
+        ).under(choices.alias)
 
 
-def _holds(registry: Registry, record: VersionRecord, digest: str, terms: Promotion, *, now: datetime.datetime) -> bool:
-    """Whether a released version is still these bytes, with an attestation beside them that is a pass now."""
-    with tempfile.TemporaryDirectory(prefix=".released-", dir=terms.scratch) as folder:
-        files = Path(folder) / "files"
-        try:
-            registry.artefacts.download(record.source, files)
-            found = envelopes(record.source, {}, registry.artefacts)
-            evidence = evidence_that_promotes(files, found, terms.demands, now=now)
-        except RegistryDownError:
-            raise
-        except (RegistryError, VerificationError):  # files that are gone, are no plain files, or are others
-            return False
-    return evidence.statement.subject_digest == digest
+def _log_entry(record: VersionRecord, envelope: bytes, choices: GateChoices) -> dict[str, str]:
+    """The tag that says where an attestation stands in the audit log: by our own log, else as it is; else none.
+
+    The tag may have been set by hand where no guard stands. Raises ConfigError for a log that cannot be read.
+    """
+    key = names.log_entry_tag(envelope)
+    own = logged_at(log_of(choices), envelope)
+    head = str(own) if own else record.tags.get(key, "")
+    return {key: head} if is_head(head) else {}
 
 
-def _log_again(registry: Registry, candidate: VersionRecord, evidence: Evidence, terms: Promotion) -> VersionRecord:
-    """A version of the release model: exactly the attested files, and the attestation beside them."""
-    checkpoint = Path(evidence.manifest.path)
-    root = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    run_id = terms.place.partition("/")[0]
-    with tempfile.TemporaryDirectory(prefix=".attestation-", dir=terms.scratch) as folder:
-        attestation = Path(folder) / ATTESTATION
-        attestation.write_bytes(evidence.envelope)
-        files = {f"{CHECKPOINT}/{file.path}": root / file.path for file in evidence.manifest.files}
-        source = registry.uploads.log_model(terms.release_name, files | {ATTESTATION: attestation}, run_id=run_id)
-    tags = {RUN: terms.place} | _origin(candidate)
-    released = registry.create_version(terms.release_name, source, tags=tags, run_id=run_id)
-    said = evidence.statement
-    logged = log_entry_tags(evidence.envelope, terms.log_entry)
-    registry.set_tags(released.name, released.version, logged | verdict_tags(said) | {STATE: state_of(said.decision)})
-    return released
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Promotion:
+    registry: Registry
+    candidate: VersionRecord
+    evidence: Evidence
+    release: str
+    tags: dict[str, str]
+    """What candidate and release say of the verdict."""
+    demands: Demands
+    scratch: Path
+    now: datetime.datetime
 
+    def under(self, alias: str) -> Promoted:
+        """The released version, with alias `approved-<digest>` and, unless a later version has it, the chosen alias.
 
-def _origin(candidate: VersionRecord) -> dict[str, str]:
-    return {PROMOTED_FROM: candidate.label, PROMOTED_CREATED: str(candidate.created_at_ms)}
+        The same bytes are released once, and again if that release no longer holds.
+        """
+        approved = names.approved_alias(self.evidence.statement.subject_digest)
+        released = self.registry.alias(self.release, approved)
+        if released is None or not self._holds(released):
+            released = self._log_again()
+            if not self._holds(released):
+                raise RegistryError(
+                    f"{released.label} does not read back as it was sent",
+                    expected="a store that keeps what it is given",
+                    do="find out who changes its files, then gate the version again",
+                )
+            self.registry.set_alias(self.release, approved, released.version)
+        later = self._overtaken_by(alias)
+        if not later:
+            self.registry.set_tags(released.name, released.version, self._origin)
+            self.registry.set_alias(self.release, alias, released.version)
+        found = self.registry.version(released.name, released.version)
+        return Promoted(version=found or released, overtaken_by=later)
 
+    @property
+    def _origin(self) -> dict[str, str]:
+        return {names.PROMOTED_FROM: self.candidate.label, names.PROMOTED_CREATED: str(self.candidate.created_at_ms)}
 
-def _overtaken_by(registry: Registry, candidate: VersionRecord, terms: Promotion) -> str:
-    """The later version of the same model that the alias is at: an older one that is sent late must not replace it."""
-    holder = registry.alias(terms.release_name, terms.alias)
-    tags = holder.tags if holder else {}
-    name, _, number = tags.get(PROMOTED_FROM, "").rpartition("/")
-    if name != candidate.name or not is_version(number):
-        return ""
-    other = registry.version(name, number)
-    if other is None or str(other.created_at_ms) != tags.get(PROMOTED_CREATED):
-        return ""  # a tag set by hand, or a model that was deleted and made again
-    return other.label if _age(other) > _age(candidate) else ""
+    def _holds(self, record: VersionRecord) -> bool:
+        """Whether a released version is still these bytes, with an attestation beside them that is a pass now."""
+        artefacts = self.registry.artefacts
+        with tempfile.TemporaryDirectory(prefix=".released-", dir=self.scratch) as folder:
+            files = Path(folder) / "files"
+            try:
+                artefacts.download(record.source, files)
+                found = envelopes(record.source, {}, artefacts)
+                evidence = evidence_that_promotes(files, found, self.demands, now=self.now)
+            except RegistryDownError:
+                raise
+            except (RegistryError, VerificationError):  # files that are gone, are no plain files, or are others
+                return False
+        return evidence.statement.subject_digest == self.evidence.statement.subject_digest
+
+    def _log_again(self) -> VersionRecord:
+        """A version of the release model: exactly the attested files, and the attestation beside them."""
+        checkpoint = Path(self.evidence.manifest.path)
+        root = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        files = {f"{CHECKPOINT}/{file.path}": root / file.path for file in self.evidence.manifest.files}
+        attestation = self.scratch / ATTESTATION
+        attestation.write_bytes(self.evidence.envelope)
+        place = self.candidate.tags.get(names.RUN, "")
+        run_id = place.partition("/")[0]
+        source = self.registry.uploads.log_model(self.release, files | {ATTESTATION: attestation}, run_id=run_id)
+        tags = {names.RUN: place} | self._origin
+        released = self.registry.create_version(self.release, source, tags=tags, run_id=run_id)
+        self.registry.set_tags(released.name, released.version, self.tags)
+        return released
+
+    def _overtaken_by(self, alias: str) -> str:
+        """The later version of the same model that the alias is at: an older one sent late must not replace it."""
+        holder = self.registry.alias(self.release, alias)
+        tags = holder.tags if holder else {}
+        name, _, number = tags.get(names.PROMOTED_FROM, "").rpartition("/")
+        if name != self.candidate.name or not names.is_version(number):
+            return ""
+        other = self.registry.version(name, number)
+        if other is None or str(other.created_at_ms) != tags.get(names.PROMOTED_CREATED):
+            return ""  # a tag set by hand, or a model that was deleted and made again
+        return other.label if _age(other) > _age(self.candidate) else ""
 
 
 def _age(record: VersionRecord) -> tuple[int, int]:

@@ -12,8 +12,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from invmm_gate.core.errors import INCONCLUSIVE, PASS, GateError
-from invmm_gate.registry.client.webhook_signature import WINDOW, Secrets
-from invmm_gate.registry.client.webhooks import EVENT, Tried, Webhook, Webhooks
+from invmm_gate.registry.client.webhooks import EVENT, WINDOW, Secrets, Tried, Webhook, Webhooks
 from invmm_gate.tracking.spool import without_credentials
 
 

@@ -9,19 +9,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
 from invmm_gate.core.errors import BAD_INPUT, BLOCK, INCONCLUSIVE, GateError, RegistryError
+from invmm_gate.core.options import TRACKING_URI
 from invmm_gate.registry.client.client import Registry, VersionRecord
-from invmm_gate.registry.client.names import version_label
-from invmm_gate.registry.promote.one_gate import machine_lock
-from invmm_gate.registry.promote.outcome import EXIT_CODES, SAME_FILES, Outcome, read_outcome
-from invmm_gate.registry.service.gate_process import run_child
+from invmm_gate.registry.promote.measure_version import machine_lock
+from invmm_gate.registry.service.gate_process import EXIT_CODES, SAME_FILES, Outcome, read_outcome, run_child
 from invmm_gate.registry.service.ledger import Entry, Ledger, State, backoff
-from invmm_gate.registry.service.logs import LOGGER
 
+_LOGGER: Final = logging.getLogger(__name__)
 _FINAL: Final[Mapping[str, State]] = {"pass": "pass", "block": "block", "bad_input": "bad_input"}
 
 
@@ -31,8 +30,6 @@ class WorkerSettings:
 
     command: tuple[str, ...]
     """The gate's command; `--outcome=FILE`, `--`, name and version are put behind it."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """What the gate is told that not everybody on the machine may read."""
     state: Path
     """Folder of the ledger, `logs` and `locks`."""
     terms: Callable[[], str]
@@ -64,7 +61,7 @@ class Worker:
 
         The version then stays open, without an attempt.
         """
-        label = version_label(record.name, record.version)
+        label = record.file_label
         try:
             with machine_lock(self._settings.state / "locks" / f"{label}.lock") as lock:
                 entry = self._ledger.of(record, self._settings.terms())
@@ -76,14 +73,14 @@ class Worker:
                     self._step(record, entry, lock)
         except (GateError, OSError) as error:
             level = logging.WARNING if isinstance(error, RegistryError) else logging.ERROR
-            LOGGER.log(level, "%s version %s waits for the next pass: %s", record.name, record.version, error)
+            _LOGGER.log(level, "%s waits for the next pass: %s", record, error)
             return False
         return True
 
     def _step(self, record: VersionRecord, entry: Entry, lock: int) -> None:
         left = read_outcome(self._files(entry)[1]) if entry.gate else None
         if left is not None:
-            LOGGER.info("%s version %s: the gate of an earlier receiver has ended", record.name, record.version)
+            _LOGGER.info("%s: the gate of an earlier receiver has ended", record)
             self._conclude(record, entry, EXIT_CODES[left.name], left)
         elif entry.attempts > self._settings.retries:  # the machine or the receiver died every time
             self._finish(record, entry, "error")
@@ -92,11 +89,11 @@ class Worker:
 
     def _start(self, record: VersionRecord, entry: Entry, lock: int) -> None:
         attempt = entry.attempts + 1
-        name = f"{version_label(record.name, record.version)}-{attempt:02d}-{secrets.token_hex(4)}"
+        name = f"{record.file_label}-{attempt:02d}-{secrets.token_hex(4)}"
         begun = replace(entry, attempts=attempt, gate=name)
         self._ledger.note(record, begun)
         log, told = self._files(begun)
-        LOGGER.info("gating %s version %s, attempt %d: %s", record.name, record.version, attempt, log)
+        _LOGGER.info("gating %s, attempt %d: %s", record, attempt, log)
         try:
             code = run_child(
                 [*self._settings.command, f"--outcome={told}", "--", record.name, record.version],
@@ -104,14 +101,14 @@ class Worker:
                 lock=lock,
                 go_on=lambda: not self._stop.is_set(),
                 grace=self._settings.grace,
-                added=self._settings.environment,
+                added={TRACKING_URI: self._registry.uri},
             )
         except BaseException:  # an interruption, or no room for a process
             self._ledger.note(record, entry)
             raise
         if code is None:
             self._ledger.note(record, entry)
-            LOGGER.warning("stopped gating %s version %s; it stays queued", record.name, record.version)
+            _LOGGER.warning("stopped gating %s; it stays queued", record)
         else:
             self._conclude(record, begun, code, read_outcome(told, code))
 
@@ -133,7 +130,7 @@ class Worker:
         self._registry.require_answer()
         there = self._registry.version(record.name, record.version) is not None
         if not there:
-            LOGGER.info("%s version %s: gone", record.name, record.version)
+            _LOGGER.info("%s: gone", record)
         return there
 
     def _try_again(self, record: VersionRecord, entry: Entry, code: int) -> None:
@@ -147,18 +144,18 @@ class Worker:
         elif there:
             wait = backoff(entry.attempts, first=self._settings.first_wait)
             self._ledger.note(record, replace(entry, gate="", next_try=time.time() + wait))
-            said = "no verdict on %s version %s (exit %d); again in %.0f s"
-            LOGGER.warning(said, record.name, record.version, code, wait)
+            said = "no verdict on %s (exit %d); again in %.0f s"
+            _LOGGER.warning(said, record, code, wait)
 
     def _postpone(self, record: VersionRecord, entry: Entry, reason: str, *, level: int = logging.WARNING) -> None:
         """The version has no part in what went wrong."""
         wait = self._settings.postponed
         self._ledger.note(record, replace(entry, next_try=time.time() + wait))
-        LOGGER.log(level, "%s version %s waits %.0f s: %s", record.name, record.version, wait, reason)
+        _LOGGER.log(level, "%s waits %.0f s: %s", record, wait, reason)
 
     def _finish(self, record: VersionRecord, entry: Entry, state: State) -> None:
         self._ledger.note(record, replace(entry, state=state, gate=""))
-        LOGGER.info("%s version %s: %s", record.name, record.version, state)
+        _LOGGER.info("%s: %s", record, state)
 
     def _files(self, entry: Entry) -> tuple[Path, Path]:
         """Log and outcome of the gate that the entry names."""

@@ -1,8 +1,14 @@
-"""The settings of the guard, from the environment of the server. Without roots and policies it does not start."""
+"""The guard's settings, from the environment of its server, and `invmm-gate registry guard`, which starts that server.
+
+Without roots and policies it does not start.
+"""
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,10 +16,11 @@ from typing import Any, Final, get_args
 
 from invmm_gate.attest.demands import Demands, demands_of
 from invmm_gate.attest.keys import TrustRoots, load_roots
-from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.options import ENVIRONMENT, Conditions, asked
+from invmm_gate.core.asked import asked
+from invmm_gate.core.errors import INTERNAL_ERROR, INTERRUPTED, PASS, ConfigError
+from invmm_gate.core.options import ENVIRONMENT, Conditions
 from invmm_gate.policy.schema import load_policy
-from invmm_gate.registry.client.names import folded
+from invmm_gate.registry.client.registry_names import folded
 
 PREFIX: Final = "INVMM_GATE_GUARD_"
 ROOTS: Final = f"{PREFIX}ROOTS"
@@ -21,6 +28,11 @@ POLICIES: Final = f"{PREFIX}POLICIES"
 ALIASES: Final = f"{PREFIX}ALIASES"
 DEFAULT_ALIASES: Final = "champion,approved-*,production,*-release@*"
 """All aliases of release models too, whatever `--alias` the gate was given."""
+
+APP: Final = "invmm-gate"
+_GRACE: Final = 30
+_WORKSPACES: Final = {"--enable-workspaces": "true", "--disable-workspaces": "false"}
+_START: Final = "from invmm_gate.registry.guard.guard_app import create_app; create_app()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,10 @@ def protected_by_default(name: str, alias: str) -> bool:
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     """The settings. Raises ConfigError for one that is missing or cannot be used."""
-    policies = [load_policy(name) for name in _listed(environment, POLICIES, "strict")]
+    named = _split(_required(environment, POLICIES, "strict"))
+    if not named:
+        raise ConfigError(f"{POLICIES} is empty", expected="a list, as strict")
+    policies = [load_policy(name) for name in named]
     roots = load_roots(Path(_required(environment, ROOTS, "keys/gate.pub")))
     aliases = tuple(folded(pattern) for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
     if not aliases:
@@ -79,11 +94,11 @@ def variable(field: str) -> str:
 
 def variables(conditions: Conditions) -> dict[str, str]:
     """The environment that says what was chosen; the others may be set already."""
-    chosen = {each.name: getattr(conditions, each.name) for each in fields(conditions)}
-    stated = {name: value for name, value in chosen.items() if value != getattr(Conditions(), name)}
+    stated = {each.name: getattr(conditions, each.name) for each in fields(conditions)}
     return {
         variable(name): str(value.resolve() if isinstance(value, Path) else value).strip()
         for name, value in stated.items()
+        if value != getattr(Conditions(), name)
     }
 
 
@@ -112,13 +127,6 @@ def _value(name: str, kind: Any, text: str) -> Any:
     return Path(text) if Path in kinds else text
 
 
-def _listed(environment: Mapping[str, str], name: str, example: str) -> tuple[str, ...]:
-    found = _split(_required(environment, name, example))
-    if not found:
-        raise ConfigError(f"{name} is empty", expected=f"a list, as {example}")
-    return found
-
-
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -128,3 +136,47 @@ def _required(environment: Mapping[str, str], name: str, example: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set", expected=f"as in {name}={example}", do="the guard does not start")
     return value
+
+
+def run_guarded_server(
+    options: Sequence[str],
+    *,
+    roots: Path,
+    policies: Sequence[str],
+    aliases: Sequence[str],
+    conditions: Conditions = Conditions(),  # noqa: B008  (frozen)
+) -> int:
+    """Run the server until it ends or is interrupted; its exit code. Raises ConfigError before anything is started."""
+    if any(option.split("=")[0] == "--app-name" for option in options):
+        raise ConfigError("--app-name among the server's options", expected="none: the guard is the app")
+    settings = {ROOTS: str(roots.resolve()), POLICIES: ",".join(policies)}
+    if aliases:
+        settings[ALIASES] = ",".join(aliases)
+    settings |= variables(conditions)
+    environment = os.environ | settings
+    settings_from(environment)
+    _require_start(environment | _workspaces(options))
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", APP, *options]
+    # The command is this interpreter with the user's own options, and no shell reads it.
+    with subprocess.Popen(command, env=environment) as server:  # noqa: S603
+        try:
+            return PASS if server.wait() == PASS else INTERNAL_ERROR
+        except KeyboardInterrupt:
+            server.send_signal(signal.SIGTERM)
+            server.wait(_GRACE)
+            return INTERRUPTED
+
+
+def _require_start(environment: Mapping[str, str]) -> None:
+    """What keeps a worker from starting is found out here: MLflow would start one after the other, without end."""
+    served = {**environment, "_MLFLOW_SGI_NAME": "uvicorn"}
+    tried = subprocess.run([sys.executable, "-c", _START], env=served, capture_output=True, text=True, check=False)  # noqa: S603
+    if tried.returncode != PASS:
+        said = tried.stderr.strip().rpartition("\n")[2]
+        raise ConfigError(said or f"the guard cannot start: exit code {tried.returncode}")
+
+
+def _workspaces(options: Sequence[str]) -> dict[str, str]:
+    """What MLflow makes of its own options, the last of which counts, before a worker reads it."""
+    chosen = [_WORKSPACES[option] for option in options if option in _WORKSPACES]
+    return {"MLFLOW_ENABLE_WORKSPACES": chosen[-1]} if chosen else {}

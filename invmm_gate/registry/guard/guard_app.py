@@ -22,8 +22,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from invmm_gate.core.errors import ConfigError, GateError
-from invmm_gate.registry.guard.rules import After, Guard, nothing
-from invmm_gate.registry.guard.settings import settings_from
+from invmm_gate.registry.guard.guard_rules import After, Guard
+from invmm_gate.registry.guard.guard_settings import settings_from
 from invmm_gate.registry.promote.choices import utc_now
 
 _LOGGER: Final = logging.getLogger("invmm_gate.guard")
@@ -31,7 +31,7 @@ _GUARDED: Final = ("/registered-models", "/model-versions")
 _READING: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 Result = TypeVar("Result")
-Rule = Callable[[Guard, Any], After]
+Rule = Callable[[Guard, Any], After | None]
 _RULES: Final[Mapping[str, tuple[str, Rule]]] = MappingProxyType(
     {
         "_set_registered_model_alias": ("SetRegisteredModelAlias", Guard.set_alias),
@@ -83,8 +83,7 @@ def _before(guard: Guard) -> Callable[[], Any]:
 
         if request.method in _READING or request.endpoint in _HARMLESS or not _is_guarded(request):
             return None
-        done, answer = _judged(lambda: _rule(guard, request))
-        g.invmm_gate_afterwards = done or nothing
+        g.invmm_gate_afterwards, answer = _judged(lambda: _rule(guard, request))
         return answer
 
     return guard_request
@@ -94,9 +93,10 @@ def _look_again(response: Any) -> Any:
     """After each request: whether MLflow did to the very version that was judged what was asked for."""
     from flask import g
 
-    afterwards = g.pop("invmm_gate_afterwards", nothing)
-    _, refusal = _judged(afterwards) if response.status_code == http.HTTPStatus.OK else (None, None)
-    return refusal or response
+    afterwards = g.pop("invmm_gate_afterwards", None)
+    if afterwards is None or response.status_code != http.HTTPStatus.OK:
+        return response
+    return _judged(afterwards)[1] or response
 
 
 def _judged(judge: Callable[[], Result]) -> tuple[Result | None, Any]:
@@ -114,7 +114,7 @@ def _is_guarded(request: Any) -> bool:
     return request.endpoint in _RULES or any(part in request.path for part in _GUARDED)
 
 
-def _rule(guard: Guard, request: Any) -> After:
+def _rule(guard: Guard, request: Any) -> After | None:
     from mlflow.protos import model_registry_pb2
     from mlflow.server.handlers import _get_request_message
 

@@ -1,4 +1,4 @@
-"""The layout of a checkpoint: its networks, its weights and its noise schedule. No torch, no diffusers.
+"""The layout of a checkpoint: its networks with their weights, its tokenizers and its noise schedule.
 
 The same function reads the layout at inspection and again at loading, each time from bytes whose sha256 is known.
 """
@@ -6,21 +6,103 @@ The same function reads the layout at inspection and again at loading, each time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import SPIECE
-from invmm_gate.models.read.as_loaded import scheduler_as_loaded
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.components import EMA_SUFFIX, Component, denoiser_folder, read_component
-from invmm_gate.models.read.configs import StrictConfig, class_name, stated
-from invmm_gate.models.read.network_configs import has_ema_keys, network_config
-from invmm_gate.models.read.pipelines import PIPELINES, Stated, read_index
-from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS, FlowConfig, SchedulerConfig
-from invmm_gate.models.read.scheduler_config import scheduler_config as parsed_scheduler
-from invmm_gate.models.read.single_file import embedded_config, verified_metadata
-from invmm_gate.models.read.tokenizer_files import KINDS, TokenizerFiles, read_tokenizer
-from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, find_weights, read_json, without_index
+from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, scheduler_as_loaded, stated
+from invmm_gate.models.read.network_configs import ENCODERS, NetworkConfig, encoder_config, has_ema_keys, network_config
+from invmm_gate.models.read.pipelines import KINDS, PIPELINES, Stated, read_index
+from invmm_gate.models.read.scheduler_config import (
+    FLOW_SCHEDULERS,
+    SCHEDULERS,
+    FlowConfig,
+    SchedulerConfig,
+    read_scheduler,
+)
+from invmm_gate.models.read.tokenizer_files import TokenizerFiles, read_tokenizer
+from invmm_gate.models.read.weight_files import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    embedded_config,
+    find_weights,
+    read_json,
+    read_part,
+    verified_metadata,
+    without_index,
+)
+
+Part = Literal["unet", "vae", "text_encoder"]
+_PARTS: Final[dict[str, Part]] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
+RAW_FOLDERS: Final = ("unet", "transformer")
+EMA_SUFFIX: Final = "_ema"
+"""Diffusers' training scripts keep the exponential moving average of `unet/` in `unet_ema/`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A network and where its weights lie."""
+
+    name: str
+    """Its folder, for messages too."""
+    kind: str
+    """Class name in diffusers or transformers."""
+    config: NetworkConfig
+    weights: tuple[str, ...]
+    shards: Mapping[str, str] | None = None
+    """Tensor -> file, from the index of a sharded checkpoint."""
+    part_of: Part | Literal[""] = ""
+    """Which part of a single file with CompVis names it is; empty for weights of its own."""
+
+
+def read_component(
+    files: CheckpointFiles, name: str, allowed: tuple[str, ...], *, stated: str, pipeline: str, single: str | None
+) -> Component:
+    """The network in folder `name`, as the pipeline loads it.
+
+    Raises ModelError for a missing file or a class other than the stated one. With `single`, the folder has the
+    configuration and that file the weights.
+    """
+    path = f"{name}/config.json"
+    content, kind = read_part(files, name, path), stated
+    if stated in ENCODERS:
+        config = encoder_config(content, name=path, kind=stated)
+    else:
+        kind, config = network_config(content, name=path, allowed=allowed, pipeline=pipeline)
+    if single is not None:
+        return Component(name=name, kind=kind, config=config, weights=(single,), part_of=_part(name))
+    stem = TRANSFORMERS_STEM if stated in ENCODERS else DIFFUSERS_STEM
+    weights, shards = find_weights(files, f"{name}/", stem=stem)
+    return Component(name=name, kind=kind, config=config, weights=weights, shards=shards)
+
+
+def denoiser_folder(files: CheckpointFiles, prefix: str, name: str) -> str:
+    """The folder of the denoiser. Raises ModelError where raw and averaged weights lie side by side.
+
+    Diffusers loads `unet/` then, whatever else was scored: a verdict on one must not cover the other.
+    """
+    folders = f"{prefix}{name}", f"{prefix}{name}{EMA_SUFFIX}"
+    there = [folder for folder in folders if any(path.startswith(f"{folder}/") for path in files.files)]
+    if len(there) == 2:
+        raise ModelError(
+            f"the checkpoint holds two models: {folders[0]}/, which diffusers loads, and {folders[1]}/",
+            expected="one, the one that is released",
+            do="choose --weights raw or --weights ema; the verdict's digest leaves the other out",
+        )
+    return there[0] if there else folders[0]
+
+
+def _part(name: str) -> Part:
+    part = _PARTS.get(name.rsplit("/", 1)[-1])
+    if part is None:
+        raise ModelError(
+            f"a single file has no part {name!r}",
+            expected="Stable Diffusion 1 or 2",
+            do="convert the checkpoint to a diffusers folder",
+        )
+    return part
+
 
 BARE: Final = "UNet2DModel"
 
@@ -145,7 +227,7 @@ def _single_network(files: CheckpointFiles, path: str) -> Layout:
     return Layout(
         pipeline=BARE,
         components={"unet": Component(name="unet", kind=kind, config=config, weights=(path,))},
-        scheduler=parsed_scheduler(schedule, f"{stem}: scheduler"),
+        scheduler=read_scheduler(schedule, f"{stem}: scheduler"),
         scheduler_content=schedule,
         ema=has_ema_keys(network),
     )
@@ -155,12 +237,10 @@ def _scheduler(
     files: CheckpointFiles, path: str, pipeline: str = BARE, expected: str | None = None
 ) -> tuple[SchedulerConfig | FlowConfig, Mapping[str, object]]:
     """The scheduler as loaded, and as it stands in the file; `expected` is the class that model_index.json names."""
-    if path not in files:
-        raise ModelError(f"the component 'scheduler' has no {path}", expected="a complete pipeline", do="save it again")
-    written = read_json(files, path)
+    written = read_part(files, "scheduler", path)
     content = stated(written, path)
     allowed = FLOW_SCHEDULERS if expected in FLOW_SCHEDULERS else SCHEDULERS
     kind = class_name(content, name=path, allowed=allowed)
     if expected not in (None, kind):
         raise ModelError(f"model_index.json names {expected}, {path} {kind}", expected="one scheduler")
-    return parsed_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed), written
+    return read_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed), written

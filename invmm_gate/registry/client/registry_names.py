@@ -9,12 +9,11 @@ from typing import Final
 from invmm_gate.core.errors import ConfigError
 
 STATE: Final = "invmm.gate"
-"""Where the gate is with a version: one of STATES. A version without it was never looked at."""
+"""Where the gate is with a version: one of UNDECIDED or DECISIONS. A version without it was never looked at."""
 PENDING: Final = "pending"
 RUNNING: Final = "running"
 ERROR: Final = "error"
 DECISIONS: Final = ("pass", "block", "inconclusive")
-STATES: Final = (PENDING, RUNNING, *DECISIONS, ERROR)
 UNDECIDED: Final = (PENDING, RUNNING, ERROR)
 """What STATE may say without a verdict. Anything else could be read as one."""
 
@@ -116,11 +115,6 @@ def is_log_entry(key: str) -> bool:
 def log_entry_tag(envelope: bytes) -> str:
     """The tag's key for an attestation file: `invmm.log_entry.` and 12 digits of the digest that its line has."""
     return f"{LOG_ENTRY}.{sha256(envelope).hexdigest()[:12]}"
-
-
-def log_entry_tags(envelope: bytes, head: str) -> dict[str, str]:
-    """The tag for an attestation that was logged; none where `head` is empty."""
-    return {log_entry_tag(envelope): head} if head else {}
 
 
 def is_release(name: str, chosen: str | None = None) -> bool:

@@ -11,38 +11,20 @@ from functools import partial
 from typing import Any, Final, final
 
 from invmm_gate.attest.audit_log import is_head
+from invmm_gate.attest.verification import check_revocation
 from invmm_gate.core.errors import RegistryError, VerificationError
-from invmm_gate.registry.client.checkpoint import checkpoint_in
+from invmm_gate.registry.client import registry_names as names
+from invmm_gate.registry.client.artefacts import checkpoint_in
 from invmm_gate.registry.client.client import VersionRecord
-from invmm_gate.registry.client.names import (
-    ALIAS_PATTERN,
-    POSING,
-    STATE,
-    VERDICT_TAGS,
-    folded,
-    is_log_entry,
-    is_verdict_tag,
-    log_entry_tag,
-)
-from invmm_gate.registry.guard.file_hashes import RecentHashes
-from invmm_gate.registry.guard.settings import GuardSettings
-from invmm_gate.registry.guard.stores import (
-    aliases_of,
-    drop_alias,
-    drop_stage,
-    drop_tag,
-    files_of,
-    find_version,
-    is_prompt,
-    server_artefacts,
-)
-from invmm_gate.registry.promote.evidence import (
+from invmm_gate.registry.guard import stores
+from invmm_gate.registry.guard.guard_settings import GuardSettings
+from invmm_gate.registry.promote.attested_files import (
     Evidence,
     envelopes,
     evidence_for,
     evidence_that_promotes,
+    first_that_does,
     no_evidence,
-    state_of,
     verdict_tags,
 )
 
@@ -50,11 +32,7 @@ After = Callable[[], None]
 """Undoes what was done, and raises VerificationError, if it was done to another version than that which was judged."""
 
 _UNPROMOTED_STAGES: Final = ("none", "archived")
-_SPELLED: Final = frozenset(VERDICT_TAGS | {STATE, POSING})
-
-
-def nothing() -> None:
-    """There is nothing to look at afterwards."""
+_SPELLED: Final = frozenset(names.VERDICT_TAGS | {names.STATE, names.POSING})
 
 
 @final
@@ -64,112 +42,102 @@ class Guard:
 
     settings: GuardSettings
     now: Callable[[], datetime.datetime]
-    hashes: RecentHashes = field(default_factory=RecentHashes)
+    hashes: stores.RecentHashes = field(default_factory=stores.RecentHashes)
 
-    def set_alias(self, request: Any) -> After:
+    def set_alias(self, request: Any) -> After | None:
         """A protected alias may point only at a version that passed."""
         _refuse_unspellable(request.alias)
         if not self.settings.protects(request.name, request.alias):
-            return nothing
+            return None
         record = self._passed(request.name, request.version)
-        return partial(_look_again, record, partial(drop_alias, request.name, request.alias, record.version))
+        return partial(_look_again, record, partial(stores.drop_alias, request.name, request.alias, record.version))
 
-    def transition_stage(self, request: Any) -> After:
+    def transition_stage(self, request: Any) -> After | None:
         """A stage is an alias by another name."""
         if request.stage.strip().casefold() in _UNPROMOTED_STAGES:
-            return nothing
+            return None
         record = self._passed(request.name, request.version)
-        return partial(_look_again, record, partial(drop_stage, request.name, record.version))
+        return partial(_look_again, record, partial(stores.drop_stage, request.name, record.version))
 
     def rename(self, request: Any) -> After:
         """Under its new name an alias of the model may be a protected one."""
-        aliased = aliases_of(request.name).items()
+        aliased = stores.aliases_of(request.name).items()
         protected = [pair for pair in aliased if self.settings.protects(request.new_name, pair[0])]
         passed = {version: self._passed(request.name, version) for version in {version for _, version in protected}}
         return partial(self._look_at_renamed, request.new_name, passed)
 
-    def set_version_tag(self, request: Any) -> After:
+    def set_version_tag(self, request: Any) -> After | None:
         """A tag that claims a verdict may say only what an attestation of the version says, of the log's head once."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
-        if not is_verdict_tag(request.key, request.value):
-            return nothing
+        if not names.is_verdict_tag(request.key, request.value):
+            return None
         record = self._attested(request.name, request.version, request.key, request.value)
-        return partial(_look_again, record, partial(drop_tag, request.name, record.version, request.key))
+        return partial(_look_again, record, partial(stores.drop_tag, request.name, record.version, request.key))
 
-    def delete_version_tag(self, request: Any) -> After:
+    def delete_version_tag(self, request: Any) -> None:
         """A verdict that was given stays; gating again replaces it."""
         _refuse_lookalike(request.key)
-        if is_verdict_tag(request.key, None):
+        if names.is_verdict_tag(request.key, None):
             raise VerificationError(
                 f"tag {request.key} tells of a verdict",
                 expected="tags of verdicts to stay",
                 do="gate the version again",
             )
-        return nothing
 
-    def create_model(self, request: Any) -> After:
+    def create_model(self, request: Any) -> None:
         """A registered model has no verdict."""
         _refuse_claims(request.tags)
-        return nothing
 
-    def create_version(self, request: Any) -> After:
+    def create_version(self, request: Any) -> None:
         """Nothing is born with a verdict: a copy of a version does not inherit that of its source."""
         _refuse_claims(request.tags)
-        if any(tag.key == POSING for tag in request.tags) and not is_prompt(request.name):
-            _refuse_posing(POSING)
-        return nothing
+        if any(tag.key == names.POSING for tag in request.tags) and not stores.is_prompt(request.name):
+            _refuse_posing(names.POSING)
 
-    def set_model_tag(self, request: Any) -> After:
+    def set_model_tag(self, request: Any) -> None:
         """A registered model has no verdict, its versions have."""
         _refuse_lookalike(request.key)
         _refuse_posing(request.key)
-        if is_verdict_tag(request.key, None):
+        if names.is_verdict_tag(request.key, None):
             raise _claimed(request.key)
-        return nothing
 
     def _passed(self, name: str, version: str) -> VersionRecord:
         """The version, if an attestation shows that it passed. Raises a GateError."""
         record = _version(name, version)
-        found = tuple(envelopes(record.source, record.tags, server_artefacts()))
+        found = tuple(envelopes(record.source, record.tags, stores.server_artefacts()))
         if not found:
             raise no_evidence()
-        with files_of(record) as files:
+        with stores.files_of(record) as files:
             evidence_that_promotes(files, found, self.settings.demands(), now=self.now())
         return record
 
     def _attested(self, name: str, version: str, key: str, value: str) -> VersionRecord:
         """The version, if an attestation says of it what the tag says. Raises a GateError."""
-        record, wrong, demands = _version(name, version), no_evidence(), self.settings.demands()
-        with files_of(record) as files:
+        record, demands = _version(name, version), self.settings.demands()
+        inspect = self.hashes.inspected
+
+        def require_said(envelope: bytes) -> None:
+            found = evidence_for(
+                checkpoint, envelope, demands.roots, now=self.now(), weights="attested", inspect=inspect
+            )
+            check_revocation(found.trusted, demands.revoked)
+            _require_said(found, record, key, value)
+
+        with stores.files_of(record) as files:
             checkpoint = checkpoint_in(files)
-            for envelope in envelopes(record.source, record.tags, server_artefacts()):
-                try:
-                    evidence = evidence_for(
-                        checkpoint,
-                        envelope,
-                        demands.roots,
-                        now=self.now(),
-                        weights="attested",
-                        inspect=self.hashes.inspected,
-                    )
-                    evidence.require_not_revoked(demands)
-                    _require_said(evidence, record, key, value)
-                except VerificationError as error:
-                    wrong = error
-                else:
-                    return record
-        raise wrong
+            first_that_does(envelopes(record.source, record.tags, stores.server_artefacts()), require_said)
+        return record
 
     def _look_at_renamed(self, name: str, passed: dict[str, VersionRecord]) -> None:
         """An alias may have been set under the old name, where it was not protected, after they were looked at."""
-        for alias, version in aliases_of(name).items():
+        for alias, version in stores.aliases_of(name).items():
             if self.settings.protects(name, alias):
-                _look_again(passed.get(version), partial(drop_alias, name, alias, version), name=name)
+                _look_again(passed.get(version), partial(stores.drop_alias, name, alias, version), name=name)
 
 
 def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name: str = "") -> None:
-    now = None if before is None else find_version(name or before.name, before.version)
+    now = None if before is None else stores.version_here(name or before.name, before.version)
     if before is None or now is None or (now.created_at_ms, now.source) != (before.created_at_ms, before.source):
         if before is None or now is not None:
             undo()
@@ -181,27 +149,28 @@ def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name:
 
 
 def _version(name: str, version: str) -> VersionRecord:
-    if not version.isdecimal() or str(int(version)) != version:  # a database may take `01` or ` 1` for 1
+    if not names.is_version(version):  # a database may take `01` or ` 1` for 1
         raise RegistryError(f"version {version[:20]!a}", expected="a number, as the registry gives them")
-    record = find_version(name, version)
+    record = stores.version_here(name, version)
     if record is None or record.version != version:
         raise RegistryError(f"{name[:128]!a} has no version {version}", expected="a version that is there")
     return record
 
 
 def _require_said(found: Evidence, record: VersionRecord, key: str, value: str) -> None:
-    if is_log_entry(key):
+    if names.is_log_entry(key):
         _require_first(found, record, key, value)
         return
-    said = verdict_tags(found.statement) | {STATE: state_of(found.statement.decision)}
+    said = verdict_tags(found.statement)
     if said[key] != value:
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected=f"{said[key]}, as attested")
 
 
 def _require_first(found: Evidence, record: VersionRecord, key: str, value: str) -> None:
     """The log is not here, so its head is not known: it is said once of each attestation, and then stays."""
-    if key != log_entry_tag(found.envelope):
-        raise VerificationError(f"tag {key[:80]!a}", expected=f"{log_entry_tag(found.envelope)}, as the attestation is")
+    own = names.log_entry_tag(found.envelope)
+    if key != own:
+        raise VerificationError(f"tag {key[:80]!a}", expected=f"{own}, as the attestation is")
     if not is_head(value):
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
     first = record.tags.get(key, value)
@@ -211,28 +180,30 @@ def _require_first(found: Evidence, record: VersionRecord, key: str, value: str)
 
 def _refuse_unspellable(alias: str) -> None:
     """MLflow lets in letters of all scripts and a line's end, which a database may take for those of another alias."""
-    if not ALIAS_PATTERN.fullmatch(alias):
+    if not names.ALIAS_PATTERN.fullmatch(alias):
         raise VerificationError(f"alias {alias[:80]!a}", expected="letters of ASCII, digits, dashes and underscores")
 
 
 def _refuse_lookalike(key: str) -> None:
     """A database may take the key for one of a verdict."""
-    plain = folded(key)
-    if (plain in _SPELLED or is_log_entry(plain)) and key != plain:
+    plain = names.folded(key)
+    if (plain in _SPELLED or names.is_log_entry(plain)) and key != plain:
         raise VerificationError(f"tag {key[:80]!a}", expected=f"{plain}, spelled so")
 
 
 def _refuse_posing(key: str) -> None:
-    if key == POSING:
+    if key == names.POSING:
         raise VerificationError(
-            f"tag {POSING} on a model", expected="models that MLflow's lists show", do="register prompts as prompts"
+            f"tag {names.POSING} on a model",
+            expected="models that MLflow's lists show",
+            do="register prompts as prompts",
         )
 
 
 def _refuse_claims(tags: Any) -> None:
     for tag in tags:
         _refuse_lookalike(tag.key)
-        if is_verdict_tag(tag.key, tag.value):
+        if names.is_verdict_tag(tag.key, tag.value):
             raise _claimed(tag.key)
 
 
