@@ -163,7 +163,7 @@ def main() -> int:
         while len(kills) < options.kills:
             tried += 1
             part = (len(kills) + moments.random()) / options.kills  # so that they fall into all stages
-            found = kill(folder, tried, part * seconds)
+            found = kill(folder, tried, 0.9 * part * seconds)  # seldom after its end, as it takes now longer, now less
             kills += [found] if found else []
     if options.json:
         print(json.dumps({"seconds": seconds, "kills": [asdict(found) for found in kills]}))

@@ -55,7 +55,7 @@ measure:
 metric: [{name: pixel_rmse, threshold: 0.1}]
 confirm: {plain_sampling: {trials: 32, sampler_steps: 10, confidence: 0.95, probes: all}}
 rules: [{rule: confirmed, rate_limit: 0.0}]
-coverage: {min_probes: 1, min_controls: 3}
+coverage: {min_probes: 1, min_controls: 2}
 """
 """Enough to tell the demo's two models apart, and no more."""
 
@@ -86,7 +86,7 @@ class Place:
 
 def set_up(folder: Path, *, fast: bool) -> Place:
     """Models, probe set, signing key, webhook secret and policy, as a user would have them."""
-    write_probe_set(folder / "probes", at_most=3 if fast else 16)
+    write_probe_set(folder / "probes", at_most=2 if fast else 16)
     new_key_pair(folder / "gate")
     policy = folder / "fast.yaml"
     policy.write_text(FAST)

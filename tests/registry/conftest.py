@@ -18,8 +18,8 @@ from invmm_gate.core.progress import Silent
 from invmm_gate.registry.client.client import Registry
 from invmm_gate.registry.promote.gate_version import Registered, register
 from tests.registry.servers import Server, mlflow_server
-from tests.stages.conftest import _elsewhere, _one_thread, _remembered, pristine  # noqa: F401  (fixtures)
-from tests.stages.world import World, policy_with
+from tests.stages.conftest import _elsewhere, _one_thread, _remembered  # noqa: F401  (fixtures)
+from tests.stages.world import World, new_world, policy_with
 
 SHORT = {"steps": 2, "test_every": 2, "batch_size": 1, "sampler_steps": 10, "test_samples": 2, "learning_rate": 0.5}
 """A measurement in about a second: what it finds is of no interest here, only what becomes of it.
@@ -49,10 +49,10 @@ class Desk:
 
 
 @pytest.fixture(scope="session")
-def desk(pristine: World, tmp_path_factory: pytest.TempPathFactory) -> Desk:  # noqa: F811
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """A world with a signing key, and with choices that pass or block whatever model there is."""
     folder = tmp_path_factory.mktemp("desk")
-    world = pristine.copy(folder / "world")
+    world = new_world(folder / "world", single=())
     key = new_key_pair(folder / "gate")
     passing = GateChoices(
         policy=str(world.policy(PASSING, "passing")),
