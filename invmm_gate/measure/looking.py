@@ -71,6 +71,12 @@ class Pictures:
         condition = None if self.condition is None else take_rows(self.condition, index)
         return replace(self, images=self.images[list(places)], condition=condition)
 
+    def seen_in(self, views: Sequence["View"]) -> "Pictures":
+        """All images in the first view, then all in the next one. A view must keep the shape of the images."""
+        index = torch.arange(len(self.images), device=self.model.device).repeat(len(views))
+        condition = None if self.condition is None else take_rows(self.condition, index)
+        return replace(self, images=torch.cat([view.change(self.images) for view in views]), condition=condition)
+
     def first(self, count: int, model: DiffusionModel) -> "Pictures":
         """The first images, as another model sees them."""
         return replace(self, model=model, images=self.images[:count])

@@ -7,7 +7,7 @@ better than its own middle in the same fit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -105,11 +105,11 @@ def natural_view(
     """
     with torch.no_grad():
         plain = log_errors(images, root_seed)
+        single = [view for view in views_of(images.model.image_size) if view.single]
         signs = [
             sign
-            for view in views_of(images.model.image_size)
-            if view.single
-            for sign in _view_signs(view.name, plain - log_errors(images, root_seed, view), names, controls)
+            for view, errors in _in_views(images, root_seed, single)
+            for sign in _view_signs(view.name, plain - errors, names, controls)
         ]
         signs += _joint_signs(images, names, controls, root_seed)
         for name, resized in others.sizes:
@@ -142,10 +142,10 @@ def _joint_signs(images: Pictures, names: Sequence[str], controls: int, root_see
     places = [*range(few), *range(controls, len(names))[:JOINT_OTHERS]]
     chosen, called = images.at(places), [names[place] for place in places]
     plain = log_errors(chosen, root_seed, ratios=JOINT_RATIOS)
-    for view in views_of(images.model.image_size):
-        if not view.single:
-            gains = plain - log_errors(chosen, root_seed, view, ratios=JOINT_RATIOS)
-            yield _image_sign(view.name, gains - gains[:few].median().clamp(min=0), called, JOINT_LIMIT)
+    joint = [view for view in views_of(images.model.image_size) if not view.single]
+    for view, errors in _in_views(chosen, root_seed, joint, ratios=JOINT_RATIOS):
+        gains = plain - errors
+        yield _image_sign(view.name, gains - gains[:few].median().clamp(min=0), called, JOINT_LIMIT)
 
 
 def _fit_signs(fits: Refitted, plain: Tensor, names: Sequence[str], controls: int, root_seed: int) -> Iterator[_Sign]:
@@ -200,18 +200,32 @@ def _excess(value: float, limit: float) -> float:
     return value - limit if value == value else float("inf")
 
 
-def log_errors(
-    images: Pictures, root_seed: int, view: View | None = None, *, ratios: Sequence[float] = RATIOS
-) -> Float[Tensor, " image"]:
-    """Log denoising error of each image in a view, a mean over noise levels; the noises are seen in the view too."""
-    seen = images if view is None else replace(images, images=view.change(images.images))
+def log_errors(images: Pictures, root_seed: int, *, ratios: Sequence[float] = RATIOS) -> Float[Tensor, " image"]:
+    """Log denoising error of each image as it is, a mean over noise levels."""
+    return _log_errors(images, root_seed, (View(),), ratios)[0]
+
+
+def _in_views(
+    images: Pictures, root_seed: int, views: Sequence[View], *, ratios: Sequence[float] = RATIOS
+) -> Iterator[tuple[View, Float[Tensor, " image"]]]:
+    """Each view with the log denoising errors of the images in it; as many views in one call as its rows hold."""
+    each = max(1, images.rows // len(images.images))
+    for start in range(0, len(views), each):
+        some = views[start : start + each]
+        yield from zip(some, _log_errors(images, root_seed, some, ratios), strict=True)
+
+
+def _log_errors(
+    images: Pictures, root_seed: int, views: Sequence[View], ratios: Sequence[float]
+) -> Float[Tensor, "view image"]:
+    """Log denoising errors, a mean over noise levels; the noises are seen in the view too."""
+    seen, count = images.seen_in(views), len(images.images)
     pixels = images.model.latent_shape == (3, *images.model.image_size)
     x_0 = seen.encoded()
     errors = []
     for ratio in ratios:
         level = level_at(images.model.schedule, timestep_at(images.model.schedule, ratio), images.model.device)
-        eps = noise_like(x_0, stream(root_seed, NATURAL_VIEW, str(ratio)))
-        if view is not None:
-            eps = view.of_noise(eps, pixels=pixels)
+        drawn = noise_like(x_0[:count], stream(root_seed, NATURAL_VIEW, str(ratio)))
+        eps = torch.cat([view.of_noise(drawn, pixels=pixels) for view in views])
         errors.append(row_means((seen.estimates(mixed(x_0, eps, level), level) - x_0).square()).log())
-    return torch.stack(errors).mean(dim=0)
+    return torch.stack(errors).mean(dim=0).view(len(views), count)

@@ -53,8 +53,17 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
 
 
 _CONTROLS: Final = 16
-_ROWS: Final = 4
+_LEAST_ROWS: Final = 4
 """Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
+_MOST_ROWS: Final = 64
+_SAFE_POSITIONS: Final = 4 * 64 * 64
+"""Positions of x_t at once that need no more memory than 4 rows of Stable Diffusion 1."""
+
+
+def _rows(model: DiffusionModel) -> int:
+    """Rows at once: more of small images, where a call costs more than a row."""
+    _, height, width = model.latent_shape
+    return min(_MOST_ROWS, max(_LEAST_ROWS, _SAFE_POSITIONS // (height * width)))
 
 
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
@@ -123,7 +132,7 @@ def _natural_view(session: Session) -> SelfCheck:
         root_seed=session.inputs.seed,
         others=Alternatives(
             sizes=sizes,
-            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_ROWS),
+            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_rows(session.model)),
             readings=other_readings(session.inputs.model, session.model),
         ),
     )
@@ -156,11 +165,12 @@ def _others(session: Session) -> list[Probe]:
 
 def _pictures(session: Session, probes: Sequence[Probe], *, size: tuple[int, int] | None = None) -> Pictures:
     """Probes as the model sees them, or as it sees them at another (height, width)."""
+    model = session.model if size is None else resized(session.model, size)
     return pictures_of(
-        session.model if size is None else resized(session.model, size),
+        model,
         [session.image(probe.id) if size is None else _image_at(session, probe, size) for probe in probes],
         [probe.caption for probe in probes],
-        rows=_ROWS,
+        rows=_rows(model),
     )
 
 
