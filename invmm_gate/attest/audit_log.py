@@ -21,6 +21,7 @@ from invmm_gate.files.strict_json import parse_plain
 
 AUDIT_LOG: Final = "verdicts.jsonl"
 """The log's usual name."""
+_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,6 @@ class Head:
 
 
 EMPTY: Final = Head(number=0, digest="")
-_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 def read_head(text: str) -> Head | None:

@@ -162,14 +162,12 @@ def _lines(listing: Path) -> list[tuple[int, str]]:
     try:
         lines = read_small(listing, what="a text file of paths", limit=_BYTES).decode("utf-8-sig").splitlines()
     except (ConfigError, UnicodeDecodeError) as error:
-        reason = error.found if isinstance(error, ConfigError) else "not UTF-8"
-        raise ConfigError(
-            f"--sensitive {listing} cannot be read ({reason})", expected="a text file of paths"
-        ) from error
+        found = error.found if isinstance(error, ConfigError) else f"{str(listing)!r} is not UTF-8"
+        raise ConfigError(f"--sensitive: {found}", expected="a text file of paths") from error
     named = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     listed = [(number, line) for number, line in named if line and not line.startswith("#")]
     if not listed:
-        raise ConfigError(f"--sensitive {listing} names no image", expected="a path a line")
+        raise ConfigError(f"--sensitive {listing} names no image", expected="one path on each line")
     return listed
 
 

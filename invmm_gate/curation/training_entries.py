@@ -74,7 +74,7 @@ class Columns:
             raise ProbeSetError(
                 f"{place}: {self.marked_by} {text[:60]!r} says neither yes nor no",
                 expected=f"{', '.join(_YES)}; or nothing, {', '.join(filter(None, _NO))}",
-                do=f"or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
+                do=f"correct it, or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
             )
         return text.casefold() in _YES
 

@@ -63,9 +63,12 @@ def read_small(path: Path, *, what: str, limit: int, modes: frozenset[int] | Non
     """The file's bytes. Raises ConfigError for a missing, special or larger file, or one with none of the `modes`."""
     try:
         state, data = _begin(path, limit, limit, follow_links=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else "no path"
-        raise ConfigError(f"{str(path)!r}: {reason}", expected=what) from error
+    except _SpecialFileError as error:
+        raise ConfigError(f"{str(path)!r} {_SPECIAL}", expected=what) from error
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r}: {error.strerror}", expected=what) from error
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r}: the name holds a NUL", expected=what) from error
     if modes is not None and stat.S_IMODE(state.st_mode) not in modes:
         raise ConfigError(
             f"{str(path)!r} has mode {stat.S_IMODE(state.st_mode):04o}",
@@ -98,7 +101,7 @@ def _begin_probe_file(path: Path, count: int, limit: int | None) -> tuple[os.sta
         reason = _REASONS.get(error.errno or 0, error.strerror if isinstance(error, _SpecialFileError) else None)
         raise ProbeSetError(
             f"{str(path)!r} {reason or f'cannot be read ({error.strerror})'}",
-            expected="a regular file in the probe set's folder",
+            expected="a regular file, not a link",
         ) from error
 
 
@@ -121,14 +124,17 @@ def _begin(path: Path, count: int, limit: int | None, *, follow_links: bool) -> 
     return state, data
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of a run and its folder; a crash leaves the old file or the new one. Raises as `explained` says."""
+def write_whole(path: Path, content: str | bytes, *, option: str = "--out") -> None:
+    """Write a file and its folder; a crash leaves the old file or the new one. Raises as `explained` says.
+
+    `option`: the one that names another place.
+    """
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, data)
     except OSError as error:
-        raise explained(error, path, needed=len(data)) from error
+        raise explained(error, path, needed=len(data), option=option) from error
 
 
 def write_probe_file(path: Path, data: bytes) -> None:
@@ -189,8 +195,10 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def explained(error: OSError, path: Path, *, needed: int | None = None) -> MeasurementError | RunFolderError:
-    """A full disk leaves the run unfinished (11); any other refusal is a bad run folder (2).
+def explained(
+    error: OSError, path: Path, *, needed: int | None = None, option: str = "--out"
+) -> MeasurementError | RunFolderError:
+    """What a file that could not be written means: a full disk leaves the run unfinished (11), all else is a slip (2).
 
     `needed`: bytes that were to be written.
     """
@@ -202,6 +210,15 @@ def explained(error: OSError, path: Path, *, needed: int | None = None) -> Measu
         )
     return RunFolderError(
         f"{path} cannot be written: {error.strerror or error}",
-        expected="a run folder that can be written",
-        do="give another --out",
+        expected="a place that this user can write to",
+        do=f"give another {option}",
+    )
+
+
+def unreadable(error: OSError, path: Path) -> RunFolderError:
+    """What a file of a run that could not be read means."""
+    return RunFolderError(
+        f"{path} cannot be read: {error.strerror or error}",
+        expected="a file of a run that this user can read",
+        do="correct its permissions, or name another run",
     )

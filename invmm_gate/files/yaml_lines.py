@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import yaml
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.files.regular import read_small
 
 MAX_BYTES: Final = 1_000_000
 MAX_DEPTH: Final = 20
@@ -62,18 +63,11 @@ def load_document(path: Path) -> Document:
 
 
 def _read(path: Path) -> str:
+    content = read_small(path, what="a YAML file", limit=MAX_BYTES)
     try:
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file", expected="a YAML file")
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes", expected="a small YAML file")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8", expected="a YAML file in UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{str(path)!r}: cannot be read ({error})", expected="a readable YAML file") from error
 
 
 class _Composer(yaml.SafeLoader):

@@ -104,7 +104,7 @@ def rate_limit(policy: Policy) -> float:
 
 
 def note_rows(folder: RunFolder, rows: int) -> None:
-    """The row count fell."""
+    """confirm.json says that the row count fell."""
     record = _record(folder)
     folder.note_confirmed(replace(record, reduced_rows=(*record.reduced_rows, rows)))
 

@@ -315,7 +315,10 @@ def test_bad_input_is_one_line_with_the_right_exit_code_and_nothing_is_measured(
         (("check",), ("--model", "--help")),
         (("probes", "validat"), ("validat",)),
         (("policy", "show", "no-such-policy"), ("'no-such-policy'",)),
-        (("probes", "add", "probes", "a.png", "--group", "public"), ("'public'", "'sensitive', 'duplicated', 'control'")),
+        (
+            ("probes", "add", "probes", "a.png", "--group", "public"),
+            ("'public'", "'sensitive', 'duplicated', 'control'"),
+        ),
         (("probes", "add", "none", "a.png", "--group", "control"), ("none", "invmm-gate probes init")),
         (("report", "nowhere"), ("nowhere holds no run.json",)),
         (("judge", "nowhere", "--policy", "strict"), ("nowhere holds no run.json",)),
@@ -384,8 +387,8 @@ def test_a_folder_that_cannot_be_written_is_named(world, read_only):
     called = world.check("--out", read_only / "run")
     assert called.code == 2
     assert called.error == (
-        f"error: {read_only}/run cannot be written: Read-only file system; expected a run folder that can be written;"
-        " give another --out"
+        f"error: {read_only}/run cannot be written: Read-only file system;"
+        " expected a place that this user can write to; give another --out"
     )
 
 

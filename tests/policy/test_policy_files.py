@@ -170,8 +170,8 @@ def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"# only a comment\n", "the file is empty"),
-        (b"- a\n", "valid dictionary"),
-        (b"text", "valid dictionary"),
+        (b"- a\n", "keys with values"),
+        (b"text", "keys with values"),
         (b"\xff\xfe", "not UTF-8"),
         (b"a: \x00", "special characters"),
         (b"a: " + b"[" * 500, "nested deeper than 20"),
@@ -202,8 +202,8 @@ def test_every_error_is_named_up_to_six(tmp_path: Path) -> None:
     [
         ("strct", "did you mean 'strict'"),
         ("zzz", "expected one of permissive, standard, strict"),
-        ("no/such.yaml", "no such file"),
-        ("x\0.yaml", "no such file"),
+        ("no/such.yaml", "No such file"),
+        ("x\0.yaml", "the name holds a NUL"),
     ],
 )
 def test_unknown_policy_is_refused(name: str, words: str) -> None:
@@ -212,7 +212,7 @@ def test_unknown_policy_is_refused(name: str, words: str) -> None:
 
 
 def test_unreadable_policy_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="is a folder, pipe or device"):
         load_policy(f"{tmp_path}/")
 
 

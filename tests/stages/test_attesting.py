@@ -391,7 +391,7 @@ def test_a_revoked_attestation_does_not_hold(desk: Desk, tiny: Path):
     revoked.write_text(f"- {{verdict: {sha(attestation)}, reason: the probes were wrong}}\n")
     with pytest.raises(VerificationError, match="was revoked: the probes were wrong"):
         desk.verify(tiny, attestation, revoked=revoked)
-    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml': No such file"):
         desk.verify(tiny, attestation, revoked=desk.folder / "none.yaml")
 
 
