@@ -88,16 +88,6 @@ def propose(
     return Proposals(sensitive=listed, duplicated=tuple(chosen), skipped=tuple(skipped))
 
 
-def _sensitive(row: int, rank: int | None, clusters: Sequence[Cluster], multiplicity: Sequence[int]) -> Proposal:
-    return Proposal(
-        row=row,
-        group="sensitive",
-        cluster="" if rank is None else cluster_name(rank + 1),
-        multiplicity=int(multiplicity[row]) if rank is None else clusters[rank].multiplicity,
-        reason="listed as sensitive",
-    )
-
-
 _BYTES: Final = 256_000_000
 """Of the list; some millions of paths."""
 
@@ -122,6 +112,16 @@ def sensitive_items(
     for item in sorted(items, key=lambda item: (item.name, item.sha256, item.source, item.position)):
         named.setdefault(training.rows[item.pixels], item)
     return named
+
+
+def _sensitive(row: int, rank: int | None, clusters: Sequence[Cluster], multiplicity: Sequence[int]) -> Proposal:
+    return Proposal(
+        row=row,
+        group="sensitive",
+        cluster="" if rank is None else cluster_name(rank + 1),
+        multiplicity=int(multiplicity[row]) if rank is None else clusters[rank].multiplicity,
+        reason="listed as sensitive",
+    )
 
 
 def _shown(values: Sequence[str]) -> str:
