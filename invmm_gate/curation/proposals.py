@@ -13,6 +13,9 @@ from invmm_gate.curation.training_data import TrainingData, located
 from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.files.regular import read_small
 
+_BYTES: Final = 256_000_000
+"""Of the list; some millions of paths."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
@@ -86,10 +89,6 @@ def propose(
                 )
             )
     return Proposals(sensitive=listed, duplicated=tuple(chosen), skipped=tuple(skipped))
-
-
-_BYTES: Final = 256_000_000
-"""Of the list; some millions of paths."""
 
 
 def sensitive_items(

@@ -26,6 +26,8 @@ ROLES: Final = ("path", "image", "caption", "date")
 """What a column of a table can be for; by default the column of the same name."""
 _YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 _NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
+_KINDS: Final = 8
+"""Suffixes of files that are told apart in a count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +108,6 @@ def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
         return b"", error.found
     except ValueError:
         return b"", "has a path with a NUL"
-
-
-_KINDS: Final = 8
-"""Suffixes of files that are told apart in a count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

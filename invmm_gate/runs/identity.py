@@ -1,4 +1,4 @@
-"""The identity of a run: its inputs, what each of them decides, the installed gate and its packages.
+"""The identity of a run: its inputs, the plan of its confirmations, the installed gate and its packages.
 
 Versions are what the metadata of the packages says. That the files are those of the version is the installer's job:
 `pip install --require-hashes`, or an image that is named by its digest (docs/security.md).

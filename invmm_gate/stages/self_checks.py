@@ -32,6 +32,9 @@ _FITS: Final[tuple[tuple[Fit, str], ...]] = (
     ("crop", "black"), ("squeeze", "black"), ("pad", "black"), ("pad", "white"), ("pad", "grey"),
 )  # fmt: skip
 """With the colour of bars: some pad with white, and some after normalising, where zero is grey."""
+_CONTROLS: Final = 16
+_ROWS: Final = 4
+"""Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 
 
 def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int) -> Iterator[Refitted]:
@@ -50,11 +53,6 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
             stated = bars == "black"
             name = f"with fit {how}" if stated else f"padded with {bars} bars"
             yield Refitted(name=name, places=list(found), whole=whole, middle=middle, stated=stated)
-
-
-_CONTROLS: Final = 16
-_ROWS: Final = 4
-"""Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 
 
 def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
