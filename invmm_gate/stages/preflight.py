@@ -81,5 +81,5 @@ def _refuse_other_set(folder: Path, digest: str, policy: Policy) -> None:
         raise ProbeSetError(
             f"{folder} has the digest {digest}",
             expected=f"{policy.coverage.probe_set}, the probe set that policy {policy.name} names",
-            do="give that set, or have the policy's coverage.probe_set changed by who answers for it",
+            do="give that set, or let the policy's owner change coverage.probe_set",
         )

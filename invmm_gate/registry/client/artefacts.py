@@ -245,5 +245,7 @@ class Uploads:
         with transferring():
             for path, local in files.items():
                 if local.name != path.rpartition("/")[2]:
-                    raise RegistryError(f"{local.name} would be stored as {path}", expected="the file's own name")
+                    raise RegistryError(
+                        f"{local.name} would be stored as {path}", expected="a file that keeps its own name"
+                    )
                 store.log_artifact(str(local), path.rpartition("/")[0] or None)

@@ -169,7 +169,7 @@ class Registry:
         if found != version:
             raise RegistryError(
                 f"alias {alias} of {name} points at version {found} after it was set to {version}",
-                expected="no other hand on the alias",
+                expected="an alias that nobody else moves",
                 do="find out who moves it, then gate the version again",
             )
 

@@ -59,7 +59,7 @@ def _resolved(model: str, registry: Registry) -> tuple[str, str]:
         raise ConfigError(f"--model {model[:200]!a}", expected=_EXPECTED)
     record = registry.version(match[1], match[2]) if numbered else registry.alias(match[1], match[2])
     if record is None:
-        raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
+        raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that the registry has")
     return record.file_label, record.source
 
 

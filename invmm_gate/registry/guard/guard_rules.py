@@ -143,7 +143,7 @@ def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name:
             undo()
         raise VerificationError(
             "the version was replaced while its files were hashed",
-            expected="the same version from the question to the answer",
+            expected="a version that stays the same while it is looked at",
             do="gate the version that is there now",
         )
 
@@ -153,7 +153,7 @@ def _version(name: str, version: str) -> VersionRecord:
         raise RegistryError(f"version {version[:20]!a} is no number", expected="a number, as the registry gives them")
     record = stores.version_here(name, version)
     if record is None or record.version != version:
-        raise RegistryError(f"{name[:128]!a} has no version {version}", expected="a version that is there")
+        raise RegistryError(f"{name[:128]!a} has no version {version}", expected="a version that the registry has")
     return record
 
 

@@ -152,7 +152,9 @@ def run_guarded_server(
 ) -> int:
     """Run the server until it ends or is interrupted; its exit code. Raises ConfigError before anything is started."""
     if any(option.split("=")[0] == "--app-name" for option in options):
-        raise ConfigError("--app-name among the server's options", expected="none: the guard is the app")
+        raise ConfigError(
+            "the server's options name --app-name", expected="no app but the guard", do="leave --app-name out"
+        )
     settings = {ROOTS: str(roots.resolve()), POLICIES: ",".join(policies)}
     if aliases:
         settings[ALIASES] = ",".join(aliases)

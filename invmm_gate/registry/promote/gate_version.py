@@ -99,7 +99,7 @@ def gate_version(
     check_choices(choices, name)
     record = registry.version(name, version)
     if record is None:
-        raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
+        raise RegistryError(f"{name} has no version {version}", expected="a version that the registry has")
     gating = _Gating(registry=registry, record=record, choices=choices, progress=progress, now=now)
     with gating.state_noted(), scratch_in(choices.runs) as scratch:
         return gating.gate(scratch)
