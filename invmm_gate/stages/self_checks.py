@@ -37,6 +37,21 @@ _ROWS: Final = 4
 """Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 
 
+def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
+    """Check the gate and the model before the probes; whether all passed. A failure hides no other check."""
+    done = {check.name for check in folder.self_checks()}
+    progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
+    for name, check in CHECKS.items():
+        if name not in done:
+            folder.append(check(session))
+            progress.advance(1)
+    progress.end()
+    for result in folder.self_checks():
+        if not result.passed:
+            progress.note(f"self-check failed: {result.detail}")
+    return all(result.passed for result in folder.self_checks())
+
+
 def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int) -> Iterator[Refitted]:
     """The probes of another shape than the model's, once for each fit that is not theirs.
 
@@ -53,21 +68,6 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
             stated = bars == "black"
             name = f"with fit {how}" if stated else f"padded with {bars} bars"
             yield Refitted(name=name, places=list(found), whole=whole, middle=middle, stated=stated)
-
-
-def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
-    """Check the gate and the model before the probes; whether all passed. A failure hides no other check."""
-    done = {check.name for check in folder.self_checks()}
-    progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
-    for name, check in CHECKS.items():
-        if name not in done:
-            folder.append(check(session))
-            progress.advance(1)
-    progress.end()
-    for result in folder.self_checks():
-        if not result.passed:
-            progress.note(f"self-check failed: {result.detail}")
-    return all(result.passed for result in folder.self_checks())
 
 
 def _positive_control(session: Session) -> SelfCheck:

@@ -51,7 +51,9 @@ def scratch_in(parent: Path) -> Iterator[Path]:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".version-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise RegistryError(f"{parent} cannot be written: {error.strerror}", do="free some space") from error
+        raise RegistryError(
+            f"{parent} cannot be written: {error.strerror}", do="free some space, or give another --state"
+        ) from error
     with folder as path:
         yield Path(path)
 

@@ -35,7 +35,9 @@ def local_checkpoint(model: str, tracking_uri: str | None = None) -> Iterator[Pa
         DOWNLOADS.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=f".{label}-", dir=DOWNLOADS, ignore_cleanup_errors=True)
     except OSError as error:
-        raise ConfigError(f"{DOWNLOADS} cannot be written: {error.strerror}", do="make room in it") from error
+        raise ConfigError(
+            f"{DOWNLOADS} cannot be written: {error.strerror}", do="free some space, or run where this user can write"
+        ) from error
     with folder as inner:
         try:
             path = registry.fetch(source, Path(inner) / "files", label=label)
