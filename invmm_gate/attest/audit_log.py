@@ -21,6 +21,7 @@ from invmm_gate.files.strict_json import parse_plain
 
 AUDIT_LOG: Final = "verdicts.jsonl"
 """The log's usual name."""
+_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,6 @@ class Head:
 
 
 EMPTY: Final = Head(number=0, digest="")
-_HEAD: Final = re.compile(r"([1-9][0-9]{0,9}):([0-9a-f]{64})|0:")
 
 
 def read_head(text: str) -> Head | None:
@@ -127,20 +127,6 @@ def walk(lines: Sequence[bytes]) -> tuple[tuple[Entry, Head], ...]:
     return tuple(found)
 
 
-def _require_counted(entries: Sequence[Entry]) -> None:
-    """Raise VerificationError for the first entry that counts the model's attempts wrongly."""
-    seen: dict[str, dict[str, int]] = {}
-    for entry in entries:
-        own = seen.setdefault(entry.model_digest, {})
-        counted = own.setdefault(entry.results, len(own) + 1)
-        if entry.attempt != counted:
-            raise VerificationError(
-                f"line {entry.number}: attempt {entry.attempt}",
-                expected=f"{counted}, as the lines before it have {counted - 1} other results of this model",
-                do="compare the log with a copy of it",
-            )
-
-
 def require_head(heads: Sequence[Head], known: Head) -> None:
     """Raise VerificationError unless the log was once exactly at the head that is known from elsewhere."""
     if known == EMPTY:
@@ -158,6 +144,20 @@ def require_head(heads: Sequence[Head], known: Head) -> None:
             expected=f"{known.digest}, which it once had",
             do="compare the log with a copy of it: a line up to this one was changed, added or left out",
         )
+
+
+def _require_counted(entries: Sequence[Entry]) -> None:
+    """Raise VerificationError for the first entry that counts the model's attempts wrongly."""
+    seen: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        own = seen.setdefault(entry.model_digest, {})
+        counted = own.setdefault(entry.results, len(own) + 1)
+        if entry.attempt != counted:
+            raise VerificationError(
+                f"line {entry.number}: attempt {entry.attempt}",
+                expected=f"{counted}, as the lines before it have {counted - 1} other results of this model",
+                do="compare the log with a copy of it",
+            )
 
 
 def _entry(line: bytes, number: int) -> Entry:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_KEY_BYTES: Final = 16_384
 _PUBLIC: Final = "a public key file as `invmm-gate keys new` writes it (NAME.pub), or roots.yaml"
+_LISTED: Final = "the text of a public key, or the file NAME.pub that `invmm-gate keys new` wrote"
 _PRIVATE: Final = "a private key file as `invmm-gate keys new` writes it (NAME.key)"
 
 
@@ -109,8 +110,8 @@ def new_key_pair(name: Path) -> KeyPair:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    if name.name in ("", "..") or "\0" in str(name):
-        raise ConfigError(f"{str(name)!r} is no name for a key", expected="a name such as gate or keys/gate")
+    if name.name in ("", "..") or not str(name).isprintable():
+        raise ConfigError(f"{str(name)!a} is no name for a key", expected="a name such as gate or keys/gate")
     private = Ed25519PrivateKey.generate()
     files = KeyPair(
         private=name.with_name(f"{name.name}.key"),
@@ -175,7 +176,7 @@ def _listed(path: Path, document: Document) -> tuple[TrustedKey, ...]:
 def _listed_key(entry: _Root, path: Path, line: int) -> TrustedKey:
     if entry.valid_from and entry.valid_until and entry.valid_from > entry.valid_until:
         raise ConfigError(f"{path}:{line}: valid_until lies before valid_from", expected="a window that is not empty")
-    public = _public_key(_pem(entry, path.parent), where=f"{path}:{line}: public_key")
+    public = _public_key(_pem(entry, path, line), where=f"{path}:{line}: public_key")
     return TrustedKey(
         name=entry.name,
         key_id=_key_id(public),
@@ -186,10 +187,13 @@ def _listed_key(entry: _Root, path: Path, line: int) -> TrustedKey:
     )
 
 
-def _pem(entry: _Root, folder: Path) -> bytes:
+def _pem(entry: _Root, path: Path, line: int) -> bytes:
     if "-----BEGIN" in entry.public_key:
         return entry.public_key.encode()
-    return read_small(folder / entry.public_key, what=_PUBLIC, limit=_MAX_KEY_BYTES)
+    try:
+        return read_small(path.parent / entry.public_key, what=_PUBLIC, limit=_MAX_KEY_BYTES)
+    except ConfigError as error:
+        raise ConfigError(f"{path}:{line}: public_key: {error.found}", expected=_LISTED) from error
 
 
 def _public_key(pem: bytes, *, where: str) -> "Ed25519PublicKey":

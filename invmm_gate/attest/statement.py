@@ -40,6 +40,10 @@ PREDICATE_TYPE: Final = "urn:invmm-gate:verdict:v1"
 AttestedDecision = Literal["pass", "pass_with_waiver", "block", "inconclusive"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+SUMMARY: Final = "verification_summary.json"
+"""The signed summary's name in a run folder."""
+SUMMARY_TYPE: Final = "https://slsa.dev/verification_summary/v1"
+LEVEL: Final = "INVMM_GATE_PASS"
 
 
 class _Wire(BaseModel):
@@ -192,7 +196,9 @@ def from_payload(payload: bytes) -> Statement:
     _refuse_other_types(plain)
     subjects = plain.get("subject")
     if not isinstance(subjects, list) or len(subjects) != 1:
-        raise VerificationError("statement: subject: not a list of one", expected="the one model that was judged")
+        raise VerificationError(
+            "statement: subject is not a list of one model", expected="the one model that was judged"
+        )
     try:
         return _STATEMENT.validate_json(json.dumps(plain))
     except ValidationError as error:
@@ -213,12 +219,6 @@ def _refuse_other_types(plain: dict[str, object]) -> None:
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-
-
-SUMMARY: Final = "verification_summary.json"
-"""The signed summary's name in a run folder."""
-SUMMARY_TYPE: Final = "https://slsa.dev/verification_summary/v1"
-LEVEL: Final = "INVMM_GATE_PASS"
 
 
 def summary_payload(said: Statement, *, attestation: str) -> bytes | None:

@@ -79,12 +79,6 @@ def check_standing(trusted: Trusted, demands: Demands, now: datetime.datetime) -
         )
 
 
-def _verifier(key: TrustedKey, said: Statement, now: datetime.datetime) -> None:
-    if key.verifier is not None and said.verifier != key.verifier:
-        raise _mismatch("verifier", repr(said.verifier), f"{key.verifier!r}, for whom the key {key.name} may sign")
-    check_key_window(key, said.issued_at, now.astimezone(datetime.UTC).date())
-
-
 def check_key_window(key: TrustedKey, signed_at: datetime.datetime, today: datetime.date) -> None:
     """Raises VerificationError unless the key could sign then, and what it signed holds today."""
     if key.valid_from is not None and signed_at.date() < key.valid_from:
@@ -95,6 +89,37 @@ def check_key_window(key: TrustedKey, signed_at: datetime.datetime, today: datet
             expected="a key that is still valid",
             do="sign again with the key that replaced it",
         )
+
+
+def as_size(size: tuple[int, int]) -> str:
+    """A size as `512x768`: height, then width."""
+    return f"{size[0]}x{size[1]}"
+
+
+def check_passed(said: Statement) -> None:
+    """Raise VerificationError unless it is a pass, whether or not it still counts."""
+    if said.decision not in ("pass", "pass_with_waiver"):
+        raise _mismatch("verdict", said.decision, "pass", do="see the report of the run")
+
+
+def check_revocation(trusted: Trusted, revoked: Revocations) -> None:
+    """Raises VerificationError for an attestation, one by a key, or one on a reviewer's word, that no longer counts."""
+    reviewers = {waiver.approved_by for waiver in trusted.statement.waivers if waiver.approved_by is not None}
+    for what, digest, reasons in (
+        ("attestation", trusted.digest, revoked.verdicts),
+        ("key", trusted.key.key_id, revoked.keys),
+        *(("reviewer's key", reviewer, revoked.keys) for reviewer in sorted(reviewers)),
+    ):
+        if digest in reasons:
+            raise VerificationError(
+                f"revocation: the {what} {digest} was revoked: {reasons[digest]}", expected="one that is not revoked"
+            )
+
+
+def _verifier(key: TrustedKey, said: Statement, now: datetime.datetime) -> None:
+    if key.verifier is not None and said.verifier != key.verifier:
+        raise _mismatch("verifier", repr(said.verifier), f"{key.verifier!r}, for whom the key {key.name} may sign")
+    check_key_window(key, said.issued_at, now.astimezone(datetime.UTC).date())
 
 
 def _verdict(said: Statement, demands: Demands) -> None:
@@ -157,11 +182,6 @@ def _tested(said: Statement, demands: Demands) -> None:
         raise _mismatch("attempt", found, f"at most {most}, as --max-attempts says")
 
 
-def as_size(size: tuple[int, int]) -> str:
-    """A size as `512x768`: height, then width."""
-    return f"{size[0]}x{size[1]}"
-
-
 def _times(said: Statement, demands: Demands, now: datetime.datetime) -> None:
     now = now.astimezone(datetime.UTC)
     if now + CLOCK_SKEW < said.issued_at:
@@ -176,26 +196,6 @@ def _times(said: Statement, demands: Demands, now: datetime.datetime) -> None:
     for waiver in said.waivers:
         if now.date() > waiver.expires:
             raise _mismatch("waivers", f"that of {waiver.owner} expired on {waiver.expires}", "waivers that still hold")
-
-
-def check_passed(said: Statement) -> None:
-    """Raise VerificationError unless it is a pass, whether or not it still counts."""
-    if said.decision not in ("pass", "pass_with_waiver"):
-        raise _mismatch("verdict", said.decision, "pass", do="see the report of the run")
-
-
-def check_revocation(trusted: Trusted, revoked: Revocations) -> None:
-    """Raises VerificationError for an attestation, one by a key, or one on a reviewer's word, that no longer counts."""
-    reviewers = {waiver.approved_by for waiver in trusted.statement.waivers if waiver.approved_by is not None}
-    for what, digest, reasons in (
-        ("attestation", trusted.digest, revoked.verdicts),
-        ("key", trusted.key.key_id, revoked.keys),
-        *(("reviewer's key", reviewer, revoked.keys) for reviewer in sorted(reviewers)),
-    ):
-        if digest in reasons:
-            raise VerificationError(
-                f"revocation: the {what} {digest} was revoked: {reasons[digest]}", expected="one that is not revoked"
-            )
 
 
 def _mismatch(field: str, found: str, expected: str, do: str = "") -> VerificationError:

@@ -74,7 +74,7 @@ def approve(waivers: Sequence[Waiver], key: SigningKey, *, now: datetime.datetim
         raise ConfigError(
             f"{len(waivers)} waivers make an approval of {len(envelope)} bytes",
             expected=f"at most {MAX_BYTES}",
-            do="waive less, or in several files",
+            do="approve fewer waivers, or put them into several files",
         )
     return envelope
 

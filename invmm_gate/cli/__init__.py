@@ -4,9 +4,12 @@ import os
 import resource
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from invmm_gate.core.errors import BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, GateError
+
+if TYPE_CHECKING:
+    from typer import TyperException
 
 _INTERRUPTED: Final = "interrupted: what was finished is kept; give the same command to go on"
 
@@ -41,7 +44,7 @@ def run(arguments: list[str]) -> int:
         return _failed(f"error: {error}", error.exit_code)
     except typer.TyperException as error:
         message = error.format_message()
-        return _failed(message if message.startswith("Usage:") else _usage_error(message), BAD_INPUT)
+        return _failed(message if message.startswith("Usage:") else _usage_error(error), BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _failed(_INTERRUPTED, INTERRUPTED)
     except Exception as error:
@@ -52,8 +55,18 @@ def run(arguments: list[str]) -> int:
         return _failed(text, INTERNAL_ERROR)
 
 
-def _usage_error(message: str) -> str:
-    return f"error: {message.replace('Value error, ', '').rstrip('.')}; see `invmm-gate --help`"
+def _usage_error(error: "TyperException") -> str:
+    """One line, with the value that was given, and the command whose help has the option."""
+    from pydantic import ValidationError
+
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    message = message.split(", unable to parse")[0]
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        given = repr(cause.errors()[0]["input"])[:80]
+        message += "" if given in message else f", found {given}"
+    context = getattr(error, "ctx", None)
+    return f"error: {message}; see `{context.command_path if context else 'invmm-gate'} --help`"
 
 
 def _failed(line: str, exit_code: int) -> int:

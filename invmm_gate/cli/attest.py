@@ -1,4 +1,4 @@
-"""`invmm-gate keys`, `sign` and `verify`: verdicts that can be checked elsewhere. Never import torch."""
+"""`invmm-gate keys`, `waivers`, `audit-log`, `sign` and `verify`: verdicts that hold elsewhere. Never import torch."""
 
 import datetime
 from pathlib import Path

@@ -57,7 +57,7 @@ def compare(
 
     found = compare_runs(before, after, policy=policy, common_probes=common_probes, today=_now().date())
     if markdown is not None:
-        write_whole(markdown, render_comparison(found))
+        write_whole(markdown, render_comparison(found), option="--markdown")
     if json:
         as_json(asdict(found))
     else:

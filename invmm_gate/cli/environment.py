@@ -6,6 +6,9 @@ from typing import Annotated, Final
 import typer
 
 from invmm_gate.cli.options import Json
+from invmm_gate.core.version import __version__
+
+ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --json"
 
 
 def version(
@@ -15,26 +18,10 @@ def version(
     ] = None,
 ) -> int:
     """Print the version."""
-    from invmm_gate.core.version import __version__
-
     if out is not None:
         _write(out)
     typer.echo(f"invmm-gate {__version__}")
     return 0
-
-
-def _write(path: Path) -> None:
-    """Equal bytes for an equal gate: a pipeline that depends on the file runs again only under another one."""
-    import json
-    from dataclasses import asdict
-
-    from invmm_gate.files.regular import write_whole
-    from invmm_gate.runs.identity import installed_environment
-
-    write_whole(path, json.dumps(asdict(installed_environment()), indent=2) + "\n")
-
-
-ENVIRONMENT_EXAMPLE: Final = "Example: invmm-gate environment --json"
 
 
 def environment(*, json: Json = False) -> int:
@@ -57,3 +44,14 @@ def environment(*, json: Json = False) -> int:
     for name, version in found.versions.items():
         typer.echo(f"  {name} {version}")
     return 0
+
+
+def _write(path: Path) -> None:
+    """Equal bytes for an equal gate: a pipeline that depends on the file runs again only under another one."""
+    import json
+    from dataclasses import asdict
+
+    from invmm_gate.files.regular import write_whole
+    from invmm_gate.runs.identity import installed_environment
+
+    write_whole(path, json.dumps(asdict(installed_environment()), indent=2) + "\n")

@@ -41,10 +41,6 @@ def typeable_ids(prompts: PromptEncoder, *, ascii_only: bool = False) -> Int[Ten
     return torch.tensor(found)
 
 
-def _on_a_keyboard(text: str, *, ascii_only: bool) -> bool:
-    return text.isprintable() and (text.isascii() or not ascii_only)
-
-
 def as_typed(prompts: PromptEncoder, ids: Sequence[int]) -> tuple[int, ...] | None:
     """A string of fixed length as it would reach the model: its text first, free places last; None if it is no text.
 
@@ -150,3 +146,7 @@ class PromptObjective:
         for start in range(0, count, self.rows):
             index = torch.arange(start, start + self.rows, device=self.model.device).clamp_max(count - 1)
             yield index, min(self.rows, count - start)
+
+
+def _on_a_keyboard(text: str, *, ascii_only: bool) -> bool:
+    return text.isprintable() and (text.isascii() or not ascii_only)

@@ -27,6 +27,10 @@ _RMSE_FACTORS: Final = tuple(step / 10 for step in range(2, 14))
 _COSINE_STEPS: Final = tuple(step / 20 for step in range(10, -3, -1))
 """The sweep of a cosine: 0.5 above the threshold to 0.1 below it."""
 _COSINE_RANGE: Final = (0.05, 0.985)
+PIXEL_SIZE: Final = 32
+SSCD_SIZE: Final = 320
+"""The side at which images are compared, unless it is named."""
+_THRESHOLDS: Final = {"pixel_rmse": 0.1, "sscd": 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +63,6 @@ class CopyScale:
         steps = (self.threshold + step for step in _COSINE_STEPS)
         return tuple(value for value in steps if low <= value <= high or value == self.threshold)
 
-
-PIXEL_SIZE: Final = 32
-SSCD_SIZE: Final = 320
-"""The side at which images are compared, unless it is named."""
-_THRESHOLDS: Final = {"pixel_rmse": 0.1, "sscd": 0.5}
 
 Pixels = NDArray[np.uint8]
 

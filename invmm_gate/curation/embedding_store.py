@@ -14,6 +14,10 @@ from invmm_gate.curation.neighbours import Vectors
 
 _KEY: Final = 32
 """Bytes of a sha256."""
+_COPIES: Final = 2
+"""In memory at once: all vectors, and those of one image a cluster, which give the intrinsic dimension."""
+_CONTAINER_LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Files with the memory limit of a container, in versions 2 and 1 of control groups."""
 
 
 @final
@@ -97,12 +101,6 @@ def _unwritable(folder: Path, error: OSError) -> ProbeSetError:
     )
 
 
-_COPIES: Final = 2
-"""All vectors, and those of one image a cluster, which the intrinsic dimension is estimated from."""
-_CONTROL_GROUP: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""The limit of a container, in versions 2 and 1."""
-
-
 def check_memory(count: int, *, size: int, width: int, available: int | None = None) -> None:
     """Raises ConfigError where the vectors of `count` images exceed the memory (by default what there is now)."""
     available = _available() if available is None else available
@@ -125,7 +123,7 @@ def _limits() -> Iterator[int]:
     free = _fields(Path("/proc/meminfo")).get("MemAvailable:")
     if free is not None:
         yield int(free) * 1024
-    for path in _CONTROL_GROUP:
+    for path in _CONTAINER_LIMITS:
         yield from (int(word) for word in _words(path) if word.isdigit())
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:

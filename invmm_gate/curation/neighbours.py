@@ -22,6 +22,13 @@ _SAMPLE: Final = 512
 _STEP: Final = 1024
 _UNIT: Final = 2.0**-24
 """Unit roundoff of float32."""
+ROWS: Final = 1024
+COLUMNS: Final = 4096
+"""A block of both is 16 MiB, which a processor's last cache holds."""
+_EXACT: Final = 2.0**-40
+"""Relative error of a distance in float64, generously."""
+_EXACT_NUMBERS: Final = 4_000_000
+"""Numbers that one step of `exact_distances` holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +118,6 @@ Vectors = NDArray[np.float32]
 """(row, feature)."""
 Indices = NDArray[np.int64]
 
-ROWS: Final = 1024
-COLUMNS: Final = 4096
-"""A block of both is 16 MiB, which a processor's last cache holds."""
-_EXACT: Final = 2.0**-40
-"""Relative error of a distance in float64, generously."""
-_EXACT_NUMBERS: Final = 4_000_000
-"""Numbers that one step of `exact_distances` holds."""
 
 Told = Callable[[int], None]
 Skip = Callable[[slice, slice], bool]

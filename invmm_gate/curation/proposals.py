@@ -13,6 +13,9 @@ from invmm_gate.curation.training_data import TrainingData, located
 from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.files.regular import read_small
 
+_BYTES: Final = 256_000_000
+"""Of the list; some millions of paths."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
@@ -88,20 +91,6 @@ def propose(
     return Proposals(sensitive=listed, duplicated=tuple(chosen), skipped=tuple(skipped))
 
 
-def _sensitive(row: int, rank: int | None, clusters: Sequence[Cluster], multiplicity: Sequence[int]) -> Proposal:
-    return Proposal(
-        row=row,
-        group="sensitive",
-        cluster="" if rank is None else cluster_name(rank + 1),
-        multiplicity=int(multiplicity[row]) if rank is None else clusters[rank].multiplicity,
-        reason="listed as sensitive",
-    )
-
-
-_BYTES: Final = 256_000_000
-"""Of the list; some millions of paths."""
-
-
 def sensitive_items(
     options: BuildOptions, scan: Scan, training: Distinct, sources: Sequence[TrainingData]
 ) -> dict[int, Item]:
@@ -122,6 +111,16 @@ def sensitive_items(
     for item in sorted(items, key=lambda item: (item.name, item.sha256, item.source, item.position)):
         named.setdefault(training.rows[item.pixels], item)
     return named
+
+
+def _sensitive(row: int, rank: int | None, clusters: Sequence[Cluster], multiplicity: Sequence[int]) -> Proposal:
+    return Proposal(
+        row=row,
+        group="sensitive",
+        cluster="" if rank is None else cluster_name(rank + 1),
+        multiplicity=int(multiplicity[row]) if rank is None else clusters[rank].multiplicity,
+        reason="listed as sensitive",
+    )
 
 
 def _shown(values: Sequence[str]) -> str:
@@ -162,14 +161,12 @@ def _lines(listing: Path) -> list[tuple[int, str]]:
     try:
         lines = read_small(listing, what="a text file of paths", limit=_BYTES).decode("utf-8-sig").splitlines()
     except (ConfigError, UnicodeDecodeError) as error:
-        reason = error.found if isinstance(error, ConfigError) else "not UTF-8"
-        raise ConfigError(
-            f"--sensitive {listing} cannot be read ({reason})", expected="a text file of paths"
-        ) from error
+        found = error.found if isinstance(error, ConfigError) else f"{str(listing)!r} is not UTF-8"
+        raise ConfigError(f"--sensitive: {found}", expected="a text file of paths") from error
     named = ((number, line.strip()) for number, line in enumerate(lines, start=1))
     listed = [(number, line) for number, line in named if line and not line.startswith("#")]
     if not listed:
-        raise ConfigError(f"--sensitive {listing} names no image", expected="a path a line")
+        raise ConfigError(f"--sensitive {listing} names no image", expected="one path on each line")
     return listed
 
 

@@ -26,6 +26,8 @@ ROLES: Final = ("path", "image", "caption", "date")
 """What a column of a table can be for; by default the column of the same name."""
 _YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 _NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
+_KINDS: Final = 8
+"""Suffixes of files that are told apart in a count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Columns:
             raise ProbeSetError(
                 f"{place}: {self.marked_by} {text[:60]!r} says neither yes nor no",
                 expected=f"{', '.join(_YES)}; or nothing, {', '.join(filter(None, _NO))}",
-                do=f"or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
+                do=f"correct it, or name the value that marks an image: --sensitive-column {self.marked_by}=VALUE",
             )
         return text.casefold() in _YES
 
@@ -108,6 +110,22 @@ def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
         return b"", "has a path with a NUL"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An image that was not used, and why."""
+
+    name: str
+    reason: str
+
+
+def of_kinds(left_out: Sequence[LeftOut]) -> str:
+    """How many files of which suffix were left out, in brackets; empty for none."""
+    counts = Counter(PurePath(left.name).suffix.lower() or "without suffix" for left in left_out)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common(_KINDS))
+    rest = sum(count for _, count in counts.most_common()[_KINDS:])
+    return f" ({kinds}{f', {rest:,} others' if rest else ''})" if counts else ""
+
+
 def _is_opened(head: bytes) -> bool:
     """Whether a file begins as PNG, JPEG or WebP do."""
     return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
@@ -128,23 +146,3 @@ def _path_problem(root: Path, name: str) -> str:
         except (OSError, ValueError):
             return ""  # reported when the file is opened
     return ""
-
-
-_KINDS: Final = 8
-"""Suffixes of files that are told apart in a count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """An image that was not used, and why."""
-
-    name: str
-    reason: str
-
-
-def of_kinds(left_out: Sequence[LeftOut]) -> str:
-    """How many files of which suffix were left out, in brackets; empty for none."""
-    counts = Counter(PurePath(left.name).suffix.lower() or "without suffix" for left in left_out)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common(_KINDS))
-    rest = sum(count for _, count in counts.most_common()[_KINDS:])
-    return f" ({kinds}{f', {rest:,} others' if rest else ''})" if counts else ""

@@ -101,6 +101,6 @@ def _in_use(folder: Path) -> RunFolderError:
     holder = folder / _HOLDER
     return RunFolderError(
         f"{folder} is in use by {holder.read_text() if holder.exists() else 'another process'}",
-        expected="one run a folder",
+        expected="a folder that no other run uses",
         do="wait for that run, or give another --out",
     )

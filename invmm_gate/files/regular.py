@@ -95,14 +95,12 @@ def _begin_probe_file(path: Path, count: int, limit: int | None) -> tuple[os.sta
     try:
         return _begin(path, count, limit, follow_links=False)
     except (OSError, ValueError) as error:
-        raise ProbeSetError(
-            f"{str(path)!r} {_reason(error)}", expected="a regular file in the probe set's folder"
-        ) from error
+        raise ProbeSetError(f"{str(path)!r} {_reason(error)}", expected="a regular file, not a link") from error
 
 
 def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, ValueError):  # a NUL in the path
-        return "is no path"
+    if isinstance(error, ValueError):
+        return "has a NUL in its name"
     return (
         _SPECIAL
         if isinstance(error, SpecialFileError)
@@ -131,14 +129,17 @@ def _begin(path: Path, count: int, limit: int | None, *, follow_links: bool) -> 
         return state, b"" if limit is not None and state.st_size > limit else file.read(count + 1)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of a run and its folder; a crash leaves the old file or the new one. Raises as `explained` says."""
+def write_whole(path: Path, content: str | bytes, *, option: str = "--out") -> None:
+    """Write a file and its folder; a crash leaves the old file or the new one. Raises as `explained` says.
+
+    `option`: the one that names another place.
+    """
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, data)
     except OSError as error:
-        raise explained(error, path, needed=len(data)) from error
+        raise explained(error, path, needed=len(data), option=option) from error
 
 
 def write_probe_file(path: Path, data: bytes) -> None:
@@ -199,8 +200,10 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def explained(error: OSError, path: Path, *, needed: int | None = None) -> MeasurementError | RunFolderError:
-    """A full disk leaves the run unfinished (11); any other refusal is a bad run folder (2).
+def explained(
+    error: OSError, path: Path, *, needed: int | None = None, option: str = "--out"
+) -> MeasurementError | RunFolderError:
+    """What a file that could not be written means: a full disk leaves the run unfinished (11), all else is a slip (2).
 
     `needed`: bytes that were to be written.
     """
@@ -212,6 +215,15 @@ def explained(error: OSError, path: Path, *, needed: int | None = None) -> Measu
         )
     return RunFolderError(
         f"{path} cannot be written: {error.strerror or error}",
-        expected="a run folder that can be written",
-        do="give another --out",
+        expected="a place that this user can write to",
+        do=f"give another {option}",
+    )
+
+
+def unreadable(error: OSError, path: Path) -> RunFolderError:
+    """What a file of a run that could not be read means."""
+    return RunFolderError(
+        f"{path} cannot be read: {error.strerror or error}",
+        expected="a file of a run that this user can read",
+        do="correct its permissions, or name another run",
     )

@@ -14,6 +14,16 @@ from invmm_gate.files.yaml_lines import Document
 T = TypeVar("T")
 _MOST_TOLD: Final = 5
 """Errors after the first."""
+_LIST: Final = "Input should be a list"
+_MAPPING: Final = "Input should be keys with values, as in `key: value`"
+_IN_YAML: Final = {
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "dict_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+}
+"""What pydantic says of Python's types, in the words of YAML."""
 
 
 class StrictModel(BaseModel):
@@ -83,7 +93,7 @@ def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "literal_error":
         valid = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"unknown value {str(detail['input'])[:60]!r}; {nearest(str(detail['input']), valid)}"
-    text = detail["msg"].removeprefix("Value error, ")
+    text = _IN_YAML.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     given = detail["input"]
     if isinstance(given, str | int | float | bool | None) and detail["type"] not in ("unknown_key", "value_error"):
         return f"{text}, found {str(given)[:60]!r}"

@@ -27,6 +27,24 @@ _UNSEEN: Final = (
     ": this checkpoint could not show a copy that this metric sees; look at its autoencoder, at its scheduler"
     " (prediction_type, clip_sample_range, thresholding), and at the copy threshold"
 )
+TOLD_TIME: Final = "told_time"
+GAIN_LIMIT: Final = 0.15
+"""Natural logarithm of an error ratio: under another timestep the error may be smaller by this much."""
+LOSS_LIMIT: Final = 0.1
+"""Under the most wrong timestep the error must be larger by this much: a network that is deaf to it was not trained."""
+RATIOS: Final = (0.5, 1.0, 2.0)
+"""sigma / alpha at which images are noised."""
+FACTORS: Final = (0.5, 0.71, 1.41, 2.0)
+"""What the timestep is multiplied by."""
+SAMPLES: Final = "samples"
+BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "size of x_0": (0.4, 1.5),
+    "contrast": (0.35, 1.75),
+    "roughness": (0.25, 3.0),
+    "diversity": (0.3, 1.75),
+}
+"""Least and largest value of each statistic of samples over that of the controls, see docs/design-notes.md."""
+_TINY: Final = 1e-12
 
 
 def round_trip(images: Pictures, metric: CopyMetric, *, root_seed: int) -> SelfCheck:
@@ -82,17 +100,6 @@ def _levels(images: Pictures) -> Sequence[NoiseLevel]:
     return [level_at(images.model.schedule, timestep, images.model.device) for timestep in timesteps]
 
 
-TOLD_TIME: Final = "told_time"
-GAIN_LIMIT: Final = 0.15
-"""Natural logarithm of an error ratio: under another timestep the error may be smaller by this much."""
-LOSS_LIMIT: Final = 0.1
-"""Under the most wrong timestep the error must be larger by this much: a network that is deaf to it was not trained."""
-RATIOS: Final = (0.5, 1.0, 2.0)
-"""sigma / alpha at which images are noised."""
-FACTORS: Final = (0.5, 0.71, 1.41, 2.0)
-"""What the timestep is multiplied by."""
-
-
 def told_time(pictures: Pictures, *, root_seed: int) -> SelfCheck:
     """Denoising errors under other timesteps than the schedule's, against those under its own.
 
@@ -142,17 +149,6 @@ def _gains(pictures: Pictures, ratio: float, generator: torch.Generator) -> Floa
     told = [replace(level, time=level_at(schedule, other, device).time) for other in others]
     own = log_error(level)
     return torch.stack([own - log_error(other) for other in told])
-
-
-SAMPLES: Final = "samples"
-BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
-    "size of x_0": (0.4, 1.5),
-    "contrast": (0.35, 1.75),
-    "roughness": (0.25, 3.0),
-    "diversity": (0.3, 1.75),
-}
-"""Least and largest value of each statistic of samples over that of the controls, see docs/design-notes.md."""
-_TINY: Final = 1e-12
 
 
 def sample_statistics(controls: Pictures, *, steps: int, root_seed: int) -> SelfCheck:

@@ -37,6 +37,10 @@ makes of its planted images lie nearer (`python examples/demo/truth.py --samples
 threshold that misses copies as far as that, nothing is found in models as they are trained."""
 _TESTS: Final = 8
 _NOISES: Final = 4
+_BLIND: Final = (
+    ": the checkpoint does not denoise; hold prediction_type and beta_schedule of its scheduler, and the network's"
+    " configuration, against the training"
+)
 
 
 def positive_control(
@@ -130,12 +134,6 @@ def utility_floor(
         f"denoising error on {len(textured)} controls is {value:.2f} of the best linear denoiser's"
         f" (must be below {UTILITY_LIMIT:g})" + ("" if value < UTILITY_LIMIT else _BLIND),
     )
-
-
-_BLIND: Final = (
-    ": the checkpoint does not denoise; hold prediction_type and beta_schedule of its scheduler, and the network's"
-    " configuration, against the training"
-)
 
 
 def _floor(value: float | None, detail: str) -> SelfCheck:

@@ -19,6 +19,8 @@ JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
 """The groups that a rule looks at unless it names others: all but the controls."""
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+_SEED_BITS: Final = 53
+"""The largest whole numbers that every reader of JSON keeps as they are."""
 
 
 class Selection(StrictModel):
@@ -113,10 +115,6 @@ def names(ids: Iterable[str], *, most: int = 5) -> str:
     known = sorted(ids)
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return ", ".join(known[:most]) + more
-
-
-_SEED_BITS: Final = 53
-"""The largest whole numbers that every reader of JSON keeps as they are."""
 
 
 def content_seed(*, model: str, probe_set: str, policy: str) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import json
+import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -197,9 +198,10 @@ def load_policy(name_or_path: str) -> Policy:
     if path is None:
         path = Path(name_or_path)
         plain = path.suffix not in (".yaml", ".yml") and path.name == name_or_path
-        if plain and not path.is_file():
+        if plain and not os.path.isfile(path):  # false also for a name that no file can have
             raise ConfigError(
-                f"no policy named {name_or_path!r}", do=f"{nearest(name_or_path, shipped)} Or give a path."
+                f"no policy named {name_or_path[:200]!r}; {nearest(name_or_path, shipped)}",
+                do="give the name of a shipped policy, or the path of a policy file",
             )
     document = load_document(path)
     policy = parse(_POLICY, document)

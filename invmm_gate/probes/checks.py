@@ -71,16 +71,6 @@ def plain_results(table: Sequence[Record], checks: Sequence[Check]) -> tuple[Che
     return tuple(_result(table, check) for check in checks)
 
 
-def _result(table: Sequence[Record], check: Check) -> CheckResult:
-    if check.observe is not None:
-        return CheckResult(check=check, success=not check.problem({"observed": check.observe(table)}), rows=())
-    if check.unique:
-        rows = tuple(repeats(table, check))
-    else:
-        rows = tuple(number for number, record in enumerate(table) if check.problem(record))
-    return CheckResult(check=check, success=not rows, rows=rows)
-
-
 def repeats(table: Sequence[Record], check: Check) -> dict[int, int]:
     """Index of each row that repeats an earlier one -> index of that one; empty for another kind of check."""
     if not check.unique:
@@ -96,6 +86,16 @@ def probe_set_checks(*, min_controls: int, captions_required: bool) -> tuple[Che
         *_file_checks(),
         *([_given("caption", "the caption is empty; expected the text that belongs to the image")] * captions_required),
     )
+
+
+def _result(table: Sequence[Record], check: Check) -> CheckResult:
+    if check.observe is not None:
+        return CheckResult(check=check, success=not check.problem({"observed": check.observe(table)}), rows=())
+    if check.unique:
+        rows = tuple(repeats(table, check))
+    else:
+        rows = tuple(number for number, record in enumerate(table) if check.problem(record))
+    return CheckResult(check=check, success=not rows, rows=rows)
 
 
 def _table_checks(min_controls: int) -> list[Check]:

@@ -13,7 +13,7 @@ from invmm_gate.core.records import Probe
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
 from invmm_gate.probes.fields import name_key
-from invmm_gate.probes.fitting import fit_problem
+from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
 
@@ -109,7 +109,7 @@ def _copies(image: Path, identifier: str, *, template: Probe, both: bool) -> Ite
     turned = "plain" not in stored
     for view, content in stored.items():
         shown, kind = decode_named(content, name=name)
-        found = fit_problem(template.fit, width=shown.width, height=shown.height, to=None)
+        found = misfit(template.fit, width=shown.width, height=shown.height, to=None)
         if found:
             raise ProbeSetError(f"{name!r} {found}")
         new = f"{identifier}-{view}" if turned else identifier

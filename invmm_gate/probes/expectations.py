@@ -66,7 +66,7 @@ def expected_results(
     validation = context.validation_definitions.add(gx.ValidationDefinition(name=PROBE_SET, data=batch, suite=suite))
     result = validation.run(batch_parameters={"dataframe": _frame(table)}, result_format=_ROW_NUMBERS)
     if docs is not None:
-        write_whole(docs / "index.html", _page(result))
+        write_whole(docs / "index.html", _page(result), option="--docs")
     return _results(checks, result.to_json_dict()["results"])
 
 

@@ -10,7 +10,7 @@ _WAYS: Final = "crop (its centre), squeeze (both sides resized), pad (the whole 
 _STATE: Final = "state it with --fit of `probes add` or `build`, or in the column `fit` of the manifest"
 
 
-def fit_problem(how: str, *, width: int, height: int, to: tuple[int, int] | None) -> str:
+def misfit(how: str, *, width: int, height: int, to: tuple[int, int] | None) -> str:
     """What to say of an image that does not fit the model, without its name; empty if it fits.
 
     `how` is the probe's `fit`. `to` is the (height, width) that the model makes; None where no model is known: then
@@ -37,9 +37,9 @@ def _is_enlarged(how: str, across: float, down: float) -> bool:
 def fit(image: Image.Image, *, height: int, width: int, how: str = "") -> Image.Image:
     """The image at height x width, as `how` (a probe's `fit`) says; reduced with Lanczos, antialiased.
 
-    An image of the right size is returned unchanged. Raises ProbeSetError with what `fit_problem` says.
+    An image of the right size is returned unchanged. Raises ProbeSetError with what `misfit` says.
     """
-    found = fit_problem(how, width=image.width, height=image.height, to=(height, width))
+    found = misfit(how, width=image.width, height=image.height, to=(height, width))
     if found:
         raise ProbeSetError(f"the image {found}")
     return refit(image, height=height, width=width, how=how)

@@ -36,6 +36,8 @@ ONE_COLOUR: Final = "has one colour only; expected a picture: any model can make
 
 View = Literal["plain", "stored", "upright"]
 """How an image that its EXIF orientation turns is read: not at all, as Image.open alone reads it, or turned."""
+_FORMATS: Final = "a whole PNG, JPEG or WebP image"
+_PIXELS: Final = f"at most {PIXEL_LIMIT / 1e6:.0f} million pixels"
 
 
 def open_image(path: Path, *, expected_sha256: str | None) -> Image.Image:
@@ -126,10 +128,6 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
         raise ProbeSetError(
             f"{name!r} is damaged or cut short ({str(error)[:120] or type(error).__name__})", expected=_FORMATS
         ) from error
-
-
-_FORMATS: Final = "a whole PNG, JPEG or WebP image"
-_PIXELS: Final = f"at most {PIXEL_LIMIT / 1e6:.0f} million pixels"
 
 
 def _check_header(image: Image.Image, name: str) -> None:

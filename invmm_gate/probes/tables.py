@@ -14,6 +14,11 @@ from invmm_gate.core.errors import ConfigError, ProbeSetError
 
 _BUFFER: Final = 1 << 20
 """Bytes of a column that are read from the file at once; the default is all of a row group's."""
+ROW_CHARACTERS: Final = 4_000_000
+"""Characters of a row, the lines between its quotes included."""
+_NAMES: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_HEADER_CHARACTERS: Final = 10_000
+"""In which the header is looked for."""
 
 
 def open_parquet(source: Path | bytes, place: Path, *, room: int) -> Any:
@@ -97,13 +102,6 @@ def _in_use() -> int | None:
     except OSError:
         return None
     return int(pages) * resource.getpagesize()
-
-
-ROW_CHARACTERS: Final = 4_000_000
-"""Characters of a row, the lines between its quotes included."""
-_NAMES: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_HEADER_CHARACTERS: Final = 10_000
-"""In which the header is looked for."""
 
 
 def check_separator(text: str, columns: Collection[str], path: Path) -> None:

@@ -18,7 +18,7 @@ from invmm_gate.probes.checks import (
     probe_set_checks,
     repeats,
 )
-from invmm_gate.probes.fitting import fit_problem
+from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import decode_image, is_one_colour, pixels_sha256
 from invmm_gate.probes.manifest import Manifest, Row, probe_set_digest, read_rows, to_probes
 
@@ -85,7 +85,7 @@ def _unfit(record: Record, values: dict[str, str], image_size: tuple[int, int] |
     width, height = record["width"], record["height"]
     if not isinstance(width, int) or not isinstance(height, int):
         return None
-    found = fit_problem(values["fit"], width=width, height=height, to=image_size)
+    found = misfit(values["fit"], width=width, height=height, to=image_size)
     return f"{values['path']!r} {found}" if found else None
 
 

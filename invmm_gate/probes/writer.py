@@ -11,7 +11,7 @@ from invmm_gate.core.records import Fit, Group, Probe, ProbeSet
 from invmm_gate.files.regular import write_probe_file
 from invmm_gate.probes.edit import IMAGES
 from invmm_gate.probes.fields import text_problem
-from invmm_gate.probes.fitting import fit_problem
+from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import (
     MAX_SIDE,
     MIN_SIDE,
@@ -72,7 +72,7 @@ def unfit_as_probe(data: bytes, *, name: str, view: View = "plain") -> str:
 def shape_problem(data: bytes, *, name: str, fit: Fit, view: View = "plain") -> str:
     """What to say of a readable image whose shape asks how training fitted it, without its name; empty if none does."""
     image = decode_image(data, name=name, view=view)
-    return fit_problem(fit, width=image.width, height=image.height, to=None)
+    return misfit(fit, width=image.width, height=image.height, to=None)
 
 
 def write_probe_set(folder: Path, probes: Iterable[NewProbe], files: Mapping[str, bytes]) -> ProbeSet:

@@ -43,6 +43,12 @@ COLUMNS: Final[dict[str, Kind]] = {
 _CELL: Final = 1_000
 """Characters of a cell; spreadsheets cut or refuse longer ones from 32,767 on."""
 _STRENGTH: Final = {"confirmed": 2, "undecided": 1, "refuted": 0}
+_FORMULA: Final = re.compile(r"(^|[,;|])(\s*)(?=[=+\-@＝＋－＠]|::)")
+"""Where a spreadsheet may begin to read a formula: at the start of a cell, or where another locale ends one.
+
+And where a job's log would read a command.
+"""
+_TYPES: Final = {"text": "string", "count": "int64", "number": "float64"}
 
 
 def score_rows(data: RunData) -> list[dict[str, Cell]]:
@@ -151,13 +157,6 @@ def metrics_file(data: RunData, verdict: Verdict) -> str:
     return json.dumps(metrics(data, verdict), allow_nan=False, indent=2) + "\n"
 
 
-_FORMULA: Final = re.compile(r"(^|[,;|])(\s*)(?=[=+\-@＝＋－＠]|::)")
-"""Where a spreadsheet may begin to read a formula: at the start of a cell, or where another locale ends one.
-
-And where a job's log would read a command.
-"""
-
-
 def render_csv(data: RunData) -> str:
     """The table with a header. Numbers are exact; an apostrophe disarms text that would be run."""
     buffer = io.StringIO(newline="")
@@ -172,9 +171,6 @@ def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) else repr(value)
-
-
-_TYPES: Final = {"text": "string", "count": "int64", "number": "float64"}
 
 
 def render_parquet(data: RunData) -> bytes | None:

@@ -28,6 +28,14 @@ _FILTERS = (
     texts.score,
     texts.spread,
 )
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_HEADER: Final = struct.Struct(">8s4x4sII")
+"""Signature, length of the first chunk, its type, width, height."""
+EMBED_LIMIT: Final = 16 * 2**20
+"""Bytes of PNG that one report embeds at most: larger pages do not open everywhere."""
+COPIES_SHOWN: Final = 8
+PIXELATED_BELOW: Final = 129
+"""Images up to this side are enlarged without smoothing."""
 
 
 @cache
@@ -63,17 +71,6 @@ def _templates() -> Traversable:
     """The wheel's copy of the templates, or reports/templates of the source checkout."""
     packaged = resources.files("invmm_gate").joinpath("_data", "templates")
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "reports" / "templates"
-
-
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_HEADER: Final = struct.Struct(">8s4x4sII")
-"""Signature, length of the first chunk, its type, width, height."""
-
-EMBED_LIMIT: Final = 16 * 2**20
-"""Bytes of PNG that one report embeds at most: larger pages do not open everywhere."""
-COPIES_SHOWN: Final = 8
-PIXELATED_BELOW: Final = 129
-"""Images up to this side are enlarged without smoothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

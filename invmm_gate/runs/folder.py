@@ -14,9 +14,9 @@ from invmm_gate.files.lock import refuse_locked, run_folder_lock
 from invmm_gate.files.regular import (
     append_line,
     drop_torn_line,
-    explained,
     read_records,
     remove_leftovers,
+    unreadable,
     whole_lines,
     write_whole,
 )
@@ -244,9 +244,9 @@ class RunFolder:
     def _read(self, name: str) -> bytes:
         try:
             return read_records(self.path / name, limit=_ONE_RECORD)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunFolderError(
                 f"{self.path} holds no {name}", expected="the folder of a run", do="name a folder that `check` wrote"
             ) from error
         except OSError as error:
-            raise explained(error, self.path / name) from error
+            raise unreadable(error, self.path / name) from error

@@ -1,4 +1,4 @@
-"""The identity of a run: its inputs, what each of them decides, the installed gate and its packages.
+"""The identity of a run: its inputs, the plan of its confirmations, the installed gate and its packages.
 
 Versions are what the metadata of the packages says. That the files are those of the version is the installer's job:
 `pip install --require-hashes`, or an image that is named by its digest (docs/security.md).
@@ -27,6 +27,20 @@ from invmm_gate.runs.stage_files import CONFIRM, CONFIRMING, MEASURE, RUN
 CONFIRM_SCHEMA_VERSION: Final = 1
 WITHOUT_SCORES: Final = frozenset({"policy", "confirm"})
 """Inputs that no score depends on: what was measured under one policy may be confirmed and judged under another."""
+APPROVED: Final = "INVMM_GATE_ENVIRONMENT"
+"""The environment variable with the digest of the approved environment."""
+_SCORES: Final = (
+    "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
+    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
+)  # fmt: skip
+"""Packages whose versions decide a score."""
+_VERDICTS: Final = (
+    "scipy", "pydantic", "pydantic-core", "pyyaml", "pyarrow", "jinja2", "markupsafe", "cryptography", "typer",
+)  # fmt: skip
+"""Packages whose versions decide a verdict."""
+_COMPILED: Final = re.compile(r"((?:nvidia|cuda)_\w+)-[^-]+\.dist-info")
+"""CUDA's libraries as torch requires them; their names differ with CUDA's version."""
+_VERSION: Final = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,20 +148,6 @@ def as_confirmed(run: RunRecord, record: ConfirmRecord | None) -> RunRecord:
 def _kept(run: RunRecord) -> RunInputs:
     """Without the setting that no confirmation depends on: it follows from the rules, which may have changed since."""
     return replace(run.inputs, settings=replace(run.inputs.settings, stop_above=None))
-
-
-APPROVED: Final = "INVMM_GATE_ENVIRONMENT"
-"""The environment variable with the digest of the approved environment."""
-_SCORES: Final = (
-    "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
-    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
-)  # fmt: skip
-_VERDICTS: Final = (
-    "scipy", "pydantic", "pydantic-core", "pyyaml", "pyarrow", "jinja2", "markupsafe", "cryptography", "typer",
-)  # fmt: skip
-_COMPILED: Final = re.compile(r"((?:nvidia|cuda)_\w+)-[^-]+\.dist-info")
-"""CUDA's libraries as torch requires them; their names differ with CUDA's version."""
-_VERSION: Final = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

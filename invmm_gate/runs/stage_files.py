@@ -15,7 +15,7 @@ from typing import Final
 
 from invmm_gate.core.errors import RunFolderError
 from invmm_gate.core.run_records import RunRecord
-from invmm_gate.files.regular import explained, read_records, write_whole
+from invmm_gate.files.regular import explained, read_records, unreadable, write_whole
 from invmm_gate.files.strict_json import from_json, to_json
 
 RUN: Final = "run.json"
@@ -26,6 +26,10 @@ CONFIRM: Final = "confirm.json"
 CONFIRMATIONS: Final = "confirmations.jsonl"
 VERDICT: Final = "verdict.json"
 METRICS: Final = "metrics.json"
+JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
+"""The files that `judge` decides by, beside run.json."""
+END_SCHEMA_VERSION: Final = 1
+_MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +90,6 @@ CONFIRMING: Final = Stage(
 STAGES: Final = (MEASURE, CONFIRMING)
 
 
-JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
-"""The files that `judge` decides by, beside run.json."""
-
-
 def record_digests(folder: Path, run: RunRecord) -> dict[str, str]:
     """The sha256 of all that `judge` decides by. Taken after the records were read, it shows a change in between."""
     return {RUN: _run_digest(run)} | {name: file_digest(folder / name) for name in JUDGED}
@@ -108,11 +108,7 @@ def file_digest(path: Path) -> str:
     try:
         return sha256(read_records(path) if path.exists() else b"").hexdigest()
     except OSError as error:
-        raise explained(error, path) from error
-
-
-END_SCHEMA_VERSION: Final = 1
-_MOST_NAMED: Final = 5
+        raise unreadable(error, path) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +185,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_records(path)
     except OSError as error:
-        raise explained(error, path) from error
+        raise unreadable(error, path) from error
 
 
 def _files(folder: Path, stage: Stage) -> dict[str, str]:

@@ -15,6 +15,13 @@ from torch import Tensor
 from invmm_gate.core.errors import ConfigError
 
 Encoder = Callable[[Float[Tensor, "row 3 height width"]], Float[Tensor, "row feature"]]
+ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
+_MEAN: Final = (0.485, 0.456, 0.406)
+_DEVIATION: Final = (0.229, 0.224, 0.225)
+_SMALLEST_SIDE: Final = 64
+"""At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (arXiv:2405.05846v3, appendix 8.3)."""
+_BYTES: Final = 4_000_000_000
+"""Most bytes of the file."""
 
 
 @final
@@ -51,15 +58,6 @@ class EncoderCosine:
         if min(height, width) >= self._smallest_side:
             return None
         return f"{self.name} is unreliable at {height}x{width}, below {self._smallest_side} pixels; use pixel_rmse"
-
-
-ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
-_MEAN: Final = (0.485, 0.456, 0.406)
-_DEVIATION: Final = (0.229, 0.224, 0.225)
-_SMALLEST_SIDE: Final = 64
-"""At 32 pixels the paper's authors corrected SSCD's hits and misses by hand (arXiv:2405.05846v3, appendix 8.3)."""
-_BYTES: Final = 4_000_000_000
-"""Most bytes of the file."""
 
 
 def sscd_metric(

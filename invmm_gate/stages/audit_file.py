@@ -116,7 +116,7 @@ def verify_log(log: Path, *, head: str | None = None) -> tuple[tuple[Entry, ...]
     """
     known = EMPTY if head is None else _parsed(head)
     if not log.is_file():
-        raise ConfigError(f"there is no {log}", expected="a log that `sign --log` wrote", do="name it")
+        raise ConfigError(f"there is no audit log at {log}", expected="a file that `sign --log` wrote")
     try:
         data = read_records(log)
     except OSError as error:

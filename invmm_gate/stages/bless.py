@@ -154,7 +154,9 @@ def _refused(error: ValidationError) -> ConfigError:
     field = str(detail["loc"][0]) if detail["loc"] else "the entry"
     option = {"reason": "--reason", "blessed_by": "--by"}.get(field, field)
     given = str(detail["input"])[:60]
-    return ConfigError(f"{option} {given!r} cannot be written down", expected="one line of printable text, 1 to 1000")
+    return ConfigError(
+        f"{option} {given!r} cannot be written down", expected="one line of 1 to 1000 printable characters"
+    )
 
 
 def compare_runs(before: Path, after: Path, *, policy: str | None, common_probes: bool, today: date) -> Comparison:

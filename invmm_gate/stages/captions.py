@@ -54,12 +54,6 @@ def check_captions(probe_set: ProbeSet, prompts: PromptEncoder | None, settings:
     return beyond
 
 
-def _refused(probe_set: ProbeSet, probe: Probe, what: str, *, expected: str, do: str = "") -> ProbeSetError:
-    folder = Path(probe_set.folder)
-    place = f"{folder / manifest_name(folder)}:{probe.line}"
-    return ProbeSetError(f"{place}: probe {probe.id} {what}", expected=expected, do=do or "write one in the manifest")
-
-
 def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = None) -> PromptPlan:
     """The plan by which captions, and prompts that were found, are tried; `trials`: other than the policy's."""
     return PromptPlan(
@@ -74,3 +68,9 @@ def prompt_plan(plan: PromptConfirmation, *, rows: int, trials: int | None = Non
 def caption_plan(plan: PromptConfirmation, probe: Probe, *, rows: int) -> PromptPlan:
     """The plan by which a probe's own caption is tried: fewer samples for a control."""
     return prompt_plan(plan, rows=rows, trials=caption_trials(plan) if probe.group == "control" else None)
+
+
+def _refused(probe_set: ProbeSet, probe: Probe, what: str, *, expected: str, do: str = "") -> ProbeSetError:
+    folder = Path(probe_set.folder)
+    place = f"{folder / manifest_name(folder)}:{probe.line}"
+    return ProbeSetError(f"{place}: probe {probe.id} {what}", expected=expected, do=do or "write one in the manifest")

@@ -153,14 +153,14 @@ def _confirmed(
     replacing: bool = False,
 ) -> None:
     from invmm_gate.stages import confirm as confirming
-    from invmm_gate.stages.on_device import confirm_record, model_unchanged
+    from invmm_gate.stages.on_device import confirm_record, model_unchanged_in_confirm
 
     plan = confirm_record(session.inputs.policy)
     folder.begin_confirming(session.record, plan, replacing=replacing)
     folder.forget(*_JUDGED)
     if all(check.passed for check in folder.self_checks()):
         confirming.confirm(session, folder, progress, baseline=beside.approved)
-    model_unchanged(session, folder)
+    model_unchanged_in_confirm(session, folder)
     folder.end(CONFIRMING)
 
 

@@ -37,7 +37,7 @@ from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
-from invmm_gate.stages.on_device import fits, note_rows, rate_limit, reduced, store_copies
+from invmm_gate.stages.on_device import fits, note_rows_in_confirm, rate_limit, reduced, store_copies
 from invmm_gate.stages.session import Session
 
 _FILE_NAMES: Final = {
@@ -59,7 +59,7 @@ def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline
     work = _Confirming(session, folder, progress, baseline)
     for step in _steps(session.inputs.policy.confirm, prompts=session.model.prompts is not None):
         while not fits(partial(step, work)):
-            work = replace(work, session=reduced(work.session, progress, partial(note_rows, folder)))
+            work = replace(work, session=reduced(work.session, progress, partial(note_rows_in_confirm, folder)))
 
 
 def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["_Confirming"], None]]:

@@ -1,4 +1,4 @@
-"""Measure, on the device, and what ends the stage. It resumes after the records that are there."""
+"""`measure` on the device: probes in, records out. It goes on after the records that are there."""
 
 import time
 from collections import defaultdict
@@ -18,17 +18,6 @@ from invmm_gate.stages.on_device import fits, reduced, store_copies, unchanged
 from invmm_gate.stages.session import Session
 
 
-def model_unchanged(session: Session, folder: RunFolder) -> None:
-    """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
-    _note_end(folder, unchanged(session, MODEL_UNCHANGED))
-
-
-def _note_end(folder: RunFolder, check: SelfCheck) -> None:
-    """A check that passed is noted once, as each time the run goes on ends with it."""
-    if not check.passed or check.name not in {check.name for check in folder.self_checks()}:
-        folder.append(check)
-
-
 def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
     """Measure every probe that has no measurement yet; out of memory restarts those in flight with half the rows.
 
@@ -41,6 +30,11 @@ def measure(session: Session, folder: RunFolder, progress: Progress) -> Session:
             session = reduced(session, progress, partial(_note_rows, folder))
     progress.end()
     return session
+
+
+def model_unchanged(session: Session, folder: RunFolder) -> None:
+    """After the last use of the model: the files must still be those that were inspected, else no verdict stands."""
+    _note_end(folder, unchanged(session, MODEL_UNCHANGED))
 
 
 def _note_rows(folder: RunFolder, rows: int) -> None:
@@ -104,3 +98,9 @@ def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None
         folder.write(f"inversions/{probe.id}.safetensors", save(tensors))
     store_copies(folder, f"copies/inverted/{probe.id}/inverted", best.copies)
     folder.append(summarise(probe, [inversion.trial for inversion in inversions]))
+
+
+def _note_end(folder: RunFolder, check: SelfCheck) -> None:
+    """A check that passed is noted once, as each time the run goes on ends with it."""
+    if not check.passed or check.name not in {check.name for check in folder.self_checks()}:
+        folder.append(check)

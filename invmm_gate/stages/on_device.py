@@ -103,13 +103,13 @@ def rate_limit(policy: Policy) -> float:
     return min((rule.rate_limit for rule in policy.rules if isinstance(rule, ConfirmedConfig)), default=0.0)
 
 
-def note_rows(folder: RunFolder, rows: int) -> None:
-    """The row count fell."""
+def note_rows_in_confirm(folder: RunFolder, rows: int) -> None:
+    """confirm.json says that the row count fell."""
     record = _record(folder)
     folder.note_confirmed(replace(record, reduced_rows=(*record.reduced_rows, rows)))
 
 
-def model_unchanged(session: Session, folder: RunFolder) -> None:
+def model_unchanged_in_confirm(session: Session, folder: RunFolder) -> None:
     """Check, as in measuring, that the files are those that were inspected, after the last use of the model here."""
     _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
 

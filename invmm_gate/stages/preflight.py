@@ -59,6 +59,12 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
 
 
+def controls_needed(policy: Policy) -> int:
+    """How many controls a probe set must have for this policy."""
+    compares = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
+    return max(policy.coverage.min_controls, 1 if compares else 0)
+
+
 def _refuse(policy: Policy, faults: Iterable[str]) -> None:
     """Raise ConfigError with all faults."""
     found = "; ".join(faults)
@@ -75,11 +81,5 @@ def _refuse_other_set(folder: Path, digest: str, policy: Policy) -> None:
         raise ProbeSetError(
             f"{folder} has the digest {digest}",
             expected=f"{policy.coverage.probe_set}, the probe set that policy {policy.name} names",
-            do="give that set, or have the policy's coverage.probe_set changed by who answers for it",
+            do="give that set, or let the policy's owner change coverage.probe_set",
         )
-
-
-def controls_needed(policy: Policy) -> int:
-    """How many controls a probe set must have for this policy."""
-    compares = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
-    return max(policy.coverage.min_controls, 1 if compares else 0)

@@ -4,7 +4,6 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from invmm_gate.attest.field_types import as_text
 from invmm_gate.attest.statement import AttestedDecision, Statement
@@ -19,9 +18,6 @@ from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
-
-if TYPE_CHECKING:
-    from invmm_gate.runs.copies import Circumstances
 
 
 def require_same_verdict(folder: RunFolder, verdict: Verdict, *, policy: str | None, beside: Circumstances) -> None:
@@ -47,17 +43,21 @@ def _require_all_named(verdict: Verdict, beside: Circumstances) -> None:
     reviewed = any(state.waiver.approved_by for state in verdict.waivers)
     if reviewed and not any(waiver.approved_by for waiver in beside.waivers):
         raise ConfigError(
-            "the verdict was reached with a reviewer's approval", expected="the same", do="give --reviewers"
+            "the verdict was reached with a reviewer's approval",
+            expected="the key of that reviewer",
+            do="give it with --reviewers",
         )
     if verdict.baseline is not None and beside.baseline is None:
-        raise ConfigError("the verdict was reached with a baseline", expected="the same", do="give it with --baseline")
+        raise ConfigError(
+            "the verdict was reached with a baseline", expected="that baseline", do="give it with --baseline"
+        )
 
 
 def _policy_of(verdict: Verdict, policy: str | None) -> Policy:
     if policy is None and verdict.policy not in shipped_policies():
         raise ConfigError(
-            f"the verdict is under {verdict.policy!a}, a policy of its own",
-            expected="its file",
+            f"the verdict was reached under {verdict.policy!a}, which is no shipped policy",
+            expected="the file of that policy",
             do="give --policy FILE",
         )
     found = load_policy(verdict.policy if policy is None else policy)
@@ -89,15 +89,14 @@ def statement_of(
     folder: RunFolder,
     *,
     policy: str | None,
-    beside: "Circumstances | None",
+    beside: Circumstances | None,
     verifier: str,
     now: datetime.datetime,
     expires_in: datetime.timedelta,
 ) -> Statement:
     """The first statement of a chain. Raises RunFolderError unless the verdict is that of the records beside it."""
-    # Judging and rendering take what verifying does not need.
+    # Rendering takes what verifying does not need.
     from invmm_gate.report.public_records import public
-    from invmm_gate.runs.copies import Circumstances
     from invmm_gate.stages.public_edition import public_names, public_report
 
     data, verdict = judged_data(folder)

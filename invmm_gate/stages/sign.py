@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from invmm_gate.attest.demands import Demands
 from invmm_gate.attest.envelope import ATTESTATION, MAX_BYTES, sign_envelope
@@ -21,15 +20,13 @@ from invmm_gate.core.records import Weights
 from invmm_gate.files.regular import read_small, write_whole
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.waivers import load_waivers
+from invmm_gate.runs.copies import Circumstances
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.audit_file import log_verdict
 from invmm_gate.stages.run_statement import statement_of
 
-if TYPE_CHECKING:
-    from invmm_gate.runs.copies import Circumstances
 
-
-def sign_run(run: Path, signing: Signing, *, now: datetime.datetime, beside: "Circumstances | None" = None) -> Path:
+def sign_run(run: Path, signing: Signing, *, now: datetime.datetime, beside: Circumstances | None = None) -> Path:
     """Write RUN/attestation.json for any judged run, a blocked one too, once judging it again gives its verdict.
 
     `beside` are the waivers and the baseline. Beside a pass without waivers a summary for generic verifiers is written.

@@ -209,7 +209,7 @@ def _read(path: Path) -> str | None:
         return None if path.is_symlink() or not path.is_file() else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PublishError(
-            f"cannot read {path}", expected="a text file of the run", do="write it again: report"
+            f"cannot read {path}", expected="a text file of the run", do="write it again with `invmm-gate report`"
         ) from error
 
 

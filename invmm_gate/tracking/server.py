@@ -24,6 +24,12 @@ LATER: Final = "the verdict stands; run `invmm-gate publish RUN --tracking-uri .
 
 _REACHABLE_WITHIN: Final = 3.0
 """Seconds in which a server must answer anything at all before the first real request is made."""
+NAME_LIMIT: Final = 250
+VALUE_LIMIT: Final = 6000
+TAG_LIMIT: Final = 5000
+METRICS_PER_REQUEST: Final = 1000
+PARAMS_PER_REQUEST: Final = 100
+_FORBIDDEN: Final = re.compile(r"[^A-Za-z0-9_.\-/ ]")
 
 
 def import_mlflow() -> ModuleType:
@@ -76,13 +82,6 @@ def artefacts_beside(uri: str) -> str | None:
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
 
 
-NAME_LIMIT: Final = 250
-VALUE_LIMIT: Final = 6000
-TAG_LIMIT: Final = 5000
-METRICS_PER_REQUEST: Final = 1000
-PARAMS_PER_REQUEST: Final = 100
-
-_FORBIDDEN: Final = re.compile(r"[^A-Za-z0-9_.\-/ ]")
 _Item = TypeVar("_Item")
 
 

@@ -185,7 +185,7 @@ def test_a_slip_while_signing_is_one_line_and_leaves_the_run_unsigned(passed: Wo
         ((passed.run, "--key", passed.folder / "text.key", "--expires-in", 0), "--expires-in"),
         (
             (passed.run, "--key", passed.folder / "own.key"),
-            "a policy of its own; expected its file; give --policy FILE",
+            "which is no shipped policy; expected the file of that policy; give --policy FILE",
         ),
         ((passed.run, "--key", passed.folder / "own.key", "--policy", "strict"), "policy strict has the digest"),
     ):

@@ -384,8 +384,8 @@ def test_a_folder_that_cannot_be_written_is_named(world, read_only):
     called = world.check("--out", read_only / "run")
     assert called.code == 2
     assert called.error == (
-        f"error: {read_only}/run cannot be written: Read-only file system; expected a run folder that can be written;"
-        " give another --out"
+        f"error: {read_only}/run cannot be written: Read-only file system;"
+        " expected a place that this user can write to; give another --out"
     )
 
 

@@ -278,7 +278,10 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
         ("--sensitive-column 'kind=A' marks none of 1 training images",),
     ),
     "list that names nothing": (listed("# of people\n\n"), ("list.txt names no image",)),
-    "no list of sensitive images": (with_options("--sensitive", "none.txt"), ("--sensitive none.txt cannot be read",)),
+    "no list of sensitive images": (
+        with_options("--sensitive", "none.txt"),
+        ("--sensitive: 'none.txt' is missing",),
+    ),
     "controls from nowhere": (with_options("--controls", 3), ("--controls 3 without images to draw them from",)),
     "too few controls": (
         lambda place: place.build("--controls-from", place.later, "--controls", 13),

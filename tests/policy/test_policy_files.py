@@ -170,8 +170,8 @@ def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         (b"# only a comment\n", "the file is empty"),
-        (b"- a\n", "valid dictionary"),
-        (b"text", "valid dictionary"),
+        (b"- a\n", "keys with values"),
+        (b"text", "keys with values"),
         (b"\xff\xfe", "not UTF-8"),
         (b"a: \x00", "special characters"),
         (b"a: " + b"[" * 500, "nested deeper than 20"),
@@ -203,7 +203,7 @@ def test_every_error_is_named_up_to_six(tmp_path: Path) -> None:
         ("strct", "did you mean 'strict'"),
         ("zzz", "expected one of permissive, standard, strict"),
         ("no/such.yaml", "is missing"),
-        ("x\0.yaml", "is no path"),
+        ("x\0.yaml", "has a NUL in its name"),
     ],
 )
 def test_unknown_policy_is_refused(name: str, words: str) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import FITS
-from invmm_gate.probes.fitting import fit, fit_problem
+from invmm_gate.probes.fitting import fit, misfit
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest, write_manifest
 from invmm_gate.probes.validate import check_probe_set, validate_probe_set
@@ -27,7 +27,7 @@ def test_any_image_either_fits_the_model_or_is_refused_with_a_reason(
     width: int, height: int, to: tuple[int, int], how: str
 ) -> None:
     image = noise(1, width=width, height=height)
-    found = fit_problem(how, width=width, height=height, to=to)
+    found = misfit(how, width=width, height=height, to=to)
     if found:
         with pytest.raises(ProbeSetError, match=r"has .* pixels"):
             fit(image, height=to[0], width=to[1], how=how)
@@ -88,7 +88,7 @@ def test_a_very_long_image_is_padded_all_the_same() -> None:
 def test_what_does_not_fit_is_said_with_both_sizes(
     how: str, size: tuple[int, int], to: tuple[int, int] | None, said: str
 ) -> None:
-    found = fit_problem(how, width=size[0], height=size[1], to=to)
+    found = misfit(how, width=size[0], height=size[1], to=to)
     assert said in found
     assert bool(found) == bool(said)
     assert "\n" not in found

@@ -125,7 +125,7 @@ def test_a_metrics_file_and_a_list_of_sensitive_images_have_a_limit(tmp_path: Pa
             expected_sha256="",
             device="cpu",
         )
-    with pytest.raises(ConfigError, match=r"--sensitive .* cannot be read .*is larger than 256000000 bytes"):
+    with pytest.raises(ConfigError, match=r"--sensitive: .* is larger than 256000000 bytes"):
         _lines(huge(tmp_path / "list.txt", 50_000_000_000))
 
 

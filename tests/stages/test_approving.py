@@ -90,7 +90,11 @@ def test_a_verdict_by_an_approval_is_not_signed_without_the_reviewers(desk):
     assert judge(desk).code == 0
     called = call("sign", desk / "run", "--key", desk / "gate.key", "--waivers", desk / "waivers.yaml")
     assert called.code == 2
-    assert "the verdict was reached with a reviewer's approval; expected the same; give --reviewers" in called.error
+    assert (
+        "the verdict was reached with a reviewer's approval; expected the key of that reviewer; give it with"
+        in called.error
+    )
+    assert "--reviewers" in called.error
 
 
 def test_an_approval_is_for_the_image_that_was_seen_whatever_its_probe_is_called(desk):

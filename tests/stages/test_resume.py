@@ -110,7 +110,7 @@ def test_a_run_that_was_cut_short_before_its_last_check_is_judged_inconclusive(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "model_unchanged", pressed)
+        patched.setattr(module, f"model_unchanged{missing}", pressed)
         assert world.check(policy=policy).code == 130
     judged = call("judge", world.run, "--policy", policy)
     assert judged.code == 11

@@ -51,7 +51,9 @@ def scratch_in(parent: Path) -> Iterator[Path]:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".version-", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise RegistryError(f"{parent} cannot be written: {error.strerror}", do="free some space") from error
+        raise RegistryError(
+            f"{parent} cannot be written: {error.strerror}", do="free some space, or give another --state"
+        ) from error
     with folder as path:
         yield Path(path)
 
@@ -245,5 +247,7 @@ class Uploads:
         with transferring():
             for path, local in files.items():
                 if local.name != path.rpartition("/")[2]:
-                    raise RegistryError(f"{local.name} would be stored as {path}", expected="the file's own name")
+                    raise RegistryError(
+                        f"{local.name} would be stored as {path}", expected="a file that keeps its own name"
+                    )
                 store.log_artifact(str(local), path.rpartition("/")[0] or None)

@@ -81,7 +81,9 @@ class Registry:
         """The version with its aliases; None if there is none of this number, or no more."""
         safe_registry_name(name)
         if not version.isdecimal():
-            raise RegistryError(f"version {version!a} of {name}", expected="a number, as the registry gives them")
+            raise RegistryError(
+                f"version {version!a} of {name} is no number", expected="a number, as the registry gives them"
+            )
         with asked(self.uri, f"tell of {name}/{version}"):
             return find_version(self._records, name, version)
 
@@ -167,7 +169,7 @@ class Registry:
         if found != version:
             raise RegistryError(
                 f"alias {alias} of {name} points at version {found} after it was set to {version}",
-                expected="no other hand on the alias",
+                expected="an alias that nobody else moves",
                 do="find out who moves it, then gate the version again",
             )
 

@@ -35,7 +35,7 @@ def connect(uri: str) -> Any:
         raise RegistryError(
             "MLflow is not installed", expected="the extra `server`", do="run `pip install 'invmm-gate[server]'`"
         ) from error
-    with asked(uri, "be opened"):
+    with asked(uri, "open"):
         return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -44,7 +44,7 @@ def registry_store(uri: str) -> Any:
 
     Raises RegistryError.
     """
-    with asked(uri, "be opened"):
+    with asked(uri, "open"):
         from mlflow.tracking._model_registry.utils import _get_store
 
         return _get_store(uri, uri)

@@ -82,14 +82,14 @@ def unusable_name(name: str) -> ConfigError:
     """The error for a model that gets no verdict, as the gate does not work on such a name."""
     return ConfigError(
         f"registered model {name[:200]!a}",
-        expected="1 to 128 letters, digits, dots, dashes and underscores",
+        expected="a name of 1 to 128 letters, digits, dots, dashes and underscores",
         do="register it under such a name: it is not gated under this one",
     )
 
 
 def release_name(name: str, chosen: str | None = None) -> str:
     """The model that versions which pass are promoted to. Raises ConfigError."""
-    return safe_registry_name(chosen or f"{name}{RELEASE_SUFFIX}")
+    return safe_registry_name(chosen or f"{safe_registry_name(name)}{RELEASE_SUFFIX}")
 
 
 def version_label(name: str, version: str) -> str:
@@ -126,9 +126,9 @@ def candidate_name(name: str, chosen: str | None = None) -> str:
     """The name itself. Raises ConfigError for one that the gate does not work on, and for that of a release model."""
     if is_release(safe_registry_name(name), chosen):
         raise ConfigError(
-            f"model {name}, which is for what the gate releases",
-            expected=f"a model of candidates, not called *{RELEASE_SUFFIX} nor as --release-name says",
-            do="register it under another name",
+            f"model {name} is for what the gate releases",
+            expected=f"a name that does not end in {RELEASE_SUFFIX} and is not that of --release-name",
+            do="register the checkpoint under another name",
         )
     return name
 

@@ -35,7 +35,9 @@ def local_checkpoint(model: str, tracking_uri: str | None = None) -> Iterator[Pa
         DOWNLOADS.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=f".{label}-", dir=DOWNLOADS, ignore_cleanup_errors=True)
     except OSError as error:
-        raise ConfigError(f"{DOWNLOADS} cannot be written: {error.strerror}", do="make room in it") from error
+        raise ConfigError(
+            f"{DOWNLOADS} cannot be written: {error.strerror}", do="free some space, or run where this user can write"
+        ) from error
     with folder as inner:
         try:
             path = registry.fetch(source, Path(inner) / "files", label=label)
@@ -59,7 +61,7 @@ def _resolved(model: str, registry: Registry) -> tuple[str, str]:
         raise ConfigError(f"--model {model[:200]!a}", expected=_EXPECTED)
     record = registry.version(match[1], match[2]) if numbered else registry.alias(match[1], match[2])
     if record is None:
-        raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that is there")
+        raise ConfigError(f"{registry.shown} has no {model}", expected="a version or an alias that the registry has")
     return record.file_label, record.source
 
 

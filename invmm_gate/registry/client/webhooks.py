@@ -128,7 +128,7 @@ class Secrets:
     def __post_init__(self) -> None:
         """Refuses what would let anybody sign. Raises ConfigError."""
         if not self.keys:
-            raise ConfigError("no webhook secret", expected=f"at least {SHORTEST_SECRET} characters", do=_DO)
+            raise ConfigError("there is no webhook secret", expected=f"at least {SHORTEST_SECRET} characters", do=_DO)
         shortest = min(len(key) for key in self.keys)
         if shortest < SHORTEST_SECRET:
             raise ConfigError(

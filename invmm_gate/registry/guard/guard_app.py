@@ -120,12 +120,15 @@ def _rule(guard: Guard, request: Any) -> After | None:
 
     known = _RULES.get(request.endpoint)
     if known is None:
-        raise ConfigError(f"{request.method} {request.path[:200]!a}", expected="a route that the guard knows")
+        raise ConfigError(
+            f"the request {request.method} {request.path[:200]!a}", expected="a route that the guard knows"
+        )
     kind, rule = known
     message = _get_request_message(getattr(model_registry_pb2, kind)(), flask_request=request)
     if not message.name:  # a body that could not be read leaves the fields empty
         raise ConfigError(
-            f"{request.method} {request.path[:200]!a} without a name", expected="a request as MLflow's own"
+            f"the request {request.method} {request.path[:200]!a} names no model",
+            expected="a request as MLflow sends it",
         )
     return rule(guard, message)
 

@@ -80,9 +80,9 @@ class Guard:
         _refuse_lookalike(request.key)
         if names.is_verdict_tag(request.key, None):
             raise VerificationError(
-                f"tag {request.key} tells of a verdict",
-                expected="tags of verdicts to stay",
-                do="gate the version again",
+                f"tag {request.key} tells of a verdict and would be deleted",
+                expected="a tag that tells of no verdict",
+                do="gate the version again: a new verdict replaces the tag",
             )
 
     def create_model(self, request: Any) -> None:
@@ -143,17 +143,17 @@ def _look_again(before: VersionRecord | None, undo: Callable[[], None], *, name:
             undo()
         raise VerificationError(
             "the version was replaced while its files were hashed",
-            expected="the same version from the question to the answer",
+            expected="a version that stays the same while it is looked at",
             do="gate the version that is there now",
         )
 
 
 def _version(name: str, version: str) -> VersionRecord:
     if not names.is_version(version):  # a database may take `01` or ` 1` for 1
-        raise RegistryError(f"version {version[:20]!a}", expected="a number, as the registry gives them")
+        raise RegistryError(f"version {version[:20]!a} is no number", expected="a number, as the registry gives them")
     record = stores.version_here(name, version)
     if record is None or record.version != version:
-        raise RegistryError(f"{name[:128]!a} has no version {version}", expected="a version that is there")
+        raise RegistryError(f"{name[:128]!a} has no version {version}", expected="a version that the registry has")
     return record
 
 
@@ -170,7 +170,7 @@ def _require_first(found: Evidence, record: VersionRecord, key: str, value: str)
     """The log is not here, so its head is not known: it is said once of each attestation, and then stays."""
     own = names.log_entry_tag(found.envelope)
     if key != own:
-        raise VerificationError(f"tag {key[:80]!a}", expected=f"{own}, as the attestation is")
+        raise VerificationError(f"tag {key[:80]!a} is of another attestation", expected=f"{own}, the tag of this one")
     if not is_head(value):
         raise VerificationError(f"tag {key}: {value[:80]!a}", expected="NUMBER:DIGEST, as `audit-log verify` prints it")
     first = record.tags.get(key, value)
@@ -188,13 +188,13 @@ def _refuse_lookalike(key: str) -> None:
     """A database may take the key for one of a verdict."""
     plain = names.folded(key)
     if (plain in _SPELLED or names.is_log_entry(plain)) and key != plain:
-        raise VerificationError(f"tag {key[:80]!a}", expected=f"{plain}, spelled so")
+        raise VerificationError(f"tag {key[:80]!a} looks like a tag of the gate", expected=f"{plain}, spelled so")
 
 
 def _refuse_posing(key: str) -> None:
     if key == names.POSING:
         raise VerificationError(
-            f"tag {names.POSING} on a model",
+            f"tag {names.POSING} makes a prompt of a model",
             expected="models that MLflow's lists show",
             do="register prompts as prompts",
         )
@@ -209,5 +209,7 @@ def _refuse_claims(tags: Any) -> None:
 
 def _claimed(key: str) -> VerificationError:
     return VerificationError(
-        f"tag {key} claims a verdict that was not given", expected="a version without it", do="gate it afterwards"
+        f"tag {key} claims a verdict that was not given",
+        expected="a model or version without this tag",
+        do="leave the tag out; the gate sets it",
     )

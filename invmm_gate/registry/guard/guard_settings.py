@@ -71,12 +71,12 @@ def settings_from(environment: Mapping[str, str] = os.environ) -> GuardSettings:
     """The settings. Raises ConfigError for one that is missing or cannot be used."""
     named = _split(_required(environment, POLICIES, "strict"))
     if not named:
-        raise ConfigError(f"{POLICIES} is empty", expected="a list, as strict")
+        raise ConfigError(f"{POLICIES} is empty", expected="a list of policies, such as strict")
     policies = [load_policy(name) for name in named]
     roots = load_roots(Path(_required(environment, ROOTS, "keys/gate.pub")))
     aliases = tuple(folded(pattern) for pattern in _split(environment.get(ALIASES, DEFAULT_ALIASES)))
     if not aliases:
-        raise ConfigError(f"{ALIASES} names no alias", expected=f"patterns, as {DEFAULT_ALIASES}")
+        raise ConfigError(f"{ALIASES} names no alias", expected=f"patterns of aliases, such as {DEFAULT_ALIASES}")
     settings = GuardSettings(
         roots=roots,
         policies={policy.digest: policy.name for policy in policies},
@@ -134,7 +134,11 @@ def _split(text: str) -> tuple[str, ...]:
 def _required(environment: Mapping[str, str], name: str, example: str) -> str:
     value = environment.get(name, "").strip()
     if not value:
-        raise ConfigError(f"{name} is not set", expected=f"as in {name}={example}", do="the guard does not start")
+        raise ConfigError(
+            f"{name} is not set",
+            expected=f"{name}={example} or the like",
+            do="set it: without it the guard does not start",
+        )
     return value
 
 
@@ -148,7 +152,9 @@ def run_guarded_server(
 ) -> int:
     """Run the server until it ends or is interrupted; its exit code. Raises ConfigError before anything is started."""
     if any(option.split("=")[0] == "--app-name" for option in options):
-        raise ConfigError("--app-name among the server's options", expected="none: the guard is the app")
+        raise ConfigError(
+            "the server's options name --app-name", expected="no app but the guard", do="leave --app-name out"
+        )
     settings = {ROOTS: str(roots.resolve()), POLICIES: ",".join(policies)}
     if aliases:
         settings[ALIASES] = ",".join(aliases)

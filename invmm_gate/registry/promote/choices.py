@@ -46,6 +46,7 @@ def roots_file(choices: GateChoices) -> Path | None:
         return choices.roots
     beside = choices.key.with_suffix(".pub")
     if not beside.is_file():
+        load_signing_key(choices.key)  # a mistyped key is the slip that counts
         raise ConfigError(
             f"there is no {beside} beside the key",
             expected="the trust roots that its signatures are verified against",

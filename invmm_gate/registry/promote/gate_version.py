@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
-from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ModelError, RegistryError, VerificationError
+from invmm_gate.core.errors import (
+    BLOCK,
+    INCONCLUSIVE,
+    PASS,
+    ConfigError,
+    ModelError,
+    RegistryError,
+    VerificationError,
+)
 from invmm_gate.core.options import GateChoices
 from invmm_gate.core.progress import Progress
 from invmm_gate.registry.client import registry_names as names
@@ -97,9 +105,11 @@ def gate_version(
     process gates the same files; any other GateError as `check` does.
     """
     check_choices(choices, name)
+    if not version.isdecimal():
+        raise ConfigError(f"version {version[:20]!a} is no number", expected="the number of a registered version")
     record = registry.version(name, version)
     if record is None:
-        raise RegistryError(f"{name} has no version {version}", expected="a version of this registry")
+        raise RegistryError(f"{name} has no version {version}", expected="a version that the registry has")
     gating = _Gating(registry=registry, record=record, choices=choices, progress=progress, now=now)
     with gating.state_noted(), scratch_in(choices.runs) as scratch:
         return gating.gate(scratch)

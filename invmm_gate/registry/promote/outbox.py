@@ -129,7 +129,9 @@ def _read(path: Path) -> Parcel:
         return from_json(Parcel, read_records(path, limit=_PARCEL_BYTES), where=str(path))
     except (OSError, RunFolderError) as error:
         raise RegistryError(
-            f"{path} is no parcel of the outbox", expected="a file as the gate wrote it", do="remove it and gate again"
+            f"{path} is no parcel of the outbox",
+            expected="a file as the gate wrote it",
+            do="remove it and gate the version again",
         ) from error
 
 

@@ -15,20 +15,9 @@ from invmm_gate.core.errors import INCONCLUSIVE, PASS, GateError
 from invmm_gate.registry.client.webhooks import EVENT, WINDOW, Secrets, Tried, Webhook, Webhooks
 from invmm_gate.tracking.spool import without_credentials
 
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirection is the answer: what is asked must not choose who else is asked."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-Outcome = Literal["ok", "warning", "failed"]
-
 _TRIES: Final = 8
 """MLflow starts four processes by default: the chance that eight deliveries miss one of them is a tenth each."""
 _WITHIN: Final = 5.0
-_OPENER: Final = urllib.request.build_opener(_NoRedirects)
 _SKEW: Final = 30.0
 _KEY: Final = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
 _UNREADABLE: Final = (
@@ -42,6 +31,18 @@ _SERVER_SIDE: Final = {
     "not a public IP": "set MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true on the server: the receiver has a private address",
     "Connection refused": "start `invmm-gate registry serve`, or correct the webhook's URL",
 }
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirection is the answer: what is asked must not choose who else is asked."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+Outcome = Literal["ok", "warning", "failed"]
+
+_OPENER: Final = urllib.request.build_opener(_NoRedirects)
 
 
 @dataclass(frozen=True, slots=True)
