@@ -22,7 +22,7 @@ _HEADER: Final = (
 
 def _one_line(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("expected one line of printable text")
+        raise ValueError("expected one line of 1 to 1000 printable characters")
     return text
 
 

@@ -26,8 +26,11 @@ from invmm_gate.policy.coverage import (
 )
 from invmm_gate.probes.images import load_refitted
 from invmm_gate.runs.folder import RunFolder
+from invmm_gate.stages.on_device import fits
 from invmm_gate.stages.session import Session
 
+_Check = Callable[[Session, int], SelfCheck]
+"""(session, rows at once) to the check's result."""
 _FITS: Final[tuple[tuple[Fit, str], ...]] = (
     ("crop", "black"), ("squeeze", "black"), ("pad", "black"), ("pad", "white"), ("pad", "grey"),
 )  # fmt: skip
@@ -40,7 +43,7 @@ _SAFE_POSITIONS: Final = 4 * 64 * 64
 """Positions of x_t at once that need no more memory than 4 rows of Stable Diffusion 1."""
 
 
-def _rows(model: DiffusionModel) -> int:
+def _rows_of(model: DiffusionModel) -> int:
     """Rows at once: more of small images, where a call costs more than a row."""
     _, height, width = model.latent_shape
     return min(_MOST_ROWS, max(_LEAST_ROWS, _SAFE_POSITIONS // (height * width)))
@@ -52,13 +55,22 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
     for name, check in CHECKS.items():
         if name not in done:
-            folder.append(check(session))
+            folder.append(_checked(check, session))
             progress.advance(1)
     progress.end()
     for result in folder.self_checks():
         if not result.passed:
             progress.note(f"self-check failed: {result.detail}")
     return all(result.passed for result in folder.self_checks())
+
+
+def _checked(check: _Check, session: Session) -> SelfCheck:
+    """With as many rows as small images allow; where memory runs out, with the fewest."""
+    found: list[SelfCheck] = []
+    if not fits(lambda: found.append(check(session, _rows_of(session.model)))):
+        torch.cuda.empty_cache()
+        found.append(check(session, _LEAST_ROWS))
+    return found[0]
 
 
 def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int) -> Iterator[Refitted]:
@@ -79,7 +91,7 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
             yield Refitted(name=name, places=list(found), whole=whole, middle=middle, stated=stated)
 
 
-def _positive_control(session: Session) -> SelfCheck:
+def _positive_control(session: Session, _: int) -> SelfCheck:
     return positive_control(
         session.metric,
         session.settings,
@@ -89,7 +101,7 @@ def _positive_control(session: Session) -> SelfCheck:
     )
 
 
-def _utility_floor(session: Session) -> SelfCheck:
+def _utility_floor(session: Session, _: int) -> SelfCheck:
     chosen = _controls(session)
     return utility_floor(
         session.model,
@@ -99,44 +111,44 @@ def _utility_floor(session: Session) -> SelfCheck:
     )
 
 
-def _round_trip(session: Session) -> SelfCheck:
+def _round_trip(session: Session, rows: int) -> SelfCheck:
     looked_at = _others(session) or _controls(session)
-    return round_trip(_pictures(session, looked_at), session.metric, root_seed=session.inputs.seed)
+    return round_trip(_pictures(session, looked_at, rows), session.metric, root_seed=session.inputs.seed)
 
 
-def _told_time(session: Session) -> SelfCheck:
-    return told_time(_pictures(session, _controls(session)), root_seed=session.inputs.seed)
+def _told_time(session: Session, rows: int) -> SelfCheck:
+    return told_time(_pictures(session, _controls(session), rows), root_seed=session.inputs.seed)
 
 
-def _samples(session: Session) -> SelfCheck:
+def _samples(session: Session, rows: int) -> SelfCheck:
     return sample_statistics(
-        _pictures(session, _controls(session)),
+        _pictures(session, _controls(session), rows),
         steps=session.settings.sampler_steps,
         root_seed=session.inputs.seed,
     )
 
 
-def _natural_view(session: Session) -> SelfCheck:
+def _natural_view(session: Session, rows: int) -> SelfCheck:
     controls = _controls(session)
     looked_at = [*controls, *_others(session)]
     sizes = (  # one at a time: each holds every image
-        (f"at {height}x{width} pixels", _pictures(session, looked_at, size=(height, width)))
+        (f"at {height}x{width} pixels", _pictures(session, looked_at, _LEAST_ROWS, size=(height, width)))
         for height, width in other_sizes(session.inputs.model, session.model)
     )
     return natural_view(
-        _pictures(session, looked_at),
+        _pictures(session, looked_at, rows),
         [probe.id for probe in looked_at],
         len(controls),
         root_seed=session.inputs.seed,
         others=Alternatives(
             sizes=sizes,
-            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=_rows(session.model)),
+            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=rows),
             readings=other_readings(session.inputs.model, session.model),
         ),
     )
 
 
-CHECKS: Final[dict[str, Callable[[Session], SelfCheck]]] = {
+CHECKS: Final[dict[str, _Check]] = {
     UTILITY_FLOOR: _utility_floor,
     ROUND_TRIP: _round_trip,
     TOLD_TIME: _told_time,
@@ -161,14 +173,13 @@ def _others(session: Session) -> list[Probe]:
     return sorted(others, key=lambda probe: probe.sha256)
 
 
-def _pictures(session: Session, probes: Sequence[Probe], *, size: tuple[int, int] | None = None) -> Pictures:
+def _pictures(session: Session, probes: Sequence[Probe], rows: int, *, size: tuple[int, int] | None = None) -> Pictures:
     """Probes as the model sees them, or as it sees them at another (height, width)."""
-    model = session.model if size is None else resized(session.model, size)
     return pictures_of(
-        model,
+        session.model if size is None else resized(session.model, size),
         [session.image(probe.id) if size is None else _image_at(session, probe, size) for probe in probes],
         [probe.caption for probe in probes],
-        rows=_rows(model),
+        rows=rows,
     )
 
 

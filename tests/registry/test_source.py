@@ -112,7 +112,7 @@ def test_a_check_of_a_version_that_is_not_there_ends_with_one_line(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (BAD_INPUT, "")
     assert done.stderr == (
-        f"error: {plain_server.uri} has no models:/sourced/99; expected a version or an alias that is there\n"
+        f"error: {plain_server.uri} has no models:/sourced/99; expected a version or an alias that the registry has\n"
     )
 
 

@@ -185,7 +185,7 @@ def test_records_that_do_not_fit_the_verdict_are_refused_whatever_is_asked(
     [
         ({"reason": ""}, "--reason '' cannot be written down"),
         ({"reason": "  "}, "--reason"),
-        ({"reason": "two\nlines"}, "one line of printable text"),
+        ({"reason": "two\nlines"}, "one line of 1 to 1000 printable characters"),
         ({"reason": "\x1b[2Jescape"}, "--reason"),
         ({"reason": "x" * 1001}, "--reason"),
         ({"by": ""}, "--by ''"),
