@@ -53,9 +53,9 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     """Check the gate and the model before the probes; whether all passed. A failure hides no other check."""
     done = {check.name for check in folder.self_checks()}
     progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
-    for name, check in CHECKS.items():
+    for name in CHECKS:
         if name not in done:
-            folder.append(_checked(check, session))
+            folder.append(checked(session, name))
             progress.advance(1)
     progress.end()
     for result in folder.self_checks():
@@ -64,9 +64,9 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     return all(result.passed for result in folder.self_checks())
 
 
-def _checked(check: _Check, session: Session) -> SelfCheck:
-    """With as many rows as small images allow; where memory runs out, with the fewest."""
-    found: list[SelfCheck] = []
+def checked(session: Session, name: str) -> SelfCheck:
+    """One check, with as many rows as small images allow; where memory runs out, with the fewest."""
+    check, found = CHECKS[name], list[SelfCheck]()
     if not fits(lambda: found.append(check(session, _rows_of(session.model)))):
         torch.cuda.empty_cache()
         found.append(check(session, _LEAST_ROWS))
