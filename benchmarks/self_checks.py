@@ -30,7 +30,7 @@ from invmm_gate.core.records import SelfCheck
 from invmm_gate.policy.coverage import POSITIVE_CONTROL
 from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.stages.preflight import prepare
-from invmm_gate.stages.self_checks import checked
+from invmm_gate.stages.self_checks import CHECKS, run_check
 from invmm_gate.stages.session import open_session
 
 ROOT: Final = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def write_probes(kind: str, folder: Path, controls: int) -> Path:
 def checks_of(policy: str, model: Path, probes: Path) -> list[SelfCheck]:
     """The self-checks of one model, as `check` makes them. Raises GateError for what is refused."""
     session = open_session(prepare(Options(model=model, policy=policy, probes=probes)))
-    return [checked(session, name) for name in SHOWN]
+    return [run_check(session, name) for name in SHOWN]
 
 
 def line(name: str, made: Callable[[], list[SelfCheck]]) -> bool:

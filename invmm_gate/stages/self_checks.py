@@ -55,7 +55,7 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     progress.begin("self-check", total=len(CHECKS), done=len(done & set(CHECKS)))
     for name in CHECKS:
         if name not in done:
-            folder.append(checked(session, name))
+            folder.append(run_check(session, name))
             progress.advance(1)
     progress.end()
     for result in folder.self_checks():
@@ -64,7 +64,7 @@ def self_check(session: Session, folder: RunFolder, progress: Progress) -> bool:
     return all(result.passed for result in folder.self_checks())
 
 
-def checked(session: Session, name: str) -> SelfCheck:
+def run_check(session: Session, name: str) -> SelfCheck:
     """One check, with as many rows as small images allow; where memory runs out, with the fewest."""
     check, found = CHECKS[name], list[SelfCheck]()
     if not fits(lambda: found.append(check(session, _rows_of(session.model)))):

@@ -22,7 +22,7 @@ from invmm_gate.policy.schema import load_policy
 from invmm_gate.probes.fitting import middle_of, refit
 from invmm_gate.probes.images import load_pixels, load_refitted
 from invmm_gate.stages.preflight import Inputs
-from invmm_gate.stages.self_checks import checked, other_fits
+from invmm_gate.stages.self_checks import other_fits, run_check
 from invmm_gate.stages.session import Session
 from tests.measure.trained import CONTROLS, PLANTED, drawn, memorizing, seen_by
 from tests.stages.world import MEMORIZING, draw
@@ -67,7 +67,7 @@ def checked(folder: Path, **probes: tuple[Image.Image, str]) -> SelfCheck:
     session: Any = Session(
         inputs=inputs, model=memorizing(), metric=None, settings=settings, record=None, slots=1  # type: ignore[arg-type]
     )  # fmt: skip
-    return checked(session, NATURAL_VIEW)
+    return run_check(session, NATURAL_VIEW)
 
 
 @pytest.mark.parametrize(
