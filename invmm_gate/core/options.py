@@ -241,6 +241,7 @@ class NewProbes:
     orientation: Orientation = "refuse"
     """`both` makes two probes of one cluster of an image that is turned: `ID-stored` and `ID-upright`, as PNG."""
     added_on: datetime.date | None = None
+    """None leaves the column empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

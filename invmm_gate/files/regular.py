@@ -101,11 +101,9 @@ def _begin_probe_file(path: Path, count: int, limit: int | None) -> tuple[os.sta
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
         return "has a NUL in its name"
-    return (
-        _SPECIAL
-        if isinstance(error, SpecialFileError)
-        else _REASONS.get(error.errno or 0, f"cannot be read ({error.strerror})")
-    )
+    if isinstance(error, SpecialFileError):
+        return _SPECIAL
+    return _REASONS.get(error.errno or 0, f"cannot be read ({error.strerror})")
 
 
 class SpecialFileError(OSError):

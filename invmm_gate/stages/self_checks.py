@@ -40,7 +40,7 @@ _LEAST_ROWS: Final = 4
 """Rows at once, as few as the utility floor's: whether a whole batch fits is for `measure` to find out."""
 _MOST_ROWS: Final = 64
 _SAFE_POSITIONS: Final = 4 * 64 * 64
-"""Positions of x_t at once that need no more memory than 4 rows of Stable Diffusion 1."""
+"""As many positions of x_t at once as 4 rows of Stable Diffusion 1 have. A wide network may still run out of memory."""
 
 
 def _rows_of(model: DiffusionModel) -> int:

@@ -65,7 +65,7 @@ def verdict_that_holds(
 
 
 def _is_final(registry: Registry, record: VersionRecord, said: Statement, choices: GateChoices) -> bool:
-    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is
+    """Whether judging again could not come out otherwise; waivers and baselines are no part of what is attested.
 
     What was signed for another version of the same files is signed again: attestation and audit log name this one.
     """
