@@ -1,0 +1,108 @@
+"""How likely an ordinary generation is a copy of the probe: p = pi(R), where R holds the noises whose sample is a copy.
+
+pi = N(0, I). Draws of another distribution q that replicate the probe bound p from below, whatever q is; so a search
+may choose q as it likes, if the draws that count are made after the choice. docs/measure.md has the derivations.
+All logarithms are natural; -inf is the logarithm of nothing. High = memorized.
+"""
+
+from dataclasses import dataclass
+from math import ceil, expm1, inf, log
+from typing import Final
+
+import numpy as np
+
+from invmm_gate.core.intervals import clopper_pearson
+
+_BETS: Final = np.array([1 - 2.0**-k for k in (4, 3, 2)] + [2.0**-k for k in range(1, 11)])[:, None]
+"""Shares of its capital that a gambler stakes on each draw, all with the same weight."""
+_HALVINGS: Final = 60
+"""Steps of a bisection: enough for float64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeighedDraws:
+    """Draws from one distribution that was fixed before them."""
+
+    draws: int
+    """How many."""
+    log_weights: tuple[float, ...]
+    """ln(pi / q) at each draw that replicates the probe; the others weigh nothing."""
+
+    @property
+    def log_estimate(self) -> float:
+        """The logarithm of the importance estimate of p: unbiased for every q that covers R."""
+        return float(np.logaddexp.reduce(self.log_weights)) - log(self.draws) if self.log_weights else -inf
+
+
+def log_lower_bound(found: WeighedDraws, alpha: float) -> float:
+    """The logarithm of a bound that p lies below with a probability of at most `alpha`.
+
+    The bound is the largest m at which a bet against p <= m multiplies its stake by 1 / alpha. Half of the stake is
+    Markov's: the estimate over m, which is 1 in the mean at p = m. The other half is staked draw by draw, in shares
+    c of the capital: the product of 1 - c + c w / m. Source: Waudby-Smith and Ramdas, arXiv:2010.09686, section 4;
+    only w >= 0 is used, so weights may be as large as they like.
+    """
+    if not found.log_weights:
+        return -inf
+    high = found.log_estimate  # At this m no bet wins: the logarithm is concave.
+    low = high - 1.0
+    while bet_against(found, low) < -log(alpha):
+        low -= high - low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if bet_against(found, middle) >= -log(alpha):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def bet_against(found: WeighedDraws, log_m: float) -> float:
+    """The logarithm of what a bet against p <= m multiplies its stake by: in the mean by 1 at p = m."""
+    gains = np.logaddexp(np.log1p(-_BETS), np.log(_BETS) + np.array(found.log_weights) - log_m).sum(axis=1)
+    losses = np.log1p(-_BETS[:, 0]) * (found.draws - len(found.log_weights))
+    drawn = np.logaddexp.reduce(gains + losses) - log(len(_BETS))
+    return float(np.logaddexp(drawn, found.log_estimate - log_m)) - log(2)
+
+
+def log_bound_of_share(share: float, kl: float) -> float:
+    """The logarithm of the smallest p under which a q `kl` nats from pi can replicate the probe in this share.
+
+    No map raises a KL: kl >= s ln(s / p) + (1 - s) ln((1 - s) / (1 - p)), the binary KL of share and p. It follows
+    that p >= exp(-(kl + h(s)) / s), h the binary entropy; the bound solves the inequality itself, which is tighter.
+    Source: the data-processing inequality, Cover and Thomas, Elements of Information Theory, section 2.8.
+    """
+    if share <= 0:
+        return -inf
+    low, high = -(kl + _entropy(share)) / share, log(share)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _binary_kl(share, middle) > kl:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def share_above(hits: int, draws: int, alpha: float) -> float:
+    """What the share of replicating draws lies below with a probability of at most `alpha`: Clopper and Pearson."""
+    return clopper_pearson(hits, draws, confidence=1 - 2 * alpha).low
+
+
+def draws_to_certify(share: float, alpha: float) -> int:
+    """How many draws must replicate, all of them, before a share below this one is that lucky in `alpha` of cases."""
+    return ceil(log(alpha) / log(share))
+
+
+def rate_below(hits: int, draws: int, alpha: float) -> float:
+    """What p lies above with a probability of at most `alpha`, from plain samples."""
+    return clopper_pearson(hits, draws, confidence=1 - 2 * alpha).high
+
+
+def _entropy(share: float) -> float:
+    return -sum(part * log(part) for part in (share, 1 - share) if part > 0)
+
+
+def _binary_kl(share: float, log_p: float) -> float:
+    other = (1 - share) * (log(1 - share) - log(-expm1(log_p))) if share < 1 else 0.0
+    return share * (log(share) - log_p) + other
