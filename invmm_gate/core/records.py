@@ -142,9 +142,11 @@ class Trial:
     share: ReplicationShare | None
     """Share of a full test batch that replicates the probe, drawn from the last distribution."""
     confirmation: ReplicationShare | None
-    """Share of an independent batch drawn after success, where the profile asks for one."""
+    """Share of fresh draws after a success, where the profile asks for a certified share."""
     curve: tuple[CurvePoint, ...]
     """One point a test, in their order."""
+    stretch: float = 1.0
+    """Factor on mu and ln sigma^2 of the last point, at which the trial ended: below 1 nearer to N(0, I)."""
     reason: str = ""
     """Why the outcome is `error`."""
 

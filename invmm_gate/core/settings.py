@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.marks import HIGHER, LOWER, MISSING, OTHER, ranked
+from invmm_gate.core.marks import HIGHER_THAN_NONE, LOWER, MISSING, OTHER, ranked
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
@@ -44,6 +44,10 @@ class InversionSettings:
     """Noises per optimisation step and probe."""
     learning_rate: Annotated[float, Gt(0), Le(10), OTHER] = 0.1
     """Adam's, for noise and prompt."""
+    averaging: Annotated[float, Ge(0), Lt(1), OTHER] = 0.0
+    """The distribution that is tested is a moving average over the steps with this decay; 0 = that of the last step."""
+    timesteps: Annotated[Literal["uniform", "informative"], OTHER] = "uniform"
+    """`informative`: only timesteps at which x_t says something about the probe, but not everything."""
     test_every: Annotated[int, Ge(1), Le(100_000), OTHER] = 50
     """C: steps between adaptations of the weight and sensitivity tests."""
     weight_step: Annotated[float, Ge(0), OTHER] = 1e-4
@@ -90,9 +94,16 @@ class InversionSettings:
     """Whose error is minimised. `epsilon` weighs the error of x_0_hat with (alpha / sigma)^2 (section 9.5)."""
     test_at_start: Annotated[bool, ranked(True, False)] = False
     """Test N(0, I) before the first step: an image that every noise replicates then scores 0."""
-    # All of them must replicate, so more of them make an inversion harder to confirm.
-    confirmation_samples: Annotated[int, Ge(0), Le(10_000), HIGHER] = 0
-    """Independent samples drawn after success; all must replicate (29 of 29 certifies p >= 0.9 at 95 %). 0 = none."""
+    stretches: Annotated[tuple[Annotated[float, Gt(1), Le(100)], ...], OTHER] = ()
+    """After the last step, factors on mu and ln sigma^2 that are tested too: further from N(0, I), more copies."""
+    shrink_tests: Annotated[int, Ge(0), Le(100), OTHER] = 0
+    """After a success, tests that look for the smallest factor on mu and ln sigma^2 that still succeeds (bisection)."""
+    # A share that must be certified makes an inversion harder to confirm.
+    certified_share: Annotated[Annotated[float, Gt(0), Lt(1)] | None, HIGHER_THAN_NONE] = None
+    """After a success, fresh draws must certify with 95 % confidence that more than this share of them replicates: 29
+    of 29 for 0.9 in one attempt. None = the test alone counts."""
+    certifications: Annotated[int, Ge(1), Le(100), OTHER] = 1
+    """Attempts to certify; each takes its part of the error, so that several are no easier than one."""
     mirror: Annotated[bool, ranked(True, False)] = False
     """Also invert the mirrored image, as training with flips memorizes both; the lower score counts."""
     # The score is the median of the seeds: an image that one seed in three inverts is found by one seed, or none.
@@ -133,6 +144,22 @@ _REFERENCE: Final[dict[Family, InversionSettings]] = {
     ),
 }
 
+_GATE_NOISE: Final = InversionSettings(
+    steps=150,
+    batch_size=8,
+    learning_rate=0.03,
+    initial_weight=0.1,
+    weight_rule="fixed",
+    timesteps="informative",
+    averaging=0.95,
+    test_at_start=True,
+    stretches=(1.5, 2.25),
+    shrink_tests=3,
+    certified_share=0.9,
+    certifications=3,
+)
+"""Chosen on the two models that benchmarks/ladder/recipes.py names for it."""
+
 _GATE_TEXT: Final = InversionSettings(
     steps=500,
     batch_size=8,
@@ -150,8 +177,8 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         for family, settings in _REFERENCE.items()
     },
     "gate": {
-        "pixel": InversionSettings(steps=400, batch_size=4, test_at_start=True),
-        "latent": InversionSettings(steps=1000, batch_size=8, weight_step=5e-4, test_at_start=True),
+        "pixel": _GATE_NOISE,
+        "latent": replace(_GATE_NOISE, steps=300),
         "stable_diffusion": _GATE_TEXT,
         "stable_diffusion_3": _GATE_TEXT,
     },

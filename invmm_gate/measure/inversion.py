@@ -23,7 +23,8 @@ from invmm_gate.measure.conditioning import conditioning
 from invmm_gate.measure.distributions import noise_from, normality
 from invmm_gate.measure.sensitivity import TestCase, TestResult, run_tests
 from invmm_gate.measure.slots import Slot, SlotAdam, Task, WeightState, adapt, task_stream, weights_until_test
-from invmm_gate.measure.trials import Conclusion, broken
+from invmm_gate.measure.timesteps import InformativeTimesteps
+from invmm_gate.measure.trials import Conclusion, Tested, broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,7 +75,12 @@ class Inverter:
         )
         shape = (slots, *model.latent_shape)
         self._x_0 = torch.zeros(shape, device=model.device)
-        self._adam = SlotAdam(torch.zeros(2, *shape, device=model.device), learning_rate=settings.learning_rate)
+        self._adam = SlotAdam(
+            torch.zeros(2, *shape, device=model.device),
+            learning_rate=settings.learning_rate,
+            averaging=settings.averaging,
+        )
+        self._informative = InformativeTimesteps(model.schedule) if settings.timesteps == "informative" else None
         self._watched: deque[Tensor] = deque(maxlen=settings.loss_window)
         self._slots: list[Slot | None] = [None] * slots
 
@@ -112,6 +118,7 @@ class Inverter:
             index=index,
             task=task,
             reference=self._metric.embed(image),
+            energy=float(self._x_0[index].double().square().sum()),
             noise_stream=self._stream(task, "noise"),
             weight=WeightState(self._settings.initial_weight),
         )
@@ -163,32 +170,38 @@ class Inverter:
         timestep = torch.zeros(len(self._slots), batch, dtype=torch.int64)
         for slot in active:
             standard[slot.index] = torch.randn(batch, *shape, generator=slot.noise_stream)
-            timestep[slot.index] = torch.randint(self._model.schedule.timesteps, (batch,), generator=slot.noise_stream)
+            timestep[slot.index] = self._timesteps(slot)
         return standard.to(self._model.device), timestep.to(self._model.device)
+
+    def _timesteps(self, slot: Slot) -> Tensor:
+        batch, stream = self._settings.batch_size, slot.noise_stream
+        if self._informative is None:
+            return torch.randint(self._model.schedule.timesteps, (batch,), generator=stream)
+        return self._informative.at(torch.rand(batch, generator=stream), energy=slot.energy)
 
     def _retire(self, slots: Sequence[Slot]) -> Iterator[Inversion]:
         """Adapt lambda, test, and give out the tasks that are done."""
         points = self._observe(slots)
         cases = [self._case(slot, "test", self._settings.test_samples) for slot in slots]
         results = self._test(cases)
-        conclusion = Conclusion(self._settings, confirm=self._confirm)
+        conclusion = Conclusion(self._settings, test=self._test_again)
         for slot, point, case, result in zip(slots, points, cases, results, strict=True):
             slot.evaluations += result.evaluations
-            trial = conclusion.of(slot, result) if slot.note(point, result) else broken(slot, result)
-            if trial is not None:
+            ended = conclusion.of(slot, result) if slot.note(point, result) else broken(slot, result)
+            if ended is not None:
                 self._slots[slot.index] = None
                 yield Inversion(
                     task=slot.task,
-                    trial=trial,
-                    mu=case.mu,
-                    log_var=case.log_var,
-                    copies=result.copies,
+                    trial=ended.trial,
+                    mu=ended.trial.stretch * case.mu,
+                    log_var=ended.trial.stretch * case.log_var,
+                    copies=ended.result.copies,
                     logits=self._conditioning.logits(slot.index),
                 )
 
     def _observe(self, slots: Sequence[Slot]) -> list[CurvePoint]:
         """The state of each slot at this test; lambda and the count of tests above the bound move on."""
-        levels = normality(*self._adam.parameters).tolist()
+        levels = normality(*self._adam.averaged).tolist()
         entropies = self._conditioning.entropies()
         watched = torch.stack(tuple(self._watched)) if self._watched else self._x_0.new_zeros(0, len(self._slots))
         points = []
@@ -210,8 +223,8 @@ class Inverter:
             )
         return points
 
-    def _case(self, slot: Slot, purpose: str, samples: int) -> TestCase:
-        mu, log_var = self._adam.parameters[:, slot.index].clone()
+    def _case(self, slot: Slot, purpose: str, samples: int, *, stretch: float = 1.0, full: bool = False) -> TestCase:
+        mu, log_var = stretch * self._adam.averaged[:, slot.index]
         generator = self._stream(slot.task, purpose, slot.step)
         return TestCase(
             mu=mu,
@@ -219,13 +232,16 @@ class Inverter:
             standard=torch.randn(samples, *self._model.latent_shape, generator=generator),
             reference=slot.reference,
             condition=self._conditioning.for_test(slot, purpose, samples),
-            full=purpose == "confirm" or slot.must_end(self._settings),
+            full=full or slot.must_end(self._settings),
         )
 
-    def _confirm(self, slot: Slot) -> TestResult:
-        """An independent batch from the same distribution."""
-        (result,) = self._test([self._case(slot, "confirm", self._settings.confirmation_samples)])
-        return result
+    def _test_again(self, slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
+        """Every sample of fresh noises for a purpose, of the distribution as far as this from N(0, I)."""
+        case = self._case(slot, purpose, samples, stretch=stretch, full=True)
+        (result,) = self._test([case])
+        slot.evaluations += result.evaluations
+        level = float(normality(case.mu[None], case.log_var[None]))
+        return Tested(stretch=stretch, normality=level, result=result)
 
     def _test(self, cases: Sequence[TestCase]) -> tuple[TestResult, ...]:
         return run_tests(

@@ -61,11 +61,15 @@ class Slot:
     index: int
     task: Task
     reference: Tensor
+    energy: float
+    """Squared norm of the target x_0."""
     noise_stream: torch.Generator
     weight: WeightState
     step: int = 0
     evaluations: int = 0
     tests_above: int = 0
+    certifications: int = 0
+    """Attempts to certify a share that were made."""
     curve: tuple[CurvePoint, ...] = ()
 
     def must_end(self, settings: InversionSettings) -> bool:
@@ -100,16 +104,17 @@ class SlotAdam:
     Equal to one optimiser a slot, which the tests check; a slot that is reset starts with fresh moments.
     """
 
-    def __init__(self, parameters: Tensor, *, learning_rate: float) -> None:
+    def __init__(self, parameters: Tensor, *, learning_rate: float, averaging: float = 0.0) -> None:
         self.parameters = parameters
-        self._learning_rate = learning_rate
+        self._learning_rate, self._averaging = learning_rate, averaging
+        self._average = parameters.clone() if averaging else parameters
         self._first = torch.zeros_like(parameters)
         self._second = torch.zeros_like(parameters)
         self._steps = torch.zeros(parameters.shape[1], dtype=torch.float64, device=parameters.device)
 
     def reset(self, slot: int) -> None:
         """Zero parameters, moments and step count of one slot."""
-        for tensor in (self.parameters, self._first, self._second):
+        for tensor in (self.parameters, self._first, self._second, self._average):
             tensor[:, slot] = 0
         self._steps[slot] = 0
 
@@ -121,6 +126,14 @@ class SlotAdam:
         rate = self._per_slot(self._learning_rate / (1 - _BETA_1**self._steps))
         correction = self._per_slot((1 - _BETA_2**self._steps).sqrt())
         self.parameters -= rate * self._first / (self._second.sqrt() / correction + _EPS)
+        if self._averaging:
+            # Of k steps so far the plain mean, until that would forget more slowly than the decay.
+            self._average.lerp_(self.parameters, self._per_slot((1 / self._steps).clamp_min(1 - self._averaging)))
+
+    @property
+    def averaged(self) -> Tensor:
+        """The moving average of the parameters over the steps; the parameters themselves without averaging."""
+        return self._average
 
     def _per_slot(self, values: Tensor) -> Tensor:
         return values.to(self.parameters.dtype).view(1, -1, *[1] * (self.parameters.ndim - 2))

@@ -3,12 +3,37 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
 from invmm_gate.core.intervals import replication_share
 from invmm_gate.core.records import Measurement, Outcome, Probe, ReplicationShare, Trial
 from invmm_gate.core.settings import InversionSettings
+from invmm_gate.measure.likelihood import draws_to_certify
 from invmm_gate.measure.sensitivity import TestResult
 from invmm_gate.measure.slots import Slot, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """A test of the slot's distribution, moved away from N(0, I) or towards it."""
+
+    result: TestResult
+    stretch: float
+    """Factor on mu and ln sigma^2; 1 = as it was optimised."""
+    normality: float
+    """In nats per latent dimension."""
+
+
+Test = Callable[[Slot, str, int, float], Tested]
+"""(slot, purpose that seeds the noises, samples, stretch) -> a full test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A finished trial and the test that it describes."""
+
+    trial: Trial
+    result: TestResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,41 +41,89 @@ class Conclusion:
     """The rules by which a task ends."""
 
     settings: InversionSettings
-    confirm: Callable[[Slot], TestResult]
-    """Draws the independent batch that a profile may ask for after a success."""
+    test: Test
 
-    def of(self, slot: Slot, result: TestResult) -> Trial | None:
+    def of(self, slot: Slot, result: TestResult) -> Ended | None:
         """The finished trial, or None if the task goes on."""
+        tested = Tested(result=result, stretch=1.0, normality=slot.curve[-1].normality)
         if result.passed:
-            return self._confirmed(slot, result)
+            return self._succeeded(slot, tested)
         if slot.tests_above >= self.settings.stop_tests:
-            return replace(_trial(slot, "above_threshold", result), invmm_above=self.settings.stop_above)
-        return _trial(slot, "not_inverted", result) if slot.must_end(self.settings) else None
+            return Ended(
+                trial=replace(_trial(slot, "above_threshold", tested), invmm_above=self.settings.stop_above),
+                result=result,
+            )
+        return self._stretched(slot, tested) if slot.must_end(self.settings) else None
 
-    def _confirmed(self, slot: Slot, result: TestResult) -> Trial | None:
-        """An inverted trial, once the independent batch (if the profile asks for one) replicates as a whole."""
-        level, count = slot.curve[-1].normality, self.settings.confirmation_samples
-        if not count:
-            return replace(_trial(slot, "inverted", result), invmm=level)
-        second = self.confirm(slot)
-        slot.evaluations += second.evaluations
-        if not second.finite:
-            return broken(slot, second)
-        batch = replication_share(second.hits, count)
-        if second.passed:
-            return replace(_trial(slot, "inverted", result), invmm=level, confirmation=batch)
-        if slot.must_end(self.settings):
-            return replace(_trial(slot, "not_inverted", result), confirmation=batch)
+    def _stretched(self, slot: Slot, tested: Tested) -> Ended | None:
+        """The last chance: further from N(0, I) more samples may be copies."""
+        best = tested
+        for stretch in self.settings.stretches:
+            further = self.test(slot, f"stretch {stretch:g}", self.settings.test_samples, stretch)
+            if not further.result.finite:
+                return broken(slot, further.result)
+            if further.result.passed:
+                return self._succeeded(slot, further)
+            best = max(best, further, key=lambda each: each.result.hits)
+        return Ended(trial=_trial(slot, "not_inverted", best), result=best.result)
+
+    def _succeeded(self, slot: Slot, tested: Tested) -> Ended | None:
+        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified."""
+        shrunk = self._shrunk(slot, tested)
+        if self.settings.certified_share is None:
+            return Ended(trial=_inverted(slot, shrunk), result=shrunk.result)
+        samples = draws_to_certify(self.settings.certified_share, _ERROR / self.settings.certifications)
+        share = None
+        for stretch in self._candidates(slot, shrunk.stretch, tested.stretch):
+            slot.certifications += 1
+            fresh = self.test(slot, f"certify {slot.certifications}", samples, stretch)
+            if not fresh.result.finite:
+                return broken(slot, fresh.result)
+            share = replication_share(fresh.result.hits, samples)
+            if fresh.result.passed:
+                return Ended(trial=replace(_inverted(slot, fresh), confirmation=share), result=fresh.result)
+        if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
+            return Ended(trial=replace(_trial(slot, "not_inverted", tested), confirmation=share), result=tested.result)
         return None
 
+    def _candidates(self, slot: Slot, shrunk: float, tested: float) -> tuple[float, ...]:
+        """What to certify, the nearest first: where that fails by a sample or two, one further away may not."""
+        last = self.settings.stretches if slot.must_end(self.settings) else ()
+        between = (shrunk + tested) / 2
+        stretches = dict.fromkeys((shrunk, between, tested, *(tested * each for each in last)))
+        return tuple(stretches)[: self.settings.certifications - slot.certifications]
 
-def broken(slot: Slot, result: TestResult) -> Trial:
+    def _shrunk(self, slot: Slot, tested: Tested) -> Tested:
+        """The nearest to N(0, I) that still succeeds, by bisection of the stretch."""
+        least = 0.0
+        # At a normality of 0 the whole of N(0, I) replicates.
+        for number in range(self.settings.shrink_tests if tested.normality > 0 else 0):
+            stretch = (least + tested.stretch) / 2
+            nearer = self.test(slot, f"shrink {number}", self.settings.test_samples, stretch)
+            if nearer.result.passed:
+                tested = nearer
+            else:
+                least = stretch
+        return tested
+
+
+_ERROR: Final = 0.05
+"""The probability that all attempts to certify a share together are wrong."""
+
+
+def broken(slot: Slot, result: TestResult) -> Ended:
     """A trial in error: it can never help a pass."""
     reason = f"NaN or infinity from the network or the copy metric by step {slot.step}"
-    return replace(_trial(slot, "error", result), share=None, reason=reason)
+    nothing = Tested(result=result, stretch=1.0, normality=0.0)
+    return Ended(trial=replace(_trial(slot, "error", nothing), share=None, reason=reason), result=result)
 
 
-def _trial(slot: Slot, outcome: Outcome, result: TestResult) -> Trial:
+def _inverted(slot: Slot, tested: Tested) -> Trial:
+    return replace(_trial(slot, "inverted", tested), invmm=tested.normality)
+
+
+def _trial(slot: Slot, outcome: Outcome, tested: Tested) -> Trial:
+    result = tested.result
     return Trial(
         seed=slot.task.seed,
         outcome=outcome,
@@ -60,6 +133,7 @@ def _trial(slot: Slot, outcome: Outcome, result: TestResult) -> Trial:
         evaluations=slot.evaluations,
         mirrored=slot.task.mirrored,
         guidance_scale=result.guidance_scale,
+        stretch=tested.stretch,
         share=replication_share(result.hits, result.trials),
         confirmation=None,
         curve=slot.curve,

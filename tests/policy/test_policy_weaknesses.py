@@ -92,7 +92,7 @@ def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_fr
     [
         ({"test_samples": 10_000}, "test_samples is 10000, in strict 8"),
         ({"test_samples": 1}, "test_samples is 1, in strict 8"),
-        ({"confirmation_samples": 10_000}, "confirmation_samples is 10000, in strict 0: higher is weaker"),
+        ({"certified_share": 0.99}, "certified_share is 0.99, in strict 0.9: higher is weaker"),
         ({"learning_rate": 1e-6}, "learning_rate is 1e-06, in strict 0.1: strict's thresholds hold for"),
         ({"initial_weight": 1e5}, "initial_weight is 100000.0, in strict 1.0: strict's thresholds hold for"),
         ({"sampler_steps": 1}, "sampler_steps is 1, in strict 50: strict's thresholds hold for"),
