@@ -46,7 +46,9 @@ def lint(
 
         manifest = read_manifest(probes)
         controls = sum(probe.group == "control" for probe in manifest)
-        counted = notes_on(parsed, controls=controls, probes=len(manifest) - controls)
+        drawn = sum(probe.group == "sample" for probe in manifest)  # held against the controls by themselves
+        others = len(manifest) - controls - drawn
+        counted = notes_on(parsed, controls=controls, probes=others or drawn)
         notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *counted)))
     weaker = [text for text in weaknesses(parsed) if text not in notes]
     for note in (*notes, *(f"weaker than strict: {text}" for text in weaker)):

@@ -204,6 +204,10 @@ class BuildOptions:
     duplicated: Annotated[int, Asked("Largest clusters to take a probe of.", min=0)] = 32
     sensitive: Annotated[Path | None, Asked("File that lists sensitive images, one path a line.")] = None
     sensitive_column: Annotated[str, Asked("NAME or NAME=VALUE that marks sensitive rows.")] = ""
+    sample: Annotated[
+        int, Asked("Training images to draw at random, for a bound on the share that can be extracted.", min=0)
+    ] = 0
+    """They are drawn from all training images, whichever are probes of another group."""
     controls: Annotated[int | None, Asked("Controls to draw. Default: up to 32 of what there is.", min=0)] = None
     controls_from: Annotated[
         tuple[Path, ...], Asked("Images the model cannot have seen, as for --from; may be repeated.")
@@ -214,7 +218,7 @@ class BuildOptions:
     """Where the paths in all tables begin, those of controls too; by default each table's folder."""
     category: Annotated[str, Asked("Category of the sensitive probes.")] = ""
     licence: Annotated[str, Asked("Consent or licence of all probes.")] = ""
-    seed: Annotated[int, Asked("Seed of the draw of controls.", min=0)] = 0
+    seed: Annotated[int, Asked("Seed of the draws of controls and of the sample.", min=0)] = 0
     device: Annotated[str, Asked("auto, cpu, cuda or cuda:N; for SSCD.")] = "auto"
     cache: Annotated[Path | None, Asked("Folder that keeps embeddings for the next time.")] = None
     strict: Annotated[bool, Asked("Stop at the first image that cannot be read.")] = False
@@ -237,6 +241,10 @@ class NewProbes:
     cluster: Annotated[str, Asked("Name shared by probes that show the same picture.")] = ""
     source: Annotated[str, Asked("Where the images come from.")] = ""
     licence: Annotated[str, Asked("Consent or licence.")] = ""
+    multiplicity: Annotated[
+        int | None, Asked("How often each image was planted in the training data; canaries only.", min=1)
+    ] = None
+    """None where nobody knows."""
     fit: Fitting = None
     orientation: Orientation = "refuse"
     """`both` makes two probes of one cluster of an image that is turned: `ID-stored` and `ID-upright`, as PNG."""

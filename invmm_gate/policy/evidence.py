@@ -15,7 +15,7 @@ from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
 
-JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
+JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "sample", "canary")
 """The groups that a rule looks at unless it names others: all but the controls."""
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
