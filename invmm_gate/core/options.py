@@ -232,6 +232,24 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryOptions:
+    """The choices of a `probes canaries` command."""
+
+    folder: Path
+    count: Annotated[int, Asked("Canaries of each multiplicity.", min=1)] = 20
+    """Of each multiplicity, not in all."""
+    multiplicities: tuple[int, ...] = ()
+    """How often canaries are to be planted, ascending."""
+    size: tuple[int, int] = (0, 0)
+    """(height, width) in pixels."""
+    seed: Annotated[int | None, Asked("Seed of the keys. Default: a fresh one, which the manifest names.", min=0)] = (
+        None
+    )
+    """Whoever knows the seed knows the canaries."""
+    grey: Annotated[bool, Asked("Draw 8-bit grey images.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewProbes:
     """What the manifest is to say of images that are added together."""
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,6 +83,46 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
         copies = _plan(folder, images, present=present, template=template, both=new.orientation == "both")
         _copy_all(folder, copies, present)
         return read_manifest(folder)[len(present) :]
+
+
+def join_probe_set(folder: Path, other: Path) -> tuple[Probe, ...]:
+    """Add every probe of another probe set, as its manifest has it; an id that is taken gets a number behind it.
+
+    Raises ProbeSetError, with both sets unchanged, where the other set is not valid, where the set already holds an
+    image of it, and where both have a cluster of one name: their pictures would pass for the same.
+    """
+    from invmm_gate.probes.validate import validate_probe_set
+
+    joined = validate_probe_set(other).probes
+    with probe_set_lock(folder):
+        present = read_manifest(folder)
+        known = {picture_key(probe.sha256, probe.group): probe.id for probe in present}
+        clusters = {probe.cluster for probe in present} - {""}
+        taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
+        copies: list[_Copy] = []
+        for probe in joined:
+            _check_joined(probe, other, known=known, clusters=clusters)
+            new = unique_id(probe.id, taken)
+            taken |= _names(new)
+            path = f"{IMAGES}/{new}{Path(probe.path).suffix}"
+            copies.append(_Copy(source=other / probe.path, probe=replace(probe, id=new, path=path)))
+        _copy_all(folder, copies, present)
+        return read_manifest(folder)[len(present) :]
+
+
+def _check_joined(probe: Probe, other: Path, *, known: Mapping[str, str], clusters: Collection[str]) -> None:
+    if (key := picture_key(probe.sha256, probe.group)) in known:
+        raise ProbeSetError(
+            f"{str(other / probe.path)!r} is already in the probe set, as probe {known[key]!r}",
+            expected="each image once",
+            do="remove its row from one of the sets; nothing was added",
+        )
+    if probe.cluster in clusters:
+        raise ProbeSetError(
+            f"both sets have the cluster {probe.cluster[:100]!r}, in {other} of probe {probe.id!r}",
+            expected="clusters of different names, as probes of one cluster show the same picture",
+            do="rename it in one of the manifests; nothing was added",
+        )
 
 
 def _plan(

@@ -1,6 +1,8 @@
 """A reader is told in each report what the run says of images that are no probes, in words that round no bound away."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -126,3 +128,19 @@ def test_the_page_limits_its_claim_to_the_probes_only_without_a_sample(data) -> 
     assert "Nothing follows for other training images." in without
     assert "Nothing follows for other training images." not in drawn
     assert "the images that were drawn at random give a bound and no more" in drawn
+
+
+def test_the_table_of_the_page_on_probe_sets_is_that_of_the_bound() -> None:
+    page = (Path(__file__).parents[2] / "docs/probe-sets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([0-9,]+) \| ([^|]+ %) \| ([^|]+ %) \| ([^|]+ %) \|$", page, re.MULTILINE)
+    assert [row[0] for row in rows] == ["60", "300", "3,000"]
+    for drawn, *said in rows:
+        assert said == [at_most(upper_bound(found, int(drawn.replace(",", "")))) for found in (0, 1, 3)]
+
+
+def test_the_sentences_of_the_page_on_probe_sets_are_those_of_the_verdict() -> None:
+    page = (Path(__file__).parents[2] / "docs/probe-sets.md").read_text(encoding="utf-8")
+    found = (0, 0, 7, 20, 20, 20, 20)
+    ladder = Power(rungs=tuple(rung(2**place, hit, 20) for place, hit in enumerate(found)), found_from=8)
+    for line in reach_lines(verdict(extractable=share(0, 300), power=ladder)):
+        assert line in page
