@@ -1,6 +1,7 @@
 """Whether a policy can be decided at all, and does what its author thinks: known before measuring."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Probe
@@ -9,7 +10,7 @@ from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.evidence import Selection, is_selected, names
 from invmm_gate.policy.field_types import GUARD_BAND
 from invmm_gate.policy.rules import confirmed, invmm_below
-from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
+from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire, family_of
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
@@ -108,7 +109,7 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
 
     What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it.
 
-    `controls` and `probes` are the counts of a probe set (probes without controls); without them the policy's own
+    `controls` and `probes` are the counts of a probe set (`probes` by `family_size`); without them the policy's own
     minimum is assumed. What the policy cannot do on that very set, `probe_faults` says.
     """
     return (
@@ -118,6 +119,13 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
         *_settings_notes(policy),
         *_confirm_notes(policy),
     )
+
+
+def family_size(probes: Iterable[Probe]) -> int:
+    """Probes, without controls, that `below_controls` counts together: those that were neither drawn at random nor
+    planted so many times, or the larger of these families where there are no others."""
+    counted = Counter(family_of(probe) for probe in probes if probe.group != "control")
+    return counted["other"] or max(counted.values(), default=0)
 
 
 def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:

@@ -646,15 +646,17 @@ def outliers_against_the_controls_block(gate: SimpleNamespace) -> None:
 
 
 @case
-def random_draw_and_the_other_probes_are_held_against_the_controls_apart(gate: SimpleNamespace) -> None:
+def random_draw_planted_ladder_and_other_probes_are_held_against_the_controls_apart(gate: SimpleNamespace) -> None:
     samples = [probe(f"s{number:02}", group="sample") for number in range(40)]
-    data = with_probes(clean_run(), *samples)
-    data = replace(data, measurements=(*data.measurements, *map(measured, samples)))
-    policy = only(CONTROLLED | {"groups": ["sensitive", "sample"]})
+    planted = [replace(probe(f"x{number:02}", group="canary"), multiplicity=2) for number in range(40)]
+    data = with_probes(clean_run(), *samples, *planted)
+    data = replace(data, measurements=(*data.measurements, *map(measured, (*samples, *planted))))
+    policy = only(CONTROLLED | {"groups": ["sensitive", "sample", "canary"]})
     expect(judged(gate, data, policy), "pass")
     expect(judged(gate, with_score(data, "p1", 0.4), policy), "block", ("below_controls", "p1"))
-    low = with_measurement(data, *(measured(each, 0.4) for each in samples))
-    expect(judged(gate, low, policy), "block", *(("below_controls", each.id) for each in samples))
+    for family in (samples, planted):
+        low = with_measurement(data, *(measured(each, 0.4) for each in family))
+        expect(judged(gate, low, policy), "block", *(("below_controls", each.id) for each in family))
     expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "pass")
 
 
