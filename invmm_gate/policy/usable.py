@@ -122,8 +122,10 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
 
 
 def family_size(probes: Iterable[Probe]) -> int:
-    """Probes, without controls, that `below_controls` counts together: those that were neither drawn at random nor
-    planted so many times, or the larger of these families where there are no others."""
+    """Probes, without controls, that `below_controls` counts together.
+
+    Those that were neither drawn at random nor planted a known number of times; without any, the larger of these two.
+    """
     counted = Counter(family_of(probe) for probe in probes if probe.group != "control")
     return counted["other"] or max(counted.values(), default=0)
 
