@@ -119,7 +119,8 @@ class ExtractableShare:
     found: Annotated[int, PUBLIC]
     """Those that were inverted, or copied by an input that a user could give."""
     unsearched: Annotated[int, PUBLIC]
-    """Those that broke, or lack a confirmation that the policy asks for. The bound counts them as found."""
+    """Those that were not found, and not searched in full: without a measurement, or without a confirmation that the
+    policy asks for. The bound counts them as found."""
     upper: Annotated[float, PUBLIC]
     """The upper confidence bound of the share, one-sided (Clopper-Pearson), in [0, 1]."""
     confidence: Annotated[float, PUBLIC]
@@ -153,6 +154,8 @@ class Power:
     """Canaries of which nobody said how often they were planted."""
     unstated_found: Annotated[int, PUBLIC] = 0
     """Those of them that were found."""
+    unsearched: Annotated[int, PUBLIC] = 0
+    """Canaries that were not found, and not searched in full. They count as not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung
 from invmm_gate.policy.evidence import Evidence
 
+Images = tuple[frozenset[str], ...]
+"""The ids of the probes of each image."""
 CONFIDENCE: Final = 0.95
 """Of every bound and interval here."""
 DETECTION: Final = 0.95
@@ -46,9 +48,7 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
     images = _images(probe for probe in evidence.probes if probe.group == "sample")
     if not images:
         return None
-    hits, open_questions = found_probes(evidence), unsearched_probes(evidence)
-    found = sum(not image.isdisjoint(hits) for image in images)
-    unsearched = sum(image.isdisjoint(hits) and not image.isdisjoint(open_questions) for image in images)
+    found, unsearched = _found(images, evidence), _unsearched(images, evidence)
     return ExtractableShare(
         drawn=len(images),
         found=found,
@@ -60,23 +60,20 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
 
 def power_of(evidence: Evidence) -> Power:
     """How many canaries of each multiplicity were found. A canary that was not searched in full was not found."""
-    planted: dict[int, list[Probe]] = defaultdict(list)
-    for probe in evidence.probes:
-        if probe.group == "canary":
-            planted[probe.multiplicity].append(probe)
-    hits = found_probes(evidence)
-    counted = {often: _counted(probes, hits) for often, probes in planted.items()}
-    unstated_found, unstated = counted.pop(0, (0, 0))
-    rungs = tuple(
-        Rung(
-            multiplicity=often,
-            found=found,
-            planted=count,
-            interval=clopper_pearson(found, count, confidence=CONFIDENCE),
-        )
-        for often, (found, count) in sorted(counted.items())
+    canaries = [probe for probe in evidence.probes if probe.group == "canary"]
+    planted = {
+        often: _images(probe for probe in canaries if probe.multiplicity == often)
+        for often in sorted({probe.multiplicity for probe in canaries})
+    }
+    unstated = planted.pop(0, ())
+    rungs = tuple(_rung(often, images, evidence) for often, images in planted.items())
+    return Power(
+        rungs=rungs,
+        found_from=found_from(rungs),
+        unstated=len(unstated),
+        unstated_found=_found(unstated, evidence),
+        unsearched=_unsearched(_images(canaries), evidence),
     )
-    return Power(rungs=rungs, found_from=found_from(rungs), unstated=unstated, unstated_found=unstated_found)
 
 
 def found_from(rungs: tuple[Rung, ...]) -> int | None:
@@ -100,7 +97,13 @@ def found_from(rungs: tuple[Rung, ...]) -> int | None:
     return smallest
 
 
-def _images(probes: Iterable[Probe]) -> tuple[frozenset[str], ...]:
+def _rung(often: int, images: Images, evidence: Evidence) -> Rung:
+    found = _found(images, evidence)
+    interval = clopper_pearson(found, len(images), confidence=CONFIDENCE)
+    return Rung(multiplicity=often, found=found, planted=len(images), interval=interval)
+
+
+def _images(probes: Iterable[Probe]) -> Images:
     """The ids of the probes of each image: probes of one cluster show the same picture."""
     images: dict[tuple[str, str], set[str]] = defaultdict(set)
     for probe in probes:
@@ -108,7 +111,12 @@ def _images(probes: Iterable[Probe]) -> tuple[frozenset[str], ...]:
     return tuple(map(frozenset, images.values()))
 
 
-def _counted(probes: Iterable[Probe], hits: frozenset[str]) -> tuple[int, int]:
-    """Images that were found, and all of them."""
-    images = _images(probes)
-    return sum(not image.isdisjoint(hits) for image in images), len(images)
+def _found(images: Images, evidence: Evidence) -> int:
+    hits = found_probes(evidence)
+    return sum(not image.isdisjoint(hits) for image in images)
+
+
+def _unsearched(images: Images, evidence: Evidence) -> int:
+    """Images of which no probe was found, and one was not searched in full."""
+    hits, unsearched = found_probes(evidence), unsearched_probes(evidence)
+    return sum(image.isdisjoint(hits) and not image.isdisjoint(unsearched) for image in images)

@@ -61,6 +61,8 @@ def _power(power: Power) -> Iterator[str]:
             f"{hits(power.unstated_found, power.unstated)} canaries of which nobody said how often they were planted "
             "were found."
         )
+    if power.unsearched:
+        yield f"{count(power.unsearched)} canaries that were not searched in full count as not found."
 
 
 def _ladder(rungs: tuple[Rung, ...]) -> str:

@@ -183,5 +183,8 @@ def test_a_search_that_finds_fewer_is_credited_with_95_percent_in_at_most_5_perc
 
 def test_a_canary_that_was_not_measured_was_not_found() -> None:
     data = with_group(2, "canary", multiplicity=4)
-    (rung,) = verdict_of(without(data, "canary4-0")).power.rungs
-    assert (rung.found, rung.planted) == (0, 2)
+    missing = verdict_of(without(data, "canary4-0")).power
+    assert (missing.rungs[0].found, missing.rungs[0].planted, missing.unsearched) == (0, 2, 1)
+    found = with_confirmation(without(data, "canary4-0"), sampled("canary4-0", 1, method=SAMPLED[0]))
+    assert (verdict_of(found).power.rungs[0].found, verdict_of(found).power.unsearched) == (1, 0)
+    assert verdict_of(data).power.unsearched == 0

@@ -79,6 +79,11 @@ def test_canaries_that_do_not_say_how_often_they_were_planted_show_no_power() ->
     )
 
 
+def test_canaries_that_were_not_searched_in_full_are_told_of() -> None:
+    lines = reach_lines(verdict(power=replace(LADDER, unsearched=4)))
+    assert lines[2] == "4 canaries that were not searched in full count as not found."
+
+
 def test_a_long_ladder_is_cut_with_its_rest_counted() -> None:
     many = Power(rungs=tuple(rung(often, 0, 1) for often in range(1, 31)))
     assert reach_lines(verdict(power=many))[0].endswith(
