@@ -112,7 +112,7 @@ class Conditions:
     refuse_waivers: Annotated[bool, Asked("Accept no waived finding.")] = False
     reviewers: Reviewers = None
     """Keys, one of which must have approved each waiver; None = whoever the gate that signed accepted."""
-    min_probes: Annotated[int, Asked("Fewest accepted probes, controls not counted.", min=1)] = 1
+    min_probes: Annotated[int, Asked("Fewest accepted probes, without controls and planted canaries.", min=1)] = 1
     probe_set_digest: Annotated[str | None, Asked("The probe set that must have been used.")] = None
     image_size: Annotated[
         str | None, Asked("HEIGHTxWIDTH in pixels, or one side: the size at which models are served.")

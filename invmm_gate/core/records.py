@@ -63,6 +63,11 @@ class Probe:
     multiplicity: Annotated[int, PUBLIC] = 0
     """How often a canary was planted in the training data; 0 where nobody said, and for any other group."""
 
+    @property
+    def is_target(self) -> bool:
+        """Whether it is an image that must not come out: no control, and no canary that only measures the search."""
+        return self.group != "control" and not (self.group == "canary" and self.multiplicity)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSet:

@@ -39,7 +39,7 @@ def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
     """Rules that look at none of these probes, and fewer probes or controls than the policy asks for."""
     categories = {probe.category for probe in probes}
-    images = {probe.sha256 for probe in probes if probe.group != "control"}
+    images = {probe.sha256 for probe in probes if probe.is_target}
     controls = {probe.sha256 for probe in probes if probe.group == "control"}
     for rule in policy.rules:
         if isinstance(rule, Selection):

@@ -885,6 +885,15 @@ def too_few_probes_or_controls_are_inconclusive(gate: SimpleNamespace) -> None:
 
 
 @case
+def planted_ladder_does_not_stand_in_for_probes(gate: SimpleNamespace) -> None:
+    planted = [replace(probe(f"x{number}", group="canary"), multiplicity=1) for number in range(9)]
+    data = with_probes(clean_run(), *planted)
+    data = replace(data, measurements=(*data.measurements, *map(measured, planted)))
+    expect(judged(gate, data, only(BELOW, coverage=COVERAGE | {"min_probes": 3})), "pass")
+    expect(judged(gate, data, only(BELOW, coverage=COVERAGE | {"min_probes": 4})), "inconclusive", ("coverage", None))
+
+
+@case
 def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
     blocked = with_score(clean_run(), "p1", 0.01)
     failed = replace(CHECKS[0], passed=False, detail="the memorizing model did not invert")

@@ -110,6 +110,11 @@ def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_
             SET,
             "coverage: the probe set has 16 probes, the policy asks for at least 17",
         ),
+        (
+            asked(BELOW, coverage={"min_probes": 17}),
+            (*SET, *(replace(probe(f"x{number}", group="canary"), multiplicity=64) for number in range(9))),
+            "coverage: the probe set has 16 probes, the policy asks for at least 17",
+        ),
     ],
 )
 def test_a_rule_or_a_number_that_does_not_fit_the_probe_set_is_named(

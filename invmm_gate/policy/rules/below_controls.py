@@ -104,7 +104,7 @@ def family_of(probe: Probe) -> str:
     """The family of a probe, in a word."""
     if probe.group == "sample":
         return "draw"
-    return "ladder" if probe.multiplicity else "other"
+    return "other" if probe.is_target else "ladder"
 
 
 def can_be_outlier(key: Key) -> bool:
