@@ -10,7 +10,7 @@ from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.evidence import Selection, is_selected, names
 from invmm_gate.policy.field_types import GUARD_BAND
 from invmm_gate.policy.rules import confirmed, invmm_below
-from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire, family_of
+from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
@@ -64,7 +64,9 @@ def _asked(rule: Selection) -> str:
 
 def _given(probes: Sequence[Probe]) -> str:
     categories = {probe.category for probe in probes if probe.category}
-    return f"the set has the groups {names({probe.group for probe in probes})}" + (
+    ladder = "canary with a multiplicity, which no rule judges"
+    groups = {probe.group if probe.is_target or probe.group == "control" else ladder for probe in probes}
+    return f"the set has the groups {names(groups)}" + (
         f" and the categories {names(categories)}" if categories else ""
     )
 
@@ -122,12 +124,9 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
 
 
 def family_size(probes: Iterable[Probe]) -> int:
-    """Probes, without controls, that `below_controls` counts together.
-
-    Those that were neither drawn at random nor planted a known number of times; without any, the larger of these two.
-    """
-    counted = Counter(family_of(probe) for probe in probes if probe.group != "control")
-    return counted["other"] or max(counted.values(), default=0)
+    """Probes that `below_controls` counts together: the random draw is apart, and taken where there is nothing else."""
+    drawn = Counter(probe.group == "sample" for probe in probes if probe.is_target)
+    return drawn[False] or drawn[True]
 
 
 def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:

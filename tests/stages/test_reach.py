@@ -21,7 +21,7 @@ def test_a_check_counts_canaries_by_multiplicity_and_bounds_the_share_that_comes
         add_probes(canaries, [path], NewProbes(group="canary", multiplicity=multiplicity, added_on=TODAY))
     join_probe_set(world.probes, canaries)
     called = world.check()
-    assert called.code == 10, called.err
+    assert called.code == 0, called.err  # a pass that shows what it could have found
     verdict = json.loads((world.run / "verdict.json").read_text())
     assert verdict["extractable"] | {"upper": 0} == {
         "drawn": 1,

@@ -25,7 +25,7 @@ class BelowControlsConfig(Selection):
     rule: Annotated[Literal["below_controls"], NAME]
     fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
     """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg). The group
-    `sample`, canaries of a known multiplicity, and all others are three families, each with this rate."""
+    `sample` has this rate by itself, and all others together have it."""
 
     @field_validator("groups")
     @classmethod
@@ -88,23 +88,13 @@ class BelowControls:
 
 
 def families(chosen: Family) -> tuple[Family, ...]:
-    """The probes that share a false discovery rate: random draws, planted ladders, and all others, each by themselves.
+    """The probes that share a false discovery rate: a random draw by itself, all others together.
 
-    Among hundreds of images that nobody suspects, or that were planted a few times, an outlier of the others would not
-    stand out.
+    Among hundreds of images that nobody suspects, an outlier of the others would not stand out.
     """
-    kinds = [family_of(probe) for probe, _ in chosen]
-    return tuple(
-        tuple(each for each, kind in zip(chosen, kinds, strict=True) if kind == family)
-        for family in dict.fromkeys(kinds)
-    )
-
-
-def family_of(probe: Probe) -> str:
-    """The family of a probe, in a word."""
-    if probe.group == "sample":
-        return "draw"
-    return "other" if probe.is_target else "ladder"
+    drawn = tuple(each for each in chosen if each[0].group == "sample")
+    others = tuple(each for each in chosen if each[0].group != "sample")
+    return tuple(family for family in (others, drawn) if family)
 
 
 def can_be_outlier(key: Key) -> bool:
