@@ -15,11 +15,12 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.options import CanaryOptions
 from invmm_gate.core.records import ProbeSet
 from invmm_gate.probes.fields import MULTIPLICITY_PATTERN, ROW_LIMIT
-from invmm_gate.probes.images import MAX_SIDE
 from invmm_gate.probes.writer import NewProbe, write_probe_set
 
 LEAST_SIDE: Final = 16
 """Pixels; with fewer, the patches of a grey canary would have no two halves."""
+LARGEST_SIDE: Final = 2048
+"""Pixels; more than any model makes whose canaries anybody would train on."""
 _CONTRAST: Final = 40
 """Of the two halves of a patch to its mean, at most, in grey levels."""
 _PATCHES: Final = {3: 4, 1: 8}
@@ -96,9 +97,9 @@ def write_canaries(options: CanaryOptions, *, seed: int, today: datetime.date) -
 
 def check_canaries(options: CanaryOptions) -> None:
     """Raises ConfigError for a size, a multiplicity or a number of canaries that cannot be."""
-    if not all(LEAST_SIDE <= side <= MAX_SIDE for side in options.size):
+    if not all(LEAST_SIDE <= side <= LARGEST_SIDE for side in options.size):
         height, width = options.size
-        raise ConfigError(f"--size {height}x{width}", expected=f"{LEAST_SIDE} to {MAX_SIDE} pixels a side")
+        raise ConfigError(f"--size {height}x{width}", expected=f"{LEAST_SIDE} to {LARGEST_SIDE} pixels a side")
     total = options.count * len(options.multiplicities)
     if total > ROW_LIMIT:
         raise ConfigError(f"{total:,} canaries", expected=f"at most {ROW_LIMIT:,} in all", do="lower --count")

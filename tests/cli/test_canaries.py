@@ -71,7 +71,7 @@ CASES = {
     "a count of words": (("--count", "few"), "'--count'"),
     "a size of words": (("--size", "large"), "--size 'large'; expected HEIGHTxWIDTH"),
     "a small size": (("--size", 15), "--size 15x15; expected 16 to "),
-    "a large size": (("--size", "16x99999"), "--size 16x99999; expected 16 to "),
+    "a large size": (("--size", "16x2049"), "--size 16x2049; expected 16 to 2048 "),
     "no multiplicities": (("--multiplicities", ""), "--multiplicities ''; expected whole numbers from 1"),
     "a multiplicity of 0": (("--multiplicities", "0,1"), "--multiplicities '0,1'; expected whole numbers from 1"),
     "a multiplicity twice": (("--multiplicities", "1,1"), "--multiplicities '1,1'; expected whole numbers from 1"),
