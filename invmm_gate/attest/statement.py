@@ -112,7 +112,7 @@ class Statement:
     probe_set_digest: Annotated[Hex, _at("predicate.probeSet.digest.sha256")]
     """sha256 over the manifest, which names the sha256 of each image."""
     probes: Annotated[Count, _at("predicate.probeSet.count")]
-    """Probes under test, the controls not among them."""
+    """Probes under test, the controls and canaries of a known multiplicity not among them."""
     controls: Annotated[Count, _at("predicate.probeSet.controls")]
     """Images that the model cannot have seen."""
     report_digest: Annotated[Hex, _at("predicate.reportDigest.sha256")]

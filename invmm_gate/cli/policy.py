@@ -41,12 +41,12 @@ def lint(
     parsed = load_policy(policy)
     notes: tuple[str, ...] = notes_on(parsed)
     if probes is not None:
-        from invmm_gate.policy.usable import probe_faults
+        from invmm_gate.policy.usable import family_size, probe_faults
         from invmm_gate.probes.manifest import read_manifest
 
         manifest = read_manifest(probes)
         controls = sum(probe.group == "control" for probe in manifest)
-        counted = notes_on(parsed, controls=controls, probes=len(manifest) - controls)
+        counted = notes_on(parsed, controls=controls, probes=family_size(manifest))
         notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *counted)))
     weaker = [text for text in weaknesses(parsed) if text not in notes]
     for note in (*notes, *(f"weaker than strict: {text}" for text in weaker)):

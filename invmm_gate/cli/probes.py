@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invmm_gate.cli.build import build
+from invmm_gate.cli.canaries import canaries, join
 from invmm_gate.cli.options import Quiet, with_options
 from invmm_gate.core.errors import BAD_INPUT, PASS
 from invmm_gate.core.options import NewProbes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build and check a probe set.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(help="Folder of the probe set.")]
 app.command(epilog="Example: invmm-gate probes build probes --from data/train --controls-from data/later")(build)
+app.command(epilog="Example: invmm-gate probes canaries canaries --size 32")(canaries)
+app.command(epilog="Example: invmm-gate probes join probes canaries")(join)
 
 
 @app.command(epilog="Example: invmm-gate probes init probes")

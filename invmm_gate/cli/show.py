@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self, final
 
@@ -109,15 +111,24 @@ def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> 
         console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
     if not verdict.findings:
         console.print("  no findings")
-    if verdict.tested.seed_chosen:
-        console.print(f"  seed {verdict.tested.seed} is not the one that model, probe set and policy give")
-    if verdict.weaknesses:
-        where = "the report" if folder else "`invmm-gate policy lint`"
-        console.print(f"  the policy is weaker than strict in {_settings(verdict)}; {where} lists them", markup=False)
+    for line in _remarks(verdict, folder):
+        console.print(f"  {line}", markup=False)
     if folder:
         console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
         console.print(f"  logged: {printable(published)}", markup=False)
+
+
+def _remarks(verdict: Verdict, folder: str) -> Iterator[str]:
+    """What a reader needs beside the findings."""
+    from invmm_gate.report.reach import reach_lines
+
+    yield from reach_lines(verdict)
+    if verdict.tested.seed_chosen:
+        yield f"seed {verdict.tested.seed} is not the one that model, probe set and policy give"
+    if verdict.weaknesses:
+        where = "the report" if folder else "`invmm-gate policy lint`"
+        yield f"the policy is weaker than strict in {_settings(verdict)}; {where} lists them"
 
 
 def _settings(verdict: Verdict) -> str:
@@ -133,6 +144,8 @@ def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
         "reasons": list(verdict.reasons),
         "counts": verdict.counts,
         "weaknesses": list(verdict.weaknesses),
+        "extractable": None if verdict.extractable is None else asdict(verdict.extractable),
+        "power": asdict(verdict.power),
         "run": str(folder),
         "report": str(folder / "report.html"),
     }

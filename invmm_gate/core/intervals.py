@@ -40,6 +40,16 @@ def clopper_pearson(hits: int, trials: int, *, confidence: float = 0.95) -> Inte
     return Interval(low=low, high=high, confidence=confidence, method="clopper_pearson")
 
 
+def upper_bound(hits: int, trials: int, *, confidence: float = 0.95) -> float:
+    """The one-sided upper bound of Clopper and Pearson: 1.0 % for 0 of 300 at 95 %. 1 for no trials."""
+    return clopper_pearson(hits, trials, confidence=2 * confidence - 1).high
+
+
+def lower_bound(hits: int, trials: int, *, confidence: float = 0.95) -> float:
+    """The one-sided lower bound of Clopper and Pearson: 95 % for 59 of 59 at 95 %. 0 for no trials."""
+    return clopper_pearson(hits, trials, confidence=2 * confidence - 1).low
+
+
 def replication_share(hits: int, trials: int) -> ReplicationShare:
     """A share with its 95 % Wilson interval."""
     return ReplicationShare(hits=hits, trials=trials, interval=wilson(hits, trials))

@@ -112,7 +112,7 @@ class Conditions:
     refuse_waivers: Annotated[bool, Asked("Accept no waived finding.")] = False
     reviewers: Reviewers = None
     """Keys, one of which must have approved each waiver; None = whoever the gate that signed accepted."""
-    min_probes: Annotated[int, Asked("Fewest accepted probes, controls not counted.", min=1)] = 1
+    min_probes: Annotated[int, Asked("Fewest accepted probes, without controls and planted canaries.", min=1)] = 1
     probe_set_digest: Annotated[str | None, Asked("The probe set that must have been used.")] = None
     image_size: Annotated[
         str | None, Asked("HEIGHTxWIDTH in pixels, or one side: the size at which models are served.")
@@ -204,6 +204,10 @@ class BuildOptions:
     duplicated: Annotated[int, Asked("Largest clusters to take a probe of.", min=0)] = 32
     sensitive: Annotated[Path | None, Asked("File that lists sensitive images, one path a line.")] = None
     sensitive_column: Annotated[str, Asked("NAME or NAME=VALUE that marks sensitive rows.")] = ""
+    sample: Annotated[
+        int, Asked("Training images to draw at random, for a bound on the share that can be extracted.", min=0)
+    ] = 0
+    """They are drawn from all training images, whichever are probes of another group."""
     controls: Annotated[int | None, Asked("Controls to draw. Default: up to 32 of what there is.", min=0)] = None
     controls_from: Annotated[
         tuple[Path, ...], Asked("Images the model cannot have seen, as for --from; may be repeated.")
@@ -214,7 +218,7 @@ class BuildOptions:
     """Where the paths in all tables begin, those of controls too; by default each table's folder."""
     category: Annotated[str, Asked("Category of the sensitive probes.")] = ""
     licence: Annotated[str, Asked("Consent or licence of all probes.")] = ""
-    seed: Annotated[int, Asked("Seed of the draw of controls.", min=0)] = 0
+    seed: Annotated[int, Asked("Seed of the draws of controls and of the sample.", min=0)] = 0
     device: Annotated[str, Asked("auto, cpu, cuda or cuda:N; for SSCD.")] = "auto"
     cache: Annotated[Path | None, Asked("Folder that keeps embeddings for the next time.")] = None
     strict: Annotated[bool, Asked("Stop at the first image that cannot be read.")] = False
@@ -228,6 +232,24 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryOptions:
+    """The choices of a `probes canaries` command."""
+
+    folder: Path
+    count: Annotated[int, Asked("Canaries of each multiplicity.", min=1)] = 20
+    """Of each multiplicity, not in all."""
+    multiplicities: tuple[int, ...] = ()
+    """How often canaries are to be planted, ascending."""
+    size: tuple[int, int] = (0, 0)
+    """(height, width) in pixels."""
+    seed: Annotated[int | None, Asked("Seed of the keys. Default: a fresh one, which the manifest names.", min=0)] = (
+        None
+    )
+    """Whoever knows the seed knows the canaries."""
+    grey: Annotated[bool, Asked("Draw 8-bit grey images.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewProbes:
     """What the manifest is to say of images that are added together."""
 
@@ -237,6 +259,10 @@ class NewProbes:
     cluster: Annotated[str, Asked("Name shared by probes that show the same picture.")] = ""
     source: Annotated[str, Asked("Where the images come from.")] = ""
     licence: Annotated[str, Asked("Consent or licence.")] = ""
+    multiplicity: Annotated[
+        int | None, Asked("How often each image was planted in the training data; canaries only.", min=1)
+    ] = None
+    """None where nobody knows."""
     fit: Fitting = None
     orientation: Orientation = "refuse"
     """`both` makes two probes of one cluster of an image that is turned: `ID-stored` and `ID-upright`, as PNG."""

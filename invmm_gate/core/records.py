@@ -9,8 +9,9 @@ from typing import Annotated, Final, Literal
 
 from invmm_gate.core.marks import PUBLIC
 
-Group = Literal["sensitive", "duplicated", "control", "canary"]
-GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "control", "canary")
+Group = Literal["sensitive", "duplicated", "sample", "control", "canary"]
+GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "sample", "control", "canary")
+"""`sample`: training images drawn at random. `control`: images that the model cannot have seen. `canary`: planted."""
 
 Fit = Literal["", "exact", "crop", "squeeze", "pad"]
 FITS: Final[tuple[Fit, ...]] = ("exact", "crop", "squeeze", "pad")
@@ -59,6 +60,13 @@ class Probe:
     """UTC date, ISO 8601."""
     fit: Fit = ""
     """How training brought the image to the size of the model; empty where nobody said."""
+    multiplicity: Annotated[int, PUBLIC] = 0
+    """How often a canary was planted in the training data; 0 where nobody said, and for any other group."""
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is an image that must not come out: no control, and no canary that only measures the search."""
+        return self.group != "control" and not (self.group == "canary" and self.multiplicity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

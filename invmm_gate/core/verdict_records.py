@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS
-from invmm_gate.core.marks import PUBLIC
+from invmm_gate.core.marks import PUBLIC, WHOLE
+from invmm_gate.core.records import Interval
 
 Decision = Literal["pass", "block", "inconclusive"]
 
@@ -107,6 +108,57 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractableShare:
+    """The share of the training images that the search of a run finds, from images that were drawn at random.
+
+    Of the distinct training images that the draw was made from: exact copies count once.
+    """
+
+    drawn: Annotated[int, PUBLIC]
+    """Images of the group `sample`; probes of one cluster are one image."""
+    found: Annotated[int, PUBLIC]
+    """Those that were inverted, or copied by an input that a user could give."""
+    unsearched: Annotated[int, PUBLIC]
+    """Those that were not found, and not searched in full: without a measurement, or without a confirmation that the
+    policy asks for. The bound counts them as found."""
+    upper: Annotated[float, PUBLIC]
+    """The upper confidence bound of the share, one-sided (Clopper-Pearson), in [0, 1]."""
+    confidence: Annotated[float, PUBLIC]
+    """Of the bound, in (0, 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """The canaries that were planted equally often."""
+
+    multiplicity: Annotated[int, PUBLIC]
+    """How often each was planted in the training data."""
+    found: Annotated[int, PUBLIC]
+    """Those that were inverted, or copied by an input that a user could give."""
+    planted: Annotated[int, PUBLIC]
+    """Canaries of this multiplicity; probes of one cluster are one canary."""
+    interval: Annotated[Interval, WHOLE]
+    """Of the share that is found, two-sided (Clopper-Pearson)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What a run could have found in its model, from the canaries of its probe set. Empty without any."""
+
+    rungs: Annotated[tuple[Rung, ...], PUBLIC] = ()
+    """By multiplicity, ascending."""
+    found_from: Annotated[int | None, PUBLIC] = None
+    """The smallest multiplicity from which on at least 95 % of such images are found, at a confidence of 95 %; None
+    where the canaries do not show that of any."""
+    unstated: Annotated[int, PUBLIC] = 0
+    """Canaries of which nobody said how often they were planted."""
+    unstated_found: Annotated[int, PUBLIC] = 0
+    """Those of them that were found."""
+    unsearched: Annotated[int, PUBLIC] = 0
+    """Canaries that were not found, and not searched in full. They count as not found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """verdict.json."""
 
@@ -143,6 +195,10 @@ class Verdict:
     """What was tested."""
     weaknesses: Annotated[tuple[str, ...], PUBLIC] = ()
     """One sentence for each setting in which the policy is weaker than the shipped `strict`."""
+    extractable: Annotated[ExtractableShare | None, PUBLIC] = None
+    """The bound that images drawn at random from the training data give; None without such images."""
+    power: Annotated[Power, PUBLIC] = Power()
+    """What the run could have found, from planted images."""
 
     @property
     def exit_code(self) -> int:

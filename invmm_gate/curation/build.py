@@ -20,6 +20,7 @@ from invmm_gate.curation.intrinsic_dimension import Dimension, intrinsic_dimensi
 from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.option_checks import Wanted, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
+from invmm_gate.curation.sample import Sample, draw_sample
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.files.lock import probe_set_lock
@@ -48,6 +49,7 @@ class Curation(_Found):
     curve: tuple[CurvePoint, ...]
     dimensions: tuple[Dimension, ...]
     proposals: Proposals
+    sample: Sample
     controls: Controls
 
     def item_of(self, proposal: Proposal) -> Item:
@@ -103,13 +105,16 @@ def _decide(found: _Found, wanted: Wanted, progress: Progress) -> Curation:
         duplicated=options.duplicated,
         unfit=lambda row: _unfit(options, sources, training.items[row]),
     )
+    sample = draw_sample(
+        options.sample, training, seed=options.seed, unfit=lambda items: _all_unfit(options, sources, items)
+    )
     pool = [*found.scan.later, *whole_pool(sources[len(options.sources) :], len(options.sources))]
     controls = draw_controls(pool, sources, wanted=wanted, training=training, embedder=found.embedder, options=options)
     images = len(found.scan.items)
-    if not (proposals.sensitive or proposals.duplicated or controls.chosen):
+    if not (proposals.sensitive or proposals.duplicated or sample.rows or controls.chosen):
         raise ProbeSetError(
             f"nothing to propose: no near-duplicates among {images} images, and no others were asked for",
-            expected="sensitive images, controls, or a looser --threshold",
+            expected="sensitive images, a --sample, controls, or a looser --threshold",
         )
     return Curation(
         **{field.name: getattr(found, field.name) for field in fields(found)},
@@ -117,6 +122,7 @@ def _decide(found: _Found, wanted: Wanted, progress: Progress) -> Curation:
         curve=curve,
         dimensions=_dimensions(training, clustering, options.seed),
         proposals=proposals,
+        sample=sample,
         controls=controls,
     )
 
@@ -159,12 +165,21 @@ def _check_fit(options: BuildOptions, sources: Sequence[TrainingData], sensitive
 
 def _unfit(options: BuildOptions, sources: Sequence[TrainingData], item: Item) -> str:
     """Why an image is no probe. Raises ProbeSetError for one that would be, if it was said how training fitted it."""
-    data = read_again(sources, [item])[item.source, item.position].data
-    reason = unfit_as_probe(data, name=item.name, view=options.view)
-    shape = "" if reason else shape_problem(data, name=item.name, fit=options.fit or "", view=options.view)
-    if shape:
-        raise ProbeSetError(f"{item.name!r}, which has near-duplicates, {shape}")
+    (reason,) = _all_unfit(options, sources, [item])
     return reason
+
+
+def _all_unfit(options: BuildOptions, sources: Sequence[TrainingData], items: Sequence[Item]) -> list[str]:
+    """`_unfit` of several images, which are read together."""
+    entries = read_again(sources, items)
+    reasons = []
+    for item in items:
+        data = entries[item.source, item.position].data
+        reasons.append(unfit_as_probe(data, name=item.name, view=options.view))
+        shape = shape_problem(data, name=item.name, fit=options.fit or "", view=options.view) if not reasons[-1] else ""
+        if shape:
+            raise ProbeSetError(f"the training image {item.name!r} {shape}")
+    return reasons
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def contact_sheet(curation: Curation, planned: Sequence[tuple[Group, str, bytes]
         cards=cards,
         more_cards=more_cards,
         sensitive=_section(planned, "sensitive"),
+        sample=_section(planned, "sample"),
         controls=_section(planned, "control"),
         curve=tuple(
             CurveRow(
@@ -108,6 +109,7 @@ def _left_out(curation: Curation) -> Iterator[tuple[str, str, str]]:
     """What, which image, why: what a reader must see first comes first."""
     items = curation.training.items
     yield from (("control", left.name, left.reason) for left in curation.controls.refused)
+    yield from (("sample", left.name, left.reason) for left in curation.sample.passed_over)
     for skipped in curation.proposals.skipped:
         yield skipped.cluster, items[skipped.row].name, f"its medoid {skipped.reason}"
     yield from (("training image", left.name, left.reason) for left in curation.scan.left_out)

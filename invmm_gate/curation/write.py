@@ -40,7 +40,7 @@ class Planned:
 
 def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned, ...]:
     """The probes in the order of the manifest. Raises ProbeSetError for an image that changed meanwhile."""
-    groups = (curation.proposals.sensitive, curation.proposals.duplicated)
+    groups = (curation.proposals.sensitive, curation.proposals.duplicated, drawn_proposals(curation))
     items = [curation.item_of(proposal) for group in groups for proposal in group]
     entries = read_again(curation.sources, items)
     listed = [
@@ -51,6 +51,16 @@ def planned_probes(curation: Curation, *, today: datetime.date) -> tuple[Planned
     ]
     controls = enumerate(curation.controls.chosen, start=1)
     return (*listed, *(_control(curation, entry, number=number, today=today) for number, entry in controls))
+
+
+def drawn_proposals(curation: Curation) -> tuple[Proposal, ...]:
+    """One of each image of the random draw. None names a cluster, as each stands for itself."""
+    training = curation.training
+    reason = f"drawn at random from {len(training.items)} training images with seed {curation.options.seed}"
+    return tuple(
+        Proposal(row=row, group="sample", cluster="", multiplicity=int(training.multiplicity[row]), reason=reason)
+        for row in curation.sample.rows
+    )
 
 
 def write_curation(curation: Curation, planned: Sequence[Planned], record: Mapping[str, object]) -> ProbeSet:
@@ -88,6 +98,7 @@ def curation_record(curation: Curation, planned: Sequence[Planned], *, today: da
             {"cluster": skipped.cluster, "medoid": _name(curation, skipped.row), "reason": skipped.reason}
             for skipped in curation.proposals.skipped
         ],
+        "sample_passed_over": [asdict(left) for left in curation.sample.passed_over],
         "refused_controls": [asdict(left) for left in curation.controls.refused],
         "left_out": [asdict(left) for left in scan.left_out],
         "beside": [asdict(left) for left in scan.beside],

@@ -96,7 +96,7 @@ def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Meas
     for record in data.measurements:
         if record.outcome == "error":
             yield undecided(COVERAGE, f"{record.probe} broke: {record.reason or 'no reason given'}", record.probe)
-    images = {probe.sha256 for probe in probes if probe.group != "control" and probe.id in measured}
+    images = {probe.sha256 for probe in probes if probe.is_target and probe.id in measured}
     controls = {probe.sha256 for probe in probes if probe.group == "control" and probe.id in measured}
     for kind, count, least in (
         ("probes", len(images), policy.coverage.min_probes),

@@ -15,7 +15,7 @@ from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
 from invmm_gate.policy.conformal import Key
 
-JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "canary")
+JUDGED_GROUPS: Final[tuple[Group, ...]] = ("sensitive", "duplicated", "sample", "canary")
 """The groups that a rule looks at unless it names others: all but the controls."""
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
@@ -27,14 +27,18 @@ class Selection(StrictModel):
     """Which probes a rule looks at; no categories = all."""
 
     groups: Annotated[tuple[Group, ...], Field(min_length=1), SELECTION] = JUDGED_GROUPS
-    """Groups of probes that the rule looks at."""
+    """Groups of probes that the rule looks at. Canaries of a known multiplicity are not judged."""
     categories: Annotated[tuple[Text, ...], SELECTION] = ()
     """Categories that the rule looks at; none = all."""
 
 
 def is_selected(probe: Probe, choice: Selection) -> bool:
-    """Whether a rule looks at this probe; no categories = all."""
-    return probe.group in choice.groups and (not choice.categories or probe.category in choice.categories)
+    """Whether a rule looks at this probe; no categories = all. None looks at canaries of a known multiplicity.
+
+    That the search finds these is what they are for (policy/reach.py): it is no breach.
+    """
+    judged = probe.is_target or probe.group == "control"
+    return judged and probe.group in choice.groups and (not choice.categories or probe.category in choice.categories)
 
 
 INFINITE_KEY: Key = (float("inf"), float("inf"))

@@ -21,6 +21,7 @@ from invmm_gate.policy.coverage import (
     self_check_findings,
 )
 from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, scope_of, undecided
+from invmm_gate.policy.reach import extractable_share, power_of
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
@@ -46,7 +47,8 @@ def judge(
     Inconclusive if a self-check failed or is missing, whatever else; else block if any block finding is not waived;
     else inconclusive if anything could not be decided; else pass. `baseline`: the last approved run.
     """
-    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, baseline))
+    evidence = gather(data, policy, baseline=baseline)
+    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, evidence, baseline))
     day = day_of_judging(data, today)
     terms = WaiverTerms(
         model=data.run.model.digest,
@@ -73,6 +75,8 @@ def judge(
         records=dict(data.digests),
         tested=scope_of(data, policy.digest),
         weaknesses=weaknesses(policy),
+        extractable=extractable_share(evidence),
+        power=power_of(evidence),
     )
 
 
@@ -84,8 +88,7 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
         yield undecided(COVERAGE, "no probe was measured, as a self-check failed")
 
 
-def _findings(data: RunData, policy: Policy, baseline: RunData | None) -> Iterator[Finding]:
-    evidence = gather(data, policy, baseline=baseline)
+def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunData | None) -> Iterator[Finding]:
     yield from self_check_findings(data)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)

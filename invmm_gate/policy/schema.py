@@ -86,7 +86,7 @@ class Coverage(StrictModel):
     """How much must have been measured for a verdict to stand."""
 
     min_probes: Annotated[Samples, LOWER] = 1
-    """Fewest probes, controls not counted, that must have been measured."""
+    """Fewest probes, controls and canaries of a known multiplicity not counted, that must have been measured."""
     min_controls: Annotated[Whole, Field(ge=0, le=10_000), LOWER] = 16
     """Fewest controls that must have been measured."""
     max_errors: Annotated[Whole, Field(ge=0), apart("only 0 is valid")] = 0

@@ -1,6 +1,7 @@
 """Whether a policy can be decided at all, and does what its author thinks: known before measuring."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Probe
@@ -38,7 +39,7 @@ def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
     """Rules that look at none of these probes, and fewer probes or controls than the policy asks for."""
     categories = {probe.category for probe in probes}
-    images = {probe.sha256 for probe in probes if probe.group != "control"}
+    images = {probe.sha256 for probe in probes if probe.is_target}
     controls = {probe.sha256 for probe in probes if probe.group == "control"}
     for rule in policy.rules:
         if isinstance(rule, Selection):
@@ -63,7 +64,9 @@ def _asked(rule: Selection) -> str:
 
 def _given(probes: Sequence[Probe]) -> str:
     categories = {probe.category for probe in probes if probe.category}
-    return f"the set has the groups {names({probe.group for probe in probes})}" + (
+    ladder = "canary with a multiplicity, which no rule judges"
+    groups = {probe.group if probe.is_target or probe.group == "control" else ladder for probe in probes}
+    return f"the set has the groups {names(groups)}" + (
         f" and the categories {names(categories)}" if categories else ""
     )
 
@@ -108,7 +111,7 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
 
     What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it.
 
-    `controls` and `probes` are the counts of a probe set (probes without controls); without them the policy's own
+    `controls` and `probes` are the counts of a probe set (`probes` by `family_size`); without them the policy's own
     minimum is assumed. What the policy cannot do on that very set, `probe_faults` says.
     """
     return (
@@ -118,6 +121,12 @@ def lint(policy: Policy, *, controls: int | None = None, probes: int | None = No
         *_settings_notes(policy),
         *_confirm_notes(policy),
     )
+
+
+def family_size(probes: Iterable[Probe]) -> int:
+    """Probes that `below_controls` counts together: the random draw is apart, and taken where there is nothing else."""
+    drawn = Counter(probe.group == "sample" for probe in probes if probe.is_target)
+    return drawn[False] or drawn[True]
 
 
 def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:

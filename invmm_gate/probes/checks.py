@@ -29,6 +29,7 @@ COMPUTED: Final = (
     "one_colour",
     "pixels",
     "fit_problem",
+    "multiplicity_problem",
 )
 TABLE_COLUMNS: Final = (*fields.COLUMNS, *fields.OPTIONAL, *COMPUTED)
 OWN_EXPECTATION: Final = "ExpectProbesToPass"
@@ -156,6 +157,7 @@ def _field_checks() -> list[Check]:
             arguments={"column": "group", "value_set": list(GROUPS)},
         ),
         _none("date", "date_problem"),
+        _none("multiplicity of canaries", "multiplicity_problem"),
     ]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Probe
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
-from invmm_gate.probes.fields import name_key
+from invmm_gate.probes.fields import multiplicity_problem, name_key, picture_key
 from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
@@ -58,8 +58,11 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
 
     The id is the file's name, made safe and unique.
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
-    whose shape asks for a `fit`.
+    whose shape asks for a `fit`; and for a multiplicity of anything but canaries.
     """
+    found = multiplicity_problem(str(new.multiplicity or ""), new.group)
+    if found:
+        raise ProbeSetError(found)
     with probe_set_lock(folder):
         present = read_manifest(folder)
         template = Probe(
@@ -75,29 +78,71 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
             licence=new.licence,
             added_on=new.added_on.isoformat() if new.added_on else "",
             fit=new.fit or "",
+            multiplicity=new.multiplicity or 0,
         )
         copies = _plan(folder, images, present=present, template=template, both=new.orientation == "both")
         _copy_all(folder, copies, present)
         return read_manifest(folder)[len(present) :]
 
 
+def join_probe_set(folder: Path, other: Path) -> tuple[Probe, ...]:
+    """Add every probe of another probe set, as its manifest has it; an id that is taken gets a number behind it.
+
+    Raises ProbeSetError, with both sets unchanged, where the other set is not valid, where the set already holds an
+    image of it, and where both have a cluster of one name: their pictures would pass for the same.
+    """
+    from invmm_gate.probes.validate import validate_probe_set
+
+    joined = validate_probe_set(other).probes
+    with probe_set_lock(folder):
+        present = read_manifest(folder)
+        known = {picture_key(probe.sha256, probe.group): probe.id for probe in present}
+        clusters = {probe.cluster for probe in present} - {""}
+        taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
+        copies: list[_Copy] = []
+        for probe in joined:
+            _check_joined(probe, other, known=known, clusters=clusters)
+            new = unique_id(probe.id, taken)
+            taken |= _names(new)
+            path = f"{IMAGES}/{new}{Path(probe.path).suffix}"
+            copies.append(_Copy(source=other / probe.path, probe=replace(probe, id=new, path=path)))
+        _copy_all(folder, copies, present)
+        return read_manifest(folder)[len(present) :]
+
+
+def _check_joined(probe: Probe, other: Path, *, known: Mapping[str, str], clusters: Collection[str]) -> None:
+    if (key := picture_key(probe.sha256, probe.group)) in known:
+        raise ProbeSetError(
+            f"{str(other / probe.path)!r} is already in the probe set, as probe {known[key]!r}",
+            expected="each image once",
+            do="remove its row from one of the sets; nothing was added",
+        )
+    if probe.cluster in clusters:
+        raise ProbeSetError(
+            f"both sets have the cluster {probe.cluster[:100]!r}, in {other} of probe {probe.id!r}",
+            expected="clusters of different names, as probes of one cluster show the same picture",
+            do="rename it in one of the manifests; nothing was added",
+        )
+
+
 def _plan(
     folder: Path, images: Sequence[Path], *, present: Iterable[Probe], template: Probe, both: bool
 ) -> list[_Copy]:
     """Look at every image before anything is written."""
-    known = {probe.sha256: f"as probe {probe.id!r}" for probe in present}
+    known = {picture_key(probe.sha256, probe.group): f"as probe {probe.id!r}" for probe in present}
     taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
     copies: list[_Copy] = []
     for image in images:
         for copy in _copies(image, unique_id(image.stem, taken), template=template, both=both):
-            if copy.probe.sha256 in known:
+            key = picture_key(copy.probe.sha256, copy.probe.group)
+            if key in known:
                 raise ProbeSetError(
-                    f"{str(image)!r} is already in the probe set, {known[copy.probe.sha256]}",
+                    f"{str(image)!r} is already in the probe set, {known[key]}",
                     expected="each image once",
                     do="leave it out; nothing was added",
                 )
             taken |= _names(copy.probe.id)
-            known[copy.probe.sha256] = f"as {str(image)!r} of this call"
+            known[key] = f"as {str(image)!r} of this call"
             copies.append(copy)
     return copies
 

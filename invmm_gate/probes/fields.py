@@ -23,7 +23,7 @@ COLUMNS: Final = (
     "licence",
     "added_on",
 )
-OPTIONAL: Final = ("fit",)
+OPTIONAL: Final = ("fit", "multiplicity")
 """Columns that a manifest may lack: without them it is what it was before they were introduced."""
 REQUIRED: Final = ("id", "path", "sha256", "group")
 """Columns that may not be empty."""
@@ -31,6 +31,7 @@ UNIQUE: Final = ("id", "path")
 """Columns whose values differ by more than case and Unicode form: they name files."""
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 SHA256_PATTERN: Final = r"[0-9a-f]{64}"
+MULTIPLICITY_PATTERN: Final = r"[1-9][0-9]{0,8}"
 CELL_LIMIT: Final = 100_000
 """Characters of a cell."""
 ROW_LIMIT: Final = 200_000
@@ -88,6 +89,19 @@ def fit_problem(value: str) -> str:
     """What is wrong with a fit; empty if nothing is."""
     expected = f"expected one of {', '.join(FITS)}, as training fitted the image, or nothing for the model's own shape"
     return "" if value in ("", *FITS) else f"fit {shown(value)} is unknown; {expected}"
+
+
+def multiplicity_problem(value: str, group: str) -> str:
+    """What is wrong with how often an image was planted; empty if nothing is."""
+    if value and group in GROUPS and group != "canary":
+        return (
+            f"multiplicity {shown(value)} is given for the group {shown(group)}; expected it for group canary alone: "
+            "it says how often a canary was planted"
+        )
+    if value == "" or re.fullmatch(MULTIPLICITY_PATTERN, value):
+        return ""
+    expected = "expected a whole number from 1 to 999999999 in plain digits, or nothing where nobody knows"
+    return f"multiplicity {shown(value)} does not say how often the canary was planted; {expected}"
 
 
 def date_problem(value: str) -> str:
@@ -156,6 +170,14 @@ def collisions(keys: Sequence[str | None]) -> dict[int, int]:
     return found
 
 
+def picture_key(digest: str, group: str) -> str:
+    """Equal for probes that would show one picture twice.
+
+    A random draw stays one only if it may also draw a picture that is another probe already: a sample stands by itself.
+    """
+    return f"sample:{digest}" if group == "sample" else digest
+
+
 def too_many_rows(path: Path) -> ProbeSetError:
     """The error for a manifest above the limit."""
     return ProbeSetError(
@@ -178,5 +200,6 @@ def check_columns(header: Sequence[str], path: Path) -> None:
     if parts:
         raise ProbeSetError(
             f"{path}:1: the manifest {' and '.join(parts)}",
-            expected=f"the columns {', '.join(COLUMNS)}, and fit where a probe's shape is not the model's",
+            expected=f"the columns {', '.join(COLUMNS)}; fit where a probe's shape is not the model's, and "
+            "multiplicity where canaries were planted",
         )

@@ -20,6 +20,8 @@ CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
 SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
+_TYPED: Final = ("group", "fit", "multiplicity")
+"""Columns that are more than text to a probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,8 @@ def to_probes(rows: Iterable[Row]) -> tuple[Probe, ...]:
             line=row.line,
             group=cast(Group, row.values["group"]),
             fit=cast(Fit, row.values["fit"]),
-            **{column: value for column, value in row.values.items() if column not in ("group", "fit")},
+            multiplicity=int(row.values["multiplicity"] or 0),
+            **{column: value for column, value in row.values.items() if column not in _TYPED},
         )
         for row in rows
     )
@@ -140,7 +143,7 @@ def probe_set_digest(probes: Iterable[Probe]) -> str:
 def _content(probe: Probe) -> dict[str, str]:
     """An optional column that says nothing is left out: it changes no digest."""
     content = {column: str(getattr(probe, column)) for column in fields.COLUMNS}
-    return content | {column: value for column in fields.OPTIONAL if (value := str(getattr(probe, column)))}
+    return content | {column: str(value) for column in fields.OPTIONAL if (value := getattr(probe, column))}
 
 
 def _row_problem(folder: Path, row: Row) -> str:
@@ -155,6 +158,7 @@ def _row_problem(folder: Path, row: Row) -> str:
         or fields.group_problem(values["group"])
         or fields.date_problem(values["added_on"])
         or fields.fit_problem(values.get("fit", ""))
+        or fields.multiplicity_problem(values.get("multiplicity", ""), values["group"])
     )
 
 

@@ -36,7 +36,7 @@ def parquet_table(data: bytes, path: Path) -> tuple[list[str], list[tuple[int, l
         if len(rows) + batch.num_rows > ROW_LIMIT:  # the footer may say another number
             raise too_many_rows(path)
         for line, cells in enumerate(zip(*columns, strict=True), start=len(rows) + 2):
-            rows.append((line, [_text(cell, f"{path}:{line}") for cell in cells]))
+            rows.append((line, [_text(cell, name, f"{path}:{line}") for name, cell in zip(header, cells, strict=True)]))
     return header, rows
 
 
@@ -77,11 +77,16 @@ def _too_large(path: Path, what: str) -> ProbeSetError:
     )
 
 
-def _text(cell: object, place: str) -> str:
+def _text(cell: object, column: str, place: str) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
         return cell
+    if column == "multiplicity" and isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell // 1:
+        return str(int(cell))  # pandas makes floats of whole numbers beside empty cells
     if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
         return cell.isoformat()
-    raise ProbeSetError(f"{place}: a cell holds {type(cell).__name__}", expected="text (or a date in added_on)")
+    raise ProbeSetError(
+        f"{place}: the {column} holds {type(cell).__name__}",
+        expected="text (or a date in added_on, a whole number in multiplicity)",
+    )

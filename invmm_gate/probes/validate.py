@@ -51,6 +51,7 @@ def _record(folder: Path, row: Row, image_size: tuple[int, int] | None) -> Recor
     record["text_problem"] = fields.text_problem(values) or None
     record["date_problem"] = fields.date_problem(values["added_on"]) or None
     record["fit_problem"] = fields.fit_problem(values["fit"]) or None
+    record["multiplicity_problem"] = fields.multiplicity_problem(values["multiplicity"], values["group"]) or None
     if values["path"] and record["text_problem"] is None:
         record["path_problem"] = fields.path_problem(folder, values["path"]) or None
         if record["path_problem"] is None:
@@ -76,7 +77,7 @@ def _file_columns(folder: Path, values: dict[str, str]) -> Record:
         "width": image.width,
         "height": image.height,
         "one_colour": is_one_colour(image),
-        "pixels": pixels_sha256(image),
+        "pixels": fields.picture_key(pixels_sha256(image), values["group"]),
     }
 
 

@@ -41,6 +41,7 @@ class NewProbe:
     licence: str = ""
     added_on: str = ""
     fit: Fit = ""
+    multiplicity: int = 0
 
 
 def check_new_folder(folder: Path) -> None:
@@ -122,4 +123,5 @@ def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
             licence=new.licence,
             added_on=new.added_on,
             fit=new.fit,
+            multiplicity=new.multiplicity,
         )

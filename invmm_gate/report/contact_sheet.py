@@ -74,6 +74,7 @@ class ContactSheet:
     cards: tuple[Card, ...]
     more_cards: int
     sensitive: Section
+    sample: Section
     controls: Section
     curve: tuple[CurveRow, ...]
     dimensions: tuple[tuple[int, float, float, int], ...]

@@ -7,6 +7,7 @@ from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
 from invmm_gate.report.public_records import NOTE
+from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.texts import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
 
@@ -16,6 +17,8 @@ _ROWS: Final = (20, 10, 5, 2, 0)
 """Findings, probes, reasons shown: the first count that fits the limit."""
 _TEXT: Final = 300
 _NAME: Final = 120
+_SENTENCE: Final = 1000
+"""Our own sentences, of figures alone."""
 _SYMBOLS: Final = {"pass": "✓", "block": "✕", "inconclusive": "?", "not_judged": "–"}
 
 
@@ -41,6 +44,7 @@ def _summary(data: RunData, rows: int) -> str:
         _verdict(data, clean, rows),
         NOTE if data.public else "",
         _facts(data),
+        _reach(data),
         _findings(data, clean, rows),
         _probes(data, rows),
         _weaknesses(data, rows),
@@ -65,6 +69,11 @@ def _facts(data: RunData) -> str:
     labels = " | ".join(label for label, _ in found)
     figures = " | ".join(figure for _, figure in found)
     return f"| {labels} |\n|{'---|' * len(found)}\n| {figures} |"
+
+
+def _reach(data: RunData) -> str:
+    """What is said of images that are no probes, and what the run could have found."""
+    return "\n".join(f"- {inert(line, _SENTENCE)}" for line in reach_lines(data.verdict)) if data.verdict else ""
 
 
 def _findings(data: RunData, clean: Cleaner, rows: int) -> str:

@@ -11,6 +11,7 @@ from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
 from invmm_gate.report.charts import Panel, panels
 from invmm_gate.report.public_records import NOTE
+from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.strip import Strip, strip
 from invmm_gate.report.templates import Picture, PictureBook, ReportImages
 from invmm_gate.report.texts import RUN_FILES, described_baseline
@@ -66,6 +67,8 @@ class ReportView:
     warnings: tuple[str, ...]
     weaknesses: tuple[str, ...]
     """Where the policy is weaker than the shipped `strict`."""
+    reach: tuple[str, ...]
+    """What the verdict says of images that are no probes, and what the run could have found."""
     facts: tuple[tuple[str, str], ...]
     """(label, figure) of the row beneath the banner."""
     findings: tuple[Finding, ...]
@@ -120,6 +123,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         reasons=tuple(map(clean, data.verdict.reasons)) if data.verdict else (),
         warnings=warnings(data),
         weaknesses=data.verdict.weaknesses if data.verdict else (),
+        reach=reach_lines(data.verdict) if data.verdict else (),
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),

@@ -112,7 +112,7 @@ def statement_of(
         policy_name=verdict.policy,
         policy_digest=verdict.policy_digest,
         probe_set_digest=run.probe_set.digest,
-        probes=len(run.probe_set.probes) - controls,
+        probes=sum(probe.is_target for probe in run.probe_set.probes),
         controls=controls,
         report_digest=hashlib.sha256(public_report(edition).encode()).hexdigest(),
         results_digest=_results_digest(folder),

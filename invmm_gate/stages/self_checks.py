@@ -160,17 +160,28 @@ CHECKS: Final[dict[str, _Check]] = {
 
 
 def _controls(session: Session) -> list[Probe]:
+    return controls_among(session.inputs.probe_set.probes)
+
+
+def _others(session: Session) -> list[Probe]:
+    return others_among(session.inputs.probe_set.probes)
+
+
+def controls_among(probes: Sequence[Probe]) -> list[Probe]:
     """At most 16 images that the model should not know: the controls, or all probes where there are none."""
-    probes = session.inputs.probe_set.probes
     unseen = [probe for probe in probes if probe.group == "control"] or list(probes)
     return sorted(unseen, key=lambda probe: probe.sha256)[:_CONTROLS]  # the digest ignores a set's order
 
 
-def _others(session: Session) -> list[Probe]:
-    """All probes that are no controls, where there are controls; in the order of `_controls`."""
-    controls = _controls(session)
-    others = [probe for probe in session.inputs.probe_set.probes if probe.group != "control" and probe not in controls]
-    return sorted(others, key=lambda probe: probe.sha256)
+def others_among(probes: Sequence[Probe]) -> list[Probe]:
+    """All probes that are no controls, where there are controls, and no planted ladder; in the order of the digest.
+
+    A random draw comes last, so that it takes no place where only the first are looked at. A ladder is of another kind
+    than what the model was made for, and would decide the checks by its number.
+    """
+    controls = controls_among(probes)
+    others = [probe for probe in probes if probe.is_target and probe not in controls]
+    return sorted(others, key=lambda probe: (probe.group == "sample", probe.sha256))
 
 
 def _pictures(session: Session, probes: Sequence[Probe], rows: int, *, size: tuple[int, int] | None = None) -> Pictures:

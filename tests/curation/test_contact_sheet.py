@@ -38,6 +38,7 @@ def sheet(label="a.png", **changes):
         ),
         more_cards=3,
         sensitive=Section(thumbs=(thumb(label),), more=0),
+        sample=Section(thumbs=(thumb(label),), more=0),
         controls=Section(thumbs=(thumb(label),), more=7),
         curve=tuple(
             CurveRow(threshold=value, clusters=count, images=9, largest=4, chosen=value == 0.1)
@@ -58,7 +59,7 @@ def test_the_page_says_that_it_is_private_and_shows_the_figures():
     assert '<meta name="invmm-gate-redacted" content="no">' in page
     assert "× 1,234" in page
     assert "7 more controls are in the manifest" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert page == render_contact_sheet(sheet())
 
 

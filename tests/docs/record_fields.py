@@ -75,6 +75,9 @@ RECORDS: tuple[Any, ...] = (
     verdict_records.WaiverState,
     verdict_records.BaselineRecord,
     verdict_records.Scope,
+    verdict_records.ExtractableShare,
+    verdict_records.Power,
+    verdict_records.Rung,
     PublishState,
     Statement,
 )

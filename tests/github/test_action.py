@@ -76,7 +76,11 @@ def secrets_in(content: str, checkout: Checkout) -> list[str]:
     """What of the probe set's content is in it; an image would be embedded, as it is or encoded anew."""
     images = sorted((checkout.folder / "probes" / "images").iterdir())
     encoded = [base64.b64encode(image.read_bytes()).decode().rstrip("=")[:-1] for image in images]
-    return [secret for secret in (CAPTION, SOURCE, "data:image/", "canary", *encoded) if secret in content]
+    return [
+        secret
+        for secret in (CAPTION, SOURCE, "data:image/", "canary-", "canary caption", *encoded)
+        if secret in content
+    ]
 
 
 def test_what_leaves_the_runner_holds_no_caption_source_or_image(blocked: Job, pristine: Checkout) -> None:

@@ -646,6 +646,19 @@ def outliers_against_the_controls_block(gate: SimpleNamespace) -> None:
 
 
 @case
+def random_draw_and_the_other_probes_are_held_against_the_controls_apart(gate: SimpleNamespace) -> None:
+    samples = [probe(f"s{number:02}", group="sample") for number in range(40)]
+    data = with_probes(clean_run(), *samples)
+    data = replace(data, measurements=(*data.measurements, *map(measured, samples)))
+    policy = only(CONTROLLED | {"groups": ["sensitive", "sample"]})
+    expect(judged(gate, data, policy), "pass")
+    expect(judged(gate, with_score(data, "p1", 0.4), policy), "block", ("below_controls", "p1"))
+    low = with_measurement(data, *(measured(each, 0.4) for each in samples))
+    expect(judged(gate, low, policy), "block", *(("below_controls", each.id) for each in samples))
+    expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "pass")
+
+
+@case
 def ties_with_controls_count_against_the_finding(gate: SimpleNamespace) -> None:
     single = CONTROLLED | {"groups": ["sensitive"]}
     data = with_score(clean_run(), "p1", 0.4)
@@ -867,6 +880,38 @@ def too_few_probes_or_controls_are_inconclusive(gate: SimpleNamespace) -> None:
     ):
         verdict = judged(gate, data, only(BELOW, coverage=COVERAGE | changes))
         expect(verdict, decision, *([("coverage", None)] if decision != "pass" else []))
+
+
+@case
+def planted_ladder_is_found_without_a_breach_and_hides_none(gate: SimpleNamespace) -> None:
+    planted = [replace(probe(f"x{number}", group="canary"), multiplicity=64) for number in range(40)]
+    data = with_probes(clean_run(), *planted)
+    data = replace(
+        data,
+        measurements=(*data.measurements, *(measured(each, 0.001) for each in planted)),
+        confirmations=(*data.confirmations, *(sampled(each.id, 9, method=way) for way in SAMPLED for each in planted)),
+    )
+    verdict = judged(gate, data)
+    expect(verdict, "pass")
+    assert [(rung.multiplicity, rung.found) for rung in verdict.power.rungs] == [(64, 40)]
+    expect(judged(gate, with_score(data, "p1", 0.04)), "block", ("invmm_below", "p1"))
+    unstated = with_probes(data, *(replace(each, multiplicity=0) for each in planted[:1]))
+    assert {found.probe for found in judged(gate, unstated).findings} == {"x0"}
+    for group in ("sensitive", "control"):  # whatever a record says of its multiplicity
+        other = with_probes(data, replace(planted[0], group=group))
+        other = with_measurement(other, replace(measured(planted[0], 0.001), group=group))
+        assert "x0" in {found.probe for found in judged(gate, other).findings}
+    lacking = replace(data, confirmations=tuple(each for each in data.confirmations if each.probe != "x0"))
+    expect(judged(gate, lacking), "inconclusive", ("confirmed", "x0"))
+
+
+@case
+def planted_ladder_does_not_stand_in_for_probes(gate: SimpleNamespace) -> None:
+    planted = [replace(probe(f"x{number}", group="canary"), multiplicity=1) for number in range(9)]
+    data = with_probes(clean_run(), *planted)
+    data = replace(data, measurements=(*data.measurements, *map(measured, planted)))
+    expect(judged(gate, data, only(BELOW, coverage=COVERAGE | {"min_probes": 3})), "pass")
+    expect(judged(gate, data, only(BELOW, coverage=COVERAGE | {"min_probes": 4})), "inconclusive", ("coverage", None))
 
 
 @case

@@ -156,7 +156,7 @@ def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
     assert "'control' against itself" in refusal(
         tmp_path, "fdr: 0.1\n    groups: [sensitive", "fdr: 0.1\n    groups: [control"
     )
-    assert "at least 1 item" in refusal(tmp_path, "groups: [sensitive, duplicated, canary]", "groups: []")
+    assert "at least 1 item" in refusal(tmp_path, "groups: [sensitive, duplicated, sample, canary]", "groups: []")
     added = "rule: regression\n    margin: 0\n  - rule: invmm_below\n    threshold: 0.05\n    groups"
     assert "greater than 0" in refusal(
         tmp_path,

@@ -1,12 +1,14 @@
 """Lint names what a lawful policy does not do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from invmm_gate.core.records import Group
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.usable import lint
-from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
+from invmm_gate.policy.usable import family_size, lint
+from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with, probe
 
 BELOW = {"rule": "invmm_below", "threshold": 0.05}
 PIXELS = {"name": "pixel_rmse", "threshold": 1}
@@ -77,3 +79,19 @@ def test_a_weaker_measure_is_named_and_a_weaker_rule_is_left_to_the_list_of_weak
     for name, value in (("temperature", "100.0"), ("prompt_tokens", "1"), ("guidance_scales", "[0.0]")):
         assert any(text.startswith(f"measure.settings.{name} is {value}, in strict ") for text in found), name
     assert not any("0.04" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ({"sensitive": 3, "duplicated": 2, "sample": 40, "control": 16}, 5),
+        ({"sample": 40, "control": 16}, 40),
+        ({"control": 16}, 0),
+    ],
+)
+def test_lint_counts_the_probes_that_share_a_false_discovery_rate(groups: dict[Group, int], size: int) -> None:
+    probes = [probe(f"{group}{n}", group=group) for group, count in groups.items() for n in range(count)]
+    ladder = [replace(probe(f"x{number}", group="canary"), multiplicity=2) for number in range(30)]
+    assert family_size(probes) == size
+    assert family_size([*probes, *ladder]) == size
+    assert family_size([*probes, probe("own", group="canary")]) == (size + 1 if "sensitive" in groups else 1)

@@ -106,8 +106,19 @@ def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_
             "coverage: the probe set has 15 controls, the policy asks for at least",
         ),
         (
+            asked(BELOW | {"groups": ["canary"]}),
+            (*SET, replace(probe("x", group="canary"), multiplicity=64)),
+            "invmm_below looks at no probe of the set: none is in its groups (canary); the set has the groups canary "
+            "with a multiplicity, which no rule judges",
+        ),
+        (
             asked(BELOW, coverage={"min_probes": 17}),
             SET,
+            "coverage: the probe set has 16 probes, the policy asks for at least 17",
+        ),
+        (
+            asked(BELOW, coverage={"min_probes": 17}),
+            (*SET, *(replace(probe(f"x{number}", group="canary"), multiplicity=64) for number in range(9))),
             "coverage: the probe set has 16 probes, the policy asks for at least 17",
         ),
     ],

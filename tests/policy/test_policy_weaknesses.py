@@ -177,6 +177,10 @@ def confirming(**changes: Any) -> dict[str, Any]:
             "rules: no invmm_below looks at every probe of group canary, in strict one does",
         ),
         (
+            {"rules": [BELOW | {"groups": ["sensitive", "duplicated", "canary"]}, CONFIRMED, CONTROLS]},
+            "rules: no invmm_below looks at every probe of group sample, in strict one does",
+        ),
+        (
             {"rules": [BELOW, CONFIRMED, CONTROLS | {"categories": ["faces"]}]},
             "rules: no below_controls looks at every probe of group sensitive, in strict one does",
         ),
@@ -208,7 +212,7 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
         {
             "rules": [
                 BELOW | {"groups": ["sensitive"]},
-                BELOW | {"groups": ["duplicated", "canary"]},
+                BELOW | {"groups": ["duplicated", "sample", "canary"]},
                 *(CONFIRMED, CONTROLS),
             ]
         },

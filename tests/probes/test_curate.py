@@ -14,11 +14,12 @@ from PIL import Image, ImageOps
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import NewProbes
+from invmm_gate.core.records import GROUPS, Group
 from invmm_gate.probes.edit import add_probes, init_probe_set, unique_id
 from invmm_gate.probes.fields import id_problem
 from invmm_gate.probes.manifest import read_manifest
-from invmm_gate.probes.validate import validate_probe_set
-from tests.probes.conftest import TODAY, encoded, noise
+from invmm_gate.probes.validate import check_probe_set, validate_probe_set
+from tests.probes.conftest import TODAY, edit, encoded, noise
 
 
 @pytest.fixture
@@ -301,3 +302,28 @@ def test_any_file_name_becomes_a_free_and_usable_id(stem: str, taken: int) -> No
         assert id_problem(identifier) == ""
         assert identifier.casefold() not in used
         used.add(identifier.casefold())
+
+
+def test_a_canary_is_added_with_how_often_it_was_planted_and_later_edits_keep_it(folder: Path, tmp_path: Path) -> None:
+    add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(group="canary", multiplicity=16, added_on=TODAY))
+    add_probes(folder, [picture(tmp_path, "b.png", 2)], NewProbes(group="canary", added_on=TODAY))
+    add_probes(folder, [picture(tmp_path, "c.png", 3)], NewProbes(group="control", added_on=TODAY))
+    assert [probe.multiplicity for probe in validate_probe_set(folder).probes] == [16, 0, 0]
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "canary"])
+def test_a_multiplicity_is_refused_for_anything_else(folder: Path, tmp_path: Path, group: Group) -> None:
+    with pytest.raises(ProbeSetError, match="expected it for group canary alone"):
+        add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(group=group, multiplicity=8, added_on=TODAY))
+    assert list((folder / "images").iterdir()) == []
+
+
+def test_a_random_draw_may_draw_what_is_another_probe_already_but_not_twice(folder: Path, tmp_path: Path) -> None:
+    image = picture(tmp_path, "a.png", 1)
+    for group in ("sensitive", "sample"):
+        add_probes(folder, [image], NewProbes(group=group, added_on=TODAY))
+        with pytest.raises(ProbeSetError, match="is already in the probe set"):
+            add_probes(folder, [image], NewProbes(group=group, added_on=TODAY))
+    assert [probe.group for probe in validate_probe_set(folder).probes] == ["sensitive", "sample"]
+    edit(folder, ",sample,", ",duplicated,")
+    assert "has the very pixels of the probe on line 2" in check_probe_set(folder).lines()[0]

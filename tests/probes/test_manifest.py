@@ -17,10 +17,12 @@ from invmm_gate.core.records import FITS, GROUPS, Probe
 from invmm_gate.probes import parquet_manifest
 from invmm_gate.probes.fields import COLUMNS, path_text_problem
 from invmm_gate.probes.manifest import SIZE_LIMIT, probe_set_digest, read_manifest, read_rows, write_manifest
+from invmm_gate.probes.validate import check_probe_set
 from tests.probes.conftest import edit
 
 HEADER = ",".join(COLUMNS)
 SHA = "ab" * 32
+BAD_MULTIPLICITIES = ("0", "-1", "1.0", "2.5", "eight", "1e3", "08", " 8", "+8", "1_000", "1234567890", "٣", "NaN")
 
 
 def folder_with(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
@@ -34,7 +36,7 @@ def row(**changes: str) -> str:
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
-probes = st.lists(
+listed = st.lists(
     st.builds(
         Probe,
         id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
@@ -52,6 +54,13 @@ probes = st.lists(
     ),
     max_size=5,
     unique_by=(lambda probe: probe.id.casefold(), lambda probe: probe.path),
+)
+planted = st.sampled_from([0, 1, 64, 999_999_999])
+probes = st.tuples(listed, st.lists(planted, min_size=5, max_size=5)).map(
+    lambda drawn: [
+        replace(probe, multiplicity=often if probe.group == "canary" else 0)
+        for probe, often in zip(drawn[0], drawn[1], strict=False)
+    ]
 )
 
 
@@ -111,7 +120,7 @@ def test_a_manifest_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ({"path": "images/a\0.png"}, "NUL"),
         ({"sha256": SHA[:-1]}, "is not a sha256"),
         ({"sha256": SHA.upper()}, "64 lower-case"),
-        ({"group": "controls"}, "expected one of sensitive, duplicated, control, canary"),
+        ({"group": "controls"}, "expected one of sensitive, duplicated, sample, control, canary"),
         ({"added_on": "21.11.2026"}, "YYYY-MM-DD"),
         ({"added_on": "2026-02-30"}, "YYYY-MM-DD"),
         ({"added_on": "20260221"}, "YYYY-MM-DD"),
@@ -126,6 +135,52 @@ def test_a_bad_field_is_named_with_its_line(tmp_path: Path, changes: dict[str, s
     assert said.replace("\\\\", "\\") in message
     assert "\n" not in message
     assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    ("group", "value", "said"),
+    [
+        *(("canary", value, "expected a whole number from 1") for value in BAD_MULTIPLICITIES),
+        *((group, "8", "expected it for group canary alone") for group in GROUPS if group != "canary"),
+    ],
+)
+def test_a_multiplicity_is_a_whole_number_and_for_canaries_alone(
+    tmp_path: Path, group: str, value: str, said: str
+) -> None:
+    header = f"{HEADER},multiplicity"
+    folder = folder_with(tmp_path, row(group=group) + f",{value}", header=header)
+    with pytest.raises(ProbeSetError, match=r"manifest.csv:2: multiplicity ") as caught:
+        read_manifest(folder)
+    assert said in str(caught.value)
+    (problem,) = [text for text in check_probe_set(folder).lines() if ": multiplicity " in text]
+    assert problem == str(caught.value)
+
+
+def test_a_multiplicity_is_in_the_digest_and_a_manifest_without_one_is_what_it_was(tmp_path: Path) -> None:
+    canary = Probe(id="a", path="images/a.png", sha256=SHA, group="canary", line=2)
+    assert len({probe_set_digest([replace(canary, multiplicity=often)]) for often in (0, 1, 2)}) == 3
+    write_manifest(tmp_path, [canary])
+    assert "multiplicity" not in (tmp_path / "manifest.csv").read_text()
+    with pytest.raises(ProbeSetError, match="'a' cannot be written: multiplicity '3' is given for the group 'control'"):
+        write_manifest(tmp_path, [replace(canary, group="control", multiplicity=3)])
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
+def test_a_parquet_manifest_may_hold_multiplicities_as_numbers(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {name: ["", ""] for name in COLUMNS}
+    columns |= {"id": ["a", "b"], "path": ["a.png", "b.png"], "sha256": [SHA, SHA], "group": ["canary", "control"]}
+    often = pa.array([16, None], pa.int64()).cast(kind)
+    pq.write_table(pa.table({**columns, "multiplicity": often}), tmp_path / "manifest.parquet")
+    assert [probe.multiplicity for probe in read_manifest(tmp_path)] == [16, 0]
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), -4.0, 0.0, True])
+def test_a_parquet_manifest_with_another_number_is_refused_with_its_line(tmp_path: Path, value: float) -> None:
+    columns = {name: [""] for name in COLUMNS}
+    columns |= {"id": ["a"], "path": ["a.png"], "sha256": [SHA], "group": ["canary"], "multiplicity": [value]}
+    pq.write_table(pa.table(columns), tmp_path / "manifest.parquet")
+    with pytest.raises(ProbeSetError, match=r"manifest.parquet:2: (the )?multiplicity"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +285,7 @@ def test_parquet_says_the_same_as_csv(probe_folder: Path) -> None:
 def test_a_parquet_manifest_with_a_number_or_damage_is_refused(tmp_path: Path) -> None:
     table = pa.table({column: [1] if column == "caption" else ["x"] for column in COLUMNS})
     pq.write_table(table, tmp_path / "manifest.parquet")
-    with pytest.raises(ProbeSetError, match=r"manifest.parquet:2: a cell holds int"):
+    with pytest.raises(ProbeSetError, match=r"manifest.parquet:2: the caption holds int"):
         read_manifest(tmp_path)
     whole = (tmp_path / "manifest.parquet").read_bytes()
     for damaged in (b"", whole[:100], whole[:-20] + bytes(20), bytes(100)):

@@ -1,5 +1,6 @@
 """The rule `below_controls`: probes that look more memorized than images that the model cannot have seen."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Final, Literal, final
@@ -14,13 +15,17 @@ from invmm_gate.policy.evidence import Evidence, Selection, block, control_keys,
 from invmm_gate.policy.field_types import Number
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
+Family = tuple[tuple[Probe, Measurement], ...]
+"""Probes with their measurements."""
+
 
 class BelowControlsConfig(Selection):
     """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
 
     rule: Annotated[Literal["below_controls"], NAME]
     fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
-    """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg)."""
+    """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg). The group
+    `sample` has this rate by itself, and all others together have it."""
 
     @field_validator("groups")
     @classmethod
@@ -60,25 +65,36 @@ class BelowControls:
                 f"{len(controls)} controls are too few for an FDR of {self.config.fdr:g}: p is never below {smallest}"
             )
             return (undecided(self.config.rule, message),)
-        keys = [key_of(found) for _, found in chosen]
-        raw = [p if can_be_outlier(key) else Fraction(1) for p, key in zip(p_values(keys, controls), keys, strict=True)]
-        flagged = tuple(
-            self._finding(probe, float(p), float(adjusted))
-            for (probe, _), p, adjusted in zip(chosen, raw, benjamini_hochberg(raw), strict=True)
-            if adjusted <= level
-        )
+        flagged = tuple(found for family in families(chosen) for found in self._outliers(family, controls, level))
         return blind_spots(self.config, self.config.rule, evidence) + self._without_share(chosen) + flagged
+
+    def _outliers(self, family: Family, controls: tuple[Key, ...], level: Fraction) -> Iterator[Finding]:
+        keys = [key_of(found) for _, found in family]
+        raw = [p if can_be_outlier(key) else Fraction(1) for p, key in zip(p_values(keys, controls), keys, strict=True)]
+        for (probe, _), p, adjusted in zip(family, raw, benjamini_hochberg(raw), strict=True):
+            if adjusted <= level:
+                yield self._finding(probe, float(p), float(adjusted))
 
     def _finding(self, probe: Probe, p: float, adjusted: float) -> Finding:
         message = f"{probe.id} ({probe.group}) is an outlier against the controls: p {p:.4g}, adjusted {adjusted:.4g}"
         return block(self.config.rule, probe.id, message, value=adjusted, limit=self.config.fdr)
 
-    def _without_share(self, chosen: tuple[tuple[Probe, Measurement], ...]) -> tuple[Finding, ...]:
+    def _without_share(self, chosen: Family) -> tuple[Finding, ...]:
         return tuple(
             undecided(self.config.rule, f"{probe.id} has neither a score nor a share of replicating samples", probe.id)
             for probe, found in chosen
             if found.invmm is None and found.share is None
         )
+
+
+def families(chosen: Family) -> tuple[Family, ...]:
+    """The probes that share a false discovery rate: a random draw by itself, all others together.
+
+    Among hundreds of images that nobody suspects, an outlier of the others would not stand out.
+    """
+    drawn = tuple(each for each in chosen if each[0].group == "sample")
+    others = tuple(each for each in chosen if each[0].group != "sample")
+    return tuple(family for family in (others, drawn) if family)
 
 
 def can_be_outlier(key: Key) -> bool:

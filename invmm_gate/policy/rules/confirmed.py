@@ -69,10 +69,11 @@ class Confirmed:
         if plan is None:
             return (undecided(self.config.rule, "the policy does not say how probes are confirmed"),)
         controls = {probe.id for probe in evidence.probes if probe.group == "control"}  # policy/controls.py judges them
+        apart = {probe.id for probe in evidence.probes if not probe.is_target}
         found = tuple(
             finding
             for record in evidence.confirmations
-            if record.probe not in controls
+            if record.probe not in apart
             for finding in self._judge(record, plan)
         )
         return found + tuple(
