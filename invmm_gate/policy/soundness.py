@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.records import Confirmation, CurvePoint, Interval, Measurement, Probe, ReplicationShare, Trial
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import names, undecided
@@ -113,9 +113,14 @@ def _trial_faults(trial: Trial) -> Iterator[str]:
     yield from _share_faults(trial.share)
     yield from _share_faults(trial.confirmation)
     for point in trial.curve:
-        values = (point.denoising_error, point.normality, point.weight)
-        if not all(is_number(value) for value in values):
+        values = (point.normality, point.weight, *(() if _no_loss_yet(point) else (point.denoising_error,)))
+        if not (all(map(is_number, values)) and (point.control_loss is None or is_number(point.control_loss))):
             yield f"has an invalid number in its curve at step {point.step}"
+
+
+def _no_loss_yet(point: CurvePoint) -> bool:
+    """Before the first step nothing was drawn."""
+    return point.step == 0 and point.denoising_error is None
 
 
 def _share_faults(share: ReplicationShare | None) -> Iterator[str]:

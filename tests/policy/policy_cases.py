@@ -962,8 +962,10 @@ def invalid_measurements_are_inconclusive(gate: SimpleNamespace) -> None:
         trial("not_inverted", confirmation=replace(wrong, trials=0)),
         *(
             trial("not_inverted", curve=(replace(point, **{name: nan}),))
-            for name in ("denoising_error", "normality", "weight")
+            for name in ("denoising_error", "control_loss", "normality", "weight")
         ),
+        trial("not_inverted", curve=(replace(point, denoising_error=None),)),
+        trial("not_inverted", curve=(replace(point, step=0, denoising_error=nan),)),
     ]
     interval = wrong.interval
     for spoiled in (

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.settings import PROFILES, InversionSettings
+from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.field_types import SettingsOverrides
 from invmm_gate.policy.schema import Policy, load_policy, policies_folder, shipped_policies
@@ -291,6 +291,18 @@ def test_overrides_are_the_fields_of_the_settings() -> None:
         for resolved in profile.values():
             plain_settings = dataclasses.asdict(resolved)
             assert SettingsOverrides.model_validate(plain_settings).given() == plain_settings
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion", "stable_diffusion_3"])
+def test_profile_paper_counts_every_scale_that_the_text_counts(family: Family) -> None:
+    """Section 9.4 counts replication at any scale from 1 to 7; the authors' code tries 1 to 5 on Stable Diffusion 3."""
+    assert PROFILES["paper"][family].guidance_scales == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    coded = 5 if family == "stable_diffusion_3" else 7
+    assert PROFILES["reference"][family].guidance_scales == tuple(float(scale) for scale in range(1, coded + 1))
+
+
+def test_without_prompts_profile_paper_has_no_guidance() -> None:
+    assert {PROFILES["paper"][family].guidance_scales for family in ("pixel", "latent")} == {(1.0,)}
 
 
 def test_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
