@@ -100,7 +100,9 @@ def control_keys(evidence: Evidence) -> tuple[Key, ...]:
     return tuple(keys.values())
 
 
-def block(rule: str, probe: str, message: str, *, value: float | None = None, limit: float | None = None) -> Finding:
+def block(
+    rule: str, probe: str | None, message: str, *, value: float | None = None, limit: float | None = None
+) -> Finding:
     """A finding that stops the release unless it is waived."""
     return Finding(rule=rule, effect="block", probe=probe, message=message, value=value, limit=limit)
 

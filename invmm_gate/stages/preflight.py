@@ -11,7 +11,7 @@ from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import FAMILIES
 from invmm_gate.policy.evidence import content_seed
-from invmm_gate.policy.rules.below_controls import BelowControlsConfig
+from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
@@ -61,7 +61,7 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
 
 def controls_needed(policy: Policy) -> int:
     """How many controls a probe set must have for this policy."""
-    compares = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
+    compares = any(isinstance(rule, AgainstControls) for rule in policy.rules)
     return max(policy.coverage.min_controls, 1 if compares else 0)
 
 

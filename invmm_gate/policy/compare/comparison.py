@@ -85,13 +85,15 @@ class Breach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingChange:
-    """One rule on one probe, or on the whole run."""
+    """One rule on one probe, one group, or the whole run."""
 
     rule: str
     probe: str | None
     change: FindingFate
     before: Breach | None
     after: Breach | None
+    group: Group | None = None
+    """The group that it is about as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Uncompared:
     effect: Literal["block", "inconclusive"]
     value: float | None
     limit: float | None
+    group: Group | None = None
+    """The group that it is about as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

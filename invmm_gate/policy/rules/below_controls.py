@@ -15,19 +15,23 @@ from invmm_gate.policy.field_types import Number
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 
-class BelowControlsConfig(Selection):
-    """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
-
-    rule: Annotated[Literal["below_controls"], NAME]
-    fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
-    """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg)."""
+class AgainstControls(Selection):
+    """Probes that are held against the controls."""
 
     @field_validator("groups")
     @classmethod
     def _no_controls(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
         if "control" in groups:
-            raise ValueError("below_controls cannot judge the group 'control' against itself")
+            raise ValueError("this rule cannot judge the group 'control' against itself")
         return groups
+
+
+class BelowControlsConfig(AgainstControls):
+    """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
+
+    rule: Annotated[Literal["below_controls"], NAME]
+    fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
+    """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg)."""
 
 
 DESCRIPTION: Final = Description(
