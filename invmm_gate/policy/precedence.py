@@ -70,6 +70,4 @@ def fewest_below(probes: int, controls: int, level: Fraction | float) -> int | N
     For the first of n groups the level is alpha / n.
     """
     most = exact(level) if isinstance(level, float) else level
-    return next(
-        (k for k in range(1, probes + 1) if controls and 2 * tail(k, 0, probes=probes, controls=controls) <= most), None
-    )
+    return next((k for k in range(1, probes + 1) if 2 * tail(k, 0, probes=probes, controls=controls) <= most), None)

@@ -69,6 +69,7 @@ def only(*rules: dict[str, Any], **changes: Any) -> Any:
 BELOW = {"rule": "invmm_below", "threshold": 0.05}
 CONFIRMED = {"rule": "confirmed", "rate_limit": 0.0}
 CONTROLLED = {"rule": "below_controls", "fdr": 0.1}
+GROUPED = {"rule": "group_below_controls", "alpha": 0.05}
 REGRESSION = {"rule": "regression", "margin": 0.01}
 COVERAGE = {"min_probes": 1, "min_controls": 16}
 
@@ -724,6 +725,159 @@ def probe_without_share_leaves_the_comparison_open(gate: SimpleNamespace) -> Non
     expect(judged(gate, scored, only(CONTROLLED)), "pass")
     low = with_measurement(data, measured(target(data, "p1"), 0.4, share=None))
     expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "block", ("below_controls", "p1"))
+
+
+@case
+def number_of_controls_that_one_outlier_takes_is_known(gate: SimpleNamespace) -> None:
+    numbers = [gate.conformal.controls_for_one(probes, 0.1) for probes in (0, 1, 100)]
+    assert numbers == [0, 9, 999]
+    assert [gate.conformal.fewest_outliers(100, count, 0.1) for count in (16, 998, 999)] == [59, 2, 1]
+
+
+# --- group_below_controls
+
+
+def group_of(*scores: float | None, group: str = "sensitive", data: RunData | None = None, **changes: Any) -> RunData:
+    """The clean run with more probes of a group, at these scores; None = not inverted, and no sample replicates it."""
+    base = clean_run() if data is None else data
+    added = tuple(probe(f"{group}{place}", group=group, **changes) for place, _ in enumerate(scores))
+    records = tuple(measured(each, score) for each, score in zip(added, scores, strict=True))
+    return replace(with_probes(base, *added), measurements=(*base.measurements, *records))
+
+
+def groups_found(verdict: Verdict) -> list[tuple[str, str | None, str | None]]:
+    return [(found.effect, found.group, found.probe) for found in verdict.findings]
+
+
+@case
+def group_that_stands_out_blocks_and_is_named(gate: SimpleNamespace) -> None:
+    # p1 and seven more are eight sensitive images beside 20 controls: P(4 lie below all) = 0.0034, and 2 x that at most
+    few, enough = group_of(*[0.4] * 2, *[None] * 5), group_of(*[0.4] * 4, *[None] * 3)
+    expect(judged(gate, few, only(GROUPED)), "pass")
+    verdict = judged(gate, enough, only(GROUPED))
+    assert groups_found(verdict) == [("block", "sensitive", None)]
+    (found,) = verdict.findings
+    assert found.rule == "group_below_controls"
+    assert found.message.startswith("the group sensitive as a whole is more memorized than the controls: 4 of its 8 im")
+    assert "images lie below all 20 controls, adjusted p 0.006838" in found.message
+    assert abs(found.value - 2 * 70 / 20475) < 1e-12
+    assert found.limit == 0.05
+    assert verdict.decision == "block"
+
+
+@case
+def every_group_that_could_be_flagged_is_a_question_of_its_own(gate: SimpleNamespace) -> None:
+    both = group_of(*[0.4] * 4, *[None] * 3, data=group_of(*[0.4] * 4, *[None] * 3, group="canary"))
+    found = judged(gate, both, only(GROUPED)).findings
+    assert [(each.group, each.value) for each in found] == [
+        ("sensitive", 2 * found[0].value / 2),
+        ("canary", found[1].value),
+    ]
+    assert abs(found[0].value - 2 * 2 * 70 / 20475) < 1e-12, "Holm: two questions; that of one image is none"
+    narrow = only(GROUPED | {"groups": ["canary"]})
+    assert groups_found(judged(gate, both, narrow)) == [("block", "canary", None)]
+    alpha = only(GROUPED | {"alpha": 0.007})
+    assert groups_found(judged(gate, group_of(*[0.4] * 4, *[None] * 3), alpha)) == [("block", "sensitive", None)]
+    expect(judged(gate, both, alpha), "pass")
+
+
+@case
+def alpha_is_met_exactly(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(0.4, data=clean_run(controls=3)), "p1", 0.4)  # 2 of 2 below 3 controls: 2 x 1/10
+    for alpha, found in ((0.2, ("block", "sensitive", None)), (0.199, ("inconclusive", None, None))):
+        policy = only(GROUPED | {"alpha": alpha}, coverage=COVERAGE | {"min_controls": 0})
+        assert groups_found(judged(gate, data, policy)) == [found]
+
+
+@case
+def lucky_control_hides_no_group(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(*[0.4] * 7), "c03", 0.3)
+    (found,) = judged(gate, data, only(GROUPED)).findings
+    assert "7 of its 8 images lie below all but 1 of the 20 controls" in found.message
+    many = data
+    for name in CONTROLS:
+        many = with_score(many, name, 0.3)
+    expect(judged(gate, many, only(GROUPED)), "pass")
+
+
+@case
+def group_ties_with_controls_count_against_the_finding(gate: SimpleNamespace) -> None:
+    data = group_of(*[0.4] * 7)
+    for name in CONTROLS:
+        data = with_score(data, name, 0.4)
+    expect(judged(gate, data, only(GROUPED)), "pass")
+    for name in CONTROLS:
+        data = with_score(data, name, 0.41)
+    assert groups_found(judged(gate, data, only(GROUPED))) == [("block", "sensitive", None)]
+
+
+@case
+def images_that_say_nothing_are_no_evidence_for_a_group_even_beside_broken_controls(gate: SimpleNamespace) -> None:
+    data = group_of(*[None] * 7)
+    data = with_measurement(data, *(broken(target(data, name)) for name in CONTROLS))
+    policy = only(GROUPED, coverage=COVERAGE | {"min_controls": 0})
+    expect(judged(gate, data, policy), "inconclusive", *(("coverage", name) for name in CONTROLS))
+    shares = with_measurement(
+        group_of(*[None] * 7), *(measured(probe(f"sensitive{n}"), None, hits=1) for n in range(4))
+    )
+    assert groups_found(judged(gate, shares, only(GROUPED))) == [("block", "sensitive", None)]
+
+
+@case
+def broken_control_never_helps_a_group(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(*[0.4] * 4, *[None] * 3), "c00", 0.3)
+    expect(judged(gate, data, only(GROUPED)), "pass")
+    verdict = judged(gate, with_measurement(data, broken(target(data, "c00"))), only(GROUPED))
+    assert ("block", "sensitive", None) in groups_found(verdict)
+
+
+@case
+def copies_and_clusters_count_once_for_a_group(gate: SimpleNamespace) -> None:
+    loose = group_of(*[0.4] * 4, *[None] * 3)
+    assert groups_found(judged(gate, loose, only(GROUPED))) == [("block", "sensitive", None)]
+    for same in ({"image": "one"}, {"cluster": "k"}):
+        tied = with_probes(
+            loose, *(replace(probe(f"sensitive{n}", image=same.get("image", "")), **_cluster(same)) for n in range(4))
+        )
+        expect(judged(gate, tied, only(GROUPED)), "pass")
+    first = with_probes(loose, *(replace(probe(f"sensitive{n}"), cluster="k") for n in (0, 4)))
+    assert "4 of its 7 images" in judged(gate, first, only(GROUPED)).findings[0].message
+    last = with_probes(loose, *(replace(probe(f"sensitive{n}"), cluster="k") for n in (3, 4, 5, 6)))
+    assert "4 of its 5 images" in judged(gate, last, only(GROUPED)).findings[0].message, "the first listed one counts"
+    few = with_probes(loose, *(replace(probe(name, group="control"), cluster="k") for name in CONTROLS[3:]))
+    expect(judged(gate, few, only(GROUPED)), "pass")
+
+
+def _cluster(same: dict[str, str]) -> dict[str, str]:
+    return {"cluster": same["cluster"]} if "cluster" in same else {}
+
+
+@case
+def group_with_a_probe_that_broke_stays_open(gate: SimpleNamespace) -> None:
+    data = group_of(*[None] * 7)
+    p1 = target(data, "p1")
+    for spoiled in (broken(p1), measured(p1, share=None)):
+        verdict = judged(gate, with_measurement(data, spoiled), only(GROUPED))
+        assert ("inconclusive", "sensitive", None) in groups_found(verdict)
+        assert verdict.decision == "inconclusive"
+        assert "no result of p1" in verdict.findings[-1].message
+    low = group_of(*[0.4] * 4, *[None] * 3)
+    both = groups_found(judged(gate, with_measurement(low, broken(target(low, "p1"))), only(GROUPED)))
+    assert both[-2:] == [("inconclusive", "sensitive", None), ("block", "sensitive", None)]
+    scored = with_measurement(data, measured(p1, 5.0, share=None))
+    expect(judged(gate, scored, only(GROUPED)), "pass")
+    missing = judged(gate, without(data, "sensitive3"), only(GROUPED))
+    assert missing.findings[-1].message.endswith("no result of sensitive3")
+
+
+@case
+def groups_too_small_to_be_flagged_leave_the_run_open(gate: SimpleNamespace) -> None:
+    verdict = judged(gate, clean_run(), only(GROUPED))
+    expect(verdict, "inconclusive", ("group_below_controls", None))
+    assert verdict.reasons == ("no group has enough images to be flagged at alpha 0.05 beside 20 controls",)
+    nobody = judged(gate, group_of(None), only(GROUPED | {"categories": ["cats"]}))
+    expect(nobody, "inconclusive", ("group_below_controls", None), ("group_below_controls", None))
+    expect(judged(gate, group_of(None), only(GROUPED)), "pass")
 
 
 # --- regression

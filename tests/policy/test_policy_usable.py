@@ -96,6 +96,11 @@ def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_
             "below_controls: cannot fire with 8 controls (in the probe set): the smallest p-value is 1/9, above the",
         ),
         (
+            asked({"rule": "group_below_controls", "alpha": 0.01}),
+            (PROBES[0], replace(PROBES[1], group="canary"), *UNSEEN),
+            "group_below_controls: cannot fire: no group has enough images beside 16 controls",
+        ),
+        (
             asked(CONTROLS, coverage={"min_controls": 8}),
             (*PROBES, *(replace(each, sha256=UNSEEN[0].sha256) for each in UNSEEN[:8])),
             "below_controls: cannot fire with 1 controls",

@@ -18,7 +18,7 @@ from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_wi
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}
 CONFIRM = STRICT.confirm.model_dump(mode="json")
 RULES = STRICT.model_dump(mode="json")["rules"]
-BELOW, CONFIRMED, CONTROLS = RULES
+BELOW, CONFIRMED, CONTROLS, GROUPED = RULES
 METRIC = STRICT.model_dump(mode="json")["metric"]
 
 
@@ -79,7 +79,7 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 
 
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
-    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS]
+    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
     stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02}})
     assert said_of(stopped, "measure.settings.stop_above") == [
@@ -181,6 +181,11 @@ def confirming(**changes: Any) -> dict[str, Any]:
             "rules: no below_controls looks at every probe of group sensitive, in strict one does",
         ),
         ({"rules": [BELOW, CONFIRMED]}, "rules: no below_controls, and strict has it"),
+        ({"rules": [BELOW, CONFIRMED, CONTROLS]}, "rules: no group_below_controls, and strict has it"),
+        (
+            {"rules": [BELOW, CONFIRMED, CONTROLS, GROUPED | {"alpha": 0.01}]},
+            "rules[3] group_below_controls.alpha is 0.01, in strict 0.05: lower is weaker",
+        ),
         ({"rules": [BELOW, CONTROLS], "confirm": {}}, "rules: no confirmed, and strict has it"),
         ({"coverage": {"min_controls": 9}}, "coverage.min_controls is 9, in strict 16: lower is weaker"),
         ({"waivers": "owned"}, "waivers is owned, in strict approved: weaker"),
@@ -204,12 +209,19 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
         confirming(prompts=PROMPTS | {"guidance_scales": [7.0, 3.0, 1.0], "trials": 100}),
         {"rules": [*RULES, {"rule": "regression", "margin": 9.0}]},
         {"rules": [*RULES, BELOW | {"threshold": 0.001, "share": None}, {"rule": "below_controls", "fdr": 0.01}]},
-        {"rules": [BELOW | {"threshold": 0.5, "share": 0.1}, CONFIRMED, CONTROLS | {"fdr": 0.2}]},
+        {
+            "rules": [
+                BELOW | {"threshold": 0.5, "share": 0.1},
+                CONFIRMED,
+                CONTROLS | {"fdr": 0.2},
+                GROUPED | {"alpha": 0.5},
+            ]
+        },
         {
             "rules": [
                 BELOW | {"groups": ["sensitive"]},
                 BELOW | {"groups": ["duplicated", "canary"]},
-                *(CONFIRMED, CONTROLS),
+                *(CONFIRMED, CONTROLS, GROUPED),
             ]
         },
         {"coverage": {"min_probes": 500, "min_controls": 100, "probe_set": "a" * 64}},

@@ -15,7 +15,7 @@ from invmm_gate.policy.evidence import Evidence, block, is_selected, key_of, nam
 from invmm_gate.policy.field_types import Number
 from invmm_gate.policy.precedence import Look, fewest_below, holm, strongest_look
 from invmm_gate.policy.rules.below_controls import AgainstControls
-from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
+from invmm_gate.policy.rules.rule import EVIDENCE, Description, blind_spots
 
 
 class GroupBelowControlsConfig(AgainstControls):
@@ -33,7 +33,8 @@ DESCRIPTION: Final = Description(
     short="A group of probes as a whole is more memorized than images that the model cannot have seen",
     full="More probes of this group score below the controls than chance allows. Which of its images are memorized is "
     "not said by this finding.",
-    help=RELEASE,
+    help="Do not release the checkpoint as it is: retrain without these images or with them deduplicated. If the "
+    f"controls are images of another kind, take some of the same kind and measure again. {EVIDENCE}",
     severity="7.0",
     blocks="the group {group} as a whole is more memorized than the controls",
     leaves_open="the group {group} could not be held against the controls as a whole",
