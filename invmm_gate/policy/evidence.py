@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -53,6 +54,8 @@ class Evidence:
     """(probe, method) of every confirmation that the policy asks for."""
     plan: PlainSampling | PromptConfirmation | None = None
     """How this run's kind of model is confirmed; None where the policy does not say."""
+    dimensions: int | None = None
+    """Of the latent: a score times this is in nats over all of them. None where the run does not say."""
     baseline: Mapping[str, Measurement] | None = None
     """Measurements by probe id of the same probes in the last approved run, no errors; None if no run was given."""
 
@@ -63,6 +66,12 @@ class Evidence:
             for probe in self.probes
             if is_selected(probe, choice) and probe.id in self.measured
         )
+
+
+def dimensions_of(run: RunRecord) -> int | None:
+    """How many dimensions the run's latent has; None for a shape that no latent has."""
+    shape = run.inputs.latent_shape
+    return prod(shape) if min(shape, default=0) >= 1 else None
 
 
 def has_prompts(run: RunRecord) -> bool:

@@ -20,7 +20,7 @@ from invmm_gate.policy.coverage import (
     run_findings,
     self_check_findings,
 )
-from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, scope_of, undecided
+from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, same_probe, scope_of, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
@@ -91,7 +91,10 @@ def _findings(data: RunData, policy: Policy, baseline: RunData | None) -> Iterat
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)
     yield from run_findings(data.run, policy)
-    yield from (undecided(SETTINGS, fault) for fault in rule_faults(policy, family=data.run.inputs.family))
+    yield from (
+        undecided(SETTINGS, fault)
+        for fault in rule_faults(policy, family=data.run.inputs.family, dimensions=dimensions_of(data.run))
+    )
     yield from coverage_findings(data, policy, evidence.measured)
     yield from control_findings(policy, evidence, data.run.metric)
     yield from _rule_findings(policy, evidence)
@@ -116,6 +119,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
+        dimensions=dimensions_of(data.run),
         baseline=None if baseline is None else _of_same_probes(baseline, data),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))

@@ -19,13 +19,16 @@ from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.weaknesses import measure_weaknesses
 
 
-def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
-    """Rules of the policy that could find nothing, whatever is measured. `family`: the only one that is of interest."""
+def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | None = None) -> Iterator[str]:
+    """Rules of the policy that could find nothing, whatever is measured.
+
+    `family`: the only one that is of interest. `dimensions`: of the latent, where a model is at hand.
+    """
     finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     for rule in policy.rules:
         if isinstance(rule, InvmmBelowConfig):
             if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
-                yield from invmm_below.faults(rule, _settings(policy, family))
+                yield from invmm_below.faults(rule, _settings(policy, family), dimensions=dimensions)
         elif isinstance(rule, ConfirmedConfig):
             yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (

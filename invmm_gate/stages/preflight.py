@@ -46,15 +46,15 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     policy = load_policy(options.policy)
     probes = read_manifest(options.probes)
     _refuse_other_set(options.probes, probe_set_digest(probes), policy)
-    _refuse(policy, (*rule_faults(policy), *probe_faults(policy, probes)))
-    _refuse(policy, baseline_faults(policy) if baseline is False else ())
+    refuse(policy, (*rule_faults(policy), *probe_faults(policy, probes)))
+    refuse(policy, baseline_faults(policy) if baseline is False else ())
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
     family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
     size = image_size(layout)
-    _refuse(policy, rule_faults(policy, family=family))
-    _refuse(policy, model_faults(policy, family=family, image_size=size))
+    refuse(policy, rule_faults(policy, family=family))
+    refuse(policy, model_faults(policy, family=family, image_size=size))
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
 
@@ -65,8 +65,8 @@ def controls_needed(policy: Policy) -> int:
     return max(policy.coverage.min_controls, 1 if compares else 0)
 
 
-def _refuse(policy: Policy, faults: Iterable[str]) -> None:
-    """Raise ConfigError with all faults."""
+def refuse(policy: Policy, faults: Iterable[str]) -> None:
+    """Raise ConfigError with all faults of a policy, if there are any."""
     found = "; ".join(faults)
     if found:
         raise ConfigError(

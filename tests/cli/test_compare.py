@@ -105,6 +105,7 @@ SCHEMA = {
             "change": "str",
             "before": "NoneType",
             "after": {"effect": "str", "value": "float", "limit": "float", "waived": "bool"},
+            "group": "NoneType",
         }
     ],
     "uncompared": "list",

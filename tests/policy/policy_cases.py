@@ -125,7 +125,7 @@ def share_of_replicating_samples_blocks_without_an_inversion(gate: SimpleNamespa
     expect(partly(gate, 0, 0.02), "pass")
     found = partly(gate, 7, 0.02).findings[0]
     assert (found.value, found.limit) == (0.02, 0.05)
-    assert "7 of 8 samples replicate it at normality 0.02, at or below 0.05" in found.message
+    assert "7 of 8 samples replicate it at normality 0.02 (22.2 bits), at or below 0.05 (55.4 bits)" in found.message
 
 
 @case
@@ -411,8 +411,8 @@ def control_that_inverts_where_a_probe_blocks_is_named(gate: SimpleNamespace) ->
     verdict = judged(gate, with_score(clean_run(), "c03", 0.01), STRICT)
     expect(verdict, "inconclusive", named)
     assert verdict.reasons == (
-        "c03 (control) scores 0.01, at or below 0.05: it looks as if it had been trained on; take it out of the "
-        "controls, or make it a probe",
+        "c03 (control) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits): it looks as if it had been trained on; "
+        "take it out of the controls, or make it a probe",
     )
 
 
@@ -725,6 +725,95 @@ def probe_without_share_leaves_the_comparison_open(gate: SimpleNamespace) -> Non
     expect(judged(gate, scored, only(CONTROLLED)), "pass")
     low = with_measurement(data, measured(target(data, "p1"), 0.4, share=None))
     expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "block", ("below_controls", "p1"))
+
+
+# --- thresholds in nats and bits
+
+NATS = 768 * 0.02
+"""What 0.02 a dimension is for the 3 x 16 x 16 dimensions of the runs here, in nats over all of them."""
+
+
+def in_all(unit: str, nats: float, **changes: Any) -> dict[str, Any]:
+    return {"rule": "invmm_below", f"threshold_{unit}": nats / (math.log(2) if unit == "bits" else 1)} | changes
+
+
+@case
+def threshold_in_nats_or_bits_is_that_of_the_whole_latent(gate: SimpleNamespace) -> None:
+    for unit in ("nats", "bits"):
+        policy = only(in_all(unit, NATS))
+        for score, decision in ((0.0199, "block"), (0.02 * (1 + 0.9e-4), "block"), (0.0201, "pass"), (None, "pass")):
+            data = with_score(clean_run(), "p1", score)
+            expect(judged(gate, data, policy), decision, *([("invmm_below", "p1")] if decision == "block" else []))
+        larger = of_latent(with_score(clean_run(), "p1", 0.0199), (4, 32, 32), "latent", policy)
+        expect(judged(gate, larger, policy), "pass")
+        smaller = of_latent(with_score(clean_run(), "p1", 0.07), (3, 8, 8), "latent", policy)
+        expect(judged(gate, smaller, policy), "block", ("invmm_below", "p1"))
+
+
+def of_latent(data: RunData, shape: tuple[int, ...], family: Any, policy: Any) -> RunData:
+    """The run as one of a model with a latent of this shape."""
+    settings = policy.resolve_settings(family, dimensions=math.prod(shape) or None)
+    inputs = replace(data.run.inputs, latent_shape=shape, family=family, settings=settings)
+    return replace(data, run=replace(data.run, inputs=inputs))
+
+
+@case
+def finding_says_score_and_threshold_in_the_threshold_s_unit_and_in_bits(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    for rule, said in (
+        (BELOW, "p1 (sensitive) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits)"),
+        (in_all("nats", NATS), "p1 (sensitive) scores 7.68 nats (11.1 bits), at or below 15.36 nats (22.2 bits)"),
+        ({"rule": "invmm_below", "threshold_bits": 22}, "p1 (sensitive) scores 11.1 bits, at or below 22 bits"),
+    ):
+        (found,) = judged(gate, data, only(rule)).findings
+        assert found.message == said
+        assert found.value == 0.01, "figures stay per dimension, as the records have them"
+    assert abs(found.limit - 22 * math.log(2) / 768) < 1e-12
+    policy = only(in_all("nats", NATS))
+    early = judged(gate, with_measurement(data, stopped(target(data, "p1"), 0.01)), policy)
+    assert (
+        early.findings[0].message
+        == "p1 was stopped above 7.68 nats (11.1 bits), too low to compare with 15.36 nats (22.2 bits)"
+    )
+    point = CurvePoint(step=400, denoising_error=0.02, normality=0.01, weight=0.1, best_value=0.05)
+    nearly = trial("not_inverted", share=replication_share(7, 8), curve=(point,))
+    partly = with_measurement(data, measured(target(data, "p1"), hits=7, trials=(nearly,)))
+    (found,) = judged(gate, partly, only(in_all("nats", NATS, share=0.5))).findings
+    assert "7 of 8 samples replicate it at normality 7.68 nats (11.1 bits), at or below 15.36 nats" in found.message
+
+
+@case
+def controls_are_held_against_the_highest_threshold_whatever_its_unit(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "c03", 0.015)
+    low = BELOW | {"threshold": 0.01}
+    for rules, decision in (
+        ((low,), "pass"),
+        ((low, in_all("bits", NATS)), "inconclusive"),
+        ((in_all("nats", 7.68),), "pass"),
+    ):
+        expect(judged(gate, data, only(*rules)), decision, *([("controls", "c03")] if decision != "pass" else []))
+
+
+@case
+def latent_that_cannot_be_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    for rule in (BELOW, in_all("nats", NATS)):
+        policy = only(rule)
+        for shape, family in (
+            ((3, 0, 16), "latent"),
+            ((-3, 16, -16), "latent"),
+            ((), "latent"),
+            ((3, 32, 32), "pixel"),
+        ):
+            data = replace(clean_run(), run=clean_run().run)
+            inputs = replace(data.run.inputs, latent_shape=shape, family=family)
+            verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), policy)
+            assert verdict.decision == "inconclusive"
+            assert any("says that its latent has the shape" in found.message for found in verdict.findings)
+    unknown = [each for each in verdict.findings if each.rule == "invmm_below"]
+    assert unknown == [], "the shape of a pixel model is known, if wrong"
+    inputs = replace(data.run.inputs, latent_shape=(3, 0, 16), family="latent")
+    verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), policy)
+    assert "the run does not say how many dimensions its latent has" in {found.message for found in verdict.findings}
 
 
 @case
@@ -1242,7 +1331,10 @@ def long_lists_of_reasons_are_cut(gate: SimpleNamespace) -> None:
     data = clean_run()
     probes = tuple(probe(f"q{number:02}") for number in range(12))
     data = replace(with_probes(data, *probes), measurements=(*data.measurements, *(measured(each) for each in probes)))
-    for count, last in ((10, "q09 (sensitive) scores 0.01, at or below 0.05"), (12, "and 2 more findings")):
+    for count, last in (
+        (10, "q09 (sensitive) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits)"),
+        (12, "and 2 more findings"),
+    ):
         for each in probes[:count]:
             data = with_score(data, each.id, 0.01)
         verdict = judged(gate, data, only(BELOW))

@@ -110,7 +110,7 @@ def test_a_group_that_cannot_be_flagged_is_known_by_its_size(probes: int, contro
     assert fewest_below(probes, controls, 0.05) == few
 
 
-@given(st.lists(fractions, max_size=12), fractions)
+@given(st.lists(fractions, max_size=12), st.fractions(0, Fraction(99, 100), max_denominator=200))
 def test_holm_rejects_step_by_step(p: list[Fraction], level: Fraction) -> None:
     left = sorted(p)
     while left and left[0] * len(left) <= level:

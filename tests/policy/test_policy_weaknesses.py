@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from invmm_gate.core.marks import HIGHER, LOWER, MISSING, OTHER, Direction
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.policy.field_types import SettingsOverrides
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.weaknesses import directions, measure_weaknesses, weaknesses
+from invmm_gate.policy.weaknesses import _limit_weaker, directions, measure_weaknesses, weaknesses
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}
@@ -159,6 +160,21 @@ def confirming(**changes: Any) -> dict[str, Any]:
             {"rules": [BELOW | {"threshold": 1e-9}, CONFIRMED, CONTROLS]},
             "rules[0] invmm_below.threshold is 1e-09, in strict 0.05: lower is weaker",
         ),
+        *(
+            ({"rules": [{"rule": "invmm_below", **given}, CONFIRMED, CONTROLS, GROUPED]}, words)
+            for given, words in (
+                (
+                    {"threshold_nats": 30},
+                    "rules[0] invmm_below.threshold_nats is 30.0, in strict threshold 0.05: lower for a latent of more "
+                    "than 600 dimensions",
+                ),
+                (
+                    {"threshold_bits": 60},
+                    "rules[0] invmm_below.threshold_bits is 60.0, in strict threshold 0.05: lower",
+                ),
+                ({"threshold_nats": 0}, "rules[0] invmm_below.threshold_nats is 0.0, in strict threshold 0.05: lower"),
+            )
+        ),
         (
             {"rules": [CONFIRMED, BELOW | {"share": None}, CONTROLS]},
             "rules[1] invmm_below.share is not set (no limit), in strict 0.5: higher is weaker",
@@ -249,3 +265,32 @@ def test_families_that_a_policy_cannot_be_used_for_are_left_out() -> None:
 def test_every_profile_can_be_compared(profile: str) -> None:
     found = weaknesses(policy_with(STRICT, measure={"profile": profile}))
     assert bool(found) == (profile != "gate")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ({"threshold_nats": 20}, {"threshold_nats": 30}, "threshold_nats is 20.0, in strict 30.0: lower is weaker"),
+        (
+            {"threshold_bits": 40},
+            {"threshold_nats": 30},
+            "threshold_bits is 40.0, in strict threshold_nats 30.0: lower",
+        ),
+        ({"threshold_bits": 44}, {"threshold_nats": 30}, None),
+        ({"threshold_nats": 30}, {"threshold_bits": 30}, None),
+        (
+            {"threshold": 0.05},
+            {"threshold_nats": 30},
+            "in strict threshold_nats 30.0: lower for a latent of fewer than 600",
+        ),
+        ({"threshold": 0}, {"threshold_nats": 30}, "lower for a latent of any number of dimensions"),
+        ({"threshold": 0}, {"threshold_nats": 0}, None),
+        ({"threshold_nats": 0}, {"threshold": 0}, None),
+    ],
+)
+def test_thresholds_in_two_units_are_compared_for_every_size_of_latent(
+    ours: dict[str, float], theirs: dict[str, float], said: str | None
+) -> None:
+    pair = (InvmmBelowConfig(rule="invmm_below", **each) for each in (ours, theirs))
+    found = list(_limit_weaker(*pair, ""))
+    assert (said in found[0]) if said else found == []

@@ -7,7 +7,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Group, Outcome, ReplicationShare
 from invmm_gate.core.run_records import RunIdentity, RunInputs, differences, named_difference
 
-COMPARISON_SCHEMA_VERSION: Final = 1
+COMPARISON_SCHEMA_VERSION: Final = 2
 
 Change = Literal["worse", "better", "unchanged", "unknown"]
 """`worse`: more memorized, so a lower score or a higher rate. `unknown`: one side broke or cannot be placed."""
