@@ -139,7 +139,7 @@ SCHEMA = {
 
 def test_the_json_keeps_its_form(runs: Path) -> None:
     found = json.loads(call("compare", runs / "good", runs / "bad", "--json").out)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert keys(found) == SCHEMA
     assert found["probes"][0]["score"]["reason"] == "not inverted before, 0.02 now"
 
