@@ -54,6 +54,8 @@ class Evidence:
     """(probe, method) of every confirmation that the policy asks for."""
     plan: PlainSampling | PromptConfirmation | None = None
     """How this run's kind of model is confirmed; None where the policy does not say."""
+    accepted: frozenset[str] = frozenset()
+    """Probes with findings that block, all of which are waived."""
     dimensions: int | None = None
     """Of the latent: a score times this is in nats over all of them. None where the run does not say."""
     baseline: Mapping[str, Measurement] | None = None

@@ -46,7 +46,6 @@ def judge(
     Inconclusive if a self-check failed or is missing, whatever else; else block if any block finding is not waived;
     else inconclusive if anything could not be decided; else pass. `baseline`: the last approved run.
     """
-    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, baseline))
     day = day_of_judging(data, today)
     terms = WaiverTerms(
         model=data.run.model.digest,
@@ -54,7 +53,7 @@ def judge(
         approval=policy.waivers == "approved",
         images={probe.id: probe.sha256 for probe in data.run.probe_set.probes},
     )
-    findings = apply_waivers(found, waivers, terms)
+    findings = _with_waivers(data, policy, baseline, waivers, terms)
     states = waiver_states(findings, waivers, terms)
     decision = decide(findings)
     return Verdict(
@@ -76,6 +75,19 @@ def judge(
     )
 
 
+def _with_waivers(
+    data: RunData, policy: Policy, baseline: RunData | None, waivers: Sequence[Waiver], terms: WaiverTerms
+) -> tuple[Finding, ...]:
+    """All findings, each with its waiver. A group is judged without the images that waivers accept."""
+    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, baseline))
+    findings = apply_waivers(found, waivers, terms)
+    waived = {item.probe for item in findings if item.probe and item.waiver}
+    accepted = waived - {item.probe for item in findings if item.effect == "block" and item.waiver is None}
+    if not accepted:
+        return findings
+    return apply_waivers(tuple(_findings(data, policy, baseline, accepted=frozenset(accepted))), waivers, terms)
+
+
 def _stopped_findings(data: RunData) -> Iterator[Finding]:
     """Where failed self-checks kept everything from being measured: these alone, as all else follows from them."""
     failed = list(failed_self_checks(data))
@@ -84,8 +96,10 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
         yield undecided(COVERAGE, "no probe was measured, as a self-check failed")
 
 
-def _findings(data: RunData, policy: Policy, baseline: RunData | None) -> Iterator[Finding]:
-    evidence = gather(data, policy, baseline=baseline)
+def _findings(
+    data: RunData, policy: Policy, baseline: RunData | None, *, accepted: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
+    evidence = replace(gather(data, policy, baseline=baseline), accepted=accepted)
     yield from self_check_findings(data)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)

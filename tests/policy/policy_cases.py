@@ -942,6 +942,25 @@ def _cluster(same: dict[str, str]) -> dict[str, str]:
 
 
 @case
+def images_whose_findings_are_all_waived_are_left_out_of_their_group(gate: SimpleNamespace) -> None:
+    data, policy = group_of(*[0.04] * 4, *[None] * 3), only(GROUPED, BELOW)
+    every = [waiver(probe=f"sensitive{place}") for place in range(4)]
+    assert judged(gate, data, policy).decision == "block"
+    verdict = judged(gate, data, policy, *every)
+    assert (verdict.decision, [found.group for found in verdict.findings]) == ("pass", [None] * 4)
+    # three of eight are left, and still stand out: 2 x 8 of 7 + 20
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, policy, every[0]))
+    expired = [replace(each, expires=datetime.date(2026, 1, 1)) for each in every]
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, policy, *expired))
+    one_rule = only(GROUPED, BELOW, CONTROLLED | {"fdr": 0.2})
+    partly = [replace(each, rule="invmm_below") for each in every]
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, one_rule, *partly)), "not all of them"
+    whole = with_score(group_of(*[0.04] * 7), "p1", 0.04)
+    everyone = [waiver(probe=each.id) for each in whole.run.probe_set.probes if each.group == "sensitive"]
+    assert judged(gate, whole, policy, *everyone).decision == "pass"
+
+
+@case
 def group_with_a_probe_that_broke_stays_open(gate: SimpleNamespace) -> None:
     data = group_of(*[None] * 7)
     p1 = target(data, "p1")

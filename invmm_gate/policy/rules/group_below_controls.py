@@ -53,18 +53,22 @@ class GroupBelowControls:
     config: GroupBelowControlsConfig
 
     def findings(self, evidence: Evidence) -> tuple[Finding, ...]:
-        """Groups that stand out, and groups with a probe that was not measured: these stay open."""
+        """Groups that stand out, and groups with a probe that was not measured: these stay open.
+
+        Images whose findings are all waived are left out: they are accepted one by one, each for a reason.
+        """
         groups = images_of_groups(self.config, evidence.probes)
         controls = _keys(one_of_each(evidence.probes, "control"), evidence)
         tested = able(self.config, groups, len(controls))
-        looks = {group: strongest_look(_keys(groups[group], evidence), controls) for group in tested}
+        left = {group: [probe for probe in groups[group] if probe.id not in evidence.accepted] for group in tested}
+        looks = {group: strongest_look(_keys(left[group], evidence), controls) for group in tested}
         p = dict(zip(looks, holm([look.p for look in looks.values()]), strict=True))
         return (
             *blind_spots(self.config, self.config.rule, evidence),
             *(() if tested else (self._too_few(len(controls)),)),
             *(finding for group in tested for finding in self._open(group, groups[group], evidence)),
             *(
-                self._block(group, _said(look, len(groups[group]), len(controls)), p[group])
+                self._block(group, _said(look, len(left[group]), len(controls)), p[group])
                 for group, look in looks.items()
                 if p[group] <= exact(self.config.alpha)
             ),
