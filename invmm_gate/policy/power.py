@@ -32,6 +32,6 @@ def group_power(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
             for group, images, fewest in needed(rule, probes):
                 name = f"group_below_controls: the group {group}"
                 if fewest is None:
-                    yield f"{name} is never flagged: {images} images are too few beside these controls"
+                    yield f"{name} has too few images ({images}) to be flagged beside these controls"
                 else:
                     yield f"{name} is flagged if {fewest} of its {images} images look more memorized than every control"

@@ -108,7 +108,7 @@ def test_how_many_images_of_each_group_must_stand_out_is_said() -> None:
     assert [text.partition(": the group ")[2] for text in said] == [
         "sensitive is flagged if 6 of its 16 images look more memorized than every control",
         "duplicated is flagged if 26 of its 100 images look more memorized than every control",
-        "canary is never flagged: 1 images are too few beside these controls",
+        "canary has too few images (1) to be flagged beside these controls",
     ]
     assert tuple(group_power(PERMISSIVE, probe_set(16, sensitive=16))) == ()
 
