@@ -119,9 +119,10 @@ def _show(found: "Comparison") -> None:
 
 def _findings(found: "Comparison") -> "Table":
     from invmm_gate.report.comparison_markdown import breach_text
+    from invmm_gate.report.texts import subject
 
     rows = [
-        (each.change, each.rule, each.probe or "whole run", breach_text(each.before), breach_text(each.after))
+        (each.change, each.rule, each.probe or subject(each.group), breach_text(each.before), breach_text(each.after))
         for each in found.findings
     ]
     return _table(("Finding", "Rule", "Probe", "Before", "Now"), rows)
@@ -129,8 +130,11 @@ def _findings(found: "Comparison") -> "Table":
 
 def _uncompared(found: "Comparison") -> "Table":
     from invmm_gate.report.comparison_markdown import uncompared_text
+    from invmm_gate.report.texts import subject
 
-    rows = [("unknown", each.rule, each.probe or "whole run", uncompared_text(each)) for each in found.uncompared]
+    rows = [
+        ("unknown", each.rule, each.probe or subject(each.group), uncompared_text(each)) for each in found.uncompared
+    ]
     return _table(("Not compared", "Rule", "Probe", "Now"), rows)
 
 

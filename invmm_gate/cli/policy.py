@@ -32,7 +32,8 @@ def lint(
 ) -> int:
     """Say what in a policy cannot work, and every setting in which it is weaker than `strict`.
 
-    Ends with 2 where a rule cannot work, or only for many probes at once, or the measure is weaker; else with 0.
+    With --probes also how many of them must stand out before a rule against the controls fires. Ends with 2 where a
+    rule cannot work, or only for many probes at once, or the measure is weaker; else with 0.
     """
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.policy.usable import lint as notes_on
@@ -40,17 +41,18 @@ def lint(
 
     parsed = load_policy(policy)
     notes: tuple[str, ...] = notes_on(parsed)
+    said: tuple[str, ...] = ()
     if probes is not None:
-        from invmm_gate.policy.usable import family_size, probe_faults
+        from invmm_gate.policy.power import blunt_rules, group_power
+        from invmm_gate.policy.usable import probe_faults
         from invmm_gate.probes.manifest import read_manifest
 
         manifest = read_manifest(probes)
-        controls = sum(probe.group == "control" for probe in manifest)
-        counted = notes_on(parsed, controls=controls, probes=family_size(manifest))
-        notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *counted)))
+        notes = tuple(dict.fromkeys((*probe_faults(parsed, manifest), *notes, *blunt_rules(parsed, manifest))))
+        said = tuple(group_power(parsed, manifest))
     weaker = [text for text in weaknesses(parsed) if text not in notes]
-    for note in (*notes, *(f"weaker than strict: {text}" for text in weaker)):
+    for note in (*notes, *said, *(f"weaker than strict: {text}" for text in weaker)):
         typer.echo(f"{policy}: {note}")
-    if not notes and not weaker:
+    if not (notes or said or weaker):
         typer.echo(f"{policy}: no remarks")
     return BAD_INPUT if notes else PASS

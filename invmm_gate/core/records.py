@@ -115,8 +115,8 @@ class CurvePoint:
 
     step: int
     """Optimisation steps that were done."""
-    denoising_error: float
-    """Smoothed control loss, the mean over the loss window."""
+    denoising_error: float | None
+    """Of the objective, mean over the loss window; None before the first step, where nothing was drawn."""
     normality: float
     """KL(q || N(0, I)) per latent dimension, in nats."""
     weight: float
@@ -125,6 +125,9 @@ class CurvePoint:
     """Copy-metric value of the closest sample drawn at this test; None where no sample was drawn."""
     prompt_entropy: float | None = None
     """Mean entropy of the soft prompt's token distributions, in nats; None without one."""
+    control_loss: float | None = None
+    """What lambda follows, mean over the loss window: the denoising error, or with the weighted normality in it, as the
+    setting `control_loss` says; None before the first step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

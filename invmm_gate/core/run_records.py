@@ -112,6 +112,8 @@ class RunInputs:
     """The seed of all random streams."""
     image_size: Annotated[tuple[int, int], PUBLIC]
     """(height, width) of the samples, in pixels."""
+    latent_shape: Annotated[tuple[int, int, int], PUBLIC]
+    """(channels, height, width) of what is inverted: a score times their product is in nats over all dimensions."""
     rows: Annotated[int, PUBLIC]
     """Noised images in one optimisation step, as they were asked for."""
     device: Annotated[str, PUBLIC]

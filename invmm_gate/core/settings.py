@@ -79,7 +79,7 @@ class InversionSettings:
     temperature: Annotated[float, Gt(0), Le(100), OTHER] = 2.0
     """tau of the Gumbel-softmax (Eq. 18)."""
     hard_tests: Annotated[bool, OTHER] = False
-    """Test with hard prompts drawn by argmax (Eq. 19) in place of soft ones."""
+    """Test with hard prompts in place of soft ones: each token is drawn by its probability (Eq. 19)."""
     test_prompts: Annotated[Literal["shared", "per_sample"], OTHER] = "shared"
     """Prompts drawn at a test: one for all its noises, or one for each (the authors' SD 3)."""
     vocabulary: Annotated[Literal["all", "typeable"], OTHER] = "all"
@@ -87,7 +87,7 @@ class InversionSettings:
     soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
     """Text encoders that see the soft prompt: the first, or every CLIP encoder."""
     other_prompt: Annotated[Literal["caption", "empty"], OTHER] = "caption"
-    """What the other text encoders see."""
+    """What the text encoders see that no soft prompt reaches; T5 of Stable Diffusion 3 always is one of them."""
     long_captions: Annotated[Literal["refuse", "truncate"], ranked("refuse", "truncate")] = "refuse"
     """A caption beyond the tokenizer's limit is an error, or cut as the pipeline does, which the record says."""
     objective: Annotated[Literal["x_0", "epsilon"], OTHER] = "x_0"
@@ -121,6 +121,9 @@ class InversionSettings:
     """Which latent of a KL autoencoder is the target."""
 
 
+_ONE_TO_SEVEN: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+"""Source: arXiv:2405.05846v3, section 9.4: replication at any of these counts, for whichever model."""
+
 _REFERENCE: Final[dict[Family, InversionSettings]] = {
     "pixel": InversionSettings(steps=2000, batch_size=32, sampler_steps=200),
     "latent": InversionSettings(steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"),
@@ -130,7 +133,7 @@ _REFERENCE: Final[dict[Family, InversionSettings]] = {
         weight_step=1e-3,
         control_loss="total",
         prompt="joint",
-        guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0),
+        guidance_scales=_ONE_TO_SEVEN,
     ),
     "stable_diffusion_3": InversionSettings(
         steps=2000,
@@ -173,7 +176,13 @@ _GATE_TEXT: Final = InversionSettings(
 PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     "reference": _REFERENCE,
     "paper": {
-        family: replace(settings, plateau_sign="paper", control_loss="denoise", loss_window=1)
+        family: replace(
+            settings,
+            plateau_sign="paper",
+            control_loss="denoise",
+            loss_window=1,
+            guidance_scales=(1.0,) if settings.prompt == "none" else _ONE_TO_SEVEN,
+        )
         for family, settings in _REFERENCE.items()
     },
     "gate": {

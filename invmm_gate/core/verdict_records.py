@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS
 from invmm_gate.core.marks import PUBLIC, WHOLE
-from invmm_gate.core.records import Interval
+from invmm_gate.core.records import Group, Interval
 
 Decision = Literal["pass", "block", "inconclusive"]
 
@@ -44,7 +44,7 @@ class Finding:
     effect: Annotated[Literal["block", "inconclusive"], PUBLIC]
     """What the finding makes of the verdict."""
     probe: str | None
-    """Id of the probe; None where it is about the whole run."""
+    """Id of the probe; None where it is about a group or the whole run."""
     message: str
     """One sentence with the figures."""
     value: float | None = None
@@ -53,6 +53,8 @@ class Finding:
     """What the value was held against."""
     waiver: Annotated[Waiver | None, PUBLIC] = None
     """The waiver that covers it; None = none does."""
+    group: Annotated[Group | None, PUBLIC] = None
+    """The group of probes that it is about as a whole; None where it is about a probe or the whole run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ class Inverter:
             averaging=settings.averaging,
         )
         self._informative = InformativeTimesteps(model.schedule) if settings.timesteps == "informative" else None
-        self._watched: deque[Tensor] = deque(maxlen=settings.loss_window)
+        self._losses: deque[Tensor] = deque(maxlen=settings.loss_window)
         self._slots: list[Slot | None] = [None] * slots
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Inversion | Advanced]:
@@ -159,7 +159,8 @@ class Inverter:
             if leaf is not None and leaf.requires_grad
         ]
         gradients = torch.autograd.grad(total.sum(), [leaf for leaf, _ in moved])
-        self._watched.append((total if self._settings.control_loss == "total" else error).detach())
+        watched = total if self._settings.control_loss == "total" else error
+        self._losses.append(torch.stack((error, watched)).detach())
         for (_, step), gradient in zip(moved, gradients, strict=True):
             step(gradient)
 
@@ -203,18 +204,20 @@ class Inverter:
         """The state of each slot at this test; lambda and the count of tests above the bound move on."""
         levels = normality(*self._adam.averaged).tolist()
         entropies = self._conditioning.entropies()
-        watched = torch.stack(tuple(self._watched)) if self._watched else self._x_0.new_zeros(0, len(self._slots))
+        losses = torch.stack(tuple(self._losses)) if self._losses else self._x_0.new_zeros(0, 2, len(self._slots))
         points = []
         for slot in slots:
-            own = watched[max(0, len(watched) - slot.step) :, slot.index]
-            level, loss = levels[slot.index], float(own.double().mean()) if slot.step else 0.0
+            own = losses[max(0, len(losses) - slot.step) :, :, slot.index]
+            level, error, watched = levels[slot.index], None, None
             if slot.step:
-                slot.weight = adapt(slot.weight, loss, self._settings)
+                error, watched = (float(column.double().mean()) for column in own.unbind(dim=1))
+                slot.weight = adapt(slot.weight, watched, self._settings)
                 slot.count_above(level, self._settings)
             points.append(
                 CurvePoint(
                     step=slot.step,
-                    denoising_error=loss,
+                    denoising_error=error,
+                    control_loss=watched,
                     normality=level,
                     weight=slot.weight.weight,
                     best_value=None,

@@ -84,7 +84,8 @@ class Slot:
 
     def note(self, point: CurvePoint, result: TestResult) -> bool:
         """Add the point to the curve; whether all of it is finite. JSON has no NaN and no infinity."""
-        if not all(isfinite(value) for value in (point.denoising_error, point.normality, point.weight)):
+        values = (point.denoising_error, point.control_loss, point.normality, point.weight)
+        if not all(value is None or isfinite(value) for value in values):
             return False
         self.curve += (replace(point, best_value=result.best_value if result.finite else None),)
         return result.finite

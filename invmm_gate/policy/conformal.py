@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 
 Key = tuple[float, float]
 """How memorized an image looks, smallest first: (score or +inf, minus the share of replicating samples)."""
@@ -47,3 +48,8 @@ def fewest_outliers(probes: int, controls: int, level: float) -> int | None:
     """How many of `probes` must lie below every control before any is flagged; None if even all are too few."""
     smallest = Fraction(1, controls + 1)
     return next((k for k in range(1, probes + 1) if smallest * probes <= exact(level) * k), None)
+
+
+def controls_for_one(probes: int, level: float) -> int:
+    """How many controls it takes for one of `probes` below all of them to be flagged."""
+    return max(0, ceil(probes / exact(level)) - 1)

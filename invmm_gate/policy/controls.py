@@ -60,15 +60,13 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
         yield undecided(CONTROLS, f"{len(missing)} controls were not looked for in the samples: {names(missing)}")
 
 
-def as_for_probes(policy: Policy) -> InvmmBelowConfig:
+def as_for_probes(policy: Policy, dimensions: int | None) -> InvmmBelowConfig:
     """What blocks a probe by its score, for the controls. Where the policy has no such rule, the limits of `strict`."""
     rules = [rule for rule in policy.rules if isinstance(rule, InvmmBelowConfig)]
-    return InvmmBelowConfig(
-        rule="invmm_below",
-        groups=("control",),
-        threshold=max((rule.threshold for rule in rules), default=SCORE_LIMIT),
-        share=min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT),
-    )
+    usual = InvmmBelowConfig(rule="invmm_below", threshold=SCORE_LIMIT)
+    highest = max(rules, key=lambda rule: rule.limit(dimensions) or 0.0, default=usual)
+    share = min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT)
+    return highest.model_copy(update={"groups": ("control",), "categories": (), "share": share})
 
 
 def caption_trials(plan: PromptConfirmation) -> int:
@@ -89,9 +87,9 @@ def nearest_of_all(closest: Mapping[str, float], *, higher_is_nearer: bool = Fal
 
 
 def _scores(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
-    rule = InvmmBelow(as_for_probes(policy))
+    rule = InvmmBelow(as_for_probes(policy, evidence.dimensions))
     for probe, measured in evidence.selected(rule.config):
-        for found in rule.judged(probe, measured):
+        for found in rule.judged(probe, measured, evidence.dimensions):
             said = f"{found.message}: {_TRAINED_ON}" if found.effect == "block" else found.message
             yield undecided(CONTROLS, said, probe.id)
 

@@ -7,7 +7,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import PromptPlan, RunData, RunRecord, SamplingPlan, SearchPlan, differences
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.evidence import has_prompts, names, undecided
+from invmm_gate.policy.evidence import dimensions_of, has_prompts, names, undecided
 from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
@@ -134,7 +134,7 @@ def settings_difference(run: RunRecord, policy: Policy) -> str:
     `stop_above` may differ: a stopped probe carries its own bound, which the rules compare.
     """
     try:
-        asked = policy.resolve_settings(run.inputs.family)
+        asked = policy.resolve_settings(run.inputs.family, dimensions=dimensions_of(run))
     except ConfigError as error:
         return f"the run's settings cannot be compared with the policy's: {error}"
     different = [name for name in differences(asked, run.inputs.settings) if name != "stop_above"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -57,6 +58,10 @@ class Evidence:
     """(probe, method) of every confirmation that the policy asks for."""
     plan: PlainSampling | PromptConfirmation | None = None
     """How this run's kind of model is confirmed; None where the policy does not say."""
+    accepted: frozenset[str] = frozenset()
+    """Probes with findings that block, all of which are waived."""
+    dimensions: int | None = None
+    """Of the latent: a score times this is in nats over all of them. None where the run does not say."""
     baseline: Mapping[str, Measurement] | None = None
     """Measurements by probe id of the same probes in the last approved run, no errors; None if no run was given."""
 
@@ -67,6 +72,12 @@ class Evidence:
             for probe in self.probes
             if is_selected(probe, choice) and probe.id in self.measured
         )
+
+
+def dimensions_of(run: RunRecord) -> int | None:
+    """How many dimensions the run's latent has; None for a shape that no latent has."""
+    shape = run.inputs.latent_shape
+    return prod(shape) if min(shape, default=0) >= 1 else None
 
 
 def has_prompts(run: RunRecord) -> bool:
@@ -104,7 +115,9 @@ def control_keys(evidence: Evidence) -> tuple[Key, ...]:
     return tuple(keys.values())
 
 
-def block(rule: str, probe: str, message: str, *, value: float | None = None, limit: float | None = None) -> Finding:
+def block(
+    rule: str, probe: str | None, message: str, *, value: float | None = None, limit: float | None = None
+) -> Finding:
     """A finding that stops the release unless it is waived."""
     return Finding(rule=rule, effect="block", probe=probe, message=message, value=value, limit=limit)
 

@@ -20,7 +20,7 @@ from invmm_gate.policy.coverage import (
     run_findings,
     self_check_findings,
 )
-from invmm_gate.policy.evidence import Evidence, has_prompts, names, same_probe, scope_of, undecided
+from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, same_probe, scope_of, undecided
 from invmm_gate.policy.reach import extractable_share, power_of
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.known import rule_for
@@ -48,7 +48,6 @@ def judge(
     else inconclusive if anything could not be decided; else pass. `baseline`: the last approved run.
     """
     evidence = gather(data, policy, baseline=baseline)
-    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, evidence, baseline))
     day = day_of_judging(data, today)
     terms = WaiverTerms(
         model=data.run.model.digest,
@@ -56,7 +55,7 @@ def judge(
         approval=policy.waivers == "approved",
         images={probe.id: probe.sha256 for probe in data.run.probe_set.probes},
     )
-    findings = apply_waivers(found, waivers, terms)
+    findings = _with_waivers(data, policy, evidence, baseline, waivers, terms)
     states = waiver_states(findings, waivers, terms)
     decision = decide(findings)
     return Verdict(
@@ -80,6 +79,25 @@ def judge(
     )
 
 
+def _with_waivers(
+    data: RunData,
+    policy: Policy,
+    evidence: Evidence,
+    baseline: RunData | None,
+    waivers: Sequence[Waiver],
+    terms: WaiverTerms,
+) -> tuple[Finding, ...]:
+    """All findings, each with its waiver. A group is judged without the images that waivers accept."""
+    found = tuple(_stopped_findings(data)) or tuple(_findings(data, policy, evidence, baseline))
+    findings = apply_waivers(found, waivers, terms)
+    waived = {item.probe for item in findings if item.probe and item.waiver}
+    accepted = waived - {item.probe for item in findings if item.effect == "block" and item.waiver is None}
+    if not accepted:
+        return findings
+    without = replace(evidence, accepted=frozenset(accepted))
+    return apply_waivers(tuple(_findings(data, policy, without, baseline)), waivers, terms)
+
+
 def _stopped_findings(data: RunData) -> Iterator[Finding]:
     """Where failed self-checks kept everything from being measured: these alone, as all else follows from them."""
     failed = list(failed_self_checks(data))
@@ -94,7 +112,10 @@ def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunDa
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)
     yield from run_findings(data.run, policy)
-    yield from (undecided(SETTINGS, fault) for fault in rule_faults(policy, family=data.run.inputs.family))
+    yield from (
+        undecided(SETTINGS, fault)
+        for fault in rule_faults(policy, family=data.run.inputs.family, dimensions=dimensions_of(data.run))
+    )
     yield from coverage_findings(data, policy, evidence.measured)
     yield from control_findings(policy, evidence, data.run.metric)
     yield from _rule_findings(policy, evidence)
@@ -119,6 +140,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
+        dimensions=dimensions_of(data.run),
         baseline=None if baseline is None else _of_same_probes(baseline, data),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))

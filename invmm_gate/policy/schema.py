@@ -140,15 +140,19 @@ class Policy(StrictModel):
         """sha256 of the parsed policy as canonical JSON: spelling, comments and key order do not matter."""
         return hashlib.sha256(canonical(self).encode()).hexdigest()
 
-    def score_threshold(self) -> float | None:
-        """The largest threshold of the rules `invmm_below`; None without such a rule."""
-        return max((rule.threshold for rule in self.rules if isinstance(rule, InvmmBelowConfig)), default=None)
+    def score_threshold(self, dimensions: int | None) -> float | None:
+        """The largest threshold of the rules `invmm_below`, in nats per dimension of a latent of so many.
 
-    def resolve_settings(self, family: str) -> InversionSettings:
+        None without such a rule, and where a threshold takes a number of dimensions that is unknown.
+        """
+        limits = [rule.limit(dimensions) for rule in self.rules if isinstance(rule, InvmmBelowConfig)]
+        return None if None in limits else max((limit for limit in limits if limit is not None), default=None)
+
+    def resolve_settings(self, family: str, *, dimensions: int | None = None) -> InversionSettings:
         """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
 
         Under profile `gate`, a probe is stopped above the largest threshold of `invmm_below` and its guard band
-        unless the policy sets `stop_above` itself.
+        unless the policy sets `stop_above` itself. `dimensions`: of the latent, where a model is at hand.
         """
         profile: dict[Family, InversionSettings] = PROFILES[self.measure.profile]
         defaults = next((settings for key, settings in profile.items() if key == family), None)
@@ -157,7 +161,7 @@ class Policy(StrictModel):
                 f"profile {self.measure.profile!r} has no model family {family!r}", do=nearest(family, profile)
             )
         changes: dict[str, Any] = self.measure.settings.given()
-        threshold = self.score_threshold()
+        threshold = self.score_threshold(dimensions)
         lowest_stop = None if threshold is None else guarded(threshold)
         if self.measure.profile == "gate" and lowest_stop is not None:
             changes = {"stop_above": lowest_stop} | changes

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
-from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, ReplicationShare, Trial
-from invmm_gate.core.run_records import RunData
+from invmm_gate.core.records import Confirmation, CurvePoint, Interval, Measurement, Probe, ReplicationShare, Trial
+from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.evidence import names, undecided
+from invmm_gate.policy.evidence import dimensions_of, names, undecided
 from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
 
@@ -27,6 +27,7 @@ def record_findings(data: RunData) -> tuple[Finding, ...]:
     """Everything that is wrong with the records themselves; all of it leaves the run without a verdict."""
     probes = {probe.id: probe for probe in data.run.probe_set.probes}
     return (
+        *_latent_findings(data.run),
         *_probe_set_findings(data.run.probe_set.probes),
         *_unexpected("measurement", (record.probe for record in data.measurements), probes),
         *_unexpected("confirmation", (record.probe for record in data.confirmations), probes),
@@ -113,9 +114,14 @@ def _trial_faults(trial: Trial) -> Iterator[str]:
     yield from _share_faults(trial.share)
     yield from _share_faults(trial.confirmation)
     for point in trial.curve:
-        values = (point.denoising_error, point.normality, point.weight)
-        if not all(is_number(value) for value in values):
+        values = (point.normality, point.weight, *(() if _no_loss_yet(point) else (point.denoising_error,)))
+        if not (all(map(is_number, values)) and (point.control_loss is None or is_number(point.control_loss))):
             yield f"has an invalid number in its curve at step {point.step}"
+
+
+def _no_loss_yet(point: CurvePoint) -> bool:
+    """Before the first step nothing was drawn."""
+    return point.step == 0 and point.denoising_error is None
 
 
 def _share_faults(share: ReplicationShare | None) -> Iterator[str]:
@@ -130,6 +136,13 @@ def _count_faults(hits: int, trials: int, interval: Interval) -> Iterator[str]:
         yield "has an invalid interval"
     elif not interval.low - 1e-9 <= hits / trials <= interval.high + 1e-9:
         yield f"has an interval that does not hold {hits} of {trials}"
+
+
+def _latent_findings(run: RunRecord) -> Iterator[Finding]:
+    """Thresholds in nats and bits rest on the number of dimensions."""
+    shape, pixels = run.inputs.latent_shape, run.inputs.image_size
+    if dimensions_of(run) is None or (run.inputs.family == "pixel" and tuple(shape[1:]) != tuple(pixels)):
+        yield undecided(RECORDS, f"the run says that its latent has the shape {shape}, and its images {pixels}")
 
 
 def _probe_set_findings(probes: Sequence[Probe]) -> Iterator[Finding]:

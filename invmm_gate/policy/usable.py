@@ -12,6 +12,7 @@ from invmm_gate.policy.field_types import GUARD_BAND
 from invmm_gate.policy.rules import confirmed, invmm_below
 from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.group_below_controls import GroupBelowControlsConfig, needed
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
 from invmm_gate.policy.rules.regression import RegressionConfig
@@ -19,13 +20,16 @@ from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.weaknesses import measure_weaknesses
 
 
-def rule_faults(policy: Policy, *, family: str | None = None) -> Iterator[str]:
-    """Rules of the policy that could find nothing, whatever is measured. `family`: the only one that is of interest."""
+def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | None = None) -> Iterator[str]:
+    """Rules of the policy that could find nothing, whatever is measured.
+
+    `family`: the only one that is of interest. `dimensions`: of the latent, where a model is at hand.
+    """
     finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     for rule in policy.rules:
         if isinstance(rule, InvmmBelowConfig):
             if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
-                yield from invmm_below.faults(rule, _settings(policy, family))
+                yield from invmm_below.faults(rule, _settings(policy, family), dimensions=dimensions)
         elif isinstance(rule, ConfirmedConfig):
             yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (
@@ -47,14 +51,21 @@ def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
                 yield f"{rule.rule} looks at no probe of the set: none is in its {_asked(rule)}; {_given(probes)}"
             elif unknown := set(rule.categories) - categories:
                 yield f"{rule.rule}: no probe of the set has the category {names(unknown)}"
-        if isinstance(rule, BelowControlsConfig) and fewest_outliers(1, len(controls), rule.fdr) is None:
-            yield cannot_fire(rule, len(controls), "in the probe set")
+        yield from _control_faults(rule, probes, len(controls))
     for kind, count, least in (
         ("probes", len(images), policy.coverage.min_probes),
         ("controls", len(controls), policy.coverage.min_controls),
     ):
         if count < least:
             yield f"coverage: the probe set has {count} {kind}, the policy asks for at least {least}"
+
+
+def _control_faults(rule: RuleConfig, probes: Sequence[Probe], controls: int) -> Iterator[str]:
+    """Why a rule against the controls can flag nothing here."""
+    if isinstance(rule, BelowControlsConfig) and fewest_outliers(1, controls, rule.fdr) is None:
+        yield cannot_fire(rule, controls, "in the probe set")
+    if isinstance(rule, GroupBelowControlsConfig) and not any(few for _, _, few in needed(rule, probes)):
+        yield f"group_below_controls: cannot fire: no group has enough images beside {controls} controls"
 
 
 def _asked(rule: Selection) -> str:
@@ -106,17 +117,15 @@ def _settings(policy: Policy, family: str | None) -> Iterator[InversionSettings]
             continue  # said where the family is looked at
 
 
-def lint(policy: Policy, *, controls: int | None = None, probes: int | None = None) -> tuple[str, ...]:
+def lint(policy: Policy) -> tuple[str, ...]:
     """One sentence for each rule that cannot fire and each setting that weakens the measure; empty if there is none.
 
-    What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it.
-
-    `controls` and `probes` are the counts of a probe set (`probes` by `family_size`); without them the policy's own
-    minimum is assumed. What the policy cannot do on that very set, `probe_faults` says.
+    What else of a policy is weaker than `strict` may be meant so: `weaknesses` lists it. What the policy cannot do on
+    a probe set, `probe_faults` says, and what it does not see there, `blunt_rules` (policy/power.py).
     """
     return (
         *rule_faults(policy),
-        *(text for rule in policy.rules for text in _rule_notes(rule, policy, controls, probes)),
+        *(text for rule in policy.rules for text in _rule_notes(rule, policy)),
         *_metric_notes(policy),
         *_settings_notes(policy),
         *_confirm_notes(policy),
@@ -129,26 +138,14 @@ def family_size(probes: Iterable[Probe]) -> int:
     return drawn[False] or drawn[True]
 
 
-def _rule_notes(rule: RuleConfig, policy: Policy, controls: int | None, probes: int | None) -> Iterator[str]:
-    if isinstance(rule, BelowControlsConfig):
-        yield from _control_notes(rule, policy, controls, probes)
+def _rule_notes(rule: RuleConfig, policy: Policy) -> Iterator[str]:
+    least = policy.coverage.min_controls
+    if isinstance(rule, BelowControlsConfig) and fewest_outliers(1, least, rule.fdr) is None:
+        yield cannot_fire(rule, least, "in coverage.min_controls")
+    elif isinstance(rule, GroupBelowControlsConfig) and least == 0:
+        yield "group_below_controls: cannot fire without controls (coverage.min_controls is 0)"
     elif isinstance(rule, RegressionConfig) and rule.margin <= GUARD_BAND:
         yield f"regression: a margin of {rule.margin:g} lies within the measure's tolerance; unchanged scores may block"
-
-
-def _control_notes(
-    rule: BelowControlsConfig, policy: Policy, controls: int | None, probes: int | None
-) -> Iterator[str]:
-    least = policy.coverage.min_controls
-    if fewest_outliers(1, least, rule.fdr) is None:
-        yield cannot_fire(rule, least, "in coverage.min_controls")
-    count = least if controls is None else controls
-    fewest = None if probes is None else fewest_outliers(probes, count, rule.fdr)
-    if fewest is not None and fewest > 1:
-        yield (
-            f"below_controls: with {count} controls and {probes} probes it fires only if at least {fewest} probes "
-            "look more memorized than every control; add controls to see fewer"
-        )
 
 
 def _metric_notes(policy: Policy) -> Iterator[str]:

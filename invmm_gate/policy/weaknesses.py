@@ -12,6 +12,7 @@ from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, 
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.evidence import Selection
 from invmm_gate.policy.field_types import SettingsOverrides
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
 from invmm_gate.policy.schema import MetricChoice, Policy, load_policy
 
@@ -145,7 +146,26 @@ def _rule_weaknesses(policy: Policy, strict: Policy) -> Iterator[str]:
 
 
 def _rule_weaker(rule: RuleConfig, theirs: RuleConfig, place: int) -> Iterator[str]:
-    yield from _weaker(rule, theirs, f"rules[{place}] {rule.rule}.")
+    path = f"rules[{place}] {rule.rule}."
+    if isinstance(rule, InvmmBelowConfig) and isinstance(theirs, InvmmBelowConfig):
+        yield from _limit_weaker(rule, theirs, path)
+    yield from _weaker(rule, theirs, path)
+
+
+def _limit_weaker(ours: InvmmBelowConfig, theirs: InvmmBelowConfig, path: str) -> Iterator[str]:
+    """Two thresholds in any units. One per dimension and one over all of them cross at some number of dimensions."""
+    (name, value), (other, strict) = ours.given, theirs.given
+    said = f"{path}{name} is {_shown(value)}, in {_STRICT} {'' if other == name else f'{other} '}{_shown(strict)}"
+    mine, whole = ours.total_nats, theirs.total_nats
+    if (mine is None) == (whole is None):
+        if (value if mine is None else mine) < (strict if whole is None else whole):
+            yield f"{said}: {LOWER.why}"
+    elif mine is not None:
+        if strict > 0:
+            yield f"{said}: lower for a latent of more than {mine / strict:,.0f} dimensions"
+    elif whole is not None and whole > 0:
+        crossing = f"fewer than {whole / value:,.0f}" if value > 0 else "any number of"
+        yield f"{said}: lower for a latent of {crossing} dimensions"
 
 
 def _covers(rule: RuleConfig, theirs: RuleConfig, group: str) -> bool:

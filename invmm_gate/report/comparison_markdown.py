@@ -128,7 +128,7 @@ def _findings(comparison: Comparison, rows: int) -> Iterator[str]:
 
 
 def _finding(finding: FindingChange) -> str:
-    probe = _code(finding.probe) if finding.probe else "whole run"
+    probe = _code(finding.probe) if finding.probe else texts.subject(finding.group)
     before, after = inert(breach_text(finding.before)), inert(breach_text(finding.after))
     return f"| {finding.change.upper()} | {_code(finding.rule)} | {probe} | {before} | {after} |"
 
@@ -141,7 +141,7 @@ def _uncompared(comparison: Comparison, rows: int) -> Iterator[str]:
 
 
 def _left(finding: Uncompared) -> str:
-    probe = _code(finding.probe) if finding.probe else "whole run"
+    probe = _code(finding.probe) if finding.probe else texts.subject(finding.group)
     return f"| {_code(finding.rule)} | {probe} | {inert(uncompared_text(finding))} |"
 
 

@@ -188,9 +188,9 @@ def _verdict(data: RunData, verdict: Verdict, names: PublicNames) -> Verdict:
     )
 
 
-def _place(finding: Finding) -> tuple[bool, str, str, str]:
+def _place(finding: Finding) -> tuple[bool, str, str, str, str]:
     """By nothing that could tell of the probe set's order."""
-    return (finding.waiver is not None, finding.effect, finding.rule, finding.probe or "")
+    return (finding.waiver is not None, finding.effect, finding.rule, finding.probe or "", finding.group or "")
 
 
 def _finding(finding: Finding, names: PublicNames) -> Finding:
@@ -207,10 +207,10 @@ def _finding(finding: Finding, names: PublicNames) -> Finding:
 def _message(finding: Finding, probe: str | None) -> str:
     """What the rule says of such a finding; its own message has the probe's figures, or names probes."""
     texts = description_of(finding.rule)
-    if probe is None:
+    if probe is None and finding.group is None:
         return texts.of_run or f"the rule {finding.rule} could not be decided"
     said = texts.blocks if finding.effect == "block" else texts.leaves_open
-    return (said or "{probe} has a finding of another rule").format(probe=probe)
+    return (said or "{probe} has a finding of another rule").format(probe=probe, group=finding.group)
 
 
 def _waiver(waiver: Waiver, names: PublicNames) -> Waiver:

@@ -25,6 +25,7 @@ _FILTERS = (
     texts.interval_kind,
     texts.measured_score,
     texts.percent,
+    texts.subject,
     texts.score,
     texts.spread,
 )

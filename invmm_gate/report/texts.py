@@ -65,6 +65,11 @@ def percent(value: float) -> str:
     return f"{hundredths:.0f} %" if hundredths in (0, 100) or 10 <= hundredths <= 90 else f"{hundredths:.1f} %"
 
 
+def subject(group: str | None) -> str:
+    """What a finding is about that names no probe: a group, or the whole run."""
+    return f"group {group}" if group else "whole run"
+
+
 def interval(value: Interval) -> str:
     """`31 % to 86 %`."""
     return f"{percent(value.low)} to {percent(value.high)}"

@@ -92,9 +92,8 @@ def _finding(finding: Finding) -> str:
         effect = "WAIVED"
         owner, reason = inert(finding.waiver.owner, _NAME), inert(finding.waiver.reason)
         message += f"<br>Waived by {owner} until {finding.waiver.expires.isoformat()}: {reason}"
-    return (
-        f"| {effect} | {_code(finding.rule)} | {_code(finding.probe) if finding.probe else 'whole run'} | {message} |"
-    )
+    about = _code(finding.probe) if finding.probe else texts.subject(finding.group)
+    return f"| {effect} | {_code(finding.rule)} | {about} | {message} |"
 
 
 def _probes(data: RunData, rows: int) -> str:

@@ -101,7 +101,7 @@ def _results(data: RunData, findings: Sequence[Finding], rules: Sequence[str]) -
 def _fingerprint(finding: Finding, data: RunData) -> str:
     """The same for the same breach in every run, whatever its score and wherever its line moved."""
     policy = data.verdict.policy if data.verdict else ""
-    said = json.dumps([finding.rule, finding.probe, policy])
+    said = json.dumps([finding.rule, finding.probe, policy, *([finding.group] if finding.group else [])])
     return hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
@@ -139,7 +139,7 @@ def _suppressions(finding: Finding, clean: Cleaner) -> Json:
 
 def _figures(finding: Finding, probe: Probe | None) -> Json:
     numbers = {"value": finding.value, "limit": finding.limit}
-    named = {"probe": finding.probe, "group": probe.group if probe else None}
+    named = {"probe": finding.probe, "group": probe.group if probe else finding.group}
     return {name: plain(text, _NAME) for name, text in named.items() if text} | {
         name: value for name, value in numbers.items() if value is not None and math.isfinite(value)
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
+from invmm_gate.core.captions import readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.core.verdict_records import Finding
@@ -186,6 +187,8 @@ def _said(context: RunContext) -> dict[str, object]:
 
 
 def _run_warnings(data: RunData) -> Iterator[str]:
+    if readers := readers_in(data.run):
+        yield f"The score of a probe depends on its caption, which {' and '.join(readers)} read while it was inverted."
     cut = data.run.context.truncated_captions
     if cut:
         yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."

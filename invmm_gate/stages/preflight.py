@@ -11,7 +11,7 @@ from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import FAMILIES
 from invmm_gate.policy.evidence import content_seed
-from invmm_gate.policy.rules.below_controls import BelowControlsConfig
+from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
@@ -46,27 +46,27 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     policy = load_policy(options.policy)
     probes = read_manifest(options.probes)
     _refuse_other_set(options.probes, probe_set_digest(probes), policy)
-    _refuse(policy, (*rule_faults(policy), *probe_faults(policy, probes)))
-    _refuse(policy, baseline_faults(policy) if baseline is False else ())
+    refuse(policy, (*rule_faults(policy), *probe_faults(policy, probes)))
+    refuse(policy, baseline_faults(policy) if baseline is False else ())
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
     family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
     size = image_size(layout)
-    _refuse(policy, rule_faults(policy, family=family))
-    _refuse(policy, model_faults(policy, family=family, image_size=size))
+    refuse(policy, rule_faults(policy, family=family))
+    refuse(policy, model_faults(policy, family=family, image_size=size))
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
 
 
 def controls_needed(policy: Policy) -> int:
     """How many controls a probe set must have for this policy."""
-    compares = any(isinstance(rule, BelowControlsConfig) for rule in policy.rules)
+    compares = any(isinstance(rule, AgainstControls) for rule in policy.rules)
     return max(policy.coverage.min_controls, 1 if compares else 0)
 
 
-def _refuse(policy: Policy, faults: Iterable[str]) -> None:
-    """Raise ConfigError with all faults."""
+def refuse(policy: Policy, faults: Iterable[str]) -> None:
+    """Raise ConfigError with all faults of a policy, if there are any."""
     found = "; ".join(faults)
     if found:
         raise ConfigError(

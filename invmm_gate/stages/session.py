@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import prod
 from typing import Final
 
 # Must be set before torch starts CUDA: without it cuBLAS picks kernels that differ from run to run.
@@ -25,12 +26,13 @@ from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.policy.schema import MetricChoice
+from invmm_gate.policy.usable import rule_faults
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.runs.identity import fingerprint, installed_environment
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation
-from invmm_gate.stages.preflight import Inputs
+from invmm_gate.stages.preflight import Inputs, refuse
 
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
@@ -84,7 +86,9 @@ def open_session(inputs: Inputs) -> Session:
     device = _device(inputs.options.device)
     captions = tuple(dict.fromkeys(probe.caption for probe in inputs.probe_set.probes))
     model = load_verified(inputs.model, device=device, texts=captions)
-    settings = inputs.policy.resolve_settings(model.family)
+    dimensions = prod(model.latent_shape)
+    settings = inputs.policy.resolve_settings(model.family, dimensions=dimensions)
+    refuse(inputs.policy, rule_faults(inputs.policy, family=model.family, dimensions=dimensions))
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:
         model.forwards(scale)
@@ -220,6 +224,7 @@ def _decisive(
         samplers=Samplers(released=_released(model).name, grid=MeasureSampler(model).name),
         seed=inputs.seed,
         image_size=model.image_size,
+        latent_shape=model.latent_shape,
         rows=rows,
         device=torch.cuda.get_device_name(model.device) if cuda else "cpu",
         threads=0 if cuda else torch.get_num_threads(),

@@ -176,6 +176,7 @@ def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
         for point in trial.curve:
             values = {
                 "denoising_error": point.denoising_error,
+                "control_loss": point.control_loss,
                 "normality": point.normality,
                 "weight": point.weight,
                 "closest_sample": point.best_value,

@@ -105,6 +105,7 @@ SCHEMA = {
             "change": "str",
             "before": "NoneType",
             "after": {"effect": "str", "value": "float", "limit": "float", "waived": "bool"},
+            "group": "NoneType",
         }
     ],
     "uncompared": "list",
@@ -138,7 +139,7 @@ SCHEMA = {
 
 def test_the_json_keeps_its_form(runs: Path) -> None:
     found = json.loads(call("compare", runs / "good", runs / "bad", "--json").out)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert keys(found) == SCHEMA
     assert found["probes"][0]["score"]["reason"] == "not inverted before, 0.02 now"
 

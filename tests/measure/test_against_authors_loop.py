@@ -160,7 +160,7 @@ def assert_same(trial: Trial, expected: Loop, options: InversionSettings) -> Non
     assert trial.share is not None
     assert trial.share.hits == hits(expected.distances[-1])
     assert [point.weight for point in trial.curve] == pytest.approx(expected.weights, rel=1e-9)
-    assert [point.denoising_error for point in trial.curve] == pytest.approx(expected.losses, rel=1e-3, abs=1e-5)
+    assert [point.control_loss for point in trial.curve] == pytest.approx(expected.losses, rel=1e-3, abs=1e-5)
     assert [point.normality for point in trial.curve] == pytest.approx(expected.normalities, rel=1e-3)
     # All that differs on purpose: a test stops at its first miss, except the last one of a run that is not inverted.
     tried = [distances[: 1 + next_miss(distances)] for distances in expected.distances[:-1]] + expected.distances[-1:]

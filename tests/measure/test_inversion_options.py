@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from invmm_gate.files.strict_json import to_json
 from invmm_gate.measure.distributions import normality
 from invmm_gate.measure.inversion import Advanced, Inversion, Inverter
 from invmm_gate.measure.likelihood import draws_to_certify
-from invmm_gate.measure.slots import Task
+from invmm_gate.measure.slots import Task, WeightState, adapt
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import EncoderCosine
 from tests.measure.bench import QUICK, BrokenWhenSampling, Guided, NanNear, measure
@@ -185,8 +186,34 @@ def test_the_watched_loss_can_be_the_total(model: MixtureDenoiser, known_images:
     total = measure(model, known_images, numbers, settings=with_total).measurements[ABSENT].trials[0].curve
     before = [0.0, *(point.normality for point in denoise)]
     for alone, both, level in zip(denoise, total, before, strict=False):
-        assert both.denoising_error == pytest.approx(alone.denoising_error + 2.0 * level, rel=1e-5)
+        assert both.denoising_error == alone.denoising_error == alone.control_loss
+        assert alone.denoising_error is not None
+        assert both.control_loss == pytest.approx(alone.denoising_error + 2.0 * level, rel=1e-5)
         assert both.normality == alone.normality
+
+
+@pytest.mark.parametrize("control", ["denoise", "total"])
+def test_lambda_follows_the_watched_loss_and_not_the_denoising_error(
+    model: MixtureDenoiser, known_images: Tensor, control: Literal["denoise", "total"]
+) -> None:
+    settings = replace(QUICK, control_loss=control, loss_window=3, plateau_tolerance=0.0, weight_step=0.05)
+    curve = measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT].trials[0].curve
+    state = WeightState(settings.initial_weight)
+    for point in curve:
+        assert point.control_loss is not None
+        state = adapt(state, point.control_loss, settings)
+        assert point.weight == state.weight
+    different = [point.step for point in curve if point.control_loss != point.denoising_error]
+    assert different == ([] if control == "denoise" else [point.step for point in curve])
+
+
+def test_nothing_was_drawn_before_the_first_step_and_the_curve_says_so(
+    model: MixtureDenoiser, known_images: Tensor
+) -> None:
+    settings = replace(QUICK, test_at_start=True)
+    start, later, *_ = measure(model, known_images, [ABSENT], settings=settings).measurements[ABSENT].trials[0].curve
+    assert (start.step, start.denoising_error, start.control_loss) == (0, None, None)
+    assert later.denoising_error
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

@@ -67,7 +67,7 @@ def test_joint_inversion_takes_the_steps_of_the_authors_loop(
     expected = authors_loop(model, known_images[number], settings, probe(number).sha256)
     run = measure(model, known_images, [number], settings=settings, captions={number: "g"}, slots=2)
     (trial,) = run.measurements[number].trials
-    found = [(point.denoising_error, point.normality, point.prompt_entropy) for point in trial.curve]
+    found = [(point.control_loss, point.normality, point.prompt_entropy) for point in trial.curve]
     # Float32 against float64 over 30 steps that Adam carries on: relative 2e-3.
     assert found == [pytest.approx(each, rel=2e-3) for each in expected[: len(found)]]
     assert len(found) >= 2

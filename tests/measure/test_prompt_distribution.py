@@ -1,6 +1,8 @@
 """The Gumbel-softmax against closed forms and against torch's own relaxed categorical distribution."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +45,14 @@ def test_hard_tokens_are_drawn_with_the_distribution_s_own_probabilities() -> No
     drawn = hard_tokens(logits.expand(20_000, 1, 6), gumbel_noise((20_000, 1, 6), generator()))
     assert drawn.unique().tolist() == [0.0, 1.0]
     torch.testing.assert_close(drawn.mean(dim=0), logits.softmax(-1), atol=0.015, rtol=0)
+
+
+def test_no_page_says_that_hard_tests_take_the_likeliest_token(root: Path) -> None:
+    """They draw, as the test above shows."""
+    pages = [*root.glob("*.md"), *root.glob("*/*.md"), *root.glob("docs/reference/*.md"), *root.glob("benchmarks/*.py")]
+    assert len(pages) > 20
+    said = re.compile(r"(most likely|likeliest) tokens?|drawn by argmax", re.IGNORECASE)
+    assert [page.name for page in pages if said.search(page.read_text())] == []
 
 
 @given(seed=st.integers(0, 2**31), temperature=st.floats(0.05, 5))

@@ -150,6 +150,7 @@ def inputs_of(policy: Policy, family: Family = "pixel") -> RunInputs:
         samplers=SAMPLERS,
         seed=7,
         image_size=(16, 16),
+        latent_shape=(3, 16, 16),
         rows=64,
         device="cpu",
         threads=1,

@@ -69,6 +69,7 @@ def only(*rules: dict[str, Any], **changes: Any) -> Any:
 BELOW = {"rule": "invmm_below", "threshold": 0.05}
 CONFIRMED = {"rule": "confirmed", "rate_limit": 0.0}
 CONTROLLED = {"rule": "below_controls", "fdr": 0.1}
+GROUPED = {"rule": "group_below_controls", "alpha": 0.05}
 REGRESSION = {"rule": "regression", "margin": 0.01}
 COVERAGE = {"min_probes": 1, "min_controls": 16}
 
@@ -124,7 +125,7 @@ def share_of_replicating_samples_blocks_without_an_inversion(gate: SimpleNamespa
     expect(partly(gate, 0, 0.02), "pass")
     found = partly(gate, 7, 0.02).findings[0]
     assert (found.value, found.limit) == (0.02, 0.05)
-    assert "7 of 8 samples replicate it at normality 0.02, at or below 0.05" in found.message
+    assert "7 of 8 samples replicate it at normality 0.02 (22.2 bits), at or below 0.05 (55.4 bits)" in found.message
 
 
 @case
@@ -410,8 +411,8 @@ def control_that_inverts_where_a_probe_blocks_is_named(gate: SimpleNamespace) ->
     verdict = judged(gate, with_score(clean_run(), "c03", 0.01), STRICT)
     expect(verdict, "inconclusive", named)
     assert verdict.reasons == (
-        "c03 (control) scores 0.01, at or below 0.05: it looks as if it had been trained on; take it out of the "
-        "controls, or make it a probe",
+        "c03 (control) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits): it looks as if it had been trained on; "
+        "take it out of the controls, or make it a probe",
     )
 
 
@@ -739,6 +740,267 @@ def probe_without_share_leaves_the_comparison_open(gate: SimpleNamespace) -> Non
     expect(judged(gate, low, only(CONTROLLED | {"groups": ["sensitive"]})), "block", ("below_controls", "p1"))
 
 
+# --- thresholds in nats and bits
+
+NATS = 768 * 0.02
+"""What 0.02 a dimension is for the 3 x 16 x 16 dimensions of the runs here, in nats over all of them."""
+
+
+def in_all(unit: str, nats: float, **changes: Any) -> dict[str, Any]:
+    return {"rule": "invmm_below", f"threshold_{unit}": nats / (math.log(2) if unit == "bits" else 1)} | changes
+
+
+@case
+def threshold_in_nats_or_bits_is_that_of_the_whole_latent(gate: SimpleNamespace) -> None:
+    for unit in ("nats", "bits"):
+        policy = only(in_all(unit, NATS))
+        for score, decision in ((0.0199, "block"), (0.02 * (1 + 0.9e-4), "block"), (0.0201, "pass"), (None, "pass")):
+            data = with_score(clean_run(), "p1", score)
+            expect(judged(gate, data, policy), decision, *([("invmm_below", "p1")] if decision == "block" else []))
+        larger = of_latent(with_score(clean_run(), "p1", 0.0199), (4, 32, 32), "latent", policy)
+        expect(judged(gate, larger, policy), "pass")
+        smaller = of_latent(with_score(clean_run(), "p1", 0.07), (3, 8, 8), "latent", policy)
+        expect(judged(gate, smaller, policy), "block", ("invmm_below", "p1"))
+
+
+def of_latent(data: RunData, shape: tuple[int, ...], family: Any, policy: Any) -> RunData:
+    """The run as one of a model with a latent of this shape."""
+    settings = policy.resolve_settings(family, dimensions=math.prod(shape) or None)
+    inputs = replace(data.run.inputs, latent_shape=shape, family=family, settings=settings)
+    return replace(data, run=replace(data.run, inputs=inputs))
+
+
+@case
+def finding_says_score_and_threshold_in_the_threshold_s_unit_and_in_bits(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "p1", 0.01)
+    for rule, said in (
+        (BELOW, "p1 (sensitive) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits)"),
+        (in_all("nats", NATS), "p1 (sensitive) scores 7.68 nats (11.1 bits), at or below 15.36 nats (22.2 bits)"),
+        ({"rule": "invmm_below", "threshold_bits": 22}, "p1 (sensitive) scores 11.1 bits, at or below 22 bits"),
+    ):
+        (found,) = judged(gate, data, only(rule)).findings
+        assert found.message == said
+        assert found.value == 0.01, "figures stay per dimension, as the records have them"
+    assert abs(found.limit - 22 * math.log(2) / 768) < 1e-12
+    policy = only(in_all("nats", NATS))
+    early = judged(gate, with_measurement(data, stopped(target(data, "p1"), 0.01)), policy)
+    assert (
+        early.findings[0].message
+        == "p1 was stopped above 7.68 nats (11.1 bits), too low to compare with 15.36 nats (22.2 bits)"
+    )
+    point = CurvePoint(step=400, denoising_error=0.02, normality=0.01, weight=0.1, best_value=0.05)
+    nearly = trial("not_inverted", share=replication_share(7, 8), curve=(point,))
+    partly = with_measurement(data, measured(target(data, "p1"), hits=7, trials=(nearly,)))
+    (found,) = judged(gate, partly, only(in_all("nats", NATS, share=0.5))).findings
+    assert "7 of 8 samples replicate it at normality 7.68 nats (11.1 bits), at or below 15.36 nats" in found.message
+
+
+@case
+def controls_are_held_against_the_highest_threshold_whatever_its_unit(gate: SimpleNamespace) -> None:
+    data = with_score(clean_run(), "c03", 0.015)
+    low = BELOW | {"threshold": 0.01}
+    for rules, decision in (
+        ((low,), "pass"),
+        ((low, in_all("bits", NATS)), "inconclusive"),
+        ((in_all("nats", 7.68),), "pass"),
+    ):
+        expect(judged(gate, data, only(*rules)), decision, *([("controls", "c03")] if decision != "pass" else []))
+
+
+@case
+def latent_that_cannot_be_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    for rule in (BELOW, in_all("nats", NATS)):
+        policy = only(rule)
+        for shape, family in (
+            ((3, 0, 16), "latent"),
+            ((-3, 16, -16), "latent"),
+            ((), "latent"),
+            ((3, 32, 32), "pixel"),
+        ):
+            data = replace(clean_run(), run=clean_run().run)
+            inputs = replace(data.run.inputs, latent_shape=shape, family=family)
+            verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), policy)
+            assert verdict.decision == "inconclusive"
+            assert any("says that its latent has the shape" in found.message for found in verdict.findings)
+    unknown = [each for each in verdict.findings if each.rule == "invmm_below"]
+    assert unknown == [], "the shape of a pixel model is known, if wrong"
+    inputs = replace(data.run.inputs, latent_shape=(3, 0, 16), family="latent")
+    verdict = judged(gate, replace(data, run=replace(data.run, inputs=inputs)), policy)
+    assert "the run does not say how many dimensions its latent has" in {found.message for found in verdict.findings}
+
+
+@case
+def number_of_controls_that_one_outlier_takes_is_known(gate: SimpleNamespace) -> None:
+    numbers = [gate.conformal.controls_for_one(probes, 0.1) for probes in (0, 1, 100)]
+    assert numbers == [0, 9, 999]
+    assert [gate.conformal.fewest_outliers(100, count, 0.1) for count in (16, 998, 999)] == [59, 2, 1]
+
+
+# --- group_below_controls
+
+
+def group_of(*scores: float | None, group: str = "sensitive", data: RunData | None = None, **changes: Any) -> RunData:
+    """The clean run with more probes of a group, at these scores; None = not inverted, and no sample replicates it."""
+    base = clean_run() if data is None else data
+    added = tuple(probe(f"{group}{place}", group=group, **changes) for place, _ in enumerate(scores))
+    records = tuple(measured(each, score) for each, score in zip(added, scores, strict=True))
+    return replace(with_probes(base, *added), measurements=(*base.measurements, *records))
+
+
+def groups_found(verdict: Verdict) -> list[tuple[str, str | None, str | None]]:
+    return [(found.effect, found.group, found.probe) for found in verdict.findings]
+
+
+@case
+def group_that_stands_out_blocks_and_is_named(gate: SimpleNamespace) -> None:
+    # p1 and seven more are eight sensitive images beside 20 controls: P(4 lie below all) = 0.0034, and 2 x that at most
+    few, enough = group_of(*[0.4] * 2, *[None] * 5), group_of(*[0.4] * 4, *[None] * 3)
+    expect(judged(gate, few, only(GROUPED)), "pass")
+    verdict = judged(gate, enough, only(GROUPED))
+    assert groups_found(verdict) == [("block", "sensitive", None)]
+    (found,) = verdict.findings
+    assert found.rule == "group_below_controls"
+    assert found.message.startswith("the group sensitive as a whole is more memorized than the controls: 4 of its 8 im")
+    assert "images lie below all 20 controls, adjusted p 0.006838" in found.message
+    assert abs(found.value - 2 * 70 / 20475) < 1e-12
+    assert found.limit == 0.05
+    assert verdict.decision == "block"
+
+
+@case
+def every_group_that_could_be_flagged_is_a_question_of_its_own(gate: SimpleNamespace) -> None:
+    both = group_of(*[0.4] * 4, *[None] * 3, data=group_of(*[0.4] * 4, *[None] * 3, group="canary"))
+    found = judged(gate, both, only(GROUPED)).findings
+    assert [(each.group, each.value) for each in found] == [
+        ("sensitive", 2 * found[0].value / 2),
+        ("canary", found[1].value),
+    ]
+    assert abs(found[0].value - 2 * 2 * 70 / 20475) < 1e-12, "Holm: two questions; that of one image is none"
+    narrow = only(GROUPED | {"groups": ["canary"]})
+    assert groups_found(judged(gate, both, narrow)) == [("block", "canary", None)]
+    alpha = only(GROUPED | {"alpha": 0.007})
+    assert groups_found(judged(gate, group_of(*[0.4] * 4, *[None] * 3), alpha)) == [("block", "sensitive", None)]
+    expect(judged(gate, both, alpha), "pass")
+
+
+@case
+def alpha_is_met_exactly(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(0.4, data=clean_run(controls=3)), "p1", 0.4)  # 2 of 2 below 3 controls: 2 x 1/10
+    for alpha, found in ((0.2, ("block", "sensitive", None)), (0.199, ("inconclusive", None, None))):
+        policy = only(GROUPED | {"alpha": alpha}, coverage=COVERAGE | {"min_controls": 0})
+        assert groups_found(judged(gate, data, policy)) == [found]
+
+
+@case
+def lucky_control_hides_no_group(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(*[0.4] * 7), "c03", 0.3)
+    (found,) = judged(gate, data, only(GROUPED)).findings
+    assert "7 of its 8 images lie below all but 1 of the 20 controls" in found.message
+    many = data
+    for name in CONTROLS:
+        many = with_score(many, name, 0.3)
+    expect(judged(gate, many, only(GROUPED)), "pass")
+
+
+@case
+def group_ties_with_controls_count_against_the_finding(gate: SimpleNamespace) -> None:
+    data = group_of(*[0.4] * 7)
+    for name in CONTROLS:
+        data = with_score(data, name, 0.4)
+    expect(judged(gate, data, only(GROUPED)), "pass")
+    for name in CONTROLS:
+        data = with_score(data, name, 0.41)
+    assert groups_found(judged(gate, data, only(GROUPED))) == [("block", "sensitive", None)]
+
+
+@case
+def images_that_say_nothing_are_no_evidence_for_a_group_even_beside_broken_controls(gate: SimpleNamespace) -> None:
+    data = group_of(*[None] * 7)
+    data = with_measurement(data, *(broken(target(data, name)) for name in CONTROLS))
+    policy = only(GROUPED, coverage=COVERAGE | {"min_controls": 0})
+    expect(judged(gate, data, policy), "inconclusive", *(("coverage", name) for name in CONTROLS))
+    shares = with_measurement(
+        group_of(*[None] * 7), *(measured(probe(f"sensitive{n}"), None, hits=1) for n in range(4))
+    )
+    assert groups_found(judged(gate, shares, only(GROUPED))) == [("block", "sensitive", None)]
+
+
+@case
+def broken_control_never_helps_a_group(gate: SimpleNamespace) -> None:
+    data = with_score(group_of(*[0.4] * 4, *[None] * 3), "c00", 0.3)
+    expect(judged(gate, data, only(GROUPED)), "pass")
+    verdict = judged(gate, with_measurement(data, broken(target(data, "c00"))), only(GROUPED))
+    assert ("block", "sensitive", None) in groups_found(verdict)
+
+
+@case
+def copies_and_clusters_count_once_for_a_group(gate: SimpleNamespace) -> None:
+    loose = group_of(*[0.4] * 4, *[None] * 3)
+    assert groups_found(judged(gate, loose, only(GROUPED))) == [("block", "sensitive", None)]
+    for same in ({"image": "one"}, {"cluster": "k"}):
+        tied = with_probes(
+            loose, *(replace(probe(f"sensitive{n}", image=same.get("image", "")), **_cluster(same)) for n in range(4))
+        )
+        expect(judged(gate, tied, only(GROUPED)), "pass")
+    first = with_probes(loose, *(replace(probe(f"sensitive{n}"), cluster="k") for n in (0, 4)))
+    assert "4 of its 7 images" in judged(gate, first, only(GROUPED)).findings[0].message
+    last = with_probes(loose, *(replace(probe(f"sensitive{n}"), cluster="k") for n in (3, 4, 5, 6)))
+    assert "4 of its 5 images" in judged(gate, last, only(GROUPED)).findings[0].message, "the first listed one counts"
+    few = with_probes(loose, *(replace(probe(name, group="control"), cluster="k") for name in CONTROLS[3:]))
+    expect(judged(gate, few, only(GROUPED)), "pass")
+
+
+def _cluster(same: dict[str, str]) -> dict[str, str]:
+    return {"cluster": same["cluster"]} if "cluster" in same else {}
+
+
+@case
+def images_whose_findings_are_all_waived_are_left_out_of_their_group(gate: SimpleNamespace) -> None:
+    data, policy = group_of(*[0.04] * 4, *[None] * 3), only(GROUPED, BELOW)
+    every = [waiver(probe=f"sensitive{place}") for place in range(4)]
+    assert judged(gate, data, policy).decision == "block"
+    verdict = judged(gate, data, policy, *every)
+    assert (verdict.decision, [found.group for found in verdict.findings]) == ("pass", [None] * 4)
+    # three of eight are left, and still stand out: 2 x 8 of 7 + 20
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, policy, every[0]))
+    expired = [replace(each, expires=datetime.date(2026, 1, 1)) for each in every]
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, policy, *expired))
+    one_rule = only(GROUPED, BELOW, CONTROLLED | {"fdr": 0.2})
+    partly = [replace(each, rule="invmm_below") for each in every]
+    assert ("block", "sensitive", None) in groups_found(judged(gate, data, one_rule, *partly)), "not all of them"
+    whole = with_score(group_of(*[0.04] * 7), "p1", 0.04)
+    everyone = [waiver(probe=each.id) for each in whole.run.probe_set.probes if each.group == "sensitive"]
+    assert judged(gate, whole, policy, *everyone).decision == "pass"
+
+
+@case
+def group_with_a_probe_that_broke_stays_open(gate: SimpleNamespace) -> None:
+    data = group_of(*[None] * 7)
+    p1 = target(data, "p1")
+    for spoiled in (broken(p1), measured(p1, share=None)):
+        verdict = judged(gate, with_measurement(data, spoiled), only(GROUPED))
+        assert ("inconclusive", "sensitive", None) in groups_found(verdict)
+        assert verdict.decision == "inconclusive"
+        assert "no result of p1" in verdict.findings[-1].message
+    low = group_of(*[0.4] * 4, *[None] * 3)
+    both = groups_found(judged(gate, with_measurement(low, broken(target(low, "p1"))), only(GROUPED)))
+    assert both[-2:] == [("inconclusive", "sensitive", None), ("block", "sensitive", None)]
+    scored = with_measurement(data, measured(p1, 5.0, share=None))
+    expect(judged(gate, scored, only(GROUPED)), "pass")
+    missing = judged(gate, without(data, "sensitive3"), only(GROUPED))
+    assert missing.findings[-1].message.endswith("no result of sensitive3")
+
+
+@case
+def groups_too_small_to_be_flagged_leave_the_run_open(gate: SimpleNamespace) -> None:
+    verdict = judged(gate, clean_run(), only(GROUPED))
+    expect(verdict, "inconclusive", ("group_below_controls", None))
+    assert verdict.reasons == ("no group has enough images to be flagged at alpha 0.05 beside 20 controls",)
+    nobody = judged(gate, group_of(None), only(GROUPED | {"categories": ["cats"]}))
+    expect(nobody, "inconclusive", ("group_below_controls", None), ("group_below_controls", None))
+    expect(judged(gate, group_of(None), only(GROUPED)), "pass")
+
+
 # --- regression
 
 
@@ -1007,8 +1269,10 @@ def invalid_measurements_are_inconclusive(gate: SimpleNamespace) -> None:
         trial("not_inverted", confirmation=replace(wrong, trials=0)),
         *(
             trial("not_inverted", curve=(replace(point, **{name: nan}),))
-            for name in ("denoising_error", "normality", "weight")
+            for name in ("denoising_error", "control_loss", "normality", "weight")
         ),
+        trial("not_inverted", curve=(replace(point, denoising_error=None),)),
+        trial("not_inverted", curve=(replace(point, step=0, denoising_error=nan),)),
     ]
     interval = wrong.interval
     for spoiled in (
@@ -1131,7 +1395,10 @@ def long_lists_of_reasons_are_cut(gate: SimpleNamespace) -> None:
     data = clean_run()
     probes = tuple(probe(f"q{number:02}") for number in range(12))
     data = replace(with_probes(data, *probes), measurements=(*data.measurements, *(measured(each) for each in probes)))
-    for count, last in ((10, "q09 (sensitive) scores 0.01, at or below 0.05"), (12, "and 2 more findings")):
+    for count, last in (
+        (10, "q09 (sensitive) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits)"),
+        (12, "and 2 more findings"),
+    ):
         for each in probes[:count]:
             data = with_score(data, each.id, 0.01)
         verdict = judged(gate, data, only(BELOW))

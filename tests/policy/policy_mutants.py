@@ -19,8 +19,9 @@ from invmm_gate.files.strict_model import StrictModel
 from tests.policy import policy_cases
 
 MODULES = (
-    *("conformal", "evidence", "rules.rule"),
-    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.regression", "rules.known"),
+    *("conformal", "precedence", "evidence", "rules.rule"),
+    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.group_below_controls", "rules.regression"),
+    "rules.known",
     *("soundness", "coverage", "controls", "waivers", "judge"),
 )
 """In the order in which they import one another."""

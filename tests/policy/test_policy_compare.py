@@ -22,6 +22,7 @@ from invmm_gate.policy.compare.comparison import (
 )
 from invmm_gate.policy.judge import counts_of, decide, judge
 from invmm_gate.policy.schema import Policy
+from invmm_gate.report.comparison_markdown import render_comparison
 from tests.policy.few_probes import STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     CHECKS,
@@ -597,3 +598,25 @@ def test_a_breach_counts_as_waived_only_if_every_finding_of_it_is() -> None:
         breach = finding(compare(judged(text_run()), told), "confirmed").after
         assert breach is not None
         assert breach.waived == (len(waived) == 2)
+
+
+def test_a_group_that_stands_out_for_the_first_time_is_new_and_another_one_is_unchanged() -> None:
+    policy = policy_with(STRICT, rules=[{"rule": "group_below_controls", "alpha": 0.05}])
+
+    def run(*groups: str) -> RunData:
+        data = clean_run()
+        for group in ("sensitive", "canary"):
+            score = 0.2 if group in groups else None
+            added = tuple(probe(f"{group}{place}", group=group) for place in range(4))
+            data = replace(
+                with_probes(data, *added),
+                measurements=(*data.measurements, *(measured(each, score) for each in added)),
+            )
+        return judged(data, policy)
+
+    changes = {each.group: each for each in compare(run("canary"), run("canary", "sensitive")).findings}
+    assert {group: each.change for group, each in changes.items()} == {"canary": "unchanged", "sensitive": "new"}
+    assert {each.probe for each in changes.values()} == {None}
+    found = compare(run("canary"), run("canary", "sensitive"))
+    assert "group sensitive" in render_comparison(found)
+    assert exit_code(found, "new") == 10

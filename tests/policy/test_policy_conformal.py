@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from invmm_gate.policy.conformal import benjamini_hochberg, exact, fewest_outliers, p_values
+from invmm_gate.policy.conformal import benjamini_hochberg, controls_for_one, exact, fewest_outliers, p_values
 
 fractions = st.fractions(Fraction(1, 50), 1, max_denominator=50)
 keys = st.tuples(st.sampled_from([0.01, 0.02, 0.5, float("inf")]), st.sampled_from([0.0, -0.25, -1.0]))
@@ -52,6 +52,13 @@ def test_fewest_outliers_is_where_the_procedure_starts_to_reject(probes: int, co
         if benjamini_hochberg([smallest] * k + [Fraction(1)] * (probes - k))[0] <= exact(level)
     ]
     assert fewest_outliers(probes, controls, level) == (fires[0] if fires else None)
+
+
+@given(st.integers(1, 60), st.sampled_from([0.01, 0.05, 0.1, 0.3, 0.5]))
+def test_so_many_controls_and_no_fewer_flag_a_single_probe(probes: int, level: float) -> None:
+    count = controls_for_one(probes, level)
+    assert fewest_outliers(probes, count, level) == 1
+    assert count == 0 or fewest_outliers(probes, count - 1, level) != 1
 
 
 @pytest.mark.parametrize("text", ["0.1", "0.05", "0.3"])

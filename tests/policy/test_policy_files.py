@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.settings import PROFILES, InversionSettings
+from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.field_types import SettingsOverrides
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.schema import Policy, load_policy, policies_folder, shipped_policies
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT
 
@@ -291,6 +293,77 @@ def test_overrides_are_the_fields_of_the_settings() -> None:
         for resolved in profile.values():
             plain_settings = dataclasses.asdict(resolved)
             assert SettingsOverrides.model_validate(plain_settings).given() == plain_settings
+
+
+@pytest.mark.parametrize("family", ["stable_diffusion", "stable_diffusion_3"])
+def test_profile_paper_counts_every_scale_that_the_text_counts(family: Family) -> None:
+    """Section 9.4 counts replication at any scale from 1 to 7; the authors' code tries 1 to 5 on Stable Diffusion 3."""
+    assert PROFILES["paper"][family].guidance_scales == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
+    coded = 5 if family == "stable_diffusion_3" else 7
+    assert PROFILES["reference"][family].guidance_scales == tuple(float(scale) for scale in range(1, coded + 1))
+
+
+@pytest.mark.parametrize("key", ["threshold_nats: 30", "threshold_bits: 43.3", "threshold_nats: 1e2"])
+def test_a_threshold_can_be_given_over_all_dimensions(tmp_path: Path, key: str) -> None:
+    rule = edited(tmp_path, "threshold: 0.05", key).rules[0]
+    assert isinstance(rule, InvmmBelowConfig)
+    name, value = key.split(": ")
+    assert rule.given == (name, float(value))
+    nats = float(value) * (math.log(2) if "bits" in name else 1)
+    assert rule.limit(768) == pytest.approx(nats / 768, rel=1e-12)
+    assert rule.limit(16_384) == pytest.approx(nats / 16_384, rel=1e-12)
+    assert rule.limit(None) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("share: 0.5", "found none of them, expected exactly one of threshold, threshold_nats, threshold_bits"),
+        ("threshold: 0.05\n    threshold_nats: 30", "found threshold and threshold_nats, expected exactly one of"),
+        (
+            "threshold_bits: 3\n    threshold_nats: 3",
+            "found threshold_nats and threshold_bits, expected exactly one of",
+        ),
+        ("threshold_bits: null", "found none of them"),
+        ("threshold_bits: -1", "threshold_bits: "),
+        ("threshold_bits: .inf", "value '.inf' is not accepted"),
+        ("threshold_bit: 30", "threshold_bit"),
+        ("threshold: 30 bits", "threshold: "),
+    ],
+)
+def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str, words: str) -> None:
+    text = TEXT.replace(
+        "    share: 0.5                # of the last test, at a normality this low, where a probe was not inverted\n",
+        "",
+    )
+    assert text != TEXT
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path, text.replace("threshold: 0.05", keys, 1)))
+    assert words in str(caught.value)
+    assert "mine.yaml:" in str(caught.value)
+
+
+def test_a_threshold_in_nats_stops_each_model_just_above_its_own_bound(tmp_path: Path) -> None:
+    policy = edited(tmp_path, "threshold: 0.05", "threshold_nats: 30")
+    for dimensions in (768, 16_384):
+        resolved = policy.resolve_settings("latent", dimensions=dimensions)
+        assert resolved.stop_above == pytest.approx(30 / dimensions * (1 + 1e-4), rel=1e-12)
+    assert policy.resolve_settings("latent").stop_above is None, "unknown before a model is at hand"
+    own = load_policy(
+        write(
+            tmp_path,
+            TEXT.replace("threshold: 0.05", "threshold_nats: 30").replace(
+                "settings: {}", "settings: {stop_above: 0.03}"
+            ),
+        )
+    )
+    with pytest.raises(ConfigError, match=r"stop_above 0\.03 cannot decide"):
+        own.resolve_settings("pixel", dimensions=768)
+    assert own.resolve_settings("latent", dimensions=16_384).stop_above == 0.03
+
+
+def test_without_prompts_profile_paper_has_no_guidance() -> None:
+    assert {PROFILES["paper"][family].guidance_scales for family in ("pixel", "latent")} == {(1.0,)}
 
 
 def test_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_a_rule_that_could_find_nothing_is_named(policy: Policy, words: str) -> 
     assert fault.startswith(words)
 
 
+def test_a_threshold_over_all_dimensions_is_held_against_the_search_once_the_model_is_known() -> None:
+    slow = asked({"rule": "invmm_below", "threshold_nats": 30}, measure={"settings": {"learning_rate": 1e-4}})
+    assert tuple(rule_faults(slow)) == ()
+    (fault,) = rule_faults(slow, family="pixel", dimensions=768)
+    assert "reach a normality of at most 0.0122, so the search ends before 0.0390625" in fault
+    assert tuple(rule_faults(slow, family="pixel", dimensions=16_384)) == ()
+    (tiny,) = rule_faults(asked({"rule": "invmm_below", "threshold_bits": 1e-8}))
+    assert tiny == "invmm_below: a threshold of 1e-08 bits blocks only a score of exactly 0"
+    small = asked({"rule": "invmm_below", "threshold_nats": 1e-4})
+    assert tuple(rule_faults(small)) == ()
+    assert any("blocks only a score of exactly 0" in text for text in rule_faults(small, dimensions=16_384))
+
+
 def test_what_one_family_reaches_is_asked_of_that_family() -> None:
     """400 steps reach a normality of 0.0123, 1,000 steps one of 0.083."""
     slow = asked(BELOW, measure={"settings": {"learning_rate": 1e-4}})
@@ -94,6 +107,11 @@ def test_where_the_prompt_alone_is_inverted_every_score_is_0_and_a_threshold_of_
             asked(CONTROLS, coverage={"min_controls": 8}),
             (*PROBES, *UNSEEN[:8]),
             "below_controls: cannot fire with 8 controls (in the probe set): the smallest p-value is 1/9, above the",
+        ),
+        (
+            asked({"rule": "group_below_controls", "alpha": 0.01}),
+            (PROBES[0], replace(PROBES[1], group="canary"), *UNSEEN),
+            "group_below_controls: cannot fire: no group has enough images beside 16 controls",
         ),
         (
             asked(CONTROLS, coverage={"min_controls": 8}),

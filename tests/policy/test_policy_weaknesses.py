@@ -11,14 +11,15 @@ from pydantic import BaseModel
 from invmm_gate.core.marks import HIGHER, LOWER, MISSING, OTHER, Direction
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.policy.field_types import SettingsOverrides
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.weaknesses import directions, measure_weaknesses, weaknesses
+from invmm_gate.policy.weaknesses import _limit_weaker, directions, measure_weaknesses, weaknesses
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}
 CONFIRM = STRICT.confirm.model_dump(mode="json")
 RULES = STRICT.model_dump(mode="json")["rules"]
-BELOW, CONFIRMED, CONTROLS = RULES
+BELOW, CONFIRMED, CONTROLS, GROUPED = RULES
 METRIC = STRICT.model_dump(mode="json")["metric"]
 
 
@@ -79,7 +80,7 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 
 
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
-    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS]
+    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
     stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02}})
     assert said_of(stopped, "measure.settings.stop_above") == [
@@ -159,6 +160,21 @@ def confirming(**changes: Any) -> dict[str, Any]:
             {"rules": [BELOW | {"threshold": 1e-9}, CONFIRMED, CONTROLS]},
             "rules[0] invmm_below.threshold is 1e-09, in strict 0.05: lower is weaker",
         ),
+        *(
+            ({"rules": [{"rule": "invmm_below", **given}, CONFIRMED, CONTROLS, GROUPED]}, words)
+            for given, words in (
+                (
+                    {"threshold_nats": 30},
+                    "rules[0] invmm_below.threshold_nats is 30.0, in strict threshold 0.05: lower for a latent of more "
+                    "than 600 dimensions",
+                ),
+                (
+                    {"threshold_bits": 60},
+                    "rules[0] invmm_below.threshold_bits is 60.0, in strict threshold 0.05: lower",
+                ),
+                ({"threshold_nats": 0}, "rules[0] invmm_below.threshold_nats is 0.0, in strict threshold 0.05: lower"),
+            )
+        ),
         (
             {"rules": [CONFIRMED, BELOW | {"share": None}, CONTROLS]},
             "rules[1] invmm_below.share is not set (no limit), in strict 0.5: higher is weaker",
@@ -185,6 +201,11 @@ def confirming(**changes: Any) -> dict[str, Any]:
             "rules: no below_controls looks at every probe of group sensitive, in strict one does",
         ),
         ({"rules": [BELOW, CONFIRMED]}, "rules: no below_controls, and strict has it"),
+        ({"rules": [BELOW, CONFIRMED, CONTROLS]}, "rules: no group_below_controls, and strict has it"),
+        (
+            {"rules": [BELOW, CONFIRMED, CONTROLS, GROUPED | {"alpha": 0.01}]},
+            "rules[3] group_below_controls.alpha is 0.01, in strict 0.05: lower is weaker",
+        ),
         ({"rules": [BELOW, CONTROLS], "confirm": {}}, "rules: no confirmed, and strict has it"),
         ({"coverage": {"min_controls": 9}}, "coverage.min_controls is 9, in strict 16: lower is weaker"),
         ({"waivers": "owned"}, "waivers is owned, in strict approved: weaker"),
@@ -208,12 +229,19 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
         confirming(prompts=PROMPTS | {"guidance_scales": [7.0, 3.0, 1.0], "trials": 100}),
         {"rules": [*RULES, {"rule": "regression", "margin": 9.0}]},
         {"rules": [*RULES, BELOW | {"threshold": 0.001, "share": None}, {"rule": "below_controls", "fdr": 0.01}]},
-        {"rules": [BELOW | {"threshold": 0.5, "share": 0.1}, CONFIRMED, CONTROLS | {"fdr": 0.2}]},
+        {
+            "rules": [
+                BELOW | {"threshold": 0.5, "share": 0.1},
+                CONFIRMED,
+                CONTROLS | {"fdr": 0.2},
+                GROUPED | {"alpha": 0.5},
+            ]
+        },
         {
             "rules": [
                 BELOW | {"groups": ["sensitive"]},
                 BELOW | {"groups": ["duplicated", "sample", "canary"]},
-                *(CONFIRMED, CONTROLS),
+                *(CONFIRMED, CONTROLS, GROUPED),
             ]
         },
         {"coverage": {"min_probes": 500, "min_controls": 100, "probe_set": "a" * 64}},
@@ -241,3 +269,32 @@ def test_families_that_a_policy_cannot_be_used_for_are_left_out() -> None:
 def test_every_profile_can_be_compared(profile: str) -> None:
     found = weaknesses(policy_with(STRICT, measure={"profile": profile}))
     assert bool(found) == (profile != "gate")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ({"threshold_nats": 20}, {"threshold_nats": 30}, "threshold_nats is 20.0, in strict 30.0: lower is weaker"),
+        (
+            {"threshold_bits": 40},
+            {"threshold_nats": 30},
+            "threshold_bits is 40.0, in strict threshold_nats 30.0: lower",
+        ),
+        ({"threshold_bits": 44}, {"threshold_nats": 30}, None),
+        ({"threshold_nats": 30}, {"threshold_bits": 30}, None),
+        (
+            {"threshold": 0.05},
+            {"threshold_nats": 30},
+            "in strict threshold_nats 30.0: lower for a latent of fewer than 600",
+        ),
+        ({"threshold": 0}, {"threshold_nats": 30}, "lower for a latent of any number of dimensions"),
+        ({"threshold": 0}, {"threshold_nats": 0}, None),
+        ({"threshold_nats": 0}, {"threshold": 0}, None),
+    ],
+)
+def test_thresholds_in_two_units_are_compared_for_every_size_of_latent(
+    ours: dict[str, float], theirs: dict[str, float], said: str | None
+) -> None:
+    pair = (InvmmBelowConfig(rule="invmm_below", **each) for each in (ours, theirs))
+    found = list(_limit_weaker(*pair, ""))
+    assert (said in found[0]) if said else found == []

@@ -332,7 +332,19 @@ def test_every_rule_has_sentences_of_its_own():
     said = DESCRIPTIONS.items()
     assert {rule for rule, texts in said if texts.blocks} == set(RULES)
     assert {rule for rule, texts in said if texts.leaves_open} == {*RULES, COVERAGE, CONTROLS, RECORDS}
-    assert {rule for rule, texts in said if texts.of_run} == {COVERAGE, CONTROLS, SELF_CHECK, RECORDS, METRIC, SETTINGS}
+    of_run = {COVERAGE, CONTROLS, SELF_CHECK, RECORDS, METRIC, SETTINGS, "group_below_controls"}
+    assert {rule for rule, texts in said if texts.of_run} == of_run
+
+
+def test_a_finding_about_a_group_names_it_and_no_figure_of_it(data):
+    message = "the group sensitive as a whole is more memorized than the controls: 9 of its 12 images lie below"
+    found = Finding(
+        rule="group_below_controls", effect="block", probe=None, group="sensitive", message=message, value=0.0123,
+        limit=0.05,
+    )  # fmt: skip
+    (shown,) = edition(replace(data, verdict=replace(data.verdict, findings=(found,)))).verdict.findings
+    assert shown.message == "the group sensitive as a whole is more memorized than the controls"
+    assert (shown.group, shown.value, shown.limit) == ("sensitive", None, 0.05)
 
 
 def test_report_and_summary_say_how_to_read_them_and_the_full_ones_do_not(data):

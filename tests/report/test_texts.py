@@ -1,12 +1,15 @@
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invmm_gate.core.records import Interval
+from invmm_gate.core.records import Interval, ModelFile
 from invmm_gate.report import texts
 from invmm_gate.report.charts import scale_for
+from invmm_gate.report.view import warnings
+from tests.policy.policy_builders import text_run
 
 
 @given(st.text(alphabet=st.characters()))
@@ -90,3 +93,19 @@ def test_every_value_lies_on_its_axis_and_ticks_too(values):
 def test_shortened_text_shows_that_it_was_cut():
     assert texts.shortened("abcdef", 4) == "abc…"
     assert texts.shortened("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "files", "said"),
+    [
+        ("StableDiffusionPipeline", ["text_encoder/model.safetensors"], None),
+        ("StableDiffusion3Pipeline", ["text_encoder/model.safetensors"], None),
+        ("StableDiffusion3Pipeline", ["text_encoder_3/model.safetensors"], "which text_encoder_3 read while"),
+    ],
+)
+def test_a_score_that_the_caption_moves_is_said_to_be_one(pipeline, files, said):
+    data = text_run()
+    manifest = replace(data.run.model, files=tuple(ModelFile(path=path, size=1, sha256="0" * 64) for path in files))
+    run = replace(data.run, model=manifest, inputs=replace(data.run.inputs, pipeline=pipeline))
+    found = [text for text in warnings(replace(data, run=run)) if "depends on its caption" in text]
+    assert (said in found[0]) if said else found == []

@@ -1,6 +1,7 @@
 """The stages one by one, as a pipeline gives them: what each leaves alone, and what makes way for other inputs."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -66,6 +67,19 @@ def test_judging_without_a_report_removes_that_of_an_earlier_verdict(finished):
     assert call("judge", finished.run, "--policy", policy, "--no-report").code == 0
     assert not (finished.run / "report.html").exists()
     assert not (finished.run / "results.sarif").exists()
+
+
+def test_a_threshold_in_bits_is_held_against_the_latent_of_the_finished_run(finished):
+    run = json.loads((finished.run / "run.json").read_text())
+    assert run["inputs"]["latent_shape"] == [3, *run["inputs"]["image_size"]]
+    codes = {}
+    for bits in (1e-3, 5000):
+        rules = [{"rule": "invmm_below", "threshold_bits": bits}]
+        policy = finished.policy(policy_with(name="bits", rules=rules), f"bits{bits:g}")
+        judged = call("judge", finished.run, "--policy", policy, "--no-report")
+        codes[bits] = judged.code
+    assert codes == {1e-3: 0, 5000: 10}
+    assert re.search(r"scores [0-9.]+ bits, at or below 5000 bits", judged.out)
 
 
 def test_stages_that_are_given_again_change_not_one_byte(finished, no_network):

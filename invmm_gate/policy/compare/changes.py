@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invmm_gate.core.records import Confirmation, Measurement, ReplicationShare
+from invmm_gate.core.records import Confirmation, Group, Measurement, ReplicationShare
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.compare.comparison import (
@@ -137,14 +137,15 @@ def _said(found: Measurement | None) -> str:
 
 REGRESSION: Final = "regression"
 """Not compared: each verdict held its run against a baseline of its own, and the scores here answer that question."""
-BELOW_CONTROLS: Final = "below_controls"
-"""Not compared across probe sets: the other probes and the controls decide it too."""
+AGAINST_CONTROLS: Final = ("below_controls", "group_below_controls")
+"""Not compared across probe sets: the other probes and the controls decide them too."""
 _CONFIRMED: Final = "confirmed"
 _WHOLE_RUN: Final = frozenset((RECORDS, SELF_CHECK, METRIC, SETTINGS))
 """An open question of these leaves every finding of its run open."""
 
 _Side = Literal["block", "open", "clear"]
-_Key = tuple[str, str | None]
+_Key = tuple[str, str | None, Group | None]
+"""Rule, probe, group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class _Findings:
 
     def side(self, key: _Key) -> _Side:
         """Whether the rule blocks here, leaves the question open, or was answered without a breach."""
-        rule, probe = key
+        rule, probe, _ = key
         here = self.found.get(key, ())
         if any(finding.effect == "block" for finding in here):
             return "block"
@@ -178,16 +179,18 @@ def finding_changes(
 ) -> tuple[FindingChange, ...]:
     """One change for each rule and probe that either verdict names; `skip` are rules that cannot be compared."""
     old, new = _findings(before, probes, skip), _findings(after, probes, skip)
-    keys = sorted(old.found.keys() | new.found.keys(), key=lambda key: (key[0], key[1] or ""))
+    keys = sorted(old.found.keys() | new.found.keys(), key=lambda key: (key[0], key[1] or "", key[2] or ""))
     return tuple(
         FindingChange(
             rule=rule,
             probe=probe,
-            change=_fate_of_finding(rule, old.side((rule, probe)), new.side((rule, probe)), probes.get(probe or "")),
-            before=old.breach((rule, probe)),
-            after=new.breach((rule, probe)),
+            group=group,
+            change=_fate_of_finding(rule, old.side(key), new.side(key), probes.get(probe or "")),
+            before=old.breach(key),
+            after=new.breach(key),
         )
-        for rule, probe in keys
+        for key in keys
+        for rule, probe, group in [key]
     )
 
 
@@ -199,7 +202,12 @@ def uncompared(after: RunData, probes: Mapping[str, ProbeChange], *, skip: froze
     """
     return tuple(
         Uncompared(
-            rule=finding.rule, probe=finding.probe, effect=finding.effect, value=finding.value, limit=finding.limit
+            rule=finding.rule,
+            probe=finding.probe,
+            group=finding.group,
+            effect=finding.effect,
+            value=finding.value,
+            limit=finding.limit,
         )
         for finding in (after.verdict.findings if after.verdict else ())
         if finding.waiver is None
@@ -216,8 +224,8 @@ def _findings(data: RunData, probes: Mapping[str, ProbeChange], skip: frozenset[
     found: dict[_Key, list[Finding]] = {}
     for finding in data.verdict.findings if data.verdict else ():
         if _is_compared(finding, probes, skip):
-            found.setdefault((finding.rule, finding.probe), []).append(finding)
-    undecided = (key[0] for key, here in found.items() if key[1] is None and here[0].effect == "inconclusive")
+            found.setdefault((finding.rule, finding.probe, finding.group), []).append(finding)
+    undecided = (rule for (rule, *about), here in found.items() if about == [None, None] and here[0].effect != "block")
     measured = frozenset(record.probe for record in data.measurements if record.outcome != "error")
     return _Findings(found, frozenset(undecided), measured)
 

@@ -9,7 +9,7 @@ from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
 from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData, differences, identity_of
 from invmm_gate.policy.compare.changes import (
-    BELOW_CONTROLS,
+    AGAINST_CONTROLS,
     REGRESSION,
     finding_changes,
     overall,
@@ -66,7 +66,7 @@ def compare(
     probes = tuple(_probe_changes(sides, left_out, policy))
     by_id = {each.probe: each for each in probes}
     excuse = _why_no_findings(sides)
-    skip = frozenset((REGRESSION, BELOW_CONTROLS) if _other_probe_sets(sides, left_out) else (REGRESSION,))
+    skip = frozenset((REGRESSION, *AGAINST_CONTROLS) if _other_probe_sets(sides, left_out) else (REGRESSION,))
     findings = () if excuse else finding_changes(before, after, by_id, skip=skip)
     return Comparison(
         schema_version=COMPARISON_SCHEMA_VERSION,

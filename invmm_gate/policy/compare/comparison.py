@@ -7,7 +7,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Group, Outcome, ReplicationShare
 from invmm_gate.core.run_records import RunIdentity, RunInputs, differences, named_difference
 
-COMPARISON_SCHEMA_VERSION: Final = 1
+COMPARISON_SCHEMA_VERSION: Final = 2
 
 Change = Literal["worse", "better", "unchanged", "unknown"]
 """`worse`: more memorized, so a lower score or a higher rate. `unknown`: one side broke or cannot be placed."""
@@ -85,13 +85,15 @@ class Breach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingChange:
-    """One rule on one probe, or on the whole run."""
+    """One rule on one probe, one group, or the whole run."""
 
     rule: str
     probe: str | None
     change: FindingFate
     before: Breach | None
     after: Breach | None
+    group: Group | None = None
+    """The group that it is about as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Uncompared:
     effect: Literal["block", "inconclusive"]
     value: float | None
     limit: float | None
+    group: Group | None = None
+    """The group that it is about as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,20 +19,24 @@ Family = tuple[tuple[Probe, Measurement], ...]
 """Probes with their measurements."""
 
 
-class BelowControlsConfig(Selection):
+class AgainstControls(Selection):
+    """Probes that are held against the controls."""
+
+    @field_validator("groups")
+    @classmethod
+    def _no_controls(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        if "control" in groups:
+            raise ValueError("this rule cannot judge the group 'control' against itself")
+        return groups
+
+
+class BelowControlsConfig(AgainstControls):
     """Blocks probes that are outliers against the controls at a false discovery rate of `fdr`."""
 
     rule: Annotated[Literal["below_controls"], NAME]
     fdr: Annotated[Number, Field(gt=0, lt=1), LOWER]
     """The share of false findings that is accepted among the findings of this rule (Benjamini-Hochberg). The group
     `sample` has this rate by itself, and all others together have it."""
-
-    @field_validator("groups")
-    @classmethod
-    def _no_controls(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
-        if "control" in groups:
-            raise ValueError("below_controls cannot judge the group 'control' against itself")
-        return groups
 
 
 DESCRIPTION: Final = Description(

@@ -5,26 +5,30 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from invmm_gate.policy.rules import below_controls, confirmed, invmm_below, regression
+from invmm_gate.policy.rules import below_controls, confirmed, group_below_controls, invmm_below, regression
 from invmm_gate.policy.rules.below_controls import BelowControls, BelowControlsConfig
 from invmm_gate.policy.rules.confirmed import Confirmed, ConfirmedConfig
+from invmm_gate.policy.rules.group_below_controls import GroupBelowControls, GroupBelowControlsConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelow, InvmmBelowConfig
 from invmm_gate.policy.rules.regression import Regression, RegressionConfig
 from invmm_gate.policy.rules.rule import Description, Rule
 
 RuleConfig = Annotated[
-    InvmmBelowConfig | ConfirmedConfig | BelowControlsConfig | RegressionConfig, Field(discriminator="rule")
+    InvmmBelowConfig | ConfirmedConfig | BelowControlsConfig | GroupBelowControlsConfig | RegressionConfig,
+    Field(discriminator="rule"),
 ]
 RULES: Final[Mapping[str, Callable[..., Rule]]] = {
     "invmm_below": InvmmBelow,
     "confirmed": Confirmed,
     "below_controls": BelowControls,
+    "group_below_controls": GroupBelowControls,
     "regression": Regression,
 }
 DESCRIPTIONS: Final[Mapping[str, Description]] = {
     "invmm_below": invmm_below.DESCRIPTION,
     "confirmed": confirmed.DESCRIPTION,
     "below_controls": below_controls.DESCRIPTION,
+    "group_below_controls": group_below_controls.DESCRIPTION,
     "regression": regression.DESCRIPTION,
 }
 
