@@ -84,9 +84,8 @@ def apart(reason: str) -> Direction:
 
 LOWER: Final = Direction(lambda ours, theirs: _number(ours) < _number(theirs), "lower is weaker")
 HIGHER: Final = Direction(lambda ours, theirs: _number(ours) > _number(theirs), "higher is weaker")
-HIGHER_THAN_NONE: Final = Direction(
-    lambda ours, theirs: (ours or 0) > (theirs or 0), "higher is weaker, none is strictest"
-)
+HIGHER_THAN_NONE: Final = Direction(lambda ours, theirs: (ours or 0) > (theirs or 0), HIGHER.why)
+"""As HIGHER, where None asks for nothing."""
 OTHER: Final = Direction(lambda ours, theirs: ours != theirs, "strict's thresholds hold for its own value only")
 MISSING: Final = Direction(lambda ours, theirs: not set(theirs) <= set(ours), "what is missing is not tried")
 """Of a set: all that the other one holds must be in it."""

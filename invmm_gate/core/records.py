@@ -157,7 +157,10 @@ class Trial:
     curve: tuple[CurvePoint, ...]
     """One point a test, in their order."""
     stretch: float = 1.0
-    """Factor on mu and ln sigma^2 of the last point, at which the trial ended: below 1 nearer to N(0, I)."""
+    """Factor on mu and ln sigma^2, after the last step, of the distribution that the share was drawn from: below 1
+    nearer to N(0, I)."""
+    normality: float | None = None
+    """Of that distribution, in nats per latent dimension. None = that of the curve's last point."""
     reason: str = ""
     """Why the outcome is `error`."""
 

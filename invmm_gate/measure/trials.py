@@ -115,7 +115,8 @@ def broken(slot: Slot, result: TestResult) -> Ended:
     """A trial in error: it can never help a pass."""
     reason = f"NaN or infinity from the network or the copy metric by step {slot.step}"
     nothing = Tested(result=result, stretch=1.0, normality=0.0)
-    return Ended(trial=replace(_trial(slot, "error", nothing), share=None, reason=reason), result=result)
+    trial = replace(_trial(slot, "error", nothing), share=None, normality=None, reason=reason)
+    return Ended(trial=trial, result=result)
 
 
 def _inverted(slot: Slot, tested: Tested) -> Trial:
@@ -134,6 +135,7 @@ def _trial(slot: Slot, outcome: Outcome, tested: Tested) -> Trial:
         mirrored=slot.task.mirrored,
         guidance_scale=result.guidance_scale,
         stretch=tested.stretch,
+        normality=tested.normality,
         share=replication_share(result.hits, result.trials),
         confirmation=None,
         curve=slot.curve,

@@ -91,6 +91,12 @@ def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
             do="change steps or test_every, so that the last step is tested",
         )
     stop = settings.stop_above
+    if stop is not None and settings.shrink_tests:
+        raise ConfigError(
+            f"measure.settings.stop_above is {stop:g} with shrink_tests {settings.shrink_tests}",
+            expected="one of the two: what is shrunk after a success may end below any bound that lay above it before",
+            do="leave stop_above out, or set shrink_tests to 0",
+        )
     if stop is not None and lowest_stop is not None and stop < lowest_stop:
         raise ConfigError(
             f"measure.settings.stop_above {stop:g} cannot decide the rule invmm_below",

@@ -151,8 +151,9 @@ class Policy(StrictModel):
     def resolve_settings(self, family: str, *, dimensions: int | None = None) -> InversionSettings:
         """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
 
-        Under profile `gate`, a probe is stopped above the largest threshold of `invmm_below` and its guard band
-        unless the policy sets `stop_above` itself. `dimensions`: of the latent, where a model is at hand.
+        Under profile `gate` without `shrink_tests`, a probe is stopped above the largest threshold of `invmm_below`
+        and its guard band unless the policy sets `stop_above` itself. `dimensions`: of the latent, where a model is at
+        hand.
         """
         profile: dict[Family, InversionSettings] = PROFILES[self.measure.profile]
         defaults = next((settings for key, settings in profile.items() if key == family), None)
@@ -163,9 +164,10 @@ class Policy(StrictModel):
         changes: dict[str, Any] = self.measure.settings.given()
         threshold = self.score_threshold(dimensions)
         lowest_stop = None if threshold is None else guarded(threshold)
-        if self.measure.profile == "gate" and lowest_stop is not None:
-            changes = {"stop_above": lowest_stop} | changes
         settings = replace(defaults, **changes)
+        # A success is shrunk towards N(0, I) afterwards: no normality before it decides.
+        if self.measure.profile == "gate" and lowest_stop is not None and not settings.shrink_tests:
+            settings = replace(settings, **{"stop_above": lowest_stop} | changes)
         check(settings, lowest_stop=lowest_stop)
         return settings
 

@@ -76,7 +76,7 @@ def _sentence(key: str, ours: object, theirs: object, direction: Direction, wher
 def _shown(value: object) -> str:
     """A value as a policy file has it."""
     if value is None:
-        return "not set (no limit)"
+        return "not set"
     return value if isinstance(value, str) else json.dumps(value)
 
 

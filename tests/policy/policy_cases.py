@@ -1666,7 +1666,7 @@ def waiver_file_with_a_mistake_is_refused_with_its_line(gate: SimpleNamespace) -
 def score_that_no_search_reaches_is_a_fault_of_the_policy(gate: SimpleNamespace) -> None:
     settings = STRICT.resolve_settings("pixel")
     slow, slower = (replace(settings, learning_rate=rate) for rate in (2e-6, 1e-6))
-    moved = settings.steps * slow.learning_rate * ((1 - 0.9) / math.sqrt(1 - 0.999))
+    moved = 2.25 * settings.steps * slow.learning_rate * ((1 - 0.9) / math.sqrt(1 - 0.999))
     reached = 0.5 * (moved * moved + math.exp(moved) - moved - 1)
 
     def faults(threshold: float, *tried: Any) -> list[str]:
@@ -1677,6 +1677,8 @@ def score_that_no_search_reaches_is_a_fault_of_the_policy(gate: SimpleNamespace)
     assert f"reach a normality of at most {reached:.3g}, so" in faults(0.05, slow, slower)[0]
     assert [len(faults(threshold, slow)) for threshold in (reached, 1.01 * reached)] == [0, 1]
     assert faults(1e9, replace(settings, learning_rate=5e-4)) == []
+    unstretched = replace(slow, stretches=())
+    assert [len(faults(0.9 * reached, each)) for each in (slow, unstretched)] == [0, 1]
 
 
 @case

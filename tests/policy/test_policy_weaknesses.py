@@ -57,6 +57,7 @@ def weaker_value(name: str) -> Any:
     now = getattr(STRICT.resolve_settings("stable_diffusion"), name)
     direction = directions(InversionSettings)[name]
     chosen = {"steps": 50, "test_every": 25, "stop_margin": 0.0, "loss_window": 7, "guidance_scales": [0.5]}
+    chosen |= {"averaging": 0.5, "stretches": [2.0], "certified_share": 0.99}
     if name in chosen:
         return chosen[name]
     if isinstance(now, str):
@@ -82,9 +83,11 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
     rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
-    stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02}})
+    stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02, "shrink_tests": 0}})
     assert said_of(stopped, "measure.settings.stop_above") == [
-        "measure.settings.stop_above is 0.02, in strict 0.050005: lower is weaker"
+        "measure.settings.stop_above is 0.02, in strict not set (family pixel, latent): lower is weaker",
+        "measure.settings.stop_above is 0.02, in strict 0.050005 (family stable_diffusion, stable_diffusion_3): "
+        "lower is weaker",
     ]
 
 
@@ -93,14 +96,17 @@ def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_fr
     [
         ({"test_samples": 10_000}, "test_samples is 10000, in strict 8"),
         ({"test_samples": 1}, "test_samples is 1, in strict 8"),
-        ({"certified_share": 0.99}, "certified_share is 0.99, in strict 0.9: higher is weaker"),
-        ({"learning_rate": 1e-6}, "learning_rate is 1e-06, in strict 0.1: strict's thresholds hold for"),
-        ({"initial_weight": 1e5}, "initial_weight is 100000.0, in strict 1.0: strict's thresholds hold for"),
+        ({"certified_share": 0.99}, "certified_share is 0.99, in strict 0.9 (family pixel, latent): higher is weaker"),
+        (
+            {"learning_rate": 1e-6},
+            "learning_rate is 1e-06, in strict 0.03 (family pixel, latent): strict's thresholds hold for",
+        ),
+        ({"initial_weight": 1e5}, "initial_weight is 100000.0, in strict 0.1 (family pixel, latent): strict's"),
         ({"sampler_steps": 1}, "sampler_steps is 1, in strict 50: strict's thresholds hold for"),
         ({"stop_after": 0, "stop_tests": 1, "stop_margin": 0.0}, "stop_margin is 0.0, in strict 0.5: lower is weaker"),
-        ({"batch_size": 6}, "batch_size is 6, in strict 8 (family latent, stable_diffusion, stable_diffusion_3): "),
-        ({"steps": 50}, "steps is 50, in strict 400 (family pixel): lower is weaker"),
-        ({"steps": 50}, "steps is 50, in strict 1000 (family latent): lower is weaker"),
+        ({"batch_size": 6}, "batch_size is 6, in strict 8: "),
+        ({"steps": 50}, "steps is 50, in strict 150 (family pixel): lower is weaker"),
+        ({"steps": 50}, "steps is 50, in strict 300 (family latent): lower is weaker"),
     ],
 )
 def test_what_weakens_the_measure_is_said_with_both_values(settings: dict[str, Any], words: str) -> None:
@@ -154,7 +160,7 @@ def confirming(**changes: Any) -> dict[str, Any]:
         ),
         (
             confirming(prompts=PROMPTS | {"gcg": PROMPTS["gcg"] | {"max_evaluations": 10**9}}),
-            "confirm.prompts.gcg.max_evaluations is 1000000000, in strict not set (no limit): lower is weaker",
+            "confirm.prompts.gcg.max_evaluations is 1000000000, in strict not set: lower is weaker",
         ),
         (
             {"rules": [BELOW | {"threshold": 1e-9}, CONFIRMED, CONTROLS]},
@@ -177,7 +183,7 @@ def confirming(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"rules": [CONFIRMED, BELOW | {"share": None}, CONTROLS]},
-            "rules[1] invmm_below.share is not set (no limit), in strict 0.5: higher is weaker",
+            "rules[1] invmm_below.share is not set, in strict 0.5: higher is weaker",
         ),
         ({"rules": [BELOW | {"share": 0.9}, CONFIRMED, CONTROLS]}, "rules[0] invmm_below.share is 0.9, in strict 0.5"),
         (
@@ -220,7 +226,7 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
     "changes",
     [
         {"name": "own", "version": 7},
-        {"measure": {"settings": {"steps": 4000, "mirror": True, "stop_above": 9.0, "stop_margin": 5.0}}},
+        {"measure": {"settings": {"steps": 4000, "mirror": True, "stop_margin": 5.0}}},
         {"measure": {"settings": {"stop_above": None, "stop_tests": 9, "stop_after": 1000}}},
         {"metric": [METRIC[0] | {"threshold": 0.2}, METRIC[1] | {"threshold": 0.4, "sha256": "a" * 64}]},
         {"metric": [METRIC[0] | {"up_to": 16}, METRIC[0] | {"up_to": 64}, METRIC[1]]},

@@ -138,16 +138,21 @@ class InvmmBelow:
         if least is None or trial.invmm is not None or trial.share is None or not trial.curve:
             return False
         enough = trial.share.hits >= least * trial.share.trials
-        return enough and trial.curve[-1].normality <= guarded(limit)
+        return enough and _drawn_at(trial) <= guarded(limit)
 
     def _partly(self, probe: Probe, trial: Trial, limit: float, dimensions: int | None) -> Finding:
         hits, trials = (trial.share.hits, trial.share.trials) if trial.share else (0, 0)
-        level = trial.curve[-1].normality
+        level = _drawn_at(trial)
         message = (
             f"{probe.id} ({probe.group}) was not inverted, yet {hits} of {trials} samples replicate it at normality "
             f"{self.config.said(level, dimensions)}, at or below {self.config.said_limit(dimensions)}"
         )
         return block(self.config.rule, probe.id, message, value=level, limit=limit)
+
+
+def _drawn_at(trial: Trial) -> float:
+    """Normality of the distribution that the share was drawn from."""
+    return trial.curve[-1].normality if trial.normality is None else trial.normality
 
 
 def faults(
@@ -174,5 +179,6 @@ def faults(
 
 def _farthest(settings: InversionSettings) -> float:
     """A bound on the normality of any noise distribution that the search can reach, in nats per dimension."""
-    moved = min(settings.steps * settings.learning_rate * _ADAM_STEP, 100.0)
+    stretched = max(settings.stretches, default=1.0)
+    moved = min(stretched * settings.steps * settings.learning_rate * _ADAM_STEP, 100.0)
     return 0.5 * (moved * moved + math.exp(moved) - moved - 1)
