@@ -394,7 +394,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="steps 420 is not a multiple of test_every 50"):
         edited(tmp_path, "settings: {}", "settings: {steps: 420}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
-        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05}").resolve_settings("pixel")
+        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05}").resolve_settings("stable_diffusion")
     with pytest.raises(ConfigError, match="did you mean 'pixel'"):
         STRICT.resolve_settings("pixels")
 
