@@ -50,3 +50,9 @@ PROOF: Final = (
            steps=5000, widths=(8, 24, 64, 96), seed=5),
 )  # fmt: skip
 RECIPES: Final = {recipe.name: recipe for recipe in (*TUNING, *PROOF)}
+
+
+def names() -> tuple[str, ...]:
+    """Of a model's images: m8-3 is the fourth that is planted 8 times, unseen-5 the sixth that is never seen."""
+    ladder = [f"m{times}-{place}" for times in MULTIPLICITIES for place in range(EACH)]
+    return (*ladder, *(f"unseen-{place}" for place in range(NEVER_SEEN)))

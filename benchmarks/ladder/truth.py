@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 from images import images
-from recipes import EACH, LADDER, MULTIPLICITIES, NEVER_SEEN, RECIPES, Recipe
+from recipes import EACH, LADDER, MULTIPLICITIES, NEVER_SEEN, RECIPES, Recipe, names
 
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.distributions import stream
@@ -50,10 +50,10 @@ def write(recipe: Recipe, found: list[int], count: int) -> None:
     with (RECORDS / f"truth-{recipe.name}.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("image", "multiplicity", "copies", "samples"))
-        for place, (times, copies) in enumerate(zip(LADDER + (0,) * NEVER_SEEN, found, strict=True)):
-            rows.writerow(
-                (f"m{times}-{place % EACH}" if times else f"unseen-{place - len(LADDER)}", times, copies, count)
-            )
+        multiplicity = LADDER + (0,) * NEVER_SEEN
+        rows.writerows(
+            (name, times, copies, count) for name, times, copies in zip(names(), multiplicity, found, strict=True)
+        )
 
 
 def main() -> None:
