@@ -35,7 +35,16 @@ POLICY: dict[str, Any] = {
     "version": 1,
     "measure": {
         "profile": "gate",
-        "settings": {"steps": 20, "test_every": 10, "batch_size": 2, "sampler_steps": 5, "test_samples": 4},
+        "settings": {
+            "steps": 20,
+            "test_every": 10,
+            "batch_size": 2,
+            "learning_rate": 0.1,
+            "sampler_steps": 5,
+            "test_samples": 4,
+            "certified_share": 0.5,
+            "certifications": 3,
+        },
     },
     "metric": [{"name": "pixel_rmse", "threshold": 0.1}],
     "confirm": {"plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "all"}},

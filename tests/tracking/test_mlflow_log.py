@@ -50,7 +50,7 @@ def test_a_run_published_without_settings_lands_in_a_local_database(data, folder
     assert parent.data.tags["invmm.verdict"] == "block"
     assert parent.data.tags["invmm.fingerprint"] == "f" * 64
     assert parent.data.tags["invmm.model_digest"] == "d" * 64
-    assert parent.data.params["settings.steps"] == "400"
+    assert parent.data.params["settings.steps"] == "150"
     assert parent.data.params["versions.odd _name__"] == "1"
     assert "device" not in parent.data.params, "it holds a private text"
     assert parent.data.metrics["invmm_min"] == 0.01
