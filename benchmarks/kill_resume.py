@@ -67,7 +67,8 @@ def set_up(folder: Path, *, steps: int, probes: int, trials: int) -> None:
     ]:
         draw(number).save(folder / f"p{number}.png")
         add_probes(folder / "probes", [folder / f"p{number}.png"], NewProbes(group=group, added_on=date(2026, 11, 21)))
-    small = {"steps": steps, "test_every": 10, "batch_size": 2, "sampler_steps": 10, "test_samples": 4}
+    small = {"steps": steps, "test_every": 10, "batch_size": 2, "learning_rate": 0.1, "sampler_steps": 10}
+    small |= {"test_samples": 4, "certified_share": 0.5}
     policy = {
         "name": "small",
         "version": 1,
