@@ -1,4 +1,4 @@
-"""Scores of the ladder's images and of never-seen ones, under the gate's settings and under those it had before.
+"""Scores and likelihoods of the ladder's images and of never-seen ones, under the gate's settings and its former ones.
 
     INVMM_CIFAR10=cifar10_subset.npz python benchmarks/ladder/score.py --models DIR [--former] NAME ..
 
@@ -8,17 +8,22 @@ Writes records/gate-NAME.csv or records/former-NAME.csv beside this file, and pr
 import argparse
 import csv
 import time
-from dataclasses import replace
+from math import inf, log, prod
 from pathlib import Path
 from typing import Final
 
 import torch
 from images import images
 from recipes import EACH, LADDER, RECIPES, Recipe, names
+from torch import Tensor
 from truth import RECORDS
 
+from invmm_gate.core.likelihood_record import Likelihood
+from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import Trial
 from invmm_gate.core.settings import PROFILES, InversionSettings
+from invmm_gate.measure.distributions import stream
+from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood, plain_samples
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.slots import Task
 from invmm_gate.models.load.load import load_model
@@ -31,33 +36,55 @@ FORMER: Final = {
 }
 """Profile `gate` before the search for models without prompts was changed."""
 SLOTS: Final = 16
+PLAIN: Final = 512
+DRAWS: Final = 128
+CERTIFIED: Final = 6 * log(10)
+"""Nats of a likelihood of 1e-6."""
 
 
-def trials(recipe: Recipe, folder: Path, *, former: bool, unseen: int, each: int) -> dict[str, Trial]:
-    """By image, `each` of every multiplicity and so many never-seen ones."""
-    model = load_model(inspect_checkpoint(folder))
+def measured(
+    recipe: Recipe, model: DiffusionModel, *, former: bool, unseen: int, each: int
+) -> dict[str, tuple[Trial, Likelihood | None]]:
+    """By image, `each` of every multiplicity and so many never-seen ones. A likelihood only where there was a copy."""
     settings = (FORMER if former else PROFILES["gate"])[model.family]
     ladder, held_out = images(recipe)
     pictures = dict(zip(names(), torch.cat([ladder[: len(LADDER)], held_out]).expand(-1, 3, -1, -1), strict=True))
     chosen = [name for name in names() if int(name.rsplit("-", 1)[1]) < (unseen if name.startswith("unseen") else each)]
-    inverter = Inverter(
-        model, PixelRmse(), replace(settings), load_image=pictures.__getitem__, root_seed=0, slots=SLOTS
-    )
+    inverter = Inverter(model, PixelRmse(), settings, load_image=pictures.__getitem__, root_seed=0, slots=SLOTS)
     tasks = [Task(probe=name, content=f"{recipe.name} {name}", seed=0) for name in chosen]
-    found = {event.task.probe: event.trial for event in inverter.run(tasks) if isinstance(event, Inversion)}
-    return {name: found[name] for name in chosen}
+    found = {event.task.probe: event for event in inverter.run(tasks) if isinstance(event, Inversion)}
+    generation = Generation(model=model, metric=PixelRmse(), steps=50, rows=128)
+    plain = plain_samples(generation, PLAIN, stream(0, "plain", recipe.name))
+    return {name: (found[name].trial, _likelihood(generation, plain, pictures[name], found[name])) for name in chosen}
 
 
-def write(path: Path, found: dict[str, Trial], dimensions: int) -> None:
-    """A line for each image; nats are over all dimensions, empty without a score."""
+def _likelihood(
+    generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion
+) -> Likelihood | None:
+    reference, trial = generation.metric.embed(picture[None]), inversion.trial
+    if not (trial.share and trial.share.hits) and not bool(generation.copies(plain.features, reference).any()):
+        return None
+    return likelihood(
+        generation, plain, reference, (inversion.mu, inversion.log_var), draws=DRAWS, confidence=0.95,
+        generator=stream(0, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",
+    )  # fmt: skip
+
+
+def write(path: Path, found: dict[str, tuple[Trial, Likelihood | None]], dimensions: int) -> None:
+    """A line for each image; the score in nats over all dimensions; empty where there is none."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("image", "outcome", "nats", "copies", "draws", "evaluations"))
-        for name, trial in found.items():
+        known = ("score_nats", "copies", "draws", "evaluations")
+        rows.writerow(("image", "outcome", *known, "bound_nats", "estimate", "upper", "likelihood_evaluations"))
+        for name, (trial, likely) in found.items():
             nats = "" if trial.invmm is None else f"{trial.invmm * dimensions:.4f}"
             share = trial.confirmation or trial.share
-            copies, draws = (share.hits, share.trials) if share else ("", "")
-            rows.writerow((name, trial.outcome, nats, copies, draws, trial.evaluations))
+            counts = (share.hits, share.trials) if share else ("", "")
+            bounds = ("", "", "", 0)
+            if likely:
+                bound = "" if likely.nats is None else f"{likely.nats:.4f}"
+                bounds = (bound, f"{likely.estimate:.4g}", f"{likely.upper:.4g}", likely.evaluations)
+            rows.writerow((name, trial.outcome, nats, *counts, trial.evaluations, *bounds))
 
 
 def main() -> None:
@@ -72,18 +99,18 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in options.names:
         recipe, began = RECIPES[name], time.process_time()
-        found = trials(recipe, options.models / name, former=options.former, unseen=options.unseen, each=options.each)
-        dimensions = load_model(inspect_checkpoint(options.models / name)).latent_shape
+        model = load_model(inspect_checkpoint(options.models / name))
+        found = measured(recipe, model, former=options.former, unseen=options.unseen, each=options.each)
         RECORDS.mkdir(exist_ok=True)
         kind = "former" if options.former else "gate"
-        write(RECORDS / f"{kind}-{name}.csv", found, dimensions[0] * dimensions[1] * dimensions[2])
+        write(RECORDS / f"{kind}-{name}.csv", found, prod(model.latent_shape))
         print(f"{name}, {kind}: {time.process_time() - began:.0f} s of CPU")
         for rung in dict.fromkeys(image.rsplit("-", 1)[0] for image in found):
-            own = [trial for image, trial in found.items() if image.rsplit("-", 1)[0] == rung]
-            inverted = sum(trial.outcome == "inverted" for trial in own)
-            now_and_then = sum(bool(trial.share and trial.share.hits) for trial in own)
-            cost = sum(trial.evaluations for trial in own) // len(own)
-            print(f"  {rung}: {inverted} of {len(own)} inverted, {now_and_then} replicate at all, {cost} F a probe")
+            own = [pair for image, pair in found.items() if image.rsplit("-", 1)[0] == rung]
+            inverted = sum(trial.outcome == "inverted" for trial, _ in own)
+            certified = sum(likely is not None and (likely.nats or inf) < CERTIFIED for _, likely in own)
+            cost = sum(trial.evaluations for trial, _ in own) // len(own)
+            print(f"  {rung}: of {len(own)} {inverted} inverted, {certified} with p above 1e-6, {cost} F a probe")
 
 
 if __name__ == "__main__":

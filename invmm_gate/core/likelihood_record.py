@@ -1,0 +1,53 @@
+"""The record of how likely an ordinary generation is a copy of a probe."""
+
+from dataclasses import dataclass
+from math import log
+from typing import Annotated, Literal
+
+from invmm_gate.core.marks import PUBLIC
+
+PromptKind = Literal["none", "caption", "typed", "soft"]
+"""What the model is given beside noise: nothing; the probe's caption; a prompt that was found and can be typed; a soft
+prompt, which nobody can type."""
+LikelihoodMethod = Literal["importance_sampling", "replication_share"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """The probability that a generation from N(0, I) is a copy of the probe. High = memorized."""
+
+    probe: str
+    """Id of the probe."""
+    prompt_kind: Annotated[PromptKind, PUBLIC]
+    """What the model was given."""
+    nats: float | None
+    """-ln of the lower bound, over all dimensions; None where nothing bounds it from below. Low = memorized. A bound of
+    a large latent can be too small for a floating-point number; this one is exact."""
+    lower: float
+    """Lower bound, in [0, 1]."""
+    estimate: float
+    """Unbiased estimate, in [0, 1]."""
+    upper: float
+    """Upper bound, from the plain samples alone."""
+    confidence: Annotated[float, PUBLIC]
+    """Of both bounds together, in (0, 1)."""
+    method: Annotated[LikelihoodMethod, PUBLIC]
+    """What gave the lower bound: the importance estimate, or the share of draws of the inverted distribution that
+    replicate and its distance from N(0, I)."""
+    draws: Annotated[int, PUBLIC]
+    """Draws around the inverted distribution."""
+    copies: int
+    """Copies of the probe among them."""
+    plain_draws: Annotated[int, PUBLIC]
+    """Plain samples, the same for all probes."""
+    plain_copies: int
+    """Copies of the probe among them."""
+    evaluations: int
+    """Network forwards on one sample, without the plain samples."""
+    guidance_scale: float | None = None
+    """The scale at which it was sampled; None without a prompt."""
+
+    @property
+    def bits(self) -> float | None:
+        """`nats` in bits."""
+        return None if self.nats is None else self.nats / log(2)
