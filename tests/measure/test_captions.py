@@ -37,7 +37,13 @@ def condition(name: str, settings: InversionSettings, caption: str) -> dict[str,
     task = Task(probe="p", content="c", seed=0)
     made.enter(0, task)
     slot = Slot(
-        index=0, task=task, reference=torch.zeros(1), noise_stream=torch.Generator(), weight=WeightState(1.0), step=1
+        index=0,
+        task=task,
+        reference=torch.zeros(1),
+        energy=1.0,
+        noise_stream=torch.Generator(),
+        weight=WeightState(1.0),
+        step=1,
     )
     found = made.for_test(slot, "test", 1)
     assert found is not None
