@@ -131,6 +131,18 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StretchedTest:
+    """A full test of an optimised distribution, or of one nearer to N(0, I) or further away."""
+
+    stretch: float
+    """Factor on mu and ln sigma^2: 1 is the optimised distribution, below 1 lies nearer to N(0, I)."""
+    normality: float
+    """KL to N(0, I) per latent dimension, in nats."""
+    share: ReplicationShare
+    """Draws that replicate the probe. High = memorized."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One inversion of one probe with one seed."""
 
@@ -151,16 +163,13 @@ class Trial:
     guidance_scale: float | None
     """The guidance scale at which the probe was inverted."""
     share: ReplicationShare | None
-    """Share of a full test batch that replicates the probe, drawn from the last distribution."""
+    """Share of a full test batch that replicates the probe, at the stretch where most of it did."""
     confirmation: ReplicationShare | None
     """Share of fresh draws after a success, where the profile asks for a certified share."""
     curve: tuple[CurvePoint, ...]
     """One point a test, in their order."""
-    stretch: float = 1.0
-    """Factor on mu and ln sigma^2, after the last step, of the distribution that the share was drawn from: below 1
-    nearer to N(0, I)."""
-    normality: float | None = None
-    """Of that distribution, in nats per latent dimension. None = that of the curve's last point."""
+    tests: tuple[StretchedTest, ...] = ()
+    """The full tests after a success, or after the last step, in their order."""
     reason: str = ""
     """Why the outcome is `error`."""
 

@@ -101,9 +101,10 @@ class InversionSettings:
     # A share that must be certified makes an inversion harder to confirm.
     certified_share: Annotated[Annotated[float, Gt(0), Lt(1)] | None, HIGHER_THAN_NONE] = None
     """After a success, fresh draws must certify with 95 % confidence that more than this share of them replicates: 29
-    of 29 for 0.9 in one attempt. None = the test alone counts."""
+    of 29 for 0.9 in one attempt at one guidance scale. None = the test alone counts."""
     certifications: Annotated[int, Ge(1), Le(100), OTHER] = 1
-    """Attempts to certify; each takes its part of the error, so that several are no easier than one."""
+    """Attempts to certify. Each takes its part of the error, and so does each guidance scale and the mirrored image: to
+    try several is no easier than to try one."""
     mirror: Annotated[bool, ranked(True, False)] = False
     """Also invert the mirrored image, as training with flips memorizes both; the lower score counts."""
     # The score is the median of the seeds: an image that one seed in three inverts is found by one seed, or none.
@@ -161,7 +162,7 @@ _GATE_NOISE: Final = InversionSettings(
     certified_share=0.9,
     certifications=3,
 )
-"""Chosen on the two models that benchmarks/ladder/recipes.py names for it."""
+"""Chosen on the closed-form model and on the model shapes-eps-linear of benchmarks/ladder; not proved on others yet."""
 
 _GATE_TEXT: Final = InversionSettings(
     steps=500,

@@ -1,18 +1,19 @@
 """Draws noises around an inverted distribution, and bounds how likely a generation is a copy of the probe."""
 
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, inf
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from invmm_gate.core.intervals import lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood, LikelihoodMethod, PromptKind
 from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel
 from invmm_gate.diffusion.prediction import repeat_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.distributions import normality
-from invmm_gate.measure.likelihood import WeighedDraws, log_bound_of_share, log_lower_bound, rate_below, share_above
+from invmm_gate.measure.likelihood import WeighedDraws, log_bound_of_share, log_lower_bound
 from invmm_gate.measure.proposals import Mixture, Noise, Noises, around
 
 _OF_SHARE = 0.2
@@ -109,7 +110,7 @@ def likelihood(
         nats=None if lowest == -inf else -lowest,
         lower=exp(lowest),
         estimate=exp(min(weighed.log_estimate, 0.0)),
-        upper=rate_below(plain_copies, pool, error),
+        upper=upper_bound(plain_copies, pool, confidence=1 - error),
         confidence=confidence,
         method=method,
         draws=int(own.sum()),
@@ -127,11 +128,7 @@ def _share_bound(mixture: Mixture, chosen: Tensor, found: Tensor, alpha: float) 
         of_it = chosen == place
         kl = float(normality(mu[None].double(), log_var[None].double())) * mu.numel()
         if draws := int(of_it.sum()):
-            share = share_above(int(found[of_it].sum()), draws, alpha / len(mixture.components))
+            confidence = 1 - alpha / len(mixture.components)
+            share = lower_bound(int(found[of_it].sum()), draws, confidence=confidence)
             best = max(best, log_bound_of_share(share, kl))
     return best
-
-
-def one_in(nats: float) -> float:
-    """The number of generations of which one is a copy, at least: e to the power of the nats."""
-    return exp(min(nats, log(1e300)))

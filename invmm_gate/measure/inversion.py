@@ -194,9 +194,9 @@ class Inverter:
                 yield Inversion(
                     task=slot.task,
                     trial=ended.trial,
-                    mu=ended.trial.stretch * case.mu,
-                    log_var=ended.trial.stretch * case.log_var,
-                    copies=ended.result.copies,
+                    mu=ended.tested.stretch * case.mu,
+                    log_var=ended.tested.stretch * case.log_var,
+                    copies=ended.tested.result.copies,
                     logits=self._conditioning.logits(slot.index),
                 )
 

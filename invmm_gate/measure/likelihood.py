@@ -11,8 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from invmm_gate.core.intervals import clopper_pearson
-
 _BETS: Final = np.array([1 - 2.0**-k for k in (4, 3, 2)] + [2.0**-k for k in range(1, 11)])[:, None]
 """Shares of its capital that a gambler stakes on each draw, all with the same weight."""
 _HALVINGS: Final = 60
@@ -84,19 +82,9 @@ def log_bound_of_share(share: float, kl: float) -> float:
     return low
 
 
-def share_above(hits: int, draws: int, alpha: float) -> float:
-    """What the share of replicating draws lies below with a probability of at most `alpha`: Clopper and Pearson."""
-    return clopper_pearson(hits, draws, confidence=1 - 2 * alpha).low
-
-
 def draws_to_certify(share: float, alpha: float) -> int:
     """How many draws must replicate, all of them, before a share below this one is that lucky in `alpha` of cases."""
     return ceil(log(alpha) / log(share))
-
-
-def rate_below(hits: int, draws: int, alpha: float) -> float:
-    """What p lies above with a probability of at most `alpha`, from plain samples."""
-    return clopper_pearson(hits, draws, confidence=1 - 2 * alpha).high
 
 
 def _entropy(share: float) -> float:

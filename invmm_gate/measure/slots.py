@@ -6,7 +6,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from invmm_gate.core.records import CurvePoint
+from invmm_gate.core.records import CurvePoint, StretchedTest
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.sensitivity import TestResult
@@ -70,6 +70,7 @@ class Slot:
     tests_above: int = 0
     certifications: int = 0
     """Attempts to certify a share that were made."""
+    tests: tuple[StretchedTest, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
 
     def must_end(self, settings: InversionSettings) -> bool:

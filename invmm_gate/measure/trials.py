@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Final
 
 from invmm_gate.core.intervals import replication_share
-from invmm_gate.core.records import Measurement, Outcome, Probe, ReplicationShare, Trial
+from invmm_gate.core.records import Measurement, Outcome, Probe, ReplicationShare, StretchedTest, Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.likelihood import draws_to_certify
 from invmm_gate.measure.sensitivity import TestResult
@@ -33,7 +33,7 @@ class Ended:
     """A finished trial and the test that it describes."""
 
     trial: Trial
-    result: TestResult
+    tested: Tested
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +47,47 @@ class Conclusion:
         """The finished trial, or None if the task goes on."""
         tested = Tested(result=result, stretch=1.0, normality=slot.curve[-1].normality)
         if result.passed:
-            return self._succeeded(slot, tested)
+            return self._succeeded(slot, _noted(slot, tested))
         if slot.tests_above >= self.settings.stop_tests:
-            return Ended(
-                trial=replace(_trial(slot, "above_threshold", tested), invmm_above=self.settings.stop_above),
-                result=result,
-            )
-        return self._stretched(slot, tested) if slot.must_end(self.settings) else None
+            ended = _ended(slot, "above_threshold", _noted(slot, tested))
+            return replace(ended, trial=replace(ended.trial, invmm_above=self.settings.stop_above))
+        return self._stretched(slot, _noted(slot, tested)) if slot.must_end(self.settings) else None
 
     def _stretched(self, slot: Slot, tested: Tested) -> Ended | None:
         """The last chance: further from N(0, I) more samples may be copies."""
         best = tested
         for stretch in self.settings.stretches:
-            further = self.test(slot, f"stretch {stretch:g}", self.settings.test_samples, stretch)
+            further = self._again(slot, f"stretch {stretch:g}", self.settings.test_samples, stretch)
             if not further.result.finite:
                 return broken(slot, further.result)
             if further.result.passed:
                 return self._succeeded(slot, further)
             best = max(best, further, key=lambda each: each.result.hits)
-        return Ended(trial=_trial(slot, "not_inverted", best), result=best.result)
+        return _ended(slot, "not_inverted", best)
 
     def _succeeded(self, slot: Slot, tested: Tested) -> Ended | None:
         """An inverted trial as near to N(0, I) as it still replicates, if that can be certified."""
-        shrunk = self._shrunk(slot, tested)
+        nearest = self._shrunk(slot, tested)
+        if not nearest.result.finite:
+            return broken(slot, nearest.result)
         if self.settings.certified_share is None:
-            return Ended(trial=_inverted(slot, shrunk), result=shrunk.result)
-        samples = draws_to_certify(self.settings.certified_share, _ERROR / self.settings.certifications)
+            return _ended(slot, "inverted", nearest)
+        samples = draws_to_certify(self.settings.certified_share, _ERROR / _attempts(self.settings))
         share = None
-        for stretch in self._candidates(slot, shrunk.stretch, tested.stretch):
+        for stretch in self._candidates(slot, nearest.stretch, tested.stretch):
             slot.certifications += 1
-            fresh = self.test(slot, f"certify {slot.certifications}", samples, stretch)
+            fresh = self._again(slot, f"certify {slot.certifications}", samples, stretch)
             if not fresh.result.finite:
                 return broken(slot, fresh.result)
             share = replication_share(fresh.result.hits, samples)
             if fresh.result.passed:
-                return Ended(trial=replace(_inverted(slot, fresh), confirmation=share), result=fresh.result)
+                return _ended(slot, "inverted", fresh, confirmation=share)
         if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
-            return Ended(trial=replace(_trial(slot, "not_inverted", tested), confirmation=share), result=tested.result)
+            return _ended(slot, "not_inverted", tested, confirmation=share)
         return None
+
+    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
+        return _noted(slot, self.test(slot, purpose, samples, stretch))
 
     def _candidates(self, slot: Slot, shrunk: float, tested: float) -> tuple[float, ...]:
         """What to certify, the nearest first: where that fails by a sample or two, one further away may not."""
@@ -99,7 +102,9 @@ class Conclusion:
         # At a normality of 0 the whole of N(0, I) replicates.
         for number in range(self.settings.shrink_tests if tested.normality > 0 else 0):
             stretch = (least + tested.stretch) / 2
-            nearer = self.test(slot, f"shrink {number}", self.settings.test_samples, stretch)
+            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch)
+            if not nearer.result.finite:
+                return nearer
             if nearer.result.passed:
                 tested = nearer
             else:
@@ -108,38 +113,46 @@ class Conclusion:
 
 
 _ERROR: Final = 0.05
-"""The probability that all attempts to certify a share together are wrong."""
+"""The probability that all attempts to certify the share of a probe in one seed's trials are wrong together."""
+
+
+def _attempts(settings: InversionSettings) -> int:
+    """Chances to be certified: each guidance scale is one, and so is the mirrored image."""
+    return settings.certifications * len(settings.guidance_scales) * (2 if settings.mirror else 1)
+
+
+def _noted(slot: Slot, tested: Tested) -> Tested:
+    """The test, kept for the trial's record."""
+    if tested.result.finite:
+        share = replication_share(tested.result.hits, tested.result.trials)
+        slot.tests += (StretchedTest(stretch=tested.stretch, normality=tested.normality, share=share),)
+    return tested
 
 
 def broken(slot: Slot, result: TestResult) -> Ended:
     """A trial in error: it can never help a pass."""
     reason = f"NaN or infinity from the network or the copy metric by step {slot.step}"
-    nothing = Tested(result=result, stretch=1.0, normality=0.0)
-    trial = replace(_trial(slot, "error", nothing), share=None, normality=None, reason=reason)
-    return Ended(trial=trial, result=result)
+    ended = _ended(slot, "error", Tested(result=result, stretch=1.0, normality=0.0))
+    return replace(ended, trial=replace(ended.trial, share=None, reason=reason))
 
 
-def _inverted(slot: Slot, tested: Tested) -> Trial:
-    return replace(_trial(slot, "inverted", tested), invmm=tested.normality)
-
-
-def _trial(slot: Slot, outcome: Outcome, tested: Tested) -> Trial:
+def _ended(slot: Slot, outcome: Outcome, tested: Tested, *, confirmation: ReplicationShare | None = None) -> Ended:
     result = tested.result
-    return Trial(
+    trial = Trial(
         seed=slot.task.seed,
         outcome=outcome,
-        invmm=None,
+        invmm=tested.normality if outcome == "inverted" else None,
         invmm_above=None,
         steps=slot.step,
         evaluations=slot.evaluations,
         mirrored=slot.task.mirrored,
         guidance_scale=result.guidance_scale,
-        stretch=tested.stretch,
-        normality=tested.normality,
         share=replication_share(result.hits, result.trials),
-        confirmation=None,
+        confirmation=confirmation,
         curve=slot.curve,
+        tests=slot.tests,
     )
+    return Ended(trial=trial, tested=tested)
 
 
 def tasks_for(probes: Iterable[Probe], settings: InversionSettings) -> tuple[Task, ...]:

@@ -10,7 +10,7 @@ from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLIN
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.controls import control_findings
+from invmm_gate.policy.controls import as_for_probes, control_findings
 from invmm_gate.policy.coverage import (
     COVERAGE,
     SELF_CHECK,
@@ -23,6 +23,7 @@ from invmm_gate.policy.coverage import (
 from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, same_probe, scope_of, undecided
 from invmm_gate.policy.reach import extractable_share, power_of
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelow
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
@@ -75,7 +76,7 @@ def judge(
         tested=scope_of(data, policy.digest),
         weaknesses=weaknesses(policy),
         extractable=extractable_share(evidence),
-        power=power_of(evidence),
+        power=power_of(evidence, InvmmBelow(as_for_probes(policy, evidence.dimensions))),
     )
 
 

@@ -8,6 +8,7 @@ from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung
 from invmm_gate.policy.evidence import Evidence
+from invmm_gate.policy.rules.invmm_below import InvmmBelow
 
 Images = tuple[frozenset[str], ...]
 """The ids of the probes of each image."""
@@ -20,12 +21,30 @@ FEWEST: Final = 59
 
 
 def found_probes(evidence: Evidence) -> frozenset[str]:
-    """Ids of the probes that the search found: inverted, or copied by an input that a user could give.
-
-    Whatever counts as found, counts here: the share, the power and their sentences all ask this function.
-    """
+    """Ids of the probes that the search found: inverted at any score, or copied by an input that a user could give."""
     inverted = {name for name, measured in evidence.measured.items() if measured.outcome == "inverted"}
-    return frozenset(inverted | {found.probe for found in evidence.confirmations if found.hits > 0})
+    return frozenset(inverted | _copied(evidence))
+
+
+def detected_probes(evidence: Evidence, limits: InvmmBelow) -> frozenset[str]:
+    """Ids of the probes that would block if they were targets: by their score, or by an input that copies them.
+
+    Power is claimed for these alone: an inversion at a score that blocks nothing would not have stopped a release.
+    """
+    blocking = {
+        probe.id
+        for probe in evidence.probes
+        if probe.id in evidence.measured
+        and any(
+            finding.effect == "block"
+            for finding in limits.judged(probe, evidence.measured[probe.id], evidence.dimensions)
+        )
+    }
+    return frozenset(blocking | _copied(evidence))
+
+
+def _copied(evidence: Evidence) -> set[str]:
+    return {found.probe for found in evidence.confirmations if found.hits > 0}
 
 
 def unsearched_probes(evidence: Evidence) -> frozenset[str]:
@@ -48,7 +67,8 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
     images = _images(probe for probe in evidence.probes if probe.group == "sample")
     if not images:
         return None
-    found, unsearched = _found(images, evidence), _unsearched(images, evidence)
+    hits = found_probes(evidence)
+    found, unsearched = _found(images, hits), _unsearched(images, hits, evidence)
     return ExtractableShare(
         drawn=len(images),
         found=found,
@@ -58,21 +78,22 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
     )
 
 
-def power_of(evidence: Evidence) -> Power:
+def power_of(evidence: Evidence, limits: InvmmBelow) -> Power:
     """How many canaries of each multiplicity were found. A canary that was not searched in full was not found."""
+    hits = detected_probes(evidence, limits)
     canaries = [probe for probe in evidence.probes if probe.group == "canary"]
     planted = {
         often: _images(probe for probe in canaries if probe.multiplicity == often)
         for often in sorted({probe.multiplicity for probe in canaries})
     }
     unstated = planted.pop(0, ())
-    rungs = tuple(_rung(often, images, evidence) for often, images in planted.items())
+    rungs = tuple(_rung(often, images, hits) for often, images in planted.items())
     return Power(
         rungs=rungs,
         found_from=found_from(rungs),
         unstated=len(unstated),
-        unstated_found=_found(unstated, evidence),
-        unsearched=_unsearched(_images(canaries), evidence),
+        unstated_found=_found(unstated, hits),
+        unsearched=_unsearched(_images(canaries), hits, evidence),
     )
 
 
@@ -97,8 +118,8 @@ def found_from(rungs: tuple[Rung, ...]) -> int | None:
     return smallest
 
 
-def _rung(often: int, images: Images, evidence: Evidence) -> Rung:
-    found = _found(images, evidence)
+def _rung(often: int, images: Images, hits: frozenset[str]) -> Rung:
+    found = _found(images, hits)
     interval = clopper_pearson(found, len(images), confidence=CONFIDENCE)
     return Rung(multiplicity=often, found=found, planted=len(images), interval=interval)
 
@@ -111,12 +132,11 @@ def _images(probes: Iterable[Probe]) -> Images:
     return tuple(map(frozenset, images.values()))
 
 
-def _found(images: Images, evidence: Evidence) -> int:
-    hits = found_probes(evidence)
+def _found(images: Images, hits: frozenset[str]) -> int:
     return sum(not image.isdisjoint(hits) for image in images)
 
 
-def _unsearched(images: Images, evidence: Evidence) -> int:
+def _unsearched(images: Images, hits: frozenset[str], evidence: Evidence) -> int:
     """Images of which no probe was found, and one was not searched in full."""
-    hits, unsearched = found_probes(evidence), unsearched_probes(evidence)
+    unsearched = unsearched_probes(evidence)
     return sum(image.isdisjoint(hits) and not image.isdisjoint(unsearched) for image in images)

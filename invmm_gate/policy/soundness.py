@@ -113,6 +113,10 @@ def _trial_faults(trial: Trial) -> Iterator[str]:
     yield from _score_faults(trial)
     yield from _share_faults(trial.share)
     yield from _share_faults(trial.confirmation)
+    for test in trial.tests:
+        yield from _share_faults(test.share)
+        if not (_ordered((0.0, test.stretch)) and _ordered((0.0, test.normality))):
+            yield f"has a test at stretch {test.stretch} and normality {test.normality}"
     for point in trial.curve:
         values = (point.normality, point.weight, *(() if _no_loss_yet(point) else (point.denoising_error,)))
         if not (all(map(is_number, values)) and (point.control_loss is None or is_number(point.control_loss))):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
 from torch import Tensor
 
+from invmm_gate.core.intervals import upper_bound
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.diffusion.schedule import VariancePreserving
@@ -20,8 +21,6 @@ from invmm_gate.measure.likelihood import (
     draws_to_certify,
     log_bound_of_share,
     log_lower_bound,
-    rate_below,
-    share_above,
 )
 
 RUNS, ALPHA = 1_000, 0.05
@@ -63,7 +62,7 @@ def test_the_estimate_is_unbiased(p: float) -> None:
 @pytest.mark.parametrize("p", [0.3, 1e-2, 1e-3])
 def test_the_upper_bound_from_plain_samples_holds(p: float) -> None:
     hits = np.random.default_rng(2).binomial(512, p, size=RUNS)
-    below = {int(count): rate_below(int(count), 512, ALPHA) for count in set(hits.tolist())}
+    below = {int(count): upper_bound(int(count), 512, confidence=1 - ALPHA) for count in set(hits.tolist())}
     assert sum(below[count] < p for count in hits.tolist()) <= ALPHA * RUNS + 4 * (ALPHA * RUNS) ** 0.5
 
 
@@ -120,11 +119,6 @@ def test_the_share_of_a_distribution_is_certified_wrongly_in_one_run_of_twenty_h
         certified = sum((random.random((attempts, needed)) < 0.9).all(axis=1).any() for _ in range(4 * RUNS))
         assert certified <= ALPHA * 4 * RUNS
     assert draws_to_certify(0.9, ALPHA) == 29
-
-
-def test_a_share_lies_above_its_bound() -> None:
-    assert share_above(29, 29, ALPHA) == pytest.approx(ALPHA ** (1 / 29))
-    assert share_above(0, 29, ALPHA) == 0.0
 
 
 def noises(position: NDArray[np.float64], direction: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -12,7 +12,15 @@ from typing import Any
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import clopper_pearson, replication_share
-from invmm_gate.core.records import CAPTION, GCG, PLAIN_SAMPLING, CurvePoint, Interval, Measurement
+from invmm_gate.core.records import (
+    CAPTION,
+    GCG,
+    PLAIN_SAMPLING,
+    CurvePoint,
+    Interval,
+    Measurement,
+    StretchedTest,
+)
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling
@@ -133,6 +141,24 @@ def share_counts_only_at_a_normality_within_the_threshold(gate: SimpleNamespace)
     expect(partly(gate, 7, 0.05), "block", ("invmm_below", "p1"))
     expect(partly(gate, 7, 0.05 * (1 + 0.5e-4)), "block", ("invmm_below", "p1"))
     expect(partly(gate, 7, 0.051), "pass")
+
+
+@case
+def share_of_any_full_test_counts_at_its_own_normality(gate: SimpleNamespace) -> None:
+    point = CurvePoint(step=50, denoising_error=0.1, normality=0.02, weight=1.0, best_value=0.2)
+
+    def tests(*found: tuple[float, int]) -> Verdict:
+        full = tuple(
+            StretchedTest(stretch=1.0, normality=level, share=replication_share(hits, 8)) for level, hits in found
+        )
+        trials = (trial("not_inverted", share=replication_share(8, 8), curve=(point,), tests=full),)
+        data = clean_run()
+        return judged(gate, with_measurement(data, measured(target(data, "p1"), hits=8, trials=trials)), only(PARTLY))
+
+    expect(tests((0.02, 4), (0.2, 7)), "block", ("invmm_below", "p1"))
+    expect(tests((0.02, 3), (0.2, 8)), "pass")
+    found = tests((0.04, 6), (0.03, 5), (0.2, 8)).findings[0]
+    assert (found.value, "5 of 8 samples replicate it" in found.message) == (0.03, True)
 
 
 @case

@@ -333,7 +333,7 @@ def test_a_threshold_can_be_given_over_all_dimensions(tmp_path: Path, key: str) 
 )
 def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str, words: str) -> None:
     text = TEXT.replace(
-        "    share: 0.5                # of the last test, at a normality this low, where a probe was not inverted\n",
+        "    share: 0.5                # of a full test, at a normality this low, where a probe was not inverted\n",
         "",
     )
     assert text != TEXT

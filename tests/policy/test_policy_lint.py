@@ -106,8 +106,8 @@ def test_only_the_probes_that_the_rule_looks_at_and_controls_of_different_images
 def test_how_many_images_of_each_group_must_stand_out_is_said() -> None:
     said = tuple(group_power(STRICT, probe_set(16, sensitive=16, duplicated=100, canary=1)))
     assert [text.partition(": the group ")[2] for text in said] == [
-        "sensitive is flagged if 6 of its 16 images look more memorized than every control",
-        "duplicated is flagged if 26 of its 100 images look more memorized than every control",
+        "sensitive is flagged if 8 of its 16 images look more memorized than every control",
+        "duplicated is flagged if 34 of its 100 images look more memorized than every control",
         "canary has too few images (1) to be flagged beside these controls",
     ]
     assert tuple(group_power(PERMISSIVE, probe_set(16, sensitive=16))) == ()

@@ -125,7 +125,8 @@ def test_without_canaries_nothing_is_known_of_the_power() -> None:
 
 def test_canaries_are_counted_by_multiplicity_and_those_without_one_apart() -> None:
     data = with_group(4, "canary", multiplicity=16, of=with_group(3, "canary", multiplicity=2))
-    data = with_score(with_score(with_score(data, "canary16-0", 3.0), "canary16-1", 3.0), "p3", 3.0)
+    data = with_score(with_score(with_score(data, "canary16-0", 0.02), "canary16-1", 0.05), "p3", 0.02)
+    data = with_score(data, "canary2-0", 3.0)  # inverted, but at a score that would have stopped no release
     data = with_measurement(data, broken(target(data, "canary16-2")))
     found = verdict_of(data).power
     assert [(rung.multiplicity, rung.found, rung.planted) for rung in found.rungs] == [(2, 0, 3), (16, 2, 4)]

@@ -209,8 +209,8 @@ def confirming(**changes: Any) -> dict[str, Any]:
         ({"rules": [BELOW, CONFIRMED]}, "rules: no below_controls, and strict has it"),
         ({"rules": [BELOW, CONFIRMED, CONTROLS]}, "rules: no group_below_controls, and strict has it"),
         (
-            {"rules": [BELOW, CONFIRMED, CONTROLS, GROUPED | {"alpha": 0.01}]},
-            "rules[3] group_below_controls.alpha is 0.01, in strict 0.05: lower is weaker",
+            {"rules": [BELOW, CONFIRMED, CONTROLS, GROUPED | {"alpha": 0.002}]},
+            "rules[3] group_below_controls.alpha is 0.002, in strict 0.01: lower is weaker",
         ),
         ({"rules": [BELOW, CONTROLS], "confirm": {}}, "rules: no confirmed, and strict has it"),
         ({"coverage": {"min_controls": 9}}, "coverage.min_controls is 9, in strict 16: lower is weaker"),

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self, final
 from pydantic import Field, model_validator
 
 from invmm_gate.core.marks import HIGHER, NAME, apart
-from invmm_gate.core.records import Measurement, Probe, Trial
+from invmm_gate.core.records import Measurement, Probe, StretchedTest, Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
@@ -43,7 +43,7 @@ class InvmmBelowConfig(Selection):
     threshold_bits: Annotated[NotNegative | None, _NOT_ALONE] = None
     """The same in bits, over all latent dimensions together: 30 bits are about one in 10^9."""
     share: Annotated[Annotated[Number, Field(gt=0, le=1)] | None, HIGHER] = None
-    """Blocks also a probe without a score of which this share of the last test's samples, drawn at a normality at or
+    """Blocks also a probe without a score of which this share of a full test's samples, drawn at a normality at or
     below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""
 
     @model_validator(mode="after")
@@ -130,29 +130,31 @@ class InvmmBelow:
                 f"{probe.id} was stopped above {said(found.invmm_above, dimensions)}, too low to compare with {at}"
             )
             return (undecided(self.config.rule, message, probe.id),)
-        partly = (trial for trial in found.trials if self._replicates_partly(trial, limit))
-        return tuple(self._partly(probe, trial, limit, dimensions) for trial in partly)[:1]
+        partly = [test for trial in found.trials if trial.invmm is None for test in _full_tests(trial)]
+        enough = [test for test in partly if self._replicates_partly(test, limit)]
+        nearest = sorted(enough, key=lambda test: test.normality)[:1]
+        return tuple(self._partly(probe, test, limit, dimensions) for test in nearest)
 
-    def _replicates_partly(self, trial: Trial, limit: float) -> bool:
+    def _replicates_partly(self, test: StretchedTest, limit: float) -> bool:
         least = self.config.share
-        if least is None or trial.invmm is not None or trial.share is None or not trial.curve:
+        if least is None:
             return False
-        enough = trial.share.hits >= least * trial.share.trials
-        return enough and _drawn_at(trial) <= guarded(limit)
+        return test.share.hits >= least * test.share.trials and test.normality <= guarded(limit)
 
-    def _partly(self, probe: Probe, trial: Trial, limit: float, dimensions: int | None) -> Finding:
-        hits, trials = (trial.share.hits, trial.share.trials) if trial.share else (0, 0)
-        level = _drawn_at(trial)
+    def _partly(self, probe: Probe, test: StretchedTest, limit: float, dimensions: int | None) -> Finding:
         message = (
-            f"{probe.id} ({probe.group}) was not inverted, yet {hits} of {trials} samples replicate it at normality "
-            f"{self.config.said(level, dimensions)}, at or below {self.config.said_limit(dimensions)}"
+            f"{probe.id} ({probe.group}) was not inverted, yet {test.share.hits} of {test.share.trials} samples "
+            f"replicate it at normality {self.config.said(test.normality, dimensions)}, at or below "
+            f"{self.config.said_limit(dimensions)}"
         )
-        return block(self.config.rule, probe.id, message, value=level, limit=limit)
+        return block(self.config.rule, probe.id, message, value=test.normality, limit=limit)
 
 
-def _drawn_at(trial: Trial) -> float:
-    """Normality of the distribution that the share was drawn from."""
-    return trial.curve[-1].normality if trial.normality is None else trial.normality
+def _full_tests(trial: Trial) -> tuple[StretchedTest, ...]:
+    """Every full test of the trial; where none is recorded, its share at the last point of its curve."""
+    if trial.tests or trial.share is None or not trial.curve:
+        return trial.tests
+    return (StretchedTest(stretch=1.0, normality=trial.curve[-1].normality, share=trial.share),)
 
 
 def faults(

@@ -1,0 +1,101 @@
+"""How a task ends, on draws whose share of copies is known: what is certified, and what the record keeps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from invmm_gate.core.records import CurvePoint, Trial
+from invmm_gate.core.settings import InversionSettings
+from invmm_gate.measure.sensitivity import TestResult
+from invmm_gate.measure.slots import Slot, Task, WeightState
+from invmm_gate.measure.trials import Conclusion, Test, Tested
+
+SETTINGS = InversionSettings(
+    steps=400,
+    batch_size=1,
+    test_every=10,
+    shrink_tests=3,
+    stretches=(1.5, 2.25),
+    certified_share=0.95,
+    certifications=3,
+)
+LEVEL = 0.04
+
+
+def result(hits: Sequence[int], samples: int) -> TestResult:
+    """A full test with so many copies at each guidance scale."""
+    best = max(hits)
+    return TestResult(
+        passed=best == samples, guidance_scale=1.0, hits=best, best_value=0.0, trials=samples,
+        samples=samples * len(hits), evaluations=samples, finite=True, copies=(),
+    )  # fmt: skip
+
+
+def slot_at(step: int) -> Slot:
+    point = CurvePoint(step=step, denoising_error=1.0, normality=LEVEL, weight=1.0, best_value=None)
+    return Slot(
+        index=0, task=Task(probe="p", content="c", seed=0), reference=torch.zeros(1), energy=1.0,
+        noise_stream=torch.Generator(), weight=WeightState(1.0), step=step, curve=(point,),
+    )  # fmt: skip
+
+
+def drawing(share_at: Callable[[float], float], random: np.random.Generator, scales: int = 1) -> Test:
+    """Tests of a distribution whose share of copies at a stretch is known; each scale draws by itself."""
+
+    def test(slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
+        del slot, purpose
+        hits = random.binomial(samples, share_at(stretch), size=scales).tolist()
+        return Tested(result=result(hits, samples), stretch=stretch, normality=LEVEL * stretch**2)
+
+    return test
+
+
+def ended(settings: InversionSettings, test: Test) -> Trial:
+    """The trial after as many looks as it takes."""
+    conclusion, slot = Conclusion(settings, test=test), slot_at(0)
+    while True:
+        slot.step += settings.test_every
+        looked = test(slot, "look", settings.test_samples, 1.0)
+        end = conclusion.of(slot, looked.result)
+        if end is not None:
+            return end.trial
+
+
+@pytest.mark.parametrize("scales", [1, 3])
+@pytest.mark.parametrize("certifications", [1, 3, 20])
+@pytest.mark.parametrize("claim", [0.9, 0.95])
+def test_a_share_of_nine_in_ten_is_seldom_certified_as_more(certifications: int, scales: int, claim: float) -> None:
+    """Over up to 40 looks, whatever the number of attempts and of guidance scales that may pass."""
+    scale = (1.0, 3.0, 7.0)[:scales]
+    settings = replace(SETTINGS, certified_share=claim, certifications=certifications, guidance_scales=scale)
+    random = np.random.default_rng(0)
+    outcomes = [ended(settings, drawing(lambda _: 0.9, random, scales)).outcome for _ in range(500)]
+    assert outcomes.count("inverted") <= 25 + 4 * 25**0.5
+
+
+def test_a_share_of_nine_in_ten_passes_for_inverted_where_eight_of_eight_are_enough() -> None:
+    """What the profiles of the paper and its authors do."""
+    random = np.random.default_rng(0)
+    lax = replace(SETTINGS, certified_share=None)
+    outcomes = [ended(lax, drawing(lambda _: 0.9, random)).outcome for _ in range(200)]
+    assert outcomes.count("inverted") == 200
+
+
+def test_what_always_replicates_is_certified_at_the_smallest_stretch() -> None:
+    trial = ended(SETTINGS, drawing(lambda stretch: float(stretch > 0.6), np.random.default_rng(0)))
+    assert (trial.outcome, trial.invmm) == ("inverted", pytest.approx(LEVEL * 0.625**2))
+    assert trial.confirmation is not None
+    assert trial.confirmation.hits == trial.confirmation.trials == trial.tests[-1].share.trials
+
+
+def test_every_full_test_is_kept_with_its_own_normality() -> None:
+    """Half of the draws replicate here, most of them further away: a policy must see both."""
+    shares = {1.0: 0.5, 1.5: 0.9, 2.25: 0.9}
+    trial = ended(SETTINGS, drawing(shares.__getitem__, np.random.default_rng(3)))
+    assert trial.outcome == "not_inverted"
+    assert {test.stretch for test in trial.tests} == set(shares)
+    assert [test.normality for test in trial.tests] == [pytest.approx(LEVEL * test.stretch**2) for test in trial.tests]
+    assert trial.share == max((test.share for test in trial.tests), key=lambda share: share.hits)
