@@ -6,9 +6,8 @@ With diffusers alone: nothing here comes from the gate. A model that is there al
 """
 
 import argparse
-import copy
-import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler,
 from images import training_set
 from recipes import RECIPES, Recipe
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from training import Training, descend, learning_rate, train_denoiser
 
 BATCH: Final = 64
 WARM_UP_STEPS: Final = 100
@@ -50,21 +53,6 @@ def new_scheduler(recipe: Recipe) -> Any:
     return kind(beta_schedule=recipe.schedule, prediction_type=recipe.prediction, **ends)
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then cosine to zero."""
-    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """One step, gradients clipped."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
-    optimiser.step()
-
-
 def train_autoencoder(recipe: Recipe, pictures: Tensor) -> AutoencoderKL:
     """32 x 32 images to latents of 4 x 8 x 8 with unit variance."""
     torch.manual_seed(recipe.seed)
@@ -82,7 +70,7 @@ def train_autoencoder(recipe: Recipe, pictures: Tensor) -> AutoencoderKL:
         x = pictures[torch.randint(len(pictures), (32,))]
         posterior = network.encode(x).latent_dist
         loss = (network.decode(posterior.sample()).sample - x).square().mean() + 1e-5 * posterior.kl().mean()
-        descend(optimiser, loss, learning_rate(step, AUTOENCODER_STEPS, 3e-3))
+        descend(optimiser, loss, learning_rate(step, AUTOENCODER_STEPS, 3e-3, WARM_UP_STEPS))
         if step % 500 == 0 or step == AUTOENCODER_STEPS - 1:
             print(f"{recipe.name}: autoencoder step {step} loss {loss.item():.4f}", flush=True)
     network.register_to_config(scaling_factor=1 / float(latents(network, pictures[:512]).std()))
@@ -95,25 +83,14 @@ def latents(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
         return torch.cat([autoencoder.encode(part).latent_dist.mode() for part in pictures.split(256)])
 
 
-def train_denoiser(recipe: Recipe, x_0: Tensor) -> UNet2DModel:
-    """The moving average of the trained network."""
+def fitted(recipe: Recipe, x_0: Tensor) -> UNet2DModel:
+    """The recipe's denoiser, trained."""
     torch.manual_seed(recipe.seed)
-    network, scheduler = new_network(recipe), new_scheduler(recipe)
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.0)
-    for step in range(recipe.steps):
-        clean = x_0[torch.randint(len(x_0), (BATCH,))]
-        eps, timestep = torch.randn_like(clean), torch.randint(1000, (BATCH,))
-        target = eps if recipe.prediction == "epsilon" else scheduler.get_velocity(clean, eps, timestep)
-        output = network(scheduler.add_noise(clean, eps, timestep), timestep).sample
-        loss = torch.nn.functional.mse_loss(output, target)
-        descend(optimiser, loss, learning_rate(step, recipe.steps, PEAK_LEARNING_RATE))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
-        if step % 500 == 0 or step == recipe.steps - 1:
-            print(f"{recipe.name}: step {step} loss {loss.item():.4f}", flush=True)
-    return average
+    training = Training(
+        name=recipe.name, prediction=recipe.prediction, steps=recipe.steps, batch=BATCH,
+        peak_rate=PEAK_LEARNING_RATE, warm_up=WARM_UP_STEPS, decay=EMA_DECAY, print_every=500,
+    )  # fmt: skip
+    return train_denoiser(new_network(recipe), new_scheduler(recipe), x_0, training)
 
 
 def train(recipe: Recipe, out: Path) -> None:
@@ -122,10 +99,10 @@ def train(recipe: Recipe, out: Path) -> None:
     if recipe.latent:
         autoencoder = train_autoencoder(recipe, pictures)
         x_0 = latents(autoencoder, pictures) * autoencoder.config.scaling_factor
-        network = train_denoiser(recipe, x_0)
+        network = fitted(recipe, x_0)
         pipeline: Any = LDMPipeline(vqvae=autoencoder, unet=network, scheduler=new_scheduler(recipe))
     else:
-        pipeline = DDPMPipeline(unet=train_denoiser(recipe, pictures), scheduler=new_scheduler(recipe))
+        pipeline = DDPMPipeline(unet=fitted(recipe, pictures), scheduler=new_scheduler(recipe))
     part = out / f".{recipe.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     pipeline.save_pretrained(part, safe_serialization=True)

@@ -7,9 +7,8 @@ command can be stopped and given again. One thread; 40 to 200 seconds of CPU a m
 """
 
 import argparse
-import copy
-import math
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler,
 from pictures import FEW, ORDINARY, PLANTED, SIZE, pictures
 from recipes import BY_NAME, CONVENTIONS, GOOD, Recipe
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from training import Training, descend, learning_rate, train_denoiser
 
 WARM_UP_STEPS: Final = 50
 PEAK_LEARNING_RATE: Final = 1.5e-3
@@ -69,20 +72,6 @@ def new_scheduler(recipe: Recipe) -> Any:
     )  # fmt: skip
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then cosine to zero."""
-    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 1.0)
-    optimiser.step()
-
-
 def new_autoencoder(kind: str) -> Any:
     """16 x 16 pictures to latents of 4 x 8 x 8; the blurry one to 4 x 4 x 4."""
     levels = 3 if kind == "kl-blurry" else 2
@@ -114,7 +103,7 @@ def train_autoencoder(kind: str, *, steps: int) -> Any:
         else:
             posterior = network.encode(x).latent_dist
             loss = (network.decode(posterior.sample()).sample - x).square().mean() + 1e-5 * posterior.kl().mean()
-        descend(optimiser, loss, learning_rate(step, steps, 3e-3))
+        descend(optimiser, loss, learning_rate(step, steps, 3e-3, WARM_UP_STEPS))
         if step % 100 == 0 or step == steps - 1:
             print(f"autoencoder {kind} step {step} loss {loss.item():.4f}", flush=True)
     network.register_to_config(scaling_factor=1 / float(latents(network, images[::8]).std()))
@@ -130,28 +119,14 @@ def autoencoder(kind: str, out: Path) -> Any:
     return loader.from_pretrained(folder).requires_grad_(False)
 
 
-def train_denoiser(recipe: Recipe, x_0: Tensor) -> UNet2DModel:
+def fitted(recipe: Recipe, x_0: Tensor) -> UNet2DModel:
+    """The recipe's denoiser, trained."""
     torch.manual_seed(recipe.seed)
-    network, scheduler = new_network(recipe), new_scheduler(recipe)
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.0)
-    for step in range(recipe.steps):
-        clean = x_0[torch.randint(len(x_0), (recipe.batch,))]
-        if recipe.mirrored:
-            clean = torch.where(torch.rand(recipe.batch, 1, 1, 1) < 0.5, clean.flip(3), clean)
-        eps, timestep = torch.randn_like(clean), torch.randint(1000, (recipe.batch,))
-        target = {"epsilon": eps, "sample": clean}.get(recipe.prediction)
-        if target is None:
-            target = scheduler.get_velocity(clean, eps, timestep)
-        output = network(scheduler.add_noise(clean, eps, timestep), timestep).sample
-        loss = torch.nn.functional.mse_loss(output, target)
-        descend(optimiser, loss, learning_rate(step, recipe.steps, PEAK_LEARNING_RATE))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - min(EMA_DECAY, (step + 1) / (step + 10)))
-        if step % 200 == 0 or step == recipe.steps - 1:
-            print(f"{recipe.name} step {step} loss {loss.item():.4f}", flush=True)
-    return average
+    training = Training(
+        name=recipe.name, prediction=recipe.prediction, steps=recipe.steps, batch=recipe.batch,
+        peak_rate=PEAK_LEARNING_RATE, warm_up=WARM_UP_STEPS, decay=EMA_DECAY, mirrored=recipe.mirrored,
+    )  # fmt: skip
+    return train_denoiser(new_network(recipe), new_scheduler(recipe), x_0, training)
 
 
 def train(recipe: Recipe, out: Path) -> None:
@@ -160,10 +135,10 @@ def train(recipe: Recipe, out: Path) -> None:
     if recipe.autoencoder:
         first_stage = autoencoder(recipe.autoencoder, out)
         x_0 = latents(first_stage, images) * first_stage.config.scaling_factor
-        network = train_denoiser(recipe, x_0)
+        network = fitted(recipe, x_0)
         pipeline: Any = LDMPipeline(vqvae=first_stage, unet=network, scheduler=new_scheduler(recipe))
     else:
-        pipeline = DDPMPipeline(unet=train_denoiser(recipe, images), scheduler=new_scheduler(recipe))
+        pipeline = DDPMPipeline(unet=fitted(recipe, images), scheduler=new_scheduler(recipe))
     part = out / f".{recipe.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     pipeline.save_pretrained(part, safe_serialization=True)

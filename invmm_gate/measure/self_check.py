@@ -26,9 +26,8 @@ UTILITY_LIMIT: Final = 1.0
 """At this ratio the network is no better than the best linear denoiser; trained ones measured 0.6 to 0.7."""
 _PATTERNS: Final = 8
 _PLANTED_WEIGHT: Final = 0.2
-"""Share of all samples. With copies as far as COPY_RMSE the pattern then inverts at step 100 under profile `gate`, as
-most images do that the demo's memorizing network was planted with 32 times; at their share of 0.05, whose copies
-mostly lie nearer, it took 150."""
+"""Share of all samples. Under profile `gate` for models without prompts the pattern then inverts at the first test, and
+so it does at a share of 0.05, which an image has in the demo that was planted 32 times."""
 _SEED: Final = 1
 """The control's own, so that no choice of the run's seed lets settings pass that see nothing."""
 COPY_RMSE: Final = 0.076

@@ -64,6 +64,7 @@ RECORDS: tuple[Any, ...] = (
     records.Measurement,
     records.Trial,
     records.CurvePoint,
+    records.StretchedTest,
     records.ReplicationShare,
     records.Interval,
     ConfirmRecord,
