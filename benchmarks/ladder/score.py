@@ -61,11 +61,11 @@ def measured(
 def _likelihood(
     generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion
 ) -> Likelihood | None:
-    reference, trial = generation.metric.embed(picture[None]), inversion.trial
-    if not (trial.share and trial.share.hits) and not bool(generation.copies(plain.features, reference).any()):
+    references, trial = (generation.metric.embed(picture[None]),), inversion.trial
+    if not (trial.share and trial.share.hits) and not bool(generation.copies(plain.features, references).any()):
         return None
     return likelihood(
-        generation, plain, reference, (inversion.mu, inversion.log_var), draws=DRAWS, confidence=0.95,
+        generation, plain, references, (inversion.mu, inversion.log_var), draws=DRAWS, confidence=0.95,
         generator=stream(0, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",
     )  # fmt: skip
 

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.core.errors import ConfigError, MeasurementError
+from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import repeat_rows
 from invmm_gate.diffusion.sampling import sample
 
@@ -85,12 +86,6 @@ def count_copies(
         count.closest = best if count.closest is None else better(best, count.closest)
         room = COPIES_KEPT - len(count.copies)
         count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
-
-
-def refuse_non_finite(values: Tensor, source: str, *, do: str) -> None:
-    """NaN is no copy to any metric, so it would pass for "not memorized"."""
-    if not bool(values.isfinite().all()):
-        raise MeasurementError(f"{source} gave NaN or infinity", expected="finite values", do=do)
 
 
 @final

@@ -1,7 +1,9 @@
 """Draws noises around an inverted distribution, and bounds how likely a generation is a copy of the probe."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf
+from typing import Final
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,14 +12,18 @@ from torch import Tensor
 from invmm_gate.core.intervals import lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood, LikelihoodMethod, PromptKind
 from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel
+from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import repeat_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.distributions import normality
 from invmm_gate.measure.likelihood import WeighedDraws, log_bound_of_share, log_lower_bound
 from invmm_gate.measure.proposals import Mixture, Noise, Noises, around
 
-_OF_SHARE = 0.2
+_OF_SHARE: Final = 0.2
 """The part of the lower bound's error that the bound of the share may take. It seldom gives the better bound."""
+
+References = Sequence[Float[Tensor, "1 feature"]]
+"""The metric's features of the probe's image, and of its mirror image where that counts too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +40,7 @@ class Generation:
     guidance_scale: float = 1.0
 
     def features(self, noises: Noises) -> Float[Tensor, "draw feature"]:
-        """The metric's features of each noise's sample."""
+        """The metric's features of each noise's sample. Raises MeasurementError for NaN or infinity."""
         return torch.cat([self._part(part) for part in torch.split(noises, self.rows)])
 
     def _part(self, noises: Noises) -> Float[Tensor, "draw feature"]:
@@ -42,6 +48,7 @@ class Generation:
         rows = torch.cat([noises, padding]).to(self.model.device)
         condition = None if self.condition is None else repeat_rows(self.condition, self.rows)
         x_0 = sample(self.model, rows, steps=self.steps, condition=condition, guidance_scale=self.guidance_scale)
+        refuse_non_finite(x_0[: len(noises)], "the sampler", do="check the checkpoint's weights")
         return self.metric.embed(self.model.decode(x_0))[: len(noises)].cpu()
 
     @property
@@ -49,11 +56,11 @@ class Generation:
         """Network forwards of one sample."""
         return self.steps * self.model.forwards(self.guidance_scale)
 
-    def copies(
-        self, features: Float[Tensor, "draw feature"], reference: Float[Tensor, "1 feature"]
-    ) -> Bool[Tensor, " draw"]:
-        """Which samples are copies."""
-        return self.metric.is_copy(self.metric.compare(features, reference.cpu()))
+    def copies(self, features: Float[Tensor, "draw feature"], references: References) -> Bool[Tensor, " draw"]:
+        """Which samples are copies. Raises MeasurementError for NaN or infinity."""
+        values = torch.stack([self.metric.compare(features, reference.cpu()) for reference in references])
+        refuse_non_finite(values, f"the copy metric {self.metric.name}", do="check it on the images of the probes")
+        return torch.stack([self.metric.is_copy(each) for each in values]).any(dim=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,8 +80,8 @@ def plain_samples(generation: Generation, count: int, generator: torch.Generator
 def likelihood(
     generation: Generation,
     plain: PlainSamples,
-    reference: Float[Tensor, "1 feature"],
-    inverted: tuple[Noise, Noise],
+    references: References,
+    inverted: tuple[Noise, Noise] | None,
     *,
     draws: int,
     confidence: float,
@@ -82,53 +89,51 @@ def likelihood(
     probe: str,
     prompt_kind: PromptKind,
 ) -> Likelihood:
-    """The bounds and the estimate for one probe; `inverted` is (mu, ln sigma^2), chosen before any of these draws.
+    """The bounds and the estimate for one probe.
 
-    As many draws are made as there are plain samples, about `draws` of them around the inverted distribution. The plain
-    samples stand for those of N(0, I), each for one at most, so that the draws are independent of one another.
+    `inverted` is (mu, ln sigma^2), chosen before any of these draws; None where no inversion got near, so that the
+    plain samples alone count. `draws` are made around it. Raises MeasurementError for NaN or infinity.
     """
-    pool = len(plain.noises)
-    mixture = around(*(part.cpu() for part in inverted), plain=1 - draws / pool)
-    chosen = mixture.choose(pool, generator)
-    own = chosen >= 0
-    standard = torch.randn(pool, *generation.model.latent_shape, generator=generator)
-    noises = torch.where(own[:, None, None, None], mixture.noises(chosen, standard), plain.noises)
-    found = generation.copies(plain.features, reference)
-    plain_copies = int(found.sum())
-    found[own] = generation.copies(generation.features(noises[own]), reference)
-    weighed = WeighedDraws(draws=pool, log_weights=tuple(mixture.log_weights(noises)[found].tolist()))
+    count = len(plain.noises)
+    mixture = Mixture(components=(), counts=(), plain=count)
+    if inverted is not None:
+        mixture = around(*(part.cpu() for part in inverted), draws=draws, plain=count)
+    own = mixture.noises(torch.randn(mixture.draws, *generation.model.latent_shape, generator=generator))
+    plain_copies = generation.copies(plain.features, references)
+    own_copies = plain_copies[:0] if not len(own) else generation.copies(generation.features(own), references)
+    copied = torch.cat([plain.noises[plain_copies], own[own_copies]])
+    weighed = WeighedDraws(draws=count + mixture.draws, log_weights=tuple(mixture.log_weights(copied).tolist()))
     error = (1 - confidence) / 2
     bounds: dict[LikelihoodMethod, float] = {
         "importance_sampling": log_lower_bound(weighed, (1 - _OF_SHARE) * error),
-        "replication_share": _share_bound(mixture, chosen, found, _OF_SHARE * error),
+        "replication_share": _share_bound(mixture, own_copies, _OF_SHARE * error),
     }
     method = max(bounds, key=bounds.__getitem__)
-    lowest = bounds[method]
+    lowest, hits = bounds[method], int(plain_copies.sum())
     return Likelihood(
         probe=probe,
         prompt_kind=prompt_kind,
         nats=None if lowest == -inf else -lowest,
         lower=exp(lowest),
         estimate=exp(min(weighed.log_estimate, 0.0)),
-        upper=upper_bound(plain_copies, pool, confidence=1 - error),
+        upper=upper_bound(hits, count, confidence=1 - error),
         confidence=confidence,
         method=method,
-        draws=int(own.sum()),
-        copies=int(found[own].sum()),
-        plain_draws=pool,
-        plain_copies=plain_copies,
-        evaluations=int(own.sum()) * generation.cost,
+        draws=mixture.draws,
+        copies=int(own_copies.sum()),
+        plain_draws=count,
+        plain_copies=hits,
+        evaluations=mixture.draws * generation.cost,
+        guidance_scale=None if generation.condition is None else generation.guidance_scale,
     )
 
 
-def _share_bound(mixture: Mixture, chosen: Tensor, found: Tensor, alpha: float) -> float:
+def _share_bound(mixture: Mixture, found: Bool[Tensor, " draw"], alpha: float) -> float:
     """The best bound that the share of one component gives, each with its part of the error."""
-    best = -inf
-    for place, (mu, log_var) in enumerate(mixture.components):
-        of_it = chosen == place
+    best, parts = -inf, torch.split(found, mixture.counts) if mixture.components else ()
+    for (mu, log_var), of_it in zip(mixture.components, parts, strict=True):
         kl = float(normality(mu[None].double(), log_var[None].double())) * mu.numel()
-        if draws := int(of_it.sum()):
-            confidence = 1 - alpha / len(mixture.components)
-            share = lower_bound(int(found[of_it].sum()), draws, confidence=confidence)
-            best = max(best, log_bound_of_share(share, kl))
+        confidence = 1 - alpha / len(mixture.components)
+        share = lower_bound(int(of_it.sum()), len(of_it), confidence=confidence)
+        best = max(best, log_bound_of_share(share, kl))
     return best

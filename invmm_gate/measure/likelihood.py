@@ -19,12 +19,12 @@ _HALVINGS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeighedDraws:
-    """Draws from one distribution that was fixed before them."""
+    """Draws from one distribution, or from several in fixed numbers; all of it was fixed before them."""
 
     draws: int
     """How many."""
     log_weights: tuple[float, ...]
-    """ln(pi / q) at each draw that replicates the probe; the others weigh nothing."""
+    """ln(pi / q) at each draw that replicates the probe, q their mixture; the others weigh nothing."""
 
     @property
     def log_estimate(self) -> float:
@@ -38,7 +38,8 @@ def log_lower_bound(found: WeighedDraws, alpha: float) -> float:
     The bound is the largest m at which a bet against p <= m multiplies its stake by 1 / alpha. Half of the stake is
     Markov's: the estimate over m, which is 1 in the mean at p = m. The other half is staked draw by draw, in shares
     c of the capital: the product of 1 - c + c w / m. Source: Waudby-Smith and Ramdas, arXiv:2010.09686, section 4;
-    only w >= 0 is used, so weights may be as large as they like.
+    only w >= 0 is used, so weights may be as large as they like. Of draws from several distributions w is p in the
+    mean over all of them; the product of their factors' means is then at most that of equal ones.
     """
     if not found.log_weights:
         return -inf

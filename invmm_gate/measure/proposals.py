@@ -6,7 +6,7 @@ from math import log
 from typing import Final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 Noise = Float[Tensor, "channel height width"]
@@ -19,39 +19,53 @@ tails. Those nearer to N(0, I) replicate now and then, with weights that differ 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mixture:
-    """N(0, I) in a share `plain` of the draws, else one of the components, each equally often."""
+    """N(0, I) and other distributions, each with a number of draws that was fixed before any of them."""
 
     components: tuple[tuple[Noise, Noise], ...]
-    """(mu, ln sigma^2) of each."""
-    plain: float
+    """(mu, ln sigma^2) of each other distribution."""
+    counts: tuple[int, ...]
+    """Draws of each."""
+    plain: int
+    """Draws of N(0, I)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a mixture without N(0, I): its weights would have no bound."""
-        if not 0 < self.plain < 1 or not self.components:
-            raise ValueError(f"plain is {self.plain} with {len(self.components)} components; expected both")
+        if self.plain < 1 or len(self.counts) != len(self.components) or min(self.counts, default=1) < 1:
+            raise ValueError(f"{self.plain} plain draws, {self.counts} of {len(self.components)} components")
 
-    def choose(self, draws: int, generator: torch.Generator) -> Int[Tensor, " draw"]:
-        """The component of each draw, independently; -1 is N(0, I)."""
-        chosen = torch.randint(len(self.components), (draws,), generator=generator)
-        return torch.where(torch.rand(draws, generator=generator) < self.plain, -1, chosen)
+    @property
+    def draws(self) -> int:
+        """Draws of all components, without those of N(0, I)."""
+        return sum(self.counts)
 
-    def noises(self, chosen: Int[Tensor, " draw"], standard: Noises) -> Noises:
-        """A draw of each chosen component from standard normal draws."""
-        # -1, N(0, I), is the last row.
-        mu, log_var = (torch.stack([*part, torch.zeros_like(part[0])]) for part in zip(*self.components, strict=True))
-        return mu[chosen] + (0.5 * log_var[chosen]).exp() * standard
+    def noises(self, standard: Noises) -> Noises:
+        """The draws of the components, one component after the other, from as many standard normal draws."""
+        parts = torch.split(standard, self.counts) if self.components else ()
+        moved = [mu + (0.5 * log_var).exp() * part for (mu, log_var), part in zip(self.components, parts, strict=True)]
+        return torch.cat([standard[:0], *moved])
 
     def log_weights(self, noises: Noises) -> Float[Tensor, " draw"]:
-        """ln(pi / mixture) at each noise, in float64; at most -ln(plain)."""
-        x = noises.double().flatten(1)
-        share = log((1 - self.plain) / len(self.components))
-        ratios = [share + _log_ratio(x, mu, log_var) for mu, log_var in self.components]
-        return -torch.stack([torch.full_like(ratios[0], log(self.plain)), *ratios]).logsumexp(dim=0)
+        """ln(pi / mixture) at each noise, in float64; at most the logarithm of all draws over the plain ones."""
+        x, total = noises.double().flatten(1), self.plain + self.draws
+        ratios = [
+            log(count / total) + _log_ratio(x, mu, log_var)
+            for count, (mu, log_var) in zip(self.counts, self.components, strict=True)
+        ]
+        plain = torch.full((len(x),), log(self.plain / total), dtype=torch.float64)
+        return -torch.stack([plain, *ratios]).logsumexp(dim=0)
 
 
-def around(mu: Noise, log_var: Noise, *, plain: float, stretches: Sequence[float] = STRETCHES) -> Mixture:
-    """The mixture of an inverted distribution, nearer to N(0, I) and further away, and N(0, I) itself."""
-    return Mixture(components=tuple((factor * mu, factor * log_var) for factor in stretches), plain=plain)
+def around(mu: Noise, log_var: Noise, *, draws: int, plain: int, stretches: Sequence[float] = STRETCHES) -> Mixture:
+    """The mixture of an inverted distribution, nearer to N(0, I) and further away, and N(0, I) itself.
+
+    The draws are split evenly; there must be one for each stretch.
+    """
+    least, more = divmod(draws, len(stretches))
+    return Mixture(
+        components=tuple((factor * mu, factor * log_var) for factor in stretches),
+        counts=tuple(least + (place < more) for place in range(len(stretches))),
+        plain=plain,
+    )
 
 
 def _log_ratio(x: Float[Tensor, "draw feature"], mu: Noise, log_var: Noise) -> Float[Tensor, " draw"]:

@@ -7,6 +7,7 @@ import torch
 from scipy.special import log_ndtr
 from torch import Tensor
 
+from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.sampling import sample
@@ -35,14 +36,14 @@ def edge_of(model: MixtureDenoiser) -> float:
     return high
 
 
-def measured(model: MixtureDenoiser, mu: Tensor, *, seed: int, rows: int = 512, probe: int = 1) -> Likelihood:
+def measured(model: MixtureDenoiser, mu: Tensor | None, *, seed: int, rows: int = 512, probe: int = 1) -> Likelihood:
     generation = Generation(model=model, metric=PixelRmse(), steps=50, rows=rows)
     plain = plain_samples(generation, 512, torch.Generator().manual_seed(seed))
     return likelihood(
         generation,
         plain,
-        PixelRmse().embed(IMAGES[probe][None]),
-        (mu, torch.zeros(SHAPE)),
+        (PixelRmse().embed(IMAGES[probe][None]),),
+        None if mu is None else (mu, torch.zeros(SHAPE)),
         draws=128,
         confidence=0.95,
         generator=torch.Generator().manual_seed(seed + 100),
@@ -76,8 +77,8 @@ def test_draws_and_costs_are_counted_and_the_rows_of_a_call_change_nothing() -> 
     model = model_of(1e-2)
     one, other = (measured(model, 2.0 * DIRECTION, seed=1, rows=rows) for rows in (512, 100))
     assert one == other
-    assert 90 < one.draws < 170
-    assert one.evaluations == 50 * one.draws
+    assert one.draws == 128
+    assert one.evaluations == 50 * 128
     assert one.plain_draws == 512
 
 
@@ -87,3 +88,24 @@ def test_a_distribution_that_always_replicates_certifies_its_distance_where_weig
     assert found.plain_copies == 512
     assert found.lower > 0.9
     assert found.upper == 1.0
+
+
+def test_plain_samples_alone_bound_it_where_no_inversion_got_near() -> None:
+    found = measured(model_of(0.3), None, seed=0)
+    assert (found.draws, found.copies, found.evaluations) == (0, 0, 0)
+    assert found.estimate == pytest.approx(found.plain_copies / 512)
+    assert 0.2 < found.lower < 0.3 < found.upper
+
+
+def test_the_mirror_image_counts_where_it_is_asked_for() -> None:
+    generation = Generation(model=model_of(0.3), metric=PixelRmse(), steps=50, rows=64)
+    both = tuple(PixelRmse().embed(image[None]) for image in IMAGES)
+    features = plain_samples(generation, 64, torch.Generator().manual_seed(0)).features
+    assert bool(generation.copies(features, both).all())
+    assert not bool(generation.copies(features, both[1:]).all())
+
+
+def test_what_is_not_finite_is_no_copy_but_an_error() -> None:
+    generation = Generation(model=model_of(0.3), metric=PixelRmse(), steps=50, rows=4)
+    with pytest.raises(MeasurementError, match="NaN or infinity"):
+        generation.features(torch.full((2, *SHAPE), float("nan")))
