@@ -118,7 +118,7 @@ class Statement:
     report_digest: Annotated[Hex, _at("predicate.reportDigest.sha256")]
     """sha256 of public/report.html: no id and no exact score of a probe."""
     results_digest: Annotated[Hex, _at("predicate.resultsDigest.sha256")]
-    """A digest over measurements.jsonl and confirmations.jsonl, by the rule of a checkpoint's digest."""
+    """A digest over the files of measurements, confirmations and likelihoods, by the rule of a checkpoint's digest."""
     fingerprint: Annotated[Hex, _at("predicate.fingerprint")]
     """The run's identity: settings, rows, device and code among it."""
     profile: Annotated[Line, _at("predicate.profile")]

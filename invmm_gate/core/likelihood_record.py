@@ -1,7 +1,7 @@
-"""The record of how likely an ordinary generation is a copy of a probe."""
+"""The record of how likely an ordinary generation is a copy of a probe. Nothing here imports torch."""
 
 from dataclasses import dataclass
-from math import log
+from math import ceil, exp, log
 from typing import Annotated, Literal
 
 from invmm_gate.core.marks import PUBLIC
@@ -12,9 +12,23 @@ prompt, which nobody can type."""
 LikelihoodMethod = Literal["importance_sampling", "replication_share"]
 
 
+def frequency(nats: float) -> str:
+    """What a lower bound of -ln p says in words, never more than it says: `one in 44,000 generations`."""
+    if nats < log(10):
+        return f"{100 * exp(-nats):.2g} % of generations"
+    exponent = int(nats / log(10) + 1e-9)
+    if exponent > 8:
+        return f"one in 10^{ceil(nats / log(10) - 1e-9)} generations"
+    unit = 10 ** (exponent - 1)
+    return f"one in {ceil(exp(nats) / unit - 1e-9) * unit:,} generations"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihood:
-    """The probability that a generation from N(0, I) is a copy of the probe. High = memorized."""
+    """The probability that a generation from N(0, I) is a copy of one probe: a line of likelihoods.jsonl.
+
+    High = memorized. It is that of the measure's own sampler.
+    """
 
     probe: str
     """Id of the probe."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal
 
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.records import Confirmation, Measurement, MetricRecord, ModelManifest, ProbeSet, SelfCheck, Weights
 from invmm_gate.core.settings import Family, InversionSettings
@@ -61,6 +62,16 @@ class PromptPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LikelihoodPlan:
+    """How likelihoods were estimated: the policy's `confirm.likelihood`."""
+
+    draws: int
+    """Draws around the inverted distribution of a probe."""
+    confidence: float
+    """Of both bounds together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmPlan:
     """The policy's key `confirm`."""
 
@@ -68,6 +79,8 @@ class ConfirmPlan:
     """For models without prompts."""
     prompts: PromptPlan | None
     """For text-to-image models."""
+    likelihood: LikelihoodPlan | None = None
+    """For probes that were copied at least once; None = none was estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +195,8 @@ class RunData:
     self_checks: Annotated[tuple[SelfCheck, ...], PUBLIC] = ()
     measurements: Annotated[tuple[Measurement, ...], PUBLIC] = ()
     confirmations: Annotated[tuple[Confirmation, ...], PUBLIC] = ()
+    likelihoods: tuple[Likelihood, ...] = ()
+    """Of the probes that were copied at least once; kept out of the public edition."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
     verdict: Annotated[Verdict | None, PUBLIC] = None

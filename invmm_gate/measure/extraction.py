@@ -49,7 +49,7 @@ class Generation:
         condition = None if self.condition is None else repeat_rows(self.condition, self.rows)
         x_0 = sample(self.model, rows, steps=self.steps, condition=condition, guidance_scale=self.guidance_scale)
         refuse_non_finite(x_0[: len(noises)], "the sampler", do="check the checkpoint's weights")
-        return self.metric.embed(self.model.decode(x_0))[: len(noises)].cpu()
+        return self.metric.embed(self.model.decode(x_0))[: len(noises)]
 
     @property
     def cost(self) -> int:
@@ -58,9 +58,9 @@ class Generation:
 
     def copies(self, features: Float[Tensor, "draw feature"], references: References) -> Bool[Tensor, " draw"]:
         """Which samples are copies. Raises MeasurementError for NaN or infinity."""
-        values = torch.stack([self.metric.compare(features, reference.cpu()) for reference in references])
+        values = torch.stack([self.metric.compare(features, reference) for reference in references])
         refuse_non_finite(values, f"the copy metric {self.metric.name}", do="check it on the images of the probes")
-        return torch.stack([self.metric.is_copy(each) for each in values]).any(dim=0)
+        return torch.stack([self.metric.is_copy(each) for each in values]).any(dim=0).cpu()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,7 +130,7 @@ def likelihood(
 
 def _share_bound(mixture: Mixture, found: Bool[Tensor, " draw"], alpha: float) -> float:
     """The best bound that the share of one component gives, each with its part of the error."""
-    best, parts = -inf, torch.split(found, mixture.counts) if mixture.components else ()
+    best, parts = -inf, torch.split(found, list(mixture.counts)) if mixture.components else ()
     for (mu, log_var), of_it in zip(mixture.components, parts, strict=True):
         kl = float(normality(mu[None].double(), log_var[None].double())) * mu.numel()
         confidence = 1 - alpha / len(mixture.components)

@@ -40,7 +40,7 @@ class Mixture:
 
     def noises(self, standard: Noises) -> Noises:
         """The draws of the components, one component after the other, from as many standard normal draws."""
-        parts = torch.split(standard, self.counts) if self.components else ()
+        parts = torch.split(standard, list(self.counts)) if self.components else ()
         moved = [mu + (0.5 * log_var).exp() * part for (mu, log_var), part in zip(self.components, parts, strict=True)]
         return torch.cat([standard[:0], *moved])
 

@@ -86,6 +86,19 @@ class PromptConfirmation(StrictModel):
         )
 
 
+class LikelihoodEstimate(StrictModel):
+    """How likely an ordinary generation is a copy: estimated for each probe that was copied at least once.
+
+    The plain samples of the estimate are as many as `plain_sampling.trials`, drawn once for all probes.
+    """
+
+    # One for each stretch of the inverted distribution (measure/proposals.py).
+    draws: Annotated[Whole, Field(ge=5, le=1_000_000), LOWER] = 128
+    """Draws around the inverted distribution of a probe."""
+    confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
+    """The confidence of the lower and the upper bound together."""
+
+
 class ConfirmChoice(StrictModel):
     """How probes are confirmed."""
 
@@ -93,6 +106,8 @@ class ConfirmChoice(StrictModel):
     """For models without prompts."""
     prompts: Annotated[PromptConfirmation | None, PART] = None
     """For text-to-image models."""
+    likelihood: Annotated[LikelihoodEstimate | None, PART] = None
+    """For probes that were copied at least once; None = nothing is estimated."""
 
     def plan(self) -> ConfirmPlan:
         """The plan as the records of a run hold it."""

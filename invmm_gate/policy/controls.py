@@ -4,7 +4,7 @@ A control that was trained on is found by its own score, by its copies among the
 its caption.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from statistics import median
 from typing import Final
 
@@ -13,6 +13,7 @@ from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihood, ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelow, InvmmBelowConfig
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
 from invmm_gate.policy.schema import Policy
@@ -48,10 +49,12 @@ _TRAINED_ON: Final = "it looks as if it had been trained on; take it out of the 
 
 def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -> Iterator[Finding]:
     """Controls that look as if they had been trained on, each by its name, and those that nobody looked for."""
-    yield from _scores(policy, evidence)
+    scores = list(_scores(policy, evidence))
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
     tried = [found for found in evidence.confirmations if found.probe in controls]
-    yield from (_copied(found) for found in tried if found.hits)
+    copied = [_copied(found) for found in tried if found.hits]
+    yield from (*scores, *copied)
+    yield from _likely(policy, evidence, named={found.probe for found in (*scores, *copied)})
     yield from _nearer(tried, metric)
     least = caption_trials(evidence.plan) if isinstance(evidence.plan, PromptConfirmation) else 1
     seen = {(found.probe, found.method) for found in tried if found.hits or found.trials >= least}
@@ -67,6 +70,11 @@ def as_for_probes(policy: Policy, dimensions: int | None) -> InvmmBelowConfig:
     highest = max(rules, key=lambda rule: rule.limit(dimensions) or 0.0, default=usual)
     share = min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT)
     return highest.model_copy(update={"groups": ("control",), "categories": (), "share": share})
+
+
+def likelihood_rules(policy: Policy) -> tuple[ExtractionLikelihood, ...]:
+    """The policy's rules about likelihoods, for probes that they do not select too."""
+    return tuple(ExtractionLikelihood(rule) for rule in policy.rules if isinstance(rule, ExtractionLikelihoodConfig))
 
 
 def caption_trials(plan: PromptConfirmation) -> int:
@@ -92,6 +100,15 @@ def _scores(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
         for found in rule.judged(probe, measured, evidence.dimensions):
             said = f"{found.message}: {_TRAINED_ON}" if found.effect == "block" else found.message
             yield undecided(CONTROLS, said, probe.id)
+
+
+def _likely(policy: Policy, evidence: Evidence, *, named: Container[str | None]) -> Iterator[Finding]:
+    """Those that nothing else named."""
+    chosen = [probe for probe in evidence.probes if probe.group == "control" and probe.id not in named]
+    for rule in likelihood_rules(policy):
+        for found in rule.judged(chosen, evidence):
+            said = f"{found.message}: {_TRAINED_ON}" if found.effect == "block" else found.message
+            yield undecided(CONTROLS, said, found.probe)
 
 
 def _copied(found: Confirmation) -> Finding:

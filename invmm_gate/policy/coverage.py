@@ -1,15 +1,27 @@
 """Whether enough was measured, by a gate that works, as the policy asked. Every finding here leaves the run open."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import exp
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.intervals import upper_bound
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import Measurement
-from invmm_gate.core.run_records import PromptPlan, RunData, RunRecord, SamplingPlan, SearchPlan, differences
+from invmm_gate.core.run_records import (
+    LikelihoodPlan,
+    PromptPlan,
+    RunData,
+    RunRecord,
+    SamplingPlan,
+    SearchPlan,
+    differences,
+)
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import dimensions_of, has_prompts, names, undecided
 from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
 from invmm_gate.policy.schema import Policy
 
@@ -63,6 +75,8 @@ MODEL_UNCHANGED: Final = "model_unchanged"
 MODEL_UNCHANGED_IN_CONFIRM: Final = "model_unchanged_in_confirm"
 OF_THE_MODEL: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, ROUND_TRIP, TOLD_TIME, SAMPLES, NATURAL_VIEW)
 """Made before the probes are measured."""
+_CERTAIN: Final = 1 - 1e-4
+"""Confidence of the upper bound that a lower bound is held against, so that chance is no reason to stop a run."""
 _OF_MEASURING: Final = (*OF_THE_MODEL, MODEL_UNCHANGED)
 _OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM,)
 
@@ -84,6 +98,19 @@ def failed_self_checks(data: RunData) -> Iterator[Finding]:
         numbers = all(value is None or is_number(value) for value in (check.value, check.limit))
         if check.passed is not True or not numbers:
             yield undecided(SELF_CHECK, f"the self-check {check.name} failed: {check.detail}")
+
+
+def contradictory_likelihoods(likelihoods: Iterable[Likelihood]) -> Iterator[Finding]:
+    """Lower bounds above what plain samples allow: a bug, or a test that drew from what it had chosen."""
+    for found in likelihoods:
+        highest = upper_bound(found.plain_copies, found.plain_draws, confidence=_CERTAIN)
+        if found.nats is not None and exp(-found.nats) > highest:
+            yield undecided(
+                SELF_CHECK,
+                f"the likelihood of {found.probe} is at least {exp(-found.nats):.3g} by its draws, and at most "
+                f"{highest:.3g} by {found.plain_copies} copies among {found.plain_draws} plain samples",
+                found.probe,
+            )
 
 
 def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Measurement]) -> Iterator[Finding]:
@@ -148,14 +175,21 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
 
     How many samples were drawn is compared record by record.
     """
+    given, asked = run.inputs.confirm, policy.confirm.plan()
+    estimates = any(isinstance(rule, ExtractionLikelihoodConfig) for rule in policy.rules)
+    if estimates and asked.likelihood and not _estimated_as_well(given.likelihood, asked.likelihood):
+        return "the run estimated likelihoods by weaker means than the policy's"
     if not any(isinstance(rule, ConfirmedConfig) for rule in policy.rules):
         return ""
-    given, asked = run.inputs.confirm, policy.confirm.plan()
     if has_prompts(run):
         strong = asked.prompts is None or _prompts_as_strong(given.prompts, asked.prompts)
     else:
         strong = asked.plain_sampling is None or _sampling_as_strong(given.plain_sampling, asked.plain_sampling)
     return "" if strong else "the run confirmed by weaker means than the policy's"
+
+
+def _estimated_as_well(given: LikelihoodPlan | None, asked: LikelihoodPlan) -> bool:
+    return given is not None and given.draws >= asked.draws and given.confidence == asked.confidence
 
 
 def _sampling_as_strong(given: SamplingPlan | None, asked: SamplingPlan) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import SELECTION
 from invmm_gate.core.records import Confirmation, Group, Measurement, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
@@ -48,12 +49,13 @@ INFINITE_KEY: Key = (float("inf"), float("inf"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The probes with their sound measurements and confirmations."""
+    """The probes with their sound measurements, confirmations and likelihoods."""
 
     probes: tuple[Probe, ...]
     measured: Mapping[str, Measurement]
     """By probe id: only probes with exactly one sound measurement that is no error."""
     confirmations: tuple[Confirmation, ...]
+    likelihoods: tuple[Likelihood, ...] = ()
     required: frozenset[tuple[str, str]] = frozenset()
     """(probe, method) of every confirmation that the policy asks for."""
     plan: PlainSampling | PromptConfirmation | None = None

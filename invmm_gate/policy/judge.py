@@ -10,23 +10,30 @@ from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLIN
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.controls import as_for_probes, control_findings
+from invmm_gate.policy.controls import as_for_probes, control_findings, likelihood_rules
 from invmm_gate.policy.coverage import (
     COVERAGE,
     SELF_CHECK,
     SETTINGS,
+    contradictory_likelihoods,
     coverage_findings,
     failed_self_checks,
     run_findings,
     self_check_findings,
 )
 from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, same_probe, scope_of, undecided
-from invmm_gate.policy.reach import extractable_share, power_of
+from invmm_gate.policy.reach import Limits, extractable_share, power_of
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelow
 from invmm_gate.policy.rules.known import rule_for
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.soundness import RECORDS, record_findings, sound_confirmations, sound_measurements
+from invmm_gate.policy.soundness import (
+    RECORDS,
+    record_findings,
+    sound_confirmations,
+    sound_likelihoods,
+    sound_measurements,
+)
 from invmm_gate.policy.usable import rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.policy.weaknesses import weaknesses
@@ -58,6 +65,7 @@ def judge(
     )
     findings = _with_waivers(data, policy, evidence, baseline, waivers, terms)
     states = waiver_states(findings, waivers, terms)
+    limits = Limits(score=InvmmBelow(as_for_probes(policy, evidence.dimensions)), likelihood=likelihood_rules(policy))
     decision = decide(findings)
     return Verdict(
         schema_version=VERDICT_SCHEMA_VERSION,
@@ -75,8 +83,8 @@ def judge(
         records=dict(data.digests),
         tested=scope_of(data, policy.digest),
         weaknesses=weaknesses(policy),
-        extractable=extractable_share(evidence),
-        power=power_of(evidence, InvmmBelow(as_for_probes(policy, evidence.dimensions))),
+        extractable=extractable_share(evidence, limits),
+        power=power_of(evidence, limits),
     )
 
 
@@ -109,6 +117,7 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
 
 def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunData | None) -> Iterator[Finding]:
     yield from self_check_findings(data)
+    yield from contradictory_likelihoods(evidence.likelihoods)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)
@@ -140,6 +149,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         probes=probes,
         measured=sound_measurements(data.measurements, probes),
         confirmations=sound_confirmations(data),
+        likelihoods=sound_likelihoods(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
         dimensions=dimensions_of(data.run),
         baseline=None if baseline is None else _of_same_probes(baseline, data),

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung
 from invmm_gate.policy.evidence import Evidence
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihood
 from invmm_gate.policy.rules.invmm_below import InvmmBelow
 
 Images = tuple[frozenset[str], ...]
@@ -20,45 +22,48 @@ FEWEST: Final = 59
 """Canaries with which this can be shown: 59 of 59 give a lower bound of 0.950, 58 of 58 one of 0.949."""
 
 
-def found_probes(evidence: Evidence) -> frozenset[str]:
-    """Ids of the probes that the search found: inverted at any score, or copied by an input that a user could give."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What of a policy blocks a probe by itself."""
+
+    score: InvmmBelow
+    likelihood: tuple[ExtractionLikelihood, ...] = ()
+
+
+def found_probes(evidence: Evidence, limits: Limits) -> frozenset[str]:
+    """Ids of the probes that the search found: those that would block, and those inverted at any score."""
     inverted = {name for name, measured in evidence.measured.items() if measured.outcome == "inverted"}
-    return frozenset(inverted | _copied(evidence))
+    return detected_probes(evidence, limits) | inverted
 
 
-def detected_probes(evidence: Evidence, limits: InvmmBelow) -> frozenset[str]:
-    """Ids of the probes that would block if they were targets: by their score, or by an input that copies them.
+def detected_probes(evidence: Evidence, limits: Limits) -> frozenset[str]:
+    """Ids of the probes that would block if they were targets: by score, likelihood, or an input that copies them.
 
     Power is claimed for these alone: an inversion at a score that blocks nothing would not have stopped a release.
     """
-    blocking = {
-        probe.id
+    findings = [
+        finding
         for probe in evidence.probes
         if probe.id in evidence.measured
-        and any(
-            finding.effect == "block"
-            for finding in limits.judged(probe, evidence.measured[probe.id], evidence.dimensions)
-        )
-    }
-    return frozenset(blocking | _copied(evidence))
+        for finding in limits.score.judged(probe, evidence.measured[probe.id], evidence.dimensions)
+    ]
+    findings += [finding for rule in limits.likelihood for finding in rule.judged(evidence.probes, evidence)]
+    blocking = {finding.probe for finding in findings if finding.effect == "block" and finding.probe is not None}
+    return frozenset(blocking | {found.probe for found in evidence.confirmations if found.hits > 0})
 
 
-def _copied(evidence: Evidence) -> set[str]:
-    return {found.probe for found in evidence.confirmations if found.hits > 0}
-
-
-def unsearched_probes(evidence: Evidence) -> frozenset[str]:
-    """Ids of the probes that nothing was found of, though the search is not complete.
+def unsearched_probes(evidence: Evidence, found: frozenset[str]) -> frozenset[str]:
+    """Ids of the probes that are not among those found, though the search is not complete.
 
     Such a probe has no sound measurement, or lacks a confirmation that the policy asks for.
     """
-    made = {(found.probe, found.method) for found in evidence.confirmations}
+    made = {(tried.probe, tried.method) for tried in evidence.confirmations}
     lacking = {probe for probe, method in evidence.required if (probe, method) not in made}
     lacking |= {probe.id for probe in evidence.probes if probe.id not in evidence.measured}
-    return frozenset(lacking - found_probes(evidence))
+    return frozenset(lacking - found)
 
 
-def extractable_share(evidence: Evidence) -> ExtractableShare | None:
+def extractable_share(evidence: Evidence, limits: Limits) -> ExtractableShare | None:
     """The bound that the group `sample` gives; None without one.
 
     Images are drawn without replacement, which makes the bound of Clopper and Pearson wider than it need be, never
@@ -67,7 +72,7 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
     images = _images(probe for probe in evidence.probes if probe.group == "sample")
     if not images:
         return None
-    hits = found_probes(evidence)
+    hits = found_probes(evidence, limits)
     found, unsearched = _found(images, hits), _unsearched(images, hits, evidence)
     return ExtractableShare(
         drawn=len(images),
@@ -78,7 +83,7 @@ def extractable_share(evidence: Evidence) -> ExtractableShare | None:
     )
 
 
-def power_of(evidence: Evidence, limits: InvmmBelow) -> Power:
+def power_of(evidence: Evidence, limits: Limits) -> Power:
     """How many canaries of each multiplicity were found. A canary that was not searched in full was not found."""
     hits = detected_probes(evidence, limits)
     canaries = [probe for probe in evidence.probes if probe.group == "canary"]
@@ -138,5 +143,5 @@ def _found(images: Images, hits: frozenset[str]) -> int:
 
 def _unsearched(images: Images, hits: frozenset[str], evidence: Evidence) -> int:
     """Images of which no probe was found, and one was not searched in full."""
-    unsearched = unsearched_probes(evidence)
+    unsearched = unsearched_probes(evidence, hits)
     return sum(image.isdisjoint(hits) and not image.isdisjoint(unsearched) for image in images)

@@ -19,6 +19,7 @@ from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
 from invmm_gate.policy.field_types import Digest, Name, Number, Samples, SettingsOverrides, Whole, check, guarded
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
 
@@ -133,6 +134,9 @@ class Policy(StrictModel):
             raise ValueError(
                 "the rule 'confirmed' needs confirm.plain_sampling or confirm.prompts, and neither is given"
             )
+        estimates = any(isinstance(rule, ExtractionLikelihoodConfig) for rule in self.rules)
+        if estimates and self.confirm.likelihood is None:
+            raise ValueError("the rule 'extraction_likelihood' needs confirm.likelihood, and it is not given")
         return self
 
     @cached_property

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from math import exp, isclose
 from typing import Final
 
+from invmm_gate.core.intervals import upper_bound
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import Confirmation, CurvePoint, Interval, Measurement, Probe, ReplicationShare, Trial
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Finding
@@ -33,12 +36,15 @@ def record_findings(data: RunData) -> tuple[Finding, ...]:
         *_unexpected("confirmation", (record.probe for record in data.confirmations), probes),
         *_repeated("measurements", (record.probe for record in data.measurements)),
         *_repeated("confirmations", (f"{record.probe} by {record.method}" for record in data.confirmations)),
+        *_unexpected("likelihood", (record.probe for record in data.likelihoods), probes),
+        *_repeated("likelihoods", (f"{record.probe} ({record.prompt_kind})" for record in data.likelihoods)),
         *(
             _finding(found.probe, fault)
             for found in data.measurements
             for fault in faults(found, probes.get(found.probe))
         ),
         *(_finding(found.probe, fault) for found in data.confirmations for fault in confirmation_faults(found)),
+        *(_finding(found.probe, fault) for found in data.likelihoods for fault in likelihood_faults(found)),
     )
 
 
@@ -61,6 +67,12 @@ def sound_confirmations(data: RunData) -> tuple[Confirmation, ...]:
     """Confirmations of known probes whose counts add up. Repeated ones stay: each may block."""
     probes = {probe.id for probe in data.run.probe_set.probes}
     return tuple(found for found in data.confirmations if found.probe in probes and not any(confirmation_faults(found)))
+
+
+def sound_likelihoods(data: RunData) -> tuple[Likelihood, ...]:
+    """Likelihoods of known probes whose figures fit together. Repeated ones stay: each may block."""
+    probes = {probe.id for probe in data.run.probe_set.probes}
+    return tuple(found for found in data.likelihoods if found.probe in probes and not any(likelihood_faults(found)))
 
 
 def faults(found: Measurement, probe: Probe | None) -> Iterator[str]:
@@ -89,6 +101,27 @@ def confirmation_faults(found: Confirmation) -> Iterator[str]:
         yield "is confirmed without a network evaluation"
     if found.closest is not None and not is_number(found.closest):
         yield "has an invalid closest value in its confirmation"
+
+
+def likelihood_faults(found: Likelihood) -> Iterator[str]:
+    """The faults of an estimated likelihood."""
+    for copies, draws, least in ((found.copies, found.draws, 0), (found.plain_copies, found.plain_draws, 1)):
+        if not _add_up(copies, draws, least):
+            yield f"reports {copies} copies in {draws} draws"
+            return
+    figures = (found.lower, found.estimate, found.upper, found.confidence)
+    if not all(_ordered((0.0, each, 1.0)) for each in figures):
+        yield f"has a likelihood of {found.estimate}, from {found.lower} to {found.upper}"
+        return
+    if found.nats is not None and not _ordered((0.0, found.nats)):
+        yield f"has a bound of {found.nats} nats"
+        return
+    lower = 0.0 if found.nats is None else exp(-found.nats)
+    upper = upper_bound(found.plain_copies, found.plain_draws, confidence=(1 + found.confidence) / 2)
+    if not (isclose(lower, found.lower, rel_tol=1e-6) and isclose(upper, found.upper, rel_tol=1e-6)):
+        yield f"has a likelihood from {found.lower} to {found.upper}, which its figures do not give"
+    if (found.nats is None) != (found.copies + found.plain_copies == 0):
+        yield f"has a bound of {found.nats} nats with {found.copies + found.plain_copies} copies"
 
 
 def _score_faults(found: Measurement | Trial) -> Iterator[str]:
@@ -134,12 +167,16 @@ def _share_faults(share: ReplicationShare | None) -> Iterator[str]:
 
 
 def _count_faults(hits: int, trials: int, interval: Interval) -> Iterator[str]:
-    if not (type(hits) is int and type(trials) is int and 0 <= hits <= trials and trials >= 1):
+    if not _add_up(hits, trials, 1):
         yield f"reports {hits} hits in {trials} trials"
     elif not (_ordered((0.0, interval.low, interval.high, 1.0)) and _ordered((0.0, interval.confidence, 1.0))):
         yield "has an invalid interval"
     elif not interval.low - 1e-9 <= hits / trials <= interval.high + 1e-9:
         yield f"has an interval that does not hold {hits} of {trials}"
+
+
+def _add_up(hits: int, trials: int, least: int) -> bool:
+    return type(hits) is int and type(trials) is int and 0 <= hits <= trials and least <= trials
 
 
 def _latent_findings(run: RunRecord) -> Iterator[Finding]:

@@ -49,6 +49,8 @@ class Entry(StrictModel):
     measurements_sha256: Digest
     confirmations_sha256: Digest
     """sha256 of confirmations.jsonl; that of an empty file where nothing was confirmed."""
+    likelihoods_sha256: Digest
+    """sha256 of likelihoods.jsonl; that of an empty file where no probe was ever copied."""
     decision: Decision
     waived: Annotated[Whole, Field(ge=0)]
     """Findings that a waiver covered then."""

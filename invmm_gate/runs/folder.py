@@ -1,12 +1,13 @@
 """The run folder: the only reader and writer of its records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import RunFolderError
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import Confirmation, Measurement, SelfCheck
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Verdict
@@ -34,6 +35,7 @@ from invmm_gate.runs.stage_files import (
     CONFIRM,
     CONFIRMATIONS,
     CONFIRMING,
+    LIKELIHOODS,
     MEASURE,
     MEASUREMENTS,
     RUN,
@@ -62,7 +64,16 @@ class _Timing:
     seconds: float
 
 
-Record = TypeVar("Record", Measurement, Confirmation, SelfCheck, _Timing)
+Record = TypeVar("Record", Measurement, Confirmation, Likelihood, SelfCheck, _Timing)
+
+
+_FILES: Final = {
+    Measurement: MEASUREMENTS,
+    Confirmation: CONFIRMATIONS,
+    Likelihood: LIKELIHOODS,
+    SelfCheck: SELF_CHECKS,
+}
+"""A record -> the file that it is a line of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +167,12 @@ class RunFolder:
     def end(self, stage: Stage) -> None:
         """Records in the probe set's order, so that equal runs give equal files; the end record names all of them."""
         order = {probe.id: index for index, probe in enumerate(self.run().probe_set.probes)}
-        for name, records in ((MEASUREMENTS, self.measurements()), (CONFIRMATIONS, self.confirmations())):
+        of_probes: dict[str, Sequence[Measurement | Confirmation | Likelihood]] = {
+            MEASUREMENTS: self.measurements(),
+            CONFIRMATIONS: self.confirmations(),
+            LIKELIHOODS: self.likelihoods(),
+        }
+        for name, records in of_probes.items():
             ordered = sorted(records, key=lambda record: order.get(record.probe, len(order)))
             if name in stage.records and ordered != list(records):
                 write_whole(self.path / name, "".join(to_json(record) + "\n" for record in ordered))
@@ -182,9 +198,9 @@ class RunFolder:
         path = self.path / CONFIRM
         return from_json(ConfirmRecord, self._read(CONFIRM), where=str(path)) if path.exists() else None
 
-    def append(self, record: Measurement | Confirmation | SelfCheck) -> None:
+    def append(self, record: Measurement | Confirmation | Likelihood | SelfCheck) -> None:
         """Add one record to its file, whole and flushed."""
-        name = {Measurement: MEASUREMENTS, Confirmation: CONFIRMATIONS, SelfCheck: SELF_CHECKS}[type(record)]
+        name = _FILES[type(record)]
         row = to_json(record)
         reopen(self.path, CONFIRMING if name in CONFIRMING.rows else MEASURE)
         append_line(self.path / name, row)
@@ -201,6 +217,10 @@ class RunFolder:
         """All complete lines of confirmations.jsonl."""
         return self._records(Confirmation, CONFIRMATIONS)
 
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """All complete lines of likelihoods.jsonl."""
+        return self._records(Likelihood, LIKELIHOODS)
+
     def self_checks(self) -> tuple[SelfCheck, ...]:
         """All complete lines of self_checks.jsonl, and the checks in confirm.json."""
         confirmed = self.confirmed()
@@ -214,6 +234,7 @@ class RunFolder:
             self_checks=self.self_checks(),
             measurements=self.measurements(),
             confirmations=self.confirmations(),
+            likelihoods=self.likelihoods(),
             seconds={timing.probe: timing.seconds for timing in self._records(_Timing, TIMINGS)},
             verdict=from_json(Verdict, self._read(VERDICT), where=str(verdict)) if verdict.exists() else None,
             digests=record_digests(self.path, run),

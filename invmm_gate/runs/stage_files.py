@@ -24,9 +24,10 @@ SELF_CHECKS: Final = "self_checks.jsonl"
 TIMINGS: Final = "timings.jsonl"
 CONFIRM: Final = "confirm.json"
 CONFIRMATIONS: Final = "confirmations.jsonl"
+LIKELIHOODS: Final = "likelihoods.jsonl"
 VERDICT: Final = "verdict.json"
 METRICS: Final = "metrics.json"
-JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS)
+JUDGED: Final = (SELF_CHECKS, MEASUREMENTS, CONFIRM, CONFIRMATIONS, LIKELIHOODS)
 """The files that `judge` decides by, beside run.json."""
 END_SCHEMA_VERSION: Final = 1
 _MOST_NAMED: Final = 5
@@ -82,8 +83,8 @@ MEASURE: Final = Stage(
 )
 CONFIRMING: Final = Stage(
     begins_with=CONFIRM,
-    rows=(CONFIRMATIONS,),
-    records=(CONFIRMATIONS,),
+    rows=(CONFIRMATIONS, LIKELIHOODS),
+    records=(CONFIRMATIONS, LIKELIHOODS),
     folders=("copies/confirmed",),
     end="confirm_end.json",
 )

@@ -24,7 +24,7 @@ from invmm_gate.runs.baseline import Entry, append_entry, read_baseline_file
 from invmm_gate.runs.copies import Baseline, unedited
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
-from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, LIKELIHOODS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_again, judged_data
 
 
@@ -56,6 +56,7 @@ def bless(run: Path, *, reason: str, by: str | None, file: Path, even_if_blocked
                 policy_digest=verdict.policy_digest,
                 measurements_sha256=data.digests[MEASUREMENTS],
                 confirmations_sha256=data.digests[CONFIRMATIONS],
+                likelihoods_sha256=data.digests[LIKELIHOODS],
                 decision=verdict.decision,
                 waived=sum(finding.waiver is not None for finding in verdict.findings),
                 even_if_blocked=verdict.decision != "pass",
@@ -129,6 +130,8 @@ def _changed(entry: Entry, data: RunData) -> Iterator[str]:
         yield MEASUREMENTS
     if data.digests[CONFIRMATIONS] != entry.confirmations_sha256:
         yield CONFIRMATIONS
+    if data.digests[LIKELIHOODS] != entry.likelihoods_sha256:
+        yield LIKELIHOODS
 
 
 def _refuse_unsound(folder: RunFolder, data: RunData) -> None:

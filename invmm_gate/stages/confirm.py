@@ -3,25 +3,19 @@
 Each probe's record is written when its question is answered, and a rerun goes on after the records that are there.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
 
-import torch
 from torch import Tensor
 
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
 from invmm_gate.confirm.prompt_objective import survives, typeable_ids
-from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
-from invmm_gate.core.errors import MeasurementError
+from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.protocols import PromptEncoder, Sampler
+from invmm_gate.core.protocols import PromptEncoder
 from invmm_gate.core.records import (
-    CAPTION,
-    CAPTION_ON_GRID,
-    CLUSTER_PROMPT,
     GCG,
     ON_GRID,
     PLAIN_SAMPLING,
@@ -31,24 +25,14 @@ from invmm_gate.core.records import (
 )
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.measure.distributions import stream
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
-from invmm_gate.policy.judge import probes_to_confirm
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
-from invmm_gate.stages.on_device import fits, note_rows_in_confirm, rate_limit, reduced, store_copies
+from invmm_gate.stages.confirm_work import Confirming, while_finite
+from invmm_gate.stages.likelihoods import estimate
+from invmm_gate.stages.on_device import fits, note_rows_in_confirm, rate_limit, reduced
 from invmm_gate.stages.session import Session
-
-_FILE_NAMES: Final = {
-    PLAIN_SAMPLING: "sampled",
-    PLAIN_SAMPLING_ON_GRID: "sampled_on_grid",
-    CAPTION: "caption",
-    CAPTION_ON_GRID: "caption_on_grid",
-    CLUSTER_PROMPT: "cluster",
-    GCG: "gcg",
-}
-_Event = TypeVar("_Event")
 
 
 def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline: RunData | None = None) -> None:
@@ -56,74 +40,26 @@ def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline
 
     Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
     """
-    work = _Confirming(session, folder, progress, baseline)
+    work = Confirming(session, folder, progress, baseline)
     for step in _steps(session.inputs.policy.confirm, prompts=session.model.prompts is not None):
         while not fits(partial(step, work)):
             work = replace(work, session=reduced(work.session, progress, partial(note_rows_in_confirm, folder)))
 
 
-def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["_Confirming"], None]]:
+def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["Confirming"], None]]:
     """What is done in turn: each way of drawing, then the search."""
     if not prompts and choice.plain_sampling:
         for method in (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID):
             yield partial(_by_sampling, plan=choice.plain_sampling, method=method)
+        if choice.likelihood:
+            yield partial(estimate, plan=choice.likelihood, plain=choice.plain_sampling)
     if prompts and choice.prompts:
         yield partial(_by_caption, plan=choice.prompts, method="caption")
         yield partial(_by_caption, plan=choice.prompts, method="caption_on_grid")
         yield partial(_by_search, plan=choice.prompts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Confirming:
-    session: Session
-    folder: RunFolder
-    progress: Progress
-    baseline: RunData | None
-
-    @property
-    def rows(self) -> int:
-        return max(self.session.slots * self.session.settings.batch_size // 2, 1)
-
-    def wanted(self, method: str) -> list[Probe]:
-        """Probes that the policy wants confirmed by a method and that have no record of it."""
-        done = {record.probe for record in self.folder.confirmations() if record.method == method}
-        policy = self.session.inputs.policy
-        ids = probes_to_confirm(self.folder.data(), policy, method=method, baseline=self.baseline)
-        return [self.session.probe(probe) for probe in ids if probe not in done]
-
-    def sampler(self, method: str) -> Sampler:
-        """The measure's own for what is on its grid, else that of the released pipeline."""
-        return self.session.grid if method in ON_GRID else self.session.released
-
-    def attempts(self, method: PromptMethod) -> Attempts:
-        return Attempts(sampler=self.sampler(method), prompts=self.session.prompts, metric=self.session.metric)
-
-    def replicated(self) -> set[str]:
-        """Probes that an input was found for."""
-        return {record.probe for record in self.folder.confirmations() if record.hits}
-
-    def references(self, probes: Iterable[Probe]) -> dict[str, tuple[Tensor, ...]]:
-        return {probe.id: tuple(self._features(probe)) for probe in probes}
-
-    def _features(self, probe: Probe) -> Iterator[Tensor]:
-        image = self.session.image(probe.id)[None].to(self.session.model.device)
-        yield self.session.metric.embed(image)
-        if self.session.settings.mirror:
-            yield self.session.metric.embed(image.flip(-1))
-
-    def stream(self, *key: str | int) -> torch.Generator:
-        return stream(self.session.inputs.seed, *key)
-
-    def store(self, found: Confirmed) -> Confirmation:
-        record = found.confirmation
-        place = f"copies/confirmed/{record.probe}/{_FILE_NAMES[record.method]}"
-        copies = store_copies(self.folder, place, found.copies)
-        stored = replace(record, copies=copies)
-        self.folder.append(stored)
-        return stored
-
-
-def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None:
+def _by_sampling(work: Confirming, *, plan: PlainSampling, method: str) -> None:
     session, probes = work.session, work.wanted(method)
     if not probes:
         return
@@ -143,7 +79,7 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None
         method=method,
     )
     work.progress.begin(METHODS[method], total=plan.trials)
-    for event in _while_finite(events, work.progress):
+    for event in while_finite(events, work.progress):
         if isinstance(event, Confirmed):
             work.store(event)
         else:
@@ -151,7 +87,7 @@ def _by_sampling(work: _Confirming, *, plan: PlainSampling, method: str) -> None
     work.progress.end()
 
 
-def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMethod) -> None:
+def _by_caption(work: Confirming, *, plan: PromptConfirmation, method: PromptMethod) -> None:
     """Plain captions: the cheapest input that a user can give."""
     asked = [(probe, caption_plan(plan, probe, rows=work.rows)) for probe in work.wanted(method)]
     stage = "captions on the measure's grid" if method in ON_GRID else "captions"
@@ -168,7 +104,7 @@ def _by_caption(work: _Confirming, *, plan: PromptConfirmation, method: PromptMe
     work.progress.end()
 
 
-def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
+def _by_search(work: Confirming, *, plan: PromptConfirmation) -> None:
     """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster."""
     asked = plan.search_plan(rows=work.rows)
     if asked is None:
@@ -183,7 +119,7 @@ def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
     for probe in probes:
         steps = 0
         if probe.id not in work.replicated():
-            for event in _while_finite(_search(work, probe, asked, allowed, prompts), work.progress):
+            for event in while_finite(_search(work, probe, asked, allowed, prompts), work.progress):
                 if isinstance(event, Searched):
                     steps += 1
                     work.progress.advance(1)
@@ -194,7 +130,7 @@ def _by_search(work: _Confirming, *, plan: PromptConfirmation) -> None:
 
 
 def _search(
-    work: _Confirming, probe: Probe, plan: GcgPlan, allowed: Tensor, prompts: PromptEncoder
+    work: Confirming, probe: Probe, plan: GcgPlan, allowed: Tensor, prompts: PromptEncoder
 ) -> Iterator[Confirmed | Searched | Sampled]:
     """From the caption where it can be typed, as it is a prompt about the image; else from nothing."""
     ids = prompts.tokenize(probe.caption)[: min(plan.tokens, prompts.positions)]
@@ -213,7 +149,7 @@ def _search(
     )
 
 
-def _tried_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan: PromptConfirmation) -> bool:
+def _tried_on_cluster(work: Confirming, probe: Probe, found: Confirmation, plan: PromptConfirmation) -> bool:
     """A prompt that replicates one probe of a cluster is tried on the others; only what it replicates is recorded.
 
     False where that could not be finished.
@@ -236,7 +172,7 @@ def _tried_on_cluster(work: _Confirming, probe: Probe, found: Confirmation, plan
 
 
 def _tries(
-    work: _Confirming, probes: Sequence[Probe], prompt: str, plan: PromptPlan, *, method: PromptMethod, seed: Probe
+    work: Confirming, probes: Sequence[Probe], prompt: str, plan: PromptPlan, *, method: PromptMethod, seed: Probe
 ) -> Iterator[Confirmed | Sampled]:
     events = replication_of_prompt(
         work.attempts(method),
@@ -246,12 +182,4 @@ def _tries(
         method=method,
         streams=partial(work.stream, seed.sha256, method),
     )
-    return _while_finite(events, work.progress)
-
-
-def _while_finite(events: Iterator[_Event], progress: Progress) -> Iterator[_Event]:
-    """The events of the sampler alone: an error in storing them is not caught here."""
-    try:
-        yield from events
-    except MeasurementError as error:
-        progress.note(f"not confirmed: {error}")
+    return while_finite(events, work.progress)

@@ -13,6 +13,7 @@ from invmm_gate.core.records import Probe, SelfCheck
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.trials import memorization_rank, summarise, tasks_for
 from invmm_gate.policy.coverage import MODEL_UNCHANGED
+from invmm_gate.policy.likelihoods import copied
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.on_device import fits, reduced, store_copies, unchanged
 from invmm_gate.stages.session import Session
@@ -88,14 +89,19 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
             folder.note_seconds(probe.id, time.monotonic() - began.get(probe.id, time.monotonic()))
 
 
+def inversion_file(probe: str) -> str:
+    """The file with a probe's noise distribution, by its name in the run folder."""
+    return f"inversions/{probe}.safetensors"
+
+
 def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None:
     """Write a probe's files, then its measurement: a measurement that is there has its files."""
     best = min(inversions, key=lambda inversion: memorization_rank(inversion.trial))
-    if best.trial.outcome == "inverted":
+    if copied(best.trial):
         tensors = {"mu": best.mu.cpu().contiguous(), "log_var": best.log_var.cpu().contiguous()}
         if best.logits is not None:
             tensors["prompt_logits"] = best.logits.cpu().contiguous()
-        folder.write(f"inversions/{probe.id}.safetensors", save(tensors))
+        folder.write(inversion_file(probe.id), save(tensors))
     store_copies(folder, f"copies/inverted/{probe.id}/inverted", best.copies)
     folder.append(summarise(probe, [inversion.trial for inversion in inversions]))
 

@@ -16,7 +16,7 @@ from invmm_gate.models.read.checkpoint_files import digest_of
 from invmm_gate.policy.schema import Policy, load_policy, shipped_policies
 from invmm_gate.runs.copies import Circumstances, decided
 from invmm_gate.runs.folder import RunFolder
-from invmm_gate.runs.stage_files import CONFIRMATIONS, MEASUREMENTS
+from invmm_gate.runs.stage_files import CONFIRMATIONS, LIKELIHOODS, MEASUREMENTS
 from invmm_gate.stages.read_verdict import judged_data
 
 
@@ -178,9 +178,9 @@ def _began(data: RunData) -> datetime.datetime:
 
 
 def _results_digest(folder: RunFolder) -> str:
-    """Over both files by the rule of a checkpoint's digest, so that no byte can move from one to the other."""
+    """Over these files by the rule of a checkpoint's digest, so that no byte can move from one to another."""
     files = []
-    for name in (MEASUREMENTS, CONFIRMATIONS):
+    for name in (MEASUREMENTS, CONFIRMATIONS, LIKELIHOODS):
         path = folder.path / name
         content = path.read_bytes() if path.exists() else b""
         files.append(ModelFile(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest()))

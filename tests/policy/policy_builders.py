@@ -3,10 +3,12 @@
 import datetime
 import functools
 import hashlib
+import math
 from dataclasses import replace
 from typing import Any
 
-from invmm_gate.core.intervals import clopper_pearson, replication_share
+from invmm_gate.core.intervals import clopper_pearson, replication_share, upper_bound
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import (
     Confirmation,
     CurvePoint,
@@ -223,7 +225,35 @@ def target(data: RunData, name: str) -> Probe:
 def with_measurement(data: RunData, *records: Measurement) -> RunData:
     """The run with these measurements in place of those of the same probes."""
     new = {record.probe: record for record in records}
-    return replace(data, measurements=tuple(new.get(record.probe, record) for record in data.measurements))
+    kept = tuple(new.get(record.probe, record) for record in data.measurements)
+    copied = (estimated(record.probe) for record in records if record.share is not None and record.share.hits)
+    return with_likelihood(replace(data, measurements=kept), *copied)
+
+
+def estimated(name: str, nats: float | None = 100.0, **changes: Any) -> Likelihood:
+    """At least exp(-nats); by default so unlikely that no rule blocks it."""
+    base = Likelihood(
+        probe=name,
+        prompt_kind="none",
+        nats=nats,
+        lower=0.0 if nats is None else math.exp(-nats),
+        estimate=0.0 if nats is None else min(1.0, 5 * math.exp(-nats)),
+        upper=upper_bound(0, 512, confidence=0.975),
+        confidence=0.95,
+        method="importance_sampling",
+        draws=128,
+        copies=0 if nats is None else 40,
+        plain_draws=512,
+        plain_copies=0,
+        evaluations=6_400,
+    )
+    return replace(base, **changes)
+
+
+def with_likelihood(data: RunData, *records: Likelihood) -> RunData:
+    new = {record.probe: record for record in records}
+    kept = tuple(new.pop(record.probe, record) for record in data.likelihoods)
+    return replace(data, likelihoods=(*kept, *new.values()))
 
 
 def with_score(data: RunData, name: str, score: float | None, *, hits: int = 0) -> RunData:
@@ -233,7 +263,8 @@ def with_score(data: RunData, name: str, score: float | None, *, hits: int = 0) 
 def with_confirmation(data: RunData, *records: Confirmation) -> RunData:
     new = {(record.probe, record.method): record for record in records}
     kept = tuple(new.pop((record.probe, record.method), record) for record in data.confirmations)
-    return replace(data, confirmations=(*kept, *new.values()))
+    copied = (estimated(record.probe) for record in records if record.hits)
+    return with_likelihood(replace(data, confirmations=(*kept, *new.values())), *copied)
 
 
 def without(data: RunData, *names: str) -> RunData:

@@ -35,6 +35,7 @@ from tests.policy.policy_builders import (
     SAMPLED,
     TODAY,
     broken,
+    estimated,
     measured,
     policy_with,
     probe,
@@ -44,6 +45,7 @@ from tests.policy.policy_builders import (
     trial,
     waiver,
     with_confirmation,
+    with_likelihood,
     with_measurement,
     with_probes,
     with_score,
@@ -1175,7 +1177,7 @@ def planted_ladder_is_found_without_a_breach_and_hides_none(gate: SimpleNamespac
     planted = [replace(probe(f"x{number}", group="canary"), multiplicity=64) for number in range(40)]
     data = with_probes(clean_run(), *planted)
     data = replace(
-        data,
+        with_likelihood(data, *(estimated(each.id, 8.0) for each in planted)),
         measurements=(*data.measurements, *(measured(each, 0.001) for each in planted)),
         confirmations=(*data.confirmations, *(sampled(each.id, 9, method=way) for way in SAMPLED for each in planted)),
     )
@@ -1185,6 +1187,8 @@ def planted_ladder_is_found_without_a_breach_and_hides_none(gate: SimpleNamespac
     expect(judged(gate, with_score(data, "p1", 0.04)), "block", ("invmm_below", "p1"))
     unstated = with_probes(data, *(replace(each, multiplicity=0) for each in planted[:1]))
     assert {found.probe for found in judged(gate, unstated).findings} == {"x0"}
+    found = {found.rule for found in judged(gate, unstated).findings}
+    assert {"invmm_below", "confirmed", "extraction_likelihood"} <= found
     for group in ("sensitive", "control"):  # whatever a record says of its multiplicity
         other = with_probes(data, replace(planted[0], group=group))
         other = with_measurement(other, replace(measured(planted[0], 0.001), group=group))

@@ -16,11 +16,14 @@ from typing import Any
 
 import invmm_gate.policy
 from invmm_gate.files.strict_model import StrictModel
-from tests.policy import policy_cases
+from tests.policy import likelihood_cases, policy_cases
+from tests.policy.policy_cases import Case
 
+CASES = policy_cases.CASES | likelihood_cases.CASES
 MODULES = (
-    *("conformal", "precedence", "evidence", "rules.rule"),
-    *("rules.invmm_below", "rules.confirmed", "rules.below_controls", "rules.group_below_controls", "rules.regression"),
+    *("conformal", "precedence", "evidence", "likelihoods", "rules.rule"),
+    *("rules.invmm_below", "rules.confirmed", "rules.extraction_likelihood"),
+    *("rules.below_controls", "rules.group_below_controls", "rules.regression"),
     "rules.known",
     *("soundness", "coverage", "controls", "waivers", "judge"),
 )
@@ -164,14 +167,14 @@ def reached() -> dict[str, frozenset[tuple[str, int]]]:
     """The lines (file, number) of the modules under test that each case runs, quick cases first. All must succeed."""
     files = {str(path_of(module)) for module in MODULES}
     lines, seconds = {}, {}
-    for name, case in policy_cases.CASES.items():
+    for name, case in CASES.items():
         begun = time.process_time()
         lines[name] = frozenset(_lines(case, files))
         seconds[name] = time.process_time() - begun
     return {name: lines[name] for name in sorted(lines, key=seconds.__getitem__)}
 
 
-def _lines(case: policy_cases.Case, files: set[str]) -> set[tuple[str, int]]:
+def _lines(case: Case, files: set[str]) -> set[tuple[str, int]]:
     lines = set()
 
     def within(frame: FrameType, event: str, _: object) -> TraceFunction:
@@ -200,7 +203,7 @@ def killer(mutant: Mutant, order: list[str]) -> str | None:
     with _in_place(mutant) as mutated:
         for name in names if mutated else ():
             try:
-                policy_cases.CASES[name](mutated)
+                CASES[name](mutated)
             except Exception:
                 order.remove(name)
                 order.insert(0, name)

@@ -30,6 +30,7 @@ from tests.policy.policy_builders import (
     TODAY,
     broken,
     digest,
+    estimated,
     measured,
     policy_with,
     probe,
@@ -38,6 +39,7 @@ from tests.policy.policy_builders import (
     target,
     waiver,
     with_confirmation,
+    with_likelihood,
     with_measurement,
     with_probes,
     with_score,
@@ -461,7 +463,7 @@ def _other_set(data: RunData, **changed: Any) -> RunData:
     added = probe("p9")
     probe_set = replace(data.run.probe_set, probes=(*kept, added), digest=digest("other probes"))
     return replace(
-        data,
+        with_likelihood(data, estimated("p9")),
         run=replace(data.run, probe_set=probe_set),
         measurements=(*(each for each in data.measurements if each.probe != "p3"), measured(added, 0.02)),
         confirmations=tuple(each for each in data.confirmations if each.probe != "p3"),

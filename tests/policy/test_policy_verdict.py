@@ -10,16 +10,16 @@ import pytest
 from invmm_gate.core.verdict_records import Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.judge import judge
 from invmm_gate.policy.schema import verdict_schema
-from tests.policy import policy_cases, policy_mutants
+from tests.policy import policy_mutants
 from tests.policy.few_probes import STRICT, clean_run
 from tests.policy.policy_builders import TODAY, broken, target, waiver, with_measurement, with_score
 
 GATE = policy_mutants.gate()
 
 
-@pytest.mark.parametrize("name", policy_cases.CASES)
+@pytest.mark.parametrize("name", policy_mutants.CASES)
 def test_verdict(name: str) -> None:
-    policy_cases.CASES[name](GATE)
+    policy_mutants.CASES[name](GATE)
 
 
 def _as_json(record: Verdict) -> dict[str, object]:

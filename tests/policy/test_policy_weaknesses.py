@@ -19,7 +19,7 @@ from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_wi
 SETTINGS = {item.name: item for item in dataclasses.fields(InversionSettings)}
 CONFIRM = STRICT.confirm.model_dump(mode="json")
 RULES = STRICT.model_dump(mode="json")["rules"]
-BELOW, CONFIRMED, CONTROLS, GROUPED = RULES
+BELOW, CONFIRMED, LIKELY, CONTROLS, GROUPED = RULES
 METRIC = STRICT.model_dump(mode="json")["metric"]
 
 
@@ -81,7 +81,7 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 
 
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
-    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED]
+    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED, LIKELY]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
     stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02, "shrink_tests": 0}})
     assert said_of(stopped, "measure.settings.stop_above") == [
@@ -208,6 +208,19 @@ def confirming(**changes: Any) -> dict[str, Any]:
         ),
         ({"rules": [BELOW, CONFIRMED]}, "rules: no below_controls, and strict has it"),
         ({"rules": [BELOW, CONFIRMED, CONTROLS]}, "rules: no group_below_controls, and strict has it"),
+        ({"rules": [BELOW, CONFIRMED, CONTROLS]}, "rules: no extraction_likelihood, and strict has it"),
+        (
+            {"rules": [BELOW, LIKELY | {"one_in": 1000}]},
+            "rules[1] extraction_likelihood.one_in is 1000, in strict 1000000000: lower is weaker",
+        ),
+        (
+            {"rules": [LIKELY | {"kinds": ["none", "caption"]}]},
+            'rules[0] extraction_likelihood.kinds is ["none", "caption"], in strict ["none", "caption", "typed"]: what',
+        ),
+        (
+            {"confirm": STRICT.confirm.model_dump() | {"likelihood": {"draws": 64}}},
+            "confirm.likelihood.draws is 64, in strict 128: lower is weaker",
+        ),
         (
             {"rules": [BELOW, CONFIRMED, CONTROLS, GROUPED | {"alpha": 0.002}]},
             "rules[3] group_below_controls.alpha is 0.002, in strict 0.01: lower is weaker",
@@ -241,13 +254,14 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
                 CONFIRMED,
                 CONTROLS | {"fdr": 0.2},
                 GROUPED | {"alpha": 0.5},
+                LIKELY | {"one_in": 10**12, "kinds": ["soft", "typed", "caption", "none"]},
             ]
         },
         {
             "rules": [
                 BELOW | {"groups": ["sensitive"]},
                 BELOW | {"groups": ["duplicated", "sample", "canary"]},
-                *(CONFIRMED, CONTROLS, GROUPED),
+                *(CONFIRMED, CONTROLS, GROUPED, LIKELY),
             ]
         },
         {"coverage": {"min_probes": 500, "min_controls": 100, "probe_set": "a" * 64}},

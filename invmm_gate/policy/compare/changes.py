@@ -139,7 +139,8 @@ REGRESSION: Final = "regression"
 """Not compared: each verdict held its run against a baseline of its own, and the scores here answer that question."""
 AGAINST_CONTROLS: Final = ("below_controls", "group_below_controls")
 """Not compared across probe sets: the other probes and the controls decide them too."""
-_CONFIRMED: Final = "confirmed"
+_BY_SAMPLES: Final = ("confirmed", "extraction_likelihood")
+"""Rules about what generations are copies of, and not about scores."""
 _WHOLE_RUN: Final = frozenset((RECORDS, SELF_CHECK, METRIC, SETTINGS))
 """An open question of these leaves every finding of its run open."""
 
@@ -244,6 +245,6 @@ def _strength(rule: str, probe: ProbeChange | None) -> FindingFate:
         return "unchanged"
     confirmations = [rate.change for rate in probe.rates if rate.name != TEST_SAMPLES]
     test = [rate.change for rate in probe.rates if rate.name == TEST_SAMPLES]
-    if rule == _CONFIRMED:
+    if rule in _BY_SAMPLES:
         return overall(confirmations or ["unknown"])
     return overall([probe.score.change, *test])

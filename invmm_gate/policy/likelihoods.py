@@ -1,0 +1,78 @@
+"""How likely the probes come out, as the records certify it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import log
+from typing import Final
+
+from invmm_gate.core.intervals import lower_bound
+from invmm_gate.core.likelihood_record import PromptKind
+from invmm_gate.core.records import (
+    CLUSTER_PROMPT,
+    GCG,
+    PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
+    Confirmation,
+    Probe,
+    Trial,
+)
+from invmm_gate.policy.evidence import Evidence
+
+SAID: Final[Mapping[PromptKind, str]] = {
+    "none": "without a prompt",
+    "caption": "with its caption",
+    "typed": "with a prompt that a search found and that can be typed",
+    "soft": "with a soft prompt, which nobody can type",
+}
+"""What a finding calls a kind of prompt."""
+_NONE: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
+_TYPED: Final = (CLUSTER_PROMPT, GCG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A lower bound of the probability that a generation is a copy of a probe. High = memorized."""
+
+    kind: PromptKind
+    nats: float
+    """-ln of the bound, >= 0: a bound can be too small for a floating-point number. Low = memorized."""
+    confidence: float
+    """Of the bound."""
+
+
+def certified(evidence: Evidence, probe: Probe) -> dict[PromptKind, Certified]:
+    """By kind of prompt, the highest lower bound that a record of the probe gives; no kind without a copy."""
+    found: dict[PromptKind, Certified] = {}
+    for bound in _bounds(evidence, probe):
+        if bound.kind not in found or bound.nats < found[bound.kind].nats:
+            found[bound.kind] = bound
+    return found
+
+
+def copied_probes(evidence: Evidence) -> frozenset[str]:
+    """Ids of the probes of which the search made a copy at all: the likelihood of the others has no lower bound."""
+    tested = {name for name, found in evidence.measured.items() if any(map(copied, found.trials))}
+    return frozenset(tested | {found.probe for found in evidence.confirmations if found.hits})
+
+
+def copied(trial: Trial) -> bool:
+    """Whether a full test of the trial made a copy."""
+    shares = (trial.share, trial.confirmation, *(test.share for test in trial.tests))
+    return any(share is not None and share.hits for share in shares)
+
+
+def _bounds(evidence: Evidence, probe: Probe) -> Iterator[Certified]:
+    for found in evidence.likelihoods:
+        if found.probe == probe.id and found.nats is not None:
+            yield Certified(kind=found.prompt_kind, nats=found.nats, confidence=found.confidence)
+    for tried in evidence.confirmations:
+        if tried.probe == probe.id and tried.hits:
+            yield _counted(tried, captioned=bool(probe.caption))
+
+
+def _counted(found: Confirmation, *, captioned: bool) -> Certified:
+    """The one-sided bound of Clopper and Pearson, at the confidence that is left for each look and scale."""
+    confidence = found.interval.confidence
+    low = lower_bound(found.hits, found.trials, confidence=(1 + confidence) / 2)
+    kind: PromptKind = "typed" if found.method in _TYPED else "caption" if captioned else "none"
+    return Certified(kind="none" if found.method in _NONE else kind, nats=-log(low), confidence=confidence)
