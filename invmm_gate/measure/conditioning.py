@@ -81,6 +81,21 @@ def conditioning(
         return Unconditional()
     if settings.prompt == "caption":
         return Captions(model.prompts, slots=slots, batch=settings.batch_size, load_caption=load_caption)
+    return soft_prompts(model, settings, slots=slots, root_seed=root_seed, load_caption=load_caption, choices=choices)
+
+
+def soft_prompts(
+    model: DiffusionModel,
+    settings: InversionSettings,
+    *,
+    slots: int,
+    root_seed: int,
+    load_caption: Callable[[str], str],
+    choices: Int[Tensor, " choice"] | None,
+) -> "SoftPrompts":
+    """The soft prompts of a model that takes prompts. Raises ConfigError for one that takes none."""
+    if model.prompts is None:
+        raise ConfigError(f"a model of family {model.family} takes no prompt", expected="a text-to-image model")
     if choices is None:
         choices = torch.arange(model.prompts.vocabulary)
     return SoftPrompts(
@@ -167,8 +182,7 @@ class SoftPrompts:
         """A uniform distribution, the task's own stream, and what the other text encoders see."""
         self._adam.reset(slot)
         self._streams[slot] = self._stream(task, "prompt")
-        other = self._load_caption(task.probe) if self._settings.other_prompt == "caption" else ""
-        self._rest[slot] = _encoded(self._prompts, other)
+        self._rest[slot] = self._encoded_rest(self._load_caption(task.probe))
 
     def draw(self, active: Iterable[Slot]) -> Drawn:
         """A soft prompt for each row (Eq. 18)."""
@@ -187,12 +201,22 @@ class SoftPrompts:
     def for_test(self, slot: Slot, purpose: str, samples: int) -> Condition:
         """Prompts drawn from the slot's distribution: soft, or hard where the settings say so."""
         rows = samples if self._settings.test_prompts == "per_sample" else 1
-        gumbel = gumbel_noise((rows, *self._shape), self._stream(slot.task, purpose, "prompt", slot.step))
-        logits = self._adam.parameters[0, slot.index].expand(rows, -1, -1)
-        hard = self._settings.hard_tests
+        logits, generator = self._adam.parameters[0, slot.index], self._stream(slot.task, purpose, "prompt", slot.step)
+        return self._drawn(logits, self._rest[slot.index], rows, generator)
+
+    def one(self, logits: Float[Tensor, "position choice"], caption: str, generator: torch.Generator) -> Condition:
+        """A prompt drawn from a distribution that an inversion left, for a probe with this caption; one row."""
+        return self._drawn(logits.to(self._device), self._encoded_rest(caption), 1, generator)
+
+    def _drawn(self, logits: Tensor, rest: Condition, rows: int, generator: torch.Generator) -> Condition:
+        gumbel = gumbel_noise((rows, *self._shape), generator)
+        logits, hard = logits.expand(rows, -1, -1), self._settings.hard_tests
         weights = hard_tokens(logits, gumbel) if hard else soft_tokens(logits, gumbel, self._settings.temperature)
         with torch.no_grad():
-            return self._mix(weights, repeat_rows(self._rest[slot.index], rows))
+            return self._mix(weights, repeat_rows(rest, rows))
+
+    def _encoded_rest(self, caption: str) -> Condition:
+        return _encoded(self._prompts, caption if self._settings.other_prompt == "caption" else "")
 
     def logits(self, slot: int) -> Float[Tensor, "position choice"]:
         """A copy of the slot's logits."""

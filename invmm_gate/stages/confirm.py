@@ -30,7 +30,7 @@ from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
 from invmm_gate.stages.confirm_work import Confirming, while_finite
-from invmm_gate.stages.likelihoods import estimate
+from invmm_gate.stages.likelihoods import estimate_with_prompts, estimate_without_prompts
 from invmm_gate.stages.on_device import fits, note_rows_in_confirm, rate_limit, reduced
 from invmm_gate.stages.session import Session
 
@@ -51,12 +51,13 @@ def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["Confi
     if not prompts and choice.plain_sampling:
         for method in (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID):
             yield partial(_by_sampling, plan=choice.plain_sampling, method=method)
-        if choice.likelihood:
-            yield partial(estimate, plan=choice.likelihood, plain=choice.plain_sampling)
+        yield partial(estimate_without_prompts, plan=choice.likelihood, plain=choice.plain_sampling)
     if prompts and choice.prompts:
         yield partial(_by_caption, plan=choice.prompts, method="caption")
         yield partial(_by_caption, plan=choice.prompts, method="caption_on_grid")
-        yield partial(_by_search, plan=choice.prompts)
+        # Before the search, as a rule that looks at likelihoods can ask for one; and after it, for what it copied.
+        estimate = partial(estimate_with_prompts, plan=choice.likelihood, plain=choice.prompts)
+        yield from (estimate, partial(_by_search, plan=choice.prompts), estimate)
 
 
 def _by_sampling(work: Confirming, *, plan: PlainSampling, method: str) -> None:

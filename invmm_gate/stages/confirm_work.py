@@ -63,11 +63,10 @@ class Confirming:
         ids = probes_to_confirm(self.folder.data(), policy, method=method, baseline=self.baseline)
         return [self.session.probe(probe) for probe in ids if probe not in done]
 
-    def unestimated(self) -> list[Probe]:
-        """Probes that were copied at least once and whose likelihood has no record yet."""
-        done = {record.probe for record in self.folder.likelihoods()}
+    def copied(self) -> list[Probe]:
+        """Probes of which the search has made a copy at least once."""
         copied = copied_probes(gather(self.folder.data(), self.session.inputs.policy, baseline=self.baseline))
-        return [probe for probe in self.session.inputs.probe_set.probes if probe.id in copied - done]
+        return [probe for probe in self.session.inputs.probe_set.probes if probe.id in copied]
 
     def sampler(self, method: str) -> Sampler:
         """The measure's own for what is on its grid, else that of the released pipeline."""
@@ -91,9 +90,9 @@ class Confirming:
         if self.session.settings.mirror:
             yield self.session.metric.embed(image.flip(-1))
 
-    def stream(self, *key: str | int) -> torch.Generator:
+    def stream(self, *key: str | int, device: torch.device | None = None) -> torch.Generator:
         """The random stream of a key."""
-        return stream(self.session.inputs.seed, *key)
+        return stream(self.session.inputs.seed, *key, device=device)
 
     def store(self, found: Confirmed) -> Confirmation:
         """Write a probe's copies, then its record, which names them."""

@@ -1,25 +1,32 @@
-"""How likely the probes come out: draws around the inverted distribution of each, beside plain samples for all."""
+"""How likely the probes come out: draws around the inverted distribution of each, beside plain samples.
 
-from collections.abc import Iterator
+Each record is written when it is made, and a rerun goes on after the records that are there. Samples that are NaN or
+infinite end the work with a note: probes are left without a record, which the judge sees.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from safetensors.torch import load
 from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError
+from invmm_gate.core.likelihood_record import PromptKind
+from invmm_gate.core.protocols import Condition
 from invmm_gate.core.records import Probe
+from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
-from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling
+from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling, PromptConfirmation
 from invmm_gate.stages.confirm_work import Confirming
 from invmm_gate.stages.measure import inversion_file
 
 
-def estimate(work: Confirming, *, plan: LikelihoodEstimate, plain: PlainSampling) -> None:
-    """Record the likelihood of each probe that was copied at least once; nothing is drawn where none was.
-
-    Samples that are NaN or infinite end it with a note: the probes stay without a record, which the judge sees.
-    """
-    probes = work.unestimated()
+def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PlainSampling) -> None:
+    """Of each probe that was copied at least once. The plain samples are the same for all."""
+    if plan is None:
+        return
+    done = {record.probe for record in work.folder.likelihoods()}
+    probes = [probe for probe in work.copied() if probe.id not in done]
     if not probes:
         return
     generation = Generation(
@@ -29,16 +36,67 @@ def estimate(work: Confirming, *, plan: LikelihoodEstimate, plain: PlainSampling
     try:
         shared = _plain_samples(work, generation, plain.trials)
         for probe in probes:
-            _estimate(work, generation, shared, probe, plan)
-            work.progress.advance(plan.draws)
+            _estimate(work, generation, shared, probe, plan, kind="none")
     except MeasurementError as error:
         work.progress.note(f"no likelihood: {error}")
     work.progress.end()
 
 
-def _plain_samples(work: Confirming, generation: Generation, count: int) -> PlainSamples:
+def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PromptConfirmation) -> None:
+    """Of each probe that was copied at least once, by its caption, and by its soft prompt if one was inverted.
+
+    At the scale at which the inversion came nearest, which none of these draws had a part in choosing.
+    """
+    if plan is None:
+        return
+    done = {(record.probe, record.prompt_kind) for record in work.folder.likelihoods()}
+    tasks = [(probe, kind) for probe in work.copied() for kind in _kinds(work, probe) if (probe.id, kind) not in done]
+    if not tasks:
+        return
+    scales = {found.probe: found.guidance_scale for found in work.folder.measurements()}
+    work.progress.begin("likelihood", total=(plain.trials + plan.draws) * len(tasks))
+    try:
+        for probe, kind in tasks:
+            generation = Generation(
+                model=work.session.model,
+                metric=work.session.metric,
+                steps=plain.sampler_steps,
+                rows=work.rows,
+                condition=_condition(work, probe, kind),
+                guidance_scale=scales.get(probe.id) or plain.guidance_scales[0],
+            )
+            own = _plain_samples(work, generation, plain.trials, probe.sha256, kind)
+            _estimate(work, generation, own, probe, plan, kind=kind)
+    except MeasurementError as error:
+        work.progress.note(f"no likelihood: {error}")
+    work.progress.end()
+
+
+def _kinds(work: Confirming, probe: Probe) -> Sequence[PromptKind]:
+    """Without a caption the empty prompt is given: the plain sampling of a text model."""
+    by_caption: PromptKind = "caption" if probe.caption else "none"
+    return (by_caption, "soft") if "prompt_logits" in _tensors(work, probe) else (by_caption,)
+
+
+def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
+    session = work.session
+    if kind != "soft":
+        return session.prompts.encode([probe.caption])
+    prompts = soft_prompts(
+        session.model,
+        session.settings,
+        slots=1,
+        root_seed=session.inputs.seed,
+        load_caption=session.caption,
+        choices=session.choices,
+    )
+    generator = work.stream("likelihood", probe.sha256, "prompt", device=session.model.device)
+    return prompts.one(_tensors(work, probe)["prompt_logits"], probe.caption, generator)
+
+
+def _plain_samples(work: Confirming, generation: Generation, count: int, *key: str) -> PlainSamples:
     shape = work.session.model.latent_shape
-    noises = torch.randn(count, *shape, generator=work.stream("likelihood", "plain"))
+    noises = torch.randn(count, *shape, generator=work.stream("likelihood", "plain", *key))
     return PlainSamples(noises=noises, features=torch.cat(list(_in_parts(work, generation, noises))))
 
 
@@ -49,26 +107,31 @@ def _in_parts(work: Confirming, generation: Generation, noises: Tensor) -> Itera
 
 
 def _estimate(
-    work: Confirming, generation: Generation, plain: PlainSamples, probe: Probe, plan: LikelihoodEstimate
+    work: Confirming,
+    generation: Generation,
+    plain: PlainSamples,
+    probe: Probe,
+    plan: LikelihoodEstimate,
+    *,
+    kind: PromptKind,
 ) -> None:
+    tensors = _tensors(work, probe)
     found = likelihood(
         generation,
         plain,
         work.references([probe])[probe.id],
-        _inverted(work, probe),
+        (tensors["mu"], tensors["log_var"]) if tensors else None,
         draws=plan.draws,
         confidence=plan.confidence,
-        generator=work.stream("likelihood", probe.sha256),
+        generator=work.stream("likelihood", probe.sha256, kind),
         probe=probe.id,
-        prompt_kind="none",
+        prompt_kind=kind,
     )
     work.folder.append(found)
+    work.progress.advance(plan.draws)
 
 
-def _inverted(work: Confirming, probe: Probe) -> tuple[Tensor, Tensor] | None:
-    """(mu, ln sigma^2) as `measure` left them; None where no test of the probe made a copy."""
+def _tensors(work: Confirming, probe: Probe) -> Mapping[str, Tensor]:
+    """`mu`, `log_var` and perhaps `prompt_logits` as `measure` left them; empty where no test made a copy."""
     path = work.folder.path / inversion_file(probe.id)
-    if not path.exists():
-        return None
-    tensors = load(path.read_bytes())
-    return tensors["mu"], tensors["log_var"]
+    return load(path.read_bytes()) if path.exists() else {}

@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.attest.statement import SUMMARY, Statement
-from invmm_gate.core import records, run_records, verdict_records
+from invmm_gate.core import likelihood_record, records, run_records, verdict_records
 from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.formats import FORMATS
@@ -22,11 +22,15 @@ FILES: dict[str, tuple[str, str]] = {
     stage_files.SELF_CHECKS: ("measure", "A `SelfCheck` a line."),
     stage_files.MEASUREMENTS: ("measure", "A `Measurement` a line."),
     stage_files.TIMINGS: ("measure", "`probe` and `seconds` a line. Seconds are no part of a measurement."),
-    "inversions": ("measure", "The noise distribution of each probe that was inverted, as safetensors. Private."),
+    "inversions": ("measure", "The noise distribution of each probe that it copied, as safetensors. Private."),
     "copies/inverted": ("measure", "Images that the noise distribution of a probe gave. Private."),
     stage_files.MEASURE.end: ("measure", "A `StageEnd`, written last."),
     stage_files.CONFIRM: ("confirm", "How the confirmations were made: a `ConfirmRecord`."),
     stage_files.CONFIRMATIONS: ("confirm", "A `Confirmation` a line."),
+    stage_files.LIKELIHOODS: (
+        "confirm",
+        "A `Likelihood` a line: of probes that were copied at all. Private.",
+    ),
     "copies/confirmed": ("confirm", "Copies that an input of a user gave. Private."),
     stage_files.CONFIRMING.end: ("confirm", "A `StageEnd`, written last."),
     stage_files.VERDICT: ("judge", "A `Verdict`; its JSON Schema is `invmm_gate/policy/verdict.schema.json`."),
@@ -60,6 +64,7 @@ RECORDS: tuple[Any, ...] = (
     run_records.SamplingPlan,
     run_records.PromptPlan,
     run_records.SearchPlan,
+    run_records.LikelihoodPlan,
     records.SelfCheck,
     records.Measurement,
     records.Trial,
@@ -69,6 +74,7 @@ RECORDS: tuple[Any, ...] = (
     records.Interval,
     ConfirmRecord,
     records.Confirmation,
+    likelihood_record.Likelihood,
     StageEnd,
     verdict_records.Verdict,
     verdict_records.Finding,
@@ -84,8 +90,8 @@ RECORDS: tuple[Any, ...] = (
 )
 IN_NO_FILE = (run_records.RunData, run_records.RunIdentity)
 """Records that no file holds as they are."""
-WORDS = vars(records) | vars(verdict_records)
-CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus")
+WORDS = vars(records) | vars(verdict_records) | vars(likelihood_record)
+CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus", "PromptKind", "LikelihoodMethod")
 """Types with a few values, in the modules of core/ that hold records."""
 ELSEWHERE = (InversionSettings,)
 """Described in policy.md."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from invmm_gate.core.errors import MeasurementError
@@ -20,6 +21,7 @@ from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.stages import confirm as confirming
+from invmm_gate.stages.measure import inversion_file
 from invmm_gate.stages.on_device import confirm_record
 from invmm_gate.stages.preflight import Inputs
 from invmm_gate.stages.session import Session
@@ -30,7 +32,7 @@ from tests.policy.policy_builders import probe as control
 
 SEARCH = {"tokens": 6, "steps": 30, "candidates": 64, "top_k": 32, "noises": 16}
 PROMPTS = {"trials": 32, "sampler_steps": 10, "guidance_scales": [3.0], "gcg": SEARCH}
-POLICY = policy_with(STRICT, confirm={"prompts": PROMPTS})
+POLICY = policy_with(STRICT, confirm={"prompts": PROMPTS, "likelihood": {"draws": 10}})
 NEUTRAL = "photo of stone"
 
 
@@ -124,10 +126,34 @@ def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_
     assert all((done.folder.path / name).exists() for record in found.values() for name in record.copies)
     assert {(item.rule, item.probe) for item in done.judged().findings if item.effect == "block"} == {
         ("invmm_below", "a"), ("confirmed", "a"), ("confirmed", "b"), ("confirmed", "c"),
+        ("extraction_likelihood", "a"), ("extraction_likelihood", "b"), ("extraction_likelihood", "c"),
     }  # fmt: skip
-    before = done.folder.confirmations()
+    before = done.folder.confirmations(), done.folder.likelihoods()
     done.confirm()
-    assert done.folder.confirmations() == before, "nothing is tried twice"
+    assert (done.folder.confirmations(), done.folder.likelihoods()) == before, "nothing is tried twice"
+
+
+def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
+    """`a` is estimated before the search, which its score asks for; `b`, which the search copied, after it."""
+    done = stage()
+    shape, positions = done.session.model.latent_shape, min(75, done.session.prompts.positions)
+    tensors = {"mu": torch.zeros(shape), "log_var": torch.zeros(shape)}
+    logits = torch.zeros(positions, done.session.prompts.vocabulary)
+    done.folder.write(inversion_file("a"), save(tensors | {"prompt_logits": logits}))
+    done.confirm()
+    found = {(record.probe, record.prompt_kind): record for record in done.folder.likelihoods()}
+    assert set(found) == {("a", "caption"), ("a", "soft"), ("b", "none"), ("c", "caption")}
+    assert {record.guidance_scale for record in found.values()} == {3.0}
+    assert (found["a", "soft"].draws, found["b", "none"].draws) == (10, 0), "around what was inverted, if anything was"
+    assert found["a", "soft"].evaluations == 10 * 10 * done.session.model.forwards(3.0)
+    assert found["a", "caption"].nats is None, "its caption does not bring it out"
+    assert found["c", "caption"].plain_copies == found["c", "caption"].plain_draws == 32
+    said = [item.message for item in done.judged().findings if item.rule == "extraction_likelihood"]
+    assert [message.split(" generations ")[1].split(",")[0] for message in said] == [
+        "with a prompt that a search found and that can be typed",
+        "with a prompt that a search found and that can be typed",
+        "with its caption",
+    ]
 
 
 def _not_finite(*_given: Any, **_named: Any) -> Any:
