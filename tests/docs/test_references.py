@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from invmm_gate.core import records, run_records, verdict_records
+from invmm_gate.core import likelihood_record, records, run_records, verdict_records
 from invmm_gate.core.marks import LOWER, ranked
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.field_types import Whole
@@ -53,15 +53,14 @@ def test_every_key_of_a_policy_is_explained() -> None:
 
 
 def test_every_record_is_described() -> None:
-    kinds = {
-        kind for module in (records, run_records, verdict_records) for _, kind in inspect.getmembers(module, _is_record)
-    }
+    kinds = {kind for module in _SOURCES for _, kind in inspect.getmembers(module, _is_record)}
     assert kinds == {kind for kind in (*RECORDS, *IN_NO_FILE, *ELSEWHERE) if kind.__module__ in _MODULES} | {
         kind for kind in ELSEWHERE if kind in kinds
     }
 
 
-_MODULES = (records.__name__, run_records.__name__, verdict_records.__name__)
+_SOURCES = (records, run_records, verdict_records, likelihood_record)
+_MODULES = tuple(module.__name__ for module in _SOURCES)
 
 
 def _is_record(kind: Any) -> bool:

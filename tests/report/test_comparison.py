@@ -15,12 +15,14 @@ from tests.policy.policy_builders import (
     TODAY,
     broken,
     clean_run,
+    estimated,
     measured,
     probe,
     sampled,
     stopped,
     target,
     with_confirmation,
+    with_likelihood,
     with_measurement,
     with_probes,
     with_score,
@@ -45,7 +47,7 @@ def comparison() -> Comparison:
 def test_the_summary_says_what_came_what_went_and_what_is_unknown(comparison: Comparison) -> None:
     text = render_comparison(comparison)
     plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
-    assert "Findings: 2 new, 2 unknown, 1 fixed. Probes: 1 worse, 1 unknown, 1 better, 25 unchanged." in plain
+    assert "Findings: 3 new, 2 unknown, 1 fixed. Probes: 1 worse, 1 unknown, 1 better, 25 unchanged." in plain
     assert "| NEW | <code>invmm_below</code> | <code>p1</code> | none | block 0.0123 (limit 0.0500) |" in plain
     assert "| FIXED | <code>invmm_below</code> | <code>p2</code> | block 0.0200 (limit 0.0500) | none |" in plain
     assert "| WORSE | <code>p1</code> | sensitive | not inverted | 0.0123 |" in plain
@@ -86,7 +88,13 @@ def test_foreign_text_stays_text() -> None:
     probes = replace(data.run.probe_set, probes=(*data.run.probe_set.probes, probe(HOSTILE)))
     run = replace(data.run, model=replace(data.run.model, name=HOSTILE), probe_set=probes)
     old, new = (
-        judged(replace(data, run=run, measurements=(*data.measurements, measured(probe(HOSTILE), score))))
+        judged(
+            replace(
+                with_likelihood(data, estimated(HOSTILE)),
+                run=run,
+                measurements=(*data.measurements, measured(probe(HOSTILE), score)),
+            )
+        )
         for score in (None, 0.02)
     )
     text = render_comparison(compare(old, new))
