@@ -41,6 +41,8 @@ class SearchPlan:
     """Noised images behind each loss."""
     max_evaluations: int | None
     """Network forwards after which the search ends; None = no bound."""
+    controls: int
+    """Controls that the search is made on too, wherever it is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,12 @@ class RunData:
     """The first file of each stage that was begun and did not end: no verdict passes on it."""
     public: bool = False
     """Whether these are the records as `report/public_records.py` gives them away, and not those of the run folder."""
+
+    @property
+    def confirmed_probes(self) -> frozenset[str]:
+        """Ids of the probes that an input brought out. A control is none: that one comes out says something else."""
+        controls = {probe.id for probe in self.run.probe_set.probes if probe.group == "control"}
+        return frozenset(item.probe for item in self.confirmations if item.status == "confirmed") - controls
 
     @property
     def private_texts(self) -> tuple[str, ...]:

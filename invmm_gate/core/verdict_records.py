@@ -187,7 +187,7 @@ class Verdict:
     judged_on: Annotated[datetime.date, PUBLIC]
     """UTC. Waivers count up to their day."""
     counts: Annotated[dict[str, int], PUBLIC]
-    """Probes per outcome, controls, confirmations."""
+    """Probes and controls per outcome; probes per strongest confirmation, controls not among them; findings."""
     records: Annotated[dict[str, str], PUBLIC] = field(default_factory=dict)
     """sha256 of each file that was judged, of run.json without its date, context and paths: of other records the
     verdict says nothing. Empty for records in no folder."""

@@ -28,7 +28,10 @@ class PlainSampling(StrictModel):
 
 
 class GcgSearch(StrictModel):
-    """Search for a prompt that a user could type, by greedy coordinate gradient, for probes that another rule found."""
+    """Search for a prompt that a user could type, by greedy coordinate gradient.
+
+    It is made for probes that another rule found, and where it is made, for a few controls.
+    """
 
     tokens: Annotated[Whole, Field(ge=1, le=1_000), LOWER] = 20
     """Tokens of the prompt."""
@@ -42,6 +45,8 @@ class GcgSearch(StrictModel):
     """Draws of timestep and noise that the prompts of a step share."""
     max_evaluations: Annotated[Annotated[Whole, Field(ge=1)] | None, LOWER] = None
     """Network forwards of one probe's search; None = as many as the steps take."""
+    controls: Annotated[Whole, Field(ge=0, le=10_000), LOWER] = 4
+    """Controls that the search is made on too, wherever it is made: a hit there leaves the run open. 0 = none."""
 
 
 class PromptConfirmation(StrictModel):
@@ -74,7 +79,7 @@ class PromptConfirmation(StrictModel):
         """The search, what a policy cannot name as `GcgPlan` has it; None where none is asked for."""
         if self.gcg is None:
             return None
-        given: dict[str, Any] = self.gcg.model_dump()
+        given: dict[str, Any] = self.gcg.model_dump(exclude={"controls"})
         return GcgPlan(
             **given,
             first_noises=min(GcgPlan().first_noises, self.gcg.noises),

@@ -1,16 +1,17 @@
 """Whether the controls are what they are for: images that the model cannot have seen. Every finding leaves a run open.
 
-A control that was trained on is found by its own score, by its copies among the samples that were drawn anyway, or by
-its caption.
+A control that was trained on is found by its own score, by its copies among the samples that were drawn anyway, by its
+caption, or by a prompt search. That the search brings a control out may also mean that it brings out any image.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final
 
-from invmm_gate.core.records import PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, MetricRecord
+from invmm_gate.core.records import GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, MetricRecord
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.confirm_schema import PromptConfirmation
+from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
+from invmm_gate.policy.control_searches import controls_to_search
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihood, ExtractionLikelihoodConfig
@@ -21,11 +22,13 @@ from invmm_gate.policy.schema import Policy
 CONTROLS: Final = "controls"
 DESCRIPTION: Final = Description(
     short="A control looks as if the model had been trained on it",
-    full="A control is an image that the model cannot have seen. This one inverts, is copied by a sample, or lies "
-    "far nearer to a sample than the others: held against it, a memorized probe looks ordinary.",
-    help=f"Take it out of the controls, or make it a probe, and measure again. {EVIDENCE}",
+    full="A control is an image that the model cannot have seen. This one inverts, is copied by a sample or brought "
+    "out by a prompt that was searched for, or lies far nearer to a sample than the others: held against it, a "
+    "memorized probe looks ordinary. Or the prompt search finds copies of any image, and its hits show nothing.",
+    help="Look at the copies. Where they show the control, take it out of the controls, or make it a probe, and "
+    f"measure again; where they do not, calibrate the copy metric. {EVIDENCE}",
     leaves_open="the control {probe} looks as if it had been trained on",
-    of_run="controls were not looked for in the samples",
+    of_run="controls were not looked for in the samples, or by the prompt search",
 )
 SCORE_LIMIT: Final = 0.05
 """Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
@@ -45,6 +48,13 @@ Among 10,000 sets of 16 images that no model saw, 4 to 12 have such a control (b
 """
 _SHARED: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
 _TRAINED_ON: Final = "it looks as if it had been trained on; take it out of the controls, or make it a probe"
+_FOUND_BY_SEARCH: Final = (
+    "either the control was trained on, or the search makes copies of images that the model cannot have seen, and its "
+    "hits on probes show nothing; look at the copies: if they show the control, take it out of the controls, or make "
+    "it a probe; if they do not, calibrate the copy metric"
+)
+
+_BASE_RATE_UNKNOWN: Final = "how often it brings out images that the model cannot have seen is unknown"
 
 
 def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -> Iterator[Finding]:
@@ -52,15 +62,12 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
     scores = list(_scores(policy, evidence))
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
     tried = [found for found in evidence.confirmations if found.probe in controls]
-    copied = [_copied(found) for found in tried if found.hits]
+    copied = [_copied(found) for found in tried if found.hits and found.method != GCG]
+    copied += _brought_out([found for found in tried if found.method == GCG])
     yield from (*scores, *copied)
     yield from _likely(policy, evidence, named={found.probe for found in (*scores, *copied)})
     yield from _nearer(tried, metric)
-    least = caption_trials(evidence.plan) if isinstance(evidence.plan, PromptConfirmation) else 1
-    seen = {(found.probe, found.method) for found in tried if found.hits or found.trials >= least}
-    missing = {probe for probe, method in _asked_for(policy, evidence) - seen if probe in controls}
-    if missing:
-        yield undecided(CONTROLS, f"{len(missing)} controls were not looked for in the samples: {names(missing)}")
+    yield from _missing(policy, evidence, tried, controls)
 
 
 def as_for_probes(policy: Policy, dimensions: int | None) -> InvmmBelowConfig:
@@ -80,6 +87,13 @@ def likelihood_rules(policy: Policy) -> tuple[ExtractionLikelihood, ...]:
 def caption_trials(plan: PromptConfirmation) -> int:
     """Samples that a control's caption is tried with at each guidance scale."""
     return min(plan.trials, CAPTION_TRIALS)
+
+
+def _least_trials(plan: PlainSampling | PromptConfirmation | None, method: str) -> int:
+    """Samples with which a control counts as tried. A search of less than a probe's shows nothing of that one."""
+    if not isinstance(plan, PromptConfirmation):
+        return 1
+    return plan.trials if method == GCG else caption_trials(plan)
 
 
 def nearest_of_all(closest: Mapping[str, float], *, higher_is_nearer: bool = False) -> str | None:
@@ -116,6 +130,16 @@ def _copied(found: Confirmation) -> Finding:
     return undecided(CONTROLS, said, found.probe)
 
 
+def _brought_out(searches: Sequence[Confirmation]) -> Iterator[Finding]:
+    """Searches that found a prompt; one whose prompt made a copy only while it went on is one, as it is for a probe."""
+    found = [each for each in searches if each.hits or each.status != "refuted"]
+    for each in found:
+        times = f"{each.hits} of {each.trials} samples"
+        how = f"in {times}" if each.hits else f"while it went on, but in {times} afterwards"
+        said = f"the prompt search brought out the control {each.probe} {how}, {len(found)} of {len(searches)} controls"
+        yield undecided(CONTROLS, f"{said} that it was made on: {_FOUND_BY_SEARCH}", each.probe)
+
+
 def _nearer(tried: Iterable[Confirmation], metric: MetricRecord) -> Iterator[Finding]:
     """Among those that no sample is a copy of. All are held against the same samples: a caption's are one control's."""
     better = max if metric.higher_is_copy else min
@@ -128,6 +152,27 @@ def _nearer(tried: Iterable[Confirmation], metric: MetricRecord) -> Iterator[Fin
     if nearest is not None:
         said = f"a sample comes far nearer to the control {nearest} ({values[nearest]:.4g}) than to any other"
         yield undecided(CONTROLS, f"{said}: {_TRAINED_ON}", nearest)
+
+
+def _missing(
+    policy: Policy, evidence: Evidence, tried: Sequence[Confirmation], controls: Collection[str]
+) -> Iterator[Finding]:
+    """Controls that nobody looked for. None is searched for that another input brought out."""
+    plan, hit, asked = evidence.plan, {found.probe for found in tried if found.hits}, _asked_for(policy, evidence)
+    seen = {(each.probe, each.method) for each in tried if each.hits or each.trials >= _least_trials(plan, each.method)}
+    missing = {each for each in asked - seen if each[0] in controls}
+    unseen = {probe for probe, method in missing if method != GCG}
+    unsearched = {probe for probe, method in missing if method == GCG} - hit
+    if unseen:
+        yield undecided(CONTROLS, f"{len(unseen)} controls were not looked for in the samples: {names(unseen)}")
+    if unsearched:
+        said = f"the prompt search was not made on {len(unsearched)} controls ({names(unsearched)})"
+        yield undecided(CONTROLS, f"{said}: {_BASE_RATE_UNKNOWN}")
+    images = {probe.sha256 for probe in evidence.probes if probe.group == "control"}
+    wanted = controls_to_search(evidence, {probe for probe, method in asked if method == GCG})
+    if asked and wanted > len(images):
+        said = f"the policy asks for a prompt search on {wanted} controls, and the probe set has {len(images)}"
+        yield undecided(CONTROLS, f"{said}: {_BASE_RATE_UNKNOWN}")
 
 
 def _asked_for(policy: Policy, evidence: Evidence) -> frozenset[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Final
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
+from invmm_gate.core.marks import LOWER
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import (
     LikelihoodPlan,
@@ -206,8 +207,6 @@ def _prompts_as_strong(given: PromptPlan | None, asked: PromptPlan) -> bool:
 
 
 def _searched_as_much(given: SearchPlan, asked: SearchPlan) -> bool:
-    sizes = all(
-        (getattr(given, name) or float("inf")) >= (getattr(asked, name) or float("inf"))
-        for name in ("tokens", "steps", "candidates", "noises", "max_evaluations")
-    )
-    return sizes and given.top_k == asked.top_k
+    sizes = ("tokens", "steps", "candidates", "noises", "max_evaluations", "controls")
+    less = any(LOWER.weaker(getattr(given, name), getattr(asked, name)) for name in sizes)
+    return not less and given.top_k == asked.top_k

@@ -64,6 +64,8 @@ class Evidence:
     """Probes with findings that block, all of which are waived."""
     dimensions: int | None = None
     """Of the latent: a score times this is in nats over all of them. None where the run does not say."""
+    model: str = ""
+    """Digest of the checkpoint."""
     baseline: Mapping[str, Measurement] | None = None
     """Measurements by probe id of the same probes in the last approved run, no errors; None if no run was given."""
 

@@ -10,6 +10,7 @@ from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLIN
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
+from invmm_gate.policy.control_searches import required_searches
 from invmm_gate.policy.controls import as_for_probes, control_findings, likelihood_rules
 from invmm_gate.policy.coverage import (
     COVERAGE,
@@ -152,6 +153,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         likelihoods=sound_likelihoods(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
         dimensions=dimensions_of(data.run),
+        model=data.run.model.digest,
         baseline=None if baseline is None else _of_same_probes(baseline, data),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))
@@ -167,7 +169,7 @@ def probes_to_confirm(
 
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
     """(probe, method). Samples or captions, with both samplers, for all that the plan names, controls among them; a
-    search for those that a rule found.
+    search for those that a rule found, and then for a few controls.
 
     Copies of the controls are counted in the samples that are drawn for the probes, whichever these are.
     """
@@ -186,6 +188,7 @@ def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield from ((probe.id, way) for way in ways)
         if isinstance(plan, PromptConfirmation) and plan.gcg is not None and probe.id in flagged:
             yield probe.id, GCG
+    yield from required_searches(evidence, flagged)
 
 
 def _flagged(policy: Policy, evidence: Evidence) -> frozenset[str]:
@@ -271,16 +274,21 @@ def waiver_notes(states: Sequence[WaiverState]) -> tuple[str, ...]:
 
 
 def counts_of(data: RunData, findings: Sequence[Finding]) -> dict[str, int]:
-    """Probes and controls per outcome and per strongest confirmation; records of confirmations; findings."""
+    """Probes and controls per outcome; probes per strongest confirmation; records of confirmations; findings.
+
+    A control that an input brings out is no confirmed probe: it has a finding of its own.
+    """
     probes = data.run.probe_set.probes
+    controls = {probe.id for probe in probes if probe.group == "control"}
     outcomes = Counter(record.outcome for record in data.measurements)
     with_status: dict[str, set[str]] = defaultdict(set)
     for record in data.confirmations:
-        with_status[record.status].add(record.probe)
-    controls = sum(probe.group == "control" for probe in probes)
+        if record.probe not in controls:
+            with_status[record.status].add(record.probe)
+    listed = sum(probe.group == "control" for probe in probes)
     return {
-        "probes": len(probes) - controls,
-        "controls": controls,
+        "probes": len(probes) - listed,
+        "controls": listed,
         "inverted": outcomes["inverted"],
         "not_inverted": outcomes["not_inverted"],
         "above_threshold": outcomes["above_threshold"],

@@ -177,5 +177,15 @@ def _confirm_notes(policy: Policy) -> Iterator[str]:
     finders = any(not isinstance(rule, ConfirmedConfig) for rule in policy.rules)
     if confirm.prompts is not None and confirm.prompts.gcg is not None and not finders:
         yield "confirm.prompts.gcg: searches for probes that another rule found, and there is none"
+    yield from _search_notes(policy)
     if confirm.prompts is not None and max(confirm.prompts.guidance_scales) < 1:
         yield "confirm.prompts: every guidance scale is below 1, so no prompt is followed in full"
+
+
+def _search_notes(policy: Policy) -> Iterator[str]:
+    search, least = policy.confirm.prompts and policy.confirm.prompts.gcg, policy.coverage.min_controls
+    if search and search.controls > least:
+        yield (
+            f"confirm.prompts.gcg: the search is made on {search.controls} controls, and coverage.min_controls is "
+            f"{least}: a run with fewer than {search.controls} stays open once a prompt is searched"
+        )

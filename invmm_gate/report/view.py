@@ -209,7 +209,6 @@ def facts(data: RunData) -> tuple[tuple[str, str], ...]:
     outcomes = Counter(item.outcome for item in data.measurements)
     scores = [item.invmm for item in data.measurements if item.invmm is not None]
     controls = [item for item in data.measurements if item.group == "control"]
-    confirmed = {item.probe for item in data.confirmations if item.status == "confirmed"}
     total, measured = len(data.run.probe_set.probes), len(data.measurements)
     return (
         ("probes measured", texts.count(measured) if measured == total else texts.hits(measured, total)),
@@ -217,7 +216,7 @@ def facts(data: RunData) -> tuple[tuple[str, str], ...]:
         ("lowest InvMM, at most" if data.public else "lowest InvMM", texts.score(min(scores, default=None))),
         ("not inverted", texts.count(outcomes["not_inverted"])),
         ("above threshold", texts.count(outcomes["above_threshold"])),
-        ("confirmed", texts.count(len(confirmed))),
+        ("confirmed", texts.count(len(data.confirmed_probes))),
         ("errors", texts.count(outcomes["error"])),
         ("controls inverted", texts.hits(sum(item.outcome == "inverted" for item in controls), len(controls))),
     )

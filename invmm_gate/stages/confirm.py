@@ -106,7 +106,10 @@ def _by_caption(work: Confirming, *, plan: PromptConfirmation, method: PromptMet
 
 
 def _by_search(work: Confirming, *, plan: PromptConfirmation) -> None:
-    """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster."""
+    """A search for each probe that a rule found and no input replicated yet; what is found is tried on its cluster.
+
+    And one for each control that the policy wants searched, by the same plan: its hits are what such a search is worth.
+    """
     asked = plan.search_plan(rows=work.rows)
     if asked is None:
         return

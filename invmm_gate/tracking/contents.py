@@ -123,14 +123,13 @@ def _metrics(data: RunData) -> dict[str, float]:
     outcomes = Counter(item.outcome for item in data.measurements)
     findings = data.verdict.findings if data.verdict else ()
     shares = [item.share.hits / item.share.trials for item in data.measurements if item.share and item.share.trials]
-    confirmed = {item.probe for item in data.confirmations if item.status == "confirmed"}
     return finite(
         {
             "probes": len(data.run.probe_set.probes),
             "measured": len(data.measurements),
             **{outcome: outcomes[outcome] for outcome in ("inverted", "not_inverted", "above_threshold", "error")},
             "controls": sum(item.group == "control" for item in data.measurements),
-            "confirmed": len(confirmed),
+            "confirmed": len(data.confirmed_probes),
             "invmm_min": min((item.invmm for item in data.measurements if item.invmm is not None), default=None),
             "replication_share_max": max(shares, default=None),
             "findings": sum(item.waiver is None for item in findings),

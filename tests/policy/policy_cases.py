@@ -102,7 +102,7 @@ def clean_run_passes(gate: SimpleNamespace) -> None:
         "missing": 0,
         "confirmations": 46,
         "confirmed": 0,
-        "refuted": 23,
+        "refuted": 3,
         "undecided": 0,
         "blocking": 0,
         "waived": 0,
@@ -196,6 +196,7 @@ def counts_tell_what_happened(gate: SimpleNamespace) -> None:
     data = with_score(with_score(clean_run(), "p1", 0.01), "c00", 0.4)
     data = with_measurement(data, stopped(target(data, "p2"), 0.06), broken(target(data, "p3")))
     data = with_confirmation(without(data, "c01"), sampled("p1", 9), sampled("p2", status="undecided"))
+    data = with_confirmation(data, sampled("c00", 9), sampled("c02", status="undecided"))  # controls are no probes
     verdict = judged(gate, data, only(BELOW, CONFIRMED), waiver(probe="p1", rule="confirmed"))
     wanted = {
         "inverted": 2,
@@ -204,11 +205,11 @@ def counts_tell_what_happened(gate: SimpleNamespace) -> None:
         "error": 1,
         "missing": 1,
         "confirmed": 1,
-        "refuted": 21,
+        "refuted": 1,
         "undecided": 1,
         "blocking": 1,
         "waived": 1,
-        "inconclusive": 3,
+        "inconclusive": 4,
         "confirmations": 46,
         "controls": 20,
         "probes": 3,
@@ -538,8 +539,9 @@ def every_caption_is_tried_and_a_prompt_is_searched_for_whom_a_rule_found(gate: 
     assert gate.verdict.probes_to_confirm(data, policy, method=PLAIN_SAMPLING) == ()
     expect(judged(gate, data, policy), "pass")
     flagged = with_score(data, "p3", 0.01)
-    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ("p3",)
-    expect(judged(gate, flagged, policy), "block", ("invmm_below", "p3"), ("confirmed", "p3"))
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG)[0] == "p3"
+    not_searched = ("invmm_below", "p3"), ("confirmed", "p3")
+    expect(judged(gate, flagged, policy), "block", ("controls", None), *not_searched)
     without_search = only(BELOW, CONFIRMED, confirm={"prompts": {"probes": "flagged"}})
     assert gate.verdict.probes_to_confirm(flagged, without_search, method=GCG) == ()
     assert gate.verdict.probes_to_confirm(flagged, without_search, method=CAPTION) == ("p3",)
@@ -600,7 +602,8 @@ def one_replicating_sample_of_any_prompt_blocks(gate: SimpleNamespace) -> None:
     data = text_run(policy)
     for method in (CAPTION, GCG, "cluster_prompt", "of a later version"):
         extra = sampled("p3", 1, 64, method=method)
-        kept = tuple(each for each in data.confirmations if (each.probe, each.method) != ("p3", method))
+        tried = with_searches(data, *SEARCHED) if method == GCG else data
+        kept = tuple(each for each in tried.confirmations if (each.probe, each.method) != ("p3", method))
         verdict = judged(gate, replace(data, confirmations=(*kept, extra)), policy)
         expect(verdict, "block", ("confirmed", "p3"))
         assert verdict.findings[0].value == 1 / 64
@@ -611,9 +614,146 @@ def no_search_is_missing_where_an_input_was_found(gate: SimpleNamespace) -> None
     policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
     data = with_confirmation(with_score(text_run(policy), "p1", 0.01), captioned("p1", 60))
     expect(judged(gate, data, policy), "block", ("invmm_below", "p1"), ("confirmed", "p1"))
-    searched = with_score(text_run(policy), "p1", 0.01)
-    searched = replace(searched, confirmations=(*searched.confirmations, sampled("p1", 0, 64, method=GCG)))
+    searched = with_searches(with_score(text_run(policy), "p1", 0.01), "p1", *SEARCHED)
     expect(judged(gate, searched, policy), "block", ("invmm_below", "p1"))  # refuted within its budget: never cleared
+
+
+SEARCHED = ("c04", "c06", "c08", "c14")
+"""The controls that the search of four is made on, in the probe set's order; c04 comes first."""
+
+
+def with_searches(data: RunData, *names: str, **changes: Any) -> RunData:
+    """The run with a search for each of these that found nothing."""
+    return with_confirmation(data, *(captioned(name, **({"method": GCG} | changes)) for name in names))
+
+
+def searched_policy(controls: int = 4, *rules: dict[str, Any], **changes: Any) -> Any:
+    return only(*(rules or (BELOW, CONFIRMED)), confirm={"prompts": {"gcg": {"controls": controls}}}, **changes)
+
+
+@case
+def a_search_is_made_on_a_few_controls_wherever_it_is_made(gate: SimpleNamespace) -> None:
+    def asked(data: RunData, policy: Any) -> tuple[str, ...]:
+        found: tuple[str, ...] = gate.verdict.probes_to_confirm(data, policy, method=GCG)
+        return found
+
+    policy = searched_policy()
+    data = text_run(policy)
+    assert asked(data, policy) == ()
+    flagged = with_score(data, "p3", 0.01)
+    assert asked(flagged, policy) == ("p3", *SEARCHED)
+    assert asked(flagged, searched_policy(1)) == ("p3", "c04")
+    assert asked(flagged, searched_policy(0)) == ("p3",)
+    assert asked(flagged, searched_policy(100)) == ("p3", *CONTROLS)
+    by_caption = with_confirmation(flagged, captioned("p3", 60))
+    assert asked(by_caption, policy) == ("p3",), "as an input was found, nothing is searched"
+    assert asked(with_score(by_caption, "p1", 0.01), policy) == ("p1", "p3", *SEARCHED)
+    by_search = with_searches(flagged, "p3", hits=1, interval=clopper_pearson(1, 64), status="confirmed")
+    assert asked(by_search, policy) == ("p3", *SEARCHED)
+    assert asked(with_searches(data, "p1"), policy) == SEARCHED, "made under a policy that found p1"
+    assert asked(with_searches(data, "c05"), policy) == ()
+    assert asked(with_score(clean_run(), "p3", 0.01), policy) == ()
+    without_search = only(BELOW, CONFIRMED, confirm={"prompts": {}})
+    assert asked(with_searches(flagged, "p3"), without_search) == ()
+    flagged_control = searched_policy(4, BELOW | {"groups": ["control"]}, CONFIRMED)
+    assert asked(with_score(data, "c05", 0.01), flagged_control) == ("c05",)
+
+
+@case
+def model_and_images_say_which_controls_a_search_is_made_on(gate: SimpleNamespace) -> None:
+    policy = searched_policy(1)
+    data = with_score(text_run(policy), "p3", 0.01)
+
+    def image(data: RunData) -> str:
+        (chosen,) = set(gate.verdict.probes_to_confirm(data, policy, method=GCG)) - {"p3"}
+        return target(data, chosen).sha256
+
+    def with_set(*probes: Any) -> RunData:
+        return replace(data, run=replace(data.run, probe_set=replace(data.run.probe_set, probes=probes)))
+
+    chosen, probes = image(data), data.run.probe_set.probes
+    assert image(with_set(*reversed(probes))) == chosen
+    assert image(with_set(*(replace(each, caption="other", path=f"{each.id}.jpg") for each in probes))) == chosen
+    controls = [each.id for each in probes if each.group == "control"]
+    renamed = dict(zip(controls, reversed(controls), strict=True))
+    assert image(with_set(*(replace(each, id=renamed.get(each.id, each.id)) for each in probes))) == chosen
+    models = [replace(data.run.model, digest=f"{number:064x}") for number in range(8)]
+    assert len({image(replace(data, run=replace(data.run, model=model))) for model in models}) > 2
+    first = next(each for each in probes if each.sha256 == chosen)
+    copied = with_set(*probes, replace(first, id="c99"), replace(first, id="b"))
+    assert set(gate.verdict.probes_to_confirm(copied, searched_policy(2), method=GCG)) > {"p3", "b"}
+    assert len(gate.verdict.probes_to_confirm(copied, searched_policy(2), method=GCG)) == 3, "copies count once"
+
+
+@case
+def a_prompt_that_is_found_for_a_control_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    policy = searched_policy(4)
+    data = with_searches(with_score(text_run(policy), "p3", 0.01), "p3", *SEARCHED)
+    waived = waiver(probe="p3")
+    accepted = ("invmm_below", "p3")
+    expect(judged(gate, data, policy, waived), "pass", accepted)
+    hit = with_searches(data, "c08", hits=3, interval=clopper_pearson(3, 64), status="confirmed")
+    verdict = judged(gate, hit, policy, waived)
+    expect(verdict, "inconclusive", ("controls", "c08"), accepted)
+    said = verdict.reasons[0]
+    assert said.startswith("the prompt search brought out the control c08 in 3 of 64 samples, 1 of 4 controls that it")
+    assert "makes copies of images that the model cannot have seen" in said
+    assert said.endswith("take it out of the controls, or make it a probe; if they do not, calibrate the copy metric")
+    once = with_searches(hit, "c06", status="undecided")
+    verdict = judged(gate, once, policy, waived)
+    expect(verdict, "inconclusive", ("controls", "c06"), ("controls", "c08"), accepted)
+    assert "brought out the control c06 while it went on, but in 0 of 64 samples" in verdict.reasons[0]
+    assert "2 of 4 controls" in verdict.reasons[0]
+    expect(judged(gate, hit, searched_policy(0), waived), "inconclusive", ("controls", "c08"), accepted)
+    expect(judged(gate, hit, policy), "block", ("controls", "c08"), accepted)
+
+
+@case
+def a_search_that_was_not_made_on_the_controls_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    policy, waived, accepted = searched_policy(4), waiver(probe="p3"), ("invmm_below", "p3")
+    data = with_searches(with_score(text_run(policy), "p3", 0.01), "p3")
+    for made, left in (((), 4), (SEARCHED[:3], 1), (CONTROLS[:9], 1), (CONTROLS[:4], 4)):
+        verdict = judged(gate, with_searches(data, *made), policy, waived)
+        expect(verdict, "inconclusive", ("controls", None), accepted)
+        assert f"not made on {left} controls (" in verdict.reasons[0], verdict.reasons
+    assert verdict.reasons[0].endswith("how often it brings out images that the model cannot have seen is unknown")
+    for trials, decision in ((63, "inconclusive"), (64, "pass")):
+        few = with_searches(data, *SEARCHED, trials=trials)
+        expect(judged(gate, few, policy, waived), decision, *([("controls", None)] if trials < 64 else []), accepted)
+    by_caption = with_confirmation(with_searches(data, *SEARCHED[:3]), captioned(SEARCHED[3], 8, 8))
+    expect(judged(gate, by_caption, policy, waived), "inconclusive", ("controls", SEARCHED[3]), accepted)
+    unjudged = searched_policy(4, BELOW)
+    expect(judged(gate, data, unjudged, waived), "pass", accepted)
+
+
+@case
+def a_search_on_fewer_controls_than_the_policy_asks_for_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    few, waived, accepted = {"coverage": {"min_controls": 0}}, waiver(probe="p3"), ("invmm_below", "p3")
+    for controls, lacking in ((20, ()), (21, (("controls", None),)), (23, (("controls", None),))):
+        policy = searched_policy(controls, **few)
+        data = text_run(policy)
+        expect(judged(gate, data, policy), "pass")
+        data = with_searches(with_score(data, "p3", 0.01), "p3", *CONTROLS)
+        verdict = judged(gate, data, policy, waived)
+        expect(verdict, "inconclusive" if lacking else "pass", *lacking, accepted)
+    assert verdict.reasons[0].startswith(
+        "the policy asks for a prompt search on 23 controls, and the probe set has 20: "
+    )
+    without = searched_policy(4, **few)
+    probes = tuple(each for each in data.run.probe_set.probes if each.group != "control")
+    alone = replace(
+        text_run(without), run=replace(text_run(without).run, probe_set=replace(data.run.probe_set, probes=probes))
+    )
+    alone = replace(
+        alone,
+        measurements=tuple(each for each in alone.measurements if each.group != "control"),
+        confirmations=tuple(each for each in alone.confirmations if each.probe not in CONTROLS),
+    )
+    expect(judged(gate, alone, without), "pass")
+    alone = with_searches(with_score(alone, "p3", 0.01), "p3")
+    expect(judged(gate, alone, without, waived), "inconclusive", ("controls", None), accepted)
+    expect(judged(gate, alone, searched_policy(0, **few), waived), "pass", accepted)
+    expect(judged(gate, alone, searched_policy(4, BELOW, **few), waived), "pass", accepted)
 
 
 def confirmed_by(data: RunData, confirm: dict[str, Any]) -> RunData:
@@ -635,10 +775,13 @@ def confirmations_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> N
 
     search = policy.confirm.prompts.gcg.model_dump()
     assert decision(guidance_scales=[1.0, 3.0, 7.0], gcg=search | {"steps": 101, "max_evaluations": None}) == "pass"
+    assert decision(gcg=search | {"controls": 5}) == "pass"
     for weaker in ({"guidance_scales": [7.0]}, {"sampler_steps": 49}, {"sampler_steps": 51}, {"gcg": None}):
         assert decision(**weaker) == "inconclusive", weaker
     for change in ({"steps": 99}, {"top_k": 65}, {"noises": 15}, {"candidates": 127}, {"max_evaluations": 10**9}):
         assert decision(gcg=search | change) == "inconclusive", change
+    for controls in (0, 3):
+        assert decision(gcg=search | {"controls": controls}) == "inconclusive", controls
     plain = clean_run()
     weaker_plan = confirmed_by(plain, {"plain_sampling": {"trials": 512, "sampler_steps": 5}})
     expect(judged(gate, weaker_plan, only(CONFIRMED)), "inconclusive", ("settings", None))

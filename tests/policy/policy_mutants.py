@@ -21,7 +21,7 @@ from tests.policy.policy_cases import Case
 
 CASES = policy_cases.CASES | likelihood_cases.CASES
 MODULES = (
-    *("conformal", "precedence", "evidence", "likelihoods", "rules.rule"),
+    *("conformal", "precedence", "evidence", "control_searches", "likelihoods", "rules.rule"),
     *("rules.invmm_below", "rules.confirmed", "rules.extraction_likelihood"),
     *("rules.below_controls", "rules.group_below_controls", "rules.regression"),
     "rules.known",

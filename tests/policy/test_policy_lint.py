@@ -121,6 +121,16 @@ def test_a_search_that_no_rule_ever_asks_for_is_named() -> None:
     assert any("every guidance scale is below 1, so no prompt" in text for text in found)
 
 
+def test_a_search_on_more_controls_than_a_set_must_have_is_named() -> None:
+    def notes(controls: int, least: int) -> tuple[str, ...]:
+        confirm = {"prompts": {"gcg": {"controls": controls}}}
+        return lint(policy_with(STRICT, confirm=confirm, coverage={"min_controls": least}))
+
+    words = "confirm.prompts.gcg: the search is made on 17 controls, and coverage.min_controls is 16: a run with fewer"
+    assert [text.startswith(words) for text in notes(17, 16)] == [True]
+    assert notes(16, 16) == ()
+
+
 def test_a_weaker_measure_is_named_and_a_weaker_rule_is_left_to_the_list_of_weaknesses() -> None:
     settings = {"temperature": 100.0, "prompt_tokens": 1, "guidance_scales": [0.0]}
     found = lint(policy_with(STRICT, measure={"settings": settings}, rules=[BELOW | {"threshold": 0.04}], confirm={}))

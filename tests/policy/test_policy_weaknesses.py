@@ -156,7 +156,7 @@ def confirming(**changes: Any) -> dict[str, Any]:
         (confirming(prompts=PROMPTS | {"gcg": None}), "confirm.prompts.gcg is missing, and strict has it"),
         *(
             (confirming(prompts=PROMPTS | {"gcg": PROMPTS["gcg"] | {name: 1}}), f"confirm.prompts.gcg.{name} is 1, in ")
-            for name in ("tokens", "steps", "candidates", "top_k", "noises")
+            for name in ("tokens", "steps", "candidates", "top_k", "noises", "controls")
         ),
         (
             confirming(prompts=PROMPTS | {"gcg": PROMPTS["gcg"] | {"max_evaluations": 10**9}}),

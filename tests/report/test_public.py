@@ -38,6 +38,7 @@ from invmm_gate.report.public_records import (
 from invmm_gate.report.templates import ReportImages
 from invmm_gate.report.texts import DESCRIPTIONS
 from invmm_gate.report.to_markdown import render_summary
+from invmm_gate.report.view import facts
 
 KEY = bytes(range(32))
 
@@ -190,6 +191,26 @@ def test_the_decision_the_counts_the_digests_and_the_limits_stay(data):
     assert [item.outcome for item in shown.measurements].count("inverted") == 9
     assert {item.limit for item in shown.verdict.findings if item.rule == "invmm_below"} == {0.03}
     assert {item.limit for item in shown.verdict.findings if item.rule == "confirmed"} == {0.001}
+
+
+def test_a_control_that_the_search_brought_out_is_told_without_its_prompt_and_is_no_confirmed_probe(data):
+    prompt = "a prompt that a search found"
+    found = replace(data.confirmations[0], probe="control-03", method="gcg", prompt=prompt, copies=())
+    said = f"the prompt search brought out the control control-03 in 6 of 512 samples ({prompt})"
+    open_ = Finding(rule="controls", effect="inconclusive", probe="control-03", message=said)
+    findings = (*data.verdict.findings, open_)
+    searched = replace(
+        data, confirmations=(*data.confirmations, found), verdict=replace(data.verdict, findings=findings)
+    )
+    for shown in (searched, edition(searched)):
+        assert [dict(facts(each))["confirmed"] for each in (data, shown)] == ["1", "1"]
+        pages = rendered(shown)
+        assert not [name for name, page in pages.items() if name != "verdict.json" and prompt in page]
+    assert not [name for name, page in pages.items() if prompt in page]
+    name = PublicNames.under(KEY, data.run.probe_set.probes).of("control-03")
+    (told,) = [item for item in edition(searched).verdict.findings if item.probe == name]
+    assert told.message == f"the control {name} looks as if it had been trained on"
+    assert not [page for page in pages.values() if "control-03" in page]
 
 
 def test_a_baselines_score_is_no_limit_that_is_told(data):

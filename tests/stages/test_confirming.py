@@ -17,6 +17,7 @@ from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.judge import judge
+from invmm_gate.policy.schema import Policy
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.runs.identity import fingerprint
 from invmm_gate.similarity.pixel import PixelRmse
@@ -31,8 +32,16 @@ from tests.policy.policy_builders import digest as sha
 from tests.policy.policy_builders import probe as control
 
 SEARCH = {"tokens": 6, "steps": 30, "candidates": 64, "top_k": 32, "noises": 16}
-PROMPTS = {"trials": 32, "sampler_steps": 10, "guidance_scales": [3.0], "gcg": SEARCH}
-POLICY = policy_with(STRICT, confirm={"prompts": PROMPTS, "likelihood": {"draws": 10}})
+FIRST, SECOND = "c04", "c14"
+"""The controls that a search on two is made on: model and images say which."""
+
+
+def searching(*, controls: int) -> Policy:
+    """A search that finds `a` in few steps, and takes all of them for an image that the model does not know."""
+    prompts = {"trials": 32, "sampler_steps": 10, "guidance_scales": [3.0], "gcg": SEARCH | {"controls": controls}}
+    return policy_with(STRICT, confirm={"prompts": prompts, "likelihood": {"draws": 10}})
+
+
 NEUTRAL = "photo of stone"
 
 
@@ -50,6 +59,7 @@ class Pictures(Session):
 class Stage:
     session: Session
     folder: RunFolder
+    policy: Policy
 
     def confirm(self) -> None:
         confirming.confirm(self.session, self.folder, Silent())
@@ -59,7 +69,7 @@ class Stage:
 
     def judged(self, **waived: Any) -> Verdict:
         waivers = (waiver(**waived),) if waived else ()
-        return judge(self.folder.data(), POLICY, waivers, today=TODAY)
+        return judge(self.folder.data(), self.policy, waivers, today=TODAY)
 
 
 def _probe(name: str, caption: str, cluster: str = "") -> Probe:
@@ -73,11 +83,12 @@ def _probe(name: str, caption: str, cluster: str = "") -> Probe:
 def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: Path) -> Any:
     """`a` scored low under a caption that does not trigger it; `b` shows nearly the same picture; `c` is triggered."""
 
-    def build(caption: str = NEUTRAL, **captions: str) -> Stage:
+    def build(caption: str = NEUTRAL, controls: int = 0, **captions: str) -> Stage:
+        policy = searching(controls=controls)
         probes = (_probe("a", caption, "k"), _probe("b", "", "k"), _probe("c", CAPTION))
         probes += tuple(control(name, group="control") for name in CONTROLS)
         probes = tuple(replace(each, caption=captions.get(each.id, each.caption)) for each in probes)
-        data: RunData = text_run(POLICY)
+        data: RunData = text_run(policy)
         run = replace(
             data.run,
             probe_set=replace(data.run.probe_set, probes=probes),
@@ -86,7 +97,7 @@ def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: P
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir()
         folder.begin(run)
-        folder.note_confirmed(confirm_record(POLICY))
+        folder.note_confirmed(confirm_record(policy))
         for check in CHECKS:
             folder.append(check)
         for each in probes:
@@ -99,15 +110,15 @@ def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: P
             CONTROLS[0]: known_images[0],
         }
         session = Pictures(
-            inputs=Inputs(options=Options(model=Path("m"), policy="x"), policy=POLICY, probe_set=run.probe_set,
+            inputs=Inputs(options=Options(model=Path("m"), policy="x"), policy=policy, probe_set=run.probe_set,
                           model=run.model),
             model=text_mixture(known_images[:32], linear_schedule),
             metric=PixelRmse(0.1),
-            settings=POLICY.resolve_settings("stable_diffusion"),
+            settings=policy.resolve_settings("stable_diffusion"),
             record=run,
             slots=8,
         )  # fmt: skip
-        return Stage(session, folder)
+        return Stage(session, folder, policy)
 
     return build
 
@@ -174,9 +185,37 @@ def test_a_control_that_its_caption_replicates_leaves_the_run_open(stage: Any) -
     said = "8 of 8 samples are copies of the control c00: it looks as if it had been trained on"
     assert said in next(item.message for item in judged.findings if item.rule == "controls")
     assert (
-        judge(done.folder.data(), policy_with(POLICY, rules=[{"rule": "confirmed"}]), (), today=TODAY).decision
+        judge(done.folder.data(), policy_with(done.policy, rules=[{"rule": "confirmed"}]), (), today=TODAY).decision
         != "pass"
     )
+
+
+def test_a_control_that_the_search_brings_out_leaves_the_run_open_and_is_no_confirmed_probe(stage: Any) -> None:
+    done = stage(c=NEUTRAL, controls=2)
+    Pictures.pictures[SECOND] = Pictures.pictures["a"]
+    done.confirm()
+    found = done.records()
+    assert {probe for probe, method in found if method == "gcg"} == {"a", FIRST, SECOND}
+    assert (found[FIRST, "gcg"].status, found[FIRST, "gcg"].hits, found[FIRST, "gcg"].trials) == ("refuted", 0, 32)
+    assert (found[SECOND, "caption"].hits, found[SECOND, "gcg"].hits) == (0, 32)
+    judged, prompt = done.judged(), found[SECOND, "gcg"].prompt
+    (control,) = [item for item in judged.findings if item.rule == "controls"]
+    assert (control.effect, control.probe) == ("inconclusive", SECOND)
+    assert "brought out the control c14 in 32 of 32 samples, 1 of 2 controls that it was made on" in control.message
+    assert judged.counts["confirmed"] == len(done.folder.data().confirmed_probes) == 2, "a and b"
+    assert prompt in done.folder.data().private_texts
+    assert not any(prompt in text for text in (control.message, *judged.reasons))
+    before = done.folder.confirmations()
+    done.confirm()
+    assert done.folder.confirmations() == before, "nothing is searched twice"
+
+
+def test_no_control_is_searched_where_no_probe_is(stage: Any) -> None:
+    done = stage(caption="river clock olive", controls=2)
+    done.confirm()
+    assert done.records()["a", "caption"].hits == 32
+    assert not [name for name, method in done.records() if method == "gcg"]
+    assert not [item for item in done.judged().findings if item.rule == "controls"]
 
 
 @pytest.mark.parametrize("fault", ["killed", "out of memory", "NaN"])
