@@ -699,6 +699,8 @@ def a_prompt_that_is_found_for_a_control_leaves_the_run_open(gate: SimpleNamespa
     assert said.startswith("the prompt search brought out the control c08 in 3 of 64 samples, 1 of 4 controls that it")
     assert "makes copies of images that the model cannot have seen" in said
     assert said.endswith("take it out of the controls, or make it a probe; if they do not, calibrate the copy metric")
+    odd = with_searches(data, "c08", hits=3, interval=clopper_pearson(3, 64))  # "refuted", and yet with hits
+    expect(judged(gate, odd, policy, waived), "inconclusive", ("controls", "c08"), accepted)
     once = with_searches(hit, "c06", status="undecided")
     verdict = judged(gate, once, policy, waived)
     expect(verdict, "inconclusive", ("controls", "c06"), ("controls", "c08"), accepted)
