@@ -124,7 +124,8 @@ def test_a_search_that_no_rule_ever_asks_for_is_named() -> None:
 def test_a_search_on_more_controls_than_a_set_must_have_is_named() -> None:
     def notes(controls: int, least: int) -> tuple[str, ...]:
         confirm = {"prompts": {"gcg": {"controls": controls}}}
-        return lint(policy_with(STRICT, confirm=confirm, coverage={"min_controls": least}))
+        rules = [BELOW, {"rule": "confirmed"}]
+        return lint(policy_with(STRICT, confirm=confirm, rules=rules, coverage={"min_controls": least}))
 
     words = "confirm.prompts.gcg: the search is made on 17 controls, and coverage.min_controls is 16: a run with fewer"
     assert [text.startswith(words) for text in notes(17, 16)] == [True]
