@@ -146,6 +146,7 @@ def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
         "weaknesses": list(verdict.weaknesses),
         "extractable": None if verdict.extractable is None else asdict(verdict.extractable),
         "power": asdict(verdict.power),
+        "base_rate": None if verdict.base_rate is None else asdict(verdict.base_rate),
         "run": str(folder),
         "report": str(folder / "report.html"),
     }

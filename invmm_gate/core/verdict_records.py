@@ -161,6 +161,20 @@ class Power:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBaseRate:
+    """How often the prompt search brings out images that the model cannot have seen, from the controls."""
+
+    controls: Annotated[int, PUBLIC]
+    """Controls that it was made on."""
+    found: Annotated[int, PUBLIC]
+    """Those that a prompt brought out, be it only while the search went on."""
+    upper: Annotated[float, PUBLIC]
+    """The upper confidence bound of the rate, one-sided (Clopper-Pearson), in [0, 1]."""
+    confidence: Annotated[float, PUBLIC]
+    """Of the bound, in (0, 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """verdict.json."""
 
@@ -201,6 +215,8 @@ class Verdict:
     """The bound that images drawn at random from the training data give; None without such images."""
     power: Annotated[Power, PUBLIC] = Power()
     """What the run could have found, from planted images."""
+    base_rate: Annotated[SearchBaseRate | None, PUBLIC] = None
+    """What the prompt search found of controls; None where it was made on none."""
 
     @property
     def exit_code(self) -> int:

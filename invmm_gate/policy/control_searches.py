@@ -2,10 +2,16 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
+from typing import Final
 
-from invmm_gate.core.records import GCG, Probe
+from invmm_gate.core.intervals import upper_bound
+from invmm_gate.core.records import GCG, Confirmation, Probe
+from invmm_gate.core.verdict_records import SearchBaseRate
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence
+
+CONFIDENCE: Final = 0.95
+"""Of the bound of the base rate."""
 
 
 def required_searches(evidence: Evidence, flagged: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -24,9 +30,30 @@ def controls_to_search(evidence: Evidence, flagged: Collection[str]) -> int:
     if not isinstance(plan, PromptConfirmation) or plan.gcg is None:
         return 0
     searched = {found.probe for found in evidence.confirmations if found.method == GCG}
-    brought_out = {found.probe for found in evidence.confirmations if found.method != GCG and found.hits}
+    elsewhere = {found.probe for found in evidence.confirmations if found.method != GCG and found.hits}
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
-    return 0 if controls >= searched | (set(flagged) - brought_out) else plan.gcg.controls
+    return 0 if controls >= searched | (set(flagged) - elsewhere) else plan.gcg.controls
+
+
+def base_rate(evidence: Evidence) -> SearchBaseRate | None:
+    """What the search found of controls; None where it was made on none."""
+    made = searches_of_controls(evidence)
+    if not made:
+        return None
+    found = sum(map(brought_out, made))
+    upper = upper_bound(found, len(made), confidence=CONFIDENCE)
+    return SearchBaseRate(controls=len(made), found=found, upper=upper, confidence=CONFIDENCE)
+
+
+def searches_of_controls(evidence: Evidence) -> tuple[Confirmation, ...]:
+    """The searches that were made on controls."""
+    controls = {probe.id for probe in evidence.probes if probe.group == "control"}
+    return tuple(found for found in evidence.confirmations if found.method == GCG and found.probe in controls)
+
+
+def brought_out(search: Confirmation) -> bool:
+    """Whether the search found a prompt. One that made a copy only while it went on is one, as it is for a probe."""
+    return search.hits > 0 or search.status != "refuted"
 
 
 def searched_controls(probes: Iterable[Probe], *, model: str, count: int) -> tuple[str, ...]:

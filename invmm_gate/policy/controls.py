@@ -11,7 +11,7 @@ from typing import Final
 from invmm_gate.core.records import GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, MetricRecord
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.control_searches import controls_to_search
+from invmm_gate.policy.control_searches import brought_out, controls_to_search, searches_of_controls
 from invmm_gate.policy.evidence import Evidence, names, undecided
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihood, ExtractionLikelihoodConfig
@@ -63,7 +63,7 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
     tried = [found for found in evidence.confirmations if found.probe in controls]
     copied = [_copied(found) for found in tried if found.hits and found.method != GCG]
-    copied += _brought_out([found for found in tried if found.method == GCG])
+    copied += _found_by_search(searches_of_controls(evidence))
     yield from (*scores, *copied)
     yield from _likely(policy, evidence, named={found.probe for found in (*scores, *copied)})
     yield from _nearer(tried, metric)
@@ -130,9 +130,8 @@ def _copied(found: Confirmation) -> Finding:
     return undecided(CONTROLS, said, found.probe)
 
 
-def _brought_out(searches: Sequence[Confirmation]) -> Iterator[Finding]:
-    """Searches that found a prompt; one whose prompt made a copy only while it went on is one, as it is for a probe."""
-    found = [each for each in searches if each.hits or each.status != "refuted"]
+def _found_by_search(searches: Sequence[Confirmation]) -> Iterator[Finding]:
+    found = [each for each in searches if brought_out(each)]
     for each in found:
         times = f"{each.hits} of {each.trials} samples"
         how = f"in {times}" if each.hits else f"while it went on, but in {times} afterwards"

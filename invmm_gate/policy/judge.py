@@ -10,7 +10,7 @@ from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLIN
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Decision, Finding, Verdict, Waiver, WaiverState
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.control_searches import required_searches
+from invmm_gate.policy.control_searches import base_rate, required_searches
 from invmm_gate.policy.controls import as_for_probes, control_findings, likelihood_rules
 from invmm_gate.policy.coverage import (
     COVERAGE,
@@ -86,6 +86,7 @@ def judge(
         weaknesses=weaknesses(policy),
         extractable=extractable_share(evidence, limits),
         power=power_of(evidence, limits),
+        base_rate=base_rate(evidence),
     )
 
 

@@ -1,10 +1,10 @@
-"""The sentences of a verdict on images that are no probes: the share of the training data, and the power of the run."""
+"""What a verdict says of images that are no probes: the share of the training data, the power and error of the run."""
 
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Final
 
-from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, Verdict
+from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, SearchBaseRate, Verdict
 from invmm_gate.policy.reach import CONFIDENCE, DETECTION, FEWEST
 from invmm_gate.report.texts import count, hits, interval
 
@@ -21,7 +21,8 @@ _UNKNOWN: Final = (
 def reach_lines(verdict: Verdict) -> tuple[str, ...]:
     """The sentences, the bound first; none of them names a probe."""
     share = () if verdict.extractable is None else (_share(verdict.extractable),)
-    return (*share, *_power(verdict.power))
+    rate = () if verdict.base_rate is None else (_base_rate(verdict.base_rate),)
+    return (*share, *_power(verdict.power), *rate)
 
 
 def at_most(share: float) -> str:
@@ -47,6 +48,13 @@ def _share(found: ExtractableShare) -> str:
         f"At most {at_most(found.upper)} of the training images are extractable by this search "
         f"({100 * found.confidence:g} % confidence): {hits(found.found, found.drawn)} that were drawn at random were "
         f"found{unsearched}."
+    )
+
+
+def _base_rate(rate: SearchBaseRate) -> str:
+    return (
+        f"The prompt search brought out {hits(rate.found, rate.controls)} controls, so at most {at_most(rate.upper)} "
+        f"of images that the model cannot have seen ({100 * rate.confidence:g} % confidence)."
     )
 
 

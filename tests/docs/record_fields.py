@@ -85,6 +85,7 @@ RECORDS: tuple[Any, ...] = (
     verdict_records.ExtractableShare,
     verdict_records.Power,
     verdict_records.Rung,
+    verdict_records.SearchBaseRate,
     PublishState,
     Statement,
 )

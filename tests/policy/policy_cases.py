@@ -691,7 +691,10 @@ def a_prompt_that_is_found_for_a_control_leaves_the_run_open(gate: SimpleNamespa
     data = with_searches(with_score(text_run(policy), "p3", 0.01), "p3", *SEARCHED)
     waived = waiver(probe="p3")
     accepted = ("invmm_below", "p3")
-    expect(judged(gate, data, policy, waived), "pass", accepted)
+    verdict = judged(gate, data, policy, waived)
+    expect(verdict, "pass", accepted)
+    assert (verdict.base_rate.controls, verdict.base_rate.found, round(verdict.base_rate.upper, 3)) == (4, 0, 0.527)
+    assert judged(gate, with_searches(text_run(policy), "p3"), policy).base_rate is None
     hit = with_searches(data, "c08", hits=3, interval=clopper_pearson(3, 64), status="confirmed")
     verdict = judged(gate, hit, policy, waived)
     expect(verdict, "inconclusive", ("controls", "c08"), accepted)
@@ -706,6 +709,7 @@ def a_prompt_that_is_found_for_a_control_leaves_the_run_open(gate: SimpleNamespa
     expect(verdict, "inconclusive", ("controls", "c06"), ("controls", "c08"), accepted)
     assert "brought out the control c06 while it went on, but in 0 of 64 samples" in verdict.reasons[0]
     assert "2 of 4 controls" in verdict.reasons[0]
+    assert (verdict.base_rate.controls, verdict.base_rate.found) == (4, 2)
     expect(judged(gate, hit, searched_policy(0), waived), "inconclusive", ("controls", "c08"), accepted)
     expect(judged(gate, hit, policy), "block", ("controls", "c08"), accepted)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.cli.show import show_verdict, summary
 from invmm_gate.core.intervals import clopper_pearson, upper_bound
-from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung
+from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, SearchBaseRate
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.public_records import PublicNames, public
 from invmm_gate.report.reach import at_least, at_most, reach_lines
@@ -28,6 +28,11 @@ def share(found: int, drawn: int, unsearched: int = 0) -> ExtractableShare:
 
 def rung(often: int, found: int, planted: int) -> Rung:
     return Rung(multiplicity=often, found=found, planted=planted, interval=clopper_pearson(found, planted))
+
+
+def searched(found: int, controls: int) -> SearchBaseRate:
+    upper = upper_bound(found, controls)
+    return SearchBaseRate(controls=controls, found=found, upper=upper, confidence=0.95)
 
 
 LADDER = Power(rungs=(rung(1, 0, 20), rung(8, 13, 20), rung(64, 60, 60)), found_from=64)
@@ -84,6 +89,15 @@ def test_canaries_that_were_not_searched_in_full_are_told_of() -> None:
     assert lines[2] == "4 canaries that were not searched in full count as not found."
 
 
+def test_how_often_the_prompt_search_is_wrong_is_one_sentence() -> None:
+    for found, most in ((0, "53 %"), (1, "76 %"), (4, "100 %")):
+        assert reach_lines(verdict(base_rate=searched(found, 4))) == (
+            UNKNOWN,
+            f"The prompt search brought out {found} of 4 controls, so at most {most} of images that the model cannot "
+            "have seen (95 % confidence).",
+        )
+
+
 def test_a_long_ladder_is_cut_with_its_rest_counted() -> None:
     many = Power(rungs=tuple(rung(often, 0, 1) for often in range(1, 31)))
     assert reach_lines(verdict(power=many))[0].endswith(
@@ -100,13 +114,14 @@ def test_a_bound_is_never_rounded_to_the_better_side(value: float) -> None:
 
 
 def test_every_report_says_it_and_the_public_ones_too(data, capsys) -> None:
-    said = verdict(extractable=share(1, 300), power=LADDER)
+    said = verdict(extractable=share(1, 300), power=LADDER, base_rate=searched(0, 4))
     told = replace(data, verdict=said)
     shown = public(told, PublicNames.under(bytes(32), data.run.probe_set.probes))
     assert shown.verdict is not None
     assert (shown.verdict.extractable, shown.verdict.power) == (said.extractable, said.power)
+    assert shown.verdict.base_rate == said.base_rate
     lines = reach_lines(said)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for page in (told, shown):
         assert all(line in render_html(page) for line in lines)
         assert all(inert(line, 1000) in render_summary(page) for line in lines)
@@ -124,7 +139,8 @@ def test_json_has_the_figures(tmp_path) -> None:
         (64, 60, 60),
     ]
     assert printed["power"]["found_from"] == 64
-    assert summary(tmp_path, verdict())["extractable"] is None
+    assert summary(tmp_path, verdict())["extractable"] is summary(tmp_path, verdict())["base_rate"] is None
+    assert summary(tmp_path, verdict(base_rate=searched(1, 4)))["base_rate"]["found"] == 1
 
 
 def test_the_page_limits_its_claim_to_the_probes_only_without_a_sample(data) -> None:
