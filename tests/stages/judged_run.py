@@ -51,7 +51,7 @@ def judged_run(
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.begin(record)
-    for item in (*data.self_checks, *data.measurements, *data.confirmations):
+    for item in (*data.self_checks, *data.measurements, *data.confirmations, *data.likelihoods):
         folder.append(item)
     folder.end(MEASURE)
     folder.end(CONFIRMING)

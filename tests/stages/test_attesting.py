@@ -135,7 +135,7 @@ def test_a_real_check_that_passes_is_signed_and_holds_for_its_model_only(finishe
     assert said.tested.seed_chosen, "it was drawn for another policy than that of the verdict"
     assert said.versions == record["inputs"]["versions"]
     assert said.report_digest == sha(finished.run / "public" / "report.html")
-    files = [finished.run / name for name in ("measurements.jsonl", "confirmations.jsonl")]
+    files = [finished.run / name for name in ("measurements.jsonl", "confirmations.jsonl", "likelihoods.jsonl")]
     assert said.results_digest == digest_of(
         ModelFile(path=path.name, size=path.stat().st_size, sha256=sha(path)) for path in files
     )

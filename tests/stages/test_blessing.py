@@ -322,6 +322,7 @@ def test_any_byte_of_the_records_counts(approved: Path, file: Path) -> None:
         ({"probe_set_digest": "0" * 64}, "the probe set of"),
         ({"measurements_sha256": "0" * 64}, "measurements.jsonl of"),
         ({"confirmations_sha256": "0" * 64}, "confirmations.jsonl of"),
+        ({"likelihoods_sha256": "0" * 64}, "likelihoods.jsonl of"),
         ({"run": "/etc"}, "relative to this file"),
         ({"run": ""}, "run"),
         ({"decision": "block"}, "without even_if_blocked"),

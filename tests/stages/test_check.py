@@ -20,6 +20,7 @@ CONTRACT = {
     "run.json",
     "measurements.jsonl",
     "confirmations.jsonl",
+    "likelihoods.jsonl",
     "verdict.json",
     "report.html",
     "summary.md",
@@ -183,7 +184,7 @@ def test_measure_confirm_and_judge_make_what_check_makes(checked, world):
     assert not (world.run / "verdict.json").exists(), "the verdict was of an earlier state"
     assert not (world.run / "report.html").exists()
     assert call("judge", world.run, "--policy", policy).code == 10
-    for name in ("measurements.jsonl", "confirmations.jsonl", "verdict.json"):
+    for name in ("measurements.jsonl", "confirmations.jsonl", "likelihoods.jsonl", "verdict.json"):
         assert (world.run / name).read_bytes() == (checked[0].run / name).read_bytes()
 
 

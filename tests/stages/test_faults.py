@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.models.adapters.unconditional import PixelModel
-from invmm_gate.stages import confirm
+from invmm_gate.stages import confirm_work
 from invmm_gate.stages import measure as measuring
 from tests.stages.world import LENIENT, World, note_again, policy_with
 
@@ -206,7 +206,7 @@ def test_a_disk_that_fills_up_keeps_what_was_measured_and_the_run_goes_on_after_
     monkeypatch.undo()
     assert world.check("--out", disk / "run").code == 10
     assert (disk / "run" / "self_checks.jsonl").read_bytes().startswith(kept)
-    for name in ("measurements.jsonl", "confirmations.jsonl", "verdict.json", "summary.md"):
+    for name in ("measurements.jsonl", "confirmations.jsonl", "likelihoods.jsonl", "verdict.json", "summary.md"):
         assert (disk / "run" / name).read_bytes() == (checked[0].run / name).read_bytes()
 
 
@@ -219,7 +219,7 @@ def copied(pristine, tmp_path_factory) -> World:
     return world
 
 
-@pytest.mark.parametrize(("stage", "kind"), [(measuring, "inverted"), (confirm, "confirmed")])
+@pytest.mark.parametrize(("stage", "kind"), [(measuring, "inverted"), (confirm_work, "confirmed")])
 def test_a_disk_that_is_full_when_a_copy_is_written_ends_in_one_line_and_the_run_goes_on_later(
     copied, small_disk, monkeypatch, stage, kind
 ):
