@@ -28,6 +28,7 @@ from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.slots import Task
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.policy.likelihoods import copied
 from invmm_gate.similarity.pixel import PixelRmse
 
 FORMER: Final = {
@@ -62,10 +63,11 @@ def _likelihood(
     generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion
 ) -> Likelihood | None:
     references, trial = (generation.metric.embed(picture[None]),), inversion.trial
-    if not (trial.share and trial.share.hits) and not bool(generation.copies(plain.features, references).any()):
+    if not copied(trial) and not bool(generation.copies(plain.features, references).any()):
         return None
+    inverted = (inversion.mu, inversion.log_var) if copied(trial) else None
     return likelihood(
-        generation, plain, references, (inversion.mu, inversion.log_var), draws=DRAWS, confidence=0.95,
+        generation, plain, references, inverted, draws=DRAWS, confidence=0.95,
         generator=stream(0, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",
     )  # fmt: skip
 

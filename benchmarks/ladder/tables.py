@@ -1,0 +1,224 @@
+"""The tables of the likelihood study, from the recorded scores and truths alone.
+
+    python benchmarks/ladder/tables.py [--write]
+
+Prints them, or writes them into docs/studies/likelihood.md between its marks. A test holds the page to the records.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+sys.path.append(str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).parent))
+
+from recipes import PROOF, TUNING
+
+from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
+
+RECORDS: Final = Path(__file__).parent / "records"
+PAGE: Final = Path(__file__).parents[2] / "docs/studies/likelihood.md"
+CERTIFIED: Final = 1e-6
+"""Lower bound from which on an image counts as found where it was not inverted."""
+ENOUGH: Final = 10
+"""Copies among the samples of the truth from which on an estimate is held against it."""
+FACTOR: Final = 3.0
+BANDS: Final = ((5e-3, 1.0), (1e-4, 5e-3), (0.0, 1e-4))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image of one model: what the search found, and how often it really comes out."""
+
+    multiplicity: int
+    copies: int
+    """Of the truth's samples."""
+    samples: int
+    inverted: bool
+    score: float | None
+    """In nats over all dimensions."""
+    lower: float
+    estimate: float | None
+    """None where no likelihood was estimated."""
+    upper: float
+    evaluations: int
+    likelihood_evaluations: int
+
+    @property
+    def truth(self) -> float:
+        """Share of plain samples that are copies."""
+        return self.copies / self.samples
+
+    @property
+    def found(self) -> bool:
+        """Inverted, or with a certified likelihood."""
+        return self.inverted or self.lower > CERTIFIED
+
+
+def images(model: str, kind: str = "gate") -> tuple[Image, ...]:
+    """What the records hold of a model: those images that were scored."""
+    truths = {row["image"]: row for row in _rows(f"truth-{model}")}
+    return tuple(_image(row, truths[row["image"]]) for row in _rows(f"{kind}-{model}"))
+
+
+def recorded(models: Iterable[str], kind: str = "gate") -> tuple[str, ...]:
+    """Of these models those with both records."""
+    return tuple(name for name in models if all((RECORDS / f"{each}-{name}.csv").exists() for each in ("truth", kind)))
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (RECORDS / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _image(row: dict[str, str], truth: dict[str, str]) -> Image:
+    return Image(
+        multiplicity=int(truth["multiplicity"]),
+        copies=int(truth["copies"]),
+        samples=int(truth["samples"]),
+        inverted=row["outcome"] == "inverted",
+        score=float(row["score_nats"]) if row["score_nats"] else None,
+        lower=exp(-float(row["bound_nats"])) if row["bound_nats"] else 0.0,
+        estimate=float(row["estimate"]) if row["estimate"] else None,
+        upper=float(row["upper"]) if row["upper"] else 1.0,
+        evaluations=int(row["evaluations"]),
+        likelihood_evaluations=int(row["likelihood_evaluations"]),
+    )
+
+
+def found_table(models: Sequence[str]) -> Iterator[str]:
+    """Found images by how often they really come out."""
+    yield "| model | p >= 0.5 % | p from 0.01 % to 0.5 % | p below 0.01 %, at least one copy | no copy | never seen |"
+    yield "|---|---|---|---|---|---|"
+    every: list[Image] = []
+    for name in models:
+        own = images(name)
+        every += own
+        yield _found_row(name, own)
+    if len(models) > 1:
+        yield _found_row("all", every)
+
+
+def _found_row(name: str, own: Sequence[Image]) -> str:
+    planted = [image for image in own if image.multiplicity]
+    bands = [[image for image in planted if low <= image.truth < high and image.copies] for low, high in BANDS]
+    silent = [image for image in planted if not image.copies]
+    unseen = [image for image in own if not image.multiplicity]
+    return f"| {name} | " + " | ".join(_share(part) for part in (*bands, silent, unseen)) + " |"
+
+
+def _share(part: Sequence[Image]) -> str:
+    """How many were found, with the exact interval at 95 %."""
+    if not part:
+        return "none there"
+    hits = sum(image.found for image in part)
+    interval = clopper_pearson(hits, len(part))
+    return f"{hits} of {len(part)} ({100 * interval.low:.0f} to {100 * interval.high:.0f} %)"
+
+
+def ladder_table(models: Sequence[str]) -> Iterator[str]:
+    """By multiplicity: found, inverted, median score of all images (one that was not inverted counts as infinite)."""
+    rungs = sorted({image.multiplicity for name in models for image in images(name) if image.multiplicity})
+    yield "| model | | " + " | ".join(f"{rung}x" for rung in rungs) + " |"
+    yield "|---|---|" + "---|" * len(rungs)
+    for name in models:
+        own = [[image for image in images(name) if image.multiplicity == rung] for rung in rungs]
+        shown: tuple[tuple[str, Callable[[list[Image]], str]], ...] = (
+            ("copies in 100,000 samples, median", lambda part: f"{1e5 * median(each.truth for each in part):.0f}"),
+            ("found", lambda part: f"{sum(each.found for each in part)} of {len(part)}"),
+            ("inverted", lambda part: f"{sum(each.inverted for each in part)}"),
+            ("score in nats, median", lambda part: _number(median(_score(each) for each in part))),
+            ("nats of the bound, median", lambda part: _number(median(_bound(each) for each in part))),
+        )
+        for place, (label, said) in enumerate(shown):
+            cells = " | ".join(said(part) if part else "" for part in own)
+            yield f"| {name if not place else ''} | {label} | {cells} |"
+
+
+def _score(image: Image) -> float:
+    return inf if image.score is None else image.score
+
+
+def _bound(image: Image) -> float:
+    return -log(image.lower) if image.lower else inf
+
+
+def _number(value: float) -> str:
+    return "none" if value == inf else f"{value:.1f}"
+
+
+def estimate_table(models: Sequence[str]) -> Iterator[str]:
+    """Estimates against the truth, of images with enough copies in it; bounds against the truth's interval."""
+    yield "| model | images | estimate within a factor of 3 | bound above the truth | upper bound below the truth |"
+    yield "|---|---|---|---|---|"
+    every: list[Image] = []
+    for name in models:
+        own = [image for image in images(name) if image.copies >= ENOUGH and image.estimate is not None]
+        every += own
+        yield _estimate_row(name, own)
+    if len(models) > 1:
+        yield _estimate_row("all", every)
+
+
+def _estimate_row(name: str, own: Sequence[Image]) -> str:
+    near = sum(1 / FACTOR <= (image.estimate or 0.0) / image.truth <= FACTOR for image in own)
+    above = sum(image.lower > upper_bound(image.copies, image.samples, confidence=0.975) for image in own)
+    below = sum(image.upper < lower_bound(image.copies, image.samples, confidence=0.975) for image in own)
+    share = f"{near} ({100 * near / len(own):.0f} %)" if own else "0"
+    return f"| {name} | {len(own)} | {share} | {above} | {below} |"
+
+
+def cost_table(models: Sequence[str]) -> Iterator[str]:
+    """Network rows a probe, before and after."""
+    yield "| model | search | inverted | F, inverted | F, not inverted | F of a likelihood |"
+    yield "|---|---|---|---|---|---|"
+    for name in models:
+        for kind in ("former", "gate"):
+            if recorded([name], kind):
+                own = images(name, kind)
+                inverted = [image.evaluations for image in own if image.inverted]
+                others = [image.evaluations for image in own if not image.inverted]
+                drawn = [image.likelihood_evaluations for image in own if image.likelihood_evaluations]
+                means = " | ".join(f"{sum(part) // len(part):,}" if part else "" for part in (inverted, others, drawn))
+                yield f"| {name} | {kind} | {len(inverted)} of {len(own)} | {means} |"
+
+
+TABLES: Final = {
+    "found, models not tuned on": lambda: found_table(recorded(each.name for each in PROOF)),
+    "found, models tuned on": lambda: found_table(recorded(each.name for each in TUNING)),
+    "ladder": lambda: ladder_table(recorded(each.name for each in (*PROOF, *TUNING))),
+    "estimates, models not tuned on": lambda: estimate_table(recorded(each.name for each in PROOF)),
+    "estimates, models tuned on": lambda: estimate_table(recorded(each.name for each in TUNING)),
+    "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
+}
+"""Mark on the page -> the lines of its table."""
+
+
+def with_tables(page: str) -> str:
+    """The page with each table between its marks written anew. Raises ValueError for a mark that is missing."""
+    for name, lines in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        start = page.index(begin) + len(begin)
+        page = page[:start] + "\n".join(lines()) + "\n" + page[page.index(end, start) :]
+    return page
+
+
+def main() -> None:
+    """Print the tables, or write them into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="into docs/studies/likelihood.md")
+    if parser.parse_args().write:
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    for name, lines in TABLES.items():
+        print(f"\n{name}", *lines(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
