@@ -26,7 +26,10 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "demo" / "models" / "memorizing"
-COMPARED = ("measurements.jsonl", "confirmations.jsonl", "likelihoods.jsonl", "self_checks.jsonl", "verdict.json", "summary.md")
+COMPARED = (
+    *("measurements.jsonl", "confirmations.jsonl", "likelihoods.jsonl"),
+    *("self_checks.jsonl", "verdict.json", "summary.md"),
+)
 WARM = (
     *("diffusers.models.unets.unet_2d", "diffusers.pipelines.ddpm.pipeline_ddpm"),
     *("invmm_gate.cli.app", "invmm_gate.stages.check", "invmm_gate.stages.measure", "invmm_gate.stages.confirm"),
