@@ -189,7 +189,23 @@ def cost_table(models: Sequence[str]) -> Iterator[str]:
                 yield f"| {name} | {kind} | {len(inverted)} of {len(own)} | {means} |"
 
 
+def coverage_table() -> Iterator[str]:
+    """Bounds and estimates where p is known."""
+    yield "| p | runs | lower bounds above p | median bound / p | estimates within a factor of 3 | mean estimate / p |"
+    yield "|---|---|---|---|---|---|"
+    yield from ("| " + " | ".join(row.values()) + " |" for row in _rows("coverage"))
+
+
+def certified_table() -> Iterator[str]:
+    """A share of 0.9 that is asked to be above 0.95."""
+    yield "| attempts | draws of each, all of which must replicate | runs | certified |"
+    yield "|---|---|---|---|"
+    yield from ("| " + " | ".join(row.values()) + " |" for row in _rows("certified"))
+
+
 TABLES: Final = {
+    "coverage": coverage_table,
+    "certified": certified_table,
     "found, models not tuned on": lambda: found_table(recorded(each.name for each in PROOF)),
     "found, models tuned on": lambda: found_table(recorded(each.name for each in TUNING)),
     "ladder": lambda: ladder_table(recorded(each.name for each in (*PROOF, *TUNING))),

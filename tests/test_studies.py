@@ -1,0 +1,37 @@
+"""Each table of a study is what its records give."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks/ladder/tables.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError("benchmarks/ladder/tables.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tables"] = module  # dataclasses look their module up
+    path = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = path
+    return module
+
+
+def test_the_tables_of_the_likelihood_study_follow_from_its_records(tables: ModuleType) -> None:
+    page = (ROOT / "docs/studies/likelihood.md").read_text(encoding="utf-8")
+    assert tables.with_tables(page) == page, "write them with `python benchmarks/ladder/tables.py --write`"
+
+
+def test_an_edited_table_is_noticed(tables: ModuleType) -> None:
+    page = (ROOT / "docs/studies/likelihood.md").read_text(encoding="utf-8")
+    edited = page.replace("| 0.5 | 1000 |", "| 0.5 | 1001 |")
+    assert edited != page
+    assert tables.with_tables(edited) == page
