@@ -9,9 +9,10 @@ from invmm_gate.core.settings import PROFILES, Family, InversionSettings
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.evidence import Selection, is_selected, names
 from invmm_gate.policy.field_types import GUARD_BAND
-from invmm_gate.policy.rules import confirmed, invmm_below
+from invmm_gate.policy.rules import confirmed, extraction_likelihood, invmm_below
 from invmm_gate.policy.rules.below_controls import BelowControlsConfig, cannot_fire
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.group_below_controls import GroupBelowControlsConfig, needed
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.rules.known import RuleConfig
@@ -30,6 +31,9 @@ def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | 
         if isinstance(rule, InvmmBelowConfig):
             if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
                 yield from invmm_below.faults(rule, _settings(policy, family), dimensions=dimensions)
+        elif isinstance(rule, ExtractionLikelihoodConfig) and family is not None:
+            prompts = any(settings.prompt != "none" for settings in _settings(policy, family))
+            yield from extraction_likelihood.faults(rule, prompts=prompts)
         elif isinstance(rule, ConfirmedConfig):
             yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (

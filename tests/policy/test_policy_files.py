@@ -155,6 +155,9 @@ def test_policy_that_could_never_block_is_refused(tmp_path: Path) -> None:
     assert "rules: this key is missing" in refusal(tmp_path, rules, "")
     confirm = TEXT[TEXT.index("confirm:") : TEXT.index("rules:")]
     assert "the rule 'confirmed' needs confirm.plain_sampling or" in refusal(tmp_path, confirm, "confirm: {}\n")
+    estimate = next(line for line in TEXT.splitlines(keepends=True) if line.startswith("  likelihood:"))
+    assert "the rule 'extraction_likelihood' needs confirm.likelihood" in refusal(tmp_path, estimate, "")
+    assert "one_in" in refusal(tmp_path, "one_in: 1000000000 ", "one_in: 1 ")
     assert "'control' against itself" in refusal(
         tmp_path, "fdr: 0.1\n    groups: [sensitive", "fdr: 0.1\n    groups: [control"
     )

@@ -200,3 +200,11 @@ def test_a_regression_needs_a_baseline() -> None:
 
 def test_the_family_of_every_pipeline_is_known_before_it_is_loaded() -> None:
     assert FAMILIES.keys() == PIPELINES.keys() | {"UNet2DModel"}
+
+
+def test_a_likelihood_by_prompts_alone_is_no_rule_for_a_model_without_prompts() -> None:
+    rule = {"rule": "extraction_likelihood", "one_in": 1000, "kinds": ["caption", "typed"]}
+    policy = asked(rule, confirm={"likelihood": {}})
+    (fault,) = rule_faults(policy, family="pixel")
+    assert fault == "extraction_likelihood: kinds has no 'none', which is all that a model without prompts has"
+    assert tuple(rule_faults(policy)) == tuple(rule_faults(policy, family="stable_diffusion")) == ()

@@ -24,7 +24,7 @@ class ExtractionLikelihoodConfig(Selection):
     """Blocks a probe that is certified to come out of at least one in so many generations."""
 
     rule: Annotated[Literal["extraction_likelihood"], NAME]
-    one_in: Annotated[Whole, Field(ge=1, le=10**300), LOWER]
+    one_in: Annotated[Whole, Field(ge=2, le=10**300), LOWER]
     """Blocks where the lower bound of the likelihood is at or above one in this number of generations."""
     kinds: Annotated[tuple[PromptKind, ...], Field(min_length=1), MISSING] = KINDS
     """Kinds of prompt that count: `none`, `caption`, `typed` (a search found it), `soft` (nobody can type it)."""
@@ -76,3 +76,9 @@ class ExtractionLikelihood:
             f"policy allows it less than once in {self.config.one_in:,}"
         )
         return block(self.config.rule, probe.id, message, value=exp(-best.nats), limit=exp(-limit))
+
+
+def faults(config: ExtractionLikelihoodConfig, *, prompts: bool) -> Iterator[str]:
+    """Why the rule could block nothing, for a model that takes prompts or one that takes none."""
+    if not prompts and "none" not in config.kinds:
+        yield "extraction_likelihood: kinds has no 'none', which is all that a model without prompts has"
