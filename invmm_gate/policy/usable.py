@@ -99,9 +99,9 @@ def model_faults(policy: Policy, *, family: Family, image_size: tuple[int, int])
         kind = "a text-to-image model" if text_to_image else "an unconditional model"
         yield f"measure.settings.prompt is {settings.prompt!r} for {kind}: leave it out, as each family has its own"
     key, kind = ("prompts", "with") if text_to_image else ("plain_sampling", "without")
-    confirms = any(isinstance(rule, ConfirmedConfig) for rule in policy.rules)
-    if confirms and getattr(policy.confirm, key) is None:
-        yield f"rule 'confirmed' needs confirm.{key} for a model {kind} prompts, as the shipped policies have it"
+    sampling = (rule.rule for rule in policy.rules if isinstance(rule, ConfirmedConfig | ExtractionLikelihoodConfig))
+    for name in dict.fromkeys(sampling if getattr(policy.confirm, key) is None else ()):
+        yield f"rule {name!r} needs confirm.{key} for a model {kind} prompts, as the shipped policies have it"
 
 
 def baseline_faults(policy: Policy) -> Iterator[str]:

@@ -208,3 +208,5 @@ def test_a_likelihood_by_prompts_alone_is_no_rule_for_a_model_without_prompts() 
     (fault,) = rule_faults(policy, family="pixel")
     assert fault == "extraction_likelihood: kinds has no 'none', which is all that a model without prompts has"
     assert tuple(rule_faults(policy)) == tuple(rule_faults(policy, family="stable_diffusion")) == ()
+    (lacking,) = model_faults(policy, family="stable_diffusion", image_size=(64, 64))
+    assert lacking.startswith("rule 'extraction_likelihood' needs confirm.prompts for a model with prompts")
