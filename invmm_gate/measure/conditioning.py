@@ -185,9 +185,13 @@ class SoftPrompts:
         self._adam.step(gradient)
 
     def for_test(self, slot: Slot, purpose: str, samples: int) -> Condition:
-        """Prompts drawn from the slot's distribution: soft, or hard where the settings say so."""
-        rows = samples if self._settings.test_prompts == "per_sample" else 1
-        gumbel = gumbel_noise((rows, *self._shape), self._stream(slot.task, purpose, "prompt", slot.step))
+        """Prompts drawn from the slot's distribution: soft, or hard where the settings say so.
+
+        A shared prompt is that of all tests at a step, so that fresh noises certify the very prompt that was found.
+        Prompts of single samples are as fresh as their noises.
+        """
+        rows, drawn_for = (samples, purpose) if self._settings.test_prompts == "per_sample" else (1, "test")
+        gumbel = gumbel_noise((rows, *self._shape), self._stream(slot.task, drawn_for, "prompt", slot.step))
         logits = self._adam.parameters[0, slot.index].expand(rows, -1, -1)
         hard = self._settings.hard_tests
         weights = hard_tokens(logits, gumbel) if hard else soft_tokens(logits, gumbel, self._settings.temperature)

@@ -24,8 +24,8 @@ class Tested:
     """In nats per latent dimension."""
 
 
-Test = Callable[[Slot, str, int, float], Tested]
-"""(slot, purpose that seeds the noises, samples, stretch) -> a full test."""
+Test = Callable[[Slot, str, int, float, tuple[float, ...]], Tested]
+"""(slot, purpose that seeds the noises, samples, stretch, guidance scales) -> a full test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,8 @@ class Conclusion:
         """The last chance: further from N(0, I) more samples may be copies."""
         best = tested
         for stretch in self.settings.stretches:
-            further = self._again(slot, f"stretch {stretch:g}", self.settings.test_samples, stretch)
+            samples, scales = self.settings.test_samples, self.settings.guidance_scales
+            further = self._again(slot, f"stretch {stretch:g}", samples, stretch, scales)
             if not further.result.finite:
                 return broken(slot, further.result)
             if further.result.passed:
@@ -66,7 +67,11 @@ class Conclusion:
         return _ended(slot, "not_inverted", best)
 
     def _succeeded(self, slot: Slot, tested: Tested) -> Ended | None:
-        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified."""
+        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified.
+
+        Stretch, guidance scale and shared prompt are chosen before the fresh draws that certify them, so that each
+        attempt is one chance to be wrong, whatever they were chosen from.
+        """
         nearest = self._shrunk(slot, tested)
         if not nearest.result.finite:
             return broken(slot, nearest.result)
@@ -76,7 +81,7 @@ class Conclusion:
         share = None
         for stretch in self._candidates(slot, nearest.stretch, tested.stretch):
             slot.certifications += 1
-            fresh = self._again(slot, f"certify {slot.certifications}", samples, stretch)
+            fresh = self._again(slot, f"certify {slot.certifications}", samples, stretch, _chosen(tested))
             if not fresh.result.finite:
                 return broken(slot, fresh.result)
             share = replication_share(fresh.result.hits, samples)
@@ -86,8 +91,8 @@ class Conclusion:
             return _ended(slot, "not_inverted", tested, confirmation=share)
         return None
 
-    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
-        return _noted(slot, self.test(slot, purpose, samples, stretch))
+    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
+        return _noted(slot, self.test(slot, purpose, samples, stretch, scales))
 
     def _candidates(self, slot: Slot, shrunk: float, tested: float) -> tuple[float, ...]:
         """What to certify, the nearest first: where that fails by a sample or two, one further away may not."""
@@ -102,7 +107,7 @@ class Conclusion:
         # At a normality of 0 the whole of N(0, I) replicates.
         for number in range(self.settings.shrink_tests if tested.normality > 0 else 0):
             stretch = (least + tested.stretch) / 2
-            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch)
+            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch, _chosen(tested))
             if not nearer.result.finite:
                 return nearer
             if nearer.result.passed:
@@ -117,8 +122,14 @@ _ERROR: Final = 0.05
 
 
 def _attempts(settings: InversionSettings) -> int:
-    """Chances to be certified: each guidance scale is one, and so is the mirrored image."""
-    return settings.certifications * len(settings.guidance_scales) * (2 if settings.mirror else 1)
+    """Chances to be certified, each at one guidance scale: the mirrored image has as many of its own."""
+    return settings.certifications * (2 if settings.mirror else 1)
+
+
+def _chosen(tested: Tested) -> tuple[float, ...]:
+    """The guidance scale at which the test was passed."""
+    scale = tested.result.guidance_scale
+    return () if scale is None else (scale,)
 
 
 def _noted(slot: Slot, tested: Tested) -> Tested:
