@@ -106,6 +106,9 @@ class InversionSettings:
     certifications: Annotated[int, Ge(1), Le(100), OTHER] = 1
     """Attempts to certify. Each takes its part of the error, those of the mirrored image too: to try several is no
     easier than to try one."""
+    certify_first: Annotated[Literal["nearest", "found"], OTHER] = "nearest"
+    """What the first attempt after a success is for: `nearest`, the smallest factor that passed its test. `found`, what
+    passed the test; a smaller factor is looked for afterwards, and counts if it is certified too."""
     mirror: Annotated[bool, ranked(True, False)] = False
     """Also invert the mirrored image, as training with flips memorizes both; the lower score counts."""
     # The score is the median of the seeds: an image that one seed in three inverts is found by one seed, or none.
@@ -173,7 +176,12 @@ _GATE_TEXT: Final = InversionSettings(
     prompt="joint",
     soft_encoders="clip",
     guidance_scales=(1.0, 3.0, 7.0),
+    shrink_tests=3,
+    certified_share=0.9,
+    certifications=3,
+    certify_first="found",
 )
+"""One attempt at each success, until one is certified: with soft prompts, the first success is often a lucky one."""
 
 PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     "reference": _REFERENCE,

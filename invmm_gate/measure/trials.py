@@ -72,34 +72,52 @@ class Conclusion:
         Stretch, guidance scale and shared prompt are chosen before the fresh draws that certify them, so that each
         attempt is one chance to be wrong, whatever they were chosen from.
         """
-        nearest = self._shrunk(slot, tested)
-        if not nearest.result.finite:
-            return broken(slot, nearest.result)
-        if self.settings.certified_share is None:
-            return _ended(slot, "inverted", nearest)
-        samples = draws_to_certify(self.settings.certified_share, _ERROR / _attempts(self.settings))
-        share = None
-        for stretch in self._candidates(slot, nearest.stretch, tested.stretch):
+        if not _draws_of_an_attempt(self.settings):
+            nearest = self._shrunk(slot, tested)
+            return _ended(slot, "inverted", nearest) if nearest.result.finite else broken(slot, nearest.result)
+        last = self.settings.stretches if slot.must_end(self.settings) else ()
+        outwards = (tested.stretch, *(tested.stretch * each for each in last))
+        if self.settings.certify_first == "nearest":
+            return self._concluded(slot, tested, self._nearest(slot, tested, outwards))
+        found = self._certified(slot, tested, outwards)
+        if found is None or not found.result.passed:
+            return self._concluded(slot, tested, found)
+        nearer = self._nearest(slot, found)
+        better = nearer is not None and (nearer.result.passed or not nearer.result.finite)
+        return self._concluded(slot, tested, nearer if better else found)
+
+    def _nearest(self, slot: Slot, tested: Tested, outwards: tuple[float, ...] = ()) -> Tested | None:
+        """An attempt nearer to N(0, I): where that fails by a sample or two, one further away may not."""
+        shrunk = self._shrunk(slot, tested)
+        if not shrunk.result.finite:
+            return shrunk
+        inwards = (shrunk.stretch, (shrunk.stretch + tested.stretch) / 2) if shrunk.stretch < tested.stretch else ()
+        return self._certified(slot, tested, (*inwards, *outwards))
+
+    def _certified(self, slot: Slot, tested: Tested, stretches: tuple[float, ...]) -> Tested | None:
+        """The first of these that fresh draws certify, else the last one tried; None if no attempt is left."""
+        fresh = None
+        for stretch in stretches[: self.settings.certifications - slot.certifications]:
             slot.certifications += 1
-            fresh = self._again(slot, f"certify {slot.certifications}", samples, stretch, _chosen(tested))
-            if not fresh.result.finite:
-                return broken(slot, fresh.result)
-            share = replication_share(fresh.result.hits, samples)
-            if fresh.result.passed:
-                return _ended(slot, "inverted", fresh, confirmation=share)
+            purpose, samples = f"certify {slot.certifications}", _draws_of_an_attempt(self.settings)
+            fresh = self._again(slot, purpose, samples, stretch, _chosen(tested))
+            if fresh.result.passed or not fresh.result.finite:
+                break
+        return fresh
+
+    def _concluded(self, slot: Slot, tested: Tested, fresh: Tested | None) -> Ended | None:
+        """What the last attempt to certify makes of a success; None if the search goes on."""
+        if fresh is not None and not fresh.result.finite:
+            return broken(slot, fresh.result)
+        share = replication_share(fresh.result.hits, fresh.result.trials) if fresh is not None else None
+        if fresh is not None and fresh.result.passed:
+            return _ended(slot, "inverted", fresh, confirmation=share)
         if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
             return _ended(slot, "not_inverted", tested, confirmation=share)
         return None
 
     def _again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
         return _noted(slot, self.test(slot, purpose, samples, stretch, scales))
-
-    def _candidates(self, slot: Slot, shrunk: float, tested: float) -> tuple[float, ...]:
-        """What to certify, the nearest first: where that fails by a sample or two, one further away may not."""
-        last = self.settings.stretches if slot.must_end(self.settings) else ()
-        between = (shrunk + tested) / 2
-        stretches = dict.fromkeys((shrunk, between, tested, *(tested * each for each in last)))
-        return tuple(stretches)[: self.settings.certifications - slot.certifications]
 
     def _shrunk(self, slot: Slot, tested: Tested) -> Tested:
         """The nearest to N(0, I) that still succeeds, by bisection of the stretch."""
@@ -121,9 +139,12 @@ _ERROR: Final = 0.05
 """The probability that all attempts to certify the share of a probe in one seed's trials are wrong together."""
 
 
-def _attempts(settings: InversionSettings) -> int:
-    """Chances to be certified, each at one guidance scale: the mirrored image has as many of its own."""
-    return settings.certifications * (2 if settings.mirror else 1)
+def _draws_of_an_attempt(settings: InversionSettings) -> int:
+    """Fresh draws that must all replicate; 0 without a share to certify. Image and mirror image share the error."""
+    if settings.certified_share is None:
+        return 0
+    attempts = settings.certifications * (2 if settings.mirror else 1)
+    return draws_to_certify(settings.certified_share, _ERROR / attempts)
 
 
 def _chosen(tested: Tested) -> tuple[float, ...]:
