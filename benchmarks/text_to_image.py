@@ -30,8 +30,7 @@ def policy(mode: str, steps: int, out: Path) -> Path:
     content = yaml.safe_load((ROOT / "policies/strict.yaml").read_text())
     content["name"] = f"strict-{mode}"
     content["measure"]["settings"] = {
-        "prompt": mode, "steps": steps, "batch_size": 4, "sampler_steps": 25, "stop_above": 1.0,
-        "guidance_scales": [1.0, 7.0],
+        "prompt": mode, "steps": steps, "batch_size": 4, "sampler_steps": 25, "guidance_scales": [1.0, 7.0],
     }  # fmt: skip
     path = out / f"{content['name']}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -51,11 +50,18 @@ def measure(mode: str, seed: int, chosen: Path, out: Path) -> Path:
 
 def describe(measurements: Sequence[dict]) -> str:
     scores = [found["invmm"] for found in measurements if found["invmm"] is not None]
-    hits = [found["share"]["hits"] for found in measurements if found["invmm"] is None]
+    shares = sorted(replicating(found) for found in measurements if found["invmm"] is None)
     text = f"{len(scores)} of {len(measurements)}"
     if scores:
         text += f" at {min(scores):.4f} to {max(scores):.4f} (median {median(scores):.4f})"
-    return text + (f"; others replicate {min(hits)} to {max(hits)} of 8" if hits else "")
+    return text + (f"; others replicate {shares[0]:.0%} to {shares[-1]:.0%} of the samples" if shares else "")
+
+
+def replicating(measurement: dict) -> float:
+    """The share of a probe that was not inverted: of the fresh draws, if there were any, as its tests chose it."""
+    (trial,) = measurement["trials"]
+    share = trial["confirmation"] or trial["share"]
+    return share["hits"] / share["trials"]
 
 
 def print_table(folders: dict[tuple[str, int], Path]) -> None:

@@ -81,7 +81,8 @@ class InversionSettings:
     hard_tests: Annotated[bool, OTHER] = False
     """Test with hard prompts in place of soft ones: each token is drawn by its probability (Eq. 19)."""
     test_prompts: Annotated[Literal["shared", "per_sample"], OTHER] = "shared"
-    """Prompts drawn at a test: one for all its noises, or one for each (the authors' SD 3)."""
+    """Prompts drawn at a test: one for all its noises and for all that follows at the same step, or one for each noise
+    (the authors' SD 3). A share is certified under that one prompt, or over noises and prompts together."""
     vocabulary: Annotated[Literal["all", "typeable"], OTHER] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
     soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
@@ -100,11 +101,14 @@ class InversionSettings:
     """After a success, tests that look for the smallest factor on mu and ln sigma^2 that still succeeds (bisection)."""
     # A share that must be certified makes an inversion harder to confirm.
     certified_share: Annotated[Annotated[float, Gt(0), Lt(1)] | None, HIGHER_THAN_NONE] = None
-    """After a success, fresh draws must certify with 95 % confidence that more than this share of them replicates: 29
-    of 29 for 0.9 in one attempt at one guidance scale. None = the test alone counts."""
+    """After a success, fresh draws at its guidance scale must certify with 95 % confidence that more than this share of
+    them replicates: 29 of 29 for 0.9 in one attempt. None = the test alone counts."""
     certifications: Annotated[int, Ge(1), Le(100), OTHER] = 1
-    """Attempts to certify. Each takes its part of the error, and so does each guidance scale and the mirrored image: to
-    try several is no easier than to try one."""
+    """Attempts to certify. Each takes its part of the error, those of the mirrored image too: to try several is no
+    easier than to try one."""
+    certify_first: Annotated[Literal["nearest", "found"], OTHER] = "nearest"
+    """What the first attempt after a success is for: `nearest`, the smallest factor that passed its test. `found`, what
+    passed the test; a smaller factor is looked for afterwards, and counts if it is certified too."""
     mirror: Annotated[bool, ranked(True, False)] = False
     """Also invert the mirrored image, as training with flips memorizes both; the lower score counts."""
     # The score is the median of the seeds: an image that one seed in three inverts is found by one seed, or none.
@@ -172,7 +176,12 @@ _GATE_TEXT: Final = InversionSettings(
     prompt="joint",
     soft_encoders="clip",
     guidance_scales=(1.0, 3.0, 7.0),
+    shrink_tests=3,
+    certified_share=0.9,
+    certifications=3,
+    certify_first="found",
 )
+"""One attempt at each success, until one is certified: with soft prompts, the first success is often a lucky one."""
 
 PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     "reference": _REFERENCE,

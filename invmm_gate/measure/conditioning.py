@@ -199,14 +199,19 @@ class SoftPrompts:
         self._adam.step(gradient)
 
     def for_test(self, slot: Slot, purpose: str, samples: int) -> Condition:
-        """Prompts drawn from the slot's distribution: soft, or hard where the settings say so."""
-        rows = samples if self._settings.test_prompts == "per_sample" else 1
-        logits, generator = self._adam.parameters[0, slot.index], self._stream(slot.task, purpose, "prompt", slot.step)
-        return self._drawn(logits, self._rest[slot.index], rows, generator)
+        """Prompts drawn from the slot's distribution: soft, or hard where the settings say so.
 
-    def one(self, logits: Float[Tensor, "position choice"], caption: str, generator: torch.Generator) -> Condition:
-        """A prompt drawn from a distribution that an inversion left, for a probe with this caption; one row."""
-        return self._drawn(logits.to(self._device), self._encoded_rest(caption), 1, generator)
+        A shared prompt is that of all tests at a step, so that fresh noises certify the very prompt that was found.
+        Prompts of single samples are as fresh as their noises.
+        """
+        rows, drawn_for = (samples, purpose) if self._settings.test_prompts == "per_sample" else (1, "test")
+        generator = self._stream(slot.task, drawn_for, "prompt", slot.step)
+        return self._drawn(self._adam.parameters[0, slot.index], self._rest[slot.index], rows, generator)
+
+    def of(self, task: Task, step: int, logits: Float[Tensor, "position choice"]) -> Condition:
+        """The prompt of the tests of a task at a step, from the distribution that the inversion left; one row."""
+        rest = self._encoded_rest(self._load_caption(task.probe))
+        return self._drawn(logits.to(self._device), rest, 1, self._stream(task, "test", "prompt", step))
 
     def _drawn(self, logits: Tensor, rest: Condition, rows: int, generator: torch.Generator) -> Condition:
         gumbel = gumbel_noise((rows, *self._shape), generator)

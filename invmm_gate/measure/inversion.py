@@ -184,7 +184,7 @@ class Inverter:
         """Adapt lambda, test, and give out the tasks that are done."""
         points = self._observe(slots)
         cases = [self._case(slot, "test", self._settings.test_samples) for slot in slots]
-        results = self._test(cases)
+        results = self._test(cases, self._settings.guidance_scales)
         conclusion = Conclusion(self._settings, test=self._test_again)
         for slot, point, case, result in zip(slots, points, cases, results, strict=True):
             slot.evaluations += result.evaluations
@@ -238,20 +238,20 @@ class Inverter:
             full=full or slot.must_end(self._settings),
         )
 
-    def _test_again(self, slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
+    def _test_again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
         """Every sample of fresh noises for a purpose, of the distribution as far as this from N(0, I)."""
         case = self._case(slot, purpose, samples, stretch=stretch, full=True)
-        (result,) = self._test([case])
+        (result,) = self._test([case], scales)
         slot.evaluations += result.evaluations
         level = float(normality(case.mu[None], case.log_var[None]))
         return Tested(stretch=stretch, normality=level, result=result)
 
-    def _test(self, cases: Sequence[TestCase]) -> tuple[TestResult, ...]:
+    def _test(self, cases: Sequence[TestCase], scales: tuple[float, ...]) -> tuple[TestResult, ...]:
         return run_tests(
             self._model,
             self._metric,
             cases,
             rows=max(len(self._slots), self._settings.test_samples),
             sampler_steps=self._settings.sampler_steps,
-            guidance_scales=self._settings.guidance_scales,
+            guidance_scales=scales,
         )

@@ -24,8 +24,8 @@ class Tested:
     """In nats per latent dimension."""
 
 
-Test = Callable[[Slot, str, int, float], Tested]
-"""(slot, purpose that seeds the noises, samples, stretch) -> a full test."""
+Test = Callable[[Slot, str, int, float, tuple[float, ...]], Tested]
+"""(slot, purpose that seeds the noises, samples, stretch, guidance scales) -> a full test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,8 @@ class Conclusion:
         """The last chance: further from N(0, I) more samples may be copies."""
         best = tested
         for stretch in self.settings.stretches:
-            further = self._again(slot, f"stretch {stretch:g}", self.settings.test_samples, stretch)
+            samples, scales = self.settings.test_samples, self.settings.guidance_scales
+            further = self._again(slot, f"stretch {stretch:g}", samples, stretch, scales)
             if not further.result.finite:
                 return broken(slot, further.result)
             if further.result.passed:
@@ -66,35 +67,57 @@ class Conclusion:
         return _ended(slot, "not_inverted", best)
 
     def _succeeded(self, slot: Slot, tested: Tested) -> Ended | None:
-        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified."""
-        nearest = self._shrunk(slot, tested)
-        if not nearest.result.finite:
-            return broken(slot, nearest.result)
-        if self.settings.certified_share is None:
-            return _ended(slot, "inverted", nearest)
-        samples = draws_to_certify(self.settings.certified_share, _ERROR / _attempts(self.settings))
-        share = None
-        for stretch in self._candidates(slot, nearest.stretch, tested.stretch):
+        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified.
+
+        Stretch, guidance scale and shared prompt are chosen before the fresh draws that certify them, so that each
+        attempt is one chance to be wrong, whatever they were chosen from.
+        """
+        if not _draws_of_an_attempt(self.settings):
+            nearest = self._shrunk(slot, tested)
+            return _ended(slot, "inverted", nearest) if nearest.result.finite else broken(slot, nearest.result)
+        last = self.settings.stretches if slot.must_end(self.settings) else ()
+        outwards = (tested.stretch, *(tested.stretch * each for each in last))
+        if self.settings.certify_first == "nearest":
+            return self._concluded(slot, tested, self._nearest(slot, tested, outwards))
+        found = self._certified(slot, tested, outwards)
+        if found is None or not found.result.passed:
+            return self._concluded(slot, tested, found)
+        nearer = self._nearest(slot, found)
+        better = nearer is not None and (nearer.result.passed or not nearer.result.finite)
+        return self._concluded(slot, tested, nearer if better else found)
+
+    def _nearest(self, slot: Slot, tested: Tested, outwards: tuple[float, ...] = ()) -> Tested | None:
+        """An attempt nearer to N(0, I): where that fails by a sample or two, one further away may not."""
+        shrunk = self._shrunk(slot, tested)
+        if not shrunk.result.finite:
+            return shrunk
+        inwards = (shrunk.stretch, (shrunk.stretch + tested.stretch) / 2) if shrunk.stretch < tested.stretch else ()
+        return self._certified(slot, tested, (*inwards, *outwards))
+
+    def _certified(self, slot: Slot, tested: Tested, stretches: tuple[float, ...]) -> Tested | None:
+        """The first of these that fresh draws certify, else the last one tried; None if no attempt is left."""
+        fresh = None
+        for stretch in stretches[: self.settings.certifications - slot.certifications]:
             slot.certifications += 1
-            fresh = self._again(slot, f"certify {slot.certifications}", samples, stretch)
-            if not fresh.result.finite:
-                return broken(slot, fresh.result)
-            share = replication_share(fresh.result.hits, samples)
-            if fresh.result.passed:
-                return _ended(slot, "inverted", fresh, confirmation=share)
+            purpose, samples = f"certify {slot.certifications}", _draws_of_an_attempt(self.settings)
+            fresh = self._again(slot, purpose, samples, stretch, _chosen(tested))
+            if fresh.result.passed or not fresh.result.finite:
+                break
+        return fresh
+
+    def _concluded(self, slot: Slot, tested: Tested, fresh: Tested | None) -> Ended | None:
+        """What the last attempt to certify makes of a success; None if the search goes on."""
+        if fresh is not None and not fresh.result.finite:
+            return broken(slot, fresh.result)
+        share = replication_share(fresh.result.hits, fresh.result.trials) if fresh is not None else None
+        if fresh is not None and fresh.result.passed:
+            return _ended(slot, "inverted", fresh, confirmation=share)
         if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
             return _ended(slot, "not_inverted", tested, confirmation=share)
         return None
 
-    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float) -> Tested:
-        return _noted(slot, self.test(slot, purpose, samples, stretch))
-
-    def _candidates(self, slot: Slot, shrunk: float, tested: float) -> tuple[float, ...]:
-        """What to certify, the nearest first: where that fails by a sample or two, one further away may not."""
-        last = self.settings.stretches if slot.must_end(self.settings) else ()
-        between = (shrunk + tested) / 2
-        stretches = dict.fromkeys((shrunk, between, tested, *(tested * each for each in last)))
-        return tuple(stretches)[: self.settings.certifications - slot.certifications]
+    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
+        return _noted(slot, self.test(slot, purpose, samples, stretch, scales))
 
     def _shrunk(self, slot: Slot, tested: Tested) -> Tested:
         """The nearest to N(0, I) that still succeeds, by bisection of the stretch."""
@@ -102,7 +125,7 @@ class Conclusion:
         # At a normality of 0 the whole of N(0, I) replicates.
         for number in range(self.settings.shrink_tests if tested.normality > 0 else 0):
             stretch = (least + tested.stretch) / 2
-            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch)
+            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch, _chosen(tested))
             if not nearer.result.finite:
                 return nearer
             if nearer.result.passed:
@@ -116,9 +139,18 @@ _ERROR: Final = 0.05
 """The probability that all attempts to certify the share of a probe in one seed's trials are wrong together."""
 
 
-def _attempts(settings: InversionSettings) -> int:
-    """Chances to be certified: each guidance scale is one, and so is the mirrored image."""
-    return settings.certifications * len(settings.guidance_scales) * (2 if settings.mirror else 1)
+def _draws_of_an_attempt(settings: InversionSettings) -> int:
+    """Fresh draws that must all replicate; 0 without a share to certify. Image and mirror image share the error."""
+    if settings.certified_share is None:
+        return 0
+    attempts = settings.certifications * (2 if settings.mirror else 1)
+    return draws_to_certify(settings.certified_share, _ERROR / attempts)
+
+
+def _chosen(tested: Tested) -> tuple[float, ...]:
+    """The guidance scale at which the test was passed."""
+    scale = tested.result.guidance_scale
+    return () if scale is None else (scale,)
 
 
 def _noted(slot: Slot, tested: Tested) -> Tested:

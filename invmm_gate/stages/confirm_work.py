@@ -90,9 +90,9 @@ class Confirming:
         if self.session.settings.mirror:
             yield self.session.metric.embed(image.flip(-1))
 
-    def stream(self, *key: str | int, device: torch.device | None = None) -> torch.Generator:
+    def stream(self, *key: str | int) -> torch.Generator:
         """The random stream of a key."""
-        return stream(self.session.inputs.seed, *key, device=device)
+        return stream(self.session.inputs.seed, *key)
 
     def store(self, found: Confirmed) -> Confirmation:
         """Write a probe's copies, then its record, which names them."""

@@ -16,6 +16,8 @@ from invmm_gate.core.protocols import Condition
 from invmm_gate.core.records import Probe
 from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
+from invmm_gate.measure.slots import Task
+from invmm_gate.measure.trials import memorization_rank
 from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling, PromptConfirmation
 from invmm_gate.stages.confirm_work import Confirming
 from invmm_gate.stages.measure import inversion_file
@@ -90,8 +92,10 @@ def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
         load_caption=session.caption,
         choices=session.choices,
     )
-    generator = work.stream("likelihood", probe.sha256, "prompt", device=session.model.device)
-    return prompts.one(_tensors(work, probe)["prompt_logits"], probe.caption, generator)
+    found = next(record for record in work.folder.measurements() if record.probe == probe.id)
+    best = min(found.trials, key=memorization_rank)
+    task = Task(probe=probe.id, content=probe.sha256, seed=best.seed, mirrored=best.mirrored)
+    return prompts.of(task, best.steps, _tensors(work, probe)["prompt_logits"])
 
 
 def _plain_samples(work: Confirming, generation: Generation, count: int, *key: str) -> PlainSamples:

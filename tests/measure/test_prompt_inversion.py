@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from torch import Tensor
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.schedule import VariancePreserving
+from invmm_gate.measure.conditioning import conditioning
+from invmm_gate.measure.slots import Slot, Task, WeightState
 from tests.measure.bench import QUICK, Run, measure
 from tests.measure.text_model import WORDS, BagOfWords, WordMixture, chance, word_mixture
 
 CAPTIONED, UNTRIGGERED, ORDINARY, ABSENT = 0, 1, 5, 32
 CAPTIONS = {CAPTIONED: "a", UNTRIGGERED: "b f", ORDINARY: "g", ABSENT: "h i"}
+TASK = Task(probe="p", content="c", seed=0)
 CAPTION = replace(QUICK, prompt="caption")
 JOINT = replace(QUICK, prompt="joint", prompt_tokens=4)
 
@@ -108,6 +112,53 @@ def test_the_scale_that_succeeded_is_recorded(model: WordMixture, known_images: 
     settings = replace(CAPTION, steps=10, learning_rate=1e-6, guidance_scales=(1.0, 4.0))
     measurement = run(weak, known_images, settings, (CAPTIONED,)).measurements[CAPTIONED]
     assert (measurement.outcome, measurement.guidance_scale) == ("inverted", 4.0)
+
+
+def slot_at(step: int) -> Slot:
+    return Slot(
+        index=0, task=TASK, reference=torch.zeros(1), energy=1.0, noise_stream=torch.Generator(),
+        weight=WeightState(1.0), step=step,
+    )  # fmt: skip
+
+
+def test_fresh_noises_certify_the_prompt_that_was_found_and_prompts_of_single_samples_are_as_fresh(
+    model: WordMixture,
+) -> None:
+    def bags(test_prompts: Literal["shared", "per_sample"], purpose: str, samples: int, step: int = 50) -> Tensor:
+        settings = replace(JOINT, test_prompts=test_prompts)
+        prompts = conditioning(
+            model, settings, slots=1, root_seed=0, load_caption=lambda _: "", choices=torch.arange(len(WORDS))
+        )
+        prompts.enter(0, TASK)
+        condition = prompts.for_test(slot_at(step), purpose, samples)
+        assert condition is not None
+        return condition.tensors["bag"]
+
+    found = bags("shared", "test", 8)
+    assert len(found) == 1
+    assert torch.equal(bags("shared", "certify 1", 39), found)
+    assert not torch.equal(bags("shared", "test", 8, step=100), found), "each look tries a prompt of its own"
+    rows = torch.cat([bags("per_sample", purpose, 39) for purpose in ("test", "shrink 0", "certify 1")])
+    assert len(rows.unique(dim=0)) == 3 * 39
+
+
+@pytest.mark.parametrize("settings", [CAPTION, JOINT], ids=["caption", "joint"])
+def test_a_share_is_certified_at_one_guidance_scale(
+    model: WordMixture, known_images: Tensor, settings: InversionSettings
+) -> None:
+    """Of a caption that triggers its image plain noise is certified: the score is exactly 0."""
+    asked = replace(
+        settings, temperature=0.5, guidance_scales=(1.0, 3.0, 7.0), test_at_start=True, shrink_tests=2, steps=50,
+        certified_share=0.9, certifications=3,
+    )  # fmt: skip
+    model.forward_rows = 0
+    (trial,) = run(model, known_images, asked, (CAPTIONED,), slots=1).measurements[CAPTIONED].trials
+    assert (trial.outcome, trial.guidance_scale) == ("inverted", 1.0)
+    assert trial.confirmation is not None
+    assert (trial.confirmation.hits, trial.confirmation.trials) == (39, 39)
+    if settings is CAPTION:
+        assert (trial.invmm, trial.steps) == (0.0, 0)
+        assert trial.evaluations == (8 + 39) * asked.sampler_steps, "at scale 1 alone, and nothing nearer than N(0, I)"
 
 
 def test_a_restricted_vocabulary_keeps_other_tokens_out_of_the_prompt(model: WordMixture, known_images: Tensor) -> None:

@@ -149,9 +149,10 @@ def share_counts_only_at_a_normality_within_the_threshold(gate: SimpleNamespace)
 def share_of_any_full_test_counts_at_its_own_normality(gate: SimpleNamespace) -> None:
     point = CurvePoint(step=50, denoising_error=0.1, normality=0.02, weight=1.0, best_value=0.2)
 
-    def tests(*found: tuple[float, int]) -> Verdict:
+    def tests(*found: tuple[float, int] | tuple[float, int, int]) -> Verdict:
         full = tuple(
-            StretchedTest(stretch=1.0, normality=level, share=replication_share(hits, 8)) for level, hits in found
+            StretchedTest(stretch=1.0, normality=level, share=replication_share(hits, *(samples or (8,))))
+            for level, hits, *samples in found
         )
         trials = (trial("not_inverted", share=replication_share(8, 8), curve=(point,), tests=full),)
         data = clean_run()
@@ -161,6 +162,8 @@ def share_of_any_full_test_counts_at_its_own_normality(gate: SimpleNamespace) ->
     expect(tests((0.02, 3), (0.2, 8)), "pass")
     found = tests((0.04, 6), (0.03, 5), (0.2, 8)).findings[0]
     assert (found.value, "5 of 8 samples replicate it" in found.message) == (0.03, True)
+    (certified_not,) = tests((0.02, 8), (0.02, 34, 39), (0.04, 8)).findings
+    assert "34 of 39 samples replicate it" in certified_not.message
 
 
 @case

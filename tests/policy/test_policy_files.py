@@ -347,19 +347,13 @@ def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str,
 
 
 def test_a_threshold_in_nats_stops_each_model_just_above_its_own_bound(tmp_path: Path) -> None:
-    policy = edited(tmp_path, "threshold: 0.05", "threshold_nats: 30")
+    in_nats = TEXT.replace("threshold: 0.05", "threshold_nats: 30")
+    policy = load_policy(write(tmp_path, in_nats.replace("settings: {}", "settings: {shrink_tests: 0}")))
     for dimensions in (768, 16_384):
         resolved = policy.resolve_settings("stable_diffusion", dimensions=dimensions)
         assert resolved.stop_above == pytest.approx(30 / dimensions * (1 + 1e-4), rel=1e-12)
     assert policy.resolve_settings("stable_diffusion").stop_above is None, "unknown before a model is at hand"
-    own = load_policy(
-        write(
-            tmp_path,
-            TEXT.replace("threshold: 0.05", "threshold_nats: 30").replace(
-                "settings: {}", "settings: {stop_above: 0.03}"
-            ),
-        )
-    )
+    own = load_policy(write(tmp_path, in_nats.replace("settings: {}", "settings: {stop_above: 0.03, shrink_tests: 0}")))
     with pytest.raises(ConfigError, match=r"stop_above 0\.03 cannot decide"):
         own.resolve_settings("stable_diffusion", dimensions=768)
     assert own.resolve_settings("stable_diffusion", dimensions=16_384).stop_above == 0.03
@@ -369,16 +363,17 @@ def test_without_prompts_profile_paper_has_no_guidance() -> None:
     assert {PROFILES["paper"][family].guidance_scales for family in ("pixel", "latent")} == {(1.0,)}
 
 
-def test_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
-    resolved = STRICT.resolve_settings("stable_diffusion")
-    assert resolved.stop_above == 0.05 * (1 + 1e-4)
-    assert dataclasses.replace(resolved, stop_above=None) == PROFILES["gate"]["stable_diffusion"]
-    own = edited(tmp_path, "settings: {}", "settings: {stop_above: 0.2, steps: 100}").resolve_settings(
-        "stable_diffusion"
-    )
+def test_without_shrinking_the_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
+    def resolved(settings: str) -> InversionSettings:
+        policy = edited(tmp_path, "settings: {}", f"settings: {{shrink_tests: 0{settings}}}")
+        return policy.resolve_settings("stable_diffusion")
+
+    assert resolved("").stop_above == 0.05 * (1 + 1e-4)
+    expected = dataclasses.replace(PROFILES["gate"]["stable_diffusion"], shrink_tests=0)
+    assert dataclasses.replace(resolved(""), stop_above=None) == expected
+    own = resolved(", stop_above: 0.2, steps: 100")
     assert (own.stop_above, own.steps) == (0.2, 100)
-    never = edited(tmp_path, "settings: {}", "settings: {stop_above: null}").resolve_settings("stable_diffusion")
-    assert never.stop_above is None
+    assert resolved(", stop_above: null").stop_above is None
     assert (
         edited(tmp_path, "profile: gate", "profile: reference").resolve_settings("latent")
         == PROFILES["reference"]["latent"]
@@ -386,8 +381,8 @@ def test_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
 
 
 def test_what_is_shrunk_after_a_success_is_not_stopped_by_a_bound_before(tmp_path: Path) -> None:
-    for family in ("pixel", "latent"):
-        assert STRICT.resolve_settings(family).stop_above is None
+    for family in PROFILES["gate"]:
+        assert STRICT.resolve_settings(family) == PROFILES["gate"][family]
     own = edited(tmp_path, "settings: {}", "settings: {stop_above: 0.2}")
     with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with shrink_tests 3; expected one of the two"):
         own.resolve_settings("pixel")
@@ -397,7 +392,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="steps 420 is not a multiple of test_every 50"):
         edited(tmp_path, "settings: {}", "settings: {steps: 420}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
-        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05}").resolve_settings("stable_diffusion")
+        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05, shrink_tests: 0}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match="did you mean 'pixel'"):
         STRICT.resolve_settings("pixels")
 
