@@ -1,7 +1,7 @@
 """The record of how likely an ordinary generation is a copy of a probe. Nothing here imports torch."""
 
 from dataclasses import dataclass
-from math import ceil, exp, log
+from math import ceil, exp, floor, log
 from typing import Annotated, Literal
 
 from invmm_gate.core.marks import PUBLIC
@@ -15,7 +15,7 @@ LikelihoodMethod = Literal["importance_sampling", "replication_share"]
 def frequency(nats: float) -> str:
     """What a lower bound of -ln p says in words, never more than it says: `one in 44,000 generations`."""
     if nats < log(10):
-        return f"{100 * exp(-nats):.2g} % of generations"
+        return f"{floor(100 * exp(-nats) + 1e-9)} % of generations"
     exponent = int(nats / log(10) + 1e-9)
     if exponent > 8:
         return f"one in 10^{ceil(nats / log(10) - 1e-9)} generations"
@@ -65,3 +65,17 @@ class Likelihood:
     def bits(self) -> float | None:
         """`nats` in bits."""
         return None if self.nats is None else self.nats / log(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A lower bound of the probability that a generation is a copy of a probe. High = memorized."""
+
+    probe: str
+    """Id of the probe."""
+    kind: PromptKind
+    """What the model was given."""
+    nats: float
+    """-ln of the bound, >= 0: a bound can be too small for a floating-point number. Low = memorized."""
+    confidence: float
+    """Of the bound."""

@@ -15,7 +15,8 @@ from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
-from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.view import BANNERS
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
 

@@ -6,10 +6,11 @@ from invmm_gate.core.records import Confirmation, Measurement
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner, ranked
 from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.texts import described_baseline
-from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
+from invmm_gate.report.view import BANNERS, OUTCOMES, facts, warnings
 
 SIZE_LIMIT: Final = 60_000
 """Bytes; comments are cut at 65,536 characters by the platforms that show them."""

@@ -14,8 +14,9 @@ from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.core.version import __version__
 from invmm_gate.report import texts
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner
 from invmm_gate.report.texts import DESCRIPTIONS, description_of
-from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.view import BANNERS
 
 SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RESULTS_LIMIT: Final = 5_000
