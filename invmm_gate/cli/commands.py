@@ -44,7 +44,7 @@ def verdict(
 
     The records are judged again first: a verdict that they do not give is refused.
     """
-    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.cli.show import as_json, show_run, summary
     from invmm_gate.stages.read_verdict import standing_verdict
 
     today = datetime.datetime.now(datetime.UTC).date()
@@ -52,7 +52,7 @@ def verdict(
     if json:
         as_json(summary(run, found) | {"verdict": asdict(found)})
     else:
-        show_verdict(found, folder=str(run))
+        show_run(found, run)
     return found.exit_code
 
 
@@ -77,7 +77,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` 
 @with_options
 def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = False, quiet: Quiet = False) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
-    from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
+    from invmm_gate.cli.show import TerminalProgress, as_json, show_run, summary
     from invmm_gate.registry.client.registry_uri import local_checkpoint
     from invmm_gate.runs.identity import require_environment
     from invmm_gate.stages.check import check as run_check
@@ -88,7 +88,7 @@ def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = Fal
     if json:
         as_json(summary(result.folder, result.verdict) | {"published": result.published})
     else:
-        show_verdict(result.verdict, folder=str(result.folder), published=result.published)
+        show_run(result.verdict, result.folder, published=result.published)
     return result.verdict.exit_code
 
 
@@ -145,7 +145,7 @@ def judge(
     json: Json = False,
 ) -> int:
     """Hold a run's records against a policy. Needs no model and no torch."""
-    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.cli.show import as_json, show_run, summary
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.identity import require_environment
@@ -166,7 +166,7 @@ def judge(
     if json:
         as_json(summary(run, verdict))
     else:
-        show_verdict(verdict, folder=str(run) if render else "")
+        show_run(verdict, run, report=render)
     return 0 if exit_zero else verdict.exit_code
 
 

@@ -14,15 +14,18 @@ from invmm_gate.report.image_rows import BY, ImageRow, plan_confidence
 from invmm_gate.report.texts import count, hits
 
 
-def headline(data: RunData, rows: Sequence[ImageRow]) -> str:
-    """How many of the images come out and how often the easiest does; else what was looked for, and how hard."""
+def headline(data: RunData, rows: Sequence[ImageRow]) -> tuple[str, ...]:
+    """Sentences. The first: how many of the images come out, and how often the easiest does. Then what else there is.
+
+    Where none comes out: what was looked for, how hard, and what that is worth.
+    """
     targets = [probe for probe in data.run.probe_set.probes if probe.is_target]
     if not targets:
-        return "This run has no private image to look for."
+        return ("This run has no private image to look for.",)
     drawn = [row for row in rows if row.target and row.drawn]
     tools = [row for row in rows if row.target and row.way in ("soft", "noise")]
     parts = _found(data, drawn, tools, len(targets)) if drawn or tools else _not_found(data, targets)
-    return " ".join((*parts, *_unmeasured(data, targets)))
+    return (*parts, *_unmeasured(data, targets))
 
 
 def _found(data: RunData, drawn: Sequence[ImageRow], tools: Sequence[ImageRow], total: int) -> Iterator[str]:
@@ -33,11 +36,11 @@ def _found(data: RunData, drawn: Sequence[ImageRow], tools: Sequence[ImageRow], 
     if tools and drawn:
         yield f"{count(len(tools))} more can be brought out with tools: {means}."
     elif tools:
-        yield f"{_of(len(tools), total)} can be brought out of this model with tools: {means}. None was shown to come"
-        yield "out of an ordinary generation."
+        yield f"{_of(len(tools), total)} can be brought out of this model with tools: {means}."
+        yield "None was shown to come out of ordinary generations."
     waived = sum(row.state == "waived" for row in (*drawn, *tools))
     if waived:
-        yield f"{count(waived)} of them {'is' if waived == 1 else 'are'} accepted by a waiver."
+        yield f"Waivers accept {count(waived)} of these {count(len(drawn) + len(tools))}."
 
 
 def _of(some: int, total: int) -> str:
@@ -60,7 +63,8 @@ def _not_found(data: RunData, targets: Sequence[Probe]) -> Iterator[str]:
     elif decision == "inconclusive":
         yield f"{none}, but nothing follows from that: what the verdict rests on is missing or broke."
     else:
-        yield f"{none}: {_search(data, targets)}."
+        yield f"{none}."
+        yield _search(data, targets)
         yield "That is no proof that none can come out; what this run could have found is said below."
 
 
@@ -68,9 +72,11 @@ def _search(data: RunData, targets: Sequence[Probe]) -> str:
     """What was looked for, and how hard."""
     settings, prompts = data.run.inputs.settings, has_prompts(data.run)
     what = "noise and prompts that draw it" if prompts and settings.prompt != "caption" else "noise that draws it"
-    steps = f"not by a search for {what}, with up to {count(settings.steps)} steps for each"
+    steps = f"searched for {what}, in up to {count(settings.steps)} steps"
     sampled = _sampled(data, targets)
-    return f"{sampled}, and {steps}" if sampled else f"{steps}, but ordinary generations were not looked at for each"
+    if not sampled:
+        return f"For each image the gate {steps}; it did not look for each among ordinary generations."
+    return f"Each image was looked for in {sampled}; and for each the gate {steps}."
 
 
 def _sampled(data: RunData, targets: Sequence[Probe]) -> str:
@@ -86,7 +92,7 @@ def _sampled(data: RunData, targets: Sequence[Probe]) -> str:
     often = floor(1 / upper_bound(0, fewest, confidence=confidence) + 1e-9)
     how = "samples with its caption" if has_prompts(data.run) else "plain samples"
     return (
-        f"not in {count(fewest)} {how}, which would have shown an image that comes out of one in "
+        f"{count(fewest)} {how}, which would have shown an image that comes out of one in "
         f"{count(often)} of them ({100 * confidence:g} % sure)"
     )
 

@@ -1,7 +1,7 @@
 """One row for each image that comes out, or that a finding names: what a user has to do, and how often it comes."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, log, prod
 from typing import Final, Literal
@@ -63,7 +63,7 @@ class ImageRow:
     waived: tuple[str, ...]
     """Rules of which every finding is waived."""
     notes: tuple[str, ...]
-    """What is open, and who waived what."""
+    """What is open, what broke a rule where no bound says it, and who waived what."""
     score: str
 
     @property
@@ -75,6 +75,24 @@ class ImageRow:
     def to_do(self) -> str:
         """What a user has to do."""
         return TO_DO[self.way]
+
+
+def row_line(row: ImageRow) -> str:
+    """The row in one line of text."""
+    group = f" ({row.group})" if row.group else ""
+    how = f" {BY[row.bound.kind]}" if row.bound else ", comes out with chosen noise" if row.way == "noise" else ""
+    notes = row.notes if row.state != "waived" else ()
+    return f"{row.probe}{group}: " + "; ".join((row.often + how, row.score, _rules(row), *notes))
+
+
+def _rules(row: ImageRow) -> str:
+    counting = _named(row.rules)
+    waived = f"{_named(row.waived)} waived" if row.waived else ""
+    return ", ".join(filter(None, (counting, waived))) or "no rule"
+
+
+def _named(rules: Sequence[str]) -> str:
+    return f"{len(rules)} rules" if len(rules) > 1 else "".join(rules)
 
 
 def best_bound(bounds: Mapping[PromptKind, Certified]) -> Certified | None:
@@ -151,7 +169,7 @@ def _row(records: _Records, name: str) -> ImageRow:
         state=_state(found),
         rules=counting,
         waived=tuple(dict.fromkeys(each.rule for each in found if each.waiver and each.rule not in counting)),
-        notes=tuple(dict.fromkeys(_notes(found, records.clean))),
+        notes=tuple(dict.fromkeys(_notes(found, records.clean, told=bound is not None))),
         score=_score(records.data, item),
     )
 
@@ -185,13 +203,12 @@ def _state(found: Sequence[Finding]) -> State:
     return "waived" if not counting else "block" if "block" in counting else "inconclusive"
 
 
-def _notes(found: Sequence[Finding], clean: Cleaner) -> Sequence[str]:
-    opened = [each.message for each in found if each.waiver is None and each.effect != "block"]
-    waivers = (each.waiver for each in found if each.waiver is not None)
-    return opened + [
-        f"Waived by {clean(waiver.owner)} until {waiver.expires.isoformat()}: {clean(waiver.reason)}"
-        for waiver in waivers
-    ]
+def _notes(found: Sequence[Finding], clean: Cleaner, *, told: bool) -> Iterator[str]:
+    for finding in found:
+        if finding.waiver is None and not (told and finding.effect == "block"):
+            yield finding.message
+    for waiver in (each.waiver for each in found if each.waiver is not None):
+        yield f"Waived by {clean(waiver.owner)} until {waiver.expires.isoformat()}: {clean(waiver.reason)}"
 
 
 def _score(data: RunData, item: Measurement | None) -> str:

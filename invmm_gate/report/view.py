@@ -8,7 +8,8 @@ from typing import Final
 from invmm_gate.core.captions import readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
-from invmm_gate.core.verdict_records import Finding
+from invmm_gate.core.verdict_records import Finding, Verdict
+from invmm_gate.policy.judge import waiver_notes
 from invmm_gate.report import texts
 from invmm_gate.report.chances import Chance, chances_in
 from invmm_gate.report.charts import Panel, panels
@@ -72,7 +73,7 @@ class ReportView:
     decision: str
     title: str
     headline: str
-    sentence: str
+    sentences: tuple[str, ...]
     """What the run found, for a reader who knows nothing of the gate."""
     images: tuple[ImageRow, ...]
     """One row for each image that comes out or that a finding names."""
@@ -82,6 +83,8 @@ class ReportView:
     """Probes with a section of their own -> its number."""
     not_tested: tuple[str, ...]
     reasons: tuple[str, ...]
+    banner: tuple[str, ...]
+    """Those of the reasons that the first screen has nowhere else."""
     warnings: tuple[str, ...]
     weaknesses: tuple[str, ...]
     """Where the policy is weaker than the shipped `strict`."""
@@ -116,12 +119,13 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         decision=decision,
         title=BANNERS[decision][0],
         headline=BANNERS[decision][1],
-        sentence=headline(data, rows),
+        sentences=headline(data, rows),
         images=rows[:ROWS],
         folded=rows[ROWS:],
         places={probe.item.probe: probe.number for probe in probes if probe.detailed},
         not_tested=tuple(map(clean, not_tested(data, data.verdict))) if data.verdict else (),
         reasons=tuple(map(clean, data.verdict.reasons)) if data.verdict else (),
+        banner=tuple(map(clean, banner_reasons(data.verdict))) if data.verdict else (),
         warnings=warnings(data),
         weaknesses=data.verdict.weaknesses if data.verdict else (),
         reach=reach_lines(data.verdict) if data.verdict else (),
@@ -138,6 +142,11 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         reveal=reveal,
         note=NOTE if data.public else "",
     )
+
+
+def banner_reasons(verdict: Verdict) -> tuple[str, ...]:
+    """The reasons of a verdict; of a block only which waivers cover nothing: the images have a row each."""
+    return waiver_notes(verdict.waivers) if verdict.decision == "block" else verdict.reasons
 
 
 def warnings(data: RunData) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ from math import log
 
 import pytest
 
+from invmm_gate.cli.show import show_verdict
 from invmm_gate.core.likelihood_record import frequency
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report.chances import about, at_most
 from invmm_gate.report.cleaned import cleaner
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.headline import headline, not_tested
-from invmm_gate.report.image_rows import image_rows
+from invmm_gate.report.image_rows import image_rows, row_line
 from invmm_gate.report.public_records import LIKELIHOOD_EDGES, PublicNames, public
 from tests.policy.policy_builders import (
     clean_run,
@@ -34,7 +35,7 @@ def rows_of(data):
 
 
 def said(data):
-    return headline(data, rows_of(data))
+    return " ".join(headline(data, rows_of(data)))
 
 
 def edition(data):
@@ -44,7 +45,7 @@ def edition(data):
 def test_a_block_says_how_many_images_come_out_and_how_often_the_easiest_does():
     assert said(blocked()) == (
         "3 of 8 private images can be drawn from this model; the easiest comes out of at least one in 41 generations "
-        "by plain sampling. 1 more can be brought out with tools: chosen noise. 1 of them is accepted by a waiver."
+        "by plain sampling. 1 more can be brought out with tools: chosen noise. Waivers accept 1 of these 4."
     )
     assert said(blocked_with_prompts()) == (
         "2 of 8 private images can be drawn from this model; the easiest comes out of at least one in 16 generations "
@@ -54,15 +55,15 @@ def test_a_block_says_how_many_images_come_out_and_how_often_the_easiest_does():
 
 def test_a_pass_says_what_was_looked_for_and_how_hard_and_what_that_is_worth():
     assert said(passed()) == (
-        "None of the 8 private images was shown to come out of this model: not in 512 plain samples, which would have "
-        "shown an image that comes out of one in 171 of them (95 % sure), and not by a search for noise that draws it, "
-        "with up to 150 steps for each. That is no proof that none can come out; what this run could have found is "
-        "said below."
+        "None of the 8 private images was shown to come out of this model. Each image was looked for in 512 plain "
+        "samples, which would have shown an image that comes out of one in 171 of them (95 % sure); and for each the "
+        "gate searched for noise that draws it, in up to 150 steps. That is no proof that none can come out; what this "
+        "run could have found is said below."
     )
     unsampled = replace(passed(), confirmations=passed().confirmations[1:])
     assert "512 plain samples" in said(unsampled), "the other sampler drew for p1"
     unsampled = replace(passed(), confirmations=tuple(c for c in passed().confirmations if c.probe != "p1"))
-    assert "ordinary generations were not looked at for each" in said(unsampled)
+    assert "it did not look for each among ordinary generations" in said(unsampled)
 
 
 def test_an_inconclusive_run_says_that_nothing_follows():
@@ -239,3 +240,41 @@ def test_what_was_not_tested_names_scales_only_where_there_are_prompts():
         lines = list(not_tested(data, data.verdict))
         assert ("guidance scales other than 1, 3, 7" in lines[1]) == scales
         assert lines[0] == "Images other than the 8 private ones of this probe set."
+
+
+def test_the_terminal_has_a_line_for_each_image_and_no_more_than_fit(capsys):
+    data = blocked()
+    show_verdict(data.verdict, data, folder="reports/x")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "BLOCK  policy strict: 28 of 28 probes measured, 3 inverted, 2 confirmed"
+    assert printed[1].startswith("  3 of 8 private images can be drawn from this model; the easiest comes out of")
+    assert printed[4:8] == [
+        "  [block] p1 (sensitive): at least one in 41 generations by plain sampling; InvMM 0.0161 (17.8 bits); 3 rules",
+        "  [block] p2 (duplicated): at least one in 990,000 generations by plain sampling; InvMM 0.0310 (34.3 bits); "
+        "2 rules",
+        "  [block] p3 (canary): at least one in 10^15 generations by plain sampling; InvMM 0.0450 (49.9 bits); "
+        "invmm_below",
+        "  [waived] m1 (sensitive): at least one in 9,000 generations by plain sampling; not inverted (0 of 8); "
+        "2 rules waived",
+    ]
+    data = many(2000)
+    show_verdict(data.verdict, data)
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  [block] p") for line in printed) == 12
+    assert "  and 1,988 more in the report" in printed
+
+
+def test_a_line_without_a_bound_says_what_was_found():
+    data = open_run()
+    lines = [row_line(row) for row in rows_of(data)]
+    assert lines == [
+        "p2 (duplicated): not once in 512 samples; not inverted (3 of 8); extraction_likelihood; the likelihood of p2 "
+        "was not estimated",
+        "p1 (sensitive): not once in 512 samples; no score; coverage; p1 broke: NaN from the network",
+    ]
+    blocking = replace(
+        passed().verdict, findings=(Finding(rule="regression", effect="block", probe="x", message="fell"),)
+    )
+    assert [row_line(row) for row in rows_of(replace(passed(), verdict=blocking))] == [
+        "x: not sampled; not measured; regression; fell"
+    ]

@@ -110,7 +110,8 @@ def test_every_report_says_it_and_the_public_ones_too(data, capsys) -> None:
     for page in (told, shown):
         assert all(line in render_html(page) for line in lines)
         assert all(inert(line, 1000) in render_summary(page) for line in lines)
-    show_verdict(replace(said, counts=COUNTS))
+    judged = replace(said, counts=COUNTS)
+    show_verdict(judged, replace(data, verdict=judged))
     printed = capsys.readouterr().out
     assert all(f"  {line}\n" in printed for line in lines)
 
