@@ -10,7 +10,7 @@ from invmm_gate.core.likelihood_record import Certified, PromptKind, frequency
 from invmm_gate.core.records import Measurement, Probe
 from invmm_gate.core.run_records import PromptPlan, RunData, SamplingPlan
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.certified_bounds import certified_in
+from invmm_gate.policy.certified_bounds import best_bound, certified_in, is_drawn
 from invmm_gate.policy.evidence import has_prompts
 from invmm_gate.policy.likelihoods import USER_KINDS
 from invmm_gate.report import texts
@@ -19,9 +19,6 @@ from invmm_gate.report.cleaned import Cleaner, cleaned_findings, ranked
 Way = PromptKind | Literal["noise", "unknown"]
 State = Literal["block", "inconclusive", "waived", "none"]
 
-LIMIT: Final = 9 * log(10)
-"""In nats. An image counts as one that can be drawn where at least one in 10^9 generations is certified to be a copy: a
-service that draws a billion images meets it about once."""
 TO_DO: Final[Mapping[Way, str]] = {
     "none": "nothing but sampling",
     "caption": "give its caption",
@@ -37,7 +34,6 @@ BY: Final[Mapping[PromptKind, str]] = {
     "soft": "with tools: a soft prompt",
 }
 """The same behind a frequency."""
-_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +76,10 @@ class ImageRow:
 def row_line(row: ImageRow) -> str:
     """The row in one line of text."""
     group = f" ({row.group})" if row.group else ""
-    how = f" {BY[row.bound.kind]}" if row.bound else ", comes out with chosen noise" if row.way == "noise" else ""
+    noise = ", comes out with chosen noise" if row.way == "noise" else ""
+    often = bound_text(row.bound) if row.bound else row.often + noise
     notes = row.notes if row.state != "waived" else ()
-    return f"{row.probe}{group}: " + "; ".join((row.often + how, row.score, _rules(row), *notes))
+    return f"{row.probe}{group}: " + "; ".join((often, row.score, _rules(row), *notes))
 
 
 def _rules(row: ImageRow) -> str:
@@ -95,15 +92,9 @@ def _named(rules: Sequence[str]) -> str:
     return f"{len(rules)} rules" if len(rules) > 1 else "".join(rules)
 
 
-def best_bound(bounds: Mapping[PromptKind, Certified]) -> Certified | None:
-    """What a user can give comes first where it draws the image at all; else the highest bound of any kind."""
-    typed = [bounds[kind] for kind in USER_KINDS if kind in bounds and is_drawn(bounds[kind])]
-    return min(typed or bounds.values(), key=lambda bound: bound.nats, default=None)
-
-
-def is_drawn(bound: Certified) -> bool:
-    """Whether the image counts as one that can be drawn."""
-    return bound.nats <= LIMIT + _ROUNDING
+def bound_text(bound: Certified) -> str:
+    """`at least one in 41 generations by plain sampling`."""
+    return f"at least {frequency(bound.nats)} {BY[bound.kind]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
