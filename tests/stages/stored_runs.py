@@ -28,7 +28,7 @@ def stored(data: RunData, path: Path, *, judged_by: Policy | None = STRICT, waiv
     run = replace(data.run, model=model, probe_set=probe_set, inputs=inputs)
     with folder.locked():
         folder.begin(replace(run, fingerprint=identity, run_id=identity[:12]))
-        for record in (*data.self_checks, *data.measurements, *data.confirmations):
+        for record in (*data.self_checks, *data.measurements, *data.confirmations, *data.likelihoods):
             folder.append(record)
         folder.end(MEASURE)
         folder.end(CONFIRMING)
