@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil, exp, floor, log
-from typing import Annotated, Literal
-
-from invmm_gate.core.marks import PUBLIC
+from typing import Literal
 
 PromptKind = Literal["none", "caption", "typed", "soft"]
 """What the model is given beside noise: nothing; the probe's caption; a prompt that was found and can be typed; a soft
@@ -32,7 +30,7 @@ class Likelihood:
 
     probe: str
     """Id of the probe."""
-    prompt_kind: Annotated[PromptKind, PUBLIC]
+    prompt_kind: PromptKind
     """What the model was given."""
     nats: float | None
     """-ln of the lower bound, over all dimensions; None where nothing bounds it from below. Low = memorized. A bound of
@@ -43,16 +41,16 @@ class Likelihood:
     """Unbiased estimate, in [0, 1]."""
     upper: float
     """Upper bound, from the plain samples alone."""
-    confidence: Annotated[float, PUBLIC]
+    confidence: float
     """Of both bounds together, in (0, 1)."""
-    method: Annotated[LikelihoodMethod, PUBLIC]
+    method: LikelihoodMethod
     """What gave the lower bound: the importance estimate, or the share of draws of the inverted distribution that
     replicate and its distance from N(0, I)."""
-    draws: Annotated[int, PUBLIC]
+    draws: int
     """Draws around the inverted distribution."""
     copies: int
     """Copies of the probe among them."""
-    plain_draws: Annotated[int, PUBLIC]
+    plain_draws: int
     """Plain samples, the same for all probes."""
     plain_copies: int
     """Copies of the probe among them."""

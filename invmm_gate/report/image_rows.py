@@ -35,6 +35,9 @@ BY: Final[Mapping[PromptKind, str]] = {
 }
 """The same behind a frequency."""
 
+_TOLD: Final = frozenset(("confirmed", "extraction_likelihood", "invmm_below", "below_controls"))
+"""Rules whose breach the bound and the score say."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRow:
@@ -196,7 +199,7 @@ def _state(found: Sequence[Finding]) -> State:
 
 def _notes(found: Sequence[Finding], clean: Cleaner, *, told: bool) -> Iterator[str]:
     for finding in found:
-        if finding.waiver is None and not (told and finding.effect == "block"):
+        if finding.waiver is None and not (told and finding.effect == "block" and finding.rule in _TOLD):
             yield finding.message
     for waiver in (each.waiver for each in found if each.waiver is not None):
         yield f"Waived by {clean(waiver.owner)} until {waiver.expires.isoformat()}: {clean(waiver.reason)}"

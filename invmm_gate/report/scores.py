@@ -15,7 +15,7 @@ from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding, Verdict
 from invmm_gate.policy.certified_bounds import BestFigures, best_figures, certified_counts, most_likely
 from invmm_gate.report import texts
-from invmm_gate.report.public_records import likelihood_band, score_band, share_band
+from invmm_gate.report.bands import likelihood_band, score_band, share_band
 
 Kind = Literal["text", "count", "number"]
 Cell = str | int | float | None

@@ -112,7 +112,11 @@ def _of_run(data: RunData, clean: Cleaner, rows: int) -> str:
         return "No findings."
     found = [finding for finding in cleaned_findings(data, clean) if finding.probe is None]
     lines = [f"- {finding.effect.upper() if not finding.waiver else 'WAIVED'}: {_said(finding)}" for finding in found]
-    return "\n".join(["### Of the whole run", "", *lines[:rows], *_more(len(found) - rows, "finding")]) if found else ""
+    return (
+        "\n".join(["### Of a group or the whole run", "", *lines[:rows], *_more(len(found) - rows, "finding")])
+        if found
+        else ""
+    )
 
 
 def _said(finding: Finding) -> str:

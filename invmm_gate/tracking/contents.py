@@ -15,6 +15,7 @@ from invmm_gate.core.errors import PublishError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.policy.certified_bounds import BestFigures, best_figures, certified_counts, most_likely
+from invmm_gate.tracking.probe_table import table
 from invmm_gate.tracking.server import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24
@@ -33,20 +34,6 @@ _UPLOADED: Final = (
 )
 _REDACTED_REPORT: Final = '<meta name="invmm-gate-redacted" content="yes">'
 _IMAGE: Final = 'src="data:'
-_COLUMNS: Final = (
-    "probe",
-    "group",
-    "category",
-    "outcome",
-    "invmm",
-    "invmm_above",
-    "hits",
-    "trials",
-    "prompt_kind",
-    "likelihood_lower",
-    "likelihood_nats",
-)
-_COST_COLUMNS: Final = ("steps", "evaluations", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +203,7 @@ def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
 def _files(data: RunData, folder: Path, guard: Guard, rendered: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The files to upload, and the names of those held back because they hold something private."""
     found = dict(rendered) | ({} if data.public else _stored(data, folder, rendered))
-    found["probes.json"] = _table(data)
+    found["probes.json"] = table(data)
     allowed = {name: text for name, text in found.items() if text and _may_leave(name, text, guard)}
     return allowed, sorted(name for name, text in found.items() if text and name not in allowed)
 
@@ -246,22 +233,3 @@ def _confirmations(data: RunData) -> Sequence[str]:
     """The confirmations without prompts: a prompt that brings a private image about is as private as the image."""
     public = (replace(item, prompt=None, token_ids=None, copies=()) for item in data.confirmations)
     return [json.dumps(asdict(item), sort_keys=True) + "\n" for item in public]
-
-
-def _table(data: RunData) -> str:
-    """All probes as the table format that MLflow shows: columns and rows."""
-    likely = best_figures(data)
-    columns = _COLUMNS if data.public else (*_COLUMNS, *_COST_COLUMNS)
-    rows = [
-        (
-            item.probe, item.group, item.category, item.outcome, item.invmm, item.invmm_above,
-            item.share.hits if item.share else None, item.share.trials if item.share else None,
-            *_likelihood(likely.get(item.probe)), item.steps, item.evaluations, data.seconds.get(item.probe),
-        )[:len(columns)]
-        for item in data.measurements
-    ]  # fmt: skip
-    return json.dumps({"columns": columns, "data": rows}, indent=None, sort_keys=True)
-
-
-def _likelihood(best: BestFigures | None) -> tuple[str | None, float | None, float | None]:
-    return (None, None, None) if best is None else (best.bound.kind, best.lower, best.bound.nats)

@@ -9,12 +9,13 @@ import pytest
 from invmm_gate.cli.show import show_verdict
 from invmm_gate.core.likelihood_record import frequency
 from invmm_gate.core.verdict_records import Finding
+from invmm_gate.report.bands import LIKELIHOOD_EDGES
 from invmm_gate.report.chances import about, at_most
 from invmm_gate.report.cleaned import cleaner
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.headline import headline, not_tested
 from invmm_gate.report.image_rows import image_rows, row_line
-from invmm_gate.report.public_records import LIKELIHOOD_EDGES, PublicNames, public
+from invmm_gate.report.public_records import PublicNames, public
 from tests.policy.policy_builders import (
     clean_run,
     estimated,
@@ -144,9 +145,9 @@ def test_the_details_have_all_figures_of_a_likelihood():
 
 def test_findings_of_the_whole_run_stand_apart():
     text = Page(render_html(open_run())).text
-    assert "Of the whole run INCONCLUSIVE coverage : 7 probes were measured" in text
-    assert text.index("Of the whole run") < text.index("What this means")
-    assert "Of the whole run" not in Page(render_html(blocked())).text
+    assert "Of a group or the whole run INCONCLUSIVE coverage : 7 probes were measured" in text
+    assert text.index("Of a group or the whole run") < text.index("What this means")
+    assert "Of a group or the whole run" not in Page(render_html(blocked())).text
 
 
 def many(number):

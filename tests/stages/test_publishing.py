@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from invmm_gate.report.public_records import INVMM_EDGES
+from invmm_gate.report.bands import INVMM_EDGES
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.report import to_publish
 from invmm_gate.tracking.contents import publication_key

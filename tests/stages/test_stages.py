@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from invmm_gate.policy.coverage import OF_THE_MODEL
-from invmm_gate.report.public_records import score_band
+from invmm_gate.report.bands import score_band
 from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages import measure as measuring
