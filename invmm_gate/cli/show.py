@@ -90,12 +90,11 @@ class TerminalProgress:
             self._console.print(printable(text), style="dim", markup=False, soft_wrap=True)
 
 
-def show_run(verdict: Verdict, run: Path, *, report: bool = True, published: str = "") -> None:
-    """The verdict of a run folder that was judged."""
+def records_of(run: Path, verdict: Verdict) -> RunData:
+    """The records of a run folder that was judged, with the verdict that is to be shown."""
     from invmm_gate.runs.folder import RunFolder
 
-    data = replace(RunFolder(run).data(), verdict=verdict)
-    show_verdict(verdict, data, folder=str(run) if report else "", published=published)
+    return replace(RunFolder(run).data(), verdict=verdict)
 
 
 def show_verdict(verdict: Verdict, data: RunData, *, folder: str = "", published: str = "") -> None:
@@ -130,9 +129,10 @@ def _found(data: RunData) -> Iterator[str]:
     from invmm_gate.report.image_rows import image_rows, row_line
 
     clean = cleaner(data, reveal=False)
-    rows = image_rows(data, clean)
+    findings = cleaned_findings(data, clean)
+    rows = image_rows(data, findings, clean)
     yield from headline(data, rows)
-    of_run = [finding for finding in cleaned_findings(data, clean) if finding.probe is None]
+    of_run = [finding for finding in findings if finding.probe is None]
     lines = [f"[{'waived' if each.waiver else each.effect}] {each.rule}: {each.message}" for each in of_run]
     lines += [f"[{'found' if row.state == 'none' else row.state}] {row_line(row)}" for row in rows]
     yield from lines[:_MOST_LINES]
@@ -159,9 +159,17 @@ def _settings(verdict: Verdict) -> str:
     return f"{count} setting{'s' if count > 1 else ''}"
 
 
-def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
+def summary(folder: Path, verdict: Verdict, data: RunData) -> dict[str, object]:
     """The output of `--json` for a judged run."""
+    from invmm_gate.report.cleaned import cleaned_findings, cleaner
+    from invmm_gate.report.headline import headline
+    from invmm_gate.report.image_rows import image_rows
+
+    clean = cleaner(data, reveal=False)
+    rows = image_rows(data, cleaned_findings(data, clean), clean)
     return {
+        "headline": list(headline(data, rows)),
+        "images": list(map(asdict, rows)),
         "decision": verdict.decision,
         "exit_code": verdict.exit_code,
         "reasons": list(verdict.reasons),

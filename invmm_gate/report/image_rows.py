@@ -1,7 +1,7 @@
 """One row for each image that comes out, or that a finding names: what a user has to do, and how often it comes."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, log, prod
 from typing import Final, Literal
@@ -14,7 +14,7 @@ from invmm_gate.policy.certified_bounds import best_bound, certified_in, is_draw
 from invmm_gate.policy.evidence import has_prompts
 from invmm_gate.policy.likelihoods import USER_KINDS
 from invmm_gate.report import texts
-from invmm_gate.report.cleaned import Cleaner, cleaned_findings, ranked
+from invmm_gate.report.cleaned import Cleaner, ranked
 
 Way = PromptKind | Literal["noise", "unknown"]
 State = Literal["block", "inconclusive", "waived", "none"]
@@ -114,9 +114,12 @@ class _Records:
     """The most samples that it was held against at once."""
 
 
-def image_rows(data: RunData, clean: Cleaner) -> tuple[ImageRow, ...]:
-    """Images that come out, or that need tools, and all that a finding names; most likely first, waived ones last."""
-    records = _records(data, clean)
+def image_rows(data: RunData, findings: Iterable[Finding], clean: Cleaner) -> tuple[ImageRow, ...]:
+    """Images that come out, or that need tools, and all that a finding names; most likely first, waived ones last.
+
+    `findings` are those of `cleaned_findings`.
+    """
+    records = _records(data, findings, clean)
     rows = [_row(records, name) for name in dict.fromkeys((*records.probes, *records.findings))]
     places = {item.probe: place for place, item in enumerate(ranked(data.measurements))}
     shown = (row for row in rows if row.state != "none" or (row.target and row.way != "unknown"))
@@ -128,9 +131,9 @@ def _place(row: ImageRow, place: int) -> tuple[bool, int, float, int, str]:
     return (row.state == "waived", drawn, row.bound.nats if row.bound else inf, place, row.probe)
 
 
-def _records(data: RunData, clean: Cleaner) -> _Records:
+def _records(data: RunData, findings: Iterable[Finding], clean: Cleaner) -> _Records:
     found: dict[str, list[Finding]] = defaultdict(list)
-    for finding in cleaned_findings(data, clean):
+    for finding in findings:
         if finding.probe is not None:
             found[finding.probe].append(finding)
     sampled: dict[str, int] = defaultdict(int)

@@ -47,12 +47,13 @@ def _code(text: str) -> str:
 
 def _summary(data: RunData, rows: int) -> str:
     clean = cleaner(data, reveal=False)
-    images = image_rows(data, clean)
+    findings = cleaned_findings(data, clean)
+    images = image_rows(data, findings, clean)
     parts = [
         _verdict(data, images, clean, rows),
         NOTE if data.public else "",
         _images(data, images, rows),
-        _of_run(data, clean, rows),
+        _of_run(data, findings, rows),
         _reach(data),
         _facts(data),
         _probes(data, rows),
@@ -106,11 +107,11 @@ def _image(row: ImageRow) -> str:
     return f"| {_EFFECTS[row.state]} | {_code(row.probe)} | {row.to_do} | {often} | {rules}{waived}{notes} |"
 
 
-def _of_run(data: RunData, clean: Cleaner, rows: int) -> str:
+def _of_run(data: RunData, findings: Sequence[Finding], rows: int) -> str:
     """Findings that are about no image."""
     if data.verdict and not data.verdict.findings:
         return "No findings."
-    found = [finding for finding in cleaned_findings(data, clean) if finding.probe is None]
+    found = [finding for finding in findings if finding.probe is None]
     lines = [f"- {finding.effect.upper() if not finding.waiver else 'WAIVED'}: {_said(finding)}" for finding in found]
     return (
         "\n".join(["### Of a group or the whole run", "", *lines[:rows], *_more(len(found) - rows, "finding")])

@@ -113,7 +113,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
     flagged = frozenset(item.probe for item in findings if item.probe and not item.waiver)
     decision = data.verdict.decision if data.verdict else "not_judged"
     settings = tuple((clean(name), clean(value)) for name, value in texts.flattened(asdict(data.run.inputs)))
-    rows = image_rows(data, clean)
+    rows = image_rows(data, findings, clean)
     probes = _probes(data, findings, clean, PictureBook(images, reveal))
     return ReportView(
         decision=decision,

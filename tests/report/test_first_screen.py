@@ -1,17 +1,18 @@
 """The first screen: one sentence for a reader who knows nothing of the gate, and one row for each image."""
 
+import json
 import re
 from dataclasses import replace
 from math import log
 
 import pytest
 
-from invmm_gate.cli.show import show_verdict
+from invmm_gate.cli.show import show_verdict, summary
 from invmm_gate.core.likelihood_record import frequency
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report.bands import LIKELIHOOD_EDGES
 from invmm_gate.report.chances import about, at_most
-from invmm_gate.report.cleaned import cleaner
+from invmm_gate.report.cleaned import cleaned_findings, cleaner
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.headline import headline, not_tested
 from invmm_gate.report.image_rows import image_rows, row_line
@@ -32,7 +33,8 @@ KEY = bytes(range(32))
 
 
 def rows_of(data):
-    return image_rows(data, cleaner(data, reveal=False))
+    clean = cleaner(data, reveal=False)
+    return image_rows(data, cleaned_findings(data, clean), clean)
 
 
 def said(data):
@@ -279,3 +281,15 @@ def test_a_line_without_a_bound_says_what_was_found():
     assert [row_line(row) for row in rows_of(replace(passed(), verdict=blocking))] == [
         "x: not sampled; not measured; regression; fell"
     ]
+
+
+def test_json_has_the_sentences_and_the_rows(tmp_path):
+    data = blocked()
+    printed = json.loads(json.dumps(summary(tmp_path, data.verdict, data), allow_nan=False))
+    assert printed["headline"][1:] == [
+        "1 more can be brought out with tools: chosen noise.",
+        "Waivers accept 1 of these 4.",
+    ]
+    first = printed["images"][0]
+    assert (first["probe"], first["way"], first["often"]) == ("p1", "none", "at least one in 41 generations")
+    assert first["bound"] == {"probe": "p1", "kind": "none", "nats": 3.7, "confidence": 0.95}

@@ -116,8 +116,8 @@ def test_every_report_says_it_and_the_public_ones_too(data, capsys) -> None:
     assert all(f"  {line}\n" in printed for line in lines)
 
 
-def test_json_has_the_figures(tmp_path) -> None:
-    printed = summary(tmp_path, verdict(extractable=share(0, 300), power=LADDER))
+def test_json_has_the_figures(data, tmp_path) -> None:
+    printed = summary(tmp_path, verdict(extractable=share(0, 300), power=LADDER), data)
     assert printed["extractable"]["upper"] == pytest.approx(0.00994, abs=1e-5)
     assert [(each["multiplicity"], each["found"], each["planted"]) for each in printed["power"]["rungs"]] == [
         (1, 0, 20),
@@ -125,7 +125,7 @@ def test_json_has_the_figures(tmp_path) -> None:
         (64, 60, 60),
     ]
     assert printed["power"]["found_from"] == 64
-    assert summary(tmp_path, verdict())["extractable"] is None
+    assert summary(tmp_path, verdict(), data)["extractable"] is None
 
 
 def test_the_page_limits_its_claim_to_the_probes_only_without_a_sample(data) -> None:
