@@ -320,7 +320,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "another probe": lambda record: record["findings"][0].update(probe="p2"),
     "another effect": lambda record: record["findings"][-1].update(effect="warn"),
     "a waiver": lambda record: record["findings"][0].update(waiver={"probe": "p1"}),
-    "another count": lambda record: record["counts"].update(confirmed=0),
+    "another count": lambda record: record["counts"].update(confirmed=99),
     "another model": lambda record: record.update(model_digest="0" * 64),
     "another policy": lambda record: record.update(policy="strict"),
     "pass": lambda record: record.update(decision="pass", findings=[]),
