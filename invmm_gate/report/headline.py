@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from math import floor
+from typing import Final
 
 from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.likelihood_record import frequency
@@ -12,6 +13,8 @@ from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import has_prompts
 from invmm_gate.report.image_rows import BY, ImageRow, plan_confidence
 from invmm_gate.report.texts import count, hits
+
+_MISSING: Final = "what the verdict rests on is missing or broke"
 
 
 def headline(data: RunData, rows: Sequence[ImageRow]) -> tuple[str, ...]:
@@ -29,6 +32,10 @@ def headline(data: RunData, rows: Sequence[ImageRow]) -> tuple[str, ...]:
 
 
 def _found(data: RunData, drawn: Sequence[ImageRow], tools: Sequence[ImageRow], total: int) -> Iterator[str]:
+    if data.verdict and data.verdict.decision == "inconclusive":
+        found = _of(len(drawn) + len(tools), total)
+        yield f"Copies of {found} were made, but nothing follows from that: {_MISSING}."
+        return
     if drawn:
         easiest = min((row for row in drawn if row.bound), key=lambda row: row.bound.nats if row.bound else 0.0)
         yield f"{_of(len(drawn), total)} can be drawn from this model{_easiest(easiest, alone=len(drawn) == 1)}."
@@ -61,7 +68,7 @@ def _not_found(data: RunData, targets: Sequence[Probe]) -> Iterator[str]:
     if decision == "block":
         yield f"{none}, but a rule of the policy is broken: it is named below."
     elif decision == "inconclusive":
-        yield f"{none}, but nothing follows from that: what the verdict rests on is missing or broke."
+        yield f"{none}, but nothing follows from that: {_MISSING}."
     else:
         yield f"{none}."
         yield _search(data, targets)

@@ -122,8 +122,13 @@ def image_rows(data: RunData, findings: Iterable[Finding], clean: Cleaner) -> tu
     records = _records(data, findings, clean)
     rows = [_row(records, name) for name in dict.fromkeys((*records.probes, *records.findings))]
     places = {item.probe: place for place, item in enumerate(ranked(data.measurements))}
-    shown = (row for row in rows if row.state != "none" or (row.target and row.way != "unknown"))
-    return tuple(sorted(shown, key=lambda row: _place(row, places.get(row.probe, len(places)))))
+    listed = (row for row in rows if row.state != "none" or (row.target and _comes_out(row, data)))
+    return tuple(sorted(listed, key=lambda row: _place(row, places.get(row.probe, len(places)))))
+
+
+def _comes_out(row: ImageRow, data: RunData) -> bool:
+    """Chosen noise tells of memorization only where it is near to plain noise: where a rule found the score."""
+    return row.drawn or row.way == "soft" or (row.way == "noise" and data.verdict is None)
 
 
 def _place(row: ImageRow, place: int) -> tuple[bool, int, float, int, str]:

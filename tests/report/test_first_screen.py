@@ -25,6 +25,7 @@ from tests.policy.policy_builders import (
     sampled,
     with_confirmation,
     with_likelihood,
+    with_score,
 )
 from tests.report.likely_runs import as_judged, blocked, blocked_with_prompts, open_run, passed
 from tests.report.test_to_html import Page, assert_inert
@@ -74,6 +75,11 @@ def test_an_inconclusive_run_says_that_nothing_follows():
         "None of the 8 private images was shown to come out of this model, but nothing follows from that: what the "
         "verdict rests on is missing or broke. 1 of 8 could not be measured."
     )
+    failed = replace(blocked(), verdict=replace(blocked().verdict, decision="inconclusive"))
+    assert said(failed) == (
+        "Copies of 4 of 8 private images were made, but nothing follows from that: what the verdict rests on is missing "
+        "or broke."
+    )
     assert "a rule of the policy is broken" in said(
         replace(passed(), verdict=replace(passed().verdict, decision="block"))
     )
@@ -106,6 +112,14 @@ def test_an_image_counts_as_drawn_from_one_in_a_billion_on_and_a_soft_prompt_nev
     for nats, kind, drawn in ((9 * log(10), "none", 1), (9 * log(10) + 1e-6, "none", 0), (2.0, "soft", 0)):
         data = with_likelihood(passed(), estimated("p1", nats, prompt_kind=kind, plain_copies=0))
         assert sum(row.drawn for row in rows_of(data)) == drawn
+
+
+def test_chosen_noise_is_told_where_a_rule_found_the_score_or_no_rule_was_asked():
+    inverted = with_score(clean_run(), "p1", 0.3)
+    assert rows_of(as_judged(inverted)) == ()
+    assert "None of the 8 private images was shown" in said(as_judged(inverted))
+    assert [row.to_do for row in rows_of(inverted)] == ["use tools: chosen noise"]
+    assert said(inverted).startswith("1 of 8 private images can be brought out of this model with tools: chosen noise.")
 
 
 def test_planted_canaries_and_controls_are_no_images_that_come_out():
