@@ -77,8 +77,8 @@ def test_an_inconclusive_run_says_that_nothing_follows():
     )
     failed = replace(blocked(), verdict=replace(blocked().verdict, decision="inconclusive"))
     assert said(failed) == (
-        "Copies of 4 of 8 private images were made, but nothing follows from that: what the verdict rests on is missing "
-        "or broke."
+        "Copies of 4 of 8 private images were made, but nothing follows from that: what the verdict rests on is "
+        "missing or broke."
     )
     assert "a rule of the policy is broken" in said(
         replace(passed(), verdict=replace(passed().verdict, decision="block"))
