@@ -44,15 +44,16 @@ def verdict(
 
     The records are judged again first: a verdict that they do not give is refused.
     """
-    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.cli.show import as_json, records_of, show_verdict, summary
     from invmm_gate.stages.read_verdict import standing_verdict
 
     today = datetime.datetime.now(datetime.UTC).date()
     found = standing_verdict(run, today=today, model=model, policy=policy, reviewers=reviewers)
+    data = records_of(run, found)
     if json:
-        as_json(summary(run, found) | {"verdict": asdict(found)})
+        as_json(summary(run, found, data) | {"verdict": asdict(found)})
     else:
-        show_verdict(found, folder=str(run))
+        show_verdict(found, data, folder=str(run))
     return found.exit_code
 
 
@@ -77,7 +78,7 @@ Run = Annotated[Path, typer.Argument(help="Run folder that `check` or `measure` 
 @with_options
 def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = False, quiet: Quiet = False) -> int:
     """Measure, confirm, judge and report: pass or block a checkpoint. The same command goes on where it stopped."""
-    from invmm_gate.cli.show import TerminalProgress, as_json, show_verdict, summary
+    from invmm_gate.cli.show import TerminalProgress, as_json, records_of, show_verdict, summary
     from invmm_gate.registry.client.registry_uri import local_checkpoint
     from invmm_gate.runs.identity import require_environment
     from invmm_gate.stages.check import check as run_check
@@ -85,10 +86,11 @@ def check(*, model: AnyModel, options: Options, finish: Finish, json: Json = Fal
     require_environment(options.environment)  # before a model is downloaded from the registry
     with local_checkpoint(model, finish.tracking_uri) as path, TerminalProgress(quiet=quiet or json) as progress:
         result = run_check(replace(options, model=path, command=_command()), finish, progress, today=_today())
+    data = records_of(result.folder, result.verdict)
     if json:
-        as_json(summary(result.folder, result.verdict) | {"published": result.published})
+        as_json(summary(result.folder, result.verdict, data) | {"published": result.published})
     else:
-        show_verdict(result.verdict, folder=str(result.folder), published=result.published)
+        show_verdict(result.verdict, data, folder=str(result.folder), published=result.published)
     return result.verdict.exit_code
 
 
@@ -145,7 +147,7 @@ def judge(
     json: Json = False,
 ) -> int:
     """Hold a run's records against a policy. Needs no model and no torch."""
-    from invmm_gate.cli.show import as_json, show_verdict, summary
+    from invmm_gate.cli.show import as_json, records_of, show_verdict, summary
     from invmm_gate.policy.schema import load_policy
     from invmm_gate.runs.folder import RunFolder
     from invmm_gate.runs.identity import require_environment
@@ -163,10 +165,11 @@ def judge(
             write_reports(folder, note=_note)
         else:
             folder.forget(*REPORTS)
+    data = records_of(run, verdict)
     if json:
-        as_json(summary(run, verdict))
+        as_json(summary(run, verdict, data))
     else:
-        show_verdict(verdict, folder=str(run) if render else "")
+        show_verdict(verdict, data, folder=str(run) if render else "")
     return 0 if exit_zero else verdict.exit_code
 
 

@@ -4,15 +4,16 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Self, final
 
+from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 
 _SIGNS = {"pass": "PASS", "block": "BLOCK", "inconclusive": "INCONCLUSIVE"}
 _COLOURS = {"pass": "bold green", "block": "bold red", "inconclusive": "bold yellow"}
-_MOST_FINDINGS = 12
+_MOST_LINES = 12
 _SIGN_OF_LIFE = 60.0
 """Seconds: off a terminal a line as often as this says how far a stage is."""
 
@@ -89,8 +90,15 @@ class TerminalProgress:
             self._console.print(printable(text), style="dim", markup=False, soft_wrap=True)
 
 
-def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> None:
-    """The verdict with its findings, and where the evidence lies if there is a report."""
+def records_of(run: Path, verdict: Verdict) -> RunData:
+    """The records of a run folder that was judged, with the verdict that is to be shown."""
+    from invmm_gate.runs.folder import RunFolder
+
+    return replace(RunFolder(run).data(), verdict=verdict)
+
+
+def show_verdict(verdict: Verdict, data: RunData, *, folder: str = "", published: str = "") -> None:
+    """The verdict of a run's records: one sentence, one line for each image, and where the evidence lies."""
     from rich.console import Console
     from rich.text import Text
 
@@ -104,19 +112,34 @@ def show_verdict(verdict: Verdict, *, folder: str = "", published: str = "") -> 
             f" {counts['inverted']} inverted, {counts['confirmed']} confirmed",
         )
     )
-    for finding in verdict.findings[:_MOST_FINDINGS]:
-        mark = "waived" if finding.waiver else finding.effect
-        console.print(f"  [{mark}] {finding.rule}: {printable(finding.message)}", markup=False)
-    if len(verdict.findings) > _MOST_FINDINGS:
-        console.print(f"  and {len(verdict.findings) - _MOST_FINDINGS} more findings in the report")
-    if not verdict.findings:
-        console.print("  no findings")
+    for line in _found(data):
+        console.print(f"  {printable(line)}", markup=False)
     for line in _remarks(verdict, folder):
         console.print(f"  {line}", markup=False)
     if folder:
         console.print(f"  report: {printable(folder)}/report.html", markup=False)
     if published:
         console.print(f"  logged: {printable(published)}", markup=False)
+
+
+def _found(data: RunData) -> Iterator[str]:
+    """What a reader who knows nothing of the gate is told; then findings of the whole run, then a line an image."""
+    from invmm_gate.report.cleaned import cleaned_findings, cleaner
+    from invmm_gate.report.headline import headline
+    from invmm_gate.report.image_rows import image_rows, row_line
+
+    clean = cleaner(data, reveal=False)
+    findings = cleaned_findings(data, clean)
+    rows = image_rows(data, findings, clean)
+    yield from headline(data, rows)
+    of_run = [finding for finding in findings if finding.probe is None]
+    lines = [f"[{'waived' if each.waiver else each.effect}] {each.rule}: {each.message}" for each in of_run]
+    lines += [f"[{'found' if row.state == 'none' else row.state}] {row_line(row)}" for row in rows]
+    yield from lines[:_MOST_LINES]
+    if len(lines) > _MOST_LINES:
+        yield f"and {len(lines) - _MOST_LINES:,} more in the report"
+    if data.verdict and not data.verdict.findings:
+        yield "no findings"
 
 
 def _remarks(verdict: Verdict, folder: str) -> Iterator[str]:
@@ -136,9 +159,17 @@ def _settings(verdict: Verdict) -> str:
     return f"{count} setting{'s' if count > 1 else ''}"
 
 
-def summary(folder: Path, verdict: Verdict) -> dict[str, object]:
+def summary(folder: Path, verdict: Verdict, data: RunData) -> dict[str, object]:
     """The output of `--json` for a judged run."""
+    from invmm_gate.report.cleaned import cleaned_findings, cleaner
+    from invmm_gate.report.headline import headline
+    from invmm_gate.report.image_rows import image_rows
+
+    clean = cleaner(data, reveal=False)
+    rows = image_rows(data, cleaned_findings(data, clean), clean)
     return {
+        "headline": list(headline(data, rows)),
+        "images": list(map(asdict, rows)),
         "decision": verdict.decision,
         "exit_code": verdict.exit_code,
         "reasons": list(verdict.reasons),

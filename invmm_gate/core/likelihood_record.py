@@ -1,10 +1,8 @@
 """The record of how likely an ordinary generation is a copy of a probe. Nothing here imports torch."""
 
 from dataclasses import dataclass
-from math import ceil, exp, log
-from typing import Annotated, Literal
-
-from invmm_gate.core.marks import PUBLIC
+from math import ceil, exp, floor, log
+from typing import Literal
 
 PromptKind = Literal["none", "caption", "typed", "soft"]
 """What the model is given beside noise: nothing; the probe's caption; a prompt that was found and can be typed; a soft
@@ -15,7 +13,7 @@ LikelihoodMethod = Literal["importance_sampling", "replication_share"]
 def frequency(nats: float) -> str:
     """What a lower bound of -ln p says in words, never more than it says: `one in 44,000 generations`."""
     if nats < log(10):
-        return f"{100 * exp(-nats):.2g} % of generations"
+        return f"{floor(100 * exp(-nats) + 1e-9)} % of generations"
     exponent = int(nats / log(10) + 1e-9)
     if exponent > 8:
         return f"one in 10^{ceil(nats / log(10) - 1e-9)} generations"
@@ -32,7 +30,7 @@ class Likelihood:
 
     probe: str
     """Id of the probe."""
-    prompt_kind: Annotated[PromptKind, PUBLIC]
+    prompt_kind: PromptKind
     """What the model was given."""
     nats: float | None
     """-ln of the lower bound, over all dimensions; None where nothing bounds it from below. Low = memorized. A bound of
@@ -43,16 +41,16 @@ class Likelihood:
     """Unbiased estimate, in [0, 1]."""
     upper: float
     """Upper bound, from the plain samples alone."""
-    confidence: Annotated[float, PUBLIC]
+    confidence: float
     """Of both bounds together, in (0, 1)."""
-    method: Annotated[LikelihoodMethod, PUBLIC]
+    method: LikelihoodMethod
     """What gave the lower bound: the importance estimate, or the share of draws of the inverted distribution that
     replicate and its distance from N(0, I)."""
-    draws: Annotated[int, PUBLIC]
+    draws: int
     """Draws around the inverted distribution."""
     copies: int
     """Copies of the probe among them."""
-    plain_draws: Annotated[int, PUBLIC]
+    plain_draws: int
     """Plain samples, the same for all probes."""
     plain_copies: int
     """Copies of the probe among them."""
@@ -65,3 +63,17 @@ class Likelihood:
     def bits(self) -> float | None:
         """`nats` in bits."""
         return None if self.nats is None else self.nats / log(2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A lower bound of the probability that a generation is a copy of a probe. High = memorized."""
+
+    probe: str
+    """Id of the probe."""
+    kind: PromptKind
+    """What the model was given."""
+    nats: float
+    """-ln of the bound, >= 0: a bound can be too small for a floating-point number. Low = memorized."""
+    confidence: float
+    """Of the bound."""

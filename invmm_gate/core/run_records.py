@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal
 
-from invmm_gate.core.likelihood_record import Likelihood
+from invmm_gate.core.likelihood_record import Certified, Likelihood
 from invmm_gate.core.marks import PUBLIC, WHOLE
 from invmm_gate.core.records import Confirmation, Measurement, MetricRecord, ModelManifest, ProbeSet, SelfCheck, Weights
 from invmm_gate.core.settings import Family, InversionSettings
@@ -199,6 +199,8 @@ class RunData:
     confirmations: Annotated[tuple[Confirmation, ...], PUBLIC] = ()
     likelihoods: tuple[Likelihood, ...] = ()
     """Of the probes that were copied at least once; kept out of the public edition."""
+    bands: tuple[Certified, ...] = ()
+    """In the public edition alone, in place of the likelihoods: the lower ends of the bands of all certified bounds."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time per probe; kept apart from the measurements, which are byte-identical when repeated."""
     verdict: Annotated[Verdict | None, PUBLIC] = None

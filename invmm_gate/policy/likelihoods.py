@@ -1,12 +1,11 @@
 """How likely the probes come out, as the records certify it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import log
 from typing import Final
 
 from invmm_gate.core.intervals import lower_bound
-from invmm_gate.core.likelihood_record import PromptKind
+from invmm_gate.core.likelihood_record import Certified, PromptKind
 from invmm_gate.core.records import (
     CLUSTER_PROMPT,
     GCG,
@@ -25,19 +24,10 @@ SAID: Final[Mapping[PromptKind, str]] = {
     "soft": "with a soft prompt, which nobody can type",
 }
 """What a finding calls a kind of prompt."""
+USER_KINDS: Final[tuple[PromptKind, ...]] = ("none", "caption", "typed")
+"""What a user can give. A soft prompt cannot be typed."""
 _NONE: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
 _TYPED: Final = (CLUSTER_PROMPT, GCG)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certified:
-    """A lower bound of the probability that a generation is a copy of a probe. High = memorized."""
-
-    kind: PromptKind
-    nats: float
-    """-ln of the bound, >= 0: a bound can be too small for a floating-point number. Low = memorized."""
-    confidence: float
-    """Of the bound."""
 
 
 def certified(evidence: Evidence, probe: Probe) -> dict[PromptKind, Certified]:
@@ -64,7 +54,7 @@ def copied(trial: Trial) -> bool:
 def _bounds(evidence: Evidence, probe: Probe) -> Iterator[Certified]:
     for found in evidence.likelihoods:
         if found.probe == probe.id and found.nats is not None:
-            yield Certified(kind=found.prompt_kind, nats=found.nats, confidence=found.confidence)
+            yield Certified(probe=probe.id, kind=found.prompt_kind, nats=found.nats, confidence=found.confidence)
     for tried in evidence.confirmations:
         if tried.probe == probe.id and tried.hits:
             yield _counted(tried, captioned=bool(probe.caption))
@@ -75,4 +65,5 @@ def _counted(found: Confirmation, *, captioned: bool) -> Certified:
     confidence = found.interval.confidence
     low = lower_bound(found.hits, found.trials, confidence=(1 + confidence) / 2)
     kind: PromptKind = "typed" if found.method in _TYPED else "caption" if captioned else "none"
-    return Certified(kind="none" if found.method in _NONE else kind, nats=-log(low), confidence=confidence)
+    kind = "none" if found.method in _NONE else kind
+    return Certified(probe=found.probe, kind=kind, nats=-log(low), confidence=confidence)

@@ -5,87 +5,39 @@ tell which images a model was trained on. Digests, settings, thresholds, counts 
 """
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from functools import cache
-from math import floor, isfinite
 from pathlib import PurePath
 from typing import Final, Self, final
 
-from invmm_gate.core.intervals import clopper_pearson, wilson
+from invmm_gate.core.likelihood_record import Certified
 from invmm_gate.core.marks import only_public
-from invmm_gate.core.records import Confirmation, Interval, Measurement, Probe, ReplicationShare
+from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
+from invmm_gate.policy.certified_bounds import certified_in
 from invmm_gate.policy.judge import reasons_for, waiver_notes
+from invmm_gate.policy.soundness import sound_confirmations
+from invmm_gate.report.bands import (
+    INVMM_EDGES,
+    LIKELIHOOD_EDGES,
+    bound_band,
+    counts_band,
+    fewest_copies,
+    likelihood_band,
+    score_band,
+    share_band,
+)
 from invmm_gate.report.texts import description_of
-
-INVMM_EDGES: Final = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Upper ends of the bands of InvMM, the thresholds of the shipped policies among them; beyond the last, the last."""
-SHARE_EDGES: Final = (Fraction(0), Fraction(1, 100), Fraction(1, 10), Fraction(1, 2), Fraction(1))
-"""Upper ends of the bands of a share of samples. None at all is a band of its own."""
 
 NOTE: Final = (
     "Public edition: names of probes and clusters are keyed hashes. An InvMM is the upper end of its band "
     f"({', '.join(f'{edge:g}' for edge in INVMM_EDGES)}), a bound the lower end. A count of replicating samples is the "
     "most that its band holds (none, 1 %, 10 %, 50 %, 100 % of the samples), with an interval that covers the band's. "
-    "The full report stays in the run folder."
+    "How often an image comes out is the lower end of its band "
+    f"({', '.join(f'one in {10**edge:,}' for edge in LIKELIHOOD_EDGES)}); what is rarer is left out. The full "
+    "report stays in the run folder."
 )
-
-_INTERVALS: Final[dict[str, Callable[..., Interval]]] = {"wilson": wilson, "clopper_pearson": clopper_pearson}
-
-
-def score_band(value: float | None) -> float | None:
-    """The upper end of an InvMM's band."""
-    if value is None or not isfinite(value):
-        return None
-    return next((edge for edge in INVMM_EDGES if value <= edge), INVMM_EDGES[-1])
-
-
-def bound_band(value: float | None) -> float | None:
-    """The lower end of the band of a value that the score exceeds: it exceeds that too."""
-    if value is None or not isfinite(value):
-        return None
-    return max((edge for edge in INVMM_EDGES if edge <= value), default=0.0)
-
-
-def share_band(share: ReplicationShare | None) -> ReplicationShare | None:
-    """The most hits of the share's band."""
-    if share is None:
-        return None
-    hits, interval = counts_band(share.hits, share.trials, share.interval)
-    return ReplicationShare(hits=hits, trials=share.trials, interval=interval)
-
-
-def counts_band(hits: int, trials: int, interval: Interval) -> tuple[int, Interval]:
-    """The most hits of the band, and an interval that covers those of all counts in it: both tell of the band alone."""
-    return _counts_band(_band_of(hits, trials), max(trials, 0), interval.confidence, interval.method)
-
-
-def _band_of(hits: int, trials: int) -> int:
-    share = Fraction(hits, trials) if trials > 0 else Fraction(0)
-    ends = _ends(max(trials, 0))
-    return next((band for band, most in enumerate(ends) if share * trials <= most), len(ends) - 1)
-
-
-@cache
-def _ends(trials: int) -> tuple[int, ...]:
-    """The most hits of each band. A band of a single count, which would be exact, is one with that above it."""
-    ends = [0]
-    for edge in SHARE_EDGES[1:]:
-        most = floor(edge * trials)
-        if most > ends[-1] + 1 or edge == SHARE_EDGES[-1]:
-            ends.append(most)
-    return tuple(ends)
-
-
-@cache
-def _counts_band(band: int, trials: int, confidence: float, method: str) -> tuple[int, Interval]:
-    ends = _ends(trials)
-    most, least = ends[band], min(ends[band - 1] + 1, ends[band]) if band else 0
-    low, high = (_INTERVALS[method](count, trials, confidence=confidence) for count in (least, most))
-    return most, Interval(low=low.low, high=high.high, confidence=confidence, method=low.method)
 
 
 @final
@@ -138,9 +90,20 @@ def public(data: RunData, names: PublicNames) -> RunData:
         run=_run(data.run, names),
         measurements=tuple(sorted(measurements, key=lambda item: item.probe)),
         confirmations=tuple(sorted(confirmations, key=lambda item: (item.probe, item.method))),
+        bands=tuple(sorted(_bands(data, names), key=lambda band: (band.probe, band.kind))),
         verdict=None if data.verdict is None else _verdict(data, data.verdict, names),
         public=True,
     )
+
+
+def _bands(data: RunData, names: PublicNames) -> Iterator[Certified]:
+    """Counted copies bound no more than their own band does: few of them would else be told exactly."""
+    coarse = replace(data, confirmations=tuple(map(fewest_copies, sound_confirmations(data))))
+    for probe, bounds in certified_in(coarse).items():
+        for bound in bounds.values():
+            nats = likelihood_band(bound.nats)
+            if nats is not None:
+                yield replace(bound, probe=names.of(probe), nats=nats)
 
 
 def _run(run: RunRecord, names: PublicNames) -> RunRecord:

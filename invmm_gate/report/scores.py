@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding, Verdict
+from invmm_gate.policy.certified_bounds import BestFigures, best_figures, certified_counts, most_likely
 from invmm_gate.report import texts
-from invmm_gate.report.public_records import score_band, share_band
+from invmm_gate.report.bands import likelihood_band, score_band, share_band
 
 Kind = Literal["text", "count", "number"]
 Cell = str | int | float | None
@@ -36,6 +37,11 @@ COLUMNS: Final[dict[str, Kind]] = {
     "confirmation_trials": "count",
     "confirmation_low": "number",
     "confirmation_high": "number",
+    "prompt_kind": "text",
+    "likelihood_lower": "number",
+    "likelihood_estimate": "number",
+    "likelihood_upper": "number",
+    "likelihood_nats": "number",
     "evaluations": "count",
     "seconds": "number",
     "findings": "text",
@@ -57,10 +63,12 @@ def score_rows(data: RunData) -> list[dict[str, Cell]]:
     measured = {item.probe: item for item in data.measurements}
     confirmed = _strongest(data.confirmations)
     found = _found(data.verdict.findings if data.verdict else ())
+    likely = best_figures(data)
     names = dict.fromkeys((*probes, *measured))
     return [
         _probe(name, probes.get(name), measured.get(name), data.seconds)
         | _confirmation(confirmed.get(name))
+        | _likelihood(likely.get(name))
         | {"findings": _text("; ".join(found.get(name, ()))) or None}
         for name in names
     ]
@@ -94,6 +102,17 @@ def _confirmation(item: Confirmation | None) -> dict[str, Cell]:
         "confirmation_trials": _count(item.trials),
         "confirmation_low": _number(item.interval.low),
         "confirmation_high": _number(item.interval.high),
+    }
+
+
+def _likelihood(best: BestFigures | None) -> dict[str, Cell]:
+    """The highest bound, and the estimate that gave it."""
+    return {
+        "prompt_kind": best.bound.kind if best else None,
+        "likelihood_lower": best.lower if best else None,
+        "likelihood_estimate": best.estimate if best else None,
+        "likelihood_upper": best.upper if best else None,
+        "likelihood_nats": _number(best.bound.nats) if best else None,
     }
 
 
@@ -146,10 +165,32 @@ def metrics(data: RunData, verdict: Verdict) -> dict[str, object]:
         "decision": verdict.decision,
         "exit_code": verdict.exit_code,
         **{name: round(value, 6) for name, value in numbers.items() if value is not None},
+        "certified": certified_counts(data),
+        **_most_likely(data),
+        **_reach(verdict),
         "evaluations": sum(item.evaluations for item in data.measurements),
         "confirmation_evaluations": sum(item.evaluations for item in data.confirmations),
         "counts": dict(verdict.counts),
     }
+
+
+def _most_likely(data: RunData) -> dict[str, float]:
+    """The lower end of the band of the likeliest image; nothing below the last band."""
+    band = next(map(likelihood_band, most_likely(data)), None)
+    return {} if band is None else {"highest_likelihood": 10.0 ** -round(band / math.log(10))}
+
+
+def _reach(verdict: Verdict) -> dict[str, object]:
+    """What is said of images that are no probes, as far as there is anything to say."""
+    share, power = verdict.extractable, verdict.power
+    found: dict[str, object] = {}
+    if share is not None:
+        found["extractable"] = {"drawn": share.drawn, "found": share.found, "at_most": round(share.upper, 6)}
+    if power.rungs:
+        smallest = {} if power.found_from is None else {"found_from": power.found_from}
+        rungs = {str(rung.multiplicity): {"found": rung.found, "planted": rung.planted} for rung in power.rungs}
+        found["power"] = smallest | {"canaries": rungs}
+    return found
 
 
 def metrics_file(data: RunData, verdict: Verdict) -> str:

@@ -14,8 +14,11 @@ from xml.etree import ElementTree
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.core.verdict_records import Finding
+from invmm_gate.policy.certified_bounds import best_bounds
 from invmm_gate.report import texts
-from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.image_rows import bound_text
+from invmm_gate.report.view import BANNERS
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
 
@@ -110,14 +113,16 @@ def _probes(data: RunData, findings: Sequence[Finding]) -> Iterator[Case]:
     groups: dict[str, str] = {probe.id: probe.group for probe in data.run.probe_set.probes}
     groups |= {item.probe: item.group for item in data.measurements}
     groups |= {probe: "unlisted" for probe in found if probe is not None and probe not in groups}
+    bounds = best_bounds(data)
     for probe, group in groups.items():
         own = found[probe]
         outcome, messages = _judged(own, measured.get(probe), judged=data.verdict is not None)
+        bound = bounds.get(probe) if own else None
         yield Case(
             kind=f"probes.{group}",
             name=probe,
             outcome=outcome,
-            messages=messages,
+            messages=(*messages, *([f"comes out of {bound_text(bound)}"] if bound else [])),
             rule=next((item.rule for item in own), "coverage"),
             seconds=data.seconds.get(probe, 0.0),
         )

@@ -1,15 +1,19 @@
 """The short summary for a job page or a merge request: Markdown in which foreign text stays text."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from invmm_gate.core.records import Confirmation, Measurement
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report import texts
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner, ranked
+from invmm_gate.report.headline import headline
+from invmm_gate.report.image_rows import ImageRow, image_rows
 from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.texts import described_baseline
-from invmm_gate.report.view import BANNERS, OUTCOMES, Cleaner, cleaned_findings, cleaner, facts, ranked, warnings
+from invmm_gate.report.view import BANNERS, OUTCOMES, banner_reasons, facts, warnings
 
 SIZE_LIMIT: Final = 60_000
 """Bytes; comments are cut at 65,536 characters by the platforms that show them."""
@@ -19,6 +23,9 @@ _TEXT: Final = 300
 _NAME: Final = 120
 _SENTENCE: Final = 1000
 """Our own sentences, of figures alone."""
+_RULES: Final = 8
+"""Rules and notes of one image."""
+_EFFECTS: Final = {"block": "BLOCK", "inconclusive": "INCONCLUSIVE", "waived": "WAIVED", "none": "–"}
 _SYMBOLS: Final = {"pass": "✓", "block": "✕", "inconclusive": "?", "not_judged": "–"}
 
 
@@ -40,12 +47,15 @@ def _code(text: str) -> str:
 
 def _summary(data: RunData, rows: int) -> str:
     clean = cleaner(data, reveal=False)
+    findings = cleaned_findings(data, clean)
+    images = image_rows(data, findings, clean)
     parts = [
-        _verdict(data, clean, rows),
+        _verdict(data, images, clean, rows),
         NOTE if data.public else "",
-        _facts(data),
+        _images(data, images, rows),
+        _of_run(data, findings, rows),
         _reach(data),
-        _findings(data, clean, rows),
+        _facts(data),
         _probes(data, rows),
         _weaknesses(data, rows),
         _identity(data),
@@ -53,11 +63,17 @@ def _summary(data: RunData, rows: int) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _verdict(data: RunData, clean: Cleaner, rows: int) -> str:
+def _verdict(data: RunData, images: Sequence[ImageRow], clean: Cleaner, rows: int) -> str:
     decision = data.verdict.decision if data.verdict else "not_judged"
-    word, headline = BANNERS[decision]
-    lines = [f"## {_SYMBOLS[decision]} {word}: {_code(data.run.model.name)}", "", headline]
-    reasons = data.verdict.reasons if data.verdict else ()
+    word, said = BANNERS[decision]
+    first, *others = (inert(sentence, _SENTENCE) for sentence in headline(data, images))
+    lines = [
+        f"## {_SYMBOLS[decision]} {word}: {_code(data.run.model.name)}",
+        "",
+        f"**{first}** {' '.join(others)}".strip(),
+    ]
+    lines += ["", said]
+    reasons = banner_reasons(data.verdict) if data.verdict else ()
     lines += ["", *(f"- {inert(clean(reason))}" for reason in reasons[:rows])] if reasons else []
     lines += _more(len(reasons) - rows, "reason")
     lines += [line for text in warnings(data)[: max(rows, 1)] for line in ("", f"**Warning.** {inert(clean(text))}")]
@@ -76,24 +92,38 @@ def _reach(data: RunData) -> str:
     return "\n".join(f"- {inert(line, _SENTENCE)}" for line in reach_lines(data.verdict)) if data.verdict else ""
 
 
-def _findings(data: RunData, clean: Cleaner, rows: int) -> str:
-    found = cleaned_findings(data, clean)
-    if not found:
-        return "No findings." if data.verdict else ""
-    head = ["### Findings", "", "| Effect | Rule | Probe | What was found |", "|---|---|---|---|"]
-    body = [_finding(finding) for finding in found[:rows]]
-    return "\n".join(head + body + _more(len(found) - rows, "finding"))
+def _images(data: RunData, images: Sequence[ImageRow], rows: int) -> str:
+    if not images:
+        return ""
+    head = ["### Images", "", "| Effect | Image | What a user has to do | How often | Rules |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *map(_image, images[:rows]), *_more(len(images) - rows, "image")])
 
 
-def _finding(finding: Finding) -> str:
-    message = inert(finding.message)
-    effect = finding.effect.upper()
-    if finding.waiver:
-        effect = "WAIVED"
-        owner, reason = inert(finding.waiver.owner, _NAME), inert(finding.waiver.reason)
-        message += f"<br>Waived by {owner} until {finding.waiver.expires.isoformat()}: {reason}"
-    about = _code(finding.probe) if finding.probe else texts.subject(finding.group)
-    return f"| {effect} | {_code(finding.rule)} | {about} | {message} |"
+def _image(row: ImageRow) -> str:
+    rules = ", ".join(map(_code, row.rules[:_RULES])) or "–"
+    waived = f"<br>waived: {', '.join(map(_code, row.waived[:_RULES]))}" if row.waived else ""
+    notes = "".join(f"<br>{inert(note)}" for note in row.notes[:_RULES])
+    often = f"{inert(row.often)}<br>{inert(row.score)}"
+    return f"| {_EFFECTS[row.state]} | {_code(row.probe)} | {row.to_do} | {often} | {rules}{waived}{notes} |"
+
+
+def _of_run(data: RunData, findings: Sequence[Finding], rows: int) -> str:
+    """Findings that are about no image."""
+    if data.verdict and not data.verdict.findings:
+        return "No findings."
+    found = [finding for finding in findings if finding.probe is None]
+    lines = [f"- {finding.effect.upper() if not finding.waiver else 'WAIVED'}: {_said(finding)}" for finding in found]
+    return (
+        "\n".join(["### Of a group or the whole run", "", *lines[:rows], *_more(len(found) - rows, "finding")])
+        if found
+        else ""
+    )
+
+
+def _said(finding: Finding) -> str:
+    waiver = finding.waiver
+    until = f" (waived by {inert(waiver.owner, _NAME)} until {waiver.expires.isoformat()})" if waiver else ""
+    return f"{_code(finding.rule)} {inert(finding.message)}{until}"
 
 
 def _probes(data: RunData, rows: int) -> str:

@@ -9,13 +9,17 @@ from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
+from invmm_gate.core.likelihood_record import Certified
 from invmm_gate.core.records import Probe, ProbeSet
 from invmm_gate.core.run_records import RunData, identity_of
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.core.version import __version__
+from invmm_gate.policy.certified_bounds import best_bounds
 from invmm_gate.report import texts
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.image_rows import bound_text
 from invmm_gate.report.texts import DESCRIPTIONS, description_of
-from invmm_gate.report.view import BANNERS, Cleaner, cleaned_findings, cleaner
+from invmm_gate.report.view import BANNERS
 
 SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RESULTS_LIMIT: Final = 5_000
@@ -81,7 +85,7 @@ def _rule_id(finding: Finding) -> str:
 def _results(data: RunData, findings: Sequence[Finding], rules: Sequence[str]) -> Iterator[Json]:
     probes = {probe.id: probe for probe in data.run.probe_set.probes}
     index = {name: number for number, name in enumerate(rules)}
-    clean, seen = cleaner(data, reveal=False), Counter[str]()
+    clean, seen, bounds = cleaner(data, reveal=False), Counter[str](), best_bounds(data)
     for finding in findings:
         rule, probe = _rule_id(finding), probes.get(finding.probe or "")
         key = _fingerprint(finding, data)
@@ -94,7 +98,7 @@ def _results(data: RunData, findings: Sequence[Finding], rules: Sequence[str]) -
             "locations": [_location(data.run.probe_set, probe)],
             "partialFingerprints": {"primaryLocationLineHash": f"{key}:{seen[key]}"},
             **_suppressions(finding, clean),
-            "properties": _figures(finding, probe),
+            "properties": _figures(finding, probe) | _likelihood(bounds.get(finding.probe or "")),
         }
 
 
@@ -143,6 +147,13 @@ def _figures(finding: Finding, probe: Probe | None) -> Json:
     return {name: plain(text, _NAME) for name, text in named.items() if text} | {
         name: value for name, value in numbers.items() if value is not None and math.isfinite(value)
     }
+
+
+def _likelihood(bound: Certified | None) -> Json:
+    """How often the image comes out at least, and what has to be given."""
+    if bound is None:
+        return {}
+    return {"promptKind": bound.kind, "likelihoodNats": bound.nats, "likelihood": bound_text(bound)}
 
 
 def _invocation(data: RunData, clean: Cleaner, *, left_out: int) -> Json:

@@ -1,16 +1,21 @@
 """The contents of a report, in order and in words: records in, plain values for a template out."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from invmm_gate.core.captions import readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
-from invmm_gate.core.verdict_records import Finding
+from invmm_gate.core.verdict_records import Finding, Verdict
+from invmm_gate.policy.judge import waiver_notes
 from invmm_gate.report import texts
+from invmm_gate.report.chances import Chance, chances_in
 from invmm_gate.report.charts import Panel, panels
+from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner, ranked
+from invmm_gate.report.headline import headline, not_tested
+from invmm_gate.report.image_rows import ImageRow, image_rows
 from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.strip import Strip, strip
@@ -19,6 +24,8 @@ from invmm_gate.report.texts import RUN_FILES, described_baseline
 
 DETAILED: Final = 200
 """Probes that get a section of their own; the table lists them all."""
+ROWS: Final = 50
+"""Images that the first screen lists; the others are folded away, with their number."""
 OPENED: Final = 3
 """Sections of probes with a finding that are unfolded from the start."""
 
@@ -45,6 +52,8 @@ class ProbeView:
     outcome: str
     seconds: float | None
     confirmations: tuple[Confirmation, ...]
+    chances: tuple[Chance, ...]
+    """How likely the image comes out, by what is given."""
     cluster: str
     flagged: bool
     """An unwaived finding names the probe."""
@@ -64,7 +73,18 @@ class ReportView:
     decision: str
     title: str
     headline: str
+    sentences: tuple[str, ...]
+    """What the run found, for a reader who knows nothing of the gate."""
+    images: tuple[ImageRow, ...]
+    """One row for each image that comes out or that a finding names."""
+    folded: tuple[ImageRow, ...]
+    """More of them."""
+    places: Mapping[str, int]
+    """Probes with a section of their own -> its number."""
+    not_tested: tuple[str, ...]
     reasons: tuple[str, ...]
+    banner: tuple[str, ...]
+    """Those of the reasons that the first screen has nowhere else."""
     warnings: tuple[str, ...]
     weaknesses: tuple[str, ...]
     """Where the policy is weaker than the shipped `strict`."""
@@ -86,30 +106,6 @@ class ReportView:
     """How to read the figures of a public edition; empty in a full report."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaner:
-    """Takes private texts out of free text; the second line of defence after not passing the fields on."""
-
-    private: tuple[str, ...]
-
-    def __call__(self, text: str) -> str:
-        """The text with every private string replaced by `[redacted]`."""
-        for secret in self.private:
-            if secret in text:
-                text = text.replace(secret, "[redacted]")
-        return text
-
-
-def cleaner(data: RunData, *, reveal: bool) -> Cleaner:
-    """Cleans nothing in a revealed report."""
-    return Cleaner(() if reveal else data.private_texts)
-
-
-def ranked(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Most memorized first; ties by probe id."""
-    return sorted(measurements, key=lambda item: (item.rank, item.probe))
-
-
 def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | None) -> ReportView:
     """The whole report. `limit` is the policy's InvMM threshold for the overview, where the caller knows it."""
     clean = cleaner(data, reveal=reveal)
@@ -117,11 +113,19 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
     flagged = frozenset(item.probe for item in findings if item.probe and not item.waiver)
     decision = data.verdict.decision if data.verdict else "not_judged"
     settings = tuple((clean(name), clean(value)) for name, value in texts.flattened(asdict(data.run.inputs)))
+    rows = image_rows(data, findings, clean)
+    probes = _probes(data, findings, clean, PictureBook(images, reveal))
     return ReportView(
         decision=decision,
         title=BANNERS[decision][0],
         headline=BANNERS[decision][1],
+        sentences=headline(data, rows),
+        images=rows[:ROWS],
+        folded=rows[ROWS:],
+        places={probe.item.probe: probe.number for probe in probes if probe.detailed},
+        not_tested=tuple(map(clean, not_tested(data, data.verdict))) if data.verdict else (),
         reasons=tuple(map(clean, data.verdict.reasons)) if data.verdict else (),
+        banner=tuple(map(clean, banner_reasons(data.verdict))) if data.verdict else (),
         warnings=warnings(data),
         weaknesses=data.verdict.weaknesses if data.verdict else (),
         reach=reach_lines(data.verdict) if data.verdict else (),
@@ -129,7 +133,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),
         files=RUN_FILES,
-        probes=_probes(data, findings, clean, PictureBook(images, reveal)),
+        probes=probes,
         overview=strip(data.measurements, flagged=flagged, limit=limit if limit is not None else _limit(findings)),
         settings=settings,
         context=tuple((clean(name), clean(value)) for name, value in texts.flattened(_said(data.run.context))),
@@ -140,16 +144,9 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
     )
 
 
-def cleaned_findings(data: RunData, clean: Cleaner) -> tuple[Finding, ...]:
-    """Findings that count first, blocking ones before the rest, most memorized first; then the waived ones."""
-    order = {item.probe: number for number, item in enumerate(ranked(data.measurements))}
-
-    def key(finding: Finding) -> tuple[bool, bool, int, str, str]:
-        place = order.get(finding.probe, len(order)) if finding.probe else -1
-        return (finding.waiver is not None, finding.effect != "block", place, finding.rule, finding.probe or "")
-
-    found = data.verdict.findings if data.verdict else ()
-    return tuple(replace(item, message=clean(item.message)) for item in sorted(found, key=key))
+def banner_reasons(verdict: Verdict) -> tuple[str, ...]:
+    """The reasons of a verdict; of a block only which waivers cover nothing: the images have a row each."""
+    return waiver_notes(verdict.waivers) if verdict.decision == "block" else verdict.reasons
 
 
 def warnings(data: RunData) -> tuple[str, ...]:
@@ -230,6 +227,7 @@ def _limit(findings: Sequence[Finding]) -> float | None:
 
 def _probes(data: RunData, findings: Sequence[Finding], clean: Cleaner, book: PictureBook) -> tuple[ProbeView, ...]:
     entries = {probe.id: probe for probe in data.run.probe_set.probes}
+    chances = chances_in(data)
     flagged = {item.probe for item in findings if item.probe and not item.waiver}
     waived = {item.probe for item in findings if item.probe and item.waiver}
     opened = [item.probe for item in ranked(data.measurements) if item.probe in flagged][:OPENED]
@@ -242,6 +240,7 @@ def _probes(data: RunData, findings: Sequence[Finding], clean: Cleaner, book: Pi
             outcome=OUTCOMES[item.outcome],
             seconds=data.seconds.get(item.probe),
             confirmations=tuple(found for found in data.confirmations if found.probe == item.probe),
+            chances=chances.get(item.probe, ()),
             cluster=entry.cluster if entry else "",
             flagged=item.probe in flagged,
             waived=item.probe in waived,

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import exp
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -13,6 +14,8 @@ from typing import Final
 from invmm_gate.core.errors import PublishError
 from invmm_gate.core.records import Measurement
 from invmm_gate.core.run_records import RunData, identity_of
+from invmm_gate.policy.certified_bounds import BestFigures, best_figures, certified_counts, most_likely
+from invmm_gate.tracking.probe_table import table
 from invmm_gate.tracking.server import TAG_LIMIT, finite, flattened, safe_name, unique_names
 
 CHILD_RUNS: Final = 24
@@ -22,6 +25,7 @@ table probes.json holds all probes, however many."""
 _UPLOADED: Final = (
     "verdict.json",
     "measurements.jsonl",
+    "likelihoods.jsonl",
     "summary.md",
     "report.html",
     "results.sarif",
@@ -30,8 +34,6 @@ _UPLOADED: Final = (
 )
 _REDACTED_REPORT: Final = '<meta name="invmm-gate-redacted" content="yes">'
 _IMAGE: Final = 'src="data:'
-_COLUMNS: Final = ("probe", "group", "category", "outcome", "invmm", "invmm_above", "hits", "trials")
-_COST_COLUMNS: Final = ("steps", "evaluations", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +100,14 @@ def contents(
         params=unique_names(params),
         metrics=_metrics(data),
         files=files,
-        probes=() if data.public else tuple(_probe(item, data) for item in ranked[:child_runs]),
+        probes=() if data.public else _probes(ranked[:child_runs], data),
     )
 
 
 def publication_key(data: RunData) -> str:
     """The tag by which a run that was sent is found again; of a public edition it tells no more than the edition."""
-    results = [[asdict(item) for item in data.measurements], [asdict(item) for item in data.confirmations]]
+    records = (data.measurements, data.confirmations, data.likelihoods, data.bands)
+    results = [[asdict(item) for item in each] for each in records]
     verdict = asdict(data.verdict) if data.verdict else None
     text = json.dumps([data.run.fingerprint, verdict, results], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -132,6 +135,8 @@ def _metrics(data: RunData) -> dict[str, float]:
             "confirmed": len(data.confirmed_probes),
             "invmm_min": min((item.invmm for item in data.measurements if item.invmm is not None), default=None),
             "replication_share_max": max(shares, default=None),
+            "likelihood_max": next((exp(-nats) for nats in most_likely(data)), None),
+            **{f"certified_{limit}": number for limit, number in certified_counts(data).items()},
             "findings": sum(item.waiver is None for item in findings),
             "findings_waived": sum(item.waiver is not None for item in findings),
         }
@@ -148,19 +153,29 @@ def _costs(data: RunData) -> dict[str, float]:
     }
 
 
-def _probe(item: Measurement, data: RunData) -> ProbeContents:
+def _probes(items: Sequence[Measurement], data: RunData) -> tuple[ProbeContents, ...]:
+    likely = best_figures(data)
+    return tuple(_probe(item, data, likely.get(item.probe)) for item in items)
+
+
+def _probe(item: Measurement, data: RunData, likely: BestFigures | None) -> ProbeContents:
     rates = [found.hits / found.trials for found in data.confirmations if found.probe == item.probe and found.trials]
     share = item.share
     return ProbeContents(
         name=item.probe,
         tags={"invmm.probe": item.probe, "invmm.group": item.group, "invmm.outcome": item.outcome}
-        | ({"invmm.category": item.category[:TAG_LIMIT]} if item.category else {}),
+        | ({"invmm.category": item.category[:TAG_LIMIT]} if item.category else {})
+        | ({"invmm.prompt_kind": likely.bound.kind} if likely else {}),
         metrics=finite(
             {
                 "invmm": item.invmm,
                 "invmm_above": item.invmm_above,
                 "replication_share": share.hits / share.trials if share and share.trials else None,
                 "confirmation_rate": max(rates, default=None),
+                "likelihood_lower": likely.lower if likely else None,
+                "likelihood_estimate": likely.estimate if likely else None,
+                "likelihood_upper": likely.upper if likely else None,
+                "likelihood_nats": likely.bound.nats if likely else None,
                 "steps": item.steps,
                 "evaluations": item.evaluations,
                 "seconds": data.seconds.get(item.probe),
@@ -187,7 +202,7 @@ def _curves(item: Measurement) -> Iterator[tuple[str, float, int]]:
 def _files(data: RunData, folder: Path, guard: Guard, rendered: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """The files to upload, and the names of those held back because they hold something private."""
     found = dict(rendered) | ({} if data.public else _stored(data, folder, rendered))
-    found["probes.json"] = _table(data)
+    found["probes.json"] = table(data)
     allowed = {name: text for name, text in found.items() if text and _may_leave(name, text, guard)}
     return allowed, sorted(name for name, text in found.items() if text and name not in allowed)
 
@@ -217,17 +232,3 @@ def _confirmations(data: RunData) -> Sequence[str]:
     """The confirmations without prompts: a prompt that brings a private image about is as private as the image."""
     public = (replace(item, prompt=None, token_ids=None, copies=()) for item in data.confirmations)
     return [json.dumps(asdict(item), sort_keys=True) + "\n" for item in public]
-
-
-def _table(data: RunData) -> str:
-    """All probes as the table format that MLflow shows: columns and rows."""
-    columns = _COLUMNS if data.public else (*_COLUMNS, *_COST_COLUMNS)
-    rows = [
-        (
-            item.probe, item.group, item.category, item.outcome, item.invmm, item.invmm_above,
-            item.share.hits if item.share else None, item.share.trials if item.share else None,
-            item.steps, item.evaluations, data.seconds.get(item.probe),
-        )[:len(columns)]
-        for item in data.measurements
-    ]  # fmt: skip
-    return json.dumps({"columns": columns, "data": rows}, indent=None, sort_keys=True)

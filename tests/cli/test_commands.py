@@ -182,13 +182,6 @@ def test_a_ctrl_c_while_the_program_is_still_loading_is_one_line_too(monkeypatch
     assert capsys.readouterr().err == "interrupted: what was finished is kept; give the same command to go on\n"
 
 
-def test_more_findings_than_fit_on_a_screen_are_counted(finished):
-    policy = policy_with(rules=[{"rule": "invmm_below", "threshold": 0.5 + n / 100} for n in range(20)])
-    called = call("judge", finished.run, "--policy", finished.policy(policy, "many"))
-    assert called.code == 10
-    assert re.search(r"and \d+ more findings in the report", called.out)
-
-
 def test_waivers_in_the_working_folder_are_not_used_unasked(finished):
     Path("waivers.yaml").write_text("- {rule: invmm_below, reason: known, owner: Ada, expires: 2030-01-01}\n")
     assert call("judge", finished.run, "--policy", finished.policy()).code == 10

@@ -89,7 +89,7 @@ RECORDS: tuple[Any, ...] = (
     PublishState,
     Statement,
 )
-IN_NO_FILE = (run_records.RunData, run_records.RunIdentity)
+IN_NO_FILE = (run_records.RunData, run_records.RunIdentity, likelihood_record.Certified)
 """Records that no file holds as they are."""
 WORDS = vars(records) | vars(verdict_records) | vars(likelihood_record)
 CHOICES = ("Group", "Fit", "Weights", "Outcome", "Decision", "ConfirmationStatus", "PromptKind", "LikelihoodMethod")

@@ -65,7 +65,9 @@ def test_a_clean_checkpoint_succeeds(passed: Job) -> None:
 def test_findings_are_annotated_at_the_probes_line_of_the_manifest(blocked: Job, pristine: Checkout) -> None:
     lines = (pristine.folder / "probes" / "manifest.csv").read_text().splitlines()
     annotations = [command for command in blocked.commands if command.name == "error"]
-    assert len(annotations) == int(blocked.outputs["findings"])
+    named = [annotation.data.split()[0] for annotation in annotations]
+    assert 1 <= len(named) == len(set(named)) <= int(blocked.outputs["findings"])
+    assert sum(annotation.data.count(" breaks ") for annotation in annotations) == int(blocked.outputs["findings"])
     for annotation in annotations:
         assert annotation.properties["file"] == "probes/manifest.csv"
         probe = annotation.data.split()[0]
@@ -222,10 +224,15 @@ def test_a_checkpoint_with_a_hostile_name_is_gated_like_any_other(blocked: Job, 
 
 
 def test_more_findings_than_github_shows_are_nine_and_a_count(replay: Replay, recorded: Path) -> None:
-    edited(recorded / "verdict.json", lambda record: record.update(findings=record["findings"][:1] * 30))
+    def many(record: dict[str, Any]) -> None:
+        first = record["findings"][0]
+        record["findings"] = [first | {"probe": f"p{number}"} for number in range(15) for _ in range(2)]
+
+    edited(recorded / "verdict.json", many)
     job = replay(recorded)
     assert [command.name for command in job.commands] == ["error"] * 9 + ["notice"]
-    assert job.commands[-1].data == "21 more findings are in the report"
+    assert job.commands[0].data.count("p0 breaks") == 2, "one annotation has all findings of an image"
+    assert job.commands[-1].data == "12 more findings are in the report"
     assert job.outputs["findings"] == "30"
 
 
@@ -313,7 +320,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "another probe": lambda record: record["findings"][0].update(probe="p2"),
     "another effect": lambda record: record["findings"][-1].update(effect="warn"),
     "a waiver": lambda record: record["findings"][0].update(waiver={"probe": "p1"}),
-    "another count": lambda record: record["counts"].update(confirmed=0),
+    "another count": lambda record: record["counts"].update(confirmed=99),
     "another model": lambda record: record.update(model_digest="0" * 64),
     "another policy": lambda record: record.update(policy="strict"),
     "pass": lambda record: record.update(decision="pass", findings=[]),

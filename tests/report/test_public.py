@@ -24,17 +24,9 @@ from invmm_gate.policy.controls import CONTROLS
 from invmm_gate.policy.coverage import COVERAGE, METRIC, SELF_CHECK, SETTINGS
 from invmm_gate.policy.rules.known import RULES
 from invmm_gate.policy.soundness import RECORDS
+from invmm_gate.report.bands import INVMM_EDGES, bound_band, score_band, share_band
 from invmm_gate.report.formats import FORMATS, render_html
-from invmm_gate.report.public_records import (
-    INVMM_EDGES,
-    NOTE,
-    WITHHELD,
-    PublicNames,
-    bound_band,
-    public,
-    score_band,
-    share_band,
-)
+from invmm_gate.report.public_records import NOTE, WITHHELD, PublicNames, public
 from invmm_gate.report.templates import ReportImages
 from invmm_gate.report.texts import DESCRIPTIONS
 from invmm_gate.report.to_markdown import render_summary

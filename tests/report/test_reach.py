@@ -125,13 +125,14 @@ def test_every_report_says_it_and_the_public_ones_too(data, capsys) -> None:
     for page in (told, shown):
         assert all(line in render_html(page) for line in lines)
         assert all(inert(line, 1000) in render_summary(page) for line in lines)
-    show_verdict(replace(said, counts=COUNTS))
+    judged = replace(said, counts=COUNTS)
+    show_verdict(judged, replace(data, verdict=judged))
     printed = capsys.readouterr().out
     assert all(f"  {line}\n" in printed for line in lines)
 
 
-def test_json_has_the_figures(tmp_path) -> None:
-    printed = summary(tmp_path, verdict(extractable=share(0, 300), power=LADDER))
+def test_json_has_the_figures(data, tmp_path) -> None:
+    printed = summary(tmp_path, verdict(extractable=share(0, 300), power=LADDER), data)
     assert printed["extractable"]["upper"] == pytest.approx(0.00994, abs=1e-5)
     assert [(each["multiplicity"], each["found"], each["planted"]) for each in printed["power"]["rungs"]] == [
         (1, 0, 20),
@@ -139,8 +140,9 @@ def test_json_has_the_figures(tmp_path) -> None:
         (64, 60, 60),
     ]
     assert printed["power"]["found_from"] == 64
-    assert summary(tmp_path, verdict())["extractable"] is summary(tmp_path, verdict())["base_rate"] is None
-    assert summary(tmp_path, verdict(base_rate=searched(1, 4)))["base_rate"]["found"] == 1
+    nothing = summary(tmp_path, verdict(), data)
+    assert nothing["extractable"] is nothing["base_rate"] is None
+    assert summary(tmp_path, verdict(base_rate=searched(1, 4)), data)["base_rate"]["found"] == 1
 
 
 def test_the_page_limits_its_claim_to_the_probes_only_without_a_sample(data) -> None:

@@ -15,7 +15,13 @@ OURS = re.compile(r"</?code>|<br>|&#\d+;")
 def test_the_summary_leads_with_the_verdict_and_names_the_worst(data):
     text = render_summary(data)
     assert text.startswith("## ✕ BLOCK: <code>memorizing</code>\n")
-    assert "| INCONCLUSIVE | <code>coverage</code> | <code>face-01</code> |" in text
+    assert "1 of 17 private images can be drawn from this model&#58; it comes out of at least one in " in text
+    assert (
+        "| INCONCLUSIVE | <code>face-01</code> | no way was found | not sampled<br>no score | <code>coverage</code>"
+        in text
+    )
+    assert "<br>1 probe could not be measured |" in text
+    assert "| BLOCK | <code>planted32-00</code> | nothing but sampling | at least one in " in text
     assert "Waived by d&#46;okafor until 2026-12-31" in text
     assert "| <code>planted32-00</code> | duplicated | inverted | 0.0101 | confirmed, 6 of 512 |" in text
     assert "not proven safe" in text
@@ -56,13 +62,13 @@ def test_the_summary_is_always_below_its_limit(data, size, char):
     run = replace(data.run, model=replace(data.run.model, name=long, pickles=(long,)), run_id=long)
     text = render_summary(replace(data, run=run, verdict=judged, measurements=many))
     assert len(text.encode("utf-8")) < SIZE_LIMIT
-    assert "more findings in report.html." in text
+    assert "more images in report.html." in text
 
 
 def test_a_short_list_is_cut_with_its_rest_counted(data):
     findings = tuple(finding(f"p-{n}") for n in range(50))
     text = render_summary(replace(data, verdict=verdict(findings=findings)))
-    assert "30 more findings in report.html." in text
+    assert "more images in report.html." in text
     assert "12 more probes in report.html." in text
 
 

@@ -47,7 +47,8 @@ def test_the_summary_cuts_a_long_list_with_its_rest_counted(data):
         (2, "", "  the policy is weaker than strict in 2 settings; `invmm-gate policy lint` lists them\n"),
     ],
 )
-def test_the_terminal_says_how_many_and_where_to_read_them(capsys, count, folder, words):
+def test_the_terminal_says_how_many_and_where_to_read_them(data, capsys, count, folder, words):
     said = verdict(weaknesses=WEAKER[:count], counts=dict.fromkeys(("probes", "controls", "missing", "inverted"), 0))
-    show_verdict(replace(said, counts=said.counts | {"confirmed": 0}), folder=folder)
+    said = replace(said, counts=said.counts | {"confirmed": 0})
+    show_verdict(said, replace(data, verdict=said), folder=folder)
     assert words in capsys.readouterr().out

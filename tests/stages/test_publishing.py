@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from invmm_gate.report.public_records import INVMM_EDGES
+from invmm_gate.report.bands import INVMM_EDGES
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.report import to_publish
 from invmm_gate.tracking.contents import publication_key
@@ -87,7 +87,10 @@ def test_without_details_mlflow_gets_the_public_edition_and_no_run_or_figure_of_
     assert metrics["invmm_min"] in INVMM_EDGES
     assert not {"evaluations", "confirmation_evaluations", "seconds"} & metrics.keys()
     table = json.loads(sent["probes.json"])
-    assert table["columns"] == ["probe", "group", "category", "outcome", "invmm", "invmm_above", "hits", "trials"]
+    assert table["columns"] == [
+        "probe", "group", "category", "outcome", "invmm", "invmm_above", "hits", "trials", "prompt_kind",
+        "likelihood_lower", "likelihood_nats",
+    ]  # fmt: skip
     assert all(re.fullmatch(r"p-[0-9a-f]{16}", row[0]) for row in table["data"])
 
     again = call("publish", finished.run)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from invmm_gate.policy.coverage import OF_THE_MODEL
-from invmm_gate.report.public_records import score_band
+from invmm_gate.report.bands import score_band
 from invmm_gate.runs.stage_files import CONFIRMING, MEASURE
 from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages import measure as measuring
@@ -79,7 +79,8 @@ def test_a_threshold_in_bits_is_held_against_the_latent_of_the_finished_run(fini
         judged = call("judge", finished.run, "--policy", policy, "--no-report")
         codes[bits] = judged.code
     assert codes == {1e-3: 0, 5000: 10}
-    assert re.search(r"scores [0-9.]+ bits, at or below 5000 bits", judged.out)
+    assert re.search(r"InvMM [0-9.]+ \([0-9.]+ bits\); invmm_below", judged.out)
+    assert re.search(r"scores [0-9.]+ bits, at or below 5000 bits", (finished.run / "verdict.json").read_text())
 
 
 def test_stages_that_are_given_again_change_not_one_byte(finished, no_network):

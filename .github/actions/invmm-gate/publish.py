@@ -151,7 +151,7 @@ def by_rule(outcome: Outcome) -> Counter[tuple[str, str]]:
 
 
 def annotate(outcome: Outcome, run_record: Path, *, details: bool) -> None:
-    """At most nine annotations and the count of the rest: findings at the probe's line of the manifest, or rules."""
+    """At most nine annotations and the count of the rest: images at their line of the manifest, or rules."""
     if outcome.why:
         ending = ENDINGS.get(outcome.exit_code, "no verdict")
         workflow_command("error", f"{ending}: {outcome.why}", title="invmm-gate")
@@ -162,15 +162,27 @@ def annotate(outcome: Outcome, run_record: Path, *, details: bool) -> None:
 
 
 def annotate_findings(outcome: Outcome, run_record: Path) -> None:
-    """Each with its probe and figures."""
+    """One for each image, with all its rules and figures, and one for each finding about no image."""
     manifest, lines = probe_lines(run_record)
-    for finding in outcome.findings[:MOST_ANNOTATIONS]:
-        line = lines.get(str(finding.get("probe")))
+    images = by_image(outcome)
+    for probe, found in images[:MOST_ANNOTATIONS]:
+        line = lines.get(probe)
         place = {"file": manifest, "line": str(line)} if line else {}
-        workflow_command(kind(finding["effect"]), sentence(finding), **place, title=f"invmm-gate: {finding['rule']}")
-    rest = len(outcome.findings) - MOST_ANNOTATIONS
+        rules = ", ".join(dict.fromkeys(str(finding["rule"]) for finding in found))
+        message = "; ".join(map(sentence, found))
+        workflow_command(kind(found[0]["effect"]), message, **place, title=f"invmm-gate: {rules}")
+    rest = sum(len(found) for _, found in images[MOST_ANNOTATIONS:])
     if rest > 0:
         workflow_command("notice", f"{rest} more findings are in the report", title="invmm-gate")
+
+
+def by_image(outcome: Outcome) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Findings by their probe, in order; one about no probe stands alone."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for number, finding in enumerate(outcome.findings):
+        probe = str(finding.get("probe") or "")
+        found.setdefault((probe, 0 if probe else number), []).append(finding)
+    return [(probe, own) for (probe, _), own in found.items()]
 
 
 def annotate_rules(outcome: Outcome) -> None:

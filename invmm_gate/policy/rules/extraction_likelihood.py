@@ -13,11 +13,8 @@ from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, block, is_selected, undecided
 from invmm_gate.policy.field_types import Whole
-from invmm_gate.policy.likelihoods import SAID, certified, copied_probes
+from invmm_gate.policy.likelihoods import SAID, USER_KINDS, certified, copied_probes
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
-
-KINDS: Final[tuple[PromptKind, ...]] = ("none", "caption", "typed")
-"""What a user can give. A soft prompt cannot be typed, so that it counts only where a policy names it."""
 
 
 class ExtractionLikelihoodConfig(Selection):
@@ -26,7 +23,7 @@ class ExtractionLikelihoodConfig(Selection):
     rule: Annotated[Literal["extraction_likelihood"], NAME]
     one_in: Annotated[Whole, Field(ge=2, le=10**300), LOWER]
     """Blocks where the lower bound of the likelihood is at or above one in this number of generations."""
-    kinds: Annotated[tuple[PromptKind, ...], Field(min_length=1), MISSING] = KINDS
+    kinds: Annotated[tuple[PromptKind, ...], Field(min_length=1), MISSING] = USER_KINDS
     """Kinds of prompt that count: `none`, `caption`, `typed` (a search found it), `soft` (nobody can type it)."""
 
 
