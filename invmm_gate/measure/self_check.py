@@ -82,7 +82,7 @@ def positive_control_of_prompts(
         _short(settings),
         load_image=lambda _: planted.image,
         load_caption=lambda _: planted.caption,
-        choices=_some(choices, planted),
+        choices=choices_with(planted, choices),
         root_seed=_SEED,
         slots=1,
     )
@@ -93,8 +93,8 @@ def positive_control_of_prompts(
     )
 
 
-def _some(choices: Int[Tensor, " choice"] | None, planted: PlantedText) -> Int[Tensor, " choice"]:
-    """As many ids as a core can draw Gumbel noise for in seconds, ascending; the words are among them."""
+def choices_with(planted: PlantedText, choices: Int[Tensor, " choice"] | None) -> Int[Tensor, " mixed"]:
+    """As many of these ids as a core can draw Gumbel noise for in seconds, and the trigger words; ascending."""
     ids = torch.arange(planted.model.prompts.vocabulary) if choices is None else choices.cpu()
     drawn = torch.randperm(len(ids), generator=stream(_SEED, POSITIVE_CONTROL, "choices"))[:_CHOICES]
     return torch.tensor(sorted({*planted.triggers, *ids[drawn].tolist()}))
