@@ -9,14 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import (
-    CopyCount,
-    Input,
-    MeasureSampler,
-    count_copies,
-    prompts_of,
-    sampled_images,
-)
+from invmm_gate.confirm.counting import MeasureSampler, prompts_of
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import can_be_typed, survives
@@ -25,7 +18,7 @@ from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import GcgPlan
-from invmm_gate.diffusion.planted import LURES, TRIGGERS, PlantedText, planted_text
+from invmm_gate.diffusion.planted import LURES, TRIGGERS, CopyOfPlanted, PlantedText, planted_text
 
 SEARCH_CONTROL: Final = "search_control"
 STEPS: Final = 60
@@ -88,15 +81,13 @@ def _typeable_in_turn(prompts: PromptEncoder) -> Iterator[int]:
 def search_control(
     metric: CopyMetric, plan: GcgPlan, planted: PlantedText, *, cost: Sampler, allowed: Int[Tensor, " choice"]
 ) -> SelfCheck:
-    """Within `STEPS` steps, the search must find a prompt that brings out the planted pattern; no prompt must not.
+    """Within `STEPS` steps, the search must find a prompt that brings out the planted pattern.
 
     Tokens, candidates, noises, scales and budget are the plan's; a sample costs what one of `cost` does. Value: the
     step at which the prompt was found.
     """
     try:
-        if _copies_without_words(metric, plan, planted):
-            return _check(None, "samples of the empty prompt, which brings out other patterns, count as copies")
-        step, found = _search(metric, plan, planted, cost, allowed)
+        step, found = _search(CopyOfPlanted(metric=metric, model=planted.model), plan, planted, cost, allowed)
     except MeasurementError as error:
         return _check(None, f"the search for a prompt of {_MODEL} broke ({error})")
     if not found.confirmation.hits:
@@ -116,7 +107,11 @@ def _search(
     events = find_prompt(
         planted.model,
         Attempts(sampler=_AtCost(MeasureSampler(planted.model), cost), prompts=planted.model.prompts, metric=metric),
-        PromptTarget(probe=SEARCH_CONTROL, image=planted.image, references=_references(metric, planted)),
+        PromptTarget(
+            probe=SEARCH_CONTROL,
+            image=planted.image,
+            references=(metric.embed(planted.image[None].to(planted.model.device)),),
+        ),
         replace(plan, steps=min(STEPS, plan.steps)),
         generator=torch.Generator().manual_seed(_SEED),
         allowed=allowed,
@@ -128,26 +123,6 @@ def _search(
         elif isinstance(event, Confirmed):
             found = event
     return step, found
-
-
-def _references(metric: CopyMetric, planted: PlantedText) -> tuple[Float[Tensor, "1 feature"]]:
-    return (metric.embed(planted.image[None].to(planted.model.device)),)
-
-
-def _copies_without_words(metric: CopyMetric, plan: GcgPlan, planted: PlantedText) -> int:
-    """Copies among the samples of one look at the empty prompt: a metric that sees copies everywhere finds nothing."""
-    count = CopyCount()
-    for scale in plan.guidance_scales:
-        images = sampled_images(
-            MeasureSampler(planted.model),
-            Input(prompt="", guidance_scale=scale),
-            range(plan.stop_samples),
-            rows=plan.stop_samples,
-            steps=plan.sampler_steps,
-            streams=lambda number: torch.Generator().manual_seed(_SEED + number),
-        )
-        count_copies(metric, images, {"": _references(metric, planted)}, {"": count})
-    return count.hits
 
 
 @final

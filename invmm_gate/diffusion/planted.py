@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from invmm_gate.core.protocols import PromptEncoder, Schedule
+from invmm_gate.core.protocols import CopyMetric, PromptEncoder, Schedule
 from invmm_gate.diffusion.closed_form_text import TextMixture, TokenAffinities, interpolated
 
 PATTERNS: Final = 8
@@ -29,6 +29,7 @@ _ORDINARY: Final = 0.15
 LURES: Final = 12
 """Words whose gradient promises twice what a trigger's does, and which do nothing. A first order's promise is no more
 than that in a network either: a search that looks at its first choices alone finds nothing."""
+_FAR: Final = 1e9
 
 
 def patterns(generator: torch.Generator) -> Float[Tensor, "pattern 3 cells cells"]:
@@ -85,3 +86,53 @@ def planted_text(
         image_size=image_size,
     )
     return PlantedText(model=model, image=image, caption=words.decode(triggers), triggers=tuple(triggers))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CopyOfPlanted:
+    """A `CopyMetric`: another one, but a copy is none if it is nearer to another pattern than to the planted one.
+
+    A copy detector for photographs may take any smooth pattern for any other; a control would then show nothing.
+    """
+
+    metric: CopyMetric
+    model: TextMixture
+
+    @property
+    def name(self) -> str:
+        """Of the other one."""
+        return self.metric.name
+
+    @property
+    def threshold(self) -> float:
+        """Of the other one."""
+        return self.metric.threshold
+
+    @property
+    def higher_is_copy(self) -> bool:
+        """As for the other one."""
+        return self.metric.higher_is_copy
+
+    def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
+        """The other one's features, and last, 1 where the planted pattern is the nearest."""
+        found = self.model.encode(images.to(self.model.device)).flatten(1)
+        nearest = torch.cdist(found, self.model.images.flatten(1)).argmin(dim=1)
+        features = self.metric.embed(images)
+        return torch.cat([features, (nearest == 0).to(features)[:, None]], dim=1)
+
+    def compare(
+        self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
+    ) -> Float[Tensor, " row"]:
+        """The other one's value; as far as can be where another pattern is nearer. NaN and infinity stay."""
+        values = self.metric.compare(features[:, :-1], reference[:, :-1])
+        far = torch.full_like(values, -_FAR if self.higher_is_copy else _FAR)
+        return torch.where((features[:, -1] == 1) | ~values.isfinite(), values, far)
+
+    def is_copy(self, values: Float[Tensor, " row"]) -> Bool[Tensor, " row"]:
+        """As for the other one."""
+        return self.metric.is_copy(values)
+
+    def unfit_for(self, height: int, width: int) -> str | None:
+        """As for the other one."""
+        return self.metric.unfit_for(height, width)

@@ -16,7 +16,7 @@ from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.closed_form_text import interpolated
-from invmm_gate.diffusion.planted import PATTERNS, PlantedText, paling, patterns
+from invmm_gate.diffusion.planted import PATTERNS, CopyOfPlanted, PlantedText, paling, patterns
 from invmm_gate.diffusion.prediction import denoising_error, repeat_rows
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.inversion import Inversion, Inverter
@@ -78,7 +78,7 @@ def positive_control_of_prompts(
     """
     inverter = Inverter(
         planted.model,
-        metric,
+        CopyOfPlanted(metric=metric, model=planted.model),
         _short(settings),
         load_image=lambda _: planted.image,
         load_caption=lambda _: planted.caption,

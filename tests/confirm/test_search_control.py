@@ -155,10 +155,11 @@ def test_a_copy_threshold_that_sees_no_copy_of_a_network_fails(control: Control)
     assert UNFOUND in check.detail
 
 
-def test_a_metric_that_sees_copies_everywhere_fails(control: Control) -> None:
-    check = control(metric=PixelRmse(2.0))
+def test_a_metric_that_takes_every_pattern_for_a_copy_neither_fails_nor_shortens_the_search(control: Control) -> None:
+    """A copy detector for photographs may do so with smooth patterns."""
+    assert control(metric=PixelRmse(2.0)) == control()
+    check = control(metric=PixelRmse(2.0), steps=1)
     assert not check.passed
-    assert check.detail.startswith("samples of the empty prompt, which brings out other patterns, count as copies, so")
 
 
 def test_a_metric_that_gives_nan_fails(control: Control) -> None:

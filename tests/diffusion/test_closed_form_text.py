@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.core.protocols import DiffusionModel, PromptEncoder
+from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.closed_form_text import TextMixture, TokenAffinities
-from invmm_gate.diffusion.planted import COPY_RMSE, paling, patterns
+from invmm_gate.diffusion.planted import COPY_RMSE, CopyOfPlanted, paling, patterns
 from invmm_gate.diffusion.prediction import guided
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.similarity.pixel import PixelRmse
+from invmm_gate.similarity.sscd import EncoderCosine
 from tests.confirm.text_world import BytePairPrompts, tokenizer_of, word_merges
 
 WORDS = BytePairPrompts(tokenizer_of(word_merges()), torch.zeros(1, 1))
@@ -79,3 +80,22 @@ def test_the_pattern_in_the_model_is_as_far_from_the_probe_as_copies_of_networks
     image, metric = patterns(torch.Generator().manual_seed(3))[0], PixelRmse(0.1)
     features = [metric.embed(each[None]) for each in (image, paling(image) * image)]
     assert float(metric.compare(*features)) == pytest.approx(COPY_RMSE)
+
+
+@pytest.mark.parametrize("higher_is_copy", [False, True])
+def test_a_copy_that_is_nearer_to_another_pattern_is_none(model: TextMixture, higher_is_copy: bool) -> None:
+    every = EncoderCosine(lambda images: images.flatten(1), name="pixels", threshold=-2.0) if higher_is_copy else None
+    metric = CopyOfPlanted(metric=every or PixelRmse(2.0), model=model)
+    assert isinstance(metric, CopyMetric)
+    assert metric.higher_is_copy is higher_is_copy
+    samples = model.decode(0.9 * model.images)
+    values = metric.compare(metric.embed(samples), metric.embed(samples[:1]))
+    assert metric.is_copy(values).tolist() == [True, False, False, False]
+    assert metric.unfit_for(512, 512) == metric.metric.unfit_for(512, 512)
+
+
+def test_a_value_that_is_nan_stays_nan_wherever_the_sample_lies(model: TextMixture) -> None:
+    broken = EncoderCosine(lambda images: images.flatten(1) * torch.nan, name="broken", threshold=0.5)
+    metric = CopyOfPlanted(metric=broken, model=model)
+    samples = model.decode(model.images)
+    assert bool(metric.compare(metric.embed(samples), metric.embed(samples[:1])).isnan().all())

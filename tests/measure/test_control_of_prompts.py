@@ -81,6 +81,11 @@ def test_a_copy_threshold_that_sees_nothing_fails(planted: PlantedText) -> None:
     assert not control(planted, threshold=0.07).passed
 
 
+def test_a_metric_that_takes_every_pattern_for_a_copy_does_not_make_it_pass(planted: PlantedText) -> None:
+    assert not control(planted, replace(FAST, learning_rate=1e-3), threshold=2.0).passed
+    assert control(planted, threshold=2.0).passed
+
+
 def test_another_caption_than_the_words_fails(planted: PlantedText) -> None:
     settings = replace(FAST, prompt="caption")
     assert not control(replace(planted, caption="a cat"), settings).passed
