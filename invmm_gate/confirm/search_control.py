@@ -22,7 +22,7 @@ from invmm_gate.diffusion.planted import LURES, TRIGGERS, CopyOfPlanted, Planted
 
 SEARCH_CONTROL: Final = "search_control"
 STEPS: Final = 60
-"""More than twice as many as the shipped plan takes; a search that finds nothing within them costs seconds."""
+"""Fifteen times as many as the plan of `strict` takes with CLIP's vocabulary; all of them take seconds of a core."""
 _SEED: Final = 1
 """The control's own, as that of the positive control."""
 _MODEL: Final = "a closed-form text model"
