@@ -92,7 +92,8 @@ def search_control(
         return _check(None, f"the search for a prompt of {_MODEL} broke ({error})")
     if not found.confirmation.hits:
         return _check(None, f"in {step} steps the search found no prompt that brings out what {_MODEL} memorizes")
-    return _check(float(step), f"the search found a prompt that brings out what {_MODEL} memorizes at step {step}")
+    said = f"at step {step}, among {len(allowed)} of {planted.model.prompts.vocabulary} tokens that can be typed"
+    return _check(float(step), f"the search found a prompt that brings out what {_MODEL} memorizes {said}")
 
 
 def _check(value: float | None, detail: str) -> SelfCheck:

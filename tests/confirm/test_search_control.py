@@ -100,6 +100,7 @@ def test_the_prompt_is_found_and_the_step_is_told_and_it_is_the_same_whenever_it
     assert check.value < SOON
     assert check.detail == (
         f"the search found a prompt that brings out what a closed-form text model memorizes at step {check.value:g}"
+        f", among {len(ALLOWED)} of {WORDS.vocabulary} tokens that can be typed"
     )
     assert control() == check
 
