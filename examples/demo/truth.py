@@ -4,7 +4,7 @@
 
 Plain DDIM sampling from N(0, I), every sample against every training image; a sample replicates an image when their
 pixel RMSE on the [0, 1] scale is at most 0.1. Prints the table of README.md, with 95 % Wilson intervals, and how near
-the copies of the planted images come (`COPY_RMSE` of invmm_gate/measure/self_check.py).
+the copies of the planted images come (`COPY_RMSE` of invmm_gate/diffusion/planted.py).
 """
 
 import argparse

@@ -18,20 +18,22 @@ def survives(prompts: PromptEncoder, ids: Sequence[int]) -> bool:
     return prompts.special_ids.isdisjoint(ids) and prompts.tokenize(prompts.decode(ids)) == tuple(ids)
 
 
-def typeable_ids(prompts: PromptEncoder, *, ascii_only: bool = False) -> Int[Tensor, " choice"]:
-    """Ids that survive alone and twice in a row, ascending. Raises MeasurementError where none does.
+def can_be_typed(prompts: PromptEncoder, token: int, *, ascii_only: bool = False) -> bool:
+    """Whether a token survives alone and twice in a row, as printable text.
 
     Pieces that only stand inside a word do not survive alone; marks whose spacing a tokenizer tidies up, not twice.
-    Control characters would come back, but nobody types them: only printable text counts.
+    Control characters would come back, but nobody types them.
+    """
+    twice = survives(prompts, [token]) and survives(prompts, [token, token])
+    return twice and _on_a_keyboard(prompts.decode([token]), ascii_only=ascii_only)
+
+
+def typeable_ids(prompts: PromptEncoder, *, ascii_only: bool = False) -> Int[Tensor, " choice"]:
+    """Ids that can be typed, ascending. Raises MeasurementError where none does.
+
     Worth keeping: it decodes and tokenizes the whole vocabulary, seconds for CLIP's.
     """
-    found = [
-        token
-        for token in range(prompts.vocabulary)
-        if survives(prompts, [token])
-        and survives(prompts, [token, token])
-        and _on_a_keyboard(prompts.decode([token]), ascii_only=ascii_only)
-    ]
+    found = [token for token in range(prompts.vocabulary) if can_be_typed(prompts, token, ascii_only=ascii_only)]
     if not found:
         raise MeasurementError(
             "no token of the vocabulary can be typed: none comes back from its own text",

@@ -84,8 +84,18 @@ class MixtureDenoiser:
     ) -> Float[Tensor, "row channel height width"]:
         """Posterior mean: images weighted by w_k * N(x_t; alpha x_k, sigma^2 I)."""
         del condition, guidance_scale
-        known = self._images.flatten(1)
-        alpha, sigma = per_row(level.alpha).flatten(1), per_row(level.sigma).flatten(1)
-        distances = (x_t.flatten(1)[:, None] - alpha[:, None] * known[None]).square().sum(dim=2)
-        posterior = (self._log_weights - distances / (2 * sigma.square())).softmax(dim=1)
-        return torch.einsum("rk,kd->rd", posterior, known).view_as(x_t)
+        return posterior_mean(x_t, level, self._images, self._log_weights)
+
+
+def posterior_mean(
+    x_t: Float[Tensor, "row channel height width"],
+    level: NoiseLevel,
+    images: Float[Tensor, "image channel height width"],
+    log_weights: Float[Tensor, "*#row image"],
+) -> Float[Tensor, "row channel height width"]:
+    """E[x_0 | x_t] for x_0 drawn from `images`; their log weights need not be normalised. Differentiable in both."""
+    known = images.flatten(1)
+    alpha, sigma = per_row(level.alpha).flatten(1), per_row(level.sigma).flatten(1)
+    distances = (x_t.flatten(1)[:, None] - alpha[:, None] * known[None]).square().sum(dim=2)
+    posterior = (log_weights - distances / (2 * sigma.square())).softmax(dim=1)
+    return torch.einsum("rk,kd->rd", posterior, known).view_as(x_t)

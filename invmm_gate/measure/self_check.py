@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, Schedule
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.diffusion.closed_form_text import interpolated
+from invmm_gate.diffusion.planted import PATTERNS, CopyOfPlanted, PlantedText, paling, patterns
 from invmm_gate.diffusion.prediction import denoising_error, repeat_rows
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.inversion import Inversion, Inverter
@@ -24,17 +26,13 @@ POSITIVE_CONTROL: Final = "positive_control"
 UTILITY_FLOOR: Final = "utility_floor"
 UTILITY_LIMIT: Final = 1.0
 """At this ratio the network is no better than the best linear denoiser; trained ones measured 0.6 to 0.7."""
-_PATTERNS: Final = 8
 _PLANTED_WEIGHT: Final = 0.2
 """Share of all samples. Under profile `gate` for models without prompts the pattern then inverts at the first test, and
 so it does at a share of 0.05, which an image has in the demo that was planted 32 times."""
 _SEED: Final = 1
 """The control's own, so that no choice of the run's seed lets settings pass that see nothing."""
-COPY_RMSE: Final = 0.076
-"""How far the pattern in the model lies from that in the probe: 95 % of the copies that the demo's memorizing network
-makes of its planted images lie nearer (`python examples/demo/truth.py --samples 2048`, pixel RMSE on [0, 1]). Under a
-threshold that misses copies as far as that, nothing is found in models as they are trained."""
 _TESTS: Final = 8
+_CHOICES: Final = 1024
 _NOISES: Final = 4
 _BLIND: Final = (
     ": the checkpoint does not denoise; hold prediction_type and beta_schedule of its scheduler, and the network's"
@@ -56,52 +54,74 @@ def positive_control(
     and no longer than the run; the step-0 test is left out, so that the optimisation is checked too. What the model
     memorizes lies as far from the probe as copies of trained networks do (COPY_RMSE).
     """
-    patterns = _patterns(image_size, stream(_SEED, POSITIVE_CONTROL)).to(device)
-    weights = torch.full((_PATTERNS,), (1 - _PLANTED_WEIGHT) / (_PATTERNS - 1))
+    known = interpolated(patterns(stream(_SEED, POSITIVE_CONTROL)), image_size).to(device)
+    weights = torch.full((PATTERNS,), (1 - _PLANTED_WEIGHT) / (PATTERNS - 1))
     weights[0] = _PLANTED_WEIGHT
-    short = replace(
-        settings,
-        steps=min(_TESTS * settings.test_every, settings.steps),
-        test_at_start=False,
-        mirror=False,
-        guidance_scales=(1.0,),
-        prompt="none",
-    )
     inverter = Inverter(
-        MixtureDenoiser(_paled(patterns, patterns[0]), weights, schedule),
+        MixtureDenoiser(paling(known[0]) * known, weights, schedule),
         metric,
-        short,
-        load_image=lambda _: patterns[0],
+        replace(_short(settings), guidance_scales=(1.0,), prompt="none"),
+        load_image=lambda _: known[0],
         root_seed=_SEED,
         slots=1,
     )
+    return _inverted(inverter, "model", "these settings and this copy threshold cannot see copies")
+
+
+def positive_control_of_prompts(
+    metric: CopyMetric, settings: InversionSettings, planted: PlantedText, *, choices: Int[Tensor, " choice"] | None
+) -> SelfCheck:
+    """The same with a text model, from which no noise brings the pattern out without its words: the soft prompt must
+    find them, beside the noise or alone, as the settings say. Where these ask for the caption, it is the words.
+
+    `choices`: ids that the run's soft prompts may mix; None = all. The control's may mix 1,024 of them.
+    """
+    inverter = Inverter(
+        planted.model,
+        CopyOfPlanted(metric=metric, model=planted.model),
+        _short(settings),
+        load_image=lambda _: planted.image,
+        load_caption=lambda _: planted.caption,
+        choices=choices_with(planted, choices),
+        root_seed=_SEED,
+        slots=1,
+    )
+    return _inverted(
+        inverter,
+        "text model",
+        "these settings and this copy threshold see neither copies nor the prompts that make them",
+    )
+
+
+def choices_with(planted: PlantedText, choices: Int[Tensor, " choice"] | None) -> Int[Tensor, " mixed"]:
+    """As many of these ids as a core can draw Gumbel noise for in seconds, and the trigger words; ascending."""
+    ids = torch.arange(planted.model.prompts.vocabulary) if choices is None else choices.cpu()
+    drawn = torch.randperm(len(ids), generator=stream(_SEED, POSITIVE_CONTROL, "choices"))[:_CHOICES]
+    return torch.tensor(sorted({*planted.triggers, *ids[drawn].tolist()}))
+
+
+def _short(settings: InversionSettings) -> InversionSettings:
+    """At most eight tests, none of them before the first step."""
+    steps = min(_TESTS * settings.test_every, settings.steps)
+    return replace(settings, steps=steps, test_at_start=False, mirror=False)
+
+
+def _inverted(inverter: Inverter, model: str, blind: str) -> SelfCheck:
+    """Whether the pattern inverts; `blind`: what it means if not."""
     task = Task(probe=POSITIVE_CONTROL, content=POSITIVE_CONTROL, seed=0)
     (trial,) = (event.trial for event in inverter.run([task]) if isinstance(event, Inversion))
     passed = trial.outcome == "inverted"
+    memorizes = f"a closed-form {model} that memorizes a pattern"
     return SelfCheck(
         name=POSITIVE_CONTROL,
         passed=passed,
         detail=(
-            f"a closed-form model that memorizes a pattern was inverted at step {trial.steps}"
+            f"{memorizes} was inverted at step {trial.steps}"
             if passed
-            else f"a closed-form model that memorizes a pattern came out as {trial.outcome} after {trial.steps} steps:"
-            " these settings and this copy threshold cannot see copies"
+            else f"{memorizes} came out as {trial.outcome} after {trial.steps} steps: {blind}"
         ),
         value=trial.invmm,
     )
-
-
-def _patterns(image_size: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "pattern 3 height width"]:
-    """Smooth colour patterns in [-1, 1]: 4x4 random colours, interpolated."""
-    coarse = torch.rand(_PATTERNS, 3, 4, 4, generator=generator) * 2 - 1
-    return torch.nn.functional.interpolate(coarse, size=image_size, mode="bilinear", align_corners=False)
-
-
-def _paled(
-    patterns: Float[Tensor, "pattern 3 height width"], planted: Float[Tensor, "3 height width"]
-) -> Float[Tensor, "pattern 3 height width"]:
-    """All with that contrast at which the planted one differs from itself by COPY_RMSE."""
-    return patterns * (1 - 2 * COPY_RMSE / planted.square().mean().sqrt())
 
 
 def utility_floor(

@@ -8,7 +8,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import LOWER
-from invmm_gate.core.records import Measurement
+from invmm_gate.core.records import GCG, Measurement
 from invmm_gate.core.run_records import (
     LikelihoodPlan,
     PromptPlan,
@@ -74,12 +74,13 @@ NATURAL_VIEW: Final = "natural_view"
 MODEL_UNCHANGED: Final = "model_unchanged"
 """At the end of measuring, the model's files are those that were inspected."""
 MODEL_UNCHANGED_IN_CONFIRM: Final = "model_unchanged_in_confirm"
+SEARCH_CONTROL: Final = "search_control"
+"""Before a prompt is searched for any image, the search finds one that is known to be there."""
 OF_THE_MODEL: Final = (POSITIVE_CONTROL, UTILITY_FLOOR, ROUND_TRIP, TOLD_TIME, SAMPLES, NATURAL_VIEW)
 """Made before the probes are measured."""
 _CERTAIN: Final = 1 - 1e-4
 """Confidence of the upper bound that a lower bound is held against, so that chance is no reason to stop a run."""
 _OF_MEASURING: Final = (*OF_THE_MODEL, MODEL_UNCHANGED)
-_OF_CONFIRMING: Final = (MODEL_UNCHANGED_IN_CONFIRM,)
 
 
 def self_check_findings(data: RunData) -> Iterator[Finding]:
@@ -87,10 +88,18 @@ def self_check_findings(data: RunData) -> Iterator[Finding]:
     for first in data.unfinished:
         yield undecided(COVERAGE, f"the stage that begins with {first} did not end: give the same command again")
     present = {check.name for check in data.self_checks}
-    for name in (*_OF_MEASURING, *(_OF_CONFIRMING if data.confirmations else ())):
+    for name in (*_OF_MEASURING, *_of_confirming(data)):
         if name not in present:
             yield undecided(SELF_CHECK, f"the self-check {name} is missing")
     yield from failed_self_checks(data)
+
+
+def _of_confirming(data: RunData) -> Iterator[str]:
+    """The self-checks without which the confirmations that there are show nothing."""
+    if data.confirmations:
+        yield MODEL_UNCHANGED_IN_CONFIRM
+    if any(found.method == GCG for found in data.confirmations):
+        yield SEARCH_CONTROL
 
 
 def failed_self_checks(data: RunData) -> Iterator[Finding]:

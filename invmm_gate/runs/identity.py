@@ -58,7 +58,7 @@ class ConfirmRecord:
     reduced_rows: tuple[int, ...] = ()
     """Rows that were left each time memory ran out."""
     self_checks: tuple[SelfCheck, ...] = ()
-    """Checks after the last use of the model."""
+    """The control of the search before its first use, and the check after the last use of the model."""
 
     def differences(self, asked: "ConfirmRecord") -> list[str]:
         """Names of what makes confirmations of the one plan no confirmations of the other."""

@@ -13,8 +13,8 @@ from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling
 from invmm_gate.confirm.prompt_objective import survives, typeable_ids
 from invmm_gate.confirm.prompt_sampling import PromptMethod, PromptPlan, replication_of_prompt
+from invmm_gate.confirm.search_control import planted_prompts, search_control
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.protocols import PromptEncoder
 from invmm_gate.core.records import (
     GCG,
     ON_GRID,
@@ -26,12 +26,13 @@ from invmm_gate.core.records import (
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.policy.confirm_schema import ConfirmChoice, PlainSampling, PromptConfirmation
+from invmm_gate.policy.coverage import SEARCH_CONTROL
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
 from invmm_gate.stages.confirm_work import Confirming, while_finite
 from invmm_gate.stages.likelihoods import estimate_with_prompts, estimate_without_prompts
-from invmm_gate.stages.on_device import fits, note_rows_in_confirm, rate_limit, reduced
+from invmm_gate.stages.on_device import fits, note_check_in_confirm, note_rows_in_confirm, rate_limit, reduced
 from invmm_gate.stages.session import Session
 
 
@@ -110,20 +111,18 @@ def _by_search(work: Confirming, *, plan: PromptConfirmation) -> None:
 
     And one for each control that the policy wants searched, by the same plan: its hits are what such a search is worth.
     """
-    asked = plan.search_plan(rows=work.rows)
-    if asked is None:
-        return
-    done = work.replicated()
+    asked, done = plan.search_plan(rows=work.rows), work.replicated()
     probes = [probe for probe in work.wanted(GCG) if probe.id not in done]
-    if not probes:
+    if asked is None or not probes:
         return
-    prompts = work.session.prompts
-    allowed = typeable_ids(prompts)
+    allowed = typeable_ids(work.session.prompts)
+    if not _search_finds(work, asked, allowed):
+        return
     work.progress.begin("prompt search", total=asked.steps * len(probes))
     for probe in probes:
         steps = 0
         if probe.id not in work.replicated():
-            for event in while_finite(_search(work, probe, asked, allowed, prompts), work.progress):
+            for event in while_finite(_search(work, probe, asked, allowed), work.progress):
                 if isinstance(event, Searched):
                     steps += 1
                     work.progress.advance(1)
@@ -133,10 +132,20 @@ def _by_search(work: Confirming, *, plan: PromptConfirmation) -> None:
     work.progress.end()
 
 
-def _search(
-    work: Confirming, probe: Probe, plan: GcgPlan, allowed: Tensor, prompts: PromptEncoder
-) -> Iterator[Confirmed | Searched | Sampled]:
+def _search_finds(work: Confirming, plan: GcgPlan, allowed: Tensor) -> bool:
+    """Whether the search finds a prompt that is known to be there; without that none is made for a probe."""
+    if SEARCH_CONTROL not in {check.name for check in work.folder.self_checks()}:
+        planted = planted_prompts(work.session.model, lures=True)
+        check = search_control(work.session.metric, plan, planted, cost=work.session.released, allowed=allowed)
+        note_check_in_confirm(work.folder, check)
+        if not check.passed:
+            work.progress.note(f"self-check failed: {check.detail}")
+    return all(check.passed for check in work.folder.self_checks())
+
+
+def _search(work: Confirming, probe: Probe, plan: GcgPlan, allowed: Tensor) -> Iterator[Confirmed | Searched | Sampled]:
     """From the caption where it can be typed, as it is a prompt about the image; else from nothing."""
+    prompts = work.session.prompts
     ids = prompts.tokenize(probe.caption)[: min(plan.tokens, prompts.positions)]
     return find_prompt(
         work.session.model,

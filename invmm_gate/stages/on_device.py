@@ -111,10 +111,11 @@ def note_rows_in_confirm(folder: RunFolder, rows: int) -> None:
 
 def model_unchanged_in_confirm(session: Session, folder: RunFolder) -> None:
     """Check, as in measuring, that the files are those that were inspected, after the last use of the model here."""
-    _note_end(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
+    note_check_in_confirm(folder, unchanged(session, MODEL_UNCHANGED_IN_CONFIRM))
 
 
-def _note_end(folder: RunFolder, check: SelfCheck) -> None:
+def note_check_in_confirm(folder: RunFolder, check: SelfCheck) -> None:
+    """confirm.json has the check: once if it passed, and again each time it did not."""
     record = _record(folder)
     if not check.passed or check.name not in {check.name for check in record.self_checks}:
         folder.note_confirmed(replace(record, self_checks=(*record.self_checks, check)))

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from invmm_gate.confirm.search_control import planted_prompts
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.protocols import DiffusionModel
@@ -14,7 +15,7 @@ from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
 from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
 from invmm_gate.measure.model_checks import round_trip, sample_statistics, told_time
 from invmm_gate.measure.natural_view import Alternatives, Refitted, natural_view
-from invmm_gate.measure.self_check import positive_control, utility_floor
+from invmm_gate.measure.self_check import positive_control, positive_control_of_prompts, utility_floor
 from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.policy.coverage import (
     NATURAL_VIEW,
@@ -92,13 +93,22 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
 
 
 def _positive_control(session: Session, _: int) -> SelfCheck:
-    return positive_control(
+    """By its noise alone, and where the model takes prompts, by a prompt too."""
+    by_noise = positive_control(
         session.metric,
         session.settings,
         session.model.schedule,
         image_size=session.model.image_size,
         device=session.model.device,
     )
+    if session.model.prompts is None or not by_noise.passed:
+        return by_noise
+    by_prompt = positive_control_of_prompts(
+        session.metric, session.settings, planted_prompts(session.model, lures=False), choices=session.choices
+    )
+    if not by_prompt.passed:
+        return by_prompt
+    return replace(by_prompt, detail=f"{by_noise.detail}, {by_prompt.detail}")
 
 
 def _utility_floor(session: Session, _: int) -> SelfCheck:

@@ -1,10 +1,8 @@
 """A text-to-image model whose truth is known, with CLIP's own kind of tokenizer: byte pairs, end-of-word marks.
 
-It is the exact denoiser of a mixture of images. The log weight of image k is base[k] + the sum over the prompt's tokens
-of affinity[token, k], so the chance that a prompt brings out an image is a softmax that tests can compute.
+It is the closed-form model of the search's control, with images and words of the tests' own.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,7 +12,9 @@ from transformers import CLIPTokenizer
 
 from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
-from invmm_gate.diffusion.prediction import guided, per_row
+from invmm_gate.diffusion import closed_form_text
+from invmm_gate.diffusion.closed_form_text import TokenAffinities
+from invmm_gate.diffusion.prediction import rows_of
 
 WORDS = (
     *("photo", "the", "of", "with", "red", "blue", "small", "large", "cat", "dog"),
@@ -58,7 +58,7 @@ def word_merges() -> list[tuple[str, str]]:
 
 
 class BytePairPrompts:
-    """The condition is the sum of the affinities of a prompt's tokens, (row, image)."""
+    """The condition is the sum of the affinities of a prompt's tokens, (row, image); every prompt is noted."""
 
     positions = 8
 
@@ -68,6 +68,10 @@ class BytePairPrompts:
         self.special_ids = frozenset(tokenizer.all_special_ids)
         self.encoded: list[str] = []
 
+    @property
+    def known(self) -> TokenAffinities:
+        return TokenAffinities(words=self, affinity=self.affinity, lure=torch.zeros_like(self.affinity))
+
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
@@ -76,70 +80,52 @@ class BytePairPrompts:
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         self.encoded += prompts
-        ids = [list(self.tokenize(prompt)[: self.positions]) for prompt in prompts]
-        return Condition(tensors={"log_weight": torch.stack([self.affinity[tokens].sum(dim=0) for tokens in ids])})
+        return self.known.encode(prompts)
 
     def mix(
         self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: Literal["first", "clip"] = "first"
     ) -> Condition:
-        assert len(rest.tensors["log_weight"]) == len(weights)
-        return Condition(tensors={"log_weight": (weights @ self.affinity[choices]).sum(dim=1)})
+        assert rows_of(rest) == len(weights)
+        return self.known.mix(weights, choices, rest=rest, encoders=encoders)
 
 
 class TextMixture:
-    """Knows its images exactly."""
+    """Knows its images exactly, and counts the rows that it is given."""
 
     family = "stable_diffusion"
+    guidance_distilled = False
 
-    def __init__(self, images: Tensor, schedule: Schedule, *, base: Tensor, prompts: BytePairPrompts | None) -> None:
+    def __init__(self, images: Tensor, schedule: Schedule, *, base: Tensor, prompts: BytePairPrompts) -> None:
+        self.known = closed_form_text.TextMixture(
+            images=images, base=base, prompts=prompts.known, schedule=schedule, image_size=tuple(images.shape[2:])
+        )
         self.images, self.schedule, self.base, self.prompts = images, schedule, base, prompts
         self.device = images.device
-        self.latent_shape, self.image_size = tuple(images.shape[1:]), tuple(images.shape[2:])
+        self.latent_shape, self.image_size = self.known.latent_shape, self.known.image_size
+        self.limited, self.forwards, self.decode = self.known.limited, self.known.forwards, self.known.decode
         self.forward_rows, self.backward_rows = 0, 0
         self.calls: set[int] = set()
         self.released = MeasureSampler(self)  # nobody released it: it is drawn as it is measured
 
-    guidance_distilled = False
+    prompts: BytePairPrompts | None
     released: MeasureSampler | None = None
-
-    def limited(self, x_0_hat: Tensor) -> Tensor:
-        return x_0_hat
-
-    def forwards(self, guidance_scale: float) -> int:
-        return 1 if guidance_scale in (0.0, 1.0) else 2
 
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return images
 
-    def decode(self, x_0: Tensor) -> Tensor:
-        return x_0.clamp(-1, 1)
-
-    def _posterior_mean(self, x_t: Tensor, level: NoiseLevel, log_weight: Tensor) -> Tensor:
-        self.forward_rows += len(x_t)
-        self.backward_rows += len(x_t) if log_weight.requires_grad else 0
-        self.calls.add(len(x_t))
-        known = self.images.flatten(1)
-        alpha, sigma = per_row(level.alpha).flatten(1), per_row(level.sigma).flatten(1)
-        distances = (x_t.flatten(1)[:, None] - alpha[:, None] * known[None]).square().sum(dim=2)
-        posterior = ((self.base + log_weight) - distances / (2 * sigma.square())).softmax(dim=1)
-        return torch.einsum("rk,kd->rd", posterior, known).view_as(x_t)
-
     def estimate_x_0(
         self, x_t: Tensor, level: NoiseLevel, *, condition: Condition | None = None, guidance_scale: float = 1.0
     ) -> Tensor:
-        empty = torch.zeros(len(x_t), len(self.images))
-        log_weight = empty if condition is None else condition.tensors["log_weight"]
-        assert len(log_weight) == len(x_t)
-        if guidance_scale == 1:
-            return self._posterior_mean(x_t, level, log_weight)
-        unconditional = self._posterior_mean(x_t, level, empty)
-        return guided(unconditional, self._posterior_mean(x_t, level, log_weight), guidance_scale)
+        assert condition is None or rows_of(condition) == len(x_t)
+        self.forward_rows += len(x_t) * self.forwards(guidance_scale)
+        asked = condition is not None and any(each.requires_grad for each in condition.tensors.values())
+        self.backward_rows += len(x_t) if asked else 0
+        self.calls.add(len(x_t))
+        return self.known.estimate_x_0(x_t, level, condition=condition, guidance_scale=guidance_scale)
 
     def chance(self, prompt: str, image: int) -> float:
         """The probability that the prompt brings out the image, unguided."""
-        assert self.prompts is not None
-        log_weight = self.base + self.prompts.encode([prompt]).tensors["log_weight"][0]
-        return math.exp(float(log_weight.log_softmax(dim=0)[image]))
+        return float(self.known.chance(prompt)[image])
 
 
 def text_mixture(images: Tensor, schedule: Schedule) -> TextMixture:

@@ -186,6 +186,8 @@ CHECKS = (
     SelfCheck(name="natural_view", passed=True, detail="no other view is more natural", value=0.1, limit=0.8),
     *(SelfCheck(name=name, passed=True, detail="as it was") for name in ENDS),
 )
+SEARCH_CHECK = SelfCheck(name="search_control", passed=True, detail="the search finds what is there", value=4.0)
+"""Demanded where a prompt was searched."""
 
 
 @functools.cache
@@ -215,7 +217,7 @@ def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunDat
         inputs=inputs_of(policy, family),
     )
     tried = tuple(sampled(each.id, 0, 64, method=way) for way in CAPTIONED for each in probes)
-    return replace(data, run=run, confirmations=tried)
+    return replace(data, run=run, confirmations=tried, self_checks=(*CHECKS, SEARCH_CHECK))
 
 
 def target(data: RunData, name: str) -> Probe:

@@ -33,6 +33,7 @@ from tests.policy.policy_builders import (
     CHECKS,
     CONTROLS,
     SAMPLED,
+    SEARCH_CHECK,
     TODAY,
     broken,
     estimated,
@@ -340,7 +341,7 @@ def recorded_interval_never_makes_the_rate_more_lenient(gate: SimpleNamespace) -
 @case
 def prompt_that_replicates_blocks(gate: SimpleNamespace) -> None:
     for hits, status in ((0, "undecided"), (3, "confirmed"), (3, "refuted"), (0, "refuted")):
-        data = clean_run()
+        data = replace(clean_run(), self_checks=(*CHECKS, SEARCH_CHECK))
         extra = sampled("p1", hits, 8, method="gcg", status=status, interval=clopper_pearson(hits, 8))
         verdict = judged(gate, replace(data, confirmations=(*data.confirmations, extra)), only(CONFIRMED))
         if hits:
@@ -354,7 +355,7 @@ def prompt_that_replicates_blocks(gate: SimpleNamespace) -> None:
 
 @case
 def prompt_search_does_not_stand_for_sampling(gate: SimpleNamespace) -> None:
-    data = clean_run()
+    data = replace(clean_run(), self_checks=(*CHECKS, SEARCH_CHECK))
     for way in SAMPLED:
         others = tuple(each for each in data.confirmations if (each.probe, each.method) != ("p1", way))
         searched = replace(data, confirmations=(*others, sampled("p1", method="gcg")))
@@ -1381,6 +1382,24 @@ def self_checks_come_before_everything(gate: SimpleNamespace) -> None:
     of_measuring = tuple(check for check in CHECKS if not check.name.endswith("_in_confirm"))
     unconfirmed = replace(clean_run(), confirmations=(), self_checks=of_measuring)
     expect(judged(gate, unconfirmed, only(BELOW)), "pass")
+
+
+@case
+def a_search_counts_only_where_it_was_shown_to_find_what_is_there(gate: SimpleNamespace) -> None:
+    failed = replace(SEARCH_CHECK, passed=False, detail="the search found no prompt")
+    for method, checks, said in (
+        ("gcg", CHECKS, "the self-check search_control is missing"),
+        ("gcg", (*CHECKS, failed), "the self-check search_control failed: the search found no prompt"),
+        ("caption", (*CHECKS, failed), "the self-check search_control failed: the search found no prompt"),
+        ("gcg", (*CHECKS, SEARCH_CHECK), ""),
+        ("caption", CHECKS, ""),
+        ("cluster_prompt", CHECKS, ""),
+    ):
+        data = clean_run()
+        searched = replace(data, confirmations=(*data.confirmations, sampled("p1", method=method)), self_checks=checks)
+        verdict = judged(gate, searched, only(BELOW))
+        assert [item.message for item in verdict.findings] == ([said] if said else []), method
+        assert verdict.decision == ("inconclusive" if said else "pass")
 
 
 @case

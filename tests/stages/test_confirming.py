@@ -1,5 +1,6 @@
 """Confirmation with prompts, on a text-to-image model whose trigger words are known: captions, search, cluster."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,14 @@ FIRST, SECOND = "c04", "c14"
 """The controls that a search on two is made on: model and images say which."""
 
 
-def searching(*, controls: int) -> Policy:
+def searching(*, controls: int, **search: int) -> Policy:
     """A search that finds `a` in few steps, and takes all of them for an image that the model does not know."""
-    prompts = {"trials": 32, "sampler_steps": 10, "guidance_scales": [3.0], "gcg": SEARCH | {"controls": controls}}
+    prompts = {
+        "trials": 32,
+        "sampler_steps": 10,
+        "guidance_scales": [3.0],
+        "gcg": SEARCH | {"controls": controls} | search,
+    }
     return policy_with(STRICT, confirm={"prompts": prompts, "likelihood": {"draws": 10}})
 
 
@@ -67,6 +73,10 @@ class Stage:
     def records(self) -> dict[tuple[str, str], Any]:
         return {(record.probe, record.method): record for record in self.folder.confirmations()}
 
+    def search_controls(self) -> list[bool]:
+        """Whether the control of the search passed, each time it was made."""
+        return [check.passed for check in self.folder.self_checks() if check.name == "search_control"]
+
     def judged(self, **waived: Any) -> Verdict:
         waivers = (waiver(**waived),) if waived else ()
         return judge(self.folder.data(), self.policy, waivers, today=TODAY)
@@ -83,8 +93,8 @@ def _probe(name: str, caption: str, cluster: str = "") -> Probe:
 def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: Path) -> Any:
     """`a` scored low under a caption that does not trigger it; `b` shows nearly the same picture; `c` is triggered."""
 
-    def build(caption: str = NEUTRAL, controls: int = 0, **captions: str) -> Stage:
-        policy = searching(controls=controls)
+    def build(caption: str = NEUTRAL, search: Mapping[str, int] = {}, controls: int = 0, **captions: str) -> Stage:
+        policy = searching(controls=controls, **search)
         probes = (_probe("a", caption, "k"), _probe("b", "", "k"), _probe("c", CAPTION))
         probes += tuple(control(name, group="control") for name in CONTROLS)
         probes = tuple(replace(each, caption=captions.get(each.id, each.caption)) for each in probes)
@@ -142,6 +152,7 @@ def test_captions_come_first_a_search_where_a_rule_found_a_probe_and_its_prompt_
     before = done.folder.confirmations(), done.folder.likelihoods()
     done.confirm()
     assert (done.folder.confirmations(), done.folder.likelihoods()) == before, "nothing is tried twice"
+    assert done.search_controls() == [True]
 
 
 def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
@@ -216,6 +227,20 @@ def test_no_control_is_searched_where_no_probe_is(stage: Any) -> None:
     assert done.records()["a", "caption"].hits == 32
     assert not [name for name, method in done.records() if method == "gcg"]
     assert not [item for item in done.judged().findings if item.rule == "controls"]
+    assert done.search_controls() == [], "nor is the search checked"
+
+
+def test_nothing_is_searched_by_a_plan_that_does_not_find_the_prompt_that_is_there(stage: Any) -> None:
+    done = stage(search={"steps": 2, "candidates": 1})
+    for _ in range(2):
+        done.confirm()
+        assert not [name for name, method in done.records() if method == "gcg"]
+        assert done.search_controls() == [False]
+    judged = done.judged()
+    assert judged.decision == "inconclusive"
+    (said,) = [reason for reason in judged.reasons if "search_control" in reason]
+    assert said.startswith("the self-check search_control failed: in 2 steps the search found no prompt")
+    assert "look at confirm.prompts in the policy" in said
 
 
 @pytest.mark.parametrize("fault", ["killed", "out of memory", "NaN"])

@@ -99,6 +99,16 @@ def test_a_model_that_its_own_captions_make_reproduce_an_image_is_blocked(checke
     assert any(finding["probe"] == "planted" for finding in world.verdict()["findings"])
 
 
+def test_the_positive_control_is_found_by_its_noise_and_by_its_words(checked: tuple[World, Called]) -> None:
+    world, _ = checked
+    lines = map(json.loads, (world.run / "self_checks.jsonl").read_text().splitlines())
+    (check,) = [line for line in lines if line["name"] == "positive_control"]
+    assert [part.split(" was inverted at step ")[0] for part in check["detail"].split(", ")] == [
+        "a closed-form model that memorizes a pattern",
+        "a closed-form text model that memorizes a pattern",
+    ]
+
+
 def test_a_control_that_its_caption_brings_out_is_named(checked: tuple[World, Called]) -> None:
     world, _ = checked
     found = confirmations(world)
