@@ -97,7 +97,7 @@ class LikelihoodEstimate(StrictModel):
     The plain samples of the estimate are as many as `plain_sampling.trials`, drawn once for all probes.
     """
 
-    # One for each stretch of the inverted distribution (measure/proposals.py).
+    # One for each distribution that they come from (measure/proposals.py).
     draws: Annotated[Whole, Field(ge=5, le=1_000_000), LOWER] = 128
     """Draws around the inverted distribution of a probe."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95

@@ -43,10 +43,11 @@ def test_plain_samples_alone_weigh_one() -> None:
 
 
 def test_each_draw_comes_from_its_component() -> None:
-    mixture = around(torch.full(SHAPE, 5.0), torch.full(SHAPE, -6.0), draws=7, plain=1, stretches=(1.0, 0.2))
+    mixture = around(torch.full(SHAPE, 9.0), torch.full(SHAPE, -6.0), draws=7, plain=1, stretches=(0.2,))
     assert (mixture.counts, mixture.draws) == ((4, 3), 7)
-    means = mixture.noises(drawn(1, 7, *SHAPE)).flatten(1).mean(dim=1)
-    assert [mean > 3 for mean in means.tolist()] == 4 * [True] + 3 * [False]
+    noises = mixture.noises(drawn(1, 7, *SHAPE)).flatten(1)
+    assert [mean > 6 for mean in noises.mean(dim=1).tolist()] == 4 * [True] + 3 * [False]
+    assert [deviation > 0.5 for deviation in noises.std(dim=1).tolist()] == 4 * [False] + 3 * [True], "and wide"
 
 
 @pytest.mark.parametrize("edge", [2.0, 4.0])
