@@ -13,9 +13,9 @@ Noise = Float[Tensor, "channel height width"]
 Noises = Float[Tensor, "draw channel height width"]
 
 STRETCHES: Final = (0.7, 0.5, 0.35, 0.25)
-"""Factors on mu, with variance 1: what replicates is seldom narrower than N(0, I), and draws of a narrow distribution have
-weights that vanish. Nearer to N(0, I) fewer draws are copies, with weights that differ less. Chosen on the two models
-that benchmarks/ladder tunes on."""
+"""Factors on mu, with variance 1: what replicates is seldom narrower than N(0, I), and draws of a narrow distribution
+have weights that vanish. Nearer to N(0, I) fewer draws are copies, with weights that differ less. Chosen on the two
+models that benchmarks/ladder tunes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
