@@ -3,12 +3,24 @@
 from collections.abc import Iterator, Sequence
 
 from invmm_gate.core.records import Probe
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.policy.conformal import controls_for_one, fewest_outliers
 from invmm_gate.policy.evidence import is_selected
 from invmm_gate.policy.rules.below_controls import BelowControlsConfig
 from invmm_gate.policy.rules.group_below_controls import GroupBelowControlsConfig, needed
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.usable import family_size
+
+
+def tests_of(settings: InversionSettings) -> int:
+    """Sensitivity tests that one inversion makes at most: at the start, each `test_every` steps, at every scale."""
+    looks = settings.steps // settings.test_every + settings.test_at_start
+    return looks * len(settings.guidance_scales)
+
+
+def luck(settings: InversionSettings, share: float) -> float:
+    """The probability that noise of which this share of draws are copies passes one of these tests."""
+    return 1 - (1 - share**settings.test_samples) ** tests_of(settings)
 
 
 def blunt_rules(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:

@@ -11,9 +11,12 @@ from invmm_gate.core.records import GCG, Probe
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import has_prompts
+from invmm_gate.policy.power import luck, tests_of
 from invmm_gate.report.image_rows import BY, ImageRow, plan_confidence
 from invmm_gate.report.texts import count, hits
 
+_PARTLY: Final = 0.7
+"""A share of copies that is far from all of them."""
 _MISSING: Final = "what the verdict rests on is missing or broke"
 
 
@@ -121,4 +124,13 @@ def not_tested(data: RunData, verdict: Verdict) -> Iterator[str]:
     guided = f", and guidance scales other than {scales}" if has_prompts(data.run) else ""
     yield f"Sizes other than {height} × {width} pixels{guided}."
     yield f"Samplers other than these: {'; '.join(dict.fromkeys(scope.samplers))}."
+    settings = data.run.inputs.settings
+    if settings.certified_share is None:
+        looks = tests_of(settings)
+        yield (
+            f"Whether inverted images always come out of their noise: {settings.test_samples} of "
+            f"{settings.test_samples} draws of one test were enough. With up to {count(looks)} tests, noise of which "
+            f"{100 * _PARTLY:g} % of the draws are copies passes by luck in {100 * luck(settings, _PARTLY):.2g} % of "
+            "cases."
+        )
     yield "Changed weights: a model that is trained on, merged, or compressed after this test is another model."

@@ -9,6 +9,7 @@ import pytest
 
 from invmm_gate.cli.show import show_verdict, summary
 from invmm_gate.core.likelihood_record import frequency
+from invmm_gate.core.settings import PROFILES
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.report.bands import LIKELIHOOD_EDGES
 from invmm_gate.report.chances import about, at_most
@@ -307,3 +308,18 @@ def test_json_has_the_sentences_and_the_rows(tmp_path):
     first = printed["images"][0]
     assert (first["probe"], first["way"], first["often"]) == ("p1", "none", "at least one in 41 generations")
     assert first["bound"] == {"probe": "p1", "kind": "none", "nats": 3.7, "confidence": 0.95}
+
+
+def test_a_profile_that_certifies_no_share_says_what_its_tests_are_worth():
+    data = passed()
+    assert not any("by luck" in line for line in not_tested(data, data.verdict))
+    for settings, said in (
+        (
+            PROFILES["reference"]["pixel"],
+            "up to 40 tests, noise of which 70 % of the draws are copies passes by luck in 91",
+        ),
+        (replace(PROFILES["gate"]["pixel"], certified_share=None), "With up to 4 tests, noise"),
+    ):
+        inputs = replace(data.run.inputs, settings=settings)
+        lines = list(not_tested(replace(data, run=replace(data.run, inputs=inputs)), data.verdict))
+        assert any("8 of 8 draws of one test were enough" in line and said in line for line in lines), lines
