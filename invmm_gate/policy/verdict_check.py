@@ -8,7 +8,8 @@ from typing import Final
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import names
-from invmm_gate.policy.judge import VERDICT_SCHEMA_VERSION, counts_of, day_of_judging, decide, reasons_for
+from invmm_gate.policy.judge import VERDICT_SCHEMA_VERSION, day_of_judging
+from invmm_gate.policy.reasons import counts_of, decide, reasons_for
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 
 _EXPIRED: Final = "a waiver has expired since the run was judged"

@@ -16,7 +16,7 @@ from invmm_gate.core.records import Confirmation, Measurement, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
 from invmm_gate.policy.certified_bounds import certified_in
-from invmm_gate.policy.judge import reasons_for, waiver_notes
+from invmm_gate.policy.reasons import reasons_for, waiver_notes
 from invmm_gate.policy.soundness import sound_confirmations
 from invmm_gate.report.bands import (
     INVMM_EDGES,

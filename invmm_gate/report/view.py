@@ -9,7 +9,7 @@ from invmm_gate.core.captions import readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.core.verdict_records import Finding, Verdict
-from invmm_gate.policy.judge import waiver_notes
+from invmm_gate.policy.reasons import waiver_notes
 from invmm_gate.report import texts
 from invmm_gate.report.chances import Chance, chances_in
 from invmm_gate.report.charts import Panel, panels

@@ -25,7 +25,7 @@ MODULES = (
     *("rules.invmm_below", "rules.confirmed", "rules.extraction_likelihood"),
     *("rules.below_controls", "rules.group_below_controls", "rules.regression"),
     "rules.known",
-    *("soundness", "coverage", "controls", "waivers", "judge"),
+    *("soundness", "coverage", "controls", "waivers", "reasons", "judge"),
 )
 """In the order in which they import one another."""
 MUTATED = tuple(module for module in MODULES if module != "rules.known")

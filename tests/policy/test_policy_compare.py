@@ -20,7 +20,8 @@ from invmm_gate.policy.compare.comparison import (
     ProbeChange,
     Uncompared,
 )
-from invmm_gate.policy.judge import counts_of, decide, judge
+from invmm_gate.policy.judge import judge
+from invmm_gate.policy.reasons import counts_of, decide
 from invmm_gate.policy.schema import Policy
 from invmm_gate.report.comparison_markdown import render_comparison
 from tests.policy.few_probes import STRICT, clean_run, text_run

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from invmm_gate.core.records import PLAIN_SAMPLING
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.judge import decide, judge, probes_to_confirm
+from invmm_gate.policy.judge import judge, probes_to_confirm
+from invmm_gate.policy.reasons import decide
 from invmm_gate.policy.schema import Policy
 from tests.policy.few_probes import PERMISSIVE, STANDARD, STRICT, clean_run
 from tests.policy.policy_builders import (
