@@ -61,9 +61,13 @@ def _bounds(evidence: Evidence, probe: Probe) -> Iterator[Certified]:
 
 
 def _counted(found: Confirmation, *, captioned: bool) -> Certified:
-    """The one-sided bound of Clopper and Pearson, at the confidence that is left for each look and scale."""
+    """The one-sided bound of Clopper and Pearson, with a quarter of the error that the record's looks and scales left.
+
+    A kind of prompt has at most two such records beside its likelihood, whose lower bound has half of the error: the
+    best of the three holds at the confidence of each.
+    """
     confidence = found.interval.confidence
-    low = lower_bound(found.hits, found.trials, confidence=(1 + confidence) / 2)
+    low = lower_bound(found.hits, found.trials, confidence=1 - (1 - confidence) / 4)
     kind: PromptKind = "typed" if found.method in _TYPED else "caption" if captioned else "none"
     kind = "none" if found.method in _NONE else kind
     return Certified(probe=found.probe, kind=kind, nats=-log(low), confidence=confidence)

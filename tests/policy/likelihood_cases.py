@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from invmm_gate.core.intervals import clopper_pearson, replication_share, upper_bound
+from invmm_gate.core.intervals import lower_bound, replication_share, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, StretchedTest, Trial
 from invmm_gate.core.run_records import RunData
@@ -89,7 +89,7 @@ def likelihood_takes_the_highest_bound_of_all_records(gate: SimpleNamespace) -> 
     data = with_confirmation(clean_run(), sampled("p1", 9))
     value = judged(gate, data, only(LIKELY)).findings[0].value
     assert value is not None
-    assert math.isclose(value, clopper_pearson(9, 512).low)
+    assert math.isclose(value, lower_bound(9, 512, confidence=1 - 0.05 / 4))
     likelier = with_likelihood(data, often("p1", 2.0))
     assert judged(gate, likelier, only(LIKELY)).findings[0].value == math.exp(-2.0)
 

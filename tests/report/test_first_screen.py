@@ -53,7 +53,7 @@ def test_a_block_says_how_many_images_come_out_and_how_often_the_easiest_does():
         "by plain sampling. 1 more can be brought out with tools: chosen noise. Waivers accept 1 of these 4."
     )
     assert said(blocked_with_prompts()) == (
-        "2 of 8 private images can be drawn from this model; the easiest comes out of at least one in 16 generations "
+        "2 of 8 private images can be drawn from this model; the easiest comes out of at least one in 17 generations "
         "with its caption. 1 more can be brought out with tools: a soft prompt or chosen noise."
     )
 
@@ -207,9 +207,9 @@ def test_the_public_edition_has_the_same_rows_in_bands():
     assert "at least one in 100 generations" in render_html(edition(blocked()))
 
 
-@pytest.mark.parametrize("hits", range(1, 9))
+@pytest.mark.parametrize("hits", range(1, 7))
 def test_counted_copies_have_the_band_of_their_count(hits):
-    data = with_confirmation(clean_run(), sampled("p1", hits, 16))
+    data = with_confirmation(clean_run(), sampled("p1", hits, 12))
     assert [band.nats for band in edition(data).bands] == [pytest.approx(3 * log(10))]
 
 
