@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from invmm_gate.core.intervals import clopper_pearson
+from invmm_gate.core.intervals import clopper_pearson, lower_bound
 from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung
 from invmm_gate.report.scores import metrics, render_csv
 from invmm_gate.report.to_junit import cases_of
@@ -32,7 +32,7 @@ def test_a_sarif_result_has_the_kind_of_prompt_and_the_bound():
 
 def test_a_junit_case_ends_with_the_bound():
     cases = {case.name: case.messages for case in cases_of(blocked_with_prompts())}
-    assert cases["p2"][-1] == "comes out of at least one in 39 generations with a strange prompt that can be typed"
+    assert cases["p2"][-1] == "comes out of at least one in 47 generations with a strange prompt that can be typed"
     assert cases["p3"] == (), "no finding"
 
 
@@ -50,7 +50,7 @@ def test_the_table_has_the_best_record_of_each_probe():
     assert [found["m2"][name] for name in columns] == [""] * 5
     counted = rows(blocked_with_prompts())["p2"]
     assert (counted["prompt_kind"], counted["likelihood_estimate"], counted["likelihood_upper"]) == ("typed", "", "")
-    assert float(counted["likelihood_lower"]) == pytest.approx(clopper_pearson(5, 64).low)
+    assert float(counted["likelihood_lower"]) == pytest.approx(lower_bound(5, 64, confidence=1 - 0.05 / 4))
     public = sorted(row["likelihood_lower"] for row in rows(edition(blocked())).values() if row["prompt_kind"])
     assert [float(each) for each in public] == pytest.approx([1e-2, 1e-6, 1e-6])
     assert not any(row["likelihood_estimate"] + row["likelihood_upper"] for row in rows(edition(blocked())).values())

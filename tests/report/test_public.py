@@ -186,7 +186,7 @@ def test_the_decision_the_counts_the_digests_and_the_limits_stay(data):
 
 
 def test_a_control_that_the_search_brought_out_is_told_without_its_prompt_and_is_no_confirmed_probe(data):
-    prompt = "a prompt that a search found"
+    prompt = "olive clock river prompt"
     found = replace(data.confirmations[0], probe="control-03", method="gcg", prompt=prompt, copies=())
     said = f"the prompt search brought out the control control-03 in 6 of 512 samples ({prompt})"
     open_ = Finding(rule="controls", effect="inconclusive", probe="control-03", message=said)

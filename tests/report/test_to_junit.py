@@ -97,7 +97,7 @@ def test_a_failure_lists_every_finding_of_its_probe_and_a_skip_says_who_waived_i
     text = cases["planted32-00"][0].text
     assert text == (
         "- confirmed: 6 of 512 plain samples replicate the probe\n- invmm_below: InvMM 0.0101 is at or below the limit "
-        "of 0.0300\n- comes out of at least one in 240 generations by plain sampling"
+        "of 0.0300\n- comes out of at least one in 280 generations by plain sampling"
     )
     assert "waived by d.okafor until 2026-12-31" in cases["planted08-06"][0].get("message")
 
