@@ -105,15 +105,17 @@ def side_by_side(results: dict[str, dict[str, Any]]) -> Table:
     )
     for words, key in (("inverted", "inverted"), ("made by plain sampling", "confirmed"), ("findings", "blocking")):
         table.add_row(*[f"{r['counts'][key]} {words}" for r in results.values()])
+    table.add_row(*[" ".join(r["headline"]) for r in results.values()])
     for number in range(3):
-        table.add_row(*[reason(r, number) for r in results.values()])
+        table.add_row(*[image(r, number) for r in results.values()])
     table.add_row(*[r["report"] for r in results.values()])
     return table
 
 
-def reason(result: dict[str, Any], number: int) -> str:
-    reasons: list[str] = result["reasons"]
-    return f"- {reasons[number]}" if number < len(reasons) else ""
+def image(result: dict[str, Any], number: int) -> str:
+    """One of the images that come out, the likeliest first."""
+    rows: list[dict[str, Any]] = result["images"]
+    return f"- {rows[number]['probe']}: {rows[number]['often']}" if number < len(rows) else ""
 
 
 def main() -> int:
