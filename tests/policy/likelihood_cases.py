@@ -9,6 +9,7 @@ from invmm_gate.core.intervals import lower_bound, replication_share, upper_boun
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, StretchedTest, Trial
 from invmm_gate.core.run_records import RunData
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from tests.policy.few_probes import STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     estimated,
@@ -105,6 +106,8 @@ def likelihood_that_is_missing_leaves_the_run_open(gate: SimpleNamespace) -> Non
     for data in copies:
         expect(judged(gate, with_likelihood(data, estimated("p1")), only(LIKELY)), "pass")
         expect(judged(gate, replace(data, likelihoods=()), only(LIKELY)), "inconclusive", named)
+    often_enough = replace(with_confirmation(clean_run(), sampled("p1", 9)), likelihoods=())
+    expect(judged(gate, often_enough, only(LIKELY)), "block", named)
     rare = replace(with_confirmation(clean_run(), sampled("p1", 1)), likelihoods=())
     expect(judged(gate, rare, only(LIKELY)), "inconclusive", named)
     weaker = only(LIKELY, confirm=STRICT.confirm.model_dump() | {"likelihood": {"draws": 64}})
@@ -157,3 +160,16 @@ def likelihood_with_figures_that_do_not_fit_is_not_believed(gate: SimpleNamespac
         expect(judged(gate, replace(clean_run(), likelihoods=records), only(BELOW)), "inconclusive", ("records", None))
     both = replace(text_run(), likelihoods=(estimated("p1"), estimated("p1", prompt_kind="soft")))
     expect(judged(gate, both, only(BELOW)), "pass")
+
+
+@case
+def likelihood_by_prompts_alone_is_a_fault_for_a_model_without_prompts(gate: SimpleNamespace) -> None:
+    faults = gate.extraction_likelihood.faults
+    for kinds, prompts, count in (
+        (("caption", "typed"), False, 1),
+        (("caption", "typed"), True, 0),
+        (("none", "typed"), False, 0),
+        (("none",), True, 0),
+    ):
+        config = ExtractionLikelihoodConfig.model_validate(LIKELY | {"kinds": kinds})
+        assert len(tuple(faults(config, prompts=prompts))) == count

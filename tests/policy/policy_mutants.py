@@ -36,6 +36,7 @@ GIVEN = {
     "rules": "rules.known",
     "invmm_below": "rules.invmm_below",
     "confirmed": "rules.confirmed",
+    "extraction_likelihood": "rules.extraction_likelihood",
     "waivers": "waivers",
     "verdict": "judge",
 }
