@@ -20,7 +20,7 @@ from truth import RECORDS
 
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.core.records import Trial
+from invmm_gate.core.records import MetricRecord, Trial
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood, plain_samples
@@ -63,9 +63,10 @@ def _likelihood(
     generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion
 ) -> Likelihood | None:
     references, trial = (generation.metric.embed(picture[None]),), inversion.trial
-    if not copied(trial) and not bool(generation.copies(plain.features, references).any()):
+    metric = MetricRecord(name=generation.metric.name, threshold=generation.metric.threshold, higher_is_copy=False)
+    if not copied(trial, metric) and not bool(generation.copies(plain.features, references).any()):
         return None
-    inverted = (inversion.mu, inversion.log_var) if copied(trial) else None
+    inverted = (inversion.mu, inversion.log_var) if copied(trial, metric) else None
     return likelihood(
         generation, plain, references, inverted, draws=DRAWS, confidence=0.95,
         generator=stream(0, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",

@@ -100,6 +100,8 @@ class _Hunt:
     generator: torch.Generator
     sampling: int = 0
     """Network forwards spent on samples."""
+    tried: int = 0
+    """Prompts that were tried on fresh seeds."""
     record: float = field(default=torch.inf)
 
     @classmethod
@@ -193,12 +195,16 @@ class _Hunt:
         return lambda number: torch.Generator().manual_seed(root + number)
 
     def on_fresh_seeds(self) -> Generator[Sampled, None, Confirmed]:
-        """Try the prompt again on seeds that had no part in finding it; the record counts all evaluations so far."""
+        """Try the prompt again on seeds that had no part in finding it; the record counts all evaluations so far.
+
+        The k-th prompt that is tried so has 1 / 2^k of the error: the search ends with the first that makes a copy.
+        """
+        self.tried += 1
         plan = PromptPlan(
             trials=self.plan.trials,
             sampler_steps=self.plan.sampler_steps,
             guidance_scales=self.plan.guidance_scales,
-            confidence=self.plan.confidence,
+            confidence=1 - (1 - self.plan.confidence) / 2**self.tried,
             rows=self.plan.rows,
         )
         references = {self.target.probe: self.target.references}

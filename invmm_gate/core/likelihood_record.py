@@ -59,11 +59,6 @@ class Likelihood:
     guidance_scale: float | None = None
     """The scale at which it was sampled; None without a prompt."""
 
-    @property
-    def bits(self) -> float | None:
-        """`nats` in bits."""
-        return None if self.nats is None else self.nats / log(2)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:

@@ -319,3 +319,7 @@ class MetricRecord:
     """sha256 of the metric's own weights, where it has any."""
     unfit: Annotated[str, PUBLIC] = ""
     """Why the metric should not be trusted at this resolution; empty if it may be."""
+
+    def is_copy(self, value: float) -> bool:
+        """Whether a sample of this value is a copy."""
+        return value >= self.threshold if self.higher_is_copy else value <= self.threshold

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import SELECTION
-from invmm_gate.core.records import Confirmation, Group, Measurement, Probe
+from invmm_gate.core.records import Confirmation, Group, Measurement, MetricRecord, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
 from invmm_gate.core.verdict_records import Finding, Scope
 from invmm_gate.files.strict_model import StrictModel
@@ -66,6 +66,8 @@ class Evidence:
     """Of the latent: a score times this is in nats over all of them. None where the run does not say."""
     model: str = ""
     """Digest of the checkpoint."""
+    metric: MetricRecord | None = None
+    """The copy metric; None where only bounds are asked for."""
     baseline: Mapping[str, Measurement] | None = None
     """Measurements by probe id of the same probes in the last approved run, no errors; None if no run was given."""
 

@@ -142,6 +142,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
         dimensions=dimensions_of(data.run),
         model=data.run.model.digest,
+        metric=data.run.metric,
         baseline=None if baseline is None else _of_same_probes(baseline, data),
     )
     return replace(evidence, required=frozenset(_required(policy, evidence)))

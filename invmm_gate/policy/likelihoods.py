@@ -12,18 +12,19 @@ from invmm_gate.core.records import (
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
+    MetricRecord,
     Probe,
     Trial,
 )
 from invmm_gate.policy.evidence import Evidence
 
-SAID: Final[Mapping[PromptKind, str]] = {
-    "none": "without a prompt",
+BY: Final[Mapping[PromptKind, str]] = {
+    "none": "by plain sampling",
     "caption": "with its caption",
-    "typed": "with a prompt that a search found and that can be typed",
-    "soft": "with a soft prompt, which nobody can type",
+    "typed": "with a strange prompt that can be typed",
+    "soft": "with tools: a soft prompt",
 }
-"""What a finding calls a kind of prompt."""
+"""How a kind of prompt is named behind a frequency."""
 USER_KINDS: Final[tuple[PromptKind, ...]] = ("none", "caption", "typed")
 """What a user can give. A soft prompt cannot be typed."""
 _NONE: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
@@ -41,14 +42,21 @@ def certified(evidence: Evidence, probe: Probe) -> dict[PromptKind, Certified]:
 
 def copied_probes(evidence: Evidence) -> frozenset[str]:
     """Ids of the probes of which the search made a copy at all: the likelihood of the others has no lower bound."""
-    tested = {name for name, found in evidence.measured.items() if any(map(copied, found.trials))}
+    tested = {
+        name
+        for name, found in evidence.measured.items()
+        if any(copied(trial, evidence.metric) for trial in found.trials)
+    }
     return frozenset(tested | {found.probe for found in evidence.confirmations if found.hits})
 
 
-def copied(trial: Trial) -> bool:
-    """Whether a full test of the trial made a copy."""
+def copied(trial: Trial, metric: MetricRecord | None) -> bool:
+    """Whether a sample of any test of the trial was a copy, also of one that ended at its first other sample."""
     shares = (trial.share, trial.confirmation, *(test.share for test in trial.tests))
-    return any(share is not None and share.hits for share in shares)
+    nearest = (point.best_value for point in trial.curve if metric is not None and point.best_value is not None)
+    return any(share is not None and share.hits for share in shares) or (
+        metric is not None and any(map(metric.is_copy, nearest))
+    )
 
 
 def _bounds(evidence: Evidence, probe: Probe) -> Iterator[Certified]:

@@ -52,14 +52,16 @@ def detected_probes(evidence: Evidence, limits: Limits) -> frozenset[str]:
     return frozenset(blocking | {found.probe for found in evidence.confirmations if found.hits > 0})
 
 
-def unsearched_probes(evidence: Evidence, found: frozenset[str]) -> frozenset[str]:
+def unsearched_probes(evidence: Evidence, found: frozenset[str], limits: Limits) -> frozenset[str]:
     """Ids of the probes that are not among those found, though the search is not complete.
 
-    Such a probe has no sound measurement, or lacks a confirmation that the policy asks for.
+    Such a probe has no sound measurement, or lacks a confirmation or a likelihood that the policy asks for.
     """
     made = {(tried.probe, tried.method) for tried in evidence.confirmations}
     lacking = {probe for probe, method in evidence.required if (probe, method) not in made}
     lacking |= {probe.id for probe in evidence.probes if probe.id not in evidence.measured}
+    open_questions = (each for rule in limits.likelihood for each in rule.judged(evidence.probes, evidence))
+    lacking |= {each.probe for each in open_questions if each.effect != "block" and each.probe is not None}
     return frozenset(lacking - found)
 
 
@@ -73,7 +75,7 @@ def extractable_share(evidence: Evidence, limits: Limits) -> ExtractableShare | 
     if not images:
         return None
     hits = found_probes(evidence, limits)
-    found, unsearched = _found(images, hits), _unsearched(images, hits, evidence)
+    found, unsearched = _found(images, hits), _unsearched(images, hits, evidence, limits)
     return ExtractableShare(
         drawn=len(images),
         found=found,
@@ -98,7 +100,7 @@ def power_of(evidence: Evidence, limits: Limits) -> Power:
         found_from=found_from(rungs),
         unstated=len(unstated),
         unstated_found=_found(unstated, hits),
-        unsearched=_unsearched(_images(canaries), hits, evidence),
+        unsearched=_unsearched(_images(canaries), hits, evidence, limits),
     )
 
 
@@ -141,7 +143,7 @@ def _found(images: Images, hits: frozenset[str]) -> int:
     return sum(not image.isdisjoint(hits) for image in images)
 
 
-def _unsearched(images: Images, hits: frozenset[str], evidence: Evidence) -> int:
+def _unsearched(images: Images, hits: frozenset[str], evidence: Evidence, limits: Limits) -> int:
     """Images of which no probe was found, and one was not searched in full."""
-    unsearched = unsearched_probes(evidence, hits)
+    unsearched = unsearched_probes(evidence, hits, limits)
     return sum(image.isdisjoint(hits) and not image.isdisjoint(unsearched) for image in images)

@@ -32,8 +32,7 @@ def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | 
             if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
                 yield from invmm_below.faults(rule, _settings(policy, family), dimensions=dimensions)
         elif isinstance(rule, ExtractionLikelihoodConfig) and family is not None:
-            prompts = any(settings.prompt != "none" for settings in _settings(policy, family))
-            yield from extraction_likelihood.faults(rule, prompts=prompts)
+            yield from _likelihood_faults(rule, _settings(policy, family))
         elif isinstance(rule, ConfirmedConfig):
             yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (
@@ -42,6 +41,11 @@ def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | 
             ):
                 if choice is not None and choice.probes == "flagged" and not finders:
                     yield f"confirm.{name}: probes is 'flagged', and no other rule ever flags one: nothing is confirmed"
+
+
+def _likelihood_faults(rule: ExtractionLikelihoodConfig, found: Iterable[InversionSettings]) -> Iterator[str]:
+    for settings in found:
+        yield from extraction_likelihood.faults(rule, prompt=settings.prompt)
 
 
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:

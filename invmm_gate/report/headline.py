@@ -11,8 +11,9 @@ from invmm_gate.core.records import GCG, Probe
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import has_prompts
+from invmm_gate.policy.likelihoods import BY
 from invmm_gate.policy.power import luck, tests_of
-from invmm_gate.report.image_rows import BY, ImageRow, plan_confidence
+from invmm_gate.report.image_rows import ImageRow, plan_confidence
 from invmm_gate.report.texts import count, hits
 
 _PARTLY: Final = 0.7

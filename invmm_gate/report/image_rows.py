@@ -12,7 +12,7 @@ from invmm_gate.core.run_records import PromptPlan, RunData, SamplingPlan
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.certified_bounds import best_bound, certified_in, is_drawn
 from invmm_gate.policy.evidence import has_prompts
-from invmm_gate.policy.likelihoods import USER_KINDS
+from invmm_gate.policy.likelihoods import BY, USER_KINDS
 from invmm_gate.report import texts
 from invmm_gate.report.cleaned import Cleaner, ranked
 
@@ -27,14 +27,6 @@ TO_DO: Final[Mapping[Way, str]] = {
     "noise": "use tools: chosen noise",
     "unknown": "no way was found",
 }
-BY: Final[Mapping[PromptKind, str]] = {
-    "none": "by plain sampling",
-    "caption": "with its caption",
-    "typed": "with a strange prompt that can be typed",
-    "soft": "with tools: a soft prompt",
-}
-"""The same behind a frequency."""
-
 _TOLD: Final = frozenset(("confirmed", "extraction_likelihood", "invmm_below", "below_controls"))
 """Rules whose breach the bound and the score say."""
 

@@ -175,7 +175,10 @@ def _tried_on_cluster(work: Confirming, probe: Probe, found: Confirmation, plan:
     ]
     if not (found.hits and found.prompt and others):
         return True
+    # Each probe of the cluster may find a prompt that is tried on this one: they share the error.
+    mates = sum(other.cluster == probe.cluster for other in work.session.inputs.probe_set.probes) - 1
     asked = prompt_plan(plan, rows=work.rows)
+    asked = replace(asked, confidence=1 - (1 - asked.confidence) / mates)
     events = list(_tries(work, others, found.prompt, asked, method="cluster_prompt", seed=probe))
     answers = [event for event in events if isinstance(event, Confirmed)]
     for answer in answers:

@@ -17,10 +17,9 @@ from invmm_gate.core.records import Probe
 from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
 from invmm_gate.measure.slots import Task
-from invmm_gate.measure.trials import memorization_rank
 from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling, PromptConfirmation
 from invmm_gate.stages.confirm_work import Confirming
-from invmm_gate.stages.measure import inversion_file
+from invmm_gate.stages.measure import inversion_file, kept_first
 
 
 def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PlainSampling) -> None:
@@ -93,7 +92,7 @@ def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
         choices=session.choices,
     )
     found = next(record for record in work.folder.measurements() if record.probe == probe.id)
-    best = min(found.trials, key=memorization_rank)
+    best = min(found.trials, key=lambda trial: kept_first(trial, session.record.metric))
     task = Task(probe=probe.id, content=probe.sha256, seed=best.seed, mirrored=best.mirrored)
     return prompts.of(task, best.steps, _tensors(work, probe)["prompt_logits"])
 

@@ -9,7 +9,7 @@ from functools import partial
 from safetensors.torch import save
 
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.records import Probe, SelfCheck
+from invmm_gate.core.records import MetricRecord, Probe, SelfCheck, Trial
 from invmm_gate.measure.inversion import Inversion, Inverter
 from invmm_gate.measure.trials import memorization_rank, summarise, tasks_for
 from invmm_gate.policy.coverage import MODEL_UNCHANGED
@@ -85,7 +85,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
         own.append(event)
         if len(own) == each:
             probe = by_id[event.task.probe]
-            _store(folder, probe, finished.pop(probe.id))
+            _store(folder, probe, finished.pop(probe.id), session.record.metric)
             folder.note_seconds(probe.id, time.monotonic() - began.get(probe.id, time.monotonic()))
 
 
@@ -94,10 +94,15 @@ def inversion_file(probe: str) -> str:
     return f"inversions/{probe}.safetensors"
 
 
-def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None:
+def kept_first(trial: Trial, metric: MetricRecord) -> tuple[bool, tuple[float, float]]:
+    """Sorts a probe's trials: the tensors of the first are kept. A trial that made a copy comes before all others."""
+    return (not copied(trial, metric), memorization_rank(trial))
+
+
+def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion], metric: MetricRecord) -> None:
     """Write a probe's files, then its measurement: a measurement that is there has its files."""
-    best = min(inversions, key=lambda inversion: memorization_rank(inversion.trial))
-    if copied(best.trial):
+    best = min(inversions, key=lambda inversion: kept_first(inversion.trial, metric))
+    if copied(best.trial, metric):
         tensors = {"mu": best.mu.cpu().contiguous(), "log_var": best.log_var.cpu().contiguous()}
         if best.logits is not None:
             tensors["prompt_logits"] = best.logits.cpu().contiguous()

@@ -62,7 +62,7 @@ def test_the_image_that_no_caption_brings_out_is_found_by_its_hidden_words(
     assert record.prompt is not None
     assert text_model.chance(record.prompt, 1) > 0.5
     assert record.hits > 0
-    assert record.interval == wilson(record.hits, 64)
+    assert record.interval == wilson(record.hits, 64, confidence=0.975), "the first prompt that was tried"
     assert (record.trials, record.guidance_scale) == (64, 3.0)
     assert result.copies
 
@@ -210,6 +210,35 @@ def test_a_copy_in_the_search_that_fresh_seeds_do_not_repeat_leaves_the_probe_un
     assert record.prompt == searched[4].prompt  # that of the look which saw the copy
     assert len(searched) == 7  # the search went on
     assert sum(event.samples for event in events if isinstance(event, Sampled)) == 128
+
+
+class CopiesAtTheSecondTry(PixelRmse):
+    """Each look sees a copy; of the fresh seeds those of the second prompt that is tried see one."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.fresh = 0
+
+    def compare(self, features: Tensor, reference: Tensor) -> Tensor:
+        values = super().compare(features, reference)
+        self.fresh += len(values) == PLAN.rows
+        if len(values) == PLAN.stop_samples or self.fresh > PLAN.trials // PLAN.rows:
+            values[0] = 0.0
+        return values
+
+
+def test_each_prompt_that_is_tried_on_fresh_seeds_takes_half_of_the_error_that_is_left(
+    text_model: TextMixture, known_images: Tensor, typeable: Tensor
+) -> None:
+    plan = replace(PLAN, steps=20, look_every=5)
+    attempts = Attempts(
+        sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=CopiesAtTheSecondTry()
+    )
+    wanted, generator = target(known_images, 32), torch.Generator().manual_seed(0)
+    *_, last = find_prompt(text_model, attempts, wanted, plan, generator=generator, allowed=typeable)
+    assert isinstance(last, Confirmed)
+    record = last.confirmation
+    assert (record.status, record.interval) == ("confirmed", wilson(record.hits, 64, confidence=1 - 0.05 / 4))
 
 
 def objective(model: TextMixture, images: Tensor, typeable: Tensor, **changed: object) -> PromptObjective:

@@ -7,7 +7,7 @@ from typing import Any
 
 from invmm_gate.core.intervals import lower_bound, replication_share, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
-from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, StretchedTest, Trial
+from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, CurvePoint, StretchedTest, Trial
 from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from tests.policy.few_probes import STRICT, clean_run, text_run
@@ -20,6 +20,7 @@ from tests.policy.policy_builders import (
     with_confirmation,
     with_likelihood,
     with_measurement,
+    with_probes,
     with_score,
 )
 from tests.policy.policy_cases import BELOW, Case, expect, judged, only
@@ -57,7 +58,7 @@ def likelihood_blocks_from_its_limit_on(gate: SimpleNamespace) -> None:
         expect(judged(gate, data, only(LIKELY)), decision, *([named] if decision == "block" else []))
     verdict = judged(gate, with_likelihood(clean_run(), estimated("p1", math.log(360.5))), only(LIKELY))
     assert verdict.findings[0].message == (
-        "p1 (sensitive) comes out of at least one in 370 generations without a prompt, and the policy allows it less "
+        "p1 (sensitive) comes out of at least one in 370 generations by plain sampling, and the policy allows it less "
         "than once in 1,000"
     )
     assert (verdict.findings[0].value, verdict.findings[0].limit) == (
@@ -165,11 +166,62 @@ def likelihood_with_figures_that_do_not_fit_is_not_believed(gate: SimpleNamespac
 @case
 def likelihood_by_prompts_alone_is_a_fault_for_a_model_without_prompts(gate: SimpleNamespace) -> None:
     faults = gate.extraction_likelihood.faults
-    for kinds, prompts, count in (
-        (("caption", "typed"), False, 1),
-        (("caption", "typed"), True, 0),
-        (("none", "typed"), False, 0),
-        (("none",), True, 0),
+    for kinds, prompt, count in (
+        (("caption", "typed"), "none", 1),
+        (("caption", "typed"), "joint", 0),
+        (("none", "typed"), "none", 0),
+        (("none",), "joint", 0),
+        (("none", "soft"), "caption", 1),
+        (("none", "soft"), "prompt_only", 0),
+        (("caption", "typed"), "caption", 0),
     ):
         config = ExtractionLikelihoodConfig.model_validate(LIKELY | {"kinds": kinds})
-        assert len(tuple(faults(config, prompts=prompts))) == count
+        assert len(tuple(faults(config, prompt=prompt))) == count, (kinds, prompt)
+
+
+@case
+def likelihood_is_asked_for_by_each_kind_of_prompt_that_the_rule_names(gate: SimpleNamespace) -> None:
+    """A test copied p1, which has a caption: caption and soft prompt have likelihoods, and no typed prompt has one."""
+    data = with_score(text_run(), "p1", None, hits=1)
+    open_ = ("extraction_likelihood", "p1")
+    caption, soft = estimated("p1", prompt_kind="caption"), estimated("p1", prompt_kind="soft")
+    for kinds, records, decided in (
+        (["none", "caption", "typed"], (caption,), True),
+        (["none", "caption", "typed"], (soft,), False),
+        (["caption", "soft"], (caption,), False),
+        (["caption", "soft"], (caption, soft), True),
+        (["soft"], (soft,), True),
+        (["typed"], (), True),
+        (["caption"], (), False),
+    ):
+        verdict = judged(gate, replace(data, likelihoods=records), only(LIKELY | {"kinds": kinds}))
+        expect(verdict, "pass" if decided else "inconclusive", *([] if decided else [open_]))
+    uncaptioned = replace(with_score(text_run(), "p3", None, hits=1), likelihoods=(estimated("p3"),))
+    expect(judged(gate, uncaptioned, only(LIKELY)), "pass")
+    by_samples = with_confirmation(text_run(), sampled("p1", 1, 64, method=CAPTION, prompt="a cat on a mat"))
+    expect(judged(gate, replace(by_samples, likelihoods=()), only(LIKELY | {"kinds": ["soft"]})), "pass")
+
+
+@case
+def copy_in_a_test_that_ended_early_asks_for_a_likelihood(gate: SimpleNamespace) -> None:
+    """The search saw a copy at step 50, and none at the end."""
+    for value, seen in ((0.1, True), (0.05, True), (0.1001, False), (None, False)):
+        point = CurvePoint(step=50, denoising_error=0.02, normality=0.08, weight=0.5, best_value=value)
+        last = replace(point, step=100, best_value=0.3)
+        target_ = target(clean_run(), "p1")
+        data = with_measurement(
+            clean_run(), measured(target_, None, trials=(trial("not_inverted", curve=(point, last)),))
+        )
+        named = [("extraction_likelihood", "p1")] if seen else []
+        expect(judged(gate, data, only(LIKELY)), "inconclusive" if seen else "pass", *named)
+        expect(judged(gate, with_likelihood(data, estimated("p1")), only(LIKELY)), "pass")
+
+
+@case
+def image_without_its_likelihood_counts_as_unsearched_in_the_share_that_comes_out(gate: SimpleNamespace) -> None:
+    drawn = replace(target(clean_run(), "p1"), group="sample")
+    data = with_measurement(with_probes(clean_run(), drawn), measured(drawn, None, hits=1))
+    for records, unsearched in ((data.likelihoods, 0), ((), 1)):
+        share = judged(gate, replace(data, likelihoods=records), only(LIKELY)).extractable
+        assert share is not None
+        assert (share.drawn, share.found, share.unsearched) == (1, 0, unsearched)

@@ -172,8 +172,8 @@ def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
     assert found["c", "caption"].plain_copies == found["c", "caption"].plain_draws == 32
     said = [item.message for item in done.judged().findings if item.rule == "extraction_likelihood"]
     assert [message.split(" generations ")[1].split(",")[0] for message in said] == [
-        "with a prompt that a search found and that can be typed",
-        "with a prompt that a search found and that can be typed",
+        "with a strange prompt that can be typed",
+        "with a strange prompt that can be typed",
         "with its caption",
     ]
 

@@ -11,9 +11,10 @@ from invmm_gate.core.likelihood_record import PromptKind, frequency
 from invmm_gate.core.marks import LOWER, MISSING, NAME
 from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import Finding
+from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, Selection, block, is_selected, undecided
 from invmm_gate.policy.field_types import Whole
-from invmm_gate.policy.likelihoods import SAID, USER_KINDS, certified, copied_probes
+from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied, copied_probes
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 
@@ -53,14 +54,22 @@ class ExtractionLikelihood:
 
     def judged(self, probes: Sequence[Probe], evidence: Evidence) -> Iterator[Finding]:
         """What these probes break or leave open."""
-        estimated = {found.probe for found in evidence.likelihoods}
+        estimated = {(found.probe, found.prompt_kind) for found in evidence.likelihoods}
         copied = copied_probes(evidence)
         for probe in probes:
             finding = self._breach(probe, evidence)
-            if finding is None and probe.id in copied - estimated:
+            if finding is None and probe.id in copied and not self._needed(probe, evidence) <= estimated:
                 finding = undecided(self.config.rule, f"the likelihood of {probe.id} was not estimated", probe.id)
             if finding is not None:
                 yield finding
+
+    def _needed(self, probe: Probe, evidence: Evidence) -> set[tuple[str, PromptKind]]:
+        """The likelihoods of a copied probe that the rule looks at. A typed prompt has none: its copies are counted."""
+        prompts, found = isinstance(evidence.plan, PromptConfirmation), evidence.measured.get(probe.id)
+        own: set[PromptKind] = {"caption" if prompts and probe.caption else "none"}
+        if prompts and found is not None and any(copied(trial, evidence.metric) for trial in found.trials):
+            own.add("soft")
+        return {(probe.id, kind) for kind in own.intersection(self.config.kinds)}
 
     def _breach(self, probe: Probe, evidence: Evidence) -> Finding | None:
         limit, bounds = log(self.config.one_in), certified(evidence, probe)
@@ -69,13 +78,15 @@ class ExtractionLikelihood:
         if best is None or best.nats > limit:
             return None
         message = (
-            f"{probe.id} ({probe.group}) comes out of at least {frequency(best.nats)} {SAID[best.kind]}, and the "
+            f"{probe.id} ({probe.group}) comes out of at least {frequency(best.nats)} {BY[best.kind]}, and the "
             f"policy allows it less than once in {self.config.one_in:,}"
         )
         return block(self.config.rule, probe.id, message, value=exp(-best.nats), limit=exp(-limit))
 
 
-def faults(config: ExtractionLikelihoodConfig, *, prompts: bool) -> Iterator[str]:
-    """Why the rule could block nothing, for a model that takes prompts or one that takes none."""
-    if not prompts and "none" not in config.kinds:
+def faults(config: ExtractionLikelihoodConfig, *, prompt: str) -> Iterator[str]:
+    """Why the rule could block nothing, or never be decided, under this `measure.settings.prompt`."""
+    if prompt == "none" and "none" not in config.kinds:
         yield "extraction_likelihood: kinds has no 'none', which is all that a model without prompts has"
+    if prompt == "caption" and "soft" in config.kinds:
+        yield "extraction_likelihood: kinds has 'soft', and measure.settings.prompt 'caption' inverts no soft prompt"
