@@ -1,11 +1,15 @@
 """Each table of a study is what its records give."""
 
+import dataclasses
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from invmm_gate.core.settings import PROFILES
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,3 +39,16 @@ def test_an_edited_table_is_noticed(tables: ModuleType) -> None:
     edited = page.replace("| 0.5 | 1000 |", "| 0.5 | 1001 |")
     assert edited != page
     assert tables.with_tables(edited) == page
+
+
+def test_what_the_report_says_of_the_study_follows_from_its_records(tables: ModuleType) -> None:
+    said = (ROOT / "invmm_gate/report/studied.json").read_text(encoding="utf-8")
+    assert tables.studied() == said, "write it with `python benchmarks/ladder/tables.py --write`"
+
+
+def test_the_study_is_of_the_search_that_is_shipped() -> None:
+    """Whoever changes profile `gate` scores the proof models again, or takes them out of the study."""
+    studies = json.loads((ROOT / "invmm_gate/report/studied.json").read_text(encoding="utf-8"))
+    for family, study in studies.items():
+        settings = json.loads(json.dumps(dataclasses.asdict(PROFILES["gate"][family])))
+        assert study["search"]["settings"] == {name: value for name, value in settings.items() if name != "mirror"}

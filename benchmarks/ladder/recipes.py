@@ -43,7 +43,7 @@ PROOF: Final = (
     Recipe(name="digits-v-linear", source="digits", size=16, prediction="v_prediction", schedule="linear", steps=5000,
            widths=(16, 32, 64), seed=2),
     Recipe(name="cifar16-eps-linear", source="cifar", size=16, prediction="epsilon", schedule="linear", steps=6000,
-           widths=(16, 48, 96), seed=3),
+           widths=(16, 32, 64), seed=3),
     Recipe(name="cifar-latent-eps-scaled", source="cifar", size=32, prediction="epsilon", schedule="scaled_linear",
            steps=8000, widths=(48, 64), latent=True, seed=4),
     Recipe(name="cifar32-v-cosine", source="cifar", size=32, prediction="v_prediction", schedule="squaredcos_cap_v2",

@@ -1,13 +1,16 @@
 """Scores and likelihoods of the ladder's images and of never-seen ones, under the gate's settings and its former ones.
 
-    INVMM_CIFAR10=cifar10_subset.npz python benchmarks/ladder/score.py --models DIR [--former] NAME ..
+    INVMM_CIFAR10=cifar10_subset.npz python benchmarks/ladder/score.py --models DIR [--former] [--seed N] NAME ..
 
-Writes records/gate-NAME.csv or records/former-NAME.csv beside this file, and prints what was found by multiplicity.
+Writes records/gate-NAME.csv beside this file, or former-NAME.csv, or seedN-NAME.csv for another seed than 0. Prints
+what was found by multiplicity.
 """
 
 import argparse
 import csv
+import json
 import time
+from dataclasses import asdict
 from math import inf, log, prod
 from pathlib import Path
 from typing import Final
@@ -37,30 +40,33 @@ FORMER: Final = {
 }
 """Profile `gate` before the search for models without prompts was changed."""
 SLOTS: Final = 16
-PLAIN: Final = 512
+PLAIN: Final = 2048
 DRAWS: Final = 128
+CONFIDENCE: Final = 0.95
 CERTIFIED: Final = 6 * log(10)
 """Nats of a likelihood of 1e-6."""
 
 
 def measured(
-    recipe: Recipe, model: DiffusionModel, *, former: bool, unseen: int, each: int
+    recipe: Recipe, model: DiffusionModel, *, former: bool, unseen: int, each: int, seed: int
 ) -> dict[str, tuple[Trial, Likelihood | None]]:
     """By image, `each` of every multiplicity and so many never-seen ones. A likelihood only where there was a copy."""
     settings = (FORMER if former else PROFILES["gate"])[model.family]
     ladder, held_out = images(recipe)
     pictures = dict(zip(names(), torch.cat([ladder[: len(LADDER)], held_out]).expand(-1, 3, -1, -1), strict=True))
     chosen = [name for name in names() if int(name.rsplit("-", 1)[1]) < (unseen if name.startswith("unseen") else each)]
-    inverter = Inverter(model, PixelRmse(), settings, load_image=pictures.__getitem__, root_seed=0, slots=SLOTS)
+    inverter = Inverter(model, PixelRmse(), settings, load_image=pictures.__getitem__, root_seed=seed, slots=SLOTS)
     tasks = [Task(probe=name, content=f"{recipe.name} {name}", seed=0) for name in chosen]
     found = {event.task.probe: event for event in inverter.run(tasks) if isinstance(event, Inversion)}
     generation = Generation(model=model, metric=PixelRmse(), steps=50, rows=128)
-    plain = plain_samples(generation, PLAIN, stream(0, "plain", recipe.name))
-    return {name: (found[name].trial, _likelihood(generation, plain, pictures[name], found[name])) for name in chosen}
+    plain = plain_samples(generation, PLAIN, stream(seed, "plain", recipe.name))
+    return {
+        name: (found[name].trial, _likelihood(generation, plain, pictures[name], found[name], seed)) for name in chosen
+    }
 
 
 def _likelihood(
-    generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion
+    generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion, seed: int
 ) -> Likelihood | None:
     references, trial = (generation.metric.embed(picture[None]),), inversion.trial
     metric = MetricRecord(name=generation.metric.name, threshold=generation.metric.threshold, higher_is_copy=False)
@@ -68,8 +74,8 @@ def _likelihood(
         return None
     inverted = (inversion.mu, inversion.log_var) if copied(trial, metric) else None
     return likelihood(
-        generation, plain, references, inverted, draws=DRAWS, confidence=0.95,
-        generator=stream(0, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",
+        generation, plain, references, inverted, draws=DRAWS, confidence=CONFIDENCE,
+        generator=stream(seed, "likelihood", inversion.task.content), probe=inversion.task.probe, prompt_kind="none",
     )  # fmt: skip
 
 
@@ -90,6 +96,20 @@ def write(path: Path, found: dict[str, tuple[Trial, Likelihood | None]], dimensi
             rows.writerow((name, trial.outcome, nats, *counts, trial.evaluations, *bounds))
 
 
+def write_search(path: Path, settings: InversionSettings) -> None:
+    """How the images were searched, as a run records it: what a figure of this study is true of."""
+    metric = PixelRmse()
+    search = {
+        "settings": {name: value for name, value in asdict(settings).items() if name != "mirror"},
+        "plain_draws": PLAIN,
+        "draws": DRAWS,
+        "confidence": CONFIDENCE,
+        "metric": metric.name,
+        "threshold": metric.threshold,
+    }
+    path.write_text(json.dumps(search, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, write, and print a line for each multiplicity."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,15 +118,19 @@ def main() -> None:
     parser.add_argument("--former", action="store_true", help="the settings that profile gate had before")
     parser.add_argument("--unseen", type=int, default=64, help="never-seen images")
     parser.add_argument("--each", type=int, default=EACH, help="images of each multiplicity")
+    parser.add_argument("--seed", type=int, default=0, help="of all random streams")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.names:
         recipe, began = RECIPES[name], time.process_time()
         model = load_model(inspect_checkpoint(options.models / name))
-        found = measured(recipe, model, former=options.former, unseen=options.unseen, each=options.each)
+        asked = {"former": options.former, "unseen": options.unseen, "each": options.each, "seed": options.seed}
+        found = measured(recipe, model, **asked)
         RECORDS.mkdir(exist_ok=True)
-        kind = "former" if options.former else "gate"
+        kind = "former" if options.former else f"seed{options.seed}" if options.seed else "gate"
         write(RECORDS / f"{kind}-{name}.csv", found, prod(model.latent_shape))
+        if kind == "gate":
+            write_search(RECORDS / f"{kind}-{name}.json", PROFILES["gate"][model.family])
         print(f"{name}, {kind}: {time.process_time() - began:.0f} s of CPU")
         for rung in dict.fromkeys(image.rsplit("-", 1)[0] for image in found):
             own = [pair for image, pair in found.items() if image.rsplit("-", 1)[0] == rung]

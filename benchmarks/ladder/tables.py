@@ -2,17 +2,19 @@
 
     python benchmarks/ladder/tables.py [--write]
 
-Prints them, or writes them into docs/studies/likelihood.md between its marks. A test holds the page to the records.
+Prints them, or writes them into docs/studies/likelihood.md between its marks, and what the report says of the study
+into invmm_gate/report/studied.json. A test holds both to the records.
 """
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, pstdev
 from typing import Final
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -23,12 +25,15 @@ from recipes import PROOF, TUNING
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
 RECORDS: Final = Path(__file__).parent / "records"
+STUDIED: Final = Path(__file__).parents[2] / "invmm_gate/report/studied.json"
 PAGE: Final = Path(__file__).parents[2] / "docs/studies/likelihood.md"
 CERTIFIED: Final = 1e-6
 """Lower bound from which on an image counts as found where it was not inverted."""
 ENOUGH: Final = 10
 """Copies among the samples of the truth from which on an estimate is held against it."""
 FACTOR: Final = 3.0
+SEEDS: Final = (1, 2, 3, 4)
+"""Seeds beside 0 under which some images were scored again."""
 BANDS: Final = ((5e-3, 1.0), (1e-4, 5e-3), (0.0, 1e-4))
 
 
@@ -189,6 +194,30 @@ def cost_table(models: Sequence[str]) -> Iterator[str]:
                 yield f"| {name} | {kind} | {len(inverted)} of {len(own)} | {means} |"
 
 
+def spread_table(models: Sequence[str]) -> Iterator[str]:
+    """How much score and bound move with the seed, of the images that every seed gives one."""
+    yield "| model | seeds | images | inverted by every seed | spread of the score | spread of the bound's nats |"
+    yield "|---|---|---|---|---|---|"
+    for name in models:
+        kinds = ("gate", *(f"seed{seed}" for seed in SEEDS))
+        if recorded([name], kinds[-1]):
+            rows = [{row["image"]: row for row in _rows(f"{kind}-{name}")} for kind in kinds]
+            shared = [[own[image] for own in rows] for image in rows[-1]]
+            scores, bounds = (_spreads(shared, column) for column in ("score_nats", "bound_nats"))
+            counts = f"{len(kinds)} | {len(shared)} | {len(scores)}"
+            yield f"| {name} | {counts} | {_spread(scores)} | {_spread(bounds)} |"
+
+
+def _spreads(shared: Iterable[Sequence[dict[str, str]]], column: str) -> list[float]:
+    """Standard deviation over mean, of each image that has a value under every seed."""
+    values = [[float(row[column]) for row in rows] for rows in shared if all(row[column] for row in rows)]
+    return [pstdev(each) / mean(each) for each in values if mean(each)]
+
+
+def _spread(found: Sequence[float]) -> str:
+    return f"{median(found):.0%}, at most {max(found):.0%} ({len(found)} images)" if found else "none has one"
+
+
 def coverage_table() -> Iterator[str]:
     """Bounds and estimates where p is known."""
     yield "| p | runs | lower bounds above p | median bound / p | estimates within a factor of 3 | mean estimate / p |"
@@ -211,6 +240,7 @@ TABLES: Final = {
     "ladder": lambda: ladder_table(recorded(each.name for each in (*PROOF, *TUNING))),
     "estimates, models not tuned on": lambda: estimate_table(recorded(each.name for each in PROOF)),
     "estimates, models tuned on": lambda: estimate_table(recorded(each.name for each in TUNING)),
+    "spread": lambda: spread_table(recorded(each.name for each in (*PROOF, *TUNING))),
     "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
 }
 """Mark on the page -> the lines of its table."""
@@ -225,12 +255,39 @@ def with_tables(page: str) -> str:
     return page
 
 
+def studied() -> str:
+    """What the report says of the proof models, by family, where all of a family were searched alike."""
+    studies = {}
+    for family, latent in (("pixel", False), ("latent", True)):
+        models = recorded(each.name for each in PROOF if each.latent == latent)
+        searches = [json.loads((RECORDS / f"gate-{name}.json").read_text(encoding="utf-8")) for name in models]
+        if not searches:
+            continue
+        if any(search != searches[0] for search in searches):
+            raise SystemExit(f"{', '.join(models)} were searched under different settings; score them again")
+        every = [image for name in models for image in images(name)]
+        rungs = sorted({image.multiplicity for image in every} - {0})
+        studies[family] = {
+            "models": models,
+            "search": searches[0],
+            "planted": [{"times": often, **_certified(every, often)} for often in rungs],
+            "never_seen": _certified(every, 0),
+        }
+    return json.dumps(studies, indent=1) + "\n"
+
+
+def _certified(every: Sequence[Image], multiplicity: int) -> dict[str, int]:
+    own = [image for image in every if image.multiplicity == multiplicity]
+    return {"found": sum(image.lower > CERTIFIED for image in own), "images": len(own)}
+
+
 def main() -> None:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="into docs/studies/likelihood.md")
+    parser.add_argument("--write", action="store_true", help="into the repository")
     if parser.parse_args().write:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        STUDIED.write_text(studied(), encoding="utf-8")
         return
     for name, lines in TABLES.items():
         print(f"\n{name}", *lines(), sep="\n")

@@ -114,7 +114,7 @@ def show_verdict(verdict: Verdict, data: RunData, *, folder: str = "", published
     )
     for line in _found(data):
         console.print(f"  {printable(line)}", markup=False)
-    for line in _remarks(verdict, folder):
+    for line in _remarks(verdict, data, folder):
         console.print(f"  {line}", markup=False)
     if folder:
         console.print(f"  report: {printable(folder)}/report.html", markup=False)
@@ -142,11 +142,12 @@ def _found(data: RunData) -> Iterator[str]:
         yield "no findings"
 
 
-def _remarks(verdict: Verdict, folder: str) -> Iterator[str]:
+def _remarks(verdict: Verdict, data: RunData, folder: str) -> Iterator[str]:
     """What a reader needs beside the findings."""
     from invmm_gate.report.reach import reach_lines
+    from invmm_gate.report.studied import studied
 
-    yield from reach_lines(verdict)
+    yield from reach_lines(verdict, studied(data.run.inputs))
     if verdict.tested.seed_chosen:
         yield f"seed {verdict.tested.seed} is not the one that model, probe set and policy give"
     if verdict.weaknesses:

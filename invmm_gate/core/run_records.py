@@ -69,6 +69,8 @@ class LikelihoodPlan:
 
     draws: int
     """Draws around the inverted distribution of a probe."""
+    plain_draws: int
+    """Plain samples of a model without prompts, the same for all probes."""
     confidence: float
     """Of both bounds together."""
 

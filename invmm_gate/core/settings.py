@@ -156,7 +156,6 @@ _GATE_NOISE: Final = InversionSettings(
     steps=150,
     batch_size=8,
     learning_rate=0.03,
-    initial_weight=0.1,
     weight_rule="fixed",
     timesteps="informative",
     averaging=0.95,

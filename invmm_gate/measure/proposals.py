@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from sys import float_info
 from typing import Final
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 Noise = Float[Tensor, "channel height width"]
 Noises = Float[Tensor, "draw channel height width"]
 
-STRETCHES: Final = (0.7, 0.5, 0.35, 0.25)
-"""Factors on mu, with variance 1: what replicates is seldom narrower than N(0, I), and draws of a narrow distribution
-have weights that vanish. Nearer to N(0, I) fewer draws are copies, with weights that differ less. Chosen on the two
-models that benchmarks/ladder tunes on."""
+NEARER: Final = ((1.0, 12.0), (0.75, 8.0), (0.55, 5.5), (0.4, 3.0))
+"""(factor on mu, nats): distributions with variance 1 whose mean is mu, moved towards 0 by the factor, or further until
+it is so many nats away. What replicates is seldom narrower than N(0, I), and draws of a narrow distribution have
+weights that vanish. Where the mean is n nats away, draws that replicate weigh about exp(-n). Chosen on the models that
+benchmarks/ladder tunes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,12 +58,16 @@ class Mixture:
         return -torch.stack([plain, *ratios]).logsumexp(dim=0)
 
 
-def around(mu: Noise, log_var: Noise, *, draws: int, plain: int, stretches: Sequence[float] = STRETCHES) -> Mixture:
+def around(
+    mu: Noise, log_var: Noise, *, draws: int, plain: int, nearer: Sequence[tuple[float, float]] = NEARER
+) -> Mixture:
     """The mixture of an inverted distribution, of wide ones nearer to N(0, I), and of N(0, I) itself.
 
     The draws are split evenly; there must be one for each component.
     """
-    components = ((mu, log_var), *((factor * mu, torch.zeros_like(mu)) for factor in stretches))
+    own = max(float(mu.double().square().sum()) / 2, float_info.min)  # nats
+    factors = (min(factor, (nats / own) ** 0.5) for factor, nats in nearer)
+    components = ((mu, log_var), *((factor * mu, torch.zeros_like(mu)) for factor in factors))
     least, more = divmod(draws, len(components))
     return Mixture(
         components=components,

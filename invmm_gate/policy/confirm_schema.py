@@ -92,14 +92,14 @@ class PromptConfirmation(StrictModel):
 
 
 class LikelihoodEstimate(StrictModel):
-    """How likely an ordinary generation is a copy: estimated for each probe that was copied at least once.
-
-    The plain samples of the estimate are as many as `plain_sampling.trials`, drawn once for all probes.
-    """
+    """How likely an ordinary generation is a copy: estimated for each probe that was copied at least once."""
 
     # One for each distribution that they come from (measure/proposals.py).
     draws: Annotated[Whole, Field(ge=5, le=1_000_000), LOWER] = 128
     """Draws around the inverted distribution of a probe."""
+    plain_draws: Annotated[Whole, Field(ge=1, le=1_000_000), LOWER] = 2048
+    """Plain samples of a model without prompts, drawn once for all probes, where one of them was copied at all. With
+    prompts, each prompt has as many as `prompts.trials`."""
     confidence: Annotated[Number, Field(ge=0.5, lt=1), OTHER] = 0.95
     """The confidence of the lower and the upper bound together."""
 

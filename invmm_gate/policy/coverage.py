@@ -199,7 +199,9 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
 
 
 def _estimated_as_well(given: LikelihoodPlan | None, asked: LikelihoodPlan) -> bool:
-    return given is not None and given.draws >= asked.draws and given.confidence == asked.confidence
+    if given is None or given.confidence != asked.confidence:
+        return False
+    return given.draws >= asked.draws and given.plain_draws >= asked.plain_draws
 
 
 def _sampling_as_strong(given: SamplingPlan | None, asked: SamplingPlan) -> bool:

@@ -6,7 +6,8 @@ from typing import Final
 
 from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, SearchBaseRate, Verdict
 from invmm_gate.policy.reach import CONFIDENCE, DETECTION, FEWEST
-from invmm_gate.report.texts import count, hits, interval
+from invmm_gate.report.studied import Studied
+from invmm_gate.report.texts import count, hits, interval, times
 
 _MOST_RUNGS: Final = 12
 """Multiplicities that a sentence lists; verdict.json has all."""
@@ -18,11 +19,11 @@ _UNKNOWN: Final = (
 )
 
 
-def reach_lines(verdict: Verdict) -> tuple[str, ...]:
-    """The sentences, the bound first; none of them names a probe."""
+def reach_lines(verdict: Verdict, study: Studied | None) -> tuple[str, ...]:
+    """The sentences, the bound first; none of them names a probe. `study` is told of where there are no canaries."""
     share = () if verdict.extractable is None else (_share(verdict.extractable),)
     rate = () if verdict.base_rate is None else (_base_rate(verdict.base_rate),)
-    return (*share, *_power(verdict.power), *rate)
+    return (*share, *_power(verdict.power, study), *rate)
 
 
 def at_most(share: float) -> str:
@@ -58,9 +59,10 @@ def _base_rate(rate: SearchBaseRate) -> str:
     )
 
 
-def _power(power: Power) -> Iterator[str]:
+def _power(power: Power, study: Studied | None) -> Iterator[str]:
     if not power.rungs:
         yield _UNKNOWN
+        yield from study.sentences() if study else ()
     else:
         yield _ladder(power.rungs)
         yield _from(power)
@@ -75,7 +77,7 @@ def _power(power: Power) -> Iterator[str]:
 
 def _ladder(rungs: tuple[Rung, ...]) -> str:
     shown = "; ".join(
-        f"{_times(rung.multiplicity)}: {hits(rung.found, rung.planted)} ({interval(rung.interval)})"
+        f"{times(rung.multiplicity)}: {hits(rung.found, rung.planted)} ({interval(rung.interval)})"
         for rung in rungs[:_MOST_RUNGS]
     )
     more = f"; and {len(rungs) - _MOST_RUNGS} more multiplicities" if len(rungs) > _MOST_RUNGS else ""
@@ -89,10 +91,6 @@ def _from(power: Power) -> str:
             f"{FEWEST} canaries planted that often or more, all of them found."
         )
     return (
-        f"Of images that were trained on {_times(power.found_from)} or more, like these canaries, this search finds "
+        f"Of images that were trained on {times(power.found_from)} or more, like these canaries, this search finds "
         f"at least {_MOST} ({_SURE} confidence)."
     )
-
-
-def _times(multiplicity: int) -> str:
-    return "once" if multiplicity == 1 else f"{count(multiplicity)} times"

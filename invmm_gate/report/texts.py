@@ -91,6 +91,11 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def times(multiplicity: int) -> str:
+    """How often: `once`, `1,000 times`."""
+    return "once" if multiplicity == 1 else f"{count(multiplicity)} times"
+
+
 def duration(seconds: float | None) -> str:
     """Wall time in the largest units that matter: `3.2 s`, `2 min 05 s`, `1 h 02 min`."""
     if seconds is None or not math.isfinite(seconds):

@@ -12,6 +12,7 @@ from invmm_gate.report.headline import headline
 from invmm_gate.report.image_rows import ImageRow, image_rows
 from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.reach import reach_lines
+from invmm_gate.report.studied import studied
 from invmm_gate.report.texts import described_baseline
 from invmm_gate.report.view import BANNERS, OUTCOMES, banner_reasons, facts, warnings
 
@@ -89,7 +90,8 @@ def _facts(data: RunData) -> str:
 
 def _reach(data: RunData) -> str:
     """What is said of images that are no probes, and what the run could have found."""
-    return "\n".join(f"- {inert(line, _SENTENCE)}" for line in reach_lines(data.verdict)) if data.verdict else ""
+    lines = reach_lines(data.verdict, studied(data.run.inputs)) if data.verdict else ()
+    return "\n".join(f"- {inert(line, _SENTENCE)}" for line in lines)
 
 
 def _images(data: RunData, images: Sequence[ImageRow], rows: int) -> str:

@@ -19,6 +19,7 @@ from invmm_gate.report.image_rows import ImageRow, image_rows
 from invmm_gate.report.public_records import NOTE
 from invmm_gate.report.reach import reach_lines
 from invmm_gate.report.strip import Strip, strip
+from invmm_gate.report.studied import studied
 from invmm_gate.report.templates import Picture, PictureBook, ReportImages
 from invmm_gate.report.texts import RUN_FILES, described_baseline
 
@@ -128,7 +129,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         banner=tuple(map(clean, banner_reasons(data.verdict))) if data.verdict else (),
         warnings=warnings(data),
         weaknesses=data.verdict.weaknesses if data.verdict else (),
-        reach=reach_lines(data.verdict) if data.verdict else (),
+        reach=reach_lines(data.verdict, studied(data.run.inputs)) if data.verdict else (),
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),

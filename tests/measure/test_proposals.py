@@ -43,11 +43,20 @@ def test_plain_samples_alone_weigh_one() -> None:
 
 
 def test_each_draw_comes_from_its_component() -> None:
-    mixture = around(torch.full(SHAPE, 9.0), torch.full(SHAPE, -6.0), draws=7, plain=1, stretches=(0.2,))
+    mixture = around(torch.full(SHAPE, 9.0), torch.full(SHAPE, -6.0), draws=7, plain=1, nearer=((0.2, 1e3),))
     assert (mixture.counts, mixture.draws) == ((4, 3), 7)
     noises = mixture.noises(drawn(1, 7, *SHAPE)).flatten(1)
     assert [mean > 6 for mean in noises.mean(dim=1).tolist()] == 4 * [True] + 3 * [False]
     assert [deviation > 0.5 for deviation in noises.std(dim=1).tolist()] == 4 * [False] + 3 * [True], "and wide"
+
+
+@pytest.mark.parametrize(("far", "expected"), [(0.0, 0.0), (2.0, 0.5), (50.0, 3.0)])
+def test_a_mean_comes_nearer_by_the_factor_or_until_it_is_so_many_nats_away(far: float, expected: float) -> None:
+    mu = torch.zeros(SHAPE)
+    mu[0, 0, 0] = (2 * far) ** 0.5
+    (_, (nearer, log_var)) = around(mu, torch.ones(SHAPE), draws=4, plain=1, nearer=((0.5, 3.0),)).components
+    assert float(nearer.square().sum() / 2) == pytest.approx(expected, rel=1e-5)
+    assert float(log_var.abs().max()) == 0
 
 
 @pytest.mark.parametrize("edge", [2.0, 4.0])

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from invmm_gate.cli.show import show_verdict, summary
 from invmm_gate.core.intervals import clopper_pearson, upper_bound
-from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, SearchBaseRate
+from invmm_gate.core.verdict_records import ExtractableShare, Power, Rung, SearchBaseRate, Verdict
 from invmm_gate.report.formats import render_html
 from invmm_gate.report.public_records import PublicNames, public
 from invmm_gate.report.reach import at_least, at_most, reach_lines
+from invmm_gate.report.studied import Studied
 from invmm_gate.report.to_markdown import inert, render_summary
 from tests.report.conftest import verdict
 
 UNKNOWN = "What this run could have found in this model is unknown: no canary was planted a known number of times."
+STUDY = Studied(models=("a", "b"), planted=((1, 0, 16), (8, 9, 16), (64, 16, 16)), never_seen=(0, 128))
 COUNTS = dict.fromkeys(("probes", "controls", "missing", "inverted", "confirmed"), 0)
 
 
@@ -33,6 +35,10 @@ def rung(often: int, found: int, planted: int) -> Rung:
 def searched(found: int, controls: int) -> SearchBaseRate:
     upper = upper_bound(found, controls)
     return SearchBaseRate(controls=controls, found=found, upper=upper, confidence=0.95)
+
+
+def lines_of(said: Verdict) -> tuple[str, ...]:
+    return reach_lines(said, None)
 
 
 LADDER = Power(rungs=(rung(1, 0, 20), rung(8, 13, 20), rung(64, 60, 60)), found_from=64)
@@ -59,39 +65,49 @@ LADDER = Power(rungs=(rung(1, 0, 20), rung(8, 13, 20), rung(64, 60, 60)), found_
     ],
 )
 def test_the_bound_is_one_sentence(found: ExtractableShare, said: str) -> None:
-    assert reach_lines(verdict(extractable=found)) == (said, UNKNOWN)
+    assert lines_of(verdict(extractable=found)) == (said, UNKNOWN)
 
 
 def test_canaries_are_a_ladder_and_a_claim() -> None:
-    assert reach_lines(verdict(power=LADDER)) == (
+    assert lines_of(verdict(power=LADDER)) == (
         "Canaries found, by how often they were planted (95 % intervals): once: 0 of 20 (0 % to 17 %); "
         "8 times: 13 of 20 (41 % to 85 %); 64 times: 60 of 60 (94.0 % to 100 %).",
         "Of images that were trained on 64 times or more, like these canaries, this search finds at least 95 % "
         "(95 % confidence).",
     )
-    unshown = reach_lines(verdict(power=replace(LADDER, found_from=None)))[1]
+    unshown = lines_of(verdict(power=replace(LADDER, found_from=None)))[1]
     assert unshown == (
         "At no multiplicity do the canaries show that 95 % of such images are found; that takes at least 59 canaries "
         "planted that often or more, all of them found."
     )
-    assert "trained on once or more" in reach_lines(verdict(power=replace(LADDER, found_from=1)))[1]
+    assert "trained on once or more" in lines_of(verdict(power=replace(LADDER, found_from=1)))[1]
 
 
 def test_canaries_that_do_not_say_how_often_they_were_planted_show_no_power() -> None:
-    assert reach_lines(verdict(power=Power(unstated=3, unstated_found=2))) == (
+    assert lines_of(verdict(power=Power(unstated=3, unstated_found=2))) == (
         UNKNOWN,
         "2 of 3 canaries of which nobody said how often they were planted were found.",
     )
 
 
 def test_canaries_that_were_not_searched_in_full_are_told_of() -> None:
-    lines = reach_lines(verdict(power=replace(LADDER, unsearched=4)))
+    lines = lines_of(verdict(power=replace(LADDER, unsearched=4)))
     assert lines[2] == "4 canaries that were not searched in full count as not found."
+
+
+def test_without_canaries_the_study_is_told_of() -> None:
+    said = (
+        "In 2 small models that this project trained, the same search certified one copy in a million generations or "
+        "more for so many images, by how often they were planted: once: 0 of 16; 8 times: 9 of 16; 64 times: 16 of 16; "
+        "never: 0 of 128. Another model may keep its images more openly, or less."
+    )
+    assert reach_lines(verdict(), STUDY) == (UNKNOWN, said)
+    assert reach_lines(verdict(power=LADDER), STUDY) == lines_of(verdict(power=LADDER))
 
 
 def test_how_often_the_prompt_search_is_wrong_is_one_sentence() -> None:
     for found, most in ((0, "53 %"), (1, "76 %"), (4, "100 %")):
-        assert reach_lines(verdict(base_rate=searched(found, 4))) == (
+        assert lines_of(verdict(base_rate=searched(found, 4))) == (
             UNKNOWN,
             f"The prompt search brought out {found} of 4 controls, so at most {most} of images that the model cannot "
             "have seen (95 % confidence).",
@@ -100,9 +116,7 @@ def test_how_often_the_prompt_search_is_wrong_is_one_sentence() -> None:
 
 def test_a_long_ladder_is_cut_with_its_rest_counted() -> None:
     many = Power(rungs=tuple(rung(often, 0, 1) for often in range(1, 31)))
-    assert reach_lines(verdict(power=many))[0].endswith(
-        "; 12 times: 0 of 1 (0 % to 97.5 %); and 18 more multiplicities."
-    )
+    assert lines_of(verdict(power=many))[0].endswith("; 12 times: 0 of 1 (0 % to 97.5 %); and 18 more multiplicities.")
 
 
 @given(st.floats(0, 1))
@@ -120,7 +134,7 @@ def test_every_report_says_it_and_the_public_ones_too(data, capsys) -> None:
     assert shown.verdict is not None
     assert (shown.verdict.extractable, shown.verdict.power) == (said.extractable, said.power)
     assert shown.verdict.base_rate == said.base_rate
-    lines = reach_lines(said)
+    lines = lines_of(said)
     assert len(lines) == 4
     for page in (told, shown):
         assert all(line in render_html(page) for line in lines)
@@ -165,5 +179,5 @@ def test_the_sentences_of_the_page_on_probe_sets_are_those_of_the_verdict() -> N
     page = (Path(__file__).parents[2] / "docs/probe-sets.md").read_text(encoding="utf-8")
     found = (0, 0, 7, 20, 20, 20, 20)
     ladder = Power(rungs=tuple(rung(2**place, hit, 20) for place, hit in enumerate(found)), found_from=8)
-    for line in reach_lines(verdict(extractable=share(0, 300), power=ladder)):
+    for line in lines_of(verdict(extractable=share(0, 300), power=ladder)):
         assert line in page

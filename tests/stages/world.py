@@ -49,7 +49,7 @@ POLICY: dict[str, Any] = {
     "metric": [{"name": "pixel_rmse", "threshold": 0.1}],
     "confirm": {
         "plain_sampling": {"trials": 16, "sampler_steps": 5, "confidence": 0.95, "probes": "all"},
-        "likelihood": {"draws": 10},
+        "likelihood": {"draws": 10, "plain_draws": 16},
     },
     "rules": [{"rule": "invmm_below", "threshold": 0.5}, {"rule": "confirmed", "rate_limit": 0.0}],
     "coverage": {"min_probes": 1, "min_controls": 2},

@@ -1,0 +1,73 @@
+"""What the search of a run found in the models that this project trained, image by image and with known truth.
+
+Without canaries nobody knows what a run could have found in its own model. The study (docs/studies/likelihood.md) is
+what is known beside it; `python benchmarks/ladder/tables.py --write` makes its file.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from invmm_gate.core.run_records import RunInputs
+from invmm_gate.report.texts import count, hits, times
+
+FILE: Final = "studied.json"
+_MORE_SEARCH: Final = ("mirror",)
+"""Settings under which a run searches more than the study did, and not otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Studied:
+    """Images of the study's proof models, by how often they were planted."""
+
+    models: tuple[str, ...]
+    planted: tuple[tuple[int, int, int], ...]
+    """(times, images found, images), ascending. Found: certified to come out once in a million generations or more."""
+    never_seen: tuple[int, int]
+    """(images found, images) that no model was trained on."""
+
+    def sentences(self) -> Iterator[str]:
+        """For a reader who wants to know what the run could have found."""
+        rungs = "; ".join(f"{times(often)}: {hits(found, images)}" for often, found, images in self.planted)
+        yield (
+            f"In {count(len(self.models))} small models that this project trained, the same search certified one copy "
+            f"in a million generations or more for so many images, by how often they were planted: {rungs}; never: "
+            f"{hits(*self.never_seen)}. Another model may keep its images more openly, or less."
+        )
+
+
+def studied(inputs: RunInputs) -> Studied | None:
+    """The study of models of this kind; None where there is none, or the run searched in another way."""
+    study = _studies().get(inputs.family)
+    if study is None or _search(inputs) != study["search"]:
+        return None
+    return Studied(
+        models=tuple(study["models"]),
+        planted=tuple((rung["times"], rung["found"], rung["images"]) for rung in study["planted"]),
+        never_seen=(study["never_seen"]["found"], study["never_seen"]["images"]),
+    )
+
+
+@cache
+def _studies() -> Mapping[str, Any]:
+    """By family of models."""
+    studies: dict[str, Any] = json.loads(files("invmm_gate.report").joinpath(FILE).read_text("utf-8"))
+    return studies
+
+
+def _search(inputs: RunInputs) -> Mapping[str, object]:
+    plan, metric = inputs.confirm, inputs.metric
+    settings = {name: value for name, value in asdict(inputs.settings).items() if name not in _MORE_SEARCH}
+    search = {
+        "settings": settings,
+        "plain_draws": plan.likelihood.plain_draws if plan.likelihood else 0,
+        "draws": plan.likelihood.draws if plan.likelihood else 0,
+        "confidence": plan.likelihood.confidence if plan.likelihood else 0,
+        "metric": metric.name,
+        "threshold": metric.threshold,
+    }
+    plain: Mapping[str, object] = json.loads(json.dumps(search))  # tuples are lists in the file
+    return plain
