@@ -62,8 +62,11 @@ class InversionSettings:
     """Steps over which the watched loss is averaged; 1 = the current value (Algorithm 1)."""
     initial_weight: Annotated[float, Ge(0), OTHER] = 1.0
     """lambda at the first step: the weight of the normality beside the denoising error."""
-    weight_rule: Annotated[Literal["adaptive", "fixed"], OTHER] = "adaptive"
-    """`fixed` keeps `initial_weight`: the ablations with lambda = 0 and lambda = 1."""
+    weight_rule: Annotated[Literal["adaptive", "fixed", "growing"], OTHER] = "adaptive"
+    """`fixed` keeps `initial_weight`: the ablations with lambda = 0 and lambda = 1. `growing` raises it by the same
+    factor at each step, from `initial_weight` to `final_weight`."""
+    final_weight: Annotated[float, Gt(0), OTHER] = 1.0
+    """lambda after the last step under the rule `growing`."""
     # More samples make a test harder to pass, so that fewer probes invert; fewer let the controls invert too.
     test_samples: Annotated[int, Ge(1), Le(10_000), OTHER] = 8
     """Samples of a sensitivity test; all of them must replicate the probe."""
@@ -156,7 +159,8 @@ _GATE_NOISE: Final = InversionSettings(
     steps=150,
     batch_size=8,
     learning_rate=0.03,
-    weight_rule="fixed",
+    initial_weight=0.1,
+    weight_rule="growing",
     timesteps="informative",
     averaging=0.95,
     test_at_start=True,

@@ -27,8 +27,16 @@ class WeightState:
 
 def weights_until_test(state: WeightState, settings: InversionSettings) -> tuple[float, ...]:
     """The weight of each optimisation step up to the next test, the first one included."""
+    if settings.weight_rule == "growing":
+        factor = _growth(settings)
+        return tuple(state.weight * factor**index for index in range(settings.test_every))
     growth = settings.weight_step if settings.weight_rule == "adaptive" else 0.0
     return tuple(state.weight + index * growth for index in range(settings.test_every))
+
+
+def _growth(settings: InversionSettings) -> float:
+    """The factor of each step that ends at `final_weight`."""
+    return float((settings.final_weight / settings.initial_weight) ** (1 / settings.steps))
 
 
 def adapt(state: WeightState, watched: float, settings: InversionSettings) -> WeightState:
@@ -36,6 +44,8 @@ def adapt(state: WeightState, watched: float, settings: InversionSettings) -> We
     if settings.weight_rule == "fixed":
         return replace(state, watched=watched)
     used_last = weights_until_test(state, settings)[-1]
+    if settings.weight_rule == "growing":
+        return WeightState(weight=used_last * _growth(settings), watched=watched)
     improvement = state.watched - watched
     compared = improvement if settings.plateau_sign == "improvement" else -improvement
     halved = compared < settings.plateau_tolerance

@@ -85,6 +85,11 @@ else:
 
 def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
     """Refuse settings that contradict one another. `lowest_stop`: the bound that the policy's rules need to decide."""
+    if settings.weight_rule == "growing" and settings.initial_weight == 0:
+        raise ConfigError(
+            "measure.settings: weight_rule is growing and initial_weight 0",
+            expected="an initial_weight above 0, which a factor can raise",
+        )
     if settings.steps % settings.test_every:
         raise ConfigError(
             f"measure.settings: steps {settings.steps} is not a multiple of test_every {settings.test_every}",

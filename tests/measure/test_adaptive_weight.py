@@ -1,5 +1,6 @@
 """lambda follows the loop of the authors' code: growth after each step, test when (step + 1) % C is 0."""
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,6 +132,27 @@ def test_a_fixed_lambda_stays_what_it_was(options: InversionSettings, losses: li
         assert set(weights_until_test(state, fixed)) == {weight}
         state = adapt(state, loss, fixed)
     assert state.weight == weight
+
+
+@settings(deadline=None)
+@given(
+    cycles=st.integers(1, 20), every=st.integers(1, 50), first=st.floats(1e-3, 10), last=st.floats(1e-3, 10),
+    losses=st.lists(st.floats(0.0, 1e6), min_size=20, max_size=20),
+)  # fmt: skip
+def test_a_growing_lambda_rises_by_one_factor_to_the_last_step(
+    cycles: int, every: int, first: float, last: float, losses: list[float]
+) -> None:
+    growing = replace(
+        GOLDEN, weight_rule="growing", initial_weight=first, final_weight=last, steps=cycles * every, test_every=every
+    )
+    state, used = WeightState(first), []
+    for loss in losses[:cycles]:
+        used += weights_until_test(state, growing)
+        state = adapt(state, loss, growing)
+    assert used[0] == first
+    factors = [later / earlier for earlier, later in itertools.pairwise([*used, state.weight])]
+    assert factors == pytest.approx([(last / first) ** (1 / growing.steps)] * growing.steps, rel=1e-9)
+    assert state.weight == pytest.approx(last, rel=1e-9)
 
 
 def test_steady_halving_ends_where_growth_makes_up_for_it() -> None:
