@@ -87,6 +87,10 @@ SIDE = {
     **dict.fromkeys(("run_id", "model", "model_digest", "probe_set_digest", "fingerprint", "copy_metric"), "str"),
     **dict.fromkeys(("decision", "policy", "policy_digest"), "str"),
 }
+LIKELIHOOD = {
+    **dict.fromkeys(("nats", "lower", "estimate", "upper", "confidence"), "float"),
+    "guidance_scale": "NoneType",
+}
 SCORE = {"outcome": "str", "invmm": "NoneType", "invmm_above": "NoneType", "spread": "NoneType"}
 SCHEMA = {
     "schema_version": "int",
@@ -131,6 +135,14 @@ SCHEMA = {
                     "after": SHARE,
                 }
             ],
+            "likelihoods": [
+                {
+                    "kind": "str",
+                    "change": "str",
+                    "before": "NoneType",
+                    "after": LIKELIHOOD,
+                }
+            ],
         }
     ],
 }
@@ -139,7 +151,7 @@ SCHEMA = {
 
 def test_the_json_keeps_its_form(runs: Path) -> None:
     found = json.loads(call("compare", runs / "good", runs / "bad", "--json").out)
-    assert found["schema_version"] == 2
+    assert found["schema_version"] == 3
     assert keys(found) == SCHEMA
     assert found["probes"][0]["score"]["reason"] == "not inverted before, 0.02 now"
 

@@ -61,7 +61,8 @@ def _fate(before: Likelihood | None, after: Likelihood | None, *, gone: bool) ->
     A likelihood is estimated only where the search made a copy. A run without one saw no copy or did not look, and in
     both cases no bound says how unlikely the probe is there: that is never better or worse. Copies that only the second
     run made are unknown, as the first may have missed them. Copies that are gone are not compared if the second run
-    looked in the same way (`gone`): score and rates hold what it saw. If it did not, they are unknown.
+    looked in the same way (`gone`): score and rates hold what it saw. If it did not, they are unknown. Where
+    the bounds of one run contradict each other, one of them is wrong.
     """
     if before is None or after is None:
         copies = any(side.nats is not None for side in (before, after) if side)
