@@ -27,7 +27,7 @@ _COLOURS: Final = {
     "better": "green",
 }
 _MOST_ROWS: Final = 40
-_WIDE: Final = 200
+_WIDE: Final = 400
 """Columns off a terminal, where nobody has a width and no row may be folded."""
 
 
@@ -139,7 +139,7 @@ def _uncompared(found: "Comparison") -> "Table":
 
 
 def _probes(found: "Comparison") -> "Table":
-    from invmm_gate.report.comparison_markdown import score_text, shown_rates
+    from invmm_gate.report.comparison_markdown import score_text, shown_likelihoods, shown_rates
 
     rows = [
         (
@@ -148,10 +148,12 @@ def _probes(found: "Comparison") -> "Table":
             each.group,
             *map(score_text, (each.score.before, each.score.after)),
             shown_rates(each),
+            shown_likelihoods(each),
         )
         for each in found.probes
     ]
-    return _table(("Probe is", "Probe", "Group", "InvMM before", "InvMM now", "Replicating samples"), rows)
+    heads = ("Probe is", "Probe", "Group", "InvMM before", "InvMM now", "Replicating samples", "How often it comes out")
+    return _table(heads, rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> "Table":

@@ -50,6 +50,15 @@ def copied_probes(evidence: Evidence) -> frozenset[str]:
     return frozenset(tested | {found.probe for found in evidence.confirmations if found.hits})
 
 
+def kinds_to_estimate(evidence: Evidence, probe: Probe, *, prompts: bool) -> set[PromptKind]:
+    """The kinds of prompt whose likelihood a copied probe has. A typed prompt has none: its copies are counted."""
+    found = evidence.measured.get(probe.id)
+    kinds: set[PromptKind] = {"caption" if prompts and probe.caption else "none"}
+    if prompts and found is not None and any(copied(trial, evidence.metric) for trial in found.trials):
+        kinds.add("soft")
+    return kinds
+
+
 def copied(trial: Trial, metric: MetricRecord | None) -> bool:
     """Whether a sample of any test of the trial was a copy, also of one that ended at its first other sample."""
     shares = (trial.share, trial.confirmation, *(test.share for test in trial.tests))

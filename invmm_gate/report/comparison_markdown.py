@@ -3,23 +3,29 @@
 from collections.abc import Iterator
 from typing import Final
 
+from invmm_gate.core.likelihood_record import frequency
 from invmm_gate.core.records import ReplicationShare
 from invmm_gate.core.run_records import RunIdentity
 from invmm_gate.policy.compare.comparison import (
     Breach,
     Comparison,
     FindingChange,
+    LikelihoodChange,
+    LikelihoodState,
     ProbeChange,
     RateChange,
     ScoreState,
     Uncompared,
 )
+from invmm_gate.policy.likelihoods import BY
 from invmm_gate.report import texts
+from invmm_gate.report.chances import at_most
 from invmm_gate.report.to_markdown import SIZE_LIMIT, inert
 
 _ROWS: Final = (100, 30, 10, 3, 0)
 """Findings and probes shown: the first count that fits the limit."""
 _NAME: Final = 120
+_APART: Final = {"worse": ", separate", "better": ", separate", "unchanged": ", not separate"}
 _CHANGES: Final = ("new", "worse", "unknown", "fixed", "better", "unchanged")
 
 
@@ -49,13 +55,24 @@ def rate_text(rate: RateChange) -> str:
     """Both counts with their intervals, and whether these have no rate in common."""
     name = rate.name.replace("_", " ")
     old, new = (_share_text(share) if share else "not tried" for share in (rate.before, rate.after))
-    apart = {"worse": ", separate", "better": ", separate", "unchanged": ", not separate"}.get(rate.change, "")
-    return f"{name} {old} → {new}{apart}"
+    return f"{name} {old} → {new}{_APART.get(rate.change, '')}"
 
 
 def _share_text(share: ReplicationShare) -> str:
     low, high = (f"{100 * end:.1f}" for end in (share.interval.low, share.interval.high))
     return f"{texts.hits(share.hits, share.trials)} ({low} to {high} %)"
+
+
+def likelihood_text(change: LikelihoodChange) -> str:
+    """Both lower bounds with the upper ones, and whether one run's lies above the other's."""
+    old, new = (_bounds_text(side) if side else "not estimated" for side in (change.before, change.after))
+    return f"{old} → {new} {BY[change.kind]}{_APART.get(change.change, '')}"
+
+
+def _bounds_text(state: LikelihoodState) -> str:
+    least = "no bound" if state.nats is None else f"at least {frequency(state.nats)}"
+    scale = "" if state.guidance_scale is None else f", guidance scale {state.guidance_scale:g}"
+    return f"{least} (at most {at_most(state.upper)}{scale})"
 
 
 def breach_text(breach: Breach | None) -> str:
@@ -82,6 +99,14 @@ def shown_rates(probe: ProbeChange) -> str:
     return "; ".join(
         rate_text(rate) for rate in told if rate.change != "unchanged" or (rate.before and rate.before.hits)
     )
+
+
+def shown_likelihoods(probe: ProbeChange) -> str:
+    """The likelihoods that something bounds from below, in either run."""
+    told = (
+        each for each in probe.likelihoods if any(side and side.nats is not None for side in (each.before, each.after))
+    )
+    return "; ".join(map(likelihood_text, told))
 
 
 def _rendered(comparison: Comparison, rows: int) -> str:
@@ -151,23 +176,24 @@ def _probes(comparison: Comparison, rows: int) -> Iterator[str]:
         head = [
             "### Probes",
             "",
-            "| Change | Probe | Group | InvMM before | InvMM now | Replicating samples |",
-            "|---|---|---|---|---|---|",
+            "| Change | Probe | Group | InvMM before | InvMM now | Replicating samples | How often it comes out |",
+            "|---|---|---|---|---|---|---|",
         ]
         yield "\n".join([*head, *map(_probe, changed[:rows]), *_more(len(changed) - rows, "probe")])
 
 
 def _probe(probe: ProbeChange) -> str:
     before, after = inert(score_text(probe.score.before)), inert(score_text(probe.score.after))
-    rates = inert(shown_rates(probe))
-    return f"| {probe.change.upper()} | {_code(probe.probe)} | {probe.group} | {before} | {after} | {rates} |"
+    rates, often = inert(shown_rates(probe)), inert(shown_likelihoods(probe))
+    return f"| {probe.change.upper()} | {_code(probe.probe)} | {probe.group} | {before} | {after} | {rates} | {often} |"
 
 
 def _foot(comparison: Comparison) -> str:
     return (
         f"Profile {_code(comparison.profile or 'none')}, copy metric {_code(comparison.metric)}. A lower InvMM is "
         "worse; not inverted is the best outcome and no proof of safety. Rates are separate if their recorded "
-        "intervals, which allow for stopping early, have no rate in common. This compares two runs; it is no verdict."
+        "intervals, which allow for stopping early, have no rate in common; how often it comes out is separate if the "
+        "lower bound of one run lies above the upper bound of the other. This compares two runs; it is no verdict."
     )
 
 

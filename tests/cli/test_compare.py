@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.test_imports import DEVICE, ENVIRONMENT
 from tests.policy.policy_builders import TODAY, clean_run, measured, probe, waiver, with_probes, with_score
+from tests.policy.test_policy_compare_likelihoods import OFTEN, RARE, copied
 from tests.stages.stored_runs import blocked, passing, stored
 from tests.stages.world import call
 
@@ -87,6 +88,10 @@ SIDE = {
     **dict.fromkeys(("run_id", "model", "model_digest", "probe_set_digest", "fingerprint", "copy_metric"), "str"),
     **dict.fromkeys(("decision", "policy", "policy_digest"), "str"),
 }
+LIKELIHOOD = {
+    **dict.fromkeys(("nats", "lower", "estimate", "upper", "confidence"), "float"),
+    "guidance_scale": "NoneType",
+}
 SCORE = {"outcome": "str", "invmm": "NoneType", "invmm_above": "NoneType", "spread": "NoneType"}
 SCHEMA = {
     "schema_version": "int",
@@ -131,6 +136,14 @@ SCHEMA = {
                     "after": SHARE,
                 }
             ],
+            "likelihoods": [
+                {
+                    "kind": "str",
+                    "change": "str",
+                    "before": "NoneType",
+                    "after": LIKELIHOOD,
+                }
+            ],
         }
     ],
 }
@@ -139,9 +152,28 @@ SCHEMA = {
 
 def test_the_json_keeps_its_form(runs: Path) -> None:
     found = json.loads(call("compare", runs / "good", runs / "bad", "--json").out)
-    assert found["schema_version"] == 2
+    assert found["schema_version"] == 3
     assert keys(found) == SCHEMA
     assert found["probes"][0]["score"]["reason"] == "not inverted before, 0.02 now"
+
+
+def test_a_probe_that_only_comes_out_more_often_is_worse_and_every_form_says_how_often(tmp_path: Path) -> None:
+    old, new = (
+        stored(copied(record, clean_run()), tmp_path / name, judged_by=None)
+        for name, record in (("old", RARE), ("new", OFTEN))
+    )
+    called = call("compare", old, new, "--policy", "strict", "--fail-on", "worse")
+    assert called.code == 10
+    said = (
+        "at least one in 100 generations (at most one in 28) → at least 20 % of generations (at most 30 %) "
+        "by plain sampling, separate"
+    )
+    assert re.search(rf"WORSE +p1 +sensitive +not inverted +not inverted .*{re.escape(said)}", called.out)
+    assert re.search(r"WORSE +extraction_likelihood +p1 +block 0\.0100 .* +block 0\.2000 ", called.out)
+    (likely,) = json.loads(call("compare", old, new, "--json").out)["probes"][0]["likelihoods"]
+    assert (likely["kind"], likely["change"]) == ("none", "worse")
+    assert (likely["before"]["upper"], likely["after"]["lower"]) == (RARE.upper, OFTEN.lower)
+    assert call("compare", new, old, "--policy", "strict", "--fail-on", "worse").code == 0
 
 
 def test_a_policy_judges_both_afresh_and_leaves_the_verdicts_on_disk_alone(runs: Path, tmp_path: Path) -> None:

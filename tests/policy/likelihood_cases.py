@@ -22,6 +22,7 @@ from tests.policy.policy_builders import (
     with_measurement,
     with_probes,
     with_score,
+    without,
 )
 from tests.policy.policy_cases import BELOW, Case, expect, judged, only
 
@@ -200,6 +201,27 @@ def likelihood_is_asked_for_by_each_kind_of_prompt_that_the_rule_names(gate: Sim
     expect(judged(gate, uncaptioned, only(LIKELY)), "pass")
     by_samples = with_confirmation(text_run(), sampled("p1", 1, 64, method=CAPTION, prompt="a cat on a mat"))
     expect(judged(gate, replace(by_samples, likelihoods=()), only(LIKELY | {"kinds": ["soft"]})), "pass")
+
+
+@case
+def likelihood_by_plain_sampling_is_all_that_is_asked_for_of_a_model_without_prompts(gate: SimpleNamespace) -> None:
+    captioned = replace(target(clean_run(), "p1"), caption="a cat on a mat")
+    data = with_measurement(with_probes(clean_run(), captioned), measured(captioned, None, hits=1))
+    policy = only(LIKELY | {"kinds": ["none", "caption", "soft"]})
+    expect(judged(gate, replace(data, likelihoods=(estimated("p1"),)), policy), "pass")
+    expect(judged(gate, replace(data, likelihoods=()), policy), "inconclusive", ("extraction_likelihood", "p1"))
+
+
+@case
+def likelihood_of_a_soft_prompt_is_asked_for_where_one_of_the_trials_made_a_copy(gate: SimpleNamespace) -> None:
+    policy, caption = only(LIKELY | {"kinds": ["caption", "soft"]}), estimated("p1", prompt_kind="caption")
+    open_ = ("extraction_likelihood", "p1")
+    one_of_two = measured(target(text_run(), "p1"), None, trials=(with_test(1), with_test(0)))
+    data = replace(with_measurement(text_run(), one_of_two), likelihoods=(caption,))
+    expect(judged(gate, data, policy), "inconclusive", open_)
+    by_caption = with_confirmation(text_run(), sampled("p1", 1, 64, method=CAPTION, prompt="a cat on a mat"))
+    unmeasured = without(replace(by_caption, likelihoods=(caption,)), "p1")
+    expect(judged(gate, unmeasured, policy), "inconclusive", ("coverage", None))
 
 
 @case

@@ -5,11 +5,19 @@ from dataclasses import replace
 
 import pytest
 
+from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.compare.compare import compare
 from invmm_gate.policy.compare.comparison import Comparison
 from invmm_gate.policy.judge import judge
-from invmm_gate.report.comparison_markdown import breach_text, counted, rate_text, render_comparison, score_text
+from invmm_gate.report.comparison_markdown import (
+    breach_text,
+    counted,
+    rate_text,
+    render_comparison,
+    score_text,
+    shown_likelihoods,
+)
 from tests.policy.policy_builders import (
     STRICT,
     TODAY,
@@ -21,12 +29,14 @@ from tests.policy.policy_builders import (
     sampled,
     stopped,
     target,
+    text_run,
     with_confirmation,
     with_likelihood,
     with_measurement,
     with_probes,
     with_score,
 )
+from tests.policy.test_policy_compare_likelihoods import OFTEN, RARE, copied
 
 HOSTILE = "<img src=x onerror=alert(1)> | `x` ::error::y \x1b[31m [a](javascript:b) @team"
 
@@ -56,6 +66,49 @@ def test_the_summary_says_what_came_what_went_and_what_is_unknown(comparison: Co
     assert "| UNKNOWN | <code>p3</code> | canary | not inverted | broke |" in plain
     assert "Rates are separate if their recorded intervals, which allow for stopping early" in plain
     assert "it is no verdict" in plain
+
+
+def likely(record: Likelihood) -> RunData:
+    return copied(record, clean_run())
+
+
+def test_the_likelihoods_of_both_runs_stand_side_by_side_in_words() -> None:
+    comparison = compare(likely(RARE), likely(OFTEN))
+    plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), render_comparison(comparison))
+    assert "| Replicating samples | How often it comes out |" in plain
+    assert (
+        "| at least one in 100 generations (at most one in 28) → at least 20 % of generations (at most 30 %) "
+        "by plain sampling, separate |"
+    ) in plain
+    assert "if the lower bound of one run lies above the upper bound of the other" in plain
+
+
+def test_every_likelihood_has_its_words() -> None:
+    scaled = replace(OFTEN, prompt_kind="soft", guidance_scale=7.5)
+    rare, often = "at least one in 100 generations (at most one in 28)", "at least 20 % of generations (at most 30 %)"
+    unlikely = "at least one in 10^44 generations (at most one in 130)"
+    for before, after, said in (
+        (likely(OFTEN), clean_run(), f"{often} → not estimated by plain sampling"),
+        (clean_run(), likely(OFTEN), f"not estimated → {often} by plain sampling"),
+        (likely(OFTEN), likely(RARE), f"{often} → {rare} by plain sampling, separate"),
+        (likely(estimated("p1")), likely(RARE), f"{unlikely} → {rare} by plain sampling, separate"),
+        (likely(RARE), likely(RARE), f"{rare} → {rare} by plain sampling, not separate"),
+        (
+            likely(estimated("p1", None)),
+            likely(RARE),
+            f"no bound (at most one in 130) → {rare} by plain sampling, separate",
+        ),
+        (
+            text_run(),
+            copied(scaled, text_run()),
+            "not estimated → at least 20 % of generations (at most 30 %, guidance scale 7.5) with tools: a soft prompt",
+        ),
+    ):
+        (change,) = (each for each in compare(before, after).probes if each.probe == "p1")
+        assert shown_likelihoods(change) == said
+    none = likely(estimated("p1", None))
+    (change,) = (each for each in compare(none, none).probes if each.probe == "p1")
+    assert (len(change.likelihoods), shown_likelihoods(change)) == (1, "")
 
 
 def test_a_finding_that_only_this_run_could_have_is_shown() -> None:
@@ -101,7 +154,7 @@ def test_foreign_text_stays_text() -> None:
     for mark in ("<img", "`x`", "::error", "\x1b", "](javascript", "@team"):
         assert mark not in text
     rows = [line for line in text.splitlines() if line.startswith("| ") and "onerror" in line]
-    assert [line.count("|") for line in rows] == [6, 6, 7], "two findings and a probe, and no cell was added"
+    assert [line.count("|") for line in rows] == [6, 6, 8], "two findings and a probe, and no cell was added"
 
 
 def test_thousands_of_changes_stay_below_what_a_merge_request_shows() -> None:

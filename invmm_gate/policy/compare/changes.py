@@ -1,8 +1,8 @@
 """How scores, rates and findings changed between two runs. Lower scores and higher rates are worse."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isclose
 from typing import Final, Literal
 
 from invmm_gate.core.records import Confirmation, Group, Measurement, ReplicationShare
@@ -14,6 +14,7 @@ from invmm_gate.policy.compare.comparison import (
     Change,
     FindingChange,
     FindingFate,
+    LikelihoodState,
     ProbeChange,
     RateChange,
     RateFate,
@@ -94,7 +95,7 @@ def _range(found: Measurement) -> tuple[float, float]:
     """Where the score can lie: a stopped probe's above its bound, +inf for one that was not inverted."""
     if found.invmm is not None:
         return (found.invmm, found.invmm)
-    return (math.inf if found.invmm_above is None else found.invmm_above, math.inf)
+    return (inf if found.invmm_above is None else found.invmm_above, inf)
 
 
 def _direction(before: tuple[float, float], after: tuple[float, float], margin: float) -> Change:
@@ -102,7 +103,7 @@ def _direction(before: tuple[float, float], after: tuple[float, float], margin: 
         return "worse"
     if _clearly_below(before[1], after[0], margin):
         return "better"
-    scored_before, scored_after = before[1] < math.inf, after[1] < math.inf
+    scored_before, scored_after = before[1] < inf, after[1] < inf
     return "unchanged" if scored_before == scored_after else "unknown"
 
 
@@ -139,8 +140,9 @@ REGRESSION: Final = "regression"
 """Not compared: each verdict held its run against a baseline of its own, and the scores here answer that question."""
 AGAINST_CONTROLS: Final = ("below_controls", "group_below_controls")
 """Not compared across probe sets: the other probes and the controls decide them too."""
-_BY_SAMPLES: Final = ("confirmed", "extraction_likelihood")
-"""Rules about what generations are copies of, and not about scores."""
+_CONFIRMED: Final = "confirmed"
+_LIKELIHOOD: Final = "extraction_likelihood"
+"""These two rules are about what generations are copies of, and not about scores."""
 _WHOLE_RUN: Final = frozenset((RECORDS, SELF_CHECK, METRIC, SETTINGS))
 """An open question of these leaves every finding of its run open."""
 
@@ -166,6 +168,10 @@ class _Findings:
         unmeasured = probe is not None and probe not in self.measured
         return "open" if here or unmeasured or self.open_rules & {rule, *_WHOLE_RUN} else "clear"
 
+    def values(self, key: _Key) -> tuple[float, ...]:
+        """The figures that broke the rule here."""
+        return tuple(finding.value for finding in self.found.get(key, ()) if finding.value is not None)
+
     def breach(self, key: _Key) -> Breach | None:
         """The first finding of this rule here; waived only if all of them are."""
         here = sorted(self.found.get(key, ()), key=lambda finding: finding.effect != "block")
@@ -186,7 +192,7 @@ def finding_changes(
             rule=rule,
             probe=probe,
             group=group,
-            change=_fate_of_finding(rule, old.side(key), new.side(key), probes.get(probe or "")),
+            change=_fate_of_finding(key, old, new, probes.get(probe or "")),
             before=old.breach(key),
             after=new.breach(key),
         )
@@ -231,20 +237,40 @@ def _findings(data: RunData, probes: Mapping[str, ProbeChange], skip: frozenset[
     return _Findings(found, frozenset(undecided), measured)
 
 
-def _fate_of_finding(rule: str, before: _Side, after: _Side, probe: ProbeChange | None) -> FindingFate:
+def _fate_of_finding(key: _Key, old: _Findings, new: _Findings, probe: ProbeChange | None) -> FindingFate:
+    before, after = old.side(key), new.side(key)
     if "open" in (before, after):
         return "unknown"
-    if before == after:
-        return _strength(rule, probe)
-    return "new" if after == "block" else "fixed"
-
-
-def _strength(rule: str, probe: ProbeChange | None) -> FindingFate:
-    """A breach on both sides is as much worse as what the rule looks at."""
+    if before != after:
+        return "new" if after == "block" else "fixed"
     if probe is None:
         return "unchanged"
-    confirmations = [rate.change for rate in probe.rates if rate.name != TEST_SAMPLES]
+    if key[0] == _LIKELIHOOD:
+        return _strength_by_likelihood(probe, old.values(key), new.values(key))
+    return _strength(key[0], probe)
+
+
+def _strength(rule: str, probe: ProbeChange) -> FindingFate:
+    """A breach on both sides is as much worse as what the rule looks at."""
+    if rule == _CONFIRMED:
+        return overall(_confirmed(probe) or ["unknown"])
     test = [rate.change for rate in probe.rates if rate.name == TEST_SAMPLES]
-    if rule in _BY_SAMPLES:
-        return overall(confirmations or ["unknown"])
     return overall([probe.score.change, *test])
+
+
+def _strength_by_likelihood(probe: ProbeChange, before: Sequence[float], after: Sequence[float]) -> FindingFate:
+    """By the likelihoods that gave the figures of the two findings, and by the counted copies, which can give one too.
+
+    A verdict does not say which kinds of prompt its rule looks at, but the figure of a finding is a lower bound.
+    """
+    about = [each.change for each in probe.likelihoods if _gave(each.before, before) or _gave(each.after, after)]
+    return overall([*about, *_confirmed(probe)] or ["unknown"])
+
+
+def _gave(state: LikelihoodState | None, values: Iterable[float]) -> bool:
+    return state is not None and any(isclose(state.lower, value, rel_tol=1e-6) for value in values)
+
+
+def _confirmed(probe: ProbeChange) -> list[RateFate]:
+    """The rates of the inputs that a user could give."""
+    return [rate.change for rate in probe.rates if rate.name != TEST_SAMPLES]

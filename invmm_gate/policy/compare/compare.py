@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.errors import BLOCK, INCONCLUSIVE, PASS, ConfigError
-from invmm_gate.core.records import Confirmation, Measurement, Probe
+from invmm_gate.core.records import Confirmation, Probe
 from invmm_gate.core.run_records import RunData, differences, identity_of
 from invmm_gate.policy.compare.changes import (
     AGAINST_CONTROLS,
@@ -23,9 +23,13 @@ from invmm_gate.policy.compare.comparison import (
     FailOn,
     FindingChange,
     LeftOut,
+    LikelihoodChange,
     ProbeChange,
+    RateChange,
+    ScoreChange,
     refuse_other_conditions,
 )
+from invmm_gate.policy.compare.likelihood_changes import likelihood_changes, likelihoods_of
 from invmm_gate.policy.coverage import self_check_findings
 from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
 from invmm_gate.policy.rules.regression import RegressionConfig
@@ -166,24 +170,27 @@ def _controls(data: RunData) -> frozenset[tuple[str, str]]:
 
 def _probe_changes(sides: _Sides, left_out: LeftOut, policy: Policy | None) -> Iterator[ProbeChange]:
     old, new = ({found.probe: found for found in side.measurements} for side in (sides.before, sides.after))
+    estimated = likelihoods_of(sides.before), likelihoods_of(sides.after)
     for probe in sides.after.run.probe_set.probes:
         if probe.id not in left_out.probes:
-            yield _probe_change(sides, probe, old.get(probe.id), new.get(probe.id), _margin(policy, probe))
+            score = score_change(old.get(probe.id), new.get(probe.id), margin=_margin(policy, probe))
+            tried = (_tried(side, probe) if sides.same_confirmation else () for side in (sides.before, sides.after))
+            rates = tuple(rate_changes(old.get(probe.id), new.get(probe.id), *tried))
+            likelihoods = likelihood_changes(*estimated, probe, same_plan=sides.same_confirmation)
+            yield _probe_change(probe, score, rates, tuple(likelihoods))
 
 
 def _probe_change(
-    sides: _Sides, probe: Probe, before: Measurement | None, after: Measurement | None, margin: float | None
+    probe: Probe, score: ScoreChange, rates: tuple[RateChange, ...], likelihoods: tuple[LikelihoodChange, ...]
 ) -> ProbeChange:
-    score = score_change(before, after, margin=margin)
-    tried = (_tried(side, probe) if sides.same_confirmation else () for side in (sides.before, sides.after))
-    rates = tuple(rate_changes(before, after, *tried))
     return ProbeChange(
         probe=probe.id,
         group=probe.group,
         category=probe.category,
-        change=overall([score.change, *(rate.change for rate in rates)]),
+        change=overall([score.change, *(rate.change for rate in rates), *(likely.change for likely in likelihoods)]),
         score=score,
         rates=rates,
+        likelihoods=likelihoods,
     )
 
 

@@ -4,15 +4,20 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.core.likelihood_record import PromptKind
 from invmm_gate.core.records import Group, Outcome, ReplicationShare
 from invmm_gate.core.run_records import RunIdentity, RunInputs, differences, named_difference
 
-COMPARISON_SCHEMA_VERSION: Final = 2
+COMPARISON_SCHEMA_VERSION: Final = 3
 
 Change = Literal["worse", "better", "unchanged", "unknown"]
 """`worse`: more memorized, so a lower score or a higher rate. `unknown`: one side broke or cannot be placed."""
 RateFate = Literal["worse", "better", "unchanged", "unknown", "not_compared"]
 """`unknown`: copies came out on one side, and the other side did not try this input. `not_compared`: nothing to say."""
+LikelihoodFate = Literal["worse", "better", "unchanged", "unknown", "not_compared"]
+"""`unknown`: nothing bounds one side from above, the bounds of one side contradict each other, or bounds that lie apart
+are of two guidance scales. `not_compared`: no copies came out on either side, or none do any more, which score and
+rates weigh."""
 FindingFate = Literal["new", "fixed", "worse", "better", "unchanged", "unknown"]
 FailOn = Literal["new", "worse"]
 
@@ -61,6 +66,37 @@ class RateChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LikelihoodState:
+    """The likelihood of a probe in one run, by one kind of prompt."""
+
+    nats: float | None
+    """-ln of the lower bound; None where nothing bounds it from below. Low = memorized."""
+    lower: float
+    """Lower bound, in [0, 1]."""
+    estimate: float
+    """Unbiased estimate, in [0, 1]."""
+    upper: float
+    """Upper bound, from the plain samples alone."""
+    confidence: float
+    """Of both bounds together, in (0, 1)."""
+    guidance_scale: float | None
+    """The scale at which it was sampled; None without a prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LikelihoodChange:
+    """How likely a generation is a copy of the probe, by one kind of prompt. High = memorized."""
+
+    kind: PromptKind
+    """What the model was given. A search may have found another prompt in each run."""
+    change: LikelihoodFate
+    """`worse` or `better` only where the lower bound of one run lies above the upper bound of the other."""
+    before: LikelihoodState | None
+    """None where that run has no likelihood of this probe by this kind of prompt."""
+    after: LikelihoodState | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeChange:
     """One probe in both runs."""
 
@@ -68,9 +104,11 @@ class ProbeChange:
     group: Group
     category: str
     change: Change
-    """`worse` if the score or any rate is; else `unknown` if any part is; else `better` if any part is."""
+    """`worse` if the score, a rate or a likelihood is; else `unknown` if any part is; else `better` if any part is."""
     score: ScoreChange
     rates: tuple[RateChange, ...]
+    likelihoods: tuple[LikelihoodChange, ...]
+    """By kind of prompt: all that either run has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

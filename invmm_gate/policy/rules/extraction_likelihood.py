@@ -14,7 +14,7 @@ from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, Selection, block, is_selected, undecided
 from invmm_gate.policy.field_types import Whole
-from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied, copied_probes
+from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied_probes, kinds_to_estimate
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 
@@ -64,12 +64,9 @@ class ExtractionLikelihood:
                 yield finding
 
     def _needed(self, probe: Probe, evidence: Evidence) -> set[tuple[str, PromptKind]]:
-        """The likelihoods of a copied probe that the rule looks at. A typed prompt has none: its copies are counted."""
-        prompts, found = isinstance(evidence.plan, PromptConfirmation), evidence.measured.get(probe.id)
-        own: set[PromptKind] = {"caption" if prompts and probe.caption else "none"}
-        if prompts and found is not None and any(copied(trial, evidence.metric) for trial in found.trials):
-            own.add("soft")
-        return {(probe.id, kind) for kind in own.intersection(self.config.kinds)}
+        """The likelihoods of a copied probe that the rule looks at."""
+        kinds = kinds_to_estimate(evidence, probe, prompts=isinstance(evidence.plan, PromptConfirmation))
+        return {(probe.id, kind) for kind in kinds.intersection(self.config.kinds)}
 
     def _breach(self, probe: Probe, evidence: Evidence) -> Finding | None:
         limit, bounds = log(self.config.one_in), certified(evidence, probe)
