@@ -391,6 +391,8 @@ def test_what_is_shrunk_after_a_success_is_not_stopped_by_a_bound_before(tmp_pat
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="steps 420 is not a multiple of test_every 50"):
         edited(tmp_path, "settings: {}", "settings: {steps: 420}").resolve_settings("pixel")
+    with pytest.raises(ConfigError, match="growing and initial_weight 0; expected an initial_weight above 0"):
+        edited(tmp_path, "settings: {}", "settings: {initial_weight: 0}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
         edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05, shrink_tests: 0}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match="did you mean 'pixel'"):
