@@ -6,12 +6,14 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
 from invmm_gate.core.settings import PROFILES
 
 ROOT = Path(__file__).parents[1]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,14 @@ def test_the_study_is_of_the_search_that_is_shipped() -> None:
     for family, study in studies.items():
         settings = json.loads(json.dumps(dataclasses.asdict(PROFILES["gate"][family])))
         assert study["search"]["settings"] == {name: value for name, value in settings.items() if name != "mirror"}
+
+
+def test_the_scatter_has_a_mark_for_each_image_that_came_out(tables: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "scatter.svg"
+    tables.scatter(path)
+    models = tables.recorded([each.name for each in (*tables.PROOF, *tables.TUNING)])
+    for name in models:
+        shown = [image for image in tables.images(name) if image.copies and image.estimate]
+        for page in (path, ROOT / "docs/studies/likelihood.svg"):
+            (marks,) = ElementTree.parse(page).findall(f".//{SVG}g[@id='{name}']")
+            assert len(marks.findall(f".//{SVG}use")) == len(shown), "write it with `tables.py --write`"

@@ -2,8 +2,8 @@
 
     python benchmarks/ladder/tables.py [--write]
 
-Prints them, or writes them into docs/studies/likelihood.md between its marks, and what the report says of the study
-into invmm_gate/report/studied.json. A test holds both to the records.
+Prints them, or writes them into docs/studies/likelihood.md between its marks, with a scatter beside it, and what the
+report says of the study into invmm_gate/report/studied.json. A test holds them to the records.
 """
 
 import argparse
@@ -26,12 +26,15 @@ from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
 RECORDS: Final = Path(__file__).parent / "records"
 STUDIED: Final = Path(__file__).parents[2] / "invmm_gate/report/studied.json"
+SCATTER: Final = Path(__file__).parents[2] / "docs/studies/likelihood.svg"
 PAGE: Final = Path(__file__).parents[2] / "docs/studies/likelihood.md"
 CERTIFIED: Final = 1e-6
 """Lower bound from which on an image counts as found where it was not inverted."""
 ENOUGH: Final = 10
 """Copies among the samples of the truth from which on an estimate is held against it."""
 FACTOR: Final = 3.0
+LEAST: Final = 1e-9
+"""The lower end of the scatter."""
 SEEDS: Final = (1, 2, 3, 4)
 """Seeds beside 0 under which some images were scored again."""
 BANDS: Final = ((5e-3, 1.0), (1e-4, 5e-3), (0.0, 1e-4))
@@ -255,6 +258,30 @@ def with_tables(page: str) -> str:
     return page
 
 
+def scatter(path: Path) -> None:
+    """Estimates and bounds against the truth, a mark for each image that came out at all, a shape for each model."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "ladder", "svg.fonttype": "none", "font.size": 9})
+    figure, axes = pyplot.subplots(figsize=(7, 6))
+    for name, mark in zip(recorded(each.name for each in (*PROOF, *TUNING)), "osD^vP", strict=False):
+        own = [image for image in images(name) if image.copies and image.estimate]
+        truth, estimate = [image.truth for image in own], [image.estimate for image in own]
+        axes.vlines(truth, [max(image.lower, LEAST) for image in own], estimate, color="0.8", linewidth=0.7)
+        axes.plot(truth, estimate, mark, markersize=4, label=name, gid=name)
+    ends = (LEAST, 0.2)
+    axes.plot(ends, ends, color="black", linewidth=0.8)
+    for factor in (FACTOR, 1 / FACTOR):
+        axes.plot(ends, [factor * end for end in ends], color="black", linewidth=0.5, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlim=(3e-5, 0.2), ylim=ends)
+    axes.set(xlabel="share of 20,000 plain samples that are copies", ylabel="estimate; line down to the lower bound")
+    axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+
+
 def studied() -> str:
     """What the report says of the proof models, by family, where all of a family were searched alike."""
     studies = {}
@@ -288,6 +315,7 @@ def main() -> None:
     if parser.parse_args().write:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         STUDIED.write_text(studied(), encoding="utf-8")
+        scatter(SCATTER)
         return
     for name, lines in TABLES.items():
         print(f"\n{name}", *lines(), sep="\n")

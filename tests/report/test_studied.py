@@ -1,0 +1,64 @@
+"""What a report says of the study: only where the run searched as the study did."""
+
+from dataclasses import replace
+
+import pytest
+
+from invmm_gate.core.run_records import ConfirmPlan, LikelihoodPlan, RunInputs
+from invmm_gate.core.settings import PROFILES
+from invmm_gate.policy.schema import load_policy
+from invmm_gate.report.formats import render_html
+from invmm_gate.report.studied import studied
+from tests.report.conftest import verdict
+
+STRICT = load_policy("strict")
+
+
+@pytest.fixture
+def inputs(data) -> RunInputs:
+    """Of a run of `strict` on a model of 16 x 16 pixels."""
+    metric = replace(data.run.inputs.metric, name="pixel_rmse", threshold=0.1, higher_is_copy=False)
+    return replace(
+        data.run.inputs,
+        family="pixel",
+        settings=PROFILES["gate"]["pixel"],
+        confirm=STRICT.confirm.plan(),
+        metric=metric,
+    )
+
+
+def test_a_run_of_a_shipped_policy_is_told_what_its_search_found_elsewhere(inputs: RunInputs) -> None:
+    study = studied(inputs)
+    assert study is not None
+    assert [times for times, _, _ in study.planted] == [1, 2, 4, 8, 16, 32, 64]
+    assert study.planted[-1][1] == study.planted[-1][2] == 8 * len(study.models)
+    assert study.never_seen[1] == 64 * len(study.models)
+
+
+def test_a_mirrored_search_is_no_weaker(inputs: RunInputs) -> None:
+    assert studied(replace(inputs, settings=replace(inputs.settings, mirror=True))) == studied(inputs)
+
+
+def likelihoods(plan: ConfirmPlan, **changes: int) -> ConfirmPlan:
+    own = LikelihoodPlan(**({"draws": 128, "plain_draws": 2048, "confidence": 0.95} | changes))
+    return replace(plan, likelihood=own)
+
+
+def test_nothing_is_told_of_another_search(inputs: RunInputs) -> None:
+    others = (
+        replace(inputs, family="stable_diffusion"),
+        replace(inputs, settings=replace(inputs.settings, steps=100)),
+        replace(inputs, confirm=likelihoods(inputs.confirm, draws=64)),
+        replace(inputs, confirm=likelihoods(inputs.confirm, plain_draws=512)),
+        replace(inputs, confirm=replace(inputs.confirm, likelihood=None)),
+        replace(inputs, metric=replace(inputs.metric, threshold=0.05)),
+    )
+    assert studied(replace(inputs, confirm=likelihoods(inputs.confirm))) is not None
+    assert [studied(other) for other in others] == [None] * len(others)
+
+
+def test_the_page_of_a_run_without_canaries_tells_of_it(data, inputs: RunInputs) -> None:
+    told = replace(data, run=replace(data.run, inputs=inputs), verdict=verdict())
+    assert "models that this project trained, the same search certified" in render_html(told)
+    other = replace(told, run=replace(told.run, inputs=replace(inputs, family="stable_diffusion")))
+    assert "models that this project trained, the same search certified" not in render_html(other)
