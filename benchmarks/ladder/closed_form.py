@@ -2,9 +2,9 @@
 
     python benchmarks/ladder/closed_form.py
 
-R is a half-space of the noises: what lies beyond an edge along one direction. A run has 512 plain samples and 128 draws
-around a point near the edge, as many at each of five stretches, as `confirm` draws them. Writes records/coverage.csv
-and records/certified.csv beside this file; one thread, half a minute.
+R is a half-space of the noises: what lies beyond an edge along one direction. A run has 2,048 plain samples and 128
+draws around a point near the edge, as many of each of five distributions, as `confirm` draws them. Writes
+records/coverage.csv and records/certified.csv beside this file; one thread, half a minute.
 """
 
 import csv
@@ -21,7 +21,7 @@ from invmm_gate.measure.proposals import around
 
 RECORDS: Final = Path(__file__).parent / "records"
 RUNS: Final = 1_000
-PLAIN: Final = 512
+PLAIN: Final = 2048
 DRAWS: Final = 128
 ALPHA: Final = 0.05
 LIKELIHOODS: Final = (0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9)
