@@ -40,9 +40,12 @@ FORMER: Final = {
 }
 """Profile `gate` before the search for models without prompts was changed."""
 SLOTS: Final = 16
+CONFIRM: Final = 512
+"""Plain samples of each of the two ways in which `confirm` looks for copies before likelihoods are estimated."""
 PLAIN: Final = 2048
 DRAWS: Final = 128
 CONFIDENCE: Final = 0.95
+STEPS: Final = 50
 CERTIFIED: Final = 6 * log(10)
 """Nats of a likelihood of 1e-6."""
 
@@ -58,19 +61,27 @@ def measured(
     inverter = Inverter(model, PixelRmse(), settings, load_image=pictures.__getitem__, root_seed=seed, slots=SLOTS)
     tasks = [Task(probe=name, content=f"{recipe.name} {name}", seed=0) for name in chosen]
     found = {event.task.probe: event for event in inverter.run(tasks) if isinstance(event, Inversion)}
-    generation = Generation(model=model, metric=PixelRmse(), steps=50, rows=128)
+    generation = Generation(model=model, metric=PixelRmse(), steps=STEPS, rows=128)
+    looks = plain_samples(generation, 2 * CONFIRM, stream(seed, "confirm", recipe.name))
     plain = plain_samples(generation, PLAIN, stream(seed, "plain", recipe.name))
     return {
-        name: (found[name].trial, _likelihood(generation, plain, pictures[name], found[name], seed)) for name in chosen
+        name: (found[name].trial, _likelihood(generation, looks, plain, pictures[name], found[name], seed))
+        for name in chosen
     }
 
 
 def _likelihood(
-    generation: Generation, plain: PlainSamples, picture: Tensor, inversion: Inversion, seed: int
+    generation: Generation,
+    looks: PlainSamples,
+    plain: PlainSamples,
+    picture: Tensor,
+    inversion: Inversion,
+    seed: int,
 ) -> Likelihood | None:
+    """None where neither the search nor a plain sample of `looks` copied the image, as in a run."""
     references, trial = (generation.metric.embed(picture[None]),), inversion.trial
     metric = MetricRecord(name=generation.metric.name, threshold=generation.metric.threshold, higher_is_copy=False)
-    if not copied(trial, metric) and not bool(generation.copies(plain.features, references).any()):
+    if not copied(trial, metric) and not bool(generation.copies(looks.features, references).any()):
         return None
     inverted = (inversion.mu, inversion.log_var) if copied(trial, metric) else None
     return likelihood(
@@ -101,9 +112,8 @@ def write_search(path: Path, settings: InversionSettings) -> None:
     metric = PixelRmse()
     search = {
         "settings": {name: value for name, value in asdict(settings).items() if name != "mirror"},
-        "plain_draws": PLAIN,
-        "draws": DRAWS,
-        "confidence": CONFIDENCE,
+        "sampling": {"trials": CONFIRM, "sampler_steps": STEPS, "confidence": CONFIDENCE, "probes": "all"},
+        "likelihood": {"draws": DRAWS, "plain_draws": PLAIN, "confidence": CONFIDENCE},
         "metric": metric.name,
         "threshold": metric.threshold,
     }

@@ -20,7 +20,7 @@ from typing import Final
 sys.path.append(str(Path(__file__).parents[2]))
 sys.path.append(str(Path(__file__).parent))
 
-from recipes import PROOF, TUNING
+from recipes import PROOF, RECIPES, TUNING
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
@@ -203,7 +203,7 @@ def spread_table(models: Sequence[str]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name in models:
         kinds = ("gate", *(f"seed{seed}" for seed in SEEDS))
-        if recorded([name], kinds[-1]):
+        if all(recorded([name], kind) for kind in kinds):
             rows = [{row["image"]: row for row in _rows(f"{kind}-{name}")} for kind in kinds]
             shared = [[own[image] for own in rows] for image in rows[-1]]
             scores, bounds = (_spreads(shared, column) for column in ("score_nats", "bound_nats"))
@@ -297,6 +297,7 @@ def studied() -> str:
         studies[family] = {
             "models": models,
             "search": searches[0],
+            "largest_side": max(RECIPES[name].size for name in models),
             "planted": [{"times": often, **_certified(every, often)} for often in rungs],
             "never_seen": _certified(every, 0),
         }

@@ -6,13 +6,13 @@ All logarithms are natural; -inf is the logarithm of nothing. High = memorized.
 """
 
 from dataclasses import dataclass
-from math import ceil, expm1, inf, log
+from math import ceil, expm1, inf, log, log2
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-_BETS: Final = np.array([1 - 2.0**-k for k in (4, 3, 2)] + [2.0**-k for k in range(1, 11)])[:, None]
-"""Shares of its capital that a gambler stakes on each draw, all with the same weight."""
+_FEWEST_BETS: Final = 10
 _HALVINGS: Final = 60
 """Steps of a bisection: enough for float64."""
 
@@ -58,10 +58,20 @@ def log_lower_bound(found: WeighedDraws, alpha: float) -> float:
 
 def bet_against(found: WeighedDraws, log_m: float) -> float:
     """The logarithm of what a bet against p <= m multiplies its stake by: in the mean by 1 at p = m."""
-    gains = np.logaddexp(np.log1p(-_BETS), np.log(_BETS) + np.array(found.log_weights) - log_m).sum(axis=1)
-    losses = np.log1p(-_BETS[:, 0]) * (found.draws - len(found.log_weights))
-    drawn = np.logaddexp.reduce(gains + losses) - log(len(_BETS))
+    bets = _bets(found.draws)
+    gains = np.logaddexp(np.log1p(-bets), np.log(bets) + np.array(found.log_weights) - log_m).sum(axis=1)
+    losses = np.log1p(-bets[:, 0]) * (found.draws - len(found.log_weights))
+    drawn = np.logaddexp.reduce(gains + losses) - log(len(bets))
     return float(np.logaddexp(drawn, found.log_estimate - log_m)) - log(2)
+
+
+def _bets(draws: int) -> NDArray[np.float64]:
+    """Shares of its capital that a gambler stakes on each draw, all with the same weight.
+
+    The least is about 4 / draws: most draws weigh nothing, and a larger share is lost before a copy comes.
+    """
+    least = max(_FEWEST_BETS, ceil(log2(draws)) - 2)
+    return np.array([1 - 2.0**-k for k in (4, 3, 2)] + [2.0**-k for k in range(1, least + 1)])[:, None]
 
 
 def log_bound_of_share(share: float, kl: float) -> float:

@@ -10,7 +10,7 @@ from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import LOWER
 from invmm_gate.core.records import GCG, Measurement
 from invmm_gate.core.run_records import (
-    LikelihoodPlan,
+    ConfirmPlan,
     PromptPlan,
     RunData,
     RunRecord,
@@ -187,7 +187,7 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
     """
     given, asked = run.inputs.confirm, policy.confirm.plan()
     estimates = any(isinstance(rule, ExtractionLikelihoodConfig) for rule in policy.rules)
-    if estimates and asked.likelihood and not _estimated_as_well(given.likelihood, asked.likelihood):
+    if estimates and asked.likelihood and not _estimated_as_well(given, asked, prompts=has_prompts(run)):
         return "the run estimated likelihoods by weaker means than the policy's"
     if not any(isinstance(rule, ConfirmedConfig) for rule in policy.rules):
         return ""
@@ -198,10 +198,17 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
     return "" if strong else "the run confirmed by weaker means than the policy's"
 
 
-def _estimated_as_well(given: LikelihoodPlan | None, asked: LikelihoodPlan) -> bool:
-    if given is None or given.confidence != asked.confidence:
+def _estimated_as_well(given: ConfirmPlan, asked: ConfirmPlan, *, prompts: bool) -> bool:
+    """As many draws, by the same sampler; how many plain samples stands in another place for models with prompts."""
+    own, wanted = given.likelihood, asked.likelihood
+    if own is None or wanted is None or own.confidence != wanted.confidence or own.draws < wanted.draws:
         return False
-    return given.draws >= asked.draws and given.plain_draws >= asked.plain_draws
+    sampled, asked_for = (given.prompts, asked.prompts) if prompts else (given.plain_sampling, asked.plain_sampling)
+    if asked_for is not None and (sampled is None or sampled.sampler_steps != asked_for.sampler_steps):
+        return False
+    if not prompts:
+        return own.plain_draws >= wanted.plain_draws
+    return asked_for is None or (sampled is not None and sampled.trials >= asked_for.trials)
 
 
 def _sampling_as_strong(given: SamplingPlan | None, asked: SamplingPlan) -> bool:

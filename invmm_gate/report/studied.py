@@ -15,6 +15,7 @@ from invmm_gate.core.run_records import RunInputs
 from invmm_gate.report.texts import count, hits, times
 
 FILE: Final = "studied.json"
+_TRAINED_ON: Final = "1,500"
 _MORE_SEARCH: Final = ("mirror",)
 """Settings under which a run searches more than the study did, and not otherwise."""
 
@@ -32,17 +33,19 @@ class Studied:
     def sentences(self) -> Iterator[str]:
         """For a reader who wants to know what the run could have found."""
         rungs = "; ".join(f"{times(often)}: {hits(found, images)}" for often, found, images in self.planted)
+        models = f"{count(len(self.models))} small model{'s' if len(self.models) > 1 else ''}"
         yield (
-            f"In {count(len(self.models))} small models that this project trained, the same search certified one copy "
-            f"in a million generations or more for so many images, by how often they were planted: {rungs}; never: "
-            f"{hits(*self.never_seen)}. Another model may keep its images more openly, or less."
+            f"Elsewhere, in {models} that this project trained on about {_TRAINED_ON} images each, this search "
+            "certified that an image comes out once in a million generations or more, by how often the image was "
+            f"planted: {rungs}; never: {hits(*self.never_seen)}. This model may give its images out more readily, or "
+            "less."
         )
 
 
 def studied(inputs: RunInputs) -> Studied | None:
     """The study of models of this kind; None where there is none, or the run searched in another way."""
     study = _studies().get(inputs.family)
-    if study is None or _search(inputs) != study["search"]:
+    if study is None or _search(inputs) != study["search"] or max(inputs.image_size) > study["largest_side"]:
         return None
     return Studied(
         models=tuple(study["models"]),
@@ -59,13 +62,11 @@ def _studies() -> Mapping[str, Any]:
 
 
 def _search(inputs: RunInputs) -> Mapping[str, object]:
-    plan, metric = inputs.confirm, inputs.metric
-    settings = {name: value for name, value in asdict(inputs.settings).items() if name not in _MORE_SEARCH}
+    sampled, likely, metric = inputs.confirm.plain_sampling, inputs.confirm.likelihood, inputs.metric
     search = {
-        "settings": settings,
-        "plain_draws": plan.likelihood.plain_draws if plan.likelihood else 0,
-        "draws": plan.likelihood.draws if plan.likelihood else 0,
-        "confidence": plan.likelihood.confidence if plan.likelihood else 0,
+        "settings": {name: value for name, value in asdict(inputs.settings).items() if name not in _MORE_SEARCH},
+        "sampling": None if sampled is None else asdict(sampled),
+        "likelihood": None if likely is None else asdict(likely),
         "metric": metric.name,
         "threshold": metric.threshold,
     }

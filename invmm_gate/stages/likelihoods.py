@@ -23,20 +23,24 @@ from invmm_gate.stages.measure import inversion_file, kept_first
 
 
 def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PlainSampling) -> None:
-    """Of each probe that was copied at least once, be it among these plain samples, which are the same for all."""
-    copied = {probe.id for probe in work.copied()}
+    """Of each probe that the search copied at least once. The plain samples are the same for all.
+
+    Which of the other probes they copy is not asked: `confirm` has samples for that, which each policy says.
+    """
+    if plan is None:
+        return
     done = {record.probe for record in work.folder.likelihoods()}
-    if plan is None or not copied:
+    probes = [probe for probe in work.copied() if probe.id not in done]
+    if not probes:
         return
     generation = Generation(
         model=work.session.model, metric=work.session.metric, steps=plain.sampler_steps, rows=work.rows
     )
-    work.progress.begin("likelihood", total=plan.plain_draws + plan.draws * len(copied))
+    work.progress.begin("likelihood", total=plan.plain_draws + plan.draws * len(probes))
     try:
         shared = _plain_samples(work, generation, plan.plain_draws)
-        for probe in work.session.inputs.probe_set.probes:
-            if probe.id not in done and (probe.id in copied or _among(work, generation, shared, probe)):
-                _estimate(work, generation, shared, probe, plan, kind="none")
+        for probe in probes:
+            _estimate(work, generation, shared, probe, plan, kind="none")
     except MeasurementError as error:
         work.progress.note(f"no likelihood: {error}")
     work.progress.end()
@@ -130,12 +134,7 @@ def _estimate(
         prompt_kind=kind,
     )
     work.folder.append(found)
-    work.progress.advance(found.draws)
-
-
-def _among(work: Confirming, generation: Generation, plain: PlainSamples, probe: Probe) -> bool:
-    """Whether a plain sample is a copy of the probe."""
-    return bool(generation.copies(plain.features, work.references([probe])[probe.id]).any())
+    work.progress.advance(plan.draws)
 
 
 def _tensors(work: Confirming, probe: Probe) -> Mapping[str, Tensor]:

@@ -80,8 +80,24 @@ def test_bounds_with_a_likelihood_in_common_are_unchanged() -> None:
     upper = RARE.upper
     for share, change in ((upper * 0.999, "unchanged"), (upper * 1.001, "worse")):
         assert fates(copied(RARE), copied(at_least(share, 130)))[0] == change
-    seldom = estimated("p1", 1000.0), estimated("p1", 10.0)
-    assert fates(*map(copied, seldom))[0] == "unchanged", "the upper bound is that of the plain samples alone"
+
+
+def test_a_bound_above_the_other_runs_estimate_alone_shows_nothing() -> None:
+    """The upper bound is that of the plain samples alone: far above what is estimated."""
+    seldom = copied(estimated("p1", 1000.0)), copied(estimated("p1", 10.0))
+    assert fates(*seldom)[0] == fates(*reversed(seldom))[0] == "unknown"
+    near = copied(estimated("p1", 10.5)), copied(estimated("p1", 10.0))
+    assert fates(*near)[0] == fates(*reversed(near))[0] == "unchanged"
+
+
+def test_another_number_of_sampler_steps_is_another_likelihood() -> None:
+    after = copied(OFTEN)
+    plan = after.run.inputs.confirm
+    assert plan.plain_sampling is not None
+    fewer = replace(plan, plain_sampling=replace(plan.plain_sampling, sampler_steps=5))
+    other = with_inputs(after, confirm=fewer)
+    assert fates(copied(RARE), after)[0] == "worse"
+    assert fates(copied(RARE), other)[0] == fates(other, copied(RARE))[0] == "unknown"
 
 
 def test_both_sides_stand_in_the_comparison() -> None:

@@ -97,9 +97,10 @@ def test_canaries_that_were_not_searched_in_full_are_told_of() -> None:
 
 def test_without_canaries_the_study_is_told_of() -> None:
     said = (
-        "In 2 small models that this project trained, the same search certified one copy in a million generations or "
-        "more for so many images, by how often they were planted: once: 0 of 16; 8 times: 9 of 16; 64 times: 16 of 16; "
-        "never: 0 of 128. Another model may keep its images more openly, or less."
+        "Elsewhere, in 2 small models that this project trained on about 1,500 images each, this search certified that "
+        "an image comes out once in a million generations or more, by how often the image was planted: once: 0 of 16; "
+        "8 times: 9 of 16; 64 times: 16 of 16; never: 0 of 128. This model may give its images out more readily, or "
+        "less."
     )
     assert reach_lines(verdict(), STUDY) == (UNKNOWN, said)
     assert reach_lines(verdict(power=LADDER), STUDY) == lines_of(verdict(power=LADDER))

@@ -20,6 +20,7 @@ def inputs(data) -> RunInputs:
     metric = replace(data.run.inputs.metric, name="pixel_rmse", threshold=0.1, higher_is_copy=False)
     return replace(
         data.run.inputs,
+        image_size=(16, 16),
         family="pixel",
         settings=PROFILES["gate"]["pixel"],
         confirm=STRICT.confirm.plan(),
@@ -52,6 +53,8 @@ def test_nothing_is_told_of_another_search(inputs: RunInputs) -> None:
         replace(inputs, confirm=likelihoods(inputs.confirm, plain_draws=512)),
         replace(inputs, confirm=replace(inputs.confirm, likelihood=None)),
         replace(inputs, metric=replace(inputs.metric, threshold=0.05)),
+        replace(inputs, image_size=(64, 64)),
+        replace(inputs, confirm=replace(inputs.confirm, plain_sampling=None)),
     )
     assert studied(replace(inputs, confirm=likelihoods(inputs.confirm))) is not None
     assert [studied(other) for other in others] == [None] * len(others)
@@ -59,6 +62,6 @@ def test_nothing_is_told_of_another_search(inputs: RunInputs) -> None:
 
 def test_the_page_of_a_run_without_canaries_tells_of_it(data, inputs: RunInputs) -> None:
     told = replace(data, run=replace(data.run, inputs=inputs), verdict=verdict())
-    assert "models that this project trained, the same search certified" in render_html(told)
+    assert "this search certified that an image comes out" in render_html(told)
     other = replace(told, run=replace(told.run, inputs=replace(inputs, family="stable_diffusion")))
-    assert "models that this project trained, the same search certified" not in render_html(other)
+    assert "this search certified that an image comes out" not in render_html(other)

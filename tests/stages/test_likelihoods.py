@@ -1,12 +1,10 @@
 """How likely the probes come out, on the demo's network: what `confirm` records, and what becomes of it."""
 
-from pathlib import Path
-
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.policy.likelihoods import copied
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.measure import inversion_file
-from tests.stages.world import Called, World, call, new_world, policy_with
+from tests.stages.world import Called, World, call, policy_with
 
 LIKELY = policy_with(name="likely", rules=[{"rule": "extraction_likelihood", "one_in": 10**15}])
 
@@ -49,26 +47,3 @@ def test_the_same_command_goes_on_after_the_records_that_are_there(finished: Wor
     (finished.run / "likelihoods.jsonl").write_bytes(b"".join(lines[:1]) + lines[-1][:20])
     assert call("confirm", finished.run).code == 0
     assert (finished.run / "likelihoods.jsonl").read_bytes() == whole
-
-
-def test_what_plain_samples_alone_copy_has_a_likelihood_too(tmp_path: Path) -> None:
-    """A search that gets nowhere, and 8 images that make up 5 % of all samples each."""
-    sampling = {"trials": 8, "sampler_steps": 5, "probes": "all"}
-    policy = policy_with(
-        name="idle",
-        rules=[{"rule": "invmm_below", "threshold": 1e-3}],
-        settings={"learning_rate": 5e-3, "test_samples": 1, "certified_share": None},
-        confirm={"plain_sampling": sampling, "likelihood": {"draws": 10, "plain_draws": 128}},
-    )
-    world = new_world(tmp_path, planted=tuple(range(8)))
-    checked = world.check(policy=world.policy(policy, "idle"))
-    assert checked.code in (10, 11), checked.err
-    folder = RunFolder(world.run)
-    metric, found = folder.run().metric, likelihoods(world)
-    tested = {each.probe for each in folder.measurements() if any(copied(trial, metric) for trial in each.trials)}
-    searched = tested | {each.probe for each in folder.confirmations() if each.hits}
-    alone = found.keys() - searched
-    assert searched <= found.keys()
-    assert searched
-    assert alone
-    assert all(found[probe].plain_copies and not found[probe].draws for probe in alone)

@@ -23,6 +23,8 @@ class RunLikelihoods:
     """Probes of which the search made a copy at all."""
     prompts: bool
     """Whether the model takes prompts."""
+    sampler_steps: int | None
+    """Steps of the sampler that all draws were made with: another number has other likelihoods."""
 
     def saw_no_copy(self, probe: Probe, kind: PromptKind) -> bool:
         """Whether the probe was measured, and nothing came out that asks for a likelihood by this kind of prompt."""
@@ -41,7 +43,10 @@ def likelihoods_of(data: RunData) -> RunLikelihoods:
         metric=data.run.metric,
     )
     records = {(found.probe, found.prompt_kind): found for found in sound_likelihoods(data)}
-    return RunLikelihoods(records, evidence, copied_probes(evidence), has_prompts(data.run))
+    prompts, plan = has_prompts(data.run), data.run.inputs.confirm
+    sampled = plan.prompts if prompts else plan.plain_sampling
+    steps = None if sampled is None else sampled.sampler_steps
+    return RunLikelihoods(records, evidence, copied_probes(evidence), prompts, steps)
 
 
 def likelihood_changes(
@@ -52,10 +57,11 @@ def likelihood_changes(
         old, new = (side.records.get((probe.id, kind)) for side in (before, after))
         if old or new:
             gone = new is None and same_plan and after.saw_no_copy(probe, kind)
-            yield LikelihoodChange(kind=kind, change=_fate(old, new, gone=gone), before=_state(old), after=_state(new))
+            fate = _fate(old, new, gone=gone, same_sampler=before.sampler_steps == after.sampler_steps)
+            yield LikelihoodChange(kind=kind, change=fate, before=_state(old), after=_state(new))
 
 
-def _fate(before: Likelihood | None, after: Likelihood | None, *, gone: bool) -> LikelihoodFate:
+def _fate(before: Likelihood | None, after: Likelihood | None, *, gone: bool, same_sampler: bool) -> LikelihoodFate:
     """By the recorded bounds: each holds at the confidence of its own run, whatever the other run drew.
 
     A likelihood is estimated only where the search made a copy. A run without one saw no copy or did not look, and in
@@ -69,15 +75,19 @@ def _fate(before: Likelihood | None, after: Likelihood | None, *, gone: bool) ->
         return "unknown" if copies and not gone else "not_compared"
     if before.lower > before.upper or after.lower > after.upper:
         return "unknown"
-    return _direction(before, after)
+    return _direction(before, after, comparable=same_sampler and before.guidance_scale == after.guidance_scale)
 
 
-def _direction(before: Likelihood, after: Likelihood) -> LikelihoodFate:
-    """Bounds at two guidance scales are of two likelihoods: what lies apart there need not be another model's doing."""
+def _direction(before: Likelihood, after: Likelihood, *, comparable: bool) -> LikelihoodFate:
+    """Bounds at two guidance scales, or of two samplers, are of two likelihoods: another model need not be the reason.
+
+    Upper bounds come from plain samples and are wide. Where a lower bound lies above the other run's estimate alone, as
+    one in 10^4 above an estimate of one in 10^11, nothing is shown, and nothing is called unchanged.
+    """
     worse, better = after.lower > before.upper, before.lower > after.upper
     if not (worse or better):
-        return "unchanged"
-    if before.guidance_scale != after.guidance_scale:
+        return "unknown" if after.lower > before.estimate or before.lower > after.estimate else "unchanged"
+    if not comparable:
         return "unknown"
     return "worse" if worse else "better"
 
