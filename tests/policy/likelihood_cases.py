@@ -10,6 +10,7 @@ from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, CurvePoint, StretchedTest, Trial
 from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
+from invmm_gate.policy.schema import Policy
 from tests.policy.few_probes import STRICT, clean_run, text_run
 from tests.policy.policy_builders import (
     estimated,
@@ -117,6 +118,26 @@ def likelihood_that_is_missing_leaves_the_run_open(gate: SimpleNamespace) -> Non
     expect(judged(gate, clean_run(weaker), only(LIKELY)), "inconclusive", ("settings", None))
     surer = only(LIKELY, confirm=STRICT.confirm.model_dump() | {"likelihood": {"confidence": 0.5}})
     expect(judged(gate, clean_run(surer), only(LIKELY)), "inconclusive", ("settings", None))
+
+
+def confirming(**changes: dict[str, Any]) -> Policy:
+    """LIKELY alone, with keys of parts of `confirm` replaced."""
+    confirm = STRICT.confirm.model_dump()
+    return only(LIKELY, confirm=confirm | {name: confirm[name] | part for name, part in changes.items()})
+
+
+@case
+def likelihoods_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> None:
+    plain, prompts = {"plain_draws": 512}, {"trials": 32}
+    fewer_steps = {"plain_sampling": {"sampler_steps": 5}, "prompts": {"sampler_steps": 5}}
+    for make, weaker, stronger in (
+        (clean_run, {"likelihood": plain}, {"likelihood": {"plain_draws": 4096, "draws": 256}}),
+        (text_run, {"prompts": prompts}, {"prompts": {"trials": 128}, "likelihood": plain}),
+    ):
+        for means in (weaker, fewer_steps):
+            expect(judged(gate, make(confirming(**means)), only(LIKELY)), "inconclusive", ("settings", None))
+        for means in ({}, stronger):
+            expect(judged(gate, make(confirming(**means)), only(LIKELY)), "pass")
 
 
 @case
