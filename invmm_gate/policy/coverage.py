@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import exp
+from operator import ge
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
@@ -187,7 +188,7 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
     """
     given, asked = run.inputs.confirm, policy.confirm.plan()
     estimates = any(isinstance(rule, ExtractionLikelihoodConfig) for rule in policy.rules)
-    if estimates and asked.likelihood and not _estimated_as_well(given, asked, prompts=has_prompts(run)):
+    if estimates and not _estimated_as_well(given, asked, prompts=has_prompts(run)):
         return "the run estimated likelihoods by weaker means than the policy's"
     if not any(isinstance(rule, ConfirmedConfig) for rule in policy.rules):
         return ""
@@ -199,16 +200,20 @@ def confirm_difference(run: RunRecord, policy: Policy) -> str:
 
 
 def _estimated_as_well(given: ConfirmPlan, asked: ConfirmPlan, *, prompts: bool) -> bool:
-    """As many draws, by the same sampler; how many plain samples stands in another place for models with prompts."""
-    own, wanted = given.likelihood, asked.likelihood
-    if own is None or wanted is None or own.confidence != wanted.confidence or own.draws < wanted.draws:
-        return False
-    sampled, asked_for = (given.prompts, asked.prompts) if prompts else (given.plain_sampling, asked.plain_sampling)
-    if asked_for is not None and (sampled is None or sampled.sampler_steps != asked_for.sampler_steps):
-        return False
-    if not prompts:
-        return own.plain_draws >= wanted.plain_draws
-    return asked_for is None or (sampled is not None and sampled.trials >= asked_for.trials)
+    """With the same confidence and sampler, and at least as many draws of each kind."""
+    own, wanted = _means(given, prompts=prompts), _means(asked, prompts=prompts)
+    if own is None or wanted is None:
+        return wanted is None
+    return own[0] == wanted[0] and all(map(ge, own[1], wanted[1]))
+
+
+def _means(plan: ConfirmPlan, *, prompts: bool) -> tuple[tuple[float, int], tuple[int, int]] | None:
+    """How likelihoods are estimated: (confidence, sampler steps), (draws, plain samples); None where they are not."""
+    likely, sampled = plan.likelihood, plan.prompts if prompts else plan.plain_sampling
+    if likely is None or sampled is None:
+        return None
+    plain = sampled.trials if prompts else likely.plain_draws
+    return (likely.confidence, sampled.sampler_steps), (likely.draws, plain)
 
 
 def _sampling_as_strong(given: SamplingPlan | None, asked: SamplingPlan) -> bool:

@@ -214,7 +214,7 @@ def sscd_of_another_kind(world: World) -> tuple[object, ...]:
 CASES: dict[str, Case] = {
     "unknown policy key": Case(
         policy_text(lambda text: text.replace("threshold: 0.5\n", "threshhold: 0.5\n")),
-        ("tested.yaml:27", "threshhold", "threshold"),
+        ("tested.yaml:28", "threshhold", "threshold"),
     ),
     "unknown setting": Case(policy_of(settings={"step": 20}), ("tested.yaml:14", "'step'", "steps")),
     "policy of the wrong type": Case(policy_of(version="one"), ("tested.yaml:2", "version")),

@@ -138,6 +138,13 @@ def likelihoods_by_weaker_means_leave_the_run_open(gate: SimpleNamespace) -> Non
             expect(judged(gate, make(confirming(**means)), only(LIKELY)), "inconclusive", ("settings", None))
         for means in ({}, stronger):
             expect(judged(gate, make(confirming(**means)), only(LIKELY)), "pass")
+        sampling = "prompts" if make is text_run else "plain_sampling"
+        for left_out in ("likelihood", sampling):
+            none = only(BELOW, confirm=STRICT.confirm.model_dump() | {left_out: None})
+            expect(judged(gate, make(none), only(LIKELY)), "inconclusive", ("settings", None))
+        unasked = only(LIKELY, confirm=STRICT.confirm.model_dump() | {sampling: None})
+        said = [each.message for each in judged(gate, make(unasked), unasked).findings]
+        assert not any("weaker means" in message for message in said)
 
 
 @case
