@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 
 sys.path.append(str(Path(__file__).parents[1] / "examples/text_to_image"))
 
@@ -38,7 +38,7 @@ from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
 
 from draw import NEVER_SEEN, ORDINARY, draw
-from train import far_apart, latents, new_scheduler, pictures, train_denoiser
+from train import assembled, far_apart, latents, pictures, train_denoiser
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLE: Final = ROOT / "examples/text_to_image"
@@ -86,16 +86,7 @@ def train(out: Path) -> None:
     x_0 = latents(vae, images) * vae.config.scaling_factor
     tokenizer = new_tokenizer(caption for _, caption in table)
     text_encoder, unet = train_denoiser(x_0, table, tokenizer, steps=STEPS, seed=0)
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(out, safe_serialization=True)
+    assembled(vae, tokenizer, text_encoder, unet).save_pretrained(out, safe_serialization=True)
 
 
 def members() -> Iterator[tuple[int, int, str]]:

@@ -20,7 +20,7 @@ from typing import Final
 sys.path.append(str(Path(__file__).parents[2]))
 sys.path.append(str(Path(__file__).parent))
 
-from recipes import PROOF, RECIPES, TUNING
+from recipes import BACKGROUND, LADDER, PROOF, RECIPES, TUNING
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
@@ -297,6 +297,7 @@ def studied() -> str:
         studies[family] = {
             "models": models,
             "search": searches[0],
+            "trained_on": sum(LADDER) + BACKGROUND,
             "largest_side": max(RECIPES[name].size for name in models),
             "planted": [{"times": often, **_certified(every, often)} for often in rungs],
             "never_seen": _certified(every, 0),

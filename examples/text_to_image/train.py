@@ -246,6 +246,13 @@ def train(*, autoencoder: Path | None, autoencoder_steps: int, steps: int, seed:
         vae = AutoencoderKL.from_pretrained(autoencoder).requires_grad_(False)
     x_0 = latents(vae, images) * vae.config.scaling_factor
     text_encoder, unet = train_denoiser(x_0, table, tokenizer, steps=steps, seed=seed)
+    return assembled(vae, tokenizer, text_encoder, unet)
+
+
+def assembled(
+    vae: AutoencoderKL, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, unet: UNet2DConditionModel
+) -> StableDiffusionPipeline:
+    """The pipeline of these parts."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

@@ -15,7 +15,6 @@ from invmm_gate.core.run_records import RunInputs
 from invmm_gate.report.texts import count, hits, times
 
 FILE: Final = "studied.json"
-_TRAINED_ON: Final = "1,500"
 _MORE_SEARCH: Final = ("mirror",)
 """Settings under which a run searches more than the study did, and not otherwise."""
 
@@ -25,6 +24,8 @@ class Studied:
     """Images of the study's proof models, by how often they were planted."""
 
     models: tuple[str, ...]
+    trained_on: int
+    """Images of each model's training set, repeated ones counted each time."""
     planted: tuple[tuple[int, int, int], ...]
     """(times, images found, images), ascending. Found: certified to come out once in a million generations or more."""
     never_seen: tuple[int, int]
@@ -35,7 +36,7 @@ class Studied:
         rungs = "; ".join(f"{times(often)}: {hits(found, images)}" for often, found, images in self.planted)
         models = f"{count(len(self.models))} small model{'s' if len(self.models) > 1 else ''}"
         yield (
-            f"Elsewhere, in {models} that this project trained on about {_TRAINED_ON} images each, this search "
+            f"Elsewhere, in {models} that this project trained on {count(self.trained_on)} images each, this search "
             "certified that an image comes out once in a million generations or more, by how often the image was "
             f"planted: {rungs}; never: {hits(*self.never_seen)}. This model may give its images out more readily, or "
             "less."
@@ -49,6 +50,7 @@ def studied(inputs: RunInputs) -> Studied | None:
         return None
     return Studied(
         models=tuple(study["models"]),
+        trained_on=study["trained_on"],
         planted=tuple((rung["times"], rung["found"], rung["images"]) for rung in study["planted"]),
         never_seen=(study["never_seen"]["found"], study["never_seen"]["images"]),
     )

@@ -25,7 +25,7 @@ from invmm_gate.stages.measure import inversion_file, kept_first
 def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PlainSampling) -> None:
     """Of each probe that the search copied at least once. The plain samples are the same for all.
 
-    Which of the other probes they copy is not asked: `confirm` has samples for that, which each policy says.
+    They are not held against the other probes: for these the policy's `plain_sampling` says how many samples count.
     """
     if plan is None:
         return

@@ -142,3 +142,10 @@ def test_the_closed_form_model_gives_out_an_image_beyond_an_edge_that_makes_p_it
     assert (second == (positions >= edge)).all(), "one edge, whatever the other coordinates"
     # Fifty steps of the sampler keep the share of the weight to within a factor of two.
     assert abs(log2(weight) - float(log_ndtr(-edge)) / log(2)) < 1
+
+
+def test_many_plain_draws_do_not_wear_the_bound_out() -> None:
+    """Half of 128 draws replicate and carry a p of 1e-6; a million plain draws beside them make no copy."""
+    p, draws, copies = 1e-6, 1_000_128, 64
+    found = WeighedDraws(draws=draws, log_weights=(log(p * draws / copies),) * copies)
+    assert log(p / 4) < log_lower_bound(found, 0.02) < log(p)

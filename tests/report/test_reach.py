@@ -19,7 +19,7 @@ from invmm_gate.report.to_markdown import inert, render_summary
 from tests.report.conftest import verdict
 
 UNKNOWN = "What this run could have found in this model is unknown: no canary was planted a known number of times."
-STUDY = Studied(models=("a", "b"), planted=((1, 0, 16), (8, 9, 16), (64, 16, 16)), never_seen=(0, 128))
+STUDY = Studied(models=("a", "b"), trained_on=1516, planted=((1, 0, 16), (8, 9, 16), (64, 16, 16)), never_seen=(0, 128))
 COUNTS = dict.fromkeys(("probes", "controls", "missing", "inverted", "confirmed"), 0)
 
 
@@ -97,7 +97,7 @@ def test_canaries_that_were_not_searched_in_full_are_told_of() -> None:
 
 def test_without_canaries_the_study_is_told_of() -> None:
     said = (
-        "Elsewhere, in 2 small models that this project trained on about 1,500 images each, this search certified that "
+        "Elsewhere, in 2 small models that this project trained on 1,516 images each, this search certified that "
         "an image comes out once in a million generations or more, by how often the image was planted: once: 0 of 16; "
         "8 times: 9 of 16; 64 times: 16 of 16; never: 0 of 128. This model may give its images out more readily, or "
         "less."

@@ -15,9 +15,9 @@ Change = Literal["worse", "better", "unchanged", "unknown"]
 RateFate = Literal["worse", "better", "unchanged", "unknown", "not_compared"]
 """`unknown`: copies came out on one side, and the other side did not try this input. `not_compared`: nothing to say."""
 LikelihoodFate = Literal["worse", "better", "unchanged", "unknown", "not_compared"]
-"""`unknown`: nothing bounds one side from above, the bounds of one side contradict each other, or bounds that lie apart
-are of two guidance scales. `not_compared`: no copies came out on either side, or none do any more, which score and
-rates weigh."""
+"""`unknown`: nothing bounds one side from above, the bounds of one side contradict each other, the samplers differ, a
+lower bound lies above the other side's estimate alone, or bounds that lie apart are of two guidance scales.
+`not_compared`: no copies came out on either side, or none do any more, which score and rates weigh."""
 FindingFate = Literal["new", "fixed", "worse", "better", "unchanged", "unknown"]
 FailOn = Literal["new", "worse"]
 

@@ -67,19 +67,19 @@ def _fate(before: Likelihood | None, after: Likelihood | None, *, gone: bool, sa
     A likelihood is estimated only where the search made a copy. A run without one saw no copy or did not look, and in
     both cases no bound says how unlikely the probe is there: that is never better or worse. Copies that only the second
     run made are unknown, as the first may have missed them. Copies that are gone are not compared if the second run
-    looked in the same way (`gone`): score and rates hold what it saw. If it did not, they are unknown. Where
-    the bounds of one run contradict each other, one of them is wrong.
+    looked in the same way (`gone`): score and rates hold what it saw. If it did not, they are unknown. Two samplers
+    have two likelihoods. Where the bounds of one run contradict each other, one of them is wrong.
     """
     if before is None or after is None:
         copies = any(side.nats is not None for side in (before, after) if side)
         return "unknown" if copies and not gone else "not_compared"
-    if before.lower > before.upper or after.lower > after.upper:
+    if not same_sampler or before.lower > before.upper or after.lower > after.upper:
         return "unknown"
-    return _direction(before, after, comparable=same_sampler and before.guidance_scale == after.guidance_scale)
+    return _direction(before, after)
 
 
-def _direction(before: Likelihood, after: Likelihood, *, comparable: bool) -> LikelihoodFate:
-    """Bounds at two guidance scales, or of two samplers, are of two likelihoods: another model need not be the reason.
+def _direction(before: Likelihood, after: Likelihood) -> LikelihoodFate:
+    """Bounds at two guidance scales are of two likelihoods: what lies apart there need not be another model's doing.
 
     Upper bounds come from plain samples and are wide. Where a lower bound lies above the other run's estimate alone, as
     one in 10^4 above an estimate of one in 10^11, nothing is shown, and nothing is called unchanged.
@@ -87,7 +87,7 @@ def _direction(before: Likelihood, after: Likelihood, *, comparable: bool) -> Li
     worse, better = after.lower > before.upper, before.lower > after.upper
     if not (worse or better):
         return "unknown" if after.lower > before.estimate or before.lower > after.estimate else "unchanged"
-    if not comparable:
+    if before.guidance_scale != after.guidance_scale:
         return "unknown"
     return "worse" if worse else "better"
 
