@@ -21,7 +21,7 @@ from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.prediction import denoising_error, epsilon_weight
 from invmm_gate.measure.conditioning import conditioning
 from invmm_gate.measure.distributions import noise_from, normality
-from invmm_gate.measure.sensitivity import TestCase, TestResult, run_tests
+from invmm_gate.measure.sensitivity import UNTESTED, TestCase, TestResult, run_tests
 from invmm_gate.measure.slots import Slot, SlotAdam, Task, WeightState, adapt, task_stream, weights_until_test
 from invmm_gate.measure.timesteps import InformativeTimesteps
 from invmm_gate.measure.trials import Conclusion, Tested, broken
@@ -183,19 +183,20 @@ class Inverter:
     def _retire(self, slots: Sequence[Slot]) -> Iterator[Inversion]:
         """Adapt lambda, test, and give out the tasks that are done."""
         points = self._observe(slots)
-        cases = [self._case(slot, "test", self._settings.test_samples) for slot in slots]
-        results = self._test(cases, self._settings.guidance_scales)
+        results = self._first_tests([slot for slot in slots if slot.is_tested(self._settings)])
         conclusion = Conclusion(self._settings, test=self._test_again)
-        for slot, point, case, result in zip(slots, points, cases, results, strict=True):
+        for slot, point in zip(slots, points, strict=True):
+            result = results.get(slot.index, UNTESTED)
             slot.evaluations += result.evaluations
             ended = conclusion.of(slot, result) if slot.note(point, result) else broken(slot, result)
             if ended is not None:
                 self._slots[slot.index] = None
+                mu, log_var = ended.tested.stretch * self._adam.averaged[:, slot.index]
                 yield Inversion(
                     task=slot.task,
                     trial=ended.trial,
-                    mu=ended.tested.stretch * case.mu,
-                    log_var=ended.tested.stretch * case.log_var,
+                    mu=mu,
+                    log_var=log_var,
                     copies=ended.tested.result.copies,
                     logits=self._conditioning.logits(slot.index),
                 )
@@ -226,7 +227,8 @@ class Inverter:
             )
         return points
 
-    def _case(self, slot: Slot, purpose: str, samples: int, *, stretch: float = 1.0, full: bool = False) -> TestCase:
+    def _case(self, slot: Slot, purpose: str, needed: tuple[int, ...], *, stretch: float, full: bool) -> TestCase:
+        samples = needed[-1]
         mu, log_var = stretch * self._adam.averaged[:, slot.index]
         generator = self._stream(slot.task, purpose, slot.step)
         return TestCase(
@@ -235,23 +237,35 @@ class Inverter:
             standard=torch.randn(samples, *self._model.latent_shape, generator=generator),
             reference=slot.reference,
             condition=self._conditioning.for_test(slot, purpose, samples),
-            full=full or slot.must_end(self._settings),
+            needed=needed,
+            full=full,
         )
 
-    def _test_again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
-        """Every sample of fresh noises for a purpose, of the distribution as far as this from N(0, I)."""
-        case = self._case(slot, purpose, samples, stretch=stretch, full=True)
-        (result,) = self._test([case], scales)
+    def _first_tests(self, slots: Sequence[Slot]) -> dict[int, TestResult]:
+        """By slot: do all samples of the distribution as it is replicate the probe? In full where it is the last."""
+        needed = (self._settings.test_samples,)
+        cases = [self._case(slot, "test", needed, stretch=1.0, full=slot.must_end(self._settings)) for slot in slots]
+        rows = max(len(self._slots), self._settings.test_samples)
+        results = self._test(cases, self._settings.guidance_scales, rows=rows)
+        return {slot.index: result for slot, result in zip(slots, results, strict=True)}
+
+    def _test_again(
+        self, slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]
+    ) -> Tested:
+        """Fresh noises for a purpose, of the distribution as far as this from N(0, I)."""
+        case = self._case(slot, purpose, needed, stretch=stretch, full=False)
+        # Few rows, as most attempts fail at their first draws.
+        (result,) = self._test([case], scales, rows=self._settings.test_samples)
         slot.evaluations += result.evaluations
         level = float(normality(case.mu[None], case.log_var[None]))
         return Tested(stretch=stretch, normality=level, result=result)
 
-    def _test(self, cases: Sequence[TestCase], scales: tuple[float, ...]) -> tuple[TestResult, ...]:
+    def _test(self, cases: Sequence[TestCase], scales: tuple[float, ...], *, rows: int) -> tuple[TestResult, ...]:
         return run_tests(
             self._model,
             self._metric,
             cases,
-            rows=max(len(self._slots), self._settings.test_samples),
+            rows=rows,
             sampler_steps=self._settings.sampler_steps,
             guidance_scales=scales,
         )

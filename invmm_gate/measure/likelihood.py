@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 _FEWEST_BETS: Final = 10
 _HALVINGS: Final = 60
@@ -93,9 +94,19 @@ def log_bound_of_share(share: float, kl: float) -> float:
     return low
 
 
-def draws_to_certify(share: float, alpha: float) -> int:
-    """How many draws must replicate, all of them, before a share below this one is that lucky in `alpha` of cases."""
-    return ceil(log(alpha) / log(share))
+def draws_to_certify(share: float, alpha: float, *, misses: int = 0) -> tuple[int, ...]:
+    """After how many draws none, one, two, .. of them may have failed to replicate; the last is for `misses`.
+
+    A share below this one ever gets so far in at most `alpha` of cases: each of these looks may be wrong in its equal
+    part of them. Source: the exact test of a binomial share (Clopper and Pearson 1934), and Bonferroni's inequality.
+    """
+    counts, part = [1], alpha / (misses + 1)
+    for allowed in range(misses + 1):
+        draws = counts[-1]
+        while binom.cdf(allowed, draws, 1 - share) > part:
+            draws += 1
+        counts.append(draws)
+    return tuple(counts[1:])
 
 
 def _entropy(share: float) -> float:

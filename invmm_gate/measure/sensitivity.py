@@ -1,14 +1,15 @@
-"""The sensitivity test: does every noise drawn from q regenerate the probe?
+"""The sensitivity test: does every noise drawn from q regenerate the probe, or nearly every one?
 
-Sequential and exact: a probe's noises are fixed beforehand and tried in order; a guidance scale is dropped at its
-first miss and a probe passes at the first scale whose noises all replicate it. The decision is that of the full test,
-for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind a miss is thrown
-away, so neither decision nor record depends on batch mates.
+Sequential and exact: a probe's noises are fixed beforehand and tried in order; a guidance scale is dropped at the first
+miss that is too many, and a probe passes at the first scale at which enough noises replicate it. The decision is that
+of the full test, for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind
+the decision is thrown away, so neither decision nor record depends on batch mates.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -34,25 +35,27 @@ class TestCase:
     """The metric's features of the target image."""
     condition: Condition | None = None
     """The prompt: one row for all samples, or one row a sample; None for unconditional models."""
+    needed: tuple[int, ...]
+    """After how many samples none, one, two, .. of them may be no copies; the last counts all samples."""
     full: bool
-    """Draw every sample even after a miss, to learn the share that replicates."""
+    """Draw every sample even after the decision, to learn the share that replicates."""
 
     __test__ = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TestResult:
-    """The result of a test. `passed` means: every sample replicates the probe at one guidance scale."""
+    """The result of a test. `passed` means: enough samples replicate the probe at one guidance scale."""
 
     passed: bool
     guidance_scale: float | None
     """The scale that passed."""
     hits: int
     """Replicating samples at the best scale; over all of them only after a full test."""
+    trials: int
+    """Samples tried at that scale."""
     best_value: float
     """Copy-metric value of the closest sample tried; NaN where not `finite`."""
-    trials: int
-    """Samples that a pass needs at one scale."""
     samples: int
     """Samples that the decision needed, over all scales."""
     evaluations: int
@@ -65,6 +68,13 @@ class TestResult:
     __test__ = False
 
 
+UNTESTED: Final = TestResult(
+    passed=False, guidance_scale=None, hits=0, best_value=nan, trials=0, samples=0, evaluations=0, finite=True,
+    copies=(),
+)  # fmt: skip
+"""The result where no sample was drawn."""
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """One probe at one guidance scale: the values of its samples so far, in the order of its noises."""
@@ -75,9 +85,12 @@ class _Lane:
     hits: int = 0
     copies: list[Tensor] = field(default_factory=list)
 
-    @property
-    def missed(self) -> bool:
-        return self.hits < len(self.values)
+    def passed(self, needed: Sequence[int]) -> bool:
+        misses = len(self.values) - self.hits
+        return misses < len(needed) and len(self.values) >= needed[misses]
+
+    def decided(self, needed: Sequence[int]) -> bool:
+        return len(self.values) - self.hits >= len(needed) or self.passed(needed)
 
 
 def run_tests(
@@ -100,7 +113,7 @@ def run_tests(
 
 def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) -> list[tuple[_Lane, int]]:
     """The next noises to try, all of one scale: one of each open lane, then further ones while rows are left."""
-    won = {lane.case for lane in lanes if _complete(lane, cases) and not lane.missed}
+    won = {lane.case for lane in lanes if lane.passed(cases[lane.case].needed)}
     open_lanes = [lane for lane in lanes if _is_open(lane, cases, won)]
     if not open_lanes:
         return []
@@ -116,15 +129,10 @@ def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) ->
 
 
 def _is_open(lane: _Lane, cases: Sequence[TestCase], won: set[int]) -> bool:
-    if _complete(lane, cases):
-        return False
-    if cases[lane.case].full:
-        return True
-    return lane.case not in won and not lane.missed
-
-
-def _complete(lane: _Lane, cases: Sequence[TestCase]) -> bool:
-    return len(lane.values) >= len(cases[lane.case].standard)
+    case = cases[lane.case]
+    if case.full:
+        return len(lane.values) < len(case.standard)
+    return lane.case not in won and not lane.decided(case.needed)
 
 
 def _try(
@@ -150,9 +158,9 @@ def _try(
     for row, ((lane, _), value, is_copy) in enumerate(
         zip(batch, values.tolist(), metric.is_copy(values).tolist(), strict=True)
     ):
-        # The lane missed at an earlier row of this call. What lies behind a miss was only tried because rows were left:
-        # to keep them would make the record depend on how many probes share the batch.
-        if lane.missed and not cases[lane.case].full:
+        # An earlier row of this call decided the lane. What lies behind was only tried because rows were left: to keep
+        # it would make the record depend on how many probes share the batch.
+        if lane.decided(cases[lane.case].needed) and not cases[lane.case].full:
             continue
         lane.values.append(value)
         lane.hits += is_copy
@@ -182,14 +190,14 @@ def _result(
     own = [lane for lane in lanes if lane.case == index]
     tried = [value for lane in own for value in lane.values]
     finite = all(isfinite(value) for value in tried)
-    best = max(own, key=lambda lane: lane.hits)
-    passed = best.hits == len(case.standard)
+    best = max(own, key=lambda lane: (lane.passed(case.needed), lane.hits))
+    passed = best.passed(case.needed)
     return TestResult(
         passed=passed,
         guidance_scale=best.scale if passed else None,
         hits=best.hits,
         best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,
-        trials=len(case.standard),
+        trials=len(best.values),
         samples=len(tried),
         evaluations=sum(len(lane.values) * costs[lane.scale] for lane in own),
         finite=finite,

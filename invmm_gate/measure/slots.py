@@ -83,6 +83,10 @@ class Slot:
     tests: tuple[StretchedTest, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
 
+    def is_tested(self, settings: InversionSettings) -> bool:
+        """Whether samples are drawn at this step."""
+        return settings.certify_at == "success" or not self.step or self.must_end(settings)
+
     def must_end(self, settings: InversionSettings) -> bool:
         """Whether the test that is due is the task's last."""
         return self.step >= settings.steps or self.tests_above >= settings.stop_tests
@@ -98,7 +102,8 @@ class Slot:
         values = (point.denoising_error, point.control_loss, point.normality, point.weight)
         if not all(value is None or isfinite(value) for value in values):
             return False
-        self.curve += (replace(point, best_value=result.best_value if result.finite else None),)
+        drawn = result.finite and result.trials
+        self.curve += (replace(point, best_value=result.best_value if drawn else None),)
         return result.finite
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from typing import Final
 
 from invmm_gate.core.intervals import replication_share
 from invmm_gate.core.records import Measurement, Outcome, Probe, ReplicationShare, StretchedTest, Trial
-from invmm_gate.core.settings import InversionSettings
+from invmm_gate.core.settings import FARTHEST, InversionSettings
 from invmm_gate.measure.likelihood import draws_to_certify
 from invmm_gate.measure.sensitivity import TestResult
 from invmm_gate.measure.slots import Slot, Task
@@ -24,8 +25,13 @@ class Tested:
     """In nats per latent dimension."""
 
 
-Test = Callable[[Slot, str, int, float, tuple[float, ...]], Tested]
-"""(slot, purpose that seeds the noises, samples, stretch, guidance scales) -> a full test."""
+Test = Callable[[Slot, str, tuple[int, ...], float, tuple[float, ...]], Tested]
+"""(slot, purpose that seeds the noises, samples needed by misses, stretch, guidance scales) -> a test."""
+
+_ERROR: Final = 0.05
+"""The probability that all attempts to certify the share of a probe in one seed's trials are wrong together."""
+_OUTWARDS: Final = 1.5
+"""The factor by which the next attempt lies further from N(0, I) as long as none succeeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,119 +52,82 @@ class Conclusion:
     def of(self, slot: Slot, result: TestResult) -> Ended | None:
         """The finished trial, or None if the task goes on."""
         tested = Tested(result=result, stretch=1.0, normality=slot.curve[-1].normality)
-        if result.passed:
-            return self._succeeded(slot, _noted(slot, tested))
-        if slot.tests_above >= self.settings.stop_tests:
-            ended = _ended(slot, "above_threshold", _noted(slot, tested))
+        last = slot.must_end(self.settings)
+        if not (result.passed or last):
+            return None
+        _note(slot, tested)
+        if result.passed and self.settings.certified_share is None:
+            return _ended(slot, "inverted", tested)
+        if not result.passed and slot.tests_above >= self.settings.stop_tests:
+            ended = _ended(slot, "above_threshold", tested)
             return replace(ended, trial=replace(ended.trial, invmm_above=self.settings.stop_above))
-        return self._stretched(slot, _noted(slot, tested)) if slot.must_end(self.settings) else None
+        return self._certified(slot, tested)
 
-    def _stretched(self, slot: Slot, tested: Tested) -> Ended | None:
-        """The last chance: further from N(0, I) more samples may be copies."""
-        best = tested
-        for stretch in self.settings.stretches:
-            samples, scales = self.settings.test_samples, self.settings.guidance_scales
-            further = self._again(slot, f"stretch {stretch:g}", samples, stretch, scales)
-            if not further.result.finite:
-                return broken(slot, further.result)
-            if further.result.passed:
-                return self._succeeded(slot, further)
-            best = max(best, further, key=lambda each: each.result.hits)
-        return _ended(slot, "not_inverted", best)
+    def _certified(self, slot: Slot, tested: Tested) -> Ended | None:
+        """An inverted trial as near to N(0, I) as its share can be certified; None if the search goes on.
 
-    def _succeeded(self, slot: Slot, tested: Tested) -> Ended | None:
-        """An inverted trial as near to N(0, I) as it still replicates, if that can be certified.
-
-        Stretch, guidance scale and shared prompt are chosen before the fresh draws that certify them, so that each
-        attempt is one chance to be wrong, whatever they were chosen from.
+        Factor, guidance scale and shared prompt are chosen before the draws of an attempt, so that each attempt is one
+        chance to be wrong, whatever they were chosen from. The factor is sought by bisection once one is certified.
         """
-        if not _draws_of_an_attempt(self.settings):
-            nearest = self._shrunk(slot, tested)
-            return _ended(slot, "inverted", nearest) if nearest.result.finite else broken(slot, nearest.result)
-        last = self.settings.stretches if slot.must_end(self.settings) else ()
-        outwards = (tested.stretch, *(tested.stretch * each for each in last))
-        if self.settings.certify_first == "nearest":
-            return self._concluded(slot, tested, self._nearest(slot, tested, outwards))
-        found = self._certified(slot, tested, outwards)
-        if found is None or not found.result.passed:
-            return self._concluded(slot, tested, found)
-        nearer = self._nearest(slot, found)
-        better = nearer is not None and (nearer.result.passed or not nearer.result.finite)
-        return self._concluded(slot, tested, nearer if better else found)
-
-    def _nearest(self, slot: Slot, tested: Tested, outwards: tuple[float, ...] = ()) -> Tested | None:
-        """An attempt nearer to N(0, I): where that fails by a sample or two, one further away may not."""
-        shrunk = self._shrunk(slot, tested)
-        if not shrunk.result.finite:
-            return shrunk
-        inwards = (shrunk.stretch, (shrunk.stretch + tested.stretch) / 2) if shrunk.stretch < tested.stretch else ()
-        return self._certified(slot, tested, (*inwards, *outwards))
-
-    def _certified(self, slot: Slot, tested: Tested, stretches: tuple[float, ...]) -> Tested | None:
-        """The first of these that fresh draws certify, else the last one tried; None if no attempt is left."""
-        fresh = None
-        for stretch in stretches[: self.settings.certifications - slot.certifications]:
-            slot.certifications += 1
-            purpose, samples = f"certify {slot.certifications}", _draws_of_an_attempt(self.settings)
-            fresh = self._again(slot, purpose, samples, stretch, _chosen(tested))
-            if fresh.result.passed or not fresh.result.finite:
-                break
-        return fresh
-
-    def _concluded(self, slot: Slot, tested: Tested, fresh: Tested | None) -> Ended | None:
-        """What the last attempt to certify makes of a success; None if the search goes on."""
-        if fresh is not None and not fresh.result.finite:
-            return broken(slot, fresh.result)
-        share = replication_share(fresh.result.hits, fresh.result.trials) if fresh is not None else None
-        if fresh is not None and fresh.result.passed:
-            return _ended(slot, "inverted", fresh, confirmation=share)
-        if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
-            return _ended(slot, "not_inverted", tested, confirmation=share)
-        return None
-
-    def _again(self, slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
-        return _noted(slot, self.test(slot, purpose, samples, stretch, scales))
-
-    def _shrunk(self, slot: Slot, tested: Tested) -> Tested:
-        """The nearest to N(0, I) that still succeeds, by bisection of the stretch."""
-        least = 0.0
-        # At a normality of 0 the whole of N(0, I) replicates.
-        for number in range(self.settings.shrink_tests if tested.normality > 0 else 0):
-            stretch = (least + tested.stretch) / 2
-            nearer = self._again(slot, f"shrink {number}", self.settings.test_samples, stretch, _chosen(tested))
-            if not nearer.result.finite:
-                return nearer
-            if nearer.result.passed:
-                tested = nearer
+        outwards = self.settings.certify_at == "last_step" and slot.must_end(self.settings)
+        least, stretch = (0.0, 1.0) if tested.result.passed else (1.0, _OUTWARDS)
+        tried, certified = [tested], None
+        while stretch <= FARTHEST and self._may_try(slot, tested, outwards=outwards):
+            tried.append(self._attempt(slot, stretch, tested))
+            if not tried[-1].result.finite:
+                return broken(slot, tried[-1].result)
+            if tried[-1].result.passed:
+                certified = tried[-1]
             else:
                 least = stretch
-        return tested
+            if tested.normality == 0 or not (certified or outwards):
+                break
+            stretch = (least + certified.stretch) / 2 if certified else least * _OUTWARDS
+        return self._concluded(slot, tried, certified)
+
+    def _may_try(self, slot: Slot, tested: Tested, *, outwards: bool) -> bool:
+        left = slot.certifications < self.settings.certifications
+        return left and self.settings.certified_share is not None and (tested.result.passed or outwards)
+
+    def _attempt(self, slot: Slot, stretch: float, tested: Tested) -> Tested:
+        """Fresh draws at the guidance scale of the passed test, where there is one."""
+        slot.certifications += 1
+        scale = tested.result.guidance_scale
+        scales = self.settings.guidance_scales if scale is None else (scale,)
+        fresh = self.test(slot, f"certify {slot.certifications}", needed_to_certify(self.settings), stretch, scales)
+        _note(slot, fresh)
+        return fresh
+
+    def _concluded(self, slot: Slot, tried: Sequence[Tested], certified: Tested | None) -> Ended | None:
+        """What the attempts make of a test; None if the search goes on."""
+        if certified:
+            return _ended(slot, "inverted", certified, confirmation=_share(certified))
+        if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
+            best = max(tried, key=lambda each: each.result.hits / each.result.trials)
+            return _ended(slot, "not_inverted", best, confirmation=_share(tried[-1]) if len(tried) > 1 else None)
+        return None
 
 
-_ERROR: Final = 0.05
-"""The probability that all attempts to certify the share of a probe in one seed's trials are wrong together."""
+@cache
+def needed_to_certify(settings: InversionSettings) -> tuple[int, ...]:
+    """Draws of an attempt by how many of them are no copies. The attempts of image and mirror image share the error.
 
-
-def _draws_of_an_attempt(settings: InversionSettings) -> int:
-    """Fresh draws that must all replicate; 0 without a share to certify. Image and mirror image share the error."""
+    Raises ValueError without a share to certify.
+    """
     if settings.certified_share is None:
-        return 0
+        raise ValueError("no share to certify")
     attempts = settings.certifications * (2 if settings.mirror else 1)
-    return draws_to_certify(settings.certified_share, _ERROR / attempts)
+    return draws_to_certify(settings.certified_share, _ERROR / attempts, misses=settings.certify_misses)
 
 
-def _chosen(tested: Tested) -> tuple[float, ...]:
-    """The guidance scale at which the test was passed."""
-    scale = tested.result.guidance_scale
-    return () if scale is None else (scale,)
+def _share(tested: Tested) -> ReplicationShare:
+    return replication_share(tested.result.hits, tested.result.trials)
 
 
-def _noted(slot: Slot, tested: Tested) -> Tested:
-    """The test, kept for the trial's record."""
+def _note(slot: Slot, tested: Tested) -> None:
+    """Keep the test for the trial's record."""
     if tested.result.finite:
-        share = replication_share(tested.result.hits, tested.result.trials)
-        slot.tests += (StretchedTest(stretch=tested.stretch, normality=tested.normality, share=share),)
-    return tested
+        slot.tests += (StretchedTest(stretch=tested.stretch, normality=tested.normality, share=_share(tested)),)
 
 
 def broken(slot: Slot, result: TestResult) -> Ended:
@@ -179,7 +148,7 @@ def _ended(slot: Slot, outcome: Outcome, tested: Tested, *, confirmation: Replic
         evaluations=slot.evaluations,
         mirrored=slot.task.mirrored,
         guidance_scale=result.guidance_scale,
-        share=replication_share(result.hits, result.trials),
+        share=_share(tested) if result.trials else None,
         confirmation=confirmation,
         curve=slot.curve,
         tests=slot.tests,

@@ -83,6 +83,11 @@ else:
     SettingsOverrides = create_model("SettingsOverrides", __base__=_Overrides, **dict(_fields()))
 
 
+def seeks_nearer(settings: InversionSettings) -> bool:
+    """Whether a success is moved towards N(0, I) afterwards, so that no normality before it decides."""
+    return settings.certified_share is not None and settings.certifications > 1
+
+
 def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
     """Refuse settings that contradict one another. `lowest_stop`: the bound that the policy's rules need to decide."""
     if settings.weight_rule == "growing" and settings.initial_weight == 0:
@@ -95,12 +100,18 @@ def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
             f"measure.settings: steps {settings.steps} is not a multiple of test_every {settings.test_every}",
             do="change steps or test_every, so that the last step is tested",
         )
-    stop = settings.stop_above
-    if stop is not None and settings.shrink_tests:
+    if settings.certify_at == "last_step" and settings.certified_share is None:
         raise ConfigError(
-            f"measure.settings.stop_above is {stop:g} with shrink_tests {settings.shrink_tests}",
-            expected="one of the two: what is shrunk after a success may end below any bound that lay above it before",
-            do="leave stop_above out, or set shrink_tests to 0",
+            "measure.settings: certify_at is last_step without a certified_share",
+            expected="a share to certify: samples are drawn for it alone",
+            do="set certified_share, or certify_at to success",
+        )
+    stop = settings.stop_above
+    if stop is not None and seeks_nearer(settings):
+        raise ConfigError(
+            f"measure.settings.stop_above is {stop:g} with certifications {settings.certifications}",
+            expected="one attempt: with more, what is certified may end below any bound that lay above it before",
+            do="leave stop_above out, or set certifications to 1",
         )
     if stop is not None and lowest_stop is not None and stop < lowest_stop:
         raise ConfigError(

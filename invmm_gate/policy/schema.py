@@ -17,7 +17,17 @@ from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_m
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
-from invmm_gate.policy.field_types import Digest, Name, Number, Samples, SettingsOverrides, Whole, check, guarded
+from invmm_gate.policy.field_types import (
+    Digest,
+    Name,
+    Number,
+    Samples,
+    SettingsOverrides,
+    Whole,
+    check,
+    guarded,
+    seeks_nearer,
+)
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
@@ -155,7 +165,7 @@ class Policy(StrictModel):
     def resolve_settings(self, family: str, *, dimensions: int | None = None) -> InversionSettings:
         """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
 
-        Under profile `gate` without `shrink_tests`, a probe is stopped above the largest threshold of `invmm_below`
+        Under profile `gate` with a single attempt, a probe is stopped above the largest threshold of `invmm_below`
         and its guard band unless the policy sets `stop_above` itself. `dimensions`: of the latent, where a model is at
         hand.
         """
@@ -169,8 +179,7 @@ class Policy(StrictModel):
         threshold = self.score_threshold(dimensions)
         lowest_stop = None if threshold is None else guarded(threshold)
         settings = replace(defaults, **changes)
-        # A success is shrunk towards N(0, I) afterwards: no normality before it decides.
-        if self.measure.profile == "gate" and lowest_stop is not None and not settings.shrink_tests:
+        if self.measure.profile == "gate" and lowest_stop is not None and not seeks_nearer(settings):
             settings = replace(settings, **{"stop_above": lowest_stop} | changes)
         check(settings, lowest_stop=lowest_stop)
         return settings

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.measure.sensitivity import TestResult
+from invmm_gate.measure.sensitivity import UNTESTED, TestResult, _Lane
 from invmm_gate.measure.slots import Slot, Task, WeightState
 from invmm_gate.measure.trials import Conclusion, Test, Tested
 
@@ -18,22 +18,30 @@ SETTINGS = InversionSettings(
     steps=400,
     batch_size=1,
     test_every=10,
-    shrink_tests=3,
-    stretches=(1.5, 2.25),
     certified_share=0.95,
     certifications=3,
 )
+AT_THE_END = replace(SETTINGS, certify_at="last_step", certified_share=0.9, certifications=4, certify_misses=3)
 LEVEL = 0.04
 SCALES = (1.0, 3.0, 7.0)
 
 
-def result(hits: Sequence[int], samples: int, scales: Sequence[float]) -> TestResult:
-    """A full test with so many copies at each guidance scale."""
-    best = max(hits)
-    passed = best == samples
+def result(copies: Sequence[Sequence[bool]], needed: Sequence[int], scales: Sequence[float]) -> TestResult:
+    """Of these draws at each guidance scale; a test ends as soon as it is decided."""
+    lanes = []
+    for drawn in copies:
+        lane = _Lane(case=0, scale=1.0)
+        for copied in drawn:
+            lane.values.append(0.0)
+            lane.hits += copied
+            if lane.decided(needed):
+                break
+        lanes.append(lane)
+    best = max(lanes, key=lambda lane: (lane.passed(needed), lane.hits))
+    passed = best.passed(needed)
     return TestResult(
-        passed=passed, guidance_scale=scales[hits.index(best)] if passed else None, hits=best, best_value=0.0,
-        trials=samples, samples=samples * len(hits), evaluations=samples, finite=True, copies=(),
+        passed=passed, guidance_scale=scales[lanes.index(best)] if passed else None, hits=best.hits, best_value=0.0,
+        trials=len(best.values), samples=len(best.values), evaluations=len(best.values), finite=True, copies=(),
     )  # fmt: skip
 
 
@@ -45,15 +53,24 @@ def slot_at(step: int) -> Slot:
     )  # fmt: skip
 
 
-def drawing(share_at: Callable[[float], float], random: np.random.Generator) -> Test:
-    """Tests of a distribution whose share of copies at a stretch is known; each scale draws by itself."""
+def scripted(copies: Callable[[str, int, float, int], Sequence[Sequence[bool]]]) -> Test:
+    """Tests with these draws at each scale: of (purpose, step, stretch, samples)."""
 
-    def test(slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
-        del slot, purpose
-        hits = random.binomial(samples, share_at(stretch), size=len(scales)).tolist()
-        return Tested(result=result(hits, samples, scales), stretch=stretch, normality=LEVEL * stretch**2)
+    def test(slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]) -> Tested:
+        found = result(copies(purpose, slot.step, stretch, needed[-1])[: len(scales)], needed, scales)
+        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
 
     return test
+
+
+def drawing(share_at: Callable[[float], float], random: np.random.Generator, scales: int = 1) -> Test:
+    """Tests of a distribution whose share of copies at a stretch is known; each scale draws by itself."""
+    return scripted(lambda _, __, stretch, samples: (random.random((scales, samples)) < share_at(stretch)).tolist())
+
+
+def passing(passes: Callable[[str, int, float], bool]) -> Test:
+    """Tests in which every draw is a copy, or none, as (purpose, step, stretch) says."""
+    return scripted(lambda purpose, step, stretch, samples: [[passes(purpose, step, stretch)] * samples])
 
 
 def ended(settings: InversionSettings, test: Test) -> Trial:
@@ -61,8 +78,11 @@ def ended(settings: InversionSettings, test: Test) -> Trial:
     conclusion, slot = Conclusion(settings, test=test), slot_at(0)
     while True:
         slot.step += settings.test_every
-        looked = test(slot, "look", settings.test_samples, 1.0, settings.guidance_scales)
-        end = conclusion.of(slot, looked.result)
+        looked = UNTESTED
+        if slot.is_tested(settings):
+            needed = (settings.test_samples,)
+            looked = test(slot, "look", needed, 1.0, settings.guidance_scales).result
+        end = conclusion.of(slot, looked)
         if end is not None:
             return end.trial
 
@@ -74,16 +94,18 @@ def ended(settings: InversionSettings, test: Test) -> Trial:
         {"certifications": 1},
         {},
         {"certifications": 10},
+        {"certify_misses": 5},
+        {"certify_at": "last_step"},
+        {"certify_at": "last_step", "certifications": 4, "certify_misses": 3},
         {"certifications": 1, "guidance_scales": SCALES},
         {"guidance_scales": SCALES},
-        {"guidance_scales": SCALES, "certify_first": "found"},
-        {"guidance_scales": SCALES, "certify_first": "found", "mirror": True},
+        {"guidance_scales": SCALES, "mirror": True, "certify_misses": 1},
     ],
 )
 def test_a_share_of_nine_in_ten_is_seldom_certified_as_more(changes: dict[str, Any], claim: float) -> None:
     """Over up to 40 looks, whatever the attempts and the scales that may pass, in the image or in its mirror image."""
     settings = replace(SETTINGS, certified_share=claim, **changes)
-    test = drawing(lambda _: 0.9, np.random.default_rng(0))
+    test = drawing(lambda _: 0.9, np.random.default_rng(0), len(settings.guidance_scales))
     probes = [[ended(settings, test).outcome for _ in range(1 + settings.mirror)] for _ in range(200)]
     assert sum("inverted" in outcomes for outcomes in probes) <= 10 + 4 * 10**0.5
 
@@ -93,17 +115,17 @@ def test_a_share_is_certified_at_the_guidance_scale_of_the_look() -> None:
     settings = replace(SETTINGS, certified_share=0.9, guidance_scales=SCALES)
     asked = []
 
-    def test(slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
+    def test(slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]) -> Tested:
         del slot
-        asked.append((purpose, samples, scales))
-        hits = [samples * (scale == 3.0) for scale in scales]
-        return Tested(result=result(hits, samples, scales), stretch=stretch, normality=LEVEL * stretch**2)
+        asked.append((purpose, needed, scales))
+        found = result([[scale == 3.0] * needed[-1] for scale in scales], needed, scales)
+        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
 
     trial = ended(settings, test)
     assert (trial.outcome, trial.guidance_scale) == ("inverted", 3.0)
     look, *later = asked
-    assert look == ("look", 8, SCALES)
-    assert later == [*((f"shrink {number}", 8, (3.0,)) for number in range(3)), ("certify 1", 39, (3.0,))]
+    assert look == ("look", (8,), SCALES)
+    assert later == [(f"certify {number}", (39,), (3.0,)) for number in (1, 2, 3)]
 
 
 def test_a_share_of_nine_in_ten_passes_for_inverted_where_eight_of_eight_are_enough() -> None:
@@ -114,62 +136,84 @@ def test_a_share_of_nine_in_ten_passes_for_inverted_where_eight_of_eight_are_eno
     assert outcomes.count("inverted") == 200
 
 
-def test_what_always_replicates_is_certified_at_the_smallest_stretch() -> None:
-    trial = ended(SETTINGS, drawing(lambda stretch: float(stretch > 0.6), np.random.default_rng(0)))
-    assert (trial.outcome, trial.invmm) == ("inverted", pytest.approx(LEVEL * 0.625**2))
+@pytest.mark.parametrize(
+    ("replicates_from", "score", "stretches"),
+    [
+        (0.0, LEVEL * 0.125**2, [1, 1, 0.5, 0.25, 0.125]),
+        (0.6, LEVEL * 0.625**2, [1, 1, 0.5, 0.75, 0.625]),
+        (1.1, LEVEL * 1.125**2, [1, 1.5, 1.25, 1.125, 1.0625]),
+        (2.2, LEVEL * 2.25**2, [1, 1.5, 2.25, 1.875, 2.0625]),
+        (3.0, None, [1, 1.5, 2.25]),
+    ],
+)
+def test_the_nearest_distribution_that_replicates_is_sought_by_bisection(
+    replicates_from: float, score: float | None, stretches: list[float]
+) -> None:
+    """After the last step further away too, as far as a factor of 2.25."""
+    trial = ended(AT_THE_END, passing(lambda _, __, stretch: stretch >= replicates_from))
+    assert trial.invmm == (None if score is None else pytest.approx(score))
+    assert [test.stretch for test in trial.tests] == stretches
+    assert trial.steps == AT_THE_END.steps
     assert trial.confirmation is not None
-    assert trial.confirmation.hits == trial.confirmation.trials == trial.tests[-1].share.trials
+    assert trial.confirmation.trials == (4 if score is None else 55)
 
 
-def test_every_full_test_is_kept_with_its_own_normality() -> None:
+def test_the_search_to_the_last_step_looks_at_nothing_before_it() -> None:
+    trial = ended(AT_THE_END, passing(lambda _, step, __: step < AT_THE_END.steps))
+    assert trial.outcome == "not_inverted"
+    assert all(test.share.hits == 0 for test in trial.tests)
+
+
+def test_a_draw_in_thirty_that_is_no_copy_is_made_up_for() -> None:
+    """38 and 37 of 39 were no inversion, though the share was above 0.9."""
+    miss = {3, 40, 70}
+    rare = scripted(lambda _, __, stretch, samples: [[stretch >= 1 and each not in miss for each in range(samples)]])
+    strict, lenient = (ended(replace(AT_THE_END, certify_misses=misses), rare) for misses in (0, 3))
+    assert strict.outcome == "not_inverted"
+    assert (lenient.outcome, lenient.invmm) == ("inverted", pytest.approx(LEVEL * 1.0625**2))
+
+
+def test_every_test_that_counts_is_kept_with_its_own_normality() -> None:
     """Half of the draws replicate here, most of them further away: a policy must see both."""
-    shares = {1.0: 0.5, 1.5: 0.9, 2.25: 0.9}
-    trial = ended(SETTINGS, drawing(shares.__getitem__, np.random.default_rng(3)))
+    shares = {1.0: 0.5, 1.5: 0.8, 2.25: 0.8}
+    trial = ended(AT_THE_END, drawing(shares.__getitem__, np.random.default_rng(3)))
     assert trial.outcome == "not_inverted"
     assert {test.stretch for test in trial.tests} == set(shares)
     assert [test.normality for test in trial.tests] == [pytest.approx(LEVEL * test.stretch**2) for test in trial.tests]
-    assert trial.share == max((test.share for test in trial.tests), key=lambda share: share.hits)
+    assert trial.share == max((test.share for test in trial.tests), key=lambda share: share.hits / share.trials)
 
 
-def scripted(missing: Callable[[str, int, float], bool]) -> Test:
-    """Tests of which all samples are copies but for one, where (purpose, step, stretch) says so."""
-
-    def test(slot: Slot, purpose: str, samples: int, stretch: float, scales: tuple[float, ...]) -> Tested:
-        found = result([samples - missing(purpose, slot.step, stretch)], samples, scales[:1])
-        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
-
-    return test
+def test_a_lucky_first_success_takes_one_attempt() -> None:
+    """Later looks have the others: with soft prompts, a first success is often a lucky one."""
+    trial = ended(SETTINGS, passing(lambda purpose, step, _: not (purpose.startswith("certify") and step == 10)))
+    assert (trial.outcome, trial.steps) == ("inverted", 20)
 
 
-@pytest.mark.parametrize(("first", "outcome"), [("nearest", "not_inverted"), ("found", "inverted")])
-def test_a_lucky_first_success_takes_one_attempt_where_what_was_found_is_certified_first(
-    first: Literal["nearest", "found"], outcome: str
-) -> None:
-    """Later looks have the others. To certify three distributions of one look is to end the search there."""
-    test = scripted(lambda purpose, step, _: purpose.startswith("certify") and step == 10)
-    trial = ended(replace(SETTINGS, certify_first=first), test)
-    assert (trial.outcome, trial.steps) == (outcome, 10 if outcome == "not_inverted" else 20)
-
-
-@pytest.mark.parametrize(
-    ("certified_from", "score", "attempts"),
-    [(0.125, LEVEL * 0.125**2, 2), (0.5, LEVEL * 0.5625**2, 3), (1.0, LEVEL, 3)],
-)
-def test_what_was_found_stands_unless_something_nearer_is_certified(
-    certified_from: float, score: float, attempts: int
-) -> None:
-    """The nearer ones pass every test of eight here."""
-    test = scripted(lambda purpose, _, stretch: purpose.startswith("certify") and stretch < certified_from)
-    trial = ended(replace(SETTINGS, certify_first="found"), test)
+@pytest.mark.parametrize(("certified_from", "score"), [(0.125, LEVEL * 0.25**2), (0.4, LEVEL * 0.5**2), (0.9, LEVEL)])
+def test_what_was_found_stands_unless_something_nearer_is_certified(certified_from: float, score: float) -> None:
+    test = passing(lambda purpose, _, stretch: not purpose.startswith("certify") or stretch >= certified_from)
+    trial = ended(SETTINGS, test)
     assert (trial.outcome, trial.invmm) == ("inverted", pytest.approx(score))
     assert trial.confirmation is not None
-    assert trial.confirmation.hits == trial.confirmation.trials == trial.tests[1].share.trials
-    assert [test.share.trials for test in trial.tests].count(trial.confirmation.trials) == attempts
+    assert (trial.confirmation.hits, trial.confirmation.trials) == (80, 80)
 
 
 def test_nothing_nearer_is_looked_for_where_nothing_can_be_nearer() -> None:
-    """At N(0, I) itself, and where every smaller factor fails its test."""
-    test = scripted(lambda purpose, *_: purpose.startswith("shrink"))
-    trial = ended(replace(SETTINGS, certify_first="found"), test)
-    assert (trial.outcome, trial.invmm) == ("inverted", LEVEL)
-    assert len(trial.tests) == 1 + 1 + SETTINGS.shrink_tests
+    """At N(0, I) itself."""
+    conclusion = Conclusion(SETTINGS, test=passing(lambda *_: True))
+    slot = slot_at(0)
+    slot.curve = (replace(slot.curve[0], normality=0.0),)
+    looked = conclusion.test(slot, "look", (8,), 1.0, (1.0,)).result
+    end = conclusion.of(slot, looked)
+    assert end is not None
+    assert (end.trial.outcome, len(end.trial.tests)) == ("inverted", 2)
+
+
+def test_where_nothing_is_certified_any_more_the_search_ends() -> None:
+    """Three lucky looks, three failed attempts: no later look can be certified."""
+    trial = ended(SETTINGS, passing(lambda purpose, *_: not purpose.startswith("certify")))
+    assert (trial.outcome, trial.steps, trial.invmm) == ("not_inverted", 30, None)
+    assert trial.share is not None
+    assert (trial.share.hits, trial.share.trials) == (8, 8)
+    assert trial.confirmation is not None
+    assert (trial.confirmation.hits, trial.confirmation.trials) == (0, 1)

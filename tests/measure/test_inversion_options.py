@@ -33,7 +33,7 @@ def test_an_inverted_probe_has_a_certified_share(model: MixtureDenoiser, known_i
     certain = replace(QUICK, certified_share=0.9, certifications=8, test_samples=1)
     run = measure(model, known_images, [0, 1, 3], settings=certain)
     lucky = measure(model, known_images, [0, 1, 3], settings=replace(certain, certified_share=None))
-    needed = draws_to_certify(0.9, 0.05 / 8)
+    (needed,) = draws_to_certify(0.9, 0.05 / 8)
     for number in (0, 1, 3):
         (trial,) = run.measurements[number].trials
         assert trial.outcome == "inverted"
@@ -44,10 +44,6 @@ def test_an_inverted_probe_has_a_certified_share(model: MixtureDenoiser, known_i
     assert lucky.measurements[3].trials[0].confirmation is None
 
 
-def test_one_attempt_certifies_nine_of_ten_with_29_draws() -> None:
-    assert draws_to_certify(0.9, 0.05) == 29
-
-
 def test_eight_of_eight_by_luck_are_no_inversion(model: MixtureDenoiser, known_images: Tensor) -> None:
     """The old test alone, 8 of 8 at one of many looks, calls this inverted: one sample in seven is no copy."""
     settings = replace(QUICK, test_samples=1, certified_share=0.95, steps=10, learning_rate=0.02)
@@ -55,11 +51,12 @@ def test_eight_of_eight_by_luck_are_no_inversion(model: MixtureDenoiser, known_i
     assert (trial.outcome, trial.invmm) == ("not_inverted", None)
     assert trial.share is not None
     assert (trial.share.hits, trial.share.trials) == (1, 1)
-    needed = draws_to_certify(0.95, 0.05)
+    (needed,) = draws_to_certify(0.95, 0.05)
     assert trial.confirmation is not None
-    assert needed / 2 < trial.confirmation.hits < needed
-    assert trial.confirmation.interval == wilson(trial.confirmation.hits, needed)
-    sampled = (1 + needed) * settings.sampler_steps
+    drawn = trial.confirmation.trials
+    assert trial.confirmation.hits == drawn - 1 < needed - 1, "the first miss ends the attempt"
+    assert trial.confirmation.interval == wilson(drawn - 1, drawn)
+    sampled = (1 + drawn) * settings.sampler_steps
     assert trial.evaluations == 2 * settings.batch_size * settings.steps + sampled
 
 
@@ -80,22 +77,24 @@ def test_an_inverted_distribution_is_shrunk_towards_plain_noise_while_it_replica
     model: MixtureDenoiser, known_images: Tensor
 ) -> None:
     plain = measure(model, known_images, [1, 3])
-    shrunk = measure(model, known_images, [1, 3], settings=replace(QUICK, shrink_tests=3))
+    certain = replace(QUICK, certified_share=0.5, certifications=6, certify_misses=2)
+    shrunk = measure(model, known_images, [1, 3], settings=certain)
     for number in (1, 3):
         assert shrunk.score(number) <= plain.score(number)
         (trial,) = shrunk.measurements[number].trials
         (inversion,) = shrunk.inversions[number]
         assert trial.invmm == pytest.approx(float(normality(inversion.mu[None], inversion.log_var[None])))
     tests = [test for number in (1, 3) for test in shrunk.measurements[number].trials[0].tests]
-    assert any(test.stretch < 1 and test.share.hits == test.share.trials for test in tests)
+    assert any(test.stretch < 1 and test.share.hits / test.share.trials > 0.5 for test in tests)
 
 
-def test_a_distribution_that_replicates_now_and_then_is_stretched_until_it_does(
+def test_a_distribution_that_replicates_now_and_then_is_certified_further_away(
     model: MixtureDenoiser, known_images: Tensor
 ) -> None:
     heavy = replace(QUICK, weight_rule="fixed", initial_weight=1.0, learning_rate=0.03, steps=50, test_every=50)
-    before = measure(model, known_images, range(4, 12), settings=heavy)
-    after = measure(model, known_images, range(4, 12), settings=replace(heavy, stretches=(1.5, 2.25, 3.0)))
+    before = measure(model, known_images, range(4, 12), settings=replace(heavy, certified_share=0.7))
+    certain = replace(heavy, certified_share=0.7, certify_at="last_step", certifications=4, certify_misses=3)
+    after = measure(model, known_images, range(4, 12), settings=certain)
     found = [sum(run.measurements[number].outcome == "inverted" for number in range(4, 12)) for run in (before, after)]
     assert found[0] < found[1]
     stretched = [

@@ -1,5 +1,7 @@
 """The extraction likelihood against distributions whose p is known exactly."""
 
+from collections.abc import Sequence
+from itertools import product
 from math import exp, inf, log, log2
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri_exp
+from scipy.stats import binom
 from torch import Tensor
 
 from invmm_gate.core.intervals import upper_bound
@@ -112,13 +115,40 @@ def test_no_shifted_distribution_breaks_the_bound_of_its_share(p: float) -> None
 
 
 def test_the_share_of_a_distribution_is_certified_wrongly_in_one_run_of_twenty_however_many_attempts() -> None:
-    """True share 0.9, asked for 0.95: attempt after attempt, each with its part of alpha."""
-    random = np.random.default_rng(4)
-    for attempts in (1, 3, 40):
-        needed = draws_to_certify(0.95, ALPHA / attempts)
-        certified = sum((random.random((attempts, needed)) < 0.9).all(axis=1).any() for _ in range(4 * RUNS))
-        assert certified <= ALPHA * 4 * RUNS
-    assert draws_to_certify(0.9, ALPHA) == 29
+    """Exactly, at the share that is asked for: attempt after attempt, each with its part of alpha."""
+    for attempts, misses in product((1, 3, 40), (0, 1, 3, 8)):
+        chance = chance_to_certify(0.95, draws_to_certify(0.95, ALPHA / attempts, misses=misses))
+        assert ALPHA / 3 < 1 - (1 - chance) ** attempts <= ALPHA
+    assert draws_to_certify(0.9, ALPHA) == (29,)
+    assert draws_to_certify(0.9, ALPHA / 4, misses=3) == (55, 77, 95, 112)
+
+
+@given(st.floats(0.05, 0.99), st.floats(1e-4, 0.5), st.integers(0, 6))
+def test_each_miss_takes_further_draws_that_have_its_part_of_the_error(share: float, alpha: float, misses: int) -> None:
+    needed = draws_to_certify(share, alpha, misses=misses)
+    assert list(needed) == sorted(set(needed))
+    for allowed, draws in enumerate(needed):
+        lucky = [binom.cdf(allowed, count, 1 - share) for count in (draws, draws - 1)]
+        assert lucky[0] <= alpha / (misses + 1) < lucky[1] or draws == allowed + 1
+
+
+def test_misses_raise_the_chance_to_certify_a_share_that_is_high_enough() -> None:
+    chances = [chance_to_certify(0.97, draws_to_certify(0.9, ALPHA / 4, misses=misses)) for misses in (0, 3)]
+    assert chances[0] < 0.3 < 0.6 < chances[1]
+
+
+def chance_to_certify(share: float, needed: Sequence[int]) -> float:
+    """Of one attempt whose draws replicate in this share: every number of misses and draws in turn."""
+    reached, chance = {0: 1.0}, 0.0
+    for draws in range(1, needed[-1] + 1):
+        after: dict[int, float] = {}
+        for misses, weight in reached.items():
+            after[misses] = after.get(misses, 0.0) + weight * share
+            after[misses + 1] = after.get(misses + 1, 0.0) + weight * (1 - share)
+        open_yet = {misses: weight for misses, weight in after.items() if misses < len(needed)}
+        chance += sum(weight for misses, weight in open_yet.items() if draws >= needed[misses])
+        reached = {misses: weight for misses, weight in open_yet.items() if draws < needed[misses]}
+    return chance
 
 
 def noises(position: NDArray[np.float64], direction: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -138,7 +138,7 @@ def test_fresh_noises_certify_the_prompt_that_was_found_and_prompts_of_single_sa
     assert len(found) == 1
     assert torch.equal(bags("shared", "certify 1", 39), found)
     assert not torch.equal(bags("shared", "test", 8, step=100), found), "each look tries a prompt of its own"
-    rows = torch.cat([bags("per_sample", purpose, 39) for purpose in ("test", "shrink 0", "certify 1")])
+    rows = torch.cat([bags("per_sample", purpose, 39) for purpose in ("test", "certify 1", "certify 2")])
     assert len(rows.unique(dim=0)) == 3 * 39
 
 
@@ -148,7 +148,7 @@ def test_a_share_is_certified_at_one_guidance_scale(
 ) -> None:
     """Of a caption that triggers its image plain noise is certified: the score is exactly 0."""
     asked = replace(
-        settings, temperature=0.5, guidance_scales=(1.0, 3.0, 7.0), test_at_start=True, shrink_tests=2, steps=50,
+        settings, temperature=0.5, guidance_scales=(1.0, 3.0, 7.0), test_at_start=True, steps=50,
         certified_share=0.9, certifications=3,
     )  # fmt: skip
     model.forward_rows = 0

@@ -1878,7 +1878,7 @@ def score_that_no_search_reaches_is_a_fault_of_the_policy(gate: SimpleNamespace)
     assert f"reach a normality of at most {reached:.3g}, so" in faults(0.05, slow, slower)[0]
     assert [len(faults(threshold, slow)) for threshold in (reached, 1.01 * reached)] == [0, 1]
     assert faults(1e9, replace(settings, learning_rate=5e-4)) == []
-    unstretched = replace(slow, stretches=())
+    unstretched = replace(slow, certify_at="success")
     assert [len(faults(0.9 * reached, each)) for each in (slow, unstretched)] == [0, 1]
 
 

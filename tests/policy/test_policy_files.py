@@ -348,12 +348,14 @@ def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str,
 
 def test_a_threshold_in_nats_stops_each_model_just_above_its_own_bound(tmp_path: Path) -> None:
     in_nats = TEXT.replace("threshold: 0.05", "threshold_nats: 30")
-    policy = load_policy(write(tmp_path, in_nats.replace("settings: {}", "settings: {shrink_tests: 0}")))
+    policy = load_policy(write(tmp_path, in_nats.replace("settings: {}", "settings: {certifications: 1}")))
     for dimensions in (768, 16_384):
         resolved = policy.resolve_settings("stable_diffusion", dimensions=dimensions)
         assert resolved.stop_above == pytest.approx(30 / dimensions * (1 + 1e-4), rel=1e-12)
     assert policy.resolve_settings("stable_diffusion").stop_above is None, "unknown before a model is at hand"
-    own = load_policy(write(tmp_path, in_nats.replace("settings: {}", "settings: {stop_above: 0.03, shrink_tests: 0}")))
+    own = load_policy(
+        write(tmp_path, in_nats.replace("settings: {}", "settings: {stop_above: 0.03, certifications: 1}"))
+    )
     with pytest.raises(ConfigError, match=r"stop_above 0\.03 cannot decide"):
         own.resolve_settings("stable_diffusion", dimensions=768)
     assert own.resolve_settings("stable_diffusion", dimensions=16_384).stop_above == 0.03
@@ -363,13 +365,13 @@ def test_without_prompts_profile_paper_has_no_guidance() -> None:
     assert {PROFILES["paper"][family].guidance_scales for family in ("pixel", "latent")} == {(1.0,)}
 
 
-def test_without_shrinking_the_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
+def test_with_one_attempt_to_certify_the_gate_profile_stops_just_above_the_threshold(tmp_path: Path) -> None:
     def resolved(settings: str) -> InversionSettings:
-        policy = edited(tmp_path, "settings: {}", f"settings: {{shrink_tests: 0{settings}}}")
+        policy = edited(tmp_path, "settings: {}", f"settings: {{certifications: 1{settings}}}")
         return policy.resolve_settings("stable_diffusion")
 
     assert resolved("").stop_above == 0.05 * (1 + 1e-4)
-    expected = dataclasses.replace(PROFILES["gate"]["stable_diffusion"], shrink_tests=0)
+    expected = dataclasses.replace(PROFILES["gate"]["stable_diffusion"], certifications=1)
     assert dataclasses.replace(resolved(""), stop_above=None) == expected
     own = resolved(", stop_above: 0.2, steps: 100")
     assert (own.stop_above, own.steps) == (0.2, 100)
@@ -380,11 +382,11 @@ def test_without_shrinking_the_gate_profile_stops_just_above_the_threshold(tmp_p
     )
 
 
-def test_what_is_shrunk_after_a_success_is_not_stopped_by_a_bound_before(tmp_path: Path) -> None:
+def test_what_is_moved_towards_plain_noise_after_a_success_is_not_stopped_by_a_bound_before(tmp_path: Path) -> None:
     for family in PROFILES["gate"]:
         assert STRICT.resolve_settings(family) == PROFILES["gate"][family]
     own = edited(tmp_path, "settings: {}", "settings: {stop_above: 0.2}")
-    with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with shrink_tests 3; expected one of the two"):
+    with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications 4; expected one attempt"):
         own.resolve_settings("pixel")
 
 
@@ -393,8 +395,10 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         edited(tmp_path, "settings: {}", "settings: {steps: 420}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match="growing and initial_weight 0; expected an initial_weight above 0"):
         edited(tmp_path, "settings: {}", "settings: {initial_weight: 0}").resolve_settings("pixel")
+    with pytest.raises(ConfigError, match="certify_at is last_step without a certified_share"):
+        edited(tmp_path, "settings: {}", "settings: {certified_share: null}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
-        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05, shrink_tests: 0}").resolve_settings("pixel")
+        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05, certifications: 1}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match="did you mean 'pixel'"):
         STRICT.resolve_settings("pixels")
 

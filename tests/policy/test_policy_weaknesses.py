@@ -57,7 +57,7 @@ def weaker_value(name: str) -> Any:
     now = getattr(STRICT.resolve_settings("stable_diffusion"), name)
     direction = directions(InversionSettings)[name]
     chosen = {"steps": 50, "test_every": 25, "stop_margin": 0.0, "loss_window": 7, "guidance_scales": [0.5]}
-    chosen |= {"averaging": 0.5, "stretches": [2.0], "certified_share": 0.99}
+    chosen |= {"averaging": 0.5, "certified_share": 0.99}
     if name in chosen:
         return chosen[name]
     if isinstance(now, str):
@@ -83,7 +83,7 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
     rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED, LIKELY]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
-    stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02, "shrink_tests": 0}})
+    stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02, "certifications": 1}})
     assert said_of(stopped, "measure.settings.stop_above") == [
         "measure.settings.stop_above is 0.02, in strict not set: lower is weaker",
     ]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from invmm_gate.core.marks import HIGHER, NAME, apart
 from invmm_gate.core.records import Measurement, Probe, StretchedTest, Trial
-from invmm_gate.core.settings import InversionSettings
+from invmm_gate.core.settings import FARTHEST, InversionSettings
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.evidence import Evidence, Selection, block, undecided
 from invmm_gate.policy.field_types import NotNegative, Number, guarded
@@ -182,6 +182,6 @@ def faults(
 
 def _farthest(settings: InversionSettings) -> float:
     """A bound on the normality of any noise distribution that the search can reach, in nats per dimension."""
-    stretched = max(settings.stretches, default=1.0)
+    stretched = FARTHEST if settings.certify_at == "last_step" else 1.0
     moved = min(stretched * settings.steps * settings.learning_rate * _ADAM_STEP, 100.0)
     return 0.5 * (moved * moved + math.exp(moved) - moved - 1)
