@@ -30,6 +30,7 @@ from captions import ordinary_caption
 from tokenizer import new_tokenizer
 
 from invmm_gate.core.options import NewProbes
+from invmm_gate.core.records import Group
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
@@ -45,6 +46,8 @@ EXAMPLE: Final = ROOT / "examples/text_to_image"
 RECORDS: Final = ROOT / "benchmarks/ladder/records"
 MULTIPLICITIES: Final = (1, 2, 4, 8, 16, 32, 64)
 EACH: Final = 4
+CANARIES_FROM: Final = 2
+"""Of the images of each multiplicity, this one and the next are canaries: the run knows how often they were planted."""
 FIRST: Final = 20_000
 """Number of the ladder's first picture."""
 BACKGROUND: Final = ORDINARY[:2000]
@@ -96,19 +99,21 @@ def members() -> Iterator[tuple[int, int, str]]:
 
 
 def write_probes(folder: Path) -> None:
-    """The ladder as canaries of known multiplicities, and the controls."""
+    """Half of the ladder as private images, the other half as canaries of known multiplicities, and the controls."""
     init_probe_set(folder)
     with tempfile.TemporaryDirectory() as scratch:
         for number, often, caption in members():
             path = Path(scratch) / f"{name(number, often)}.png"
+            group: Group = "canary" if (number - FIRST) % EACH >= CANARIES_FROM else "sensitive"
+            group = group if often else "control"
             draw(number).save(path)
             add_probes(
                 folder,
                 [path],
                 NewProbes(
-                    group="canary" if often else "control",
+                    group=group,
                     caption=caption,
-                    multiplicity=often or None,
+                    multiplicity=often if group == "canary" else None,
                     source="drawn by examples/text_to_image/draw.py",
                     licence="Apache-2.0",
                 ),

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from invmm_gate.core.settings import PROFILES
+from invmm_gate.measure.proposals import NEARER
 
 ROOT = Path(__file__).parents[1]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -54,6 +55,7 @@ def test_the_study_is_of_the_search_that_is_shipped() -> None:
     for family, study in studies.items():
         settings = json.loads(json.dumps(dataclasses.asdict(PROFILES["gate"][family])))
         assert study["search"]["settings"] == {name: value for name, value in settings.items() if name != "mirror"}
+        assert study["nearer"] == [list(each) for each in NEARER], "the draws of the likelihood"
 
 
 def test_the_scatter_has_a_mark_for_each_image_that_came_out(tables: ModuleType, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood, plain_samples
 from invmm_gate.measure.inversion import Inversion, Inverter
+from invmm_gate.measure.proposals import NEARER
 from invmm_gate.measure.slots import Task
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -116,6 +117,7 @@ def write_search(path: Path, settings: InversionSettings) -> None:
         "likelihood": {"draws": DRAWS, "plain_draws": PLAIN, "confidence": CONFIDENCE},
         "metric": metric.name,
         "threshold": metric.threshold,
+        "nearer": NEARER,
     }
     path.write_text(json.dumps(search, indent=1) + "\n", encoding="utf-8")
 

@@ -298,11 +298,13 @@ def studied() -> str:
             continue
         if any(search != searches[0] for search in searches):
             raise SystemExit(f"{', '.join(models)} were searched under different settings; score them again")
+        nearer = searches[0].pop("nearer")  # no setting of a run: it is fixed in the package
         every = [image for name in models for image in images(name)]
         rungs = sorted({image.multiplicity for image in every} - {0})
         studies[family] = {
             "models": models,
             "search": searches[0],
+            "nearer": nearer,
             "trained_on": sum(LADDER) + BACKGROUND,
             "largest_side": max(RECIPES[name].size for name in models),
             "planted": [{"times": often, **_certified(every, often)} for often in rungs],

@@ -3,8 +3,8 @@
 The batch has a fixed number of slots; a slot holds one task (a probe, a seed, mirrored or not). All slots advance by
 `test_every` optimisation steps, then are tested together; a task that is done leaves its slot and a waiting one enters.
 Nothing is shared between slots: lambda, loss window, Adam moments, step count and random stream belong to a task, and
-the number of rows never changes, so a score does not depend on batch mates: at
-another number of rows a forward pass differs in its last bits.
+the number of rows of a step, of a test and of an attempt to certify never changes, so a score does not depend on batch
+mates: at another number of rows a forward pass differs in its last bits.
 """
 
 from collections import deque
