@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtr
 
 _FEWEST_BETS: Final = 10
 _HALVINGS: Final = 60
@@ -103,7 +103,7 @@ def draws_to_certify(share: float, alpha: float, *, misses: int = 0) -> tuple[in
     counts, part = [1], alpha / (misses + 1)
     for allowed in range(misses + 1):
         draws = counts[-1]
-        while binom.cdf(allowed, draws, 1 - share) > part:
+        while bdtr(allowed, draws, 1 - share) > part:
             draws += 1
         counts.append(draws)
     return tuple(counts[1:])

@@ -112,11 +112,13 @@ class Conclusion:
 def needed_to_certify(settings: InversionSettings) -> tuple[int, ...]:
     """Draws of an attempt by how many of them are no copies. The attempts of image and mirror image share the error.
 
+    An attempt at the last step tries every guidance scale where none passed a test, so that each counts as one.
     Raises ValueError without a share to certify.
     """
     if settings.certified_share is None:
         raise ValueError("no share to certify")
-    attempts = settings.certifications * (2 if settings.mirror else 1)
+    scales = len(settings.guidance_scales) if settings.certify_at == "last_step" else 1
+    attempts = settings.certifications * scales * (2 if settings.mirror else 1)
     return draws_to_certify(settings.certified_share, _ERROR / attempts, misses=settings.certify_misses)
 
 

@@ -10,9 +10,10 @@ import torch
 
 from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.core.settings import InversionSettings
+from invmm_gate.measure.likelihood import draws_to_certify
 from invmm_gate.measure.sensitivity import UNTESTED, TestResult, _Lane
 from invmm_gate.measure.slots import Slot, Task, WeightState
-from invmm_gate.measure.trials import Conclusion, Test, Tested
+from invmm_gate.measure.trials import Conclusion, Test, Tested, needed_to_certify
 
 SETTINGS = InversionSettings(
     steps=400,
@@ -126,6 +127,13 @@ def test_a_share_is_certified_at_the_guidance_scale_of_the_look() -> None:
     look, *later = asked
     assert look == ("look", (8,), SCALES)
     assert later == [(f"certify {number}", (39,), (3.0,)) for number in (1, 2, 3)]
+
+
+def test_a_scale_that_passed_no_test_is_an_attempt_of_its_own() -> None:
+    """After the last step an attempt tries every scale, and the draws that certify choose it."""
+    several = replace(AT_THE_END, guidance_scales=SCALES)
+    assert needed_to_certify(several) == draws_to_certify(0.9, 0.05 / (4 * 3), misses=3)
+    assert needed_to_certify(AT_THE_END) == draws_to_certify(0.9, 0.05 / 4, misses=3)
 
 
 def test_a_share_of_nine_in_ten_passes_for_inverted_where_eight_of_eight_are_enough() -> None:
