@@ -132,7 +132,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StretchedTest:
-    """A full test of an optimised distribution, or of one nearer to N(0, I) or further away."""
+    """A test or an attempt to certify: of an optimised distribution, or of one nearer to N(0, I) or further away."""
 
     stretch: float
     """Factor on mu and ln sigma^2: 1 is the optimised distribution, below 1 lies nearer to N(0, I)."""
@@ -163,13 +163,14 @@ class Trial:
     guidance_scale: float | None
     """The guidance scale at which the probe was inverted."""
     share: ReplicationShare | None
-    """Share of a full test batch that replicates the probe, at the stretch where most of it did."""
+    """Share of the draws that replicates the probe, at the stretch that is certified, or at which most of them did."""
     confirmation: ReplicationShare | None
-    """Share of fresh draws after a success, where the profile asks for a certified share."""
+    """Share of the fresh draws of the attempt that is certified, or of the last attempt; None without one."""
     curve: tuple[CurvePoint, ...]
-    """One point a test, in their order."""
+    """One point after every `test_every` steps, in their order."""
     tests: tuple[StretchedTest, ...] = ()
-    """The full tests after a success, or after the last step, in their order."""
+    """The passed tests, the last one and all attempts to certify, in their order. An attempt has the draws of its first
+    call at least, and ends at the first miss after them that is too many."""
     reason: str = ""
     """Why the outcome is `error`."""
 

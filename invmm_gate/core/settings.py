@@ -107,11 +107,11 @@ class InversionSettings:
     """Fresh draws, at the guidance scale of the success, must certify with 95 % confidence that more than this share of
     them replicates: 29 of 29 for 0.9 in one attempt without a miss. None = the test alone counts."""
     certify_at: Annotated[Literal["success", "last_step"], OTHER] = "success"
-    """`success`: a passed test has one attempt to certify, and the search goes on if that fails. `last_step`: the
-    search takes all steps, and what it ends at is certified, or a distribution further from N(0, I)."""
+    """`success`: a passed test has one attempt to certify, and the search goes on if that fails. `last_step`: tests are
+    made before the first step and after the last one; what is found then is certified, or what lies further away."""
     certifications: Annotated[int, Ge(1), Le(100), OTHER] = 1
-    """Attempts to certify. What is left of them after a certified one looks for a smaller factor on mu and ln sigma^2.
-    Each takes its part of the error, those of the mirrored image too: to try several is no easier than to try one."""
+    """Attempts to certify with one seed. Those left after a certified one look for a smaller factor on mu
+    and ln sigma^2. Each takes its part of the error, those of the mirrored image too: several make nothing easier."""
     certify_misses: Annotated[int, Ge(0), Le(100), OTHER] = 0
     """Draws of an attempt that may fail to replicate. Each takes further draws, and its part of the error."""
     mirror: Annotated[bool, ranked(True, False)] = False

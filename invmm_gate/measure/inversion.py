@@ -227,7 +227,7 @@ class Inverter:
             )
         return points
 
-    def _case(self, slot: Slot, purpose: str, needed: tuple[int, ...], *, stretch: float, full: bool) -> TestCase:
+    def _case(self, slot: Slot, purpose: str, needed: tuple[int, ...], *, stretch: float, fewest: int) -> TestCase:
         samples = needed[-1]
         mu, log_var = stretch * self._adam.averaged[:, slot.index]
         generator = self._stream(slot.task, purpose, slot.step)
@@ -238,13 +238,17 @@ class Inverter:
             reference=slot.reference,
             condition=self._conditioning.for_test(slot, purpose, samples),
             needed=needed,
-            full=full,
+            fewest=fewest,
         )
 
     def _first_tests(self, slots: Sequence[Slot]) -> dict[int, TestResult]:
         """By slot: do all samples of the distribution as it is replicate the probe? In full where it is the last."""
         needed = (self._settings.test_samples,)
-        cases = [self._case(slot, "test", needed, stretch=1.0, full=slot.must_end(self._settings)) for slot in slots]
+        fewest = [needed[-1] if slot.must_end(self._settings) else 1 for slot in slots]
+        cases = [
+            self._case(slot, "test", needed, stretch=1.0, fewest=count)
+            for slot, count in zip(slots, fewest, strict=True)
+        ]
         rows = max(len(self._slots), self._settings.test_samples)
         results = self._test(cases, self._settings.guidance_scales, rows=rows)
         return {slot.index: result for slot, result in zip(slots, results, strict=True)}
@@ -253,8 +257,8 @@ class Inverter:
         self, slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]
     ) -> Tested:
         """Fresh noises for a purpose, of the distribution as far as this from N(0, I)."""
-        case = self._case(slot, purpose, needed, stretch=stretch, full=False)
-        # Few rows, as most attempts fail at their first draws.
+        # Few rows, as most attempts fail at their first draws; all of the first call are kept, for they show copies.
+        case = self._case(slot, purpose, needed, stretch=stretch, fewest=min(self._settings.test_samples, needed[-1]))
         (result,) = self._test([case], scales, rows=self._settings.test_samples)
         slot.evaluations += result.evaluations
         level = float(normality(case.mu[None], case.log_var[None]))

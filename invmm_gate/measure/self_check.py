@@ -27,8 +27,8 @@ UTILITY_FLOOR: Final = "utility_floor"
 UTILITY_LIMIT: Final = 1.0
 """At this ratio the network is no better than the best linear denoiser; trained ones measured 0.6 to 0.7."""
 _PLANTED_WEIGHT: Final = 0.2
-"""Share of all samples. Under profile `gate` for models without prompts the pattern then inverts at the first test, and
-so it does at a share of 0.05, which an image has in the demo that was planted 32 times."""
+"""Share of all samples. Under profile `gate` for models without prompts the pattern is then inverted, and so
+it is at a share of 0.05, which an image has in the demo that was planted 32 times."""
 _SEED: Final = 1
 """The control's own, so that no choice of the run's seed lets settings pass that see nothing."""
 _TESTS: Final = 8

@@ -37,8 +37,8 @@ class TestCase:
     """The prompt: one row for all samples, or one row a sample; None for unconditional models."""
     needed: tuple[int, ...]
     """After how many samples none, one, two, .. of them may be no copies; the last counts all samples."""
-    full: bool
-    """Draw every sample even after the decision, to learn the share that replicates."""
+    fewest: int = 1
+    """Samples that are drawn whatever the decision, to learn the share that replicates; as many as `needed` for all."""
 
     __test__ = False
 
@@ -50,8 +50,10 @@ class TestResult:
     passed: bool
     guidance_scale: float | None
     """The scale that passed."""
+    best_scale: float
+    """The scale that passed, or at which most samples replicate; NaN where none was drawn."""
     hits: int
-    """Replicating samples at the best scale; over all of them only after a full test."""
+    """Replicating samples at the best scale, of those that were tried."""
     trials: int
     """Samples tried at that scale."""
     best_value: float
@@ -69,8 +71,8 @@ class TestResult:
 
 
 UNTESTED: Final = TestResult(
-    passed=False, guidance_scale=None, hits=0, best_value=nan, trials=0, samples=0, evaluations=0, finite=True,
-    copies=(),
+    passed=False, guidance_scale=None, best_scale=nan, hits=0, best_value=nan, trials=0, samples=0, evaluations=0,
+    finite=True, copies=(),
 )  # fmt: skip
 """The result where no sample was drawn."""
 
@@ -83,14 +85,20 @@ class _Lane:
     scale: float
     values: list[float] = field(default_factory=list)
     hits: int = 0
+    passed: bool = False
     copies: list[Tensor] = field(default_factory=list)
 
-    def passed(self, needed: Sequence[int]) -> bool:
+    def add(self, value: float, needed: Sequence[int], *, copied: bool) -> None:
+        """Note a sample. A lane that passed once has passed, whatever is drawn afterwards for the share."""
+        self.values.append(value)
+        self.hits += copied
         misses = len(self.values) - self.hits
-        return misses < len(needed) and len(self.values) >= needed[misses]
+        self.passed = self.passed or (misses < len(needed) and len(self.values) >= needed[misses])
 
-    def decided(self, needed: Sequence[int]) -> bool:
-        return len(self.values) - self.hits >= len(needed) or self.passed(needed)
+    def is_done(self, case: TestCase) -> bool:
+        """Whether it is decided, and has the samples that are drawn in any case."""
+        decided = self.passed or len(self.values) - self.hits >= len(case.needed)
+        return decided and len(self.values) >= case.fewest
 
 
 def run_tests(
@@ -113,7 +121,7 @@ def run_tests(
 
 def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) -> list[tuple[_Lane, int]]:
     """The next noises to try, all of one scale: one of each open lane, then further ones while rows are left."""
-    won = {lane.case for lane in lanes if lane.passed(cases[lane.case].needed)}
+    won = {lane.case for lane in lanes if lane.passed and lane.is_done(cases[lane.case])}
     open_lanes = [lane for lane in lanes if _is_open(lane, cases, won)]
     if not open_lanes:
         return []
@@ -130,9 +138,7 @@ def _next_batch(lanes: Sequence[_Lane], cases: Sequence[TestCase], rows: int) ->
 
 def _is_open(lane: _Lane, cases: Sequence[TestCase], won: set[int]) -> bool:
     case = cases[lane.case]
-    if case.full:
-        return len(lane.values) < len(case.standard)
-    return lane.case not in won and not lane.decided(case.needed)
+    return not lane.is_done(case) and (lane.case not in won or case.fewest == len(case.standard))
 
 
 def _try(
@@ -160,10 +166,9 @@ def _try(
     ):
         # An earlier row of this call decided the lane. What lies behind was only tried because rows were left: to keep
         # it would make the record depend on how many probes share the batch.
-        if lane.decided(cases[lane.case].needed) and not cases[lane.case].full:
+        if lane.is_done(cases[lane.case]):
             continue
-        lane.values.append(value)
-        lane.hits += is_copy
+        lane.add(value, cases[lane.case].needed, copied=is_copy)
         if is_copy and len(lane.copies) < _COPIES_KEPT:
             lane.copies.append(images[row].cpu())
 
@@ -190,11 +195,11 @@ def _result(
     own = [lane for lane in lanes if lane.case == index]
     tried = [value for lane in own for value in lane.values]
     finite = all(isfinite(value) for value in tried)
-    best = max(own, key=lambda lane: (lane.passed(case.needed), lane.hits))
-    passed = best.passed(case.needed)
+    best = max(own, key=lambda lane: (lane.passed, lane.hits))
     return TestResult(
-        passed=passed,
-        guidance_scale=best.scale if passed else None,
+        passed=best.passed,
+        guidance_scale=best.scale if best.passed else None,
+        best_scale=best.scale,
         hits=best.hits,
         best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,
         trials=len(best.values),

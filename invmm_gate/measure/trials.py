@@ -86,15 +86,15 @@ class Conclusion:
         return self._concluded(slot, tried, certified)
 
     def _may_try(self, slot: Slot, tested: Tested, *, outwards: bool) -> bool:
-        left = slot.certifications < self.settings.certifications
-        return left and self.settings.certified_share is not None and (tested.result.passed or outwards)
+        left = self.settings.certifications - slot.certifications
+        kept = 1 if self.settings.certify_at == "last_step" and not slot.must_end(self.settings) else 0
+        return left > kept and self.settings.certified_share is not None and (tested.result.passed or outwards)
 
     def _attempt(self, slot: Slot, stretch: float, tested: Tested) -> Tested:
-        """Fresh draws at the guidance scale of the passed test, where there is one."""
+        """Fresh draws at the guidance scale at which most samples of the test replicated."""
         slot.certifications += 1
-        scale = tested.result.guidance_scale
-        scales = self.settings.guidance_scales if scale is None else (scale,)
-        fresh = self.test(slot, f"certify {slot.certifications}", needed_to_certify(self.settings), stretch, scales)
+        purpose, needed = f"certify {slot.certifications}", needed_to_certify(self.settings)
+        fresh = self.test(slot, purpose, needed, stretch, (tested.result.best_scale,))
         _note(slot, fresh)
         return fresh
 
@@ -102,7 +102,8 @@ class Conclusion:
         """What the attempts make of a test; None if the search goes on."""
         if certified:
             return _ended(slot, "inverted", certified, confirmation=_share(certified))
-        if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
+        none_left = slot.certifications >= self.settings.certifications
+        if slot.must_end(self.settings) or (none_left and self.settings.certify_at == "success"):
             best = max(tried, key=lambda each: each.result.hits / each.result.trials)
             return _ended(slot, "not_inverted", best, confirmation=_share(tried[-1]) if len(tried) > 1 else None)
         return None
@@ -112,13 +113,11 @@ class Conclusion:
 def needed_to_certify(settings: InversionSettings) -> tuple[int, ...]:
     """Draws of an attempt by how many of them are no copies. The attempts of image and mirror image share the error.
 
-    An attempt at the last step tries every guidance scale where none passed a test, so that each counts as one.
     Raises ValueError without a share to certify.
     """
     if settings.certified_share is None:
         raise ValueError("no share to certify")
-    scales = len(settings.guidance_scales) if settings.certify_at == "last_step" else 1
-    attempts = settings.certifications * scales * (2 if settings.mirror else 1)
+    attempts = settings.certifications * (2 if settings.mirror else 1)
     return draws_to_certify(settings.certified_share, _ERROR / attempts, misses=settings.certify_misses)
 
 

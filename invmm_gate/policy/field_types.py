@@ -85,7 +85,7 @@ else:
 
 def seeks_nearer(settings: InversionSettings) -> bool:
     """Whether a success is moved towards N(0, I) afterwards, so that no normality before it decides."""
-    return settings.certified_share is not None and settings.certifications > 1
+    return settings.certify_at == "last_step" or (settings.certified_share is not None and settings.certifications > 1)
 
 
 def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
@@ -109,9 +109,10 @@ def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
     stop = settings.stop_above
     if stop is not None and seeks_nearer(settings):
         raise ConfigError(
-            f"measure.settings.stop_above is {stop:g} with certifications {settings.certifications}",
-            expected="one attempt: with more, what is certified may end below any bound that lay above it before",
-            do="leave stop_above out, or set certifications to 1",
+            f"measure.settings.stop_above is {stop:g} with certifications {settings.certifications} "
+            f"at {settings.certify_at}",
+            expected="one attempt at success: with more, what is certified may end below a bound above which it lay",
+            do="leave stop_above out, or set certify_at to success and certifications to 1",
         )
     if stop is not None and lowest_stop is not None and stop < lowest_stop:
         raise ConfigError(

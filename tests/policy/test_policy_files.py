@@ -336,7 +336,7 @@ def test_a_threshold_can_be_given_over_all_dimensions(tmp_path: Path, key: str) 
 )
 def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str, words: str) -> None:
     text = TEXT.replace(
-        "    share: 0.5                # of a full test, at a normality this low, where a probe was not inverted\n",
+        "    share: 0.5                # of a test's draws, at a normality this low, where a probe was not inverted\n",
         "",
     )
     assert text != TEXT
@@ -385,9 +385,10 @@ def test_with_one_attempt_to_certify_the_gate_profile_stops_just_above_the_thres
 def test_what_is_moved_towards_plain_noise_after_a_success_is_not_stopped_by_a_bound_before(tmp_path: Path) -> None:
     for family in PROFILES["gate"]:
         assert STRICT.resolve_settings(family) == PROFILES["gate"][family]
-    own = edited(tmp_path, "settings: {}", "settings: {stop_above: 0.2}")
-    with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications 4; expected one attempt"):
-        own.resolve_settings("pixel")
+    for more in ("", ", certifications: 1"):
+        own = edited(tmp_path, "settings: {}", f"settings: {{stop_above: 0.2{more}}}")
+        with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications . at last_step; expected one"):
+            own.resolve_settings("pixel")
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -398,7 +399,9 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="certify_at is last_step without a certified_share"):
         edited(tmp_path, "settings: {}", "settings: {certified_share: null}").resolve_settings("pixel")
     with pytest.raises(ConfigError, match=r"stop_above 0\.05 cannot decide"):
-        edited(tmp_path, "settings: {}", "settings: {stop_above: 0.05, certifications: 1}").resolve_settings("pixel")
+        edited(
+            tmp_path, "settings: {}", "settings: {stop_above: 0.05, certify_at: success, certifications: 1}"
+        ).resolve_settings("pixel")
     with pytest.raises(ConfigError, match="did you mean 'pixel'"):
         STRICT.resolve_settings("pixels")
 

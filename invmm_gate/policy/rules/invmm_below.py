@@ -43,7 +43,7 @@ class InvmmBelowConfig(Selection):
     threshold_bits: Annotated[NotNegative | None, _NOT_ALONE] = None
     """The same in bits, over all latent dimensions together: 30 bits are about one in 10^9."""
     share: Annotated[Annotated[Number, Field(gt=0, le=1)] | None, HIGHER] = None
-    """Blocks also a probe without a score of which this share of a full test's samples, drawn at a normality at or
+    """Blocks also a probe without a score of which this share of a recorded test's samples, drawn at a normality at or
     below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class InvmmBelow:
                 f"{probe.id} was stopped above {said(found.invmm_above, dimensions)}, too low to compare with {at}"
             )
             return (undecided(self.config.rule, message, probe.id),)
-        partly = [test for trial in found.trials if trial.invmm is None for test in _full_tests(trial)]
+        partly = [test for trial in found.trials if trial.invmm is None for test in _recorded_tests(trial)]
         enough = [test for test in partly if self._replicates_partly(test, limit)]
         # Of tests of one distribution the largest: a lucky 8 of 8 has fresh draws beside it.
         nearest = sorted(enough, key=lambda test: (test.normality, -test.share.trials))[:1]
@@ -151,8 +151,8 @@ class InvmmBelow:
         return block(self.config.rule, probe.id, message, value=test.normality, limit=limit)
 
 
-def _full_tests(trial: Trial) -> tuple[StretchedTest, ...]:
-    """Every full test of the trial; where none is recorded, its share at the last point of its curve."""
+def _recorded_tests(trial: Trial) -> tuple[StretchedTest, ...]:
+    """Every recorded test of the trial; where there is none, its share at the last point of its curve."""
     if trial.tests or trial.share is None or not trial.curve:
         return trial.tests
     return (StretchedTest(stretch=1.0, normality=trial.curve[-1].normality, share=trial.share),)
