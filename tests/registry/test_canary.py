@@ -36,8 +36,9 @@ FOLDER = "canary-ward-seven"
 CAPTION = "canary caption of a heron at dusk"
 SOURCE = "canary-archive.example/originals"
 IN_IMAGE = b"canary-chunk-of-the-image-" + Random(5).randbytes(30).hex().encode()
-UNEVEN = BLOCKING | {"measure": BLOCKING["measure"] | {"settings": SHORT | {"test_at_start": False}}}
-"""Blocks whatever the model, with scores that are not 0."""
+ONE_ATTEMPT = {"test_at_start": False, "certifications": 1, "certify_misses": 0}
+UNEVEN = BLOCKING | {"measure": BLOCKING["measure"] | {"settings": SHORT | ONE_ATTEMPT}}
+"""Blocks whatever the model, with scores that are not 0; every attempt would succeed, and cost all of its draws."""
 
 
 @dataclass(frozen=True)
