@@ -161,16 +161,16 @@ class Trial:
     mirrored: bool
     """Whether the mirrored image was the target that this trial describes."""
     guidance_scale: float | None
-    """The guidance scale at which the probe was inverted."""
+    """The guidance scale at which most samples of the test that this describes are copies; None where none is."""
     share: ReplicationShare | None
     """Share of the draws that replicates the probe, at the stretch that is certified, or at which most of them did."""
     confirmation: ReplicationShare | None
-    """Share of the fresh draws of the attempt that is certified, or of the last attempt; None without one."""
+    """Share of the fresh draws of the attempt that is certified, or of the last one at the last test; None without."""
     curve: tuple[CurvePoint, ...]
     """One point after every `test_every` steps, in their order."""
     tests: tuple[StretchedTest, ...] = ()
-    """The passed tests, the last one and all attempts to certify, in their order. An attempt has the draws of its first
-    call at least, and ends at the first miss after them that is too many."""
+    """The passed tests, the last one and all attempts to certify, in their order. An attempt has as many draws as
+    a test at least, and ends once too many of them are no copies."""
     reason: str = ""
     """Why the outcome is `error`."""
 
@@ -202,7 +202,7 @@ class Measurement:
     guidance_scale: float | None
     """Of the median trial."""
     trials: tuple[Trial, ...]
-    """One a seed."""
+    """One a seed, and one of the mirrored image beside it where that was looked for."""
     reason: str = ""
     """Why the outcome is `error`."""
 

@@ -104,8 +104,8 @@ class InversionSettings:
     """Test N(0, I) before the first step: an image that every noise replicates then scores 0."""
     # A share that must be certified makes an inversion harder to confirm.
     certified_share: Annotated[Annotated[float, Gt(0), Lt(1)] | None, HIGHER_THAN_NONE] = None
-    """Fresh draws, at the guidance scale of the success, must certify with 95 % confidence that more than this share of
-    them replicates: 29 of 29 for 0.9 in one attempt without a miss. None = the test alone counts."""
+    """Fresh draws, at the likeliest guidance scale, must certify with 95 % confidence that more than this share of them
+    replicates: 29 of 29 for 0.9 in one attempt without a miss. None = the test alone counts."""
     certify_at: Annotated[Literal["success", "last_step"], OTHER] = "success"
     """`success`: a passed test has one attempt to certify, and the search goes on if that fails. `last_step`: tests are
     made before the first step and after the last one; what is found then is certified, or what lies further away."""

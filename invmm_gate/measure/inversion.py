@@ -36,7 +36,7 @@ class Inversion:
     mu: Float[Tensor, "channel height width"]
     log_var: Float[Tensor, "channel height width"]
     copies: tuple[Float[Tensor, "3 image_height image_width"], ...]
-    """Up to four samples of its last test that replicate the target, in [-1, 1]."""
+    """Up to four samples of the test that the trial describes which replicate the target, in [-1, 1]."""
     logits: Float[Tensor, "position choice"] | None = None
     """The prompt distribution, where a soft prompt was inverted too."""
 

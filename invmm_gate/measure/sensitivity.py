@@ -2,8 +2,9 @@
 
 Sequential and exact: a probe's noises are fixed beforehand and tried in order; a guidance scale is dropped at the first
 miss that is too many, and a probe passes at the first scale at which enough noises replicate it. The decision is that
-of the full test, for fewer network evaluations. Rows left over in a call try the next noises early; what lies behind
-the decision is thrown away, so neither decision nor record depends on batch mates.
+of the full test, for fewer network evaluations. A case may ask for a few samples whatever the decision. Rows left over
+in a call try the next noises early; what lies further behind is thrown away, so that neither decision nor record
+depends on batch mates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ class TestResult:
     best_value: float
     """Copy-metric value of the closest sample tried; NaN where not `finite`."""
     samples: int
-    """Samples that the decision needed, over all scales."""
+    """Samples that count, over all scales."""
     evaluations: int
     """Network forwards of these samples; guidance takes two a step."""
     finite: bool

@@ -102,8 +102,7 @@ class Conclusion:
         """What the attempts make of a test; None if the search goes on."""
         if certified:
             return _ended(slot, "inverted", certified, confirmation=_share(certified))
-        none_left = slot.certifications >= self.settings.certifications
-        if slot.must_end(self.settings) or (none_left and self.settings.certify_at == "success"):
+        if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
             best = max(tried, key=lambda each: each.result.hits / each.result.trials)
             return _ended(slot, "not_inverted", best, confirmation=_share(tried[-1]) if len(tried) > 1 else None)
         return None
@@ -148,7 +147,7 @@ def _ended(slot: Slot, outcome: Outcome, tested: Tested, *, confirmation: Replic
         steps=slot.step,
         evaluations=slot.evaluations,
         mirrored=slot.task.mirrored,
-        guidance_scale=result.guidance_scale,
+        guidance_scale=result.best_scale if result.hits else None,
         share=_share(tested) if result.trials else None,
         confirmation=confirmation,
         curve=slot.curve,

@@ -33,7 +33,7 @@ DESCRIPTION: Final = Description(
 SCORE_LIMIT: Final = 0.05
 """Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
 SHARE_LIMIT: Final = 0.5
-"""Share of the last test's samples, where no rule names one: that of `strict`."""
+"""Share of a recorded test's samples, where no rule names one: that of `strict`."""
 CAPTION_TRIALS: Final = 8
 """Samples by a control's caption at each guidance scale and with each sampler, where the policy asks for no fewer.
 

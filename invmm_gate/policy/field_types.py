@@ -84,7 +84,7 @@ else:
 
 
 def seeks_nearer(settings: InversionSettings) -> bool:
-    """Whether a success is moved towards N(0, I) afterwards, so that no normality before it decides."""
+    """Whether the last step decides, or what lies nearer to N(0, I) than a success: no normality before that does."""
     return settings.certify_at == "last_step" or (settings.certified_share is not None and settings.certifications > 1)
 
 

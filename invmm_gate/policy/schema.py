@@ -165,9 +165,9 @@ class Policy(StrictModel):
     def resolve_settings(self, family: str, *, dimensions: int | None = None) -> InversionSettings:
         """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
 
-        Under profile `gate` with a single attempt, a probe is stopped above the largest threshold of `invmm_below`
-        and its guard band unless the policy sets `stop_above` itself. `dimensions`: of the latent, where a model is at
-        hand.
+        Under profile `gate` with a single attempt at success, a probe is stopped above the largest threshold of
+        `invmm_below` and its guard band unless the policy sets `stop_above` itself. `dimensions`: of the latent, where
+        a model is at hand.
         """
         profile: dict[Family, InversionSettings] = PROFILES[self.measure.profile]
         defaults = next((settings for key, settings in profile.items() if key == family), None)

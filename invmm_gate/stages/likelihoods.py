@@ -13,7 +13,7 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.likelihood_record import PromptKind
 from invmm_gate.core.protocols import Condition
-from invmm_gate.core.records import Probe
+from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, Probe
 from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
 from invmm_gate.measure.slots import Task
@@ -49,7 +49,8 @@ def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | Non
 def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PromptConfirmation) -> None:
     """Of each probe that was copied at least once, by its caption, and by its soft prompt if one was inverted.
 
-    At the scale at which the inversion came nearest, which none of these draws had a part in choosing.
+    At the scale at which the caption gave most copies, or at which the inversion came nearest. None of these draws had
+    a part in choosing it.
     """
     if plan is None:
         return
@@ -57,7 +58,6 @@ def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, 
     tasks = [(probe, kind) for probe in work.copied() for kind in _kinds(work, probe) if (probe.id, kind) not in done]
     if not tasks:
         return
-    scales = {found.probe: found.guidance_scale for found in work.folder.measurements()}
     work.progress.begin("likelihood", total=(plain.trials + plan.draws) * len(tasks))
     try:
         for probe, kind in tasks:
@@ -67,13 +67,25 @@ def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, 
                 steps=plain.sampler_steps,
                 rows=work.rows,
                 condition=_condition(work, probe, kind),
-                guidance_scale=scales.get(probe.id) or plain.guidance_scales[0],
+                guidance_scale=_scale(work, probe, kind) or plain.guidance_scales[0],
             )
             own = _plain_samples(work, generation, plain.trials, probe.sha256, kind)
             _estimate(work, generation, own, probe, plan, kind=kind)
     except MeasurementError as error:
         work.progress.note(f"no likelihood: {error}")
     work.progress.end()
+
+
+def _scale(work: Confirming, probe: Probe, kind: PromptKind) -> float | None:
+    """The likeliest guidance scale, by what was drawn before; None where nothing was a copy."""
+    tried = [
+        record
+        for record in work.folder.confirmations()
+        if record.probe == probe.id and record.method in (CAPTION, CAPTION_ON_GRID) and record.hits
+    ]
+    if kind != "soft" and tried:
+        return max(tried, key=lambda record: record.hits / record.trials).guidance_scale
+    return next(found.guidance_scale for found in work.folder.measurements() if found.probe == probe.id)
 
 
 def _kinds(work: Confirming, probe: Probe) -> Sequence[PromptKind]:

@@ -168,6 +168,27 @@ def share_of_any_full_test_counts_at_its_own_normality(gate: SimpleNamespace) ->
 
 
 @case
+def share_below_the_threshold_blocks_a_probe_that_is_inverted_above_it(gate: SimpleNamespace) -> None:
+    """A trainer would want just that: certified a little above the limit, and 21 of 25 a little below it."""
+    nearer, certified = (
+        StretchedTest(stretch=stretch, normality=level, share=replication_share(*share))
+        for stretch, level, share in ((0.75, 0.03, (21, 25)), (1.0, 0.06, (55, 55)))
+    )
+    above = trial("inverted", invmm=0.06, tests=(certified, nearer))
+    data = clean_run()
+    inverted = measured(target(data, "p1"), score=0.06, trials=(above,))
+    found = judged(gate, with_measurement(data, inverted), only(PARTLY))
+    expect(found, "block", ("invmm_below", "p1"))
+    assert "scores 0.06" in found.findings[0].message
+    assert "21 of 25 samples replicate it at normality 0.03" in found.findings[0].message
+    apart = tuple(trial("not_inverted", seed=seed) for seed in (1, 2))
+    by_one_seed = replace(above, tests=(replace(certified, normality=0.04),))
+    median = measured(target(data, "p1"), trials=(by_one_seed, *apart))
+    expect(judged(gate, with_measurement(data, median), only(PARTLY)), "block", ("invmm_below", "p1"))
+    expect(judged(gate, with_measurement(data, inverted), only(BELOW)), "pass")
+
+
+@case
 def share_counts_only_where_the_policy_asks_for_it(gate: SimpleNamespace) -> None:
     expect(partly(gate, 7, 0.02, BELOW), "pass")
 

@@ -43,8 +43,9 @@ class InvmmBelowConfig(Selection):
     threshold_bits: Annotated[NotNegative | None, _NOT_ALONE] = None
     """The same in bits, over all latent dimensions together: 30 bits are about one in 10^9."""
     share: Annotated[Annotated[Number, Field(gt=0, le=1)] | None, HIGHER] = None
-    """Blocks also a probe without a score of which this share of a recorded test's samples, drawn at a normality at or
-    below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an inversion is needed."""
+    """Blocks also a probe with a higher score, or none, of which this share of a recorded test's samples, drawn at a
+    normality at or below the threshold, replicates it: 7 of 8 is no inversion, and no safety either. None = an
+    inversion is needed."""
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
@@ -130,11 +131,12 @@ class InvmmBelow:
                 f"{probe.id} was stopped above {said(found.invmm_above, dimensions)}, too low to compare with {at}"
             )
             return (undecided(self.config.rule, message, probe.id),)
-        partly = [test for trial in found.trials if trial.invmm is None for test in _recorded_tests(trial)]
-        enough = [test for test in partly if self._replicates_partly(test, limit)]
-        # Of tests of one distribution the largest: a lucky 8 of 8 has fresh draws beside it.
+        # Those of inverted trials too: what is certified above the limit may replicate in part below it.
+        tests = [test for trial in found.trials for test in _recorded_tests(trial)]
+        enough = [test for test in tests if self._replicates_partly(test, limit)]
+        # Of those at one normality the largest: it says most.
         nearest = sorted(enough, key=lambda test: (test.normality, -test.share.trials))[:1]
-        return tuple(self._partly(probe, test, limit, dimensions) for test in nearest)
+        return tuple(self._partly(probe, found, test, dimensions) for test in nearest)
 
     def _replicates_partly(self, test: StretchedTest, limit: float) -> bool:
         least = self.config.share
@@ -142,11 +144,12 @@ class InvmmBelow:
             return False
         return test.share.hits >= least * test.share.trials and test.normality <= guarded(limit)
 
-    def _partly(self, probe: Probe, test: StretchedTest, limit: float, dimensions: int | None) -> Finding:
+    def _partly(self, probe: Probe, found: Measurement, test: StretchedTest, dimensions: int | None) -> Finding:
+        said, limit = self.config.said, self.config.limit(dimensions)
+        score = "was not inverted" if found.invmm is None else f"scores {said(found.invmm, dimensions)}"
         message = (
-            f"{probe.id} ({probe.group}) was not inverted, yet {test.share.hits} of {test.share.trials} samples "
-            f"replicate it at normality {self.config.said(test.normality, dimensions)}, at or below "
-            f"{self.config.said_limit(dimensions)}"
+            f"{probe.id} ({probe.group}) {score}, yet {test.share.hits} of {test.share.trials} samples replicate it at "
+            f"normality {said(test.normality, dimensions)}, at or below {self.config.said_limit(dimensions)}"
         )
         return block(self.config.rule, probe.id, message, value=test.normality, limit=limit)
 
