@@ -37,12 +37,12 @@ FIRST, SECOND = "c04", "c14"
 """The controls that a search on two is made on: model and images say which."""
 
 
-def searching(*, controls: int, **search: int) -> Policy:
+def searching(*, controls: int, scales: tuple[float, ...] = (3.0,), **search: int) -> Policy:
     """A search that finds `a` in few steps, and takes all of them for an image that the model does not know."""
     prompts = {
         "trials": 32,
         "sampler_steps": 10,
-        "guidance_scales": [3.0],
+        "guidance_scales": list(scales),
         "gcg": SEARCH | {"controls": controls} | search,
     }
     return policy_with(STRICT, confirm={"prompts": prompts, "likelihood": {"draws": 10}})
@@ -93,8 +93,14 @@ def _probe(name: str, caption: str, cluster: str = "") -> Probe:
 def stage(known_images: Tensor, linear_schedule: VariancePreserving, tmp_path: Path) -> Any:
     """`a` scored low under a caption that does not trigger it; `b` shows nearly the same picture; `c` is triggered."""
 
-    def build(caption: str = NEUTRAL, search: Mapping[str, int] = {}, controls: int = 0, **captions: str) -> Stage:
-        policy = searching(controls=controls, **search)
+    def build(
+        caption: str = NEUTRAL,
+        search: Mapping[str, int] = {},
+        controls: int = 0,
+        scales: tuple[float, ...] = (3.0,),
+        **captions: str,
+    ) -> Stage:
+        policy = searching(controls=controls, scales=scales, **search)
         probes = (_probe("a", caption, "k"), _probe("b", "", "k"), _probe("c", CAPTION))
         probes += tuple(control(name, group="control") for name in CONTROLS)
         probes = tuple(replace(each, caption=captions.get(each.id, each.caption)) for each in probes)
@@ -176,6 +182,15 @@ def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
         "with a strange prompt that can be typed",
         "with its caption",
     ]
+
+
+def test_a_captions_likelihood_is_drawn_at_the_scale_at_which_it_gives_copies(stage: Any) -> None:
+    """The inversion of `c` replicated at no scale, and at 0.1 its caption is hardly read."""
+    done = stage(scales=(0.1, 3.0))
+    done.confirm()
+    (found,) = [record for record in done.folder.likelihoods() if record.probe == "c"]
+    assert (found.prompt_kind, found.guidance_scale) == ("caption", 3.0)
+    assert found.plain_copies == found.plain_draws == 32
 
 
 def _not_finite(*_given: Any, **_named: Any) -> Any:
