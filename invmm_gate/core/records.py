@@ -165,9 +165,11 @@ class Trial:
     share: ReplicationShare | None
     """Share of the draws that replicates the probe, at the stretch that is certified, or at which most of them did."""
     confirmation: ReplicationShare | None
-    """Share of the fresh draws of the attempt that is certified, or of the last one at the last test; None without."""
+    """Share of the fresh draws of the attempt that is certified, or of the one with most copies; None without one."""
     curve: tuple[CurvePoint, ...]
     """One point after every `test_every` steps, in their order."""
+    tested_at: int = 0
+    """Optimisation steps before the test that `share` and `guidance_scale` describe."""
     tests: tuple[StretchedTest, ...] = ()
     """The passed tests, the last one and all attempts to certify, in their order. An attempt has as many draws as
     a test at least, and ends once too many of them are no copies."""

@@ -22,9 +22,9 @@ from invmm_gate.diffusion.prediction import denoising_error, epsilon_weight
 from invmm_gate.measure.conditioning import conditioning
 from invmm_gate.measure.distributions import noise_from, normality
 from invmm_gate.measure.sensitivity import UNTESTED, TestCase, TestResult, run_tests
-from invmm_gate.measure.slots import Slot, SlotAdam, Task, WeightState, adapt, task_stream, weights_until_test
+from invmm_gate.measure.slots import Slot, SlotAdam, Task, Tested, WeightState, adapt, task_stream, weights_until_test
 from invmm_gate.measure.timesteps import InformativeTimesteps
-from invmm_gate.measure.trials import Conclusion, Tested, broken
+from invmm_gate.measure.trials import Conclusion, broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,17 +188,17 @@ class Inverter:
         for slot, point in zip(slots, points, strict=True):
             result = results.get(slot.index, UNTESTED)
             slot.evaluations += result.evaluations
-            ended = conclusion.of(slot, result) if slot.note(point, result) else broken(slot, result)
+            tested = self._tested(slot, result, stretch=1.0, normality=point.normality)
+            ended = conclusion.of(slot, tested) if slot.note(point, result) else broken(slot, tested)
             if ended is not None:
                 self._slots[slot.index] = None
-                mu, log_var = ended.tested.stretch * self._adam.averaged[:, slot.index]
                 yield Inversion(
                     task=slot.task,
                     trial=ended.trial,
-                    mu=mu,
-                    log_var=log_var,
+                    mu=ended.tested.mu,
+                    log_var=ended.tested.log_var,
                     copies=ended.tested.result.copies,
-                    logits=self._conditioning.logits(slot.index),
+                    logits=ended.tested.logits,
                 )
 
     def _observe(self, slots: Sequence[Slot]) -> list[CurvePoint]:
@@ -262,7 +262,19 @@ class Inverter:
         (result,) = self._test([case], scales, rows=self._settings.test_samples)
         slot.evaluations += result.evaluations
         level = float(normality(case.mu[None], case.log_var[None]))
-        return Tested(stretch=stretch, normality=level, result=result)
+        return self._tested(slot, result, stretch=stretch, normality=level)
+
+    def _tested(self, slot: Slot, result: TestResult, *, stretch: float, normality: float) -> Tested:
+        mu, log_var = stretch * self._adam.averaged[:, slot.index]
+        return Tested(
+            result=result,
+            stretch=stretch,
+            normality=normality,
+            step=slot.step,
+            mu=mu,
+            log_var=log_var,
+            logits=self._conditioning.logits(slot.index),
+        )
 
     def _test(self, cases: Sequence[TestCase], scales: tuple[float, ...], *, rows: int) -> tuple[TestResult, ...]:
         return run_tests(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.records import CurvePoint, StretchedTest
@@ -64,6 +65,23 @@ class Task:
     mirrored: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tested:
+    """A test of the slot's distribution, moved away from N(0, I) or towards it, and what was tested."""
+
+    result: TestResult
+    stretch: float
+    """Factor on mu and ln sigma^2; 1 = as it was optimised."""
+    normality: float
+    """In nats per latent dimension."""
+    step: int
+    """Optimisation steps before it."""
+    mu: Float[Tensor, "channel height width"]
+    log_var: Float[Tensor, "channel height width"]
+    logits: Float[Tensor, "position choice"] | None
+    """Of the soft prompt; None without one."""
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """A task in progress, and what only it owns."""
@@ -80,6 +98,8 @@ class Slot:
     tests_above: int = 0
     certifications: int = 0
     """Attempts to certify a share that were made."""
+    nearest: Tested | None = None
+    """The failed attempt with the largest share."""
     tests: tuple[StretchedTest, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
 

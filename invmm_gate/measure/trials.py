@@ -10,20 +10,7 @@ from invmm_gate.core.intervals import replication_share
 from invmm_gate.core.records import Measurement, Outcome, Probe, ReplicationShare, StretchedTest, Trial
 from invmm_gate.core.settings import FARTHEST, InversionSettings
 from invmm_gate.measure.likelihood import draws_to_certify
-from invmm_gate.measure.sensitivity import TestResult
-from invmm_gate.measure.slots import Slot, Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
-    """A test of the slot's distribution, moved away from N(0, I) or towards it."""
-
-    result: TestResult
-    stretch: float
-    """Factor on mu and ln sigma^2; 1 = as it was optimised."""
-    normality: float
-    """In nats per latent dimension."""
-
+from invmm_gate.measure.slots import Slot, Task, Tested
 
 Test = Callable[[Slot, str, tuple[int, ...], float, tuple[float, ...]], Tested]
 """(slot, purpose that seeds the noises, samples needed by misses, stretch, guidance scales) -> a test."""
@@ -49,10 +36,9 @@ class Conclusion:
     settings: InversionSettings
     test: Test
 
-    def of(self, slot: Slot, result: TestResult) -> Ended | None:
+    def of(self, slot: Slot, tested: Tested) -> Ended | None:
         """The finished trial, or None if the task goes on."""
-        tested = Tested(result=result, stretch=1.0, normality=slot.curve[-1].normality)
-        last = slot.must_end(self.settings)
+        result, last = tested.result, slot.must_end(self.settings)
         if not (result.passed or last):
             return None
         _note(slot, tested)
@@ -72,10 +58,10 @@ class Conclusion:
         outwards = self.settings.certify_at == "last_step" and slot.must_end(self.settings)
         least, stretch = (0.0, 1.0) if tested.result.passed else (1.0, _OUTWARDS)
         tried, certified = [tested], None
-        while stretch <= FARTHEST and self._may_try(slot, tested, outwards=outwards):
+        while stretch <= FARTHEST and self._may_try(slot, tested, certified, outwards=outwards):
             tried.append(self._attempt(slot, stretch, tested))
             if not tried[-1].result.finite:
-                return broken(slot, tried[-1].result)
+                return broken(slot, tried[-1])
             if tried[-1].result.passed:
                 certified = tried[-1]
             else:
@@ -85,9 +71,10 @@ class Conclusion:
             stretch = (least + certified.stretch) / 2 if certified else least * _OUTWARDS
         return self._concluded(slot, tried, certified)
 
-    def _may_try(self, slot: Slot, tested: Tested, *, outwards: bool) -> bool:
-        left = self.settings.certifications - slot.certifications
-        kept = 1 if self.settings.certify_at == "last_step" and not slot.must_end(self.settings) else 0
+    def _may_try(self, slot: Slot, tested: Tested, certified: Tested | None, *, outwards: bool) -> bool:
+        """Whether an attempt is left. Before the last step one is kept for it, so that lucky tests leave it one."""
+        left, single = self.settings.certifications - slot.certifications, self.settings.certifications == 1
+        kept = not (certified or slot.must_end(self.settings) or (single and self.settings.certify_at == "success"))
         return left > kept and self.settings.certified_share is not None and (tested.result.passed or outwards)
 
     def _attempt(self, slot: Slot, stretch: float, tested: Tested) -> Tested:
@@ -102,10 +89,16 @@ class Conclusion:
         """What the attempts make of a test; None if the search goes on."""
         if certified:
             return _ended(slot, "inverted", certified, confirmation=_share(certified))
+        attempts = [*([slot.nearest] if slot.nearest else []), *tried[1:]]
+        slot.nearest = max(attempts, key=_replicating, default=None)
         if slot.must_end(self.settings) or slot.certifications >= self.settings.certifications:
-            best = max(tried, key=lambda each: each.result.hits / each.result.trials)
-            return _ended(slot, "not_inverted", best, confirmation=_share(tried[-1]) if len(tried) > 1 else None)
+            confirmation = _share(slot.nearest) if slot.nearest else None
+            return _ended(slot, "not_inverted", max([tried[0], *attempts], key=_replicating), confirmation=confirmation)
         return None
+
+
+def _replicating(tested: Tested) -> float:
+    return tested.result.hits / tested.result.trials
 
 
 @cache
@@ -130,10 +123,10 @@ def _note(slot: Slot, tested: Tested) -> None:
         slot.tests += (StretchedTest(stretch=tested.stretch, normality=tested.normality, share=_share(tested)),)
 
 
-def broken(slot: Slot, result: TestResult) -> Ended:
+def broken(slot: Slot, tested: Tested) -> Ended:
     """A trial in error: it can never help a pass."""
     reason = f"NaN or infinity from the network or the copy metric by step {slot.step}"
-    ended = _ended(slot, "error", Tested(result=result, stretch=1.0, normality=0.0))
+    ended = _ended(slot, "error", tested)
     return replace(ended, trial=replace(ended.trial, share=None, reason=reason))
 
 
@@ -152,6 +145,7 @@ def _ended(slot: Slot, outcome: Outcome, tested: Tested, *, confirmation: Replic
         confirmation=confirmation,
         curve=slot.curve,
         tests=slot.tests,
+        tested_at=tested.step,
     )
     return Ended(trial=trial, tested=tested)
 

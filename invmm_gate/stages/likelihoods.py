@@ -109,7 +109,7 @@ def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
     found = next(record for record in work.folder.measurements() if record.probe == probe.id)
     best = min(found.trials, key=lambda trial: kept_first(trial, session.record.metric))
     task = Task(probe=probe.id, content=probe.sha256, seed=best.seed, mirrored=best.mirrored)
-    return prompts.of(task, best.steps, _tensors(work, probe)["prompt_logits"])
+    return prompts.of(task, best.tested_at, _tensors(work, probe)["prompt_logits"])
 
 
 def _plain_samples(work: Confirming, generation: Generation, count: int, *key: str) -> PlainSamples:

@@ -12,8 +12,8 @@ from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.measure.likelihood import draws_to_certify
 from invmm_gate.measure.sensitivity import UNTESTED, TestCase, TestResult, _Lane
-from invmm_gate.measure.slots import Slot, Task, WeightState
-from invmm_gate.measure.trials import Conclusion, Test, Tested, needed_to_certify
+from invmm_gate.measure.slots import Slot, Task, Tested, WeightState
+from invmm_gate.measure.trials import Conclusion, Test, needed_to_certify
 
 SETTINGS = InversionSettings(
     steps=400,
@@ -59,12 +59,20 @@ def slot_at(step: int) -> Slot:
     )  # fmt: skip
 
 
+def as_tested(slot: Slot, found: TestResult, stretch: float = 1.0, normality: float = LEVEL) -> Tested:
+    nothing = torch.zeros(1, 1, 1)
+    return Tested(
+        result=found, stretch=stretch, normality=normality * stretch**2, step=slot.step,
+        mu=nothing, log_var=nothing, logits=None,
+    )  # fmt: skip
+
+
 def scripted(copies: Callable[[str, int, float, int], Sequence[Sequence[bool]]]) -> Test:
     """Tests with these draws at each scale: of (purpose, step, stretch, samples)."""
 
     def test(slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]) -> Tested:
         found = result(copies(purpose, slot.step, stretch, needed[-1])[: len(scales)], needed, scales)
-        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
+        return as_tested(slot, found, stretch)
 
     return test
 
@@ -88,7 +96,7 @@ def ended(settings: InversionSettings, test: Test) -> Trial:
         if slot.is_tested(settings):
             needed = (settings.test_samples,)
             looked = test(slot, "look", needed, 1.0, settings.guidance_scales).result
-        end = conclusion.of(slot, looked)
+        end = conclusion.of(slot, as_tested(slot, looked))
         if end is not None:
             return end.trial
 
@@ -122,10 +130,9 @@ def test_a_share_is_certified_at_the_guidance_scale_of_the_look() -> None:
     asked = []
 
     def test(slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]) -> Tested:
-        del slot
         asked.append((purpose, needed, scales))
         found = result([[scale == 3.0] * needed[-1] for scale in scales], needed, scales)
-        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
+        return as_tested(slot, found, stretch)
 
     trial = ended(settings, test)
     assert (trial.outcome, trial.guidance_scale) == ("inverted", 3.0)
@@ -140,13 +147,12 @@ def test_where_no_scale_passed_the_last_test_the_likeliest_one_is_certified() ->
     asked = []
 
     def test(slot: Slot, purpose: str, needed: tuple[int, ...], stretch: float, scales: tuple[float, ...]) -> Tested:
-        del slot
         asked.append((purpose, scales))
         shares = {1.0: 0, 3.0: 6, 7.0: 2}
         found = result(
             [[each < shares[scale] or stretch > 1 for each in range(needed[-1])] for scale in scales], needed, scales
         )
-        return Tested(result=found, stretch=stretch, normality=LEVEL * stretch**2)
+        return as_tested(slot, found, stretch)
 
     assert ended(several, test).outcome == "inverted"
     assert asked[0] == ("look", SCALES)
@@ -205,7 +211,7 @@ def test_the_last_attempt_is_kept_for_the_end_of_a_search_that_takes_all_steps()
     slot, test = slot_at(0), passing(lambda *_: True)
     slot.curve = (replace(slot.curve[0], normality=0.0),)
     looked = test(slot, "look", (8,), 1.0, (1.0,)).result
-    assert Conclusion(one, test=test).of(slot, looked) is None
+    assert Conclusion(one, test=test).of(slot, as_tested(slot, looked, normality=0.0)) is None
     assert slot.certifications == 0
     assert ended(one, test).outcome == "inverted"
 
@@ -241,16 +247,38 @@ def test_nothing_nearer_is_looked_for_where_nothing_can_be_nearer() -> None:
     slot = slot_at(0)
     slot.curve = (replace(slot.curve[0], normality=0.0),)
     looked = conclusion.test(slot, "look", (8,), 1.0, (1.0,)).result
-    end = conclusion.of(slot, looked)
+    end = conclusion.of(slot, as_tested(slot, looked, normality=0.0))
     assert end is not None
     assert (end.trial.outcome, len(end.trial.tests)) == ("inverted", 2)
 
 
-def test_where_nothing_is_certified_any_more_the_search_ends() -> None:
-    """Three lucky looks, three failed attempts: no later look can be certified."""
-    trial = ended(SETTINGS, passing(lambda purpose, *_: not purpose.startswith("certify")))
-    assert (trial.outcome, trial.steps, trial.invmm) == ("not_inverted", 30, None)
-    assert trial.share is not None
-    assert (trial.share.hits, trial.share.trials) == (8, 8)
+def test_where_nothing_is_certified_one_attempt_is_kept_for_the_last_step() -> None:
+    """Two lucky looks must not end the search: what it finds later may be nearer, or replicate more."""
+    asked = []
+
+    def copies(purpose: str, step: int, _: float, samples: int) -> list[list[bool]]:
+        asked.append((purpose, step))
+        return [[not purpose.startswith("certify")] * samples]
+
+    trial = ended(SETTINGS, scripted(copies))
+    assert (trial.outcome, trial.steps, trial.invmm) == ("not_inverted", SETTINGS.steps, None)
+    attempts = [each for each in asked if each[0].startswith("certify")]
+    assert attempts == [("certify 1", 10), ("certify 2", 20), ("certify 3", SETTINGS.steps)]
     assert trial.confirmation is not None
     assert (trial.confirmation.hits, trial.confirmation.trials) == (0, 8)
+
+
+def test_a_single_attempt_is_made_at_the_first_success() -> None:
+    trial = ended(replace(SETTINGS, certifications=1), passing(lambda purpose, *_: not purpose.startswith("certify")))
+    assert (trial.outcome, trial.steps) == ("not_inverted", 10)
+
+
+def test_what_came_nearest_is_what_a_trial_describes_though_later_tests_saw_nothing() -> None:
+    """A policy that looks at shares, and the likelihood that is drawn around it, must see the copies."""
+    most = scripted(lambda _, step, __, samples: [[step == 10 and each != 7 for each in range(-1, samples - 1)]])
+    trial = ended(SETTINGS, most)
+    assert (trial.outcome, trial.steps, trial.tested_at) == ("not_inverted", SETTINGS.steps, 10)
+    assert trial.share == trial.confirmation
+    assert trial.share is not None
+    assert (trial.share.hits, trial.share.trials) == (8, 9)
+    assert [(test.share.hits, test.share.trials) for test in trial.tests] == [(8, 8), (8, 9), (0, 8)]
