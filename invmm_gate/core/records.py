@@ -168,7 +168,7 @@ class Trial:
     """Share of the fresh draws of the attempt that is certified, or of the one with most copies; None without one."""
     curve: tuple[CurvePoint, ...]
     """One point after every `test_every` steps, in their order."""
-    tested_at: int = 0
+    tested_at: int
     """Optimisation steps before the test that `share` and `guidance_scale` describe."""
     tests: tuple[StretchedTest, ...] = ()
     """The passed tests, the last one and all attempts to certify, in their order. An attempt has as many draws as

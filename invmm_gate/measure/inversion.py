@@ -244,7 +244,7 @@ class Inverter:
     def _first_tests(self, slots: Sequence[Slot]) -> dict[int, TestResult]:
         """By slot: do all samples of the distribution as it is replicate the probe? In full where it is the last."""
         needed = (self._settings.test_samples,)
-        fewest = [needed[-1] if slot.must_end(self._settings) else 1 for slot in slots]
+        fewest = [needed[-1] if slot.must_end(self._settings) else 0 for slot in slots]
         cases = [
             self._case(slot, "test", needed, stretch=1.0, fewest=count)
             for slot, count in zip(slots, fewest, strict=True)

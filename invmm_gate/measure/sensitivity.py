@@ -38,8 +38,9 @@ class TestCase:
     """The prompt: one row for all samples, or one row a sample; None for unconditional models."""
     needed: tuple[int, ...]
     """After how many samples none, one, two, .. of them may be no copies; the last counts all samples."""
-    fewest: int = 1
-    """Samples that are drawn whatever the decision, to learn the share that replicates; as many as `needed` for all."""
+    fewest: int = 0
+    """Samples that are drawn whatever the decision, to learn the share that replicates. As many as there are noises =
+    all of them, at every scale."""
 
     __test__ = False
 
@@ -49,8 +50,6 @@ class TestResult:
     """The result of a test. `passed` means: enough samples replicate the probe at one guidance scale."""
 
     passed: bool
-    guidance_scale: float | None
-    """The scale that passed."""
     best_scale: float
     """The scale that passed, or at which most samples replicate; NaN where none was drawn."""
     hits: int
@@ -70,9 +69,14 @@ class TestResult:
 
     __test__ = False
 
+    @property
+    def guidance_scale(self) -> float | None:
+        """The scale that passed."""
+        return self.best_scale if self.passed else None
+
 
 UNTESTED: Final = TestResult(
-    passed=False, guidance_scale=None, best_scale=nan, hits=0, best_value=nan, trials=0, samples=0, evaluations=0,
+    passed=False, best_scale=nan, hits=0, best_value=nan, trials=0, samples=0, evaluations=0,
     finite=True, copies=(),
 )  # fmt: skip
 """The result where no sample was drawn."""
@@ -199,7 +203,6 @@ def _result(
     best = max(own, key=lambda lane: (lane.passed, lane.hits))
     return TestResult(
         passed=best.passed,
-        guidance_scale=best.scale if best.passed else None,
         best_scale=best.scale,
         hits=best.hits,
         best_value=(max if metric.higher_is_copy else min)(tried) if finite else nan,

@@ -72,7 +72,7 @@ class Conclusion:
         return self._concluded(slot, tried, certified)
 
     def _may_try(self, slot: Slot, tested: Tested, certified: Tested | None, *, outwards: bool) -> bool:
-        """Whether an attempt is left. Before the last step one is kept for it, so that lucky tests leave it one."""
+        """Whether an attempt may be made. One is kept for the last step, as lucky tests before it could use up all."""
         left, single = self.settings.certifications - slot.certifications, self.settings.certifications == 1
         kept = not (certified or slot.must_end(self.settings) or (single and self.settings.certify_at == "success"))
         return left > kept and self.settings.certified_share is not None and (tested.result.passed or outwards)

@@ -111,7 +111,7 @@ def check(settings: InversionSettings, *, lowest_stop: float | None) -> None:
         raise ConfigError(
             f"measure.settings.stop_above is {stop:g} with certifications {settings.certifications} "
             f"at {settings.certify_at}",
-            expected="one attempt at success: with more, what is certified may end below a bound above which it lay",
+            expected="certifications 1 at success: otherwise a probe above the bound may still end below it",
             do="leave stop_above out, or set certify_at to success and certifications to 1",
         )
     if stop is not None and lowest_stop is not None and stop < lowest_stop:

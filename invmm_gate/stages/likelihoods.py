@@ -85,7 +85,8 @@ def _scale(work: Confirming, probe: Probe, kind: PromptKind) -> float | None:
     ]
     if kind != "soft" and tried:
         return max(tried, key=lambda record: record.hits / record.trials).guidance_scale
-    return next(found.guidance_scale for found in work.folder.measurements() if found.probe == probe.id)
+    own = (found.guidance_scale for found in work.folder.measurements() if found.probe == probe.id)
+    return next(own, None)
 
 
 def _kinds(work: Confirming, probe: Probe) -> Sequence[PromptKind]:

@@ -24,6 +24,7 @@ def trial(seed: int, score: float | None, *, hits: int = 8, mirrored: bool = Fal
         evaluations=100 + seed,
         mirrored=mirrored,
         guidance_scale=None if score is None else 1.0,
+        tested_at=50,
         share=replication_share(hits, 8),
         confirmation=None,
         curve=(),

@@ -45,7 +45,7 @@ def result(copies: Sequence[Sequence[bool]], needed: Sequence[int], scales: Sequ
     best = max(lanes, key=lambda lane: (lane.passed, lane.hits))
     scale = scales[lanes.index(best)]
     return TestResult(
-        passed=best.passed, guidance_scale=scale if best.passed else None, best_scale=scale, hits=best.hits,
+        passed=best.passed, best_scale=scale, hits=best.hits,
         best_value=0.0, trials=len(best.values), samples=len(best.values), evaluations=len(best.values), finite=True,
         copies=(),
     )  # fmt: skip

@@ -65,6 +65,7 @@ def trial(outcome: str, **changes: Any) -> Trial:
         evaluations=10_000,
         mirrored=False,
         guidance_scale=None,
+        tested_at=400,
         share=replication_share(0, 8),
         confirmation=None,
         curve=(point,),

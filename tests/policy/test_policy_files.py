@@ -336,7 +336,7 @@ def test_a_threshold_can_be_given_over_all_dimensions(tmp_path: Path, key: str) 
 )
 def test_a_threshold_that_could_be_misread_is_refused(tmp_path: Path, keys: str, words: str) -> None:
     text = TEXT.replace(
-        "    share: 0.5                # of a test's draws, at a normality this low, where a probe was not inverted\n",
+        "    share: 0.5                # of a test's draws, at a normality this low: such a probe blocks too\n",
         "",
     )
     assert text != TEXT
@@ -387,7 +387,7 @@ def test_what_is_moved_towards_plain_noise_after_a_success_is_not_stopped_by_a_b
         assert STRICT.resolve_settings(family) == PROFILES["gate"][family]
     for more in ("", ", certifications: 1"):
         own = edited(tmp_path, "settings: {}", f"settings: {{stop_above: 0.2{more}}}")
-        with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications . at last_step; expected one"):
+        with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications . at last_step; expected certif"):
             own.resolve_settings("pixel")
 
 

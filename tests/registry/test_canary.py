@@ -152,10 +152,10 @@ def test_nothing_of_a_planted_probe_is_on_the_servers_disk_or_in_the_public_page
     assert planted.checked.code == 10
     assert planted.checked.out.count("logged: ") == 1, planted.checked.err
     assert (planted.registered.decision, planted.registered.delivered) == ("block", True)
-    registry = Registry(planted.server.uri)
-    record = registry.version("planted", "1")
+    client = Registry(planted.server.uri)
+    record = client.version("planted", "1")
     assert record is not None
-    verdict = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "verdict.json")
+    verdict = client.artefacts.read(f"runs:/{record.tags[RUN]}", "verdict.json")
     assert verdict is not None
     assert b'"p-' in verdict, "it has arrived, under its public name"
 
@@ -179,13 +179,13 @@ def test_with_details_ids_and_scores_are_sent_and_still_no_text_or_picture(plant
     found = hits(planted.server.disk, ID.encode())
     assert {"server.db", "report.html", "verdict.json", "measurements.jsonl", "scores.csv"} <= found
     assert "measurements.jsonl" in hits(planted.server.disk, repr(planted.score).encode())
-    registry = Registry(planted.server.uri)
-    record = registry.version("told", "1")
+    client = Registry(planted.server.uri)
+    record = client.version("told", "1")
     assert record is not None
-    verdict = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "verdict.json")
+    verdict = client.artefacts.read(f"runs:/{record.tags[RUN]}", "verdict.json")
     assert verdict is not None
     assert ID.encode() in verdict
-    report = registry.artefacts.read(f"runs:/{record.tags[RUN]}", "report.html")
+    report = client.artefacts.read(f"runs:/{record.tags[RUN]}", "report.html")
     assert report is not None
     assert ID.encode() not in report, "the one that is signed"
     assert hits(planted.server.disk, *texts()[:2], *pieces(planted.image)) == set()

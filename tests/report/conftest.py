@@ -77,6 +77,7 @@ def trial(outcome, score, hits, steps, seed=0, reason=""):
         evaluations=steps * 32 + hits * 50,
         mirrored=False,
         guidance_scale=None,
+        tested_at=50,
         share=share(hits, 8) if outcome != "error" else None,
         confirmation=None,
         curve=curve(steps, score or 0.03, closest),

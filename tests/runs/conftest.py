@@ -66,6 +66,7 @@ def measurement(probe: str, invmm: float | None = 0.1) -> Measurement:
         evaluations=60,
         mirrored=False,
         guidance_scale=1.0,
+        tested_at=50,
         share=share,
         confirmation=None,
         curve=(CurvePoint(step=10, denoising_error=0.25, normality=0.1, weight=1.0, best_value=0.05),),

@@ -42,6 +42,7 @@ def measurement(probe, score):
         evaluations=900,
         mirrored=False,
         guidance_scale=None,
+        tested_at=50,
         share=ReplicationShare(
             hits=8 if score is not None else 0,
             trials=8,
