@@ -387,7 +387,7 @@ def test_what_is_moved_towards_plain_noise_after_a_success_is_not_stopped_by_a_b
         assert STRICT.resolve_settings(family) == PROFILES["gate"][family]
     for more in ("", ", certifications: 1"):
         own = edited(tmp_path, "settings: {}", f"settings: {{stop_above: 0.2{more}}}")
-        with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications . at last_step; expected certif"):
+        with pytest.raises(ConfigError, match=r"stop_above is 0\.2 with certifications . at last_step; expected"):
             own.resolve_settings("pixel")
 
 
