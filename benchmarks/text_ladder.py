@@ -7,8 +7,8 @@
     python benchmarks/text_ladder.py record RUN
 
 The pictures, the tokenizer, the networks and the autoencoder are those of examples/text_to_image; the pictures of the
-ladder have numbers that the example does not use. `truth` and `record` write benchmarks/ladder/records/truth-text.csv
-and gate-text.csv. One thread.
+ladder have numbers that the example does not use. `truth` and `record` write benchmarks/ladder/records/truth-text.csv,
+gate-text.csv and prompts-text.csv. One thread.
 """
 
 import argparse
@@ -142,7 +142,10 @@ def write_truth(folder: Path, samples: int) -> None:
 
 
 def record(run: Path) -> None:
-    """records/gate-text.csv: outcome and score of each image, and a line for each kind of prompt that has a bound."""
+    """records/gate-text.csv: outcome and score of each image, and a line for each kind of prompt that has a bound.
+
+    records/prompts-text.csv: a line for each prompt that was tried at a guidance scale, and how often it gave a copy.
+    """
     dimensions = torch.Size(_json(run / "run.json")["inputs"]["latent_shape"]).numel()
     likely: dict[str, list[dict[str, Any]]] = {}
     for line in _lines(run / "likelihoods.jsonl"):
@@ -161,6 +164,12 @@ def record(run: Path) -> None:
                 rows.writerow((*own, each["prompt_kind"], f"{each['guidance_scale']:g}", *figures))
             if found["probe"] not in likely:
                 rows.writerow((*own, "", "", "", "", ""))
+    with (RECORDS / "prompts-text.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("image", "method", "scale", "status", "copies", "samples", "evaluations"))
+        for tried in _lines(run / "confirmations.jsonl"):
+            counts = (tried["status"], tried["hits"], tried["trials"], tried["evaluations"])
+            rows.writerow((tried["probe"], tried["method"], f"{tried['guidance_scale']:g}", *counts))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -11,17 +11,16 @@ import csv
 from collections.abc import Sequence
 from itertools import product
 from math import log
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from criteria import RECORDS
 from scipy.special import ndtri_exp
 
 from invmm_gate.measure.likelihood import WeighedDraws, draws_to_certify, log_lower_bound
 from invmm_gate.measure.proposals import around
 
-RECORDS: Final = Path(__file__).parent / "records"
 RUNS: Final = 1_000
 PLAIN: Final = 2048
 DRAWS: Final = 128

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from criteria import CERTIFIED, RECORDS
 from images import images
 from recipes import EACH, LADDER, RECIPES, Recipe, names
 from torch import Tensor
-from truth import RECORDS
 
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.protocols import DiffusionModel
@@ -47,8 +47,6 @@ PLAIN: Final = 2048
 DRAWS: Final = 128
 CONFIDENCE: Final = 0.95
 STEPS: Final = 50
-CERTIFIED: Final = 6 * log(10)
-"""Nats of a likelihood of 1e-6."""
 
 
 def measured(
@@ -147,7 +145,7 @@ def main() -> None:
         for rung in dict.fromkeys(image.rsplit("-", 1)[0] for image in found):
             own = [pair for image, pair in found.items() if image.rsplit("-", 1)[0] == rung]
             inverted = sum(trial.outcome == "inverted" for trial, _ in own)
-            certified = sum(likely is not None and (likely.nats or inf) < CERTIFIED for _, likely in own)
+            certified = sum(likely is not None and (likely.nats or inf) < -log(CERTIFIED) for _, likely in own)
             cost = sum(trial.evaluations for trial, _ in own) // len(own)
             print(f"  {rung}: of {len(own)} {inverted} inverted, {certified} with p above 1e-6, {cost} F a probe")
 

@@ -20,24 +20,20 @@ from typing import Final
 sys.path.append(str(Path(__file__).parents[2]))
 sys.path.append(str(Path(__file__).parent))
 
+from criteria import CERTIFIED, COMES_OUT, ENOUGH, FACTOR, RECORDS
 from recipes import BACKGROUND, LADDER, PROOF, RECIPES, TUNING
+from text_tables import captions_table, text_estimate_table, text_ladder_table
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
-RECORDS: Final = Path(__file__).parent / "records"
 STUDIED: Final = Path(__file__).parents[2] / "invmm_gate/report/studied.json"
 SCATTER: Final = Path(__file__).parents[2] / "docs/studies/likelihood.svg"
 PAGE: Final = Path(__file__).parents[2] / "docs/studies/likelihood.md"
-CERTIFIED: Final = 1e-6
-"""Lower bound from which on an image counts as found where it was not inverted."""
-ENOUGH: Final = 10
-"""Copies among the samples of the truth from which on an estimate is held against it."""
-FACTOR: Final = 3.0
 LEAST: Final = 1e-9
 """The lower end of the scatter."""
 SEEDS: Final = (1, 2, 3, 4)
 """Seeds beside 0 under which some images were scored again."""
-BANDS: Final = ((5e-3, 1.0), (1e-4, 5e-3), (0.0, 1e-4))
+BANDS: Final = ((COMES_OUT, 1.0), (1e-4, COMES_OUT), (0.0, 1e-4))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +246,9 @@ TABLES: Final = {
     "estimates, models not tuned on": lambda: estimate_table(recorded(each.name for each in PROOF)),
     "estimates, models tuned on": lambda: estimate_table(recorded(each.name for each in TUNING)),
     "spread": lambda: spread_table(recorded(each.name for each in (*PROOF, *TUNING))),
+    "text ladder": text_ladder_table,
+    "captions": captions_table,
+    "text estimates": text_estimate_table,
     "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
 }
 """Mark on the page -> the lines of its table."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from criteria import RECORDS
 from images import images
 from recipes import EACH, LADDER, MULTIPLICITIES, NEVER_SEEN, RECIPES, Recipe, names
 
@@ -23,7 +24,6 @@ from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.similarity.pixel import PixelRmse
 
-RECORDS: Final = Path(__file__).parent / "records"
 BATCH: Final = 250
 STEPS: Final = 50
 
