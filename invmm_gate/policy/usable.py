@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Probe
@@ -31,8 +32,8 @@ def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | 
         if isinstance(rule, InvmmBelowConfig):
             if policy.measure.settings.given().get("prompt") != "prompt_only":  # every score is 0 there
                 yield from invmm_below.faults(rule, _settings(policy, family), dimensions=dimensions)
-        elif isinstance(rule, ExtractionLikelihoodConfig) and family is not None:
-            yield from _likelihood_faults(rule, _settings(policy, family))
+        elif isinstance(rule, ExtractionLikelihoodConfig):
+            yield from _likelihood_faults(rule, policy, family)
         elif isinstance(rule, ConfirmedConfig):
             yield from confirmed.faults(rule, policy.confirm.plain_sampling)
             for name, choice in (
@@ -43,9 +44,29 @@ def rule_faults(policy: Policy, *, family: str | None = None, dimensions: int | 
                     yield f"confirm.{name}: probes is 'flagged', and no other rule ever flags one: nothing is confirmed"
 
 
-def _likelihood_faults(rule: ExtractionLikelihoodConfig, found: Iterable[InversionSettings]) -> Iterator[str]:
-    for settings in found:
-        yield from extraction_likelihood.faults(rule, prompt=settings.prompt)
+def _likelihood_faults(rule: ExtractionLikelihoodConfig, policy: Policy, family: str | None) -> Iterator[str]:
+    """Without a family only what holds for all: a policy may be meant for some of them."""
+    searched = _searches_prompts(policy)
+    found = [
+        tuple(extraction_likelihood.faults(rule, prompt=settings.prompt, searched=searched))
+        for settings in _settings(policy, family)
+    ]
+    yield from (text for text in dict.fromkeys(chain(*found)) if all(text in each for each in found))
+
+
+def _searches_prompts(policy: Policy) -> bool:
+    """Whether a prompt is searched for any probe: the search is made for those that another rule finds."""
+    return (
+        policy.confirm.prompts is not None
+        and policy.confirm.prompts.gcg is not None
+        and any(_finds_without_search(rule) for rule in policy.rules)
+    )
+
+
+def _finds_without_search(rule: RuleConfig) -> bool:
+    if isinstance(rule, ExtractionLikelihoodConfig):
+        return set(rule.kinds) != {"typed"}
+    return not isinstance(rule, ConfirmedConfig)
 
 
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:

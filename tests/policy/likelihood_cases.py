@@ -79,13 +79,30 @@ def likelihood_counts_the_kinds_of_prompt_that_the_policy_names(gate: SimpleName
     ways = ((GCG, "typed"), (CLUSTER_PROMPT, "typed"), (CAPTION, "caption"), (CAPTION_ON_GRID, "caption"))
     for method, kind in ways:
         found = with_confirmation(text_run(), sampled("p1", 3, 64, method=method, prompt="a cat"))
-        for kinds in (["none", "caption", "typed"], ["none"], [kind]):
+        for kinds in (["none", "caption", "typed"], ["none", "soft"], ["none", kind]):
             counts = kind in kinds
-            verdict = judged(gate, found, only(LIKELY | {"kinds": kinds}))
+            verdict = judged(gate, found, only(LIKELY | {"kinds": kinds, "groups": ["sensitive"]}))
             expect(verdict, "block" if counts else "pass", *([("extraction_likelihood", "p1")] if counts else []))
     uncaptioned = with_confirmation(text_run(), sampled("p3", 3, 64, method=CAPTION, prompt=""))
-    expect(judged(gate, uncaptioned, only(LIKELY | {"kinds": ["none"]})), "block", ("extraction_likelihood", "p3"))
-    expect(judged(gate, uncaptioned, only(LIKELY | {"kinds": ["caption"]})), "pass")
+    by_sampling = only(LIKELY | {"kinds": ["none", "soft"]})
+    expect(judged(gate, uncaptioned, by_sampling), "block", ("extraction_likelihood", "p3"))
+    expect(judged(gate, uncaptioned, only(LIKELY | {"kinds": ["caption", "soft"]})), "pass")
+
+
+@case
+def likelihood_with_kinds_of_prompt_that_were_not_tried_is_no_pass(gate: SimpleNamespace) -> None:
+    """60 of 64 samples under its caption are copies of p1, and a rule that looks elsewhere sees none of them."""
+    leaks = with_confirmation(text_run(), sampled("p1", 60, 64, method=CAPTION, prompt="a cat on a mat"))
+    verdict = judged(gate, leaks, only(LIKELY | {"kinds": ["none"], "groups": ["sensitive"]}))
+    assert verdict.decision == "inconclusive"
+    assert verdict.findings[0].message == "p1: the rule looks at 'none', and the run tried 'caption', 'typed', 'soft'"
+    verdict = judged(gate, leaks, only(LIKELY | {"kinds": ["typed"]}))
+    assert verdict.decision == "inconclusive", "no other rule finds a probe to search a prompt for"
+    prompts = {name: value for name, value in STRICT.confirm.model_dump()["prompts"].items() if name != "gcg"}
+    unsearched = only(LIKELY | {"kinds": ["typed"]}, BELOW, confirm=STRICT.confirm.model_dump() | {"prompts": prompts})
+    assert judged(gate, leaks, unsearched).decision == "inconclusive"
+    searched = only(LIKELY | {"kinds": ["typed"]}, BELOW)
+    expect(judged(gate, text_run(), searched), "pass")
 
 
 @case
@@ -203,9 +220,12 @@ def likelihood_by_prompts_alone_is_a_fault_for_a_model_without_prompts(gate: Sim
         (("none", "soft"), "caption", 1),
         (("none", "soft"), "prompt_only", 0),
         (("caption", "typed"), "caption", 0),
+        (("typed",), "joint", 0),
     ):
         config = ExtractionLikelihoodConfig.model_validate(LIKELY | {"kinds": kinds})
-        assert len(tuple(faults(config, prompt=prompt))) == count, (kinds, prompt)
+        assert len(tuple(faults(config, prompt=prompt, searched=True))) == count, (kinds, prompt)
+        unsearched = tuple(faults(config, prompt=prompt, searched=False))
+        assert len(unsearched) == count + (kinds == ("typed",)), (kinds, prompt)
 
 
 @case
@@ -221,9 +241,9 @@ def likelihood_is_asked_for_by_each_kind_of_prompt_that_the_rule_names(gate: Sim
         (["caption", "soft"], (caption, soft), True),
         (["soft"], (soft,), True),
         (["typed"], (), True),
-        (["caption"], (), False),
+        (["caption", "typed"], (), False),
     ):
-        verdict = judged(gate, replace(data, likelihoods=records), only(LIKELY | {"kinds": kinds}))
+        verdict = judged(gate, replace(data, likelihoods=records), only(LIKELY | {"kinds": kinds}, BELOW))
         expect(verdict, "pass" if decided else "inconclusive", *([] if decided else [open_]))
     uncaptioned = replace(with_score(text_run(), "p3", None, hits=1), likelihoods=(estimated("p3"),))
     expect(judged(gate, uncaptioned, only(LIKELY)), "pass")

@@ -8,7 +8,7 @@ import pytest
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.pipelines import FAMILIES, PIPELINES
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
+from invmm_gate.policy.usable import baseline_faults, lint, model_faults, probe_faults, rule_faults
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, clean_run, policy_with, probe
 
 BELOW, CONFIRMED = {"rule": "invmm_below", "threshold": 0.05}, {"rule": "confirmed"}
@@ -210,3 +210,13 @@ def test_a_likelihood_by_prompts_alone_is_no_rule_for_a_model_without_prompts() 
     assert tuple(rule_faults(policy)) == tuple(rule_faults(policy, family="stable_diffusion")) == ()
     (lacking,) = model_faults(policy, family="stable_diffusion", image_size=(64, 64))
     assert lacking.startswith("rule 'extraction_likelihood' needs confirm.prompts for a model with prompts")
+
+
+def test_a_likelihood_by_typed_prompts_alone_takes_a_search_and_a_rule_that_finds_probes_for_it() -> None:
+    rule = {"rule": "extraction_likelihood", "one_in": 1000, "kinds": ["typed"]}
+    searched, unsearched = ({"likelihood": {}, "prompts": prompts} for prompts in ({"gcg": {}}, {}))
+    for family in (None, "stable_diffusion"):
+        assert tuple(rule_faults(asked(rule, BELOW, confirm=searched), family=family)) == ()
+        for policy in (asked(rule, confirm=searched), asked(rule, BELOW, confirm=unsearched)):
+            assert "no prompt is searched" in next(iter(rule_faults(policy, family=family)))
+    assert lint(asked(rule, confirm=searched))
