@@ -53,3 +53,13 @@ def lower_bound(hits: int, trials: int, *, confidence: float = 0.95) -> float:
 def replication_share(hits: int, trials: int) -> ReplicationShare:
     """A share with its 95 % Wilson interval."""
     return ReplicationShare(hits=hits, trials=trials, interval=wilson(hits, trials))
+
+
+def binary_kl(share: float, log_p: float) -> float:
+    """KL divergence, in nats, of an event of this probability from one of probability exp(`log_p`) < 1; share > 0.
+
+    No map raises a KL: of draws of a distribution that lies at most so many nats from another, an event has no larger
+    share. Source: the data-processing inequality, Cover and Thomas, Elements of Information Theory, section 2.8.
+    """
+    other = (1 - share) * (log(1 - share) - log(-expm1(log_p))) if share < 1 else 0.0
+    return share * (log(share) - log_p) + other

@@ -6,12 +6,14 @@ All logarithms are natural; -inf is the logarithm of nothing. High = memorized.
 """
 
 from dataclasses import dataclass
-from math import ceil, expm1, inf, log, log2
+from math import ceil, inf, log, log2
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
+
+from invmm_gate.core.intervals import binary_kl
 
 _FEWEST_BETS: Final = 10
 _HALVINGS: Final = 60
@@ -87,7 +89,7 @@ def log_bound_of_share(share: float, kl: float) -> float:
     low, high = -(kl + _entropy(share)) / share, log(share)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _binary_kl(share, middle) > kl:
+        if binary_kl(share, middle) > kl:
             low = middle
         else:
             high = middle
@@ -111,8 +113,3 @@ def draws_to_certify(share: float, alpha: float, *, misses: int = 0) -> tuple[in
 
 def _entropy(share: float) -> float:
     return -sum(part * log(part) for part in (share, 1 - share) if part > 0)
-
-
-def _binary_kl(share: float, log_p: float) -> float:
-    other = (1 - share) * (log(1 - share) - log(-expm1(log_p))) if share < 1 else 0.0
-    return share * (log(share) - log_p) + other

@@ -1,15 +1,15 @@
 """Whether enough was measured, by a gate that works, as the policy asked. Every finding here leaves the run open."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import exp
+from math import exp, log
 from operator import ge
 from typing import Final
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.intervals import upper_bound
+from invmm_gate.core.intervals import binary_kl, lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import LOWER
-from invmm_gate.core.records import GCG, Measurement
+from invmm_gate.core.records import GCG, PLAIN_SAMPLING_ON_GRID, Measurement, Trial
 from invmm_gate.core.run_records import (
     ConfirmPlan,
     PromptPlan,
@@ -20,7 +20,7 @@ from invmm_gate.core.run_records import (
     differences,
 )
 from invmm_gate.core.verdict_records import Finding
-from invmm_gate.policy.evidence import dimensions_of, has_prompts, names, undecided
+from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, undecided
 from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
@@ -34,9 +34,10 @@ SETTINGS: Final = "settings"
 DESCRIPTIONS: Final = {
     COVERAGE: Description(
         short="Not enough was measured for a verdict",
-        full="Probes are missing or broke, or there are fewer probes or controls than the policy asks for.",
+        full="Probes are missing or broke, records of one contradict each other, or there are fewer probes or controls "
+        "than the policy asks for.",
         help=f"Give the same command again: it goes on where it stopped. {EVIDENCE}",
-        leaves_open="{probe} broke",
+        leaves_open="the measurement of {probe} cannot be relied on",
         of_run="too little was measured",
     ),
     SELF_CHECK: Description(
@@ -122,6 +123,35 @@ def contradictory_likelihoods(likelihoods: Iterable[Likelihood]) -> Iterator[Fin
                 f"{highest:.3g} by {found.plain_copies} copies among {found.plain_draws} plain samples",
                 found.probe,
             )
+
+
+def contradictory_scores(evidence: Evidence) -> Iterator[Finding]:
+    """Scores below what plain samples allow: a bug, or tests that were passed by luck.
+
+    The copies of a distribution that lies so near to N(0, I) would show among plain samples. For models without
+    prompts: a prompt that was inverted brings out what its caption does not.
+    """
+    for tried in evidence.confirmations:
+        found = evidence.measured.get(tried.probe)
+        if tried.method != PLAIN_SAMPLING_ON_GRID or found is None or evidence.dimensions is None:
+            continue
+        highest = upper_bound(tried.hits, tried.trials, confidence=_CERTAIN)
+        for trial in found.trials:
+            nats = None if trial.invmm is None else trial.invmm * evidence.dimensions
+            if nats is not None and _brings_out_more(trial, nats, highest):
+                yield undecided(
+                    COVERAGE,  # not a self-check: whatever blocks the model still does
+                    f"{tried.probe} scores {nats:.3g} nats, too few for {tried.hits} copies among {tried.trials} plain "
+                    "samples: its test was passed by luck, or the gate is broken",
+                    tried.probe,
+                )
+
+
+def _brings_out_more(trial: Trial, nats: float, highest: float) -> bool:
+    """Whether the draws of the trial's distribution show that a share above `highest` of plain samples are copies."""
+    drawn = trial.confirmation or trial.share
+    share = 0.0 if drawn is None else lower_bound(drawn.hits, drawn.trials, confidence=_CERTAIN)
+    return share > highest and binary_kl(share, log(highest)) > nats
 
 
 def coverage_findings(data: RunData, policy: Policy, measured: Mapping[str, Measurement]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from invmm_gate.policy.coverage import (
     COVERAGE,
     SETTINGS,
     contradictory_likelihoods,
+    contradictory_scores,
     coverage_findings,
     failed_self_checks,
     run_findings,
@@ -118,6 +119,7 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
 def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunData | None) -> Iterator[Finding]:
     yield from self_check_findings(data)
     yield from contradictory_likelihoods(evidence.likelihoods)
+    yield from contradictory_scores(evidence)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)

@@ -5,6 +5,8 @@ infinite end the work with a note: probes are left without a record, which the j
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import torch
 from safetensors.torch import load
@@ -20,6 +22,9 @@ from invmm_gate.measure.slots import Task
 from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling, PromptConfirmation
 from invmm_gate.stages.confirm_work import Confirming
 from invmm_gate.stages.measure import inversion_file, kept_first
+
+CHOOSING: Final = 16
+"""Samples at each guidance scale that choose the one at which a caption is sampled."""
 
 
 def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PlainSampling) -> None:
@@ -49,8 +54,8 @@ def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | Non
 def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, plain: PromptConfirmation) -> None:
     """Of each probe that was copied at least once, by its caption, and by its soft prompt if one was inverted.
 
-    At the scale at which the caption gave most copies, or at which the inversion came nearest. None of these draws had
-    a part in choosing it.
+    At the guidance scale at which the caption gives most copies, or at which the inversion came nearest. None of the
+    draws that count had a part in choosing it.
     """
     if plan is None:
         return
@@ -58,17 +63,11 @@ def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, 
     tasks = [(probe, kind) for probe in work.copied() for kind in _kinds(work, probe) if (probe.id, kind) not in done]
     if not tasks:
         return
-    work.progress.begin("likelihood", total=(plain.trials + plan.draws) * len(tasks))
+    choosing = sum(len(_rivals(plain, kind)) * CHOOSING for _, kind in tasks)
+    work.progress.begin("likelihood", total=(plain.trials + plan.draws) * len(tasks) + choosing)
     try:
         for probe, kind in tasks:
-            generation = Generation(
-                model=work.session.model,
-                metric=work.session.metric,
-                steps=plain.sampler_steps,
-                rows=work.rows,
-                condition=_condition(work, probe, kind),
-                guidance_scale=_scale(work, probe, kind) or plain.guidance_scales[0],
-            )
+            generation = _likeliest(work, probe, plain, kind=kind)
             own = _plain_samples(work, generation, plain.trials, probe.sha256, kind)
             _estimate(work, generation, own, probe, plan, kind=kind)
     except MeasurementError as error:
@@ -76,8 +75,38 @@ def estimate_with_prompts(work: Confirming, *, plan: LikelihoodEstimate | None, 
     work.progress.end()
 
 
-def _scale(work: Confirming, probe: Probe, kind: PromptKind) -> float | None:
-    """The likeliest guidance scale, by what was drawn before; None where nothing was a copy."""
+def _likeliest(work: Confirming, probe: Probe, plain: PromptConfirmation, *, kind: PromptKind) -> Generation:
+    """With the probe's prompt, at the guidance scale that brings out most copies.
+
+    `confirm` went no further than the first scale with a copy: it asked whether, and this asks how often.
+    """
+    generation = Generation(
+        model=work.session.model,
+        metric=work.session.metric,
+        steps=plain.sampler_steps,
+        rows=work.rows,
+        condition=_condition(work, probe, kind),
+        guidance_scale=_copied_at(work, probe, kind) or plain.guidance_scales[0],
+    )
+    copies = {
+        scale: _copies(work, replace(generation, guidance_scale=scale), probe, kind) for scale in _rivals(plain, kind)
+    }
+    best = max(copies, key=copies.__getitem__, default=0.0)
+    return replace(generation, guidance_scale=best) if copies.get(best) else generation
+
+
+def _rivals(plain: PromptConfirmation, kind: PromptKind) -> Sequence[float]:
+    """The scales among which samples choose. Of a soft prompt the search has tried all at every test."""
+    return plain.guidance_scales if kind != "soft" and len(plain.guidance_scales) > 1 else ()
+
+
+def _copies(work: Confirming, generation: Generation, probe: Probe, kind: PromptKind) -> int:
+    samples = _plain_samples(work, generation, CHOOSING, probe.sha256, kind, f"at {generation.guidance_scale:g}")
+    return int(generation.copies(samples.features, work.references([probe])[probe.id]).sum())
+
+
+def _copied_at(work: Confirming, probe: Probe, kind: PromptKind) -> float | None:
+    """The scale of the records with most copies; None where nothing was a copy."""
     tried = [
         record
         for record in work.folder.confirmations()

@@ -7,7 +7,16 @@ from typing import Any
 
 from invmm_gate.core.intervals import lower_bound, replication_share, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
-from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, CLUSTER_PROMPT, GCG, CurvePoint, StretchedTest, Trial
+from invmm_gate.core.records import (
+    CAPTION,
+    CAPTION_ON_GRID,
+    CLUSTER_PROMPT,
+    GCG,
+    PLAIN_SAMPLING_ON_GRID,
+    CurvePoint,
+    StretchedTest,
+    Trial,
+)
 from invmm_gate.core.run_records import RunData
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
 from invmm_gate.policy.schema import Policy
@@ -295,3 +304,22 @@ def image_without_its_likelihood_counts_as_unsearched_in_the_share_that_comes_ou
         share = judged(gate, replace(data, likelihoods=records), only(LIKELY)).extractable
         assert share is not None
         assert (share.drawn, share.found, share.unsearched) == (1, 0, unsearched)
+
+
+@case
+def score_that_plain_samples_refute_leaves_the_run_open(gate: SimpleNamespace) -> None:
+    """At 0.1 nats from N(0, I) a share of 8 of 8, and at 2 nats one of 53 of 53, shows among 512 plain samples."""
+    inverted = trial("inverted", invmm=2.0 / 768, confirmation=replication_share(53, 53))
+    for nats, changes, refuted in (
+        (0.1, {}, True),
+        (2.0, {}, False),
+        (2.0, {"trials": (inverted,)}, True),
+        (4.0, {"trials": (replace(inverted, invmm=4.0 / 768),)}, False),
+    ):
+        data = with_measurement(clean_run(), measured(target(clean_run(), "p1"), nats / 768, **changes))
+        verdict = judged(gate, data, only(BELOW | {"threshold": 1e-5}))
+        expect(verdict, "inconclusive" if refuted else "pass", *([("coverage", "p1")] if refuted else []))
+        seen = with_confirmation(data, sampled("p1", 150, method=PLAIN_SAMPLING_ON_GRID))
+        expect(judged(gate, seen, only(BELOW | {"threshold": 1e-5})), "pass")
+    lucky = with_score(clean_run(), "p1", 1e-5)
+    expect(judged(gate, lucky, only(BELOW)), "block", ("coverage", "p1"), ("invmm_below", "p1"))

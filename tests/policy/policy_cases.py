@@ -247,7 +247,7 @@ def counts_tell_what_happened(gate: SimpleNamespace) -> None:
 
 @case
 def score_at_or_below_the_threshold_blocks(gate: SimpleNamespace) -> None:
-    for score in (0.0, 0.01, 0.05, 0.05 * (1 + 0.99e-4)):
+    for score in (0.001, 0.01, 0.05, 0.05 * (1 + 0.99e-4)):
         verdict = judged(gate, with_score(clean_run(), "p1", score), only(BELOW))
         expect(verdict, "block", ("invmm_below", "p1"))
         assert (verdict.findings[0].value, verdict.findings[0].limit) == (score, 0.05)
@@ -264,7 +264,7 @@ def rules_that_could_find_nothing_leave_the_run_open(gate: SimpleNamespace) -> N
 
 @case
 def thresholds_and_their_guard_bands_are_included(gate: SimpleNamespace) -> None:
-    for score, threshold in ((1e-6, 1e-6), (0.05 * (1 + 1e-4), 0.05)):
+    for score, threshold in ((1e-3, 1e-3), (0.05 * (1 + 1e-4), 0.05)):
         policy = only(BELOW | {"threshold": threshold})
         expect(judged(gate, with_score(clean_run(), "p1", score), policy), "block", ("invmm_below", "p1"))
         data = clean_run()

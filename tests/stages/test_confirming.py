@@ -184,10 +184,14 @@ def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
     ]
 
 
-def test_a_captions_likelihood_is_drawn_at_the_scale_at_which_it_gives_copies(stage: Any) -> None:
-    """The inversion of `c` replicated at no scale, and at 0.1 its caption is hardly read."""
-    done = stage(scales=(0.1, 3.0))
+@pytest.mark.parametrize(("low", "copied_at"), [(0.1, 3.0), (0.5, 0.5)])
+def test_a_captions_likelihood_is_drawn_at_the_scale_at_which_it_gives_most_copies(
+    stage: Any, low: float, copied_at: float
+) -> None:
+    """The inversion of `c` replicated at no scale. At 0.1 its caption is hardly read, and at 0.5 it copies at times."""
+    done = stage(scales=(low, 3.0))
     done.confirm()
+    assert done.records()["c", "caption"].guidance_scale == copied_at
     (found,) = [record for record in done.folder.likelihoods() if record.probe == "c"]
     assert (found.prompt_kind, found.guidance_scale) == ("caption", 3.0)
     assert found.plain_copies == found.plain_draws == 32
