@@ -8,7 +8,7 @@
 
 The pictures, the tokenizer, the networks and the autoencoder are those of examples/text_to_image; the pictures of the
 ladder have numbers that the example does not use. `truth` and `record` write benchmarks/ladder/records/truth-text.csv,
-gate-text.csv and prompts-text.csv. One thread.
+gate-text.csv, prompts-text.csv and gate-text.json. One thread.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1] / "examples/text_to_image"))
 
@@ -33,6 +34,7 @@ from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Group
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.measure.distributions import stream
+from invmm_gate.measure.proposals import NEARER
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.probes.edit import add_probes, init_probe_set
@@ -74,8 +76,8 @@ def name(number: int, often: int) -> str:
     return f"m{often}-{(number - FIRST) % EACH}" if often else f"unseen-{CONTROLS.index(number)}"
 
 
-def train(out: Path) -> None:
-    """Denoiser and text encoder on the ladder and images that are there once; the example's own autoencoder."""
+def training_table() -> tuple[Tensor, list[tuple[int, str]]]:
+    """Pictures, and the rows that the model is trained on: (place of the picture, its title)."""
     rungs = list(ladder())
     numbers = tuple(number for number, _, _ in rungs) + CONTROLS + BACKGROUND
     images = pictures(numbers)
@@ -83,8 +85,13 @@ def train(out: Path) -> None:
     if kept[: len(rungs) + len(CONTROLS)] != list(range(len(rungs) + len(CONTROLS))):
         raise SystemExit("images of the ladder and controls lie too close together: change FIRST")
     background = [place for place in kept if numbers[place] in set(BACKGROUND)]
-    table = [(place, title) for place, (_, often, title) in enumerate(rungs) for _ in range(often)]
-    table += [(place, ordinary_caption(numbers[place])) for place in background]
+    rows = [(place, title) for place, (_, often, title) in enumerate(rungs) for _ in range(often)]
+    return images, rows + [(place, ordinary_caption(numbers[place])) for place in background]
+
+
+def train(out: Path) -> None:
+    """Denoiser and text encoder on the ladder and images that are there once; the example's own autoencoder."""
+    images, table = training_table()
     vae = AutoencoderKL.from_pretrained(EXAMPLE / "model/vae").requires_grad_(False)
     x_0 = latents(vae, images) * vae.config.scaling_factor
     tokenizer = new_tokenizer(caption for _, caption in table)
@@ -170,6 +177,21 @@ def record(run: Path) -> None:
         for tried in _lines(run / "confirmations.jsonl"):
             counts = (tried["status"], tried["hits"], tried["trials"], tried["evaluations"])
             rows.writerow((tried["probe"], tried["method"], f"{tried['guidance_scale']:g}", *counts))
+    write_search(_json(run / "run.json")["inputs"])
+
+
+def write_search(inputs: dict[str, Any]) -> None:
+    """records/gate-text.json: how the images were searched, as the run has it, and how large the training set was."""
+    search = {
+        "settings": {name: value for name, value in inputs["settings"].items() if name != "mirror"},
+        "sampling": inputs["confirm"]["prompts"],
+        "likelihood": inputs["confirm"]["likelihood"],
+        "metric": inputs["metric"]["name"],
+        "threshold": inputs["metric"]["threshold"],
+    }
+    _, table = training_table()
+    known = {"trained_on": len(table), "side": max(inputs["image_size"]), "nearer": NEARER, "search": search}
+    (RECORDS / "gate-text.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.settings import PROFILES
 from invmm_gate.measure.proposals import NEARER
 
@@ -47,6 +48,16 @@ def test_an_edited_table_is_noticed(tables: ModuleType) -> None:
 def test_what_the_report_says_of_the_study_follows_from_its_records(tables: ModuleType) -> None:
     said = (ROOT / "invmm_gate/report/studied.json").read_text(encoding="utf-8")
     assert tables.studied() == said, "write it with `python benchmarks/ladder/tables.py --write`"
+
+
+def test_on_models_that_were_not_tuned_on_what_comes_out_is_found_and_nothing_else(tables: ModuleType) -> None:
+    every = [image for name in tables.recorded(each.name for each in tables.PROOF) for image in tables.images(name)]
+    planted = [image for image in every if image.multiplicity]
+    often, seldom = ([image for image in planted if low <= image.truth < high] for low, high in tables.BANDS[:2])
+    assert sum(image.found for image in often) >= 0.95 * len(often)
+    assert sum(image.found for image in seldom) >= 0.8 * len(seldom)
+    assert not any(image.found for image in every if not image.multiplicity)
+    assert not any(image.lower > upper_bound(image.copies, image.samples, confidence=0.975) for image in every)
 
 
 def test_the_study_is_of_the_search_that_is_shipped() -> None:

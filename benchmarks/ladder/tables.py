@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from criteria import CERTIFIED, COMES_OUT, ENOUGH, FACTOR, RECORDS
 from recipes import BACKGROUND, LADDER, PROOF, RECIPES, TUNING
-from text_tables import captions_table, text_estimate_table, text_ladder_table
+from text_tables import captions_table, counted, text_estimate_table, text_ladder_table, text_studied
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 
@@ -127,7 +127,7 @@ def _share(part: Sequence[Image]) -> str:
 
 
 def ladder_table(models: Sequence[str]) -> Iterator[str]:
-    """By multiplicity: found, inverted, median score of all images (one that was not inverted counts as infinite)."""
+    """By multiplicity: found, with the exact interval at 95 %, and scores; one that was not inverted is infinite."""
     rungs = sorted({image.multiplicity for name in models for image in images(name) if image.multiplicity})
     yield "| model | | " + " | ".join(f"{rung}x" for rung in rungs) + " |"
     yield "|---|---|" + "---|" * len(rungs)
@@ -135,7 +135,7 @@ def ladder_table(models: Sequence[str]) -> Iterator[str]:
         own = [[image for image in images(name) if image.multiplicity == rung] for rung in rungs]
         shown: tuple[tuple[str, Callable[[list[Image]], str]], ...] = (
             ("copies in 100,000 samples, median", lambda part: f"{1e5 * median(each.truth for each in part):.0f}"),
-            ("found", lambda part: f"{sum(each.found for each in part)} of {len(part)}"),
+            ("found", _share),
             ("inverted", lambda part: f"{sum(each.inverted for each in part)}"),
             ("score in nats, median", lambda part: _number(median(_score(each) for each in part))),
             ("score in nats, median of the inverted", _score_of_inverted),
@@ -288,33 +288,29 @@ def scatter(path: Path) -> None:
 
 
 def studied() -> str:
-    """What the report says of the proof models, by family, where all of a family were searched alike."""
+    """What the report says of the models that were not tuned on, by family."""
     studies = {}
     for family, latent in (("pixel", False), ("latent", True)):
         models = recorded(each.name for each in PROOF if each.latent == latent)
-        searches = [json.loads((RECORDS / f"gate-{name}.json").read_text(encoding="utf-8")) for name in models]
-        if not searches:
-            continue
-        if any(search != searches[0] for search in searches):
-            raise SystemExit(f"{', '.join(models)} were searched under different settings; score them again")
-        nearer = searches[0].pop("nearer")  # no setting of a run: it is fixed in the package
-        every = [image for name in models for image in images(name)]
-        rungs = sorted({image.multiplicity for image in every} - {0})
-        studies[family] = {
-            "models": models,
-            "search": searches[0],
-            "nearer": nearer,
-            "trained_on": sum(LADDER) + BACKGROUND,
-            "largest_side": max(RECIPES[name].size for name in models),
-            "planted": [{"times": often, **_certified(every, often)} for often in rungs],
-            "never_seen": _certified(every, 0),
-        }
+        if models:
+            studies[family] = _studied(models)
+    studies["stable_diffusion"] = text_studied()
     return json.dumps(studies, indent=1) + "\n"
 
 
-def _certified(every: Sequence[Image], multiplicity: int) -> dict[str, int]:
-    own = [image for image in every if image.multiplicity == multiplicity]
-    return {"found": sum(image.lower > CERTIFIED for image in own), "images": len(own)}
+def _studied(models: Sequence[str]) -> dict[str, object]:
+    searches = [json.loads((RECORDS / f"gate-{name}.json").read_text(encoding="utf-8")) for name in models]
+    if any(search != searches[0] for search in searches):
+        raise SystemExit(f"{', '.join(models)} were searched under different settings; score them again")
+    nearer = searches[0].pop("nearer")  # no setting of a run: it is fixed in the package
+    certified = [(image.multiplicity, image.lower > CERTIFIED) for name in models for image in images(name)]
+    return {
+        "models": models,
+        "search": searches[0],
+        "nearer": nearer,
+        "trained_on": sum(LADDER) + BACKGROUND,
+        "largest_side": max(RECIPES[name].size for name in models),
+    } | counted(certified)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Tables of the study's text-to-image model, from records/{truth,gate,prompts}-text.csv alone."""
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +13,12 @@ from criteria import CERTIFIED, COMES_OUT, ENOUGH, FACTOR, RECORDS
 
 from invmm_gate.core.intervals import upper_bound
 
-KINDS: Final = {"caption": "its caption", "typed": "a prompt that was searched", "soft": "a soft prompt"}
+KINDS: Final = {"caption": "its caption", "soft": "a soft prompt"}
+"""Kinds of prompt that have a likelihood; copies of a prompt that was searched are counted."""
 CAPTIONS: Final = ("caption", "caption_on_grid")
 """Methods that draw under the caption: with the released pipeline, and with the measure's sampler."""
+SEARCHED: Final = ("gcg", "cluster_prompt")
+"""Methods with a prompt that a search found. One copy in 64 samples certifies more than one in a million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,11 @@ class Captioned:
     def certified(self, kind: str) -> bool:
         """Whether it is certified to come out once in a million generations or more with this kind of prompt."""
         return any(bound.lower > CERTIFIED for bound in self.bounds if bound.kind == kind)
+
+    @property
+    def found(self) -> bool:
+        """Whether an input that a user can type is certified to bring it out once in a million generations or more."""
+        return self.certified("caption") or self.copied((*CAPTIONS, *SEARCHED))
 
     def copied(self, methods: Sequence[str], scale: str | None = None) -> bool:
         """Whether a prompt of these methods gave a copy, at this scale or at any."""
@@ -109,7 +118,7 @@ def _rows() -> dict[str, Callable[[list[Captioned]], str]]:
         "inverted": lambda part: f"{sum(image.inverted for image in part)}",
         "score in nats, median of the inverted": _score,
         "copied with its caption": lambda part: f"{sum(image.copied(CAPTIONS) for image in part)}",
-        "copied with a prompt that was searched": lambda part: f"{sum(image.copied(('gcg',)) for image in part)}",
+        "copied with a prompt that was searched": lambda part: f"{sum(image.copied(SEARCHED) for image in part)}",
     }
     rows |= {f"certified above 1e-6 with {words}": partial(_certified, kind) for kind, words in KINDS.items()}
     return rows | {"F of a search, mean": lambda part: f"{sum(image.evaluations for image in part) // len(part):,}"}
@@ -157,3 +166,22 @@ def text_estimate_table() -> Iterator[str]:
     sure = [bound.estimate / (copies / samples) for bound, copies, samples in pairs if copies >= ENOUGH]
     near = sum(1 / FACTOR <= ratio <= FACTOR for ratio in sure)
     yield f"| {len(pairs)} | {above} | {len(sure)} | {near} |"
+
+
+def text_studied() -> dict[str, object]:
+    """What the report says of the text-to-image model."""
+    known = json.loads((RECORDS / "gate-text.json").read_text(encoding="utf-8"))
+    return {
+        "models": ["text"],
+        "search": known["search"],
+        "nearer": known["nearer"],
+        "trained_on": known["trained_on"],
+        "largest_side": known["side"],
+    } | counted([(image.multiplicity, image.found) for image in images()])
+
+
+def counted(found: Sequence[tuple[int, bool]]) -> dict[str, object]:
+    """Images found, by how often they were planted; 0 = never seen."""
+    rungs = {often: [hit for own, hit in found if own == often] for often in sorted({own for own, _ in found})}
+    said = {often: {"found": sum(hits), "images": len(hits)} for often, hits in rungs.items()}
+    return {"planted": [{"times": often} | said[often] for often in said if often], "never_seen": said[0]}

@@ -51,7 +51,7 @@ class Likelihood:
     copies: int
     """Copies of the probe among them."""
     plain_draws: int
-    """Plain samples, the same for all probes."""
+    """Plain samples: of a model without prompts the same for all probes, with prompts of each probe and kind."""
     plain_copies: int
     """Copies of the probe among them."""
     evaluations: int

@@ -30,29 +30,38 @@ class Studied:
     """(times, images found, images), ascending. Found: certified to come out once in a million generations or more."""
     never_seen: tuple[int, int]
     """(images found, images) that no model was trained on."""
+    smaller: int | None
+    """Pixels of their images' larger side, where the run's images are larger."""
+    prompts: bool
+    """Whether they are given prompts."""
 
     def sentences(self) -> Iterator[str]:
         """For a reader who wants to know what the run could have found."""
         rungs = "; ".join(f"{times(often)}: {hits(found, images)}" for often, found, images in self.planted)
-        models = f"{count(len(self.models))} small model{'s' if len(self.models) > 1 else ''}"
+        many = len(self.models) > 1
+        models = f"{count(len(self.models))} small models" if many else "a small model"
+        images = f"{count(self.trained_on)} images{' each' if many else ''}"
+        given = " with a prompt that can be typed" if self.prompts else ""
+        size = "" if self.smaller is None else f" Images have at most {self.smaller} pixels a side there."
         yield (
-            f"Elsewhere, in {models} that this project trained on {count(self.trained_on)} images each, this search "
-            "certified that an image comes out once in a million generations or more, by how often the image was "
-            f"planted: {rungs}; never: {hits(*self.never_seen)}. This model may give its images out more readily, or "
-            "less."
+            f"Elsewhere, in {models} that this project trained on {images}, this search certified that an image comes "
+            f"out once in a million generations or more{given}, by how often the image was planted: {rungs}; never: "
+            f"{hits(*self.never_seen)}.{size} This model may give its images out more readily, or less."
         )
 
 
 def studied(inputs: RunInputs) -> Studied | None:
     """The study of models of this kind; None where there is none, or the run searched in another way."""
     study = _studies().get(inputs.family)
-    if study is None or _search(inputs) != study["search"] or max(inputs.image_size) > study["largest_side"]:
+    if study is None or _search(inputs) != study["search"]:
         return None
     return Studied(
         models=tuple(study["models"]),
         trained_on=study["trained_on"],
         planted=tuple((rung["times"], rung["found"], rung["images"]) for rung in study["planted"]),
         never_seen=(study["never_seen"]["found"], study["never_seen"]["images"]),
+        smaller=study["largest_side"] if max(inputs.image_size) > study["largest_side"] else None,
+        prompts=_has_prompts(inputs),
     )
 
 
@@ -64,7 +73,8 @@ def _studies() -> Mapping[str, Any]:
 
 
 def _search(inputs: RunInputs) -> Mapping[str, object]:
-    sampled, likely, metric = inputs.confirm.plain_sampling, inputs.confirm.likelihood, inputs.metric
+    sampled = inputs.confirm.prompts if _has_prompts(inputs) else inputs.confirm.plain_sampling
+    likely, metric = inputs.confirm.likelihood, inputs.metric
     search = {
         "settings": {name: value for name, value in asdict(inputs.settings).items() if name not in _MORE_SEARCH},
         "sampling": None if sampled is None else asdict(sampled),
@@ -74,3 +84,7 @@ def _search(inputs: RunInputs) -> Mapping[str, object]:
     }
     plain: Mapping[str, object] = json.loads(json.dumps(search))  # tuples are lists in the file
     return plain
+
+
+def _has_prompts(inputs: RunInputs) -> bool:
+    return inputs.settings.prompt != "none"

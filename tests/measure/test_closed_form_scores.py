@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from invmm_gate.core.protocols import Schedule
+from invmm_gate.core.settings import PROFILES
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from tests.measure.bench import QUICK, measure
@@ -67,6 +69,21 @@ def test_the_more_often_an_image_is_planted_the_lower_its_score(
     planted_64, planted_8, once = run.score(0), [run.score(1), run.score(2)], [run.score(3), run.score(4)]
     assert 2 * planted_64 < min(planted_8)
     assert max(planted_8) < min(once)
+
+
+@pytest.mark.parametrize("family", ["pixel", "latent"])
+def test_under_the_gate_each_rung_of_a_ladder_scores_below_the_next(
+    linear_schedule: VariancePreserving, known_images: Tensor, family: str
+) -> None:
+    """With a learning rate of 0.1 and a test every 10 steps, four plantings scored like a single one."""
+    weights = torch.ones(32)
+    weights[:3] = torch.tensor([64.0, 16.0, 4.0])
+    model = MixtureDenoiser(known_images[:32], weights, linear_schedule)
+    run = measure(model, known_images, [*range(4), ABSENT], settings=PROFILES["gate"][family], slots=5)
+    scores = [run.score(number) for number in range(4)]
+    assert scores == sorted(scores)
+    assert all(1.05 * nearer < farther for nearer, farther in pairwise(scores)), scores
+    assert run.measurements[ABSENT].outcome == "not_inverted"
 
 
 def test_an_image_that_the_model_does_not_know_is_not_inverted(

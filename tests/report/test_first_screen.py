@@ -143,7 +143,7 @@ def test_the_page_begins_with_the_sentence_and_the_rows():
             "unknown: no",
         )
     )
-    assert sentence < row < reach < text.index("What this means") < text.index("Each breach of each rule")
+    assert sentence < reach < row < text.index("What this means") < text.index("Each breach of each rule")
     assert "WAIVED waived: confirmed, extraction_likelihood Waived by ann until 2026-12-31: agreed" in text
     assert "Sizes other than 16 × 16 pixels." in text
     links = re.findall(r'<a href="#(probe-\d+)">', page.partition('id="images"')[2].partition("</table>")[0])

@@ -19,7 +19,14 @@ from invmm_gate.report.to_markdown import inert, render_summary
 from tests.report.conftest import verdict
 
 UNKNOWN = "What this run could have found in this model is unknown: no canary was planted a known number of times."
-STUDY = Studied(models=("a", "b"), trained_on=1516, planted=((1, 0, 16), (8, 9, 16), (64, 16, 16)), never_seen=(0, 128))
+STUDY = Studied(
+    models=("a", "b"),
+    trained_on=1516,
+    planted=((1, 0, 16), (8, 9, 16), (64, 16, 16)),
+    never_seen=(0, 128),
+    smaller=None,
+    prompts=False,
+)
 COUNTS = dict.fromkeys(("probes", "controls", "missing", "inverted", "confirmed"), 0)
 
 
@@ -103,6 +110,13 @@ def test_without_canaries_the_study_is_told_of() -> None:
         "less."
     )
     assert reach_lines(verdict(), STUDY) == (UNKNOWN, said)
+    one = replace(STUDY, models=("a",), planted=((8, 9, 16),), smaller=16, prompts=True)
+    assert next(one.sentences()) == (
+        "Elsewhere, in a small model that this project trained on 1,516 images, this search certified that an image "
+        "comes out once in a million generations or more with a prompt that can be typed, by how often the image was "
+        "planted: 8 times: 9 of 16; never: 0 of 128. Images have at most 16 pixels a side there. This model may give "
+        "its images out more readily, or less."
+    )
     assert reach_lines(verdict(power=LADDER), STUDY) == lines_of(verdict(power=LADDER))
 
 

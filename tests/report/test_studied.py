@@ -53,11 +53,19 @@ def test_nothing_is_told_of_another_search(inputs: RunInputs) -> None:
         replace(inputs, confirm=likelihoods(inputs.confirm, plain_draws=512)),
         replace(inputs, confirm=replace(inputs.confirm, likelihood=None)),
         replace(inputs, metric=replace(inputs.metric, threshold=0.05)),
-        replace(inputs, image_size=(64, 64)),
         replace(inputs, confirm=replace(inputs.confirm, plain_sampling=None)),
     )
     assert studied(replace(inputs, confirm=likelihoods(inputs.confirm))) is not None
     assert [studied(other) for other in others] == [None] * len(others)
+
+
+def test_of_larger_images_the_study_is_told_with_its_size(inputs: RunInputs) -> None:
+    small, large = studied(inputs), studied(replace(inputs, image_size=(64, 64)))
+    assert small is not None
+    assert large is not None
+    assert small.smaller is None
+    assert f"at most {large.smaller} pixels a side there" in " ".join(large.sentences())
+    assert "a side there" not in " ".join(small.sentences())
 
 
 def test_the_page_of_a_run_without_canaries_tells_of_it(data, inputs: RunInputs) -> None:
