@@ -22,9 +22,12 @@ sys.path.append(str(Path(__file__).parent))
 
 from criteria import CERTIFIED, COMES_OUT, ENOUGH, FACTOR, RECORDS
 from recipes import BACKGROUND, LADDER, PROOF, RECIPES, TUNING
-from text_tables import captions_table, counted, text_estimate_table, text_ladder_table, text_studied
+from text_tables import captions_table, counted, joint_table, text_estimate_table, text_ladder_table
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
+from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
+from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
+from invmm_gate.policy.schema import Policy, load_policy
 
 STUDIED: Final = Path(__file__).parents[2] / "invmm_gate/report/studied.json"
 SCATTER: Final = Path(__file__).parents[2] / "docs/studies/likelihood.svg"
@@ -33,6 +36,7 @@ LEAST: Final = 1e-9
 """The lower end of the scatter."""
 SEEDS: Final = (1, 2, 3, 4)
 """Seeds beside 0 under which some images were scored again."""
+SHIPPED_POLICIES: Final = ("strict", "standard", "permissive")
 BANDS: Final = ((COMES_OUT, 1.0), (1e-4, COMES_OUT), (0.0, 1e-4))
 
 
@@ -163,6 +167,37 @@ def _number(value: float) -> str:
     return "none" if value == inf else f"{value:.1f}"
 
 
+def blocked_table(models: Sequence[str]) -> Iterator[str]:
+    """What the rules of each shipped policy that judge an image by itself block, by multiplicity."""
+    every = [image for name in models for image in images(name)]
+    rungs = [*sorted({image.multiplicity for image in every} - {0}), 0]
+    yield "| policy | rule | " + " | ".join(f"{rung}x" if rung else "never seen" for rung in rungs) + " |"
+    yield "|---|---|" + "---|" * len(rungs)
+    for name in SHIPPED_POLICIES:
+        for label, blocks in _blocking(load_policy(name)):
+            own = ([blocks(image) for image in every if image.multiplicity == rung] for rung in rungs)
+            cells = " | ".join(f"{sum(part)} of {len(part)}" for part in own)
+            yield f"| {name} | {label} | {cells} |"
+
+
+def _blocking(policy: Policy) -> Iterator[tuple[str, Callable[[Image], bool]]]:
+    """(the rule with its limit, whether it blocks an image), and the same of both rules."""
+    nats = next(rule.total_nats for rule in policy.rules if isinstance(rule, InvmmBelowConfig))
+    one_in = next(rule.one_in for rule in policy.rules if isinstance(rule, ExtractionLikelihoodConfig))
+    if nats is None:
+        raise SystemExit(f"policy {policy.name}: invmm_below has no threshold in nats or bits")
+
+    def near(image: Image) -> bool:
+        return image.score is not None and image.score <= nats
+
+    def likely(image: Image) -> bool:
+        return image.lower >= 1 / one_in
+
+    yield f"`invmm_below`, {nats:g} nats", near
+    yield f"`extraction_likelihood`, one in {one_in:,}", likely
+    yield "one of the two", lambda image: near(image) or likely(image)
+
+
 def estimate_table(models: Sequence[str]) -> Iterator[str]:
     """Estimates against the truth, of images with enough copies in it; bounds against the truth's interval."""
     yield "| model | images | estimate within a factor of 3 | bound above the truth | upper bound below the truth |"
@@ -248,7 +283,9 @@ TABLES: Final = {
     "spread": lambda: spread_table(recorded(each.name for each in (*PROOF, *TUNING))),
     "text ladder": text_ladder_table,
     "captions": captions_table,
+    "joint": joint_table,
     "text estimates": text_estimate_table,
+    "blocked": lambda: blocked_table(recorded(each.name for each in PROOF)),
     "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
 }
 """Mark on the page -> the lines of its table."""
@@ -294,7 +331,6 @@ def studied() -> str:
         models = recorded(each.name for each in PROOF if each.latent == latent)
         if models:
             studies[family] = _studied(models)
-    studies["stable_diffusion"] = text_studied()
     return json.dumps(studies, indent=1) + "\n"
 
 

@@ -1,7 +1,6 @@
 """Tables of the study's text-to-image model, from records/{truth,gate,prompts}-text.csv alone."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,6 @@ KINDS: Final = {"caption": "its caption", "soft": "a soft prompt"}
 """Kinds of prompt that have a likelihood; copies of a prompt that was searched are counted."""
 CAPTIONS: Final = ("caption", "caption_on_grid")
 """Methods that draw under the caption: with the released pipeline, and with the measure's sampler."""
-SEARCHED: Final = ("gcg", "cluster_prompt")
-"""Methods with a prompt that a search found. One copy in 64 samples certifies more than one in a million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +48,14 @@ class Captioned:
         copies, samples = self.truth[scale]
         return copies / samples
 
+    @property
+    def best(self) -> float:
+        """Share of copies at the guidance scale that brings out most."""
+        return max(map(self.share, self.truth))
+
     def certified(self, kind: str) -> bool:
         """Whether it is certified to come out once in a million generations or more with this kind of prompt."""
         return any(bound.lower > CERTIFIED for bound in self.bounds if bound.kind == kind)
-
-    @property
-    def found(self) -> bool:
-        """Whether an input that a user can type is certified to bring it out once in a million generations or more."""
-        return self.certified("caption") or self.copied((*CAPTIONS, *SEARCHED))
 
     def copied(self, methods: Sequence[str], scale: str | None = None) -> bool:
         """Whether a prompt of these methods gave a copy, at this scale or at any."""
@@ -118,7 +115,6 @@ def _rows() -> dict[str, Callable[[list[Captioned]], str]]:
         "inverted": lambda part: f"{sum(image.inverted for image in part)}",
         "score in nats, median of the inverted": _score,
         "copied with its caption": lambda part: f"{sum(image.copied(CAPTIONS) for image in part)}",
-        "copied with a prompt that was searched": lambda part: f"{sum(image.copied(SEARCHED) for image in part)}",
     }
     rows |= {f"certified above 1e-6 with {words}": partial(_certified, kind) for kind, words in KINDS.items()}
     return rows | {"F of a search, mean": lambda part: f"{sum(image.evaluations for image in part) // len(part):,}"}
@@ -129,7 +125,7 @@ def _certified(kind: str, part: Sequence[Captioned]) -> str:
 
 
 def _best_share(part: Sequence[Captioned]) -> str:
-    return f"{median(max(image.share(scale) for scale in image.truth) for image in part):.0%}"
+    return f"{median(image.best for image in part):.0%}"
 
 
 def _score(part: Sequence[Captioned]) -> str:
@@ -138,18 +134,32 @@ def _score(part: Sequence[Captioned]) -> str:
 
 
 def captions_table() -> Iterator[str]:
-    """By guidance scale: captions that bring their image out, how many of them the run saw, and controls."""
-    yield "| scale | images that come out | copied in the run | other images copied in the run | controls copied |"
+    """By guidance scale: images that their caption brings out there, and how many of them the run copied with it."""
+    yield "| scale of the truth | images that come out | copied in the run, at any scale | controls that come out |"
+    yield "|---|---|---|---|"
+    every = images()
+    planted, controls = ([image for image in every if bool(image.multiplicity) == known] for known in (True, False))
+    for scale in sorted({scale for image in every for scale in image.truth}, key=float):
+        out = [image for image in planted if image.share(scale) >= COMES_OUT]
+        seen = sum(image.copied(CAPTIONS) for image in out)
+        copied = sum(image.copied(CAPTIONS) or image.share(scale) > 0 for image in controls)
+        yield f"| {scale} | {len(out)} | {seen} | {copied} of {len(controls)} |"
+
+
+def joint_table() -> Iterator[str]:
+    """What the search of noise and soft prompt together found, by how often the caption really brings the image out."""
+    yield "| under the caption, at its best scale | images | inverted | certified, soft prompt | certified, caption |"
     yield "|---|---|---|---|---|"
     every = images()
-    for scale in sorted({scale for image in every for scale in image.truth}, key=float):
-        planted = [image for image in every if image.multiplicity]
-        out = [image for image in planted if image.share(scale) >= COMES_OUT]
-        rest = [image for image in planted if image not in out]
-        seen, others = (sum(image.copied(CAPTIONS, scale) for image in part) for part in (out, rest))
-        controls = [image for image in every if not image.multiplicity]
-        copied = sum(image.copied(CAPTIONS, scale) or image.share(scale) > 0 for image in controls)
-        yield f"| {scale} | {len(out)} | {seen} | {others} of {len(rest)} | {copied} of {len(controls)} |"
+    planted = [image for image in every if image.multiplicity]
+    groups = {
+        "a copy among 192 samples": [image for image in planted if image.best >= COMES_OUT],
+        "no copy, planted": [image for image in planted if not image.best],
+        "no copy, never seen": [image for image in every if not image.multiplicity],
+    }
+    for label, own in groups.items():
+        soft, caption = (sum(image.certified(kind) for image in own) for kind in ("soft", "caption"))
+        yield f"| {label} | {len(own)} | {sum(image.inverted for image in own)} | {soft} | {caption} |"
 
 
 def text_estimate_table() -> Iterator[str]:
@@ -166,18 +176,6 @@ def text_estimate_table() -> Iterator[str]:
     sure = [bound.estimate / (copies / samples) for bound, copies, samples in pairs if copies >= ENOUGH]
     near = sum(1 / FACTOR <= ratio <= FACTOR for ratio in sure)
     yield f"| {len(pairs)} | {above} | {len(sure)} | {near} |"
-
-
-def text_studied() -> dict[str, object]:
-    """What the report says of the text-to-image model."""
-    known = json.loads((RECORDS / "gate-text.json").read_text(encoding="utf-8"))
-    return {
-        "models": ["text"],
-        "search": known["search"],
-        "nearer": known["nearer"],
-        "trained_on": known["trained_on"],
-        "largest_side": known["side"],
-    } | counted([(image.multiplicity, image.found) for image in images()])
 
 
 def counted(found: Sequence[tuple[int, bool]]) -> dict[str, object]:

@@ -30,8 +30,8 @@ DESCRIPTION: Final = Description(
     leaves_open="the control {probe} looks as if it had been trained on",
     of_run="controls were not looked for in the samples, or by the prompt search",
 )
-SCORE_LIMIT: Final = 0.05
-"""Nats per latent dimension, where the policy has no rule `invmm_below`: the threshold of `strict`."""
+SCORE_LIMIT: Final = 70.0
+"""Nats over all latent dimensions, where the policy has no rule `invmm_below`: the threshold of `strict`."""
 SHARE_LIMIT: Final = 0.5
 """Share of a recorded test's samples, where no rule names one: that of `strict`."""
 CAPTION_TRIALS: Final = 8
@@ -73,7 +73,7 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
 def as_for_probes(policy: Policy, dimensions: int | None) -> InvmmBelowConfig:
     """What blocks a probe by its score, for the controls. Where the policy has no such rule, the limits of `strict`."""
     rules = [rule for rule in policy.rules if isinstance(rule, InvmmBelowConfig)]
-    usual = InvmmBelowConfig(rule="invmm_below", threshold=SCORE_LIMIT)
+    usual = InvmmBelowConfig(rule="invmm_below", threshold_nats=SCORE_LIMIT)
     highest = max(rules, key=lambda rule: rule.limit(dimensions) or 0.0, default=usual)
     share = min((rule.share for rule in rules if rule.share is not None), default=SHARE_LIMIT)
     return highest.model_copy(update={"groups": ("control",), "categories": (), "share": share})

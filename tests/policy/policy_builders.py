@@ -55,7 +55,7 @@ def probe(name: str, *, group: str = "sensitive", category: str = "", image: str
 
 
 def trial(outcome: str, **changes: Any) -> Trial:
-    point = CurvePoint(step=50, denoising_error=0.02, normality=0.08, weight=0.5, best_value=None)
+    point = CurvePoint(step=50, denoising_error=0.02, normality=0.12, weight=0.5, best_value=None)
     base = Trial(
         seed=0,
         outcome=outcome,  # type: ignore[arg-type]

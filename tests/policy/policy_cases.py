@@ -456,8 +456,8 @@ def control_that_inverts_where_a_probe_blocks_is_named(gate: SimpleNamespace) ->
         (0.051, only(BELOW, CONFIRMED), "pass"),
         (0.02, only(BELOW | {"threshold": 0.01}), "pass"),
         (0.09, only(BELOW, BELOW | {"threshold": 0.1, "groups": ["canary"]}), "inconclusive"),
-        (0.05, only(CONFIRMED), "inconclusive"),
-        (0.051, only(CONFIRMED), "pass"),
+        (0.09, only(CONFIRMED), "inconclusive"),
+        (0.092, only(CONFIRMED), "pass"),
         (0.01, only(CONTROLLED), "inconclusive"),
     ):
         verdict = judged(gate, with_score(clean_run(), "c03", score), policy)
@@ -465,8 +465,8 @@ def control_that_inverts_where_a_probe_blocks_is_named(gate: SimpleNamespace) ->
     verdict = judged(gate, with_score(clean_run(), "c03", 0.01), STRICT)
     expect(verdict, "inconclusive", named)
     assert verdict.reasons == (
-        "c03 (control) scores 0.01 (11.1 bits), at or below 0.05 (55.4 bits): it looks as if it had been trained on; "
-        "take it out of the controls, or make it a probe",
+        "c03 (control) scores 7.68 nats (11.1 bits), at or below 70 nats (101.0 bits): it looks as if it had been "
+        "trained on; take it out of the controls, or make it a probe",
     )
 
 
@@ -475,7 +475,7 @@ def control_that_replicates_partly_is_named(gate: SimpleNamespace) -> None:
     for hits, level, policy, decision in (
         (4, 0.04, STRICT, "inconclusive"),
         (3, 0.04, STRICT, "pass"),
-        (4, 0.06, STRICT, "pass"),
+        (4, 0.1, STRICT, "pass"),
         (4, 0.04, only(BELOW), "inconclusive"),
         (3, 0.04, only(BELOW, PARTLY | {"share": 0.25}), "inconclusive"),
         (4, 0.04, only(PARTLY, PARTLY | {"share": 0.75, "groups": ["canary"]}), "inconclusive"),

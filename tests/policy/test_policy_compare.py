@@ -300,7 +300,7 @@ def test_a_breach_that_came_is_new_one_that_went_is_fixed_and_one_that_stayed_fo
     assert finding(compare(_blocked(score=0.01), _blocked(score=0.02))).change == "better"
     assert finding(compare(_blocked(), _blocked())).change == "unchanged"
     new = finding(compare(clean, _blocked()))
-    assert (new.before, new.after) == (None, Breach(effect="block", value=0.02, limit=0.05, waived=False))
+    assert (new.before, new.after) == (None, Breach(effect="block", value=0.02, limit=70 / 768, waived=False))
 
 
 def test_a_confirmed_breach_follows_its_rate_and_not_its_score() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,13 @@ from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.field_types import SettingsOverrides
 from invmm_gate.policy.rules.invmm_below import InvmmBelowConfig
 from invmm_gate.policy.schema import Policy, load_policy, policies_folder, shipped_policies
-from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT
+from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, policy_with
 
 SHIPPED = (policies_folder() / "strict.yaml").read_text()
-TEXT = SHIPPED.replace("name: strict", "name: own")
-OWN = STRICT.model_copy(update={"name": "own"})
-OWN.__dict__.pop("digest", None)  # a copy takes along what was computed for the other name
+TEXT = re.sub("threshold_nats: 70 *#.*", "threshold: 0.05", SHIPPED.replace("name: strict", "name: own"))
+BELOW, *_REST = STRICT.model_dump(exclude_unset=True)["rules"]
+PER_DIMENSION = {name: value for name, value in BELOW.items() if name != "threshold_nats"} | {"threshold": 0.05}
+OWN = policy_with(STRICT, name="own", rules=[PER_DIMENSION, *_REST])
 
 
 def write(folder: Path, text: str | bytes) -> str:

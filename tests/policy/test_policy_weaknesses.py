@@ -81,7 +81,7 @@ def test_each_setting_of_the_measure_that_a_policy_weakens_is_said(name: str) ->
 
 
 def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_from_its_threshold_is_not() -> None:
-    rules = [BELOW | {"threshold": 0.01}, CONFIRMED, CONTROLS, GROUPED, LIKELY]
+    rules = [BELOW | {"threshold_nats": 8.0}, CONFIRMED, CONTROLS, GROUPED, LIKELY]
     assert len(weaknesses(policy_with(STRICT, rules=rules))) == 1
     stopped = policy_with(STRICT, rules=rules, measure={"settings": {"stop_above": 0.02, "certifications": 1}})
     assert said_of(stopped, "measure.settings.stop_above") == [
@@ -161,22 +161,21 @@ def confirming(**changes: Any) -> dict[str, Any]:
             "confirm.prompts.gcg.max_evaluations is 1000000000, in strict not set: lower is weaker",
         ),
         (
-            {"rules": [BELOW | {"threshold": 1e-9}, CONFIRMED, CONTROLS]},
-            "rules[0] invmm_below.threshold is 1e-09, in strict 0.05: lower is weaker",
+            {"rules": [{"rule": "invmm_below", "threshold": 1e-9, "share": 0.5}, CONFIRMED, CONTROLS]},
+            "rules[0] invmm_below.threshold is 1e-09, in strict threshold_nats 70.0: lower",
         ),
         *(
             ({"rules": [{"rule": "invmm_below", **given}, CONFIRMED, CONTROLS, GROUPED]}, words)
             for given, words in (
                 (
                     {"threshold_nats": 30},
-                    "rules[0] invmm_below.threshold_nats is 30.0, in strict threshold 0.05: lower for a latent of more "
-                    "than 600 dimensions",
+                    "rules[0] invmm_below.threshold_nats is 30.0, in strict 70.0: lower is weaker",
                 ),
                 (
                     {"threshold_bits": 60},
-                    "rules[0] invmm_below.threshold_bits is 60.0, in strict threshold 0.05: lower",
+                    "rules[0] invmm_below.threshold_bits is 60.0, in strict threshold_nats 70.0: lower",
                 ),
-                ({"threshold_nats": 0}, "rules[0] invmm_below.threshold_nats is 0.0, in strict threshold 0.05: lower"),
+                ({"threshold_nats": 0}, "rules[0] invmm_below.threshold_nats is 0.0, in strict 70.0: lower"),
             )
         ),
         (
@@ -245,10 +244,10 @@ def test_each_other_setting_that_a_policy_weakens_is_said_with_both_values(chang
         confirming(plain_sampling=SAMPLING | {"trials": 4096}),
         confirming(prompts=PROMPTS | {"guidance_scales": [7.0, 3.0, 1.0], "trials": 100}),
         {"rules": [*RULES, {"rule": "regression", "margin": 9.0}]},
-        {"rules": [*RULES, BELOW | {"threshold": 0.001, "share": None}, {"rule": "below_controls", "fdr": 0.01}]},
+        {"rules": [*RULES, BELOW | {"threshold_nats": 1.0, "share": None}, {"rule": "below_controls", "fdr": 0.01}]},
         {
             "rules": [
-                BELOW | {"threshold": 0.5, "share": 0.1},
+                BELOW | {"threshold_nats": 400.0, "share": 0.1},
                 CONFIRMED,
                 CONTROLS | {"fdr": 0.2},
                 GROUPED | {"alpha": 0.5},
