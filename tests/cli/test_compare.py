@@ -46,7 +46,7 @@ def test_a_comparison_is_no_gate_and_ends_with_0(runs: Path) -> None:
     assert (called.code, called.err) == (0, "")
     assert "findings: 1 new" in called.out
     assert "probes: 1 worse, 27 unchanged" in called.out
-    assert re.search(r"NEW +invmm_below +p1 +none +block 0\.0200 \(limit 0\.0500\)", called.out)
+    assert re.search(r"NEW +invmm_below +p1 +none +block 0\.0200 \(limit 0\.0911\)", called.out)
     assert re.search(
         r"WORSE +p1 +sensitive +not inverted +0\.0200 +test samples 0 of 8 \(.*\) → 8 of 8 \(.*\), separate", called.out
     )
@@ -217,7 +217,7 @@ def test_runs_that_do_not_compare_are_refused_in_one_line(runs: Path, tmp_path: 
     blocked = stored(scored, tmp_path / "blocked")
     gated = call("compare", runs / "good", blocked, "--common-probes", "--fail-on", "new")
     assert gated.code == 11, "p9 blocks, and the first run says nothing about it"
-    assert re.search(r"UNKNOWN +invmm_below +p9 +block 0\.0200 \(limit 0\.0500\)", gated.out)
+    assert re.search(r"UNKNOWN +invmm_below +p9 +block 0\.0200 \(limit 0\.0911\)", gated.out)
     assert "holds no run.json" in call("compare", runs, runs / "good").error
     assert "--fail-on" in call("compare", runs / "good", runs / "good", "--fail-on", "older").error
 

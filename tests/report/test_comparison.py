@@ -58,8 +58,8 @@ def test_the_summary_says_what_came_what_went_and_what_is_unknown(comparison: Co
     text = render_comparison(comparison)
     plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
     assert "Findings: 3 new, 2 unknown, 1 fixed. Probes: 1 worse, 1 unknown, 1 better, 25 unchanged." in plain
-    assert "| NEW | <code>invmm_below</code> | <code>p1</code> | none | block 0.0123 (limit 0.0500) |" in plain
-    assert "| FIXED | <code>invmm_below</code> | <code>p2</code> | block 0.0200 (limit 0.0500) | none |" in plain
+    assert "| NEW | <code>invmm_below</code> | <code>p1</code> | none | block 0.0123 (limit 0.0911) |" in plain
+    assert "| FIXED | <code>invmm_below</code> | <code>p2</code> | block 0.0200 (limit 0.0911) | none |" in plain
     assert "| WORSE | <code>p1</code> | sensitive | not inverted | 0.0123 |" in plain
     rates = r"plain sampling 0 of 512 \(0\.0 to 0\.\d %\) → 40 of 512 \(5\.\d to 10\.\d %\), separate"
     assert re.search(rates, plain)
@@ -119,7 +119,7 @@ def test_a_finding_that_only_this_run_could_have_is_shown() -> None:
     text = render_comparison(compare(judged(data), judged(new), common_probes=True))
     plain = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
     assert "### Findings now that the first run says nothing about" in plain
-    assert "| <code>invmm_below</code> | <code>p9</code> | block 0.0200 (limit 0.0500) |" in plain
+    assert "| <code>invmm_below</code> | <code>p9</code> | block 0.0200 (limit 0.0911) |" in plain
 
 
 def test_unchanged_runs_have_no_tables(comparison: Comparison) -> None:

@@ -184,11 +184,11 @@ def test_likelihoods_are_kept_apart_by_the_kind_of_prompt(stage: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize(("low", "copied_at"), [(0.1, 3.0), (0.5, 0.5)])
+@pytest.mark.parametrize(("low", "copied_at"), [(0.1, 3.0), (0.55, 0.55)])
 def test_a_captions_likelihood_is_drawn_at_the_scale_at_which_it_gives_most_copies(
     stage: Any, low: float, copied_at: float
 ) -> None:
-    """The inversion of `c` replicated at no scale. At 0.1 its caption is hardly read, and at 0.5 it copies at times."""
+    """The inversion of `c` replicated at no scale. Its caption is hardly read at 0.1, and copies at times at 0.55."""
     done = stage(scales=(low, 3.0))
     done.confirm()
     assert done.records()["c", "caption"].guidance_scale == copied_at

@@ -117,7 +117,7 @@ def test_a_verdict_that_says_anything_else_is_refused(name: str, run: Path) -> N
 OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another policy": (lambda run: _swap(run, passing, "judged/policy.json", PERMISSIVE), "policy, policy_digest"),
     "a milder threshold": (
-        lambda run: rewrite(run / "judged/policy.json", lambda said: said["rules"][0].update(threshold=0.0)),
+        lambda run: rewrite(run / "judged/policy.json", lambda said: said["rules"][0].update(threshold_nats=0.0)),
         "other decision, reasons, findings, policy_digest",
     ),
     "no policy": (lambda run: (run / "judged/policy.json").unlink(), "judge"),
