@@ -20,6 +20,7 @@ from invmm_gate.core.run_records import (
     differences,
 )
 from invmm_gate.core.verdict_records import Finding
+from invmm_gate.policy.confirm_schema import PlainSampling
 from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, undecided
 from invmm_gate.policy.field_types import is_number
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
@@ -125,12 +126,15 @@ def contradictory_likelihoods(likelihoods: Iterable[Likelihood]) -> Iterator[Fin
             )
 
 
-def contradictory_scores(evidence: Evidence) -> Iterator[Finding]:
+def contradictory_scores(evidence: Evidence, *, steps: int) -> Iterator[Finding]:
     """Scores below what plain samples allow: a bug, or tests that were passed by luck.
 
-    The copies of a distribution that lies so near to N(0, I) would show among plain samples. For models without
-    prompts: a prompt that was inverted brings out what its caption does not.
+    The copies of a distribution that lies so near to N(0, I) would show among plain samples. Only where these were
+    drawn with the tests' own sampler and number of `steps`, and for models without prompts: a prompt that was inverted
+    brings out what its caption does not.
     """
+    if not isinstance(evidence.plan, PlainSampling) or evidence.plan.sampler_steps != steps:
+        return
     for tried in evidence.confirmations:
         found = evidence.measured.get(tried.probe)
         if tried.method != PLAIN_SAMPLING_ON_GRID or found is None or evidence.dimensions is None:
@@ -142,7 +146,8 @@ def contradictory_scores(evidence: Evidence) -> Iterator[Finding]:
                 yield undecided(
                     COVERAGE,  # not a self-check: whatever blocks the model still does
                     f"{tried.probe} scores {nats:.3g} nats, too few for {tried.hits} copies among {tried.trials} plain "
-                    "samples: its test was passed by luck, or the gate is broken",
+                    "samples: its test was passed by luck, or the gate is broken; look at its copies, and measure anew "
+                    "with another --seed",
                     tried.probe,
                 )
 

@@ -35,7 +35,7 @@ from invmm_gate.policy.soundness import (
     sound_likelihoods,
     sound_measurements,
 )
-from invmm_gate.policy.usable import rule_faults
+from invmm_gate.policy.usable import prompt_faults, rule_faults
 from invmm_gate.policy.waivers import WaiverTerms, apply_waivers, waiver_states
 from invmm_gate.policy.weaknesses import weaknesses
 
@@ -119,14 +119,17 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
 def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunData | None) -> Iterator[Finding]:
     yield from self_check_findings(data)
     yield from contradictory_likelihoods(evidence.likelihoods)
-    yield from contradictory_scores(evidence)
+    yield from contradictory_scores(evidence, steps=data.run.inputs.settings.sampler_steps)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)
     yield from run_findings(data.run, policy)
     yield from (
         undecided(SETTINGS, fault)
-        for fault in rule_faults(policy, family=data.run.inputs.family, dimensions=dimensions_of(data.run))
+        for fault in (
+            *rule_faults(policy, family=data.run.inputs.family, dimensions=dimensions_of(data.run)),
+            *prompt_faults(policy, data.run.probe_set.probes, family=data.run.inputs.family),
+        )
     )
     yield from coverage_findings(data, policy, evidence.measured)
     yield from control_findings(policy, evidence, data.run.metric)

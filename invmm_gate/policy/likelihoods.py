@@ -16,7 +16,6 @@ from invmm_gate.core.records import (
     Probe,
     Trial,
 )
-from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence
 
 BY: Final[Mapping[PromptKind, str]] = {
@@ -58,18 +57,6 @@ def kinds_to_estimate(evidence: Evidence, probe: Probe, *, prompts: bool) -> set
     if prompts and found is not None and any(copied(trial, evidence.metric) for trial in found.trials):
         kinds.add("soft")
     return kinds
-
-
-def kinds_tried(evidence: Evidence, probe: Probe) -> frozenset[PromptKind]:
-    """The kinds of prompt under which this run would have seen the probe come out.
-
-    A prompt that can be typed is searched for where the policy has a search and another rule finds the probe.
-    """
-    if not isinstance(evidence.plan, PromptConfirmation):
-        return frozenset({"none"})
-    typed = {found.probe for found in evidence.confirmations if found.method in _TYPED}
-    kinds: set[PromptKind] = {"caption" if probe.caption else "none", "soft"}
-    return frozenset(kinds | ({"typed"} if evidence.plan.gcg or probe.id in typed else set()))
 
 
 def copied(trial: Trial, metric: MetricRecord | None) -> bool:

@@ -69,6 +69,22 @@ def _finds_without_search(rule: RuleConfig) -> bool:
     return not isinstance(rule, ConfirmedConfig)
 
 
+def prompt_faults(policy: Policy, probes: Sequence[Probe], *, family: str) -> Iterator[str]:
+    """Rules that look at a likelihood under kinds of prompt of which a run of this family tries none with a probe."""
+    if not any(settings.prompt != "none" for settings in _settings(policy, family)):
+        return
+    by_search = {"soft", "typed"} if _searches_prompts(policy) else {"soft"}
+    for rule in policy.rules:
+        if isinstance(rule, ExtractionLikelihoodConfig):
+            chosen = [probe for probe in probes if probe.is_target and is_selected(probe, rule)]
+            tried = {probe.id: by_search | {"caption" if probe.caption else "none"} for probe in chosen}
+            if blind := [name for name in tried if tried[name].isdisjoint(rule.kinds)]:
+                yield (
+                    f"extraction_likelihood: kinds has neither 'caption' for probes with one nor 'none' for those "
+                    f"without, and so says nothing of {names(blind)}"
+                )
+
+
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
     """Rules that look at none of these probes, and fewer probes or controls than the policy asks for."""
     categories = {probe.category for probe in probes}

@@ -11,7 +11,7 @@ from invmm_gate.core.intervals import clopper_pearson, wilson
 from invmm_gate.core.records import Confirmation, Interval, ReplicationShare
 
 INVMM_EDGES: Final = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Upper ends of the bands of InvMM, the thresholds of the shipped policies among them; beyond the last, the last."""
+"""Upper ends of the bands of InvMM; beyond the last, the last."""
 SHARE_EDGES: Final = (Fraction(0), Fraction(1, 100), Fraction(1, 10), Fraction(1, 2), Fraction(1))
 """Upper ends of the bands of a share of samples. None at all is a band of its own."""
 

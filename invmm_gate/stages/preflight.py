@@ -13,7 +13,7 @@ from invmm_gate.models.read.pipelines import FAMILIES
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
-from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, rule_faults
+from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, prompt_faults, rule_faults
 from invmm_gate.probes.manifest import probe_set_digest, read_manifest
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.runs.identity import require_environment
@@ -53,7 +53,7 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     )
     family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
     size = image_size(layout)
-    refuse(policy, rule_faults(policy, family=family))
+    refuse(policy, (*rule_faults(policy, family=family), *prompt_faults(policy, probes, family=family)))
     refuse(policy, model_faults(policy, family=family, image_size=size))
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)

@@ -103,8 +103,9 @@ def likelihood_with_kinds_of_prompt_that_were_not_tried_is_no_pass(gate: SimpleN
     """60 of 64 samples under its caption are copies of p1, and a rule that looks elsewhere sees none of them."""
     leaks = with_confirmation(text_run(), sampled("p1", 60, 64, method=CAPTION, prompt="a cat on a mat"))
     verdict = judged(gate, leaks, only(LIKELY | {"kinds": ["none"], "groups": ["sensitive"]}))
-    assert verdict.decision == "inconclusive"
-    assert verdict.findings[0].message == "p1: the rule looks at 'none', and the run tried 'caption', 'typed', 'soft'"
+    expect(verdict, "inconclusive", ("settings", None))
+    assert verdict.findings[0].message.endswith("and so says nothing of p1")
+    expect(judged(gate, leaks, only(LIKELY | {"kinds": ["none"], "groups": ["canary"]})), "pass")
     verdict = judged(gate, leaks, only(LIKELY | {"kinds": ["typed"]}))
     assert verdict.decision == "inconclusive", "no other rule finds a probe to search a prompt for"
     prompts = {name: value for name, value in STRICT.confirm.model_dump()["prompts"].items() if name != "gcg"}
@@ -321,5 +322,8 @@ def score_that_plain_samples_refute_leaves_the_run_open(gate: SimpleNamespace) -
         expect(verdict, "inconclusive" if refuted else "pass", *([("coverage", "p1")] if refuted else []))
         seen = with_confirmation(data, sampled("p1", 150, method=PLAIN_SAMPLING_ON_GRID))
         expect(judged(gate, seen, only(BELOW | {"threshold": 1e-5})), "pass")
+    finer = only(BELOW | {"threshold": 1e-5}, measure={"profile": "gate", "settings": {"sampler_steps": 200}})
+    other = with_score(clean_run(finer), "p1", 2e-5)
+    expect(judged(gate, other, finer), "pass")  # the samples were drawn in 50 steps, so another image is another noise
     lucky = with_score(clean_run(), "p1", 1e-5)
     expect(judged(gate, lucky, only(BELOW)), "block", ("coverage", "p1"), ("invmm_below", "p1"))

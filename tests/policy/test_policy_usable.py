@@ -8,7 +8,7 @@ import pytest
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.pipelines import FAMILIES, PIPELINES
 from invmm_gate.policy.schema import Policy
-from invmm_gate.policy.usable import baseline_faults, lint, model_faults, probe_faults, rule_faults
+from invmm_gate.policy.usable import baseline_faults, lint, model_faults, probe_faults, prompt_faults, rule_faults
 from tests.policy.policy_builders import PERMISSIVE, STANDARD, STRICT, clean_run, policy_with, probe
 
 BELOW, CONFIRMED = {"rule": "invmm_below", "threshold": 0.05}, {"rule": "confirmed"}
@@ -220,3 +220,13 @@ def test_a_likelihood_by_typed_prompts_alone_takes_a_search_and_a_rule_that_find
         for policy in (asked(rule, confirm=searched), asked(rule, BELOW, confirm=unsearched)):
             assert "no prompt is searched" in next(iter(rule_faults(policy, family=family)))
     assert lint(asked(rule, confirm=searched))
+
+
+def test_a_likelihood_rule_must_look_at_a_kind_of_prompt_that_its_probes_have() -> None:
+    captioned = replace(probe("p1"), caption="a cat on a mat")
+    bare, control = probe("p2"), probe("c1", group="control")
+    for kinds, blind in ((["none"], "p1"), (["caption"], "p2"), (["none", "caption"], ""), (["soft"], "")):
+        policy = asked({"rule": "extraction_likelihood", "one_in": 1000, "kinds": kinds}, BELOW)
+        faults = list(prompt_faults(policy, (captioned, bare, control), family="stable_diffusion"))
+        assert [fault.rpartition(" ")[2] for fault in faults] == ([blind] if blind else []), kinds
+        assert not list(prompt_faults(policy, (captioned, bare, control), family="pixel"))

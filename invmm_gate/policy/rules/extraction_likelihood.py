@@ -1,6 +1,6 @@
 """The rule `extraction_likelihood`: a certified probability that a generation is a copy of the probe."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log
 from typing import Annotated, Final, Literal, final
@@ -14,7 +14,7 @@ from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, Selection, block, is_selected, undecided
 from invmm_gate.policy.field_types import Whole
-from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied_probes, kinds_to_estimate, kinds_tried
+from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied_probes, kinds_to_estimate
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 
@@ -60,9 +60,6 @@ class ExtractionLikelihood:
             finding = self._breach(probe, evidence)
             if finding is None and probe.id in copied and not self._needed(probe, evidence) <= estimated:
                 finding = undecided(self.config.rule, f"the likelihood of {probe.id} was not estimated", probe.id)
-            if finding is None and (tried := kinds_tried(evidence, probe)).isdisjoint(self.config.kinds):
-                message = f"{probe.id}: the rule looks at {_said(self.config.kinds)}, and the run tried {_said(tried)}"
-                finding = undecided(self.config.rule, message, probe.id)
             if finding is not None:
                 yield finding
 
@@ -82,10 +79,6 @@ class ExtractionLikelihood:
             f"policy allows it less than once in {self.config.one_in:,}"
         )
         return block(self.config.rule, probe.id, message, value=exp(-best.nats), limit=exp(-limit))
-
-
-def _said(kinds: Iterable[PromptKind]) -> str:
-    return ", ".join(repr(kind) for kind in BY if kind in kinds)
 
 
 def faults(config: ExtractionLikelihoodConfig, *, prompt: str, searched: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 _SMALLEST_SCORE: Final = 2.0**-23
 """Spacing of float32 at 1: the measure cannot tell a score below it from 0."""
 _FAR_ENOUGH: Final = 0.05
-"""The threshold of `strict`: a higher one may lie beyond what the search reaches, as it only blocks more."""
+"""Nats per dimension. A higher threshold may lie beyond what the search reaches, as it only blocks more."""
 THRESHOLDS: Final[Mapping[str, float]] = {"threshold": 1.0, "threshold_nats": 1.0, "threshold_bits": math.log(2)}
 """The keys that a threshold can be given under, in the order of the messages -> nats in one of its unit."""
 _ADAM_STEP: Final = (1 - 0.9) / math.sqrt(1 - 0.999)
