@@ -226,7 +226,8 @@ def test_a_likelihood_rule_must_look_at_a_kind_of_prompt_that_its_probes_have() 
     captioned = replace(probe("p1"), caption="a cat on a mat")
     bare, control = probe("p2"), probe("c1", group="control")
     for kinds, blind in ((["none"], "p1"), (["caption"], "p2"), (["none", "caption"], ""), (["soft"], "")):
-        policy = asked({"rule": "extraction_likelihood", "one_in": 1000, "kinds": kinds}, BELOW)
+        rule = {"rule": "extraction_likelihood", "one_in": 1000, "kinds": kinds}
+        policy = asked(rule, BELOW, confirm={"likelihood": {}, "prompts": {}})
         faults = list(prompt_faults(policy, (captioned, bare, control), family="stable_diffusion"))
         assert [fault.rpartition(" ")[2] for fault in faults] == ([blind] if blind else []), kinds
         assert not list(prompt_faults(policy, (captioned, bare, control), family="pixel"))
