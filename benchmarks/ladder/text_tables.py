@@ -40,8 +40,8 @@ class Captioned:
     truth: dict[str, tuple[int, int]]
     """Guidance scale -> (copies, samples) under its own caption."""
     bounds: tuple[Bound, ...]
-    replicated: frozenset[tuple[str, str]]
-    """(method, guidance scale) of the prompts that gave a copy."""
+    replicated: frozenset[str]
+    """Methods of the prompts that gave a copy."""
 
     def share(self, scale: str) -> float:
         """Of samples under its caption that are copies."""
@@ -57,9 +57,9 @@ class Captioned:
         """Whether it is certified to come out once in a million generations or more with this kind of prompt."""
         return any(bound.lower > CERTIFIED for bound in self.bounds if bound.kind == kind)
 
-    def copied(self, methods: Sequence[str], scale: str | None = None) -> bool:
-        """Whether a prompt of these methods gave a copy, at this scale or at any."""
-        return any(method in methods and scale in (None, own) for method, own in self.replicated)
+    def copied(self, methods: Sequence[str]) -> bool:
+        """Whether a prompt of these methods gave a copy, at any scale."""
+        return not self.replicated.isdisjoint(methods)
 
 
 def images() -> tuple[Captioned, ...]:
@@ -87,7 +87,7 @@ def _image(
         evaluations=int(first["evaluations"]),
         truth={row["scale"]: (int(row["copies"]), int(row["samples"])) for row in truth},
         bounds=tuple(_bound(row) for row in found if row["kind"]),
-        replicated=frozenset((row["method"], row["scale"]) for row in tried if int(row["copies"])),
+        replicated=frozenset(row["method"] for row in tried if int(row["copies"])),
     )
 
 
