@@ -37,8 +37,8 @@ DESCRIPTIONS: Final = {
         short="Not enough was measured for a verdict",
         full="Probes are missing or broke, records of one contradict each other, or there are fewer probes or controls "
         "than the policy asks for.",
-        help="Where probes are missing or broke, give the same command again: it goes on where it stopped. Otherwise do "
-        f"what the finding says. {EVIDENCE}",
+        help="Where probes are missing or broke, give the same command again: it goes on where it stopped. Otherwise "
+        f"do what the finding says. {EVIDENCE}",
         leaves_open="the measurement of {probe} cannot be relied on",
         of_run="too little was measured",
     ),

@@ -1,14 +1,16 @@
 """One truth: what diffusers loads and draws with is what is measured, or nothing is measured."""
 
+import inspect
 import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, LDMPipeline, PNDMScheduler
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, LDMPipeline
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +21,7 @@ from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.observation import Observation
 from invmm_gate.models.load.reference import in_child, observed_by_diffusers
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
+from invmm_gate.models.read.scheduler_config import SCHEDULERS
 from tests.models import tiny_text
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet
 
@@ -58,10 +61,39 @@ def test_half_precision_weights_agree(ddpm: Path) -> None:
     verified(ddpm)
 
 
-def test_a_pipeline_that_nobody_can_draw_with_is_refused(tmp_path: Path) -> None:
-    DDPMPipeline(tiny_unet(), PNDMScheduler()).save_pretrained(tmp_path / "m")
-    with pytest.raises(ModelError, match=r"diffusers cannot load this checkpoint or draw with it.*generator"):
-        verified(tmp_path / "m")
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_a_pipeline_that_nobody_can_draw_with_is_refused_with_the_scheduler_to_save(tmp_path: Path, kind: str) -> None:
+    scheduler = getattr(diffusers, kind)()
+    DDPMPipeline(tiny_unet(), scheduler).save_pretrained(tmp_path / "m")
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        assert inspect_checkpoint(tmp_path / "m").scheduler == kind
+        return
+    with pytest.raises(ModelError, match=f"cannot draw with {kind}") as caught:
+        inspect_checkpoint(tmp_path / "m")
+    remedied = eval(caught.value.do.split("save it with ")[1].split(", which")[0], {"DDPMScheduler": DDPMScheduler})
+    assert torch.equal(remedied.alphas_cumprod, scheduler.alphas_cumprod)
+    DDPMPipeline(tiny_unet(), remedied).save_pretrained(tmp_path / "n")
+    inspect_checkpoint(tmp_path / "n")
+
+
+@pytest.mark.filterwarnings("ignore:Should have t[ab]:UserWarning")  # torchsde's own, for rounded times
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
+        "TCDScheduler",
+        "SASolverScheduler",
+    ],
+)
+def test_a_prompted_model_is_drawn_with_any_solver_of_its_schedule(tmp_path: Path, kind: str) -> None:
+    pipeline = tiny_text.build("sd1").pipeline
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path / "m")
+    assert inspect_checkpoint(tmp_path / "m").scheduler == kind
+    verified(tmp_path / "m")
 
 
 # What is measured differs from what diffusers loads, one thing at a time.

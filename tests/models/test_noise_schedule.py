@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.load import alpha_bar_of
+from invmm_gate.models.read import scheduler_config
 from invmm_gate.models.read.network_configs import (
     DIFFUSERS,
     KLConfig,
@@ -24,6 +25,7 @@ from invmm_gate.models.read.network_configs import (
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
+    WITHOUT_SAMPLE,
     FlowConfig,
     SchedulerConfig,
     read_scheduler,
@@ -62,6 +64,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         content = json.loads(scheduler.to_json_string())
         if changes.keys() - content.keys():
             continue  # a setting that this scheduler does not have
+        if name in WITHOUT_SAMPLE and changes.get("prediction_type") == "sample":
+            continue
         config = read_scheduler(content, "scheduler_config.json")
         assert isinstance(config, SchedulerConfig)
         theirs = scheduler.alphas_cumprod.clone()
@@ -104,10 +108,41 @@ def test_a_flow_schedule_with_anything_but_a_fixed_shift_is_refused() -> None:
             read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
 
 
-def test_where_a_scheduler_has_defaults_of_its_own_they_count() -> None:
-    config = read_scheduler({"_class_name": "LCMScheduler"}, "scheduler_config.json")
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_where_a_scheduler_has_defaults_of_its_own_they_count(name: str) -> None:
+    config = read_scheduler({"_class_name": name}, "scheduler_config.json")
     assert isinstance(config, SchedulerConfig)
-    assert torch.equal(alpha_bar_of(config), diffusers.LCMScheduler().alphas_cumprod)
+    assert torch.equal(alpha_bar_of(config), getattr(diffusers, name)().alphas_cumprod)
+
+
+@pytest.mark.filterwarnings("ignore:Should have t[ab]:UserWarning")  # torchsde's own, for rounded times
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_what_is_accepted_is_what_diffusers_can_draw_with(name: str, prediction_type: str) -> None:
+    content = {"_class_name": name, "prediction_type": prediction_type}
+    scheduler = getattr(diffusers, name)(prediction_type=prediction_type)
+    if prediction_type == "sample" and name in WITHOUT_SAMPLE:
+        with pytest.raises((NotImplementedError, ValueError), match="prediction_type"):
+            drawn_once(scheduler)
+        with pytest.raises(ModelError, match="cannot draw with a network that predicts the sample"):
+            read_scheduler(content, "x")
+    else:
+        read_scheduler(content, "x")
+        assert bool(drawn_once(scheduler).isfinite().all())
+
+
+def drawn_once(scheduler: Any) -> torch.Tensor:
+    scheduler.set_timesteps(4)
+    x_t = torch.ones(1, 3, 4, 4) * scheduler.init_noise_sigma
+    for time in scheduler.timesteps:
+        x_t = scheduler.step(scheduler.scale_model_input(x_t, time) / 2, time, x_t, return_dict=False)[0]
+    return x_t
+
+
+def test_a_scheduler_whose_package_is_missing_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_config, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"through torchsde, which is not installed.*'invmm-gate\[sde\]'"):
+        read_scheduler({"_class_name": "DPMSolverSDEScheduler"}, "x")
 
 
 values = st.recursive(

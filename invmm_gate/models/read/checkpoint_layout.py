@@ -17,6 +17,7 @@ from invmm_gate.models.read.pipelines import KINDS, PIPELINES, Stated, read_inde
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
+    WITHOUT_GENERATOR,
     FlowConfig,
     SchedulerConfig,
     read_scheduler,
@@ -243,4 +244,18 @@ def _scheduler(
     kind = class_name(content, name=path, allowed=allowed)
     if expected not in (None, kind):
         raise ModelError(f"model_index.json names {expected}, {path} {kind}", expected="one scheduler")
-    return read_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed), written
+    read = read_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed)
+    if pipeline == "DDPMPipeline" and kind in WITHOUT_GENERATOR:
+        raise ModelError(
+            f"DDPMPipeline cannot draw with {kind}: it hands a generator to each step, and this one takes none",
+            expected="a scheduler with which the pipeline draws",
+            do=f"save it with {_as_ddpm(read)}, which has the same noise schedule",
+        )
+    return read, written
+
+
+def _as_ddpm(config: SchedulerConfig | FlowConfig) -> str:
+    """The DDPMScheduler of this noise schedule; `from_config` would put its own defaults where a value is a default."""
+    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+    given = {key: getattr(config, key, None) for key in keys}
+    return f"DDPMScheduler({', '.join(f'{key}={value!r}' for key, value in given.items() if value is not None)})"

@@ -72,17 +72,19 @@ def validated(model: type[_Config], content: Mapping[str, object], name: str) ->
         return model.model_validate(public)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])[:80] or "the whole"
+        key = ".".join(str(part) for part in first["loc"])[:80]
+        said = first["msg"].removeprefix("Value error, ")[:200]
         raise ModelError(
-            f"{name!r}: {key!a}: {first['msg'][:200]}",
+            f"{name!r}: {f'{key!a}: ' if key else ''}{said}",
             expected="a configuration that diffusers knows, within the ranges of a real network",
             do="correct the file",
         ) from error
 
 
-CLIPPED: Final = frozenset(
-    {"DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "LCMScheduler"}
-)
+CLIPPED: Final = frozenset({
+    "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "LCMScheduler",
+    "HeunDiscreteScheduler", "TCDScheduler",
+})  # fmt: skip
 """Schedulers with the key `clip_sample`."""
 WITHOUT_OFFSET: Final = frozenset({"DPMSolverSinglestepScheduler"})
 """Schedulers without the key `steps_offset`."""

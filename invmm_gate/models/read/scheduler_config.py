@@ -6,6 +6,7 @@ Whatever would change the process itself must keep the variance-preserving meani
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -19,7 +20,8 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "PNDMScheduler",
     "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
     "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
-    "UniPCMultistepScheduler", "LCMScheduler",
+    "UniPCMultistepScheduler", "LCMScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "TCDScheduler", "SASolverScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 
@@ -30,22 +32,43 @@ SAMPLER_KEYS: Final = frozenset({
     "sigma_min", "sigma_max", "final_sigmas_type", "solver_order", "algorithm_type", "solver_type",
     "lower_order_final", "euler_at_final", "lambda_min_clipped", "predict_x0", "disable_corrector", "flow_shift",
     "time_shift_type", "shift_terminal", "tensor_format", "original_inference_steps", "timestep_scaling",
+    "predictor_order", "corrector_order", "noise_sampler_seed",
 })  # fmt: skip
 """Known to diffusers, without effect on what the network was trained to predict."""
 
 WIDEST_PICTURE: Final = 1.0
 """Largest value of a picture: narrower limits of x_0 flatten or saturate every picture that the model makes."""
 
+_LATENT: Final[dict[str, object]] = {"beta_start": 0.00085, "beta_end": 0.012}
 OWN_DEFAULTS: Final[dict[str, dict[str, object]]] = {
-    "LCMScheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
+    "LCMScheduler": {**_LATENT, "beta_schedule": "scaled_linear"},
+    "TCDScheduler": {**_LATENT, "beta_schedule": "scaled_linear"},
+    "HeunDiscreteScheduler": _LATENT,
+    "KDPM2DiscreteScheduler": _LATENT,
+    "KDPM2AncestralDiscreteScheduler": _LATENT,
+    "DPMSolverSDEScheduler": _LATENT,
 }
 """Where a scheduler's defaults are not those of DDPMScheduler."""
 
 
 WITHOUT_ZERO_SNR: Final = (
     "PNDMScheduler", "LMSDiscreteScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler",
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler",
+    "SASolverScheduler",
 )  # fmt: skip
 """Schedulers that do not know `rescale_betas_zero_snr`."""
+WITHOUT_SAMPLE: Final = (
+    "PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+)  # fmt: skip
+"""Schedulers that cannot draw with a network that predicts x_0 (`sample`)."""
+WITHOUT_GENERATOR: Final = (
+    "PNDMScheduler", "LMSDiscreteScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "DPMSolverSDEScheduler",
+)  # fmt: skip
+"""Schedulers whose step takes no generator: `DDPMPipeline`, which hands one to every step, cannot draw with them."""
+_NEEDS: Final = {"DPMSolverSDEScheduler": "torchsde"}
+"""Scheduler -> the package without which diffusers has no such class."""
 
 
 class SchedulerConfig(StrictConfig):
@@ -68,6 +91,7 @@ class SchedulerConfig(StrictConfig):
     timesteps: int | None = None
     """A key of the first versions of diffusers; later versions keep it in the file and ignore it."""
     solver_p: None = None
+    tau_func: None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SchedulerConfig":
@@ -77,6 +101,8 @@ class SchedulerConfig(StrictConfig):
             raise ValueError(f"{self.timesteps} timesteps beside {self.num_train_timesteps} num_train_timesteps")
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError("rescale_betas_zero_snr leaves no signal at the last timestep, where epsilon says nothing")
+        if self.prediction_type == "sample" and self.scheduler in WITHOUT_SAMPLE:
+            raise ValueError(f"{self.scheduler} cannot draw with a network that predicts the sample")
         if self.beta_schedule == "sigmoid" and not self.scheduler.startswith("DDPM"):
             raise ValueError(f"{self.scheduler} has no sigmoid schedule")
         if self.rescale_betas_zero_snr and self.scheduler in WITHOUT_ZERO_SNR:
@@ -121,10 +147,21 @@ def read_scheduler(
         if isinstance(content[key], dict):
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
     _refuse_narrow_limits(content, name)
+    _refuse_without_package(kind, name)
     if "scheduler" in content:
         raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
     core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
     return validated(SchedulerConfig, {**OWN_DEFAULTS.get(kind, {}), **core, "scheduler": kind}, name)
+
+
+def _refuse_without_package(kind: str, name: str) -> None:
+    package = _NEEDS.get(kind)
+    if package is not None and find_spec(package) is None:
+        raise ModelError(
+            f"{name!r} names {kind}, with which diffusers draws through {package}, which is not installed",
+            expected=f"{package} beside diffusers",
+            do="pip install 'invmm-gate[sde]', or save the pipeline with another scheduler, if it is released so",
+        )
 
 
 def _refuse_narrow_limits(content: Mapping[str, object], name: str) -> None:
