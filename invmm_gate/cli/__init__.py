@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return exit_code if isinstance(exit_code, int) else 0
     except GateError as error:
-        return _failed(f"error: {error}", error.exit_code)
+        first, *others = error.lines
+        return _failed(f"error: {first}", error.exit_code, *others)
     except typer.TyperException as error:
         message = error.format_message()
         return _failed(message if message.startswith("Usage:") else _usage_error(error), BAD_INPUT)
@@ -69,8 +70,9 @@ def _usage_error(error: "TyperException") -> str:
     return f"error: {message}; see `{context.command_path if context else 'invmm-gate'} --help`"
 
 
-def _failed(line: str, exit_code: int) -> int:
+def _failed(line: str, exit_code: int, *others: str) -> int:
     from invmm_gate.cli.show import printable
 
-    print(printable(line), file=sys.stderr)
+    for each in (line, *others):
+        print(printable(each), file=sys.stderr)
     return exit_code

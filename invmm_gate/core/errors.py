@@ -1,5 +1,6 @@
 """Every failure the gate reports on purpose: one root class, and each class carries its exit code."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 PASS: Final = 0
@@ -13,15 +14,26 @@ INTERRUPTED: Final = 130
 class GateError(Exception):
     """A failure with a one-line message: what was found, what was expected, what to do next.
 
-    `str(error)` is the line shown to the user; `exit_code` is what the process ends with.
+    `str(error)` is the line shown to the user; `exit_code` is what the process ends with. `faults` are several such
+    failures told at once, each with its own remedy.
     """
 
     exit_code: ClassVar[int] = INTERNAL_ERROR
 
-    def __init__(self, found: str, *, expected: str = "", do: str = "") -> None:
-        self.found, self.expected, self.do = found, expected, do
+    def __init__(self, found: str, *, expected: str = "", do: str = "", faults: "Sequence[GateError]" = ()) -> None:
+        self.found, self.expected, self.do, self.faults = found, expected, do, tuple(faults)
         parts = [found, f"expected {expected}" if expected else "", do]
-        super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
+        line = "; ".join(" ".join(part.split()) for part in parts if part)
+        super().__init__(": ".join([line, *([" ".join(self._numbered)] if faults else [])]))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message for a screen: a line for each fault where there are several."""
+        return (f"{self.found}:", *(f"  {line}" for line in self._numbered)) if self.faults else (str(self),)
+
+    @property
+    def _numbered(self) -> tuple[str, ...]:
+        return tuple(f"{number}. {fault}" for number, fault in enumerate(self.faults, start=1))
 
 
 class ConfigError(GateError):

@@ -302,6 +302,8 @@ class ModelManifest:
     """Which weights are scored: as they were trained, or their exponential moving average (EMA)."""
     left_out: Annotated[tuple[str, ...], PUBLIC] = ()
     """Files of the other weights, where a folder holds both: neither scored nor covered by the digest."""
+    notes: Annotated[tuple[str, ...], PUBLIC] = ()
+    """What a reader must know of how the checkpoint was read, a sentence each."""
     scheduler: Annotated[str, PUBLIC] = ""
     """Diffusers class name of the scheduler; its configuration is one of `files`."""
     prediction_type: Annotated[str, PUBLIC] = ""

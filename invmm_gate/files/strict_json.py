@@ -38,16 +38,26 @@ def refuse_code_keys(value: object, name: str) -> None:
     while pending:
         item = pending.pop()
         if isinstance(item, dict):
-            _refuse_keys(item.keys() & CODE_KEYS, name, "asks for code from outside the library")
-            _refuse_keys(item.keys() & QUANTIZATION_KEYS, name, "asks for quantised weights, which are not scored")
+            _refuse_keys(item, name)
             pending.extend(item.values())
         elif isinstance(item, list):
             pending.extend(item)
 
 
-def _refuse_keys(keys: set[str], name: str, why: str) -> None:
-    for key in sorted(keys):
-        raise ModelError(f"key {key!r} in {name!r} {why}", expected="plain configurations", do="export without it")
+def _refuse_keys(item: dict[str, object], name: str) -> None:
+    for key in sorted(item.keys() & CODE_KEYS):
+        if key != "trust_remote_code" or not (item[key] is False or item[key] is None):
+            raise ModelError(
+                f"key {key!r} in {name!r} asks for code from outside the library",
+                expected="plain configurations",
+                do="export without it",
+            )
+    for key in sorted(item.keys() & QUANTIZATION_KEYS):
+        raise ModelError(
+            f"key {key!r} in {name!r} asks for quantised weights, which are not scored",
+            expected="weights in float16, bfloat16 or float32",
+            do="check the checkpoint before it is quantised, or save it dequantised",
+        )
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

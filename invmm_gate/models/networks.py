@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from invmm_gate.core.errors import GateError, ModelError
-from invmm_gate.models.read.checkpoint_layout import Component
+from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import DIFFUSERS
 from invmm_gate.models.read.pipelines import Kind
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
@@ -53,7 +53,7 @@ def on_meta(component: Component) -> nn.Module:
         raise
     except Exception as error:  # the libraries and torch raise many kinds for numbers that do not fit together
         raise ModelError(
-            f"{component.name}/config.json describes no network that can be built: {str(error)[:200]}",
+            f"{component.config_file} describes no network that can be built: {str(error)[:200]}",
             expected="the configuration that diffusers saved",
         ) from error
     return network

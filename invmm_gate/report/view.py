@@ -168,6 +168,7 @@ def _model_warnings(data: RunData) -> Iterator[str]:
     if data.run.model.adapters:
         number = texts.count(len(data.run.model.adapters))
         yield f"{number} LoRA adapters are part of what was scored, fused at scale 1.0."
+    yield from data.run.model.notes
     if data.run.model.not_loaded:
         names = ", ".join(data.run.model.not_loaded)
         yield f"Shipped with the checkpoint and not loaded, so its effect was not measured: {names}."

@@ -69,7 +69,7 @@ ODD = (
     "logs/run/events.out.tfevents.1", "logs/metrics.jsonl", "checkpoint-500/README.md", "checkpoint-500/optimizer.json",
     "inner/model_index.json", "controlnet/config.json", "vqvae/config.json", "sample.gif", "handbook.pdf",
     "unet/.gitattributes", "samples/prompts.txt", "readme.json", "LICENSE.safetensors", "license_weights.bin",
-    ".git/config", ".cache/huggingface/lora.txt", ".cache/other.metadata", ".cache/huggingface/download/a.txt",
+    ".git", ".cache/huggingface/lora.txt", ".cache/other.metadata", ".cache/huggingface/download/a.txt",
     "scheduler/.ipynb_checkpoints/scheduler_config-checkpoint.json", "README (1).md", "vae_encoder/config.json",
 )  # fmt: skip
 

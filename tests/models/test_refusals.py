@@ -247,7 +247,7 @@ BOMBS = {
         {"prediction_type": "flow_prediction"}, {"prediction_type": "anything"}, {"surprise": 1},
         {"rescale_betas_zero_snr": True}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"_class_name": []},
         {"use_flow_sigmas": True}, {"timestep_type": "continuous"}, {"clip_sample": {"a": 1}}, {"scheduler": "x"},
-        {"_class_name": "DDIMScheduler"}, {"clip_sample_range": 0.45}, {"clip_sample_range": float("nan")},
+        {"clip_sample_range": 0.45}, {"clip_sample_range": float("nan")},
         {"clip_sample_range": "1"}, {"sample_max_value": 0.8}, {"sample_max_value": None}, {"timesteps": 50},
     ],
     "unet/config.json": [

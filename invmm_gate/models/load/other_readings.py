@@ -12,7 +12,7 @@ from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.networks import on_meta
-from invmm_gate.models.read.checkpoint_layout import Component
+from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import SD3Config
 from invmm_gate.models.read.parts_fit import Denoiser, autoencoder_of, denoiser_of, downscaling

@@ -27,6 +27,7 @@ from invmm_gate.models.load.observation import Call, Observation, observe
 from invmm_gate.models.networks import diffusers_class
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
+from invmm_gate.models.read.components import EMA_SUFFIX
 from invmm_gate.models.read.inspect import layout_of, single_file
 from invmm_gate.models.read.pipelines import PIPELINES
 from invmm_gate.models.read.weight_files import read_header
@@ -68,6 +69,8 @@ def _from_pretrained(manifest: ModelManifest, files: CheckpointFiles, layout: La
     """The pipeline as a user gets it, in float32, from local files alone."""
     _, build = pipeline_class(layout)
     local: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
+    if layout.variant:
+        local["variant"] = layout.variant
     single = single_file(manifest)
     if layout.pipeline == BARE:
         return build(unet=_bare(files, layout, single, local), scheduler=scheduler_of(layout))
@@ -79,7 +82,7 @@ def _from_pretrained(manifest: ModelManifest, files: CheckpointFiles, layout: La
         return build.from_single_file(str(files.root / single), config=configurations, **local, **unused)
     local["use_safetensors"] = None if manifest.pickles else True
     denoiser = layout.components[layout.denoiser]
-    if denoiser.name != layout.denoiser:  # averaged weights, which a user gives to the pipeline
+    if denoiser.name.endswith(EMA_SUFFIX):  # averaged weights, which a user gives to the pipeline
         unused[layout.denoiser] = diffusers_class(denoiser.kind).from_pretrained(
             str(files.root / denoiser.name), **local
         )

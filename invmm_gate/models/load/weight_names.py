@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.checkpoint_layout import Component, Part
+from invmm_gate.models.read.components import Component, Part
 from invmm_gate.models.read.network_configs import ENCODERS
 
 PREFIXES: Final[dict[Part, str]] = {

@@ -21,7 +21,7 @@ from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.models.load.weight_names import complete, current_names
 from invmm_gate.models.networks import diffusers
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.checkpoint_layout import Component
+from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.weight_files import Header, header_of
 
 _FLOATS: Final = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})

@@ -6,7 +6,7 @@ and no pickle begins as the pictures and the binary files below do.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -118,6 +118,9 @@ SYSTEM_FILES: Final[dict[str, tuple[bytes, ...]]] = {
 WEIGHT_PICKLES: Final = (".bin", ".ckpt")
 """What --allow-pickle may let in, under the name of a component's weights."""
 
+MOST_NAMED: Final = 10
+"""Files that one refusal names."""
+_PICKLE_SHARD: Final = re.compile(r"-\d{5}-of-\d{5}.*\.bin$|\.bin\.index(\.\w+)?\.json$")
 _VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.", ".fp16-", ".bf16-")
 _ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
 _PICKLE_MAGIC: Final = (
@@ -143,6 +146,10 @@ def kind_of(path: str, *, allow_pickle: bool = False) -> str:
     """The kind of a file that nothing scores, in a few words for a message."""
     name = PurePosixPath(path).name.lower()
     suffix = PurePosixPath(name).suffix
+    if name == ".git":
+        return "a git repository's own folder"
+    if _PICKLE_SHARD.search(name):
+        return "a part of pickled weights"
     if suffix in PICKLE_SUFFIXES and not (allow_pickle and suffix in WEIGHT_PICKLES):
         return f"a pickle by its name ({suffix})"
     if suffix in CODE_SUFFIXES:
@@ -154,6 +161,23 @@ def kind_of(path: str, *, allow_pickle: bool = False) -> str:
     if suffix in OTHER_WEIGHTS | PICKLE_SUFFIXES:
         return "a variant of weights" if any(mark in name for mark in _VARIANTS) else "weights"
     return "no part of a checkpoint"
+
+
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS leaves in place of a large one."""
+
+
+def lfs_pointers(paths: Sequence[str]) -> ModelError:
+    """The error for files that Git LFS has not fetched."""
+    named = ", ".join(map(repr, sorted(paths)[:MOST_NAMED]))
+    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+    several = len(paths) > 1
+    return ModelError(
+        f"{named}{more} {'are Git LFS pointers' if several else 'is a Git LFS pointer'} of a few lines, not the "
+        f"{'files themselves' if several else 'file itself'}",
+        expected="the content that Git LFS keeps elsewhere",
+        do="run 'git lfs pull' in the clone, or download the files again",
+    )
 
 
 def refuse_content(path: str, data: bytes) -> None:

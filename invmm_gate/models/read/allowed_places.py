@@ -11,12 +11,22 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import PICTURES, SYSTEM_FILES, WEIGHT_PICKLES, kind_of
+from invmm_gate.models.read.allowed_files import MOST_NAMED, PICTURES, SYSTEM_FILES, WEIGHT_PICKLES, kind_of
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles, open_file
-from invmm_gate.models.read.checkpoint_layout import BARE, EMA_SUFFIX, RAW_FOLDERS, Component, Layout
+from invmm_gate.models.read.checkpoint_layout import BARE, Layout
+from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.read.network_configs import ENCODERS
 from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES
-from invmm_gate.models.read.weight_files import DIFFUSERS_STEM, PICKLE_STEMS, TRANSFORMERS_STEM, header_of, read_header
+from invmm_gate.models.read.weight_file_names import (
+    DIFFUSERS_STEM,
+    PICKLE_STEMS,
+    PICKLED_AGAIN,
+    TRANSFORMERS_STEM,
+    VARIANT,
+    never_loaded,
+    weights_pattern,
+)
+from invmm_gate.models.read.weight_files import header_of, read_header
 
 UNLOADED: Final = {
     "safety_checker": ("config.json", "model.safetensors", "model.fp16.safetensors"),
@@ -25,8 +35,6 @@ UNLOADED: Final = {
 }
 """Components that are never loaded, and all that may lie in their folders: what transformers loads, in both widths."""
 Names = re.Pattern[str]
-MOST_NAMED: Final = 10
-"""Files that one refusal names."""
 
 
 def _exactly(names: Iterable[str]) -> Names:
@@ -34,9 +42,8 @@ def _exactly(names: Iterable[str]) -> Names:
 
 
 def _network(stem: str) -> Names:
-    pickles = "|".join(re.escape(PICKLE_STEMS[stem] + suffix) for suffix in WEIGHT_PICKLES)
-    shard = r"(-\d{5}-of-\d{5})?\.safetensors"
-    return re.compile(rf"config\.json|{stem}{shard}|{stem}\.safetensors\.index\.json|{pickles}")
+    pickle = rf"{PICKLE_STEMS[stem]}(?:\.\w{{1,20}})?(?:{'|'.join(map(re.escape, WEIGHT_PICKLES))})"
+    return re.compile(rf"config\.json|{weights_pattern(stem)}|{pickle}", re.ASCII)
 
 
 def _folders() -> dict[str, Names]:
@@ -53,6 +60,8 @@ def _folders() -> dict[str, Names]:
 
 FOLDERS: Final[Mapping[str, Names]] = _folders()
 """Folder of a component -> the names that files in it may have."""
+NETWORKS: Final = frozenset({"", *FOLDERS}) - UNLOADED.keys()
+"""Folders that may hold the weights of what is scored."""
 ROOT: Final = re.compile(rf"model_index\.json|scheduler_config\.json|{_network(DIFFUSERS_STEM).pattern}")
 TEXTS: Final = re.compile(
     r"readme(\.md|\.txt)?|(model_?card|use_policy|acceptable_use_policy|changelog|citation|citations)\.md|citation\.cff"
@@ -79,34 +88,66 @@ def is_harmless(path: str) -> bool:
     return place.suffix.lower() in PICTURES or bool(TEXTS.fullmatch(path.lower()))
 
 
-def refuse_names(paths: Iterable[str], *, single: str | None, allow_pickle: bool) -> None:
-    """Raises ModelError that names every file that no checkpoint has there, whatever its pipeline. Reads nothing.
+def without_place(paths: Sequence[str], *, single: str | None, allow_pickle: bool) -> dict[str, str]:
+    """The files that no checkpoint has there, whatever its pipeline, or that diffusers passes over: path -> its kind.
 
     `single` is the weights file that the checkpoint is, if it is one; what lies beside it was found by its name.
+    Reads nothing.
     """
-    others = [path for path in paths if not _may_lie(path, single)]
-    if not allow_pickle:
-        others += [path for path in paths if path.endswith(WEIGHT_PICKLES) and path not in others]
-    _refuse(others, allow_pickle=allow_pickle)
+    passed_over = never_loaded(path for path in paths if _folder(path, single) in NETWORKS)
+    found: dict[str, str] = {}
+    for path in paths:
+        if path in passed_over:
+            found[path] = passed_over[path]
+        elif not _may_lie(path, single):
+            found[path] = kind_of(path, allow_pickle=allow_pickle)
+        elif path.endswith(WEIGHT_PICKLES) and not allow_pickle:
+            found[path] = kind_of(path)
+    return found
 
 
-def refuse_unscored(files: CheckpointFiles, layout: Layout, *, single: str | None) -> None:
-    """Raises ModelError that names every file that is no part of what is scored. `layout` says what that is."""
+def unscored(files: CheckpointFiles, layout: Layout, *, single: str | None) -> dict[str, str]:
+    """The files that are no part of what is scored: path -> its kind. `layout` says what is."""
     scored = _scored(layout, single)
-    _refuse(
-        [
-            path
-            for path in files.files
-            if not (path in scored or path in files.elsewhere or is_harmless(_inner(path, single)))
-            and not any(path.startswith(f"{folder}/") for folder in layout.not_loaded)
-        ],
-        allow_pickle=True,
+    return {
+        path: kind_of(path, allow_pickle=True)
+        for path in files.files
+        if not (path in scored or path in files.elsewhere or is_harmless(_inner(path, single)))
+        and not any(path.startswith(f"{folder}/") for folder in layout.not_loaded)
+    }
+
+
+def refuse_unscored(found: Mapping[str, str]) -> None:
+    """Raises ModelError that names every file of `found`, if there is one."""
+    if not found:
+        return
+    named = [f"{path[:200]!r} ({kind})" for path, kind in sorted(found.items())[:MOST_NAMED]]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    raise ModelError(
+        f"{len(found)} file{'s' * (len(found) > 1)} would not be scored: {', '.join(named)}{more}",
+        expected="the checkpoint that is released, with the texts and the pictures of its model card alone",
+        do="remove what is named, or let 'invmm-gate model export' copy the checkpoint's own files"
+        + _about_pickles(found),
     )
+
+
+def _about_pickles(found: Mapping[str, str]) -> str:
+    """No advice for pickles that need not be there at all, nor for those that --allow-pickle does not let in."""
+    pickles = [path for path in found if path.lower().endswith(WEIGHT_PICKLES)]
+    needed = [path for path in pickles if found[path] not in (VARIANT, PICKLED_AGAIN)]
+    said = "; save pickles with safe_serialization=True" if needed else ""
+    allowed = any(_may_lie(path, path if "/" not in path else None) for path in needed)
+    return said + (", or pass --allow-pickle for a network's weights that you trust" if allowed else "")
 
 
 def _inner(path: str, single: str | None) -> str:
     """The path below the folder with the configurations: the checkpoint's, or the one that is named like `single`."""
     return path if single is None else path.removeprefix(f"{PurePosixPath(single).stem}/")
+
+
+def _folder(path: str, single: str | None) -> str:
+    """The folder of a file below that of the configurations; empty for the root."""
+    return _inner(path, single).rpartition("/")[0]
 
 
 def _may_lie(path: str, single: str | None) -> bool:
@@ -121,14 +162,13 @@ def _may_lie(path: str, single: str | None) -> bool:
 
 def _scored(layout: Layout, single: str | None) -> set[str]:
     """Every file that the layout was read from, and the weights that it claims; what is optional by its name alone."""
-    scored = {*layout.claimed, *(_index_of(component) for component in layout.components.values())}
+    parts = layout.components.values()
+    scored = {*layout.claimed, layout.scheduler_file}
+    scored |= {path for component in parts for path in (component.index, component.config_file)}
     if layout.pipeline == BARE:
-        stem = "" if single is None else f"{PurePosixPath(single).stem}."
-        places = ("config.json", "scheduler_config.json", "scheduler/scheduler_config.json")
-        return scored | {f"{stem}{place}" for place in places}
+        return scored
     prefix = "" if single is None else f"{PurePosixPath(single).stem}/"
-    scored |= {f"{prefix}model_index.json", f"{prefix}scheduler/scheduler_config.json"}
-    scored |= {f"{component.name}/config.json" for component in layout.components.values()}
+    scored |= {f"{prefix}model_index.json"}
     return scored | {f"{prefix}{part}/{name}" for part, names in _excepted(layout.pipeline) for name in names}
 
 
@@ -139,32 +179,6 @@ def _excepted(pipeline: str) -> Iterator[tuple[str, Iterable[str]]]:
             yield part, TOKENIZER_NAMES[KINDS[kinds[0]]]
     for part in PIPELINES[pipeline].unused & {"feature_extractor"}:
         yield part, UNLOADED[part]
-
-
-def _index_of(component: Component) -> str:
-    """The index of a component's shards; of one without shards, its weights again."""
-    if component.shards is None:
-        return component.weights[0]
-    stem = TRANSFORMERS_STEM if component.kind in ENCODERS else DIFFUSERS_STEM
-    return "".join(component.weights[0].rpartition("/")[:2]) + f"{stem}.safetensors.index.json"
-
-
-def _refuse(others: Sequence[str], *, allow_pickle: bool) -> None:
-    if not others:
-        return
-    named = [f"{path[:200]!r} ({kind_of(path, allow_pickle=allow_pickle)})" for path in sorted(others)[:MOST_NAMED]]
-    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-    raise ModelError(
-        f"{len(others)} file{'s' * (len(others) > 1)} would not be scored: {', '.join(named)}{more}",
-        expected="the checkpoint that is released, with the texts and the pictures of its model card alone",
-        do="remove what is named, or copy the checkpoint's own files to another folder" + _about_pickles(others),
-    )
-
-
-def _about_pickles(others: Sequence[str]) -> str:
-    if not any(path.lower().endswith(WEIGHT_PICKLES) for path in others):
-        return ""
-    return "; save pickles with safe_serialization=True, or pass --allow-pickle for a network's weights that you trust"
 
 
 _LINEAR: Final = r"\.(weight|bias)"

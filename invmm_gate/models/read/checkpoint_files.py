@@ -18,6 +18,8 @@ from invmm_gate.files.regular import SpecialFileError, open_regular
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 10_000_000
+GIT: Final = ".git"
+"""A folder that is named and not walked: git keeps thousands of files there, and none of them is released."""
 
 
 @final
@@ -29,6 +31,8 @@ class CheckpointFiles:
     files: Mapping[str, ModelFile]
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
     """Where files lie that are part of the model and not below `root`, by their reserved names."""
+    faults: Mapping[str, ModelError] = field(default_factory=dict)
+    """What is wrong with the content of a file; whoever reads it gets this error."""
 
     def place(self, path: str) -> tuple[Path, str]:
         """The folder that a file lies in and its path below it."""
@@ -48,6 +52,8 @@ class CheckpointFiles:
 
     def open(self, path: str) -> BufferedReader:
         """The open file; for headers, whose bytes are checked again when they are loaded."""
+        if path in self.faults:
+            raise self.faults[path]
         return open_file(*self.place(path))
 
 
@@ -83,8 +89,11 @@ def _walk(root: Path, prefix: str, found: list[str]) -> None:
 def _visit(root: Path, prefix: str, entry: os.DirEntry[str], found: list[str]) -> None:
     path = prefix + entry.name
     mode = entry.stat(follow_symlinks=False).st_mode
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(mode) and entry.name != GIT:
         _walk(root, path + "/", found)
+        return
+    if stat.S_ISDIR(mode):
+        found.append(path)
         return
     _refuse_unless_regular(path, mode)
     found.append(path)

@@ -9,12 +9,21 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile, ModelManifest, Weights
-from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES, kind_of, magic, refuse_content, refused_pickle
+from invmm_gate.models.read.allowed_files import (
+    LFS_POINTER,
+    WEIGHT_PICKLES,
+    kind_of,
+    lfs_pointers,
+    magic,
+    refuse_content,
+    refused_pickle,
+)
 from invmm_gate.models.read.allowed_places import (
-    refuse_names,
     refuse_strange_content,
     refuse_strange_left_out,
     refuse_unscored,
+    unscored,
+    without_place,
 )
 from invmm_gate.models.read.checkpoint_files import (
     CheckpointFiles,
@@ -24,8 +33,10 @@ from invmm_gate.models.read.checkpoint_files import (
     refuse_unsafe_name,
     unreadable,
 )
-from invmm_gate.models.read.checkpoint_layout import EMA_SUFFIX, RAW_FOLDERS, Layout, read_layout
+from invmm_gate.models.read.checkpoint_layout import Layout, pipeline_name, read_layout
+from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.read.parts_fit import check_fit
+from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.weight_files import header_of, read_json, without_index
 
 PREFIX: Final = "lora://"
@@ -48,16 +59,22 @@ def inspect_checkpoint(
     root, paths, single = _locate(path)
     if single is None and not {"model_index.json", "config.json"} & set(paths):
         raise without_index(paths)
-    refuse_names(paths, single=single, allow_pickle=allow_pickle)
+    _refuse_other_pipeline(root, "model_index.json" if single is None else f"{path.stem}/model_index.json", paths)
+    refusals = Refusals()
+    wrong = without_place(paths, single=single, allow_pickle=allow_pickle)
+    with refusals.kept():
+        refuse_unscored(wrong)
+    if single in wrong:
+        refusals.raise_any()
     left_out = _left_out(paths, weights)
-    files = _hashed(root, tuple(name for name in paths if name not in left_out), lora_places(loras))
-    layout = read_layout(files, single=single)
-    _refuse_other_weights(layout, weights)
-    refuse_unscored(files, layout, single=single)
-    refuse_strange_content(files, layout)
-    refuse_strange_left_out(left_out, files, layout)
-    check_fit(files, layout)
-    check_loras(files, layout)
+    scored = tuple(name for name in paths if name not in left_out and name not in wrong)
+    files = _hashed(root, scored, lora_places(loras))
+    for fault in files.faults.values():
+        refusals.keep(fault)
+    layout = _read(files, single, weights, refusals)
+    with refusals.kept():
+        refuse_strange_left_out(left_out, files, layout)
+    refusals.raise_any()
     return ModelManifest(
         path=str(path),
         name=path.resolve().name if single is None else path.stem,
@@ -69,9 +86,39 @@ def inspect_checkpoint(
         pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
         weights="ema" if layout.ema else "raw",
         left_out=left_out,
+        notes=layout.notes,
         scheduler=layout.scheduler.scheduler,
         prediction_type=layout.scheduler.prediction_type,
     )
+
+
+def _refuse_other_pipeline(root: Path, index: str, paths: tuple[str, ...]) -> None:
+    """Of a pipeline that nobody can measure nothing else need be told. An index that cannot be read is told later."""
+    if index in paths:
+        files = _hashed(root, (index,), {})
+        if not files.faults:
+            pipeline_name(read_json(files, index))
+
+
+def _read(files: CheckpointFiles, single: str | None, weights: Weights | None, refusals: Refusals) -> Layout:
+    """The layout, and in `refusals` what is wrong with the files by it. Raises ModelError where there is none."""
+    try:
+        layout = read_layout(files, single=single)
+    except ModelError as error:
+        refusals.keep(error)
+        refusals.raise_any()
+        raise
+    with refusals.kept():
+        _refuse_other_weights(layout, weights)
+    with refusals.kept():
+        refuse_unscored(unscored(files, layout, single=single))
+    with refusals.kept():
+        refuse_strange_content(files, layout)
+    with refusals.kept():
+        check_fit(files, layout)
+    with refusals.kept():
+        check_loras(files, layout)
+    return layout
 
 
 def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
@@ -160,18 +207,30 @@ def _is_folder(path: Path) -> bool:
 
 
 def _hashed(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) -> CheckpointFiles:
+    """The files with their sha256, and the fault of each that does not hold what its name says."""
     found: dict[str, ModelFile] = {}
-    files = CheckpointFiles(root, found, loras)
+    faults: dict[str, ModelError] = {}
+    files, pointers = CheckpointFiles(root, found, loras, faults), []
     for path in (*paths, *loras):
         file, head = hash_file(*files.place(path))
         found[path] = replace(file, path=path)
-        if path.endswith(".safetensors"):
-            _check_safetensors(files, path, head)
-        elif not path.endswith(WEIGHT_PICKLES):
-            refuse_content(path, _whole(files, path))
-        if path.endswith(".json"):
-            read_json(files, path)
-    return files
+        if head.startswith(LFS_POINTER):
+            pointers.append(path)
+            continue
+        try:
+            _check_content(files, path, head)
+        except ModelError as error:
+            faults[path] = error
+    return replace(files, faults=faults | dict.fromkeys(pointers, lfs_pointers(pointers)))
+
+
+def _check_content(files: CheckpointFiles, path: str, head: bytes) -> None:
+    if path.endswith(".safetensors"):
+        _check_safetensors(files, path, head)
+    elif not path.endswith(WEIGHT_PICKLES):
+        refuse_content(path, _whole(files, path))
+    if path.endswith(".json"):
+        read_json(files, path)
 
 
 def _whole(files: CheckpointFiles, path: str) -> bytes:

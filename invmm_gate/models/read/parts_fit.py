@@ -2,7 +2,8 @@
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.checkpoint_layout import Component, Layout
+from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import (
     EncoderConfig,
     KLConfig,
@@ -195,11 +196,14 @@ def fewest_weights(config: NetworkConfig) -> int:
 
 
 def _check_size(files: CheckpointFiles, component: Component) -> None:
+    for path in component.weights:
+        if path in files.faults:
+            raise files.faults[path]
     size = sum(files.files[path].size for path in component.weights)
     fewest = fewest_weights(component.config)
     if fewest * MIN_BYTES_PER_WEIGHT > size:
         raise ModelError(
-            f"{component.name}/config.json describes at least {fewest:,} weights, but {component.weights[0]!r} has "
+            f"{component.config_file} describes at least {fewest:,} weights, but {component.weights[0]!r} has "
             f"{size:,} bytes",
             expected="the configuration of these weights",
         )

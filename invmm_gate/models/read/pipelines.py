@@ -8,6 +8,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
+from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
 Kind = Literal["clip", "t5", "bert"]
@@ -37,10 +38,9 @@ UNUSED: Final[dict[str, frozenset[tuple[str, str]]]] = {
         ("diffusers", "StableDiffusionSafetyChecker"),
     }),
     "feature_extractor": frozenset({
-        ("transformers", "CLIPImageProcessor"),
-        ("transformers", "CLIPImageProcessorPil"),
+        *(("transformers", f"CLIPImageProcessor{kind}") for kind in ("", "Pil", "Fast")),
+        *(("transformers", f"SiglipImageProcessor{kind}") for kind in ("", "Pil", "Fast")),
         ("transformers", "CLIPFeatureExtractor"),
-        ("transformers", "SiglipImageProcessor"),
     }),
     "image_encoder": frozenset({
         ("transformers", "CLIPVisionModelWithProjection"),
@@ -159,18 +159,30 @@ class Stated:
 def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     """The components, each class checked against the table and never imported by name. Raises ModelError."""
     given = without_bookkeeping(stated(index, "model_index.json"), "model_index.json")
+    refusals = Refusals()
     for extra in sorted(given.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
-        raise ModelError(
-            f"model_index.json names the component {extra!a}",
-            expected=", ".join(pipeline.classes),
-            do="export without it",
+        refusals.keep(
+            ModelError(
+                f"model_index.json names the component {extra!a}",
+                expected=", ".join(pipeline.classes),
+                do="export without it",
+            )
         )
-    found = {name: _class_of(name, given.get(name), pipeline) for name in pipeline.classes}
-    return Stated(
-        classes={name: kind for name, kind in found.items() if kind is not None},
-        unused=tuple(name for name in sorted(pipeline.unused) if _is_there(name, given.get(name))),
-        settings={key: _switch(key, given.get(key, default)) for key, default in pipeline.settings.items()},
-    )
+    found: dict[str, str | None] = {}
+    for name in pipeline.classes:
+        with refusals.kept():
+            found[name] = _class_of(name, given.get(name), pipeline)
+    unused: list[str] = []
+    for name in sorted(pipeline.unused):
+        with refusals.kept():
+            unused += [name] if _is_there(name, given.get(name)) else []
+    settings: dict[str, bool] = {}
+    for key, default in pipeline.settings.items():
+        with refusals.kept():
+            settings[key] = _switch(key, given.get(key, default))
+    refusals.raise_any()
+    classes = {name: kind for name, kind in found.items() if kind is not None}
+    return Stated(classes=classes, unused=tuple(unused), settings=settings)
 
 
 def _pair(value: object) -> tuple[object, object]:

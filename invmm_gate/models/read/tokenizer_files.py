@@ -29,6 +29,8 @@ BOOKKEEPING: Final = frozenset({
     "add_prefix_space", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "is_local",
     "clean_up_tokenization_spaces", "processor_class", "use_fast", "legacy", "sp_model_kwargs", "extra_ids",
     "model_input_names", "local_files_only", "is_fast",
+    # What the last call asked for, which transformers saves along; diffusers asks for its own in each call.
+    "max_length", "pad_to_multiple_of", "pad_token_type_id", "stride", "truncation_strategy",
 })  # fmt: skip
 DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
     "clip": {
@@ -84,6 +86,7 @@ class TokenizerConfig(StrictConfig):
     padding_side: Literal["right"] = "right"
     truncation_side: Literal["right"] = "right"
     split_special_tokens: Literal[False] = False
+    trust_remote_code: Literal[False] = False
     added_tokens_decoder: dict[str, SpecialToken] = Field(default_factory=dict, max_length=10_000)
     additional_special_tokens: ExtraTokens = None
     extra_special_tokens: ExtraTokens = None

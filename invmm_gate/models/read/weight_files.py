@@ -15,6 +15,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.files.strict_json import parse_object
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
+from invmm_gate.models.read.weight_file_names import PICKLE_STEMS, index_name, single_name, variant_of
 
 MAX_HEADER_BYTES: Final = 10_000_000
 """The format allows 100 MB, which Python turns into gigabytes; a network of 10,000 tensors needs about 1 MB."""
@@ -108,14 +109,6 @@ def _broken(name: str, what: str) -> ModelError:
     )
 
 
-DIFFUSERS_STEM: Final = "diffusion_pytorch_model"
-"""Stem of every weights file that diffusers saves."""
-TRANSFORMERS_STEM: Final = "model"
-"""Stem of every weights file that transformers saves."""
-PICKLE_STEMS: Final = {DIFFUSERS_STEM: DIFFUSERS_STEM, TRANSFORMERS_STEM: "pytorch_model"}
-"""Stem of safetensors -> stem of the same weights as a pickle."""
-
-
 def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
     """The object in a JSON file of at most 10 MB."""
     if files.files[path].size > MAX_JSON_BYTES:
@@ -136,18 +129,40 @@ def header_of(files: CheckpointFiles, path: str) -> Header:
         return read_header(stream, size=files.files[path].size, name=path)
 
 
-def find_weights(files: CheckpointFiles, prefix: str, *, stem: str) -> tuple[tuple[str, ...], dict[str, str] | None]:
-    """The weights files below `prefix` and, if sharded, tensor -> file. Raises ModelError unless it is one set."""
-    single, index = f"{prefix}{stem}.safetensors", f"{prefix}{stem}.safetensors.index.json"
-    pickles = [f"{prefix}{PICKLE_STEMS[stem]}{suffix}" for suffix in WEIGHT_PICKLES]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSet:
+    """The weights of one network."""
+
+    files: tuple[str, ...]
+    index: str = ""
+    """The file that says which shard holds which tensor; empty for one file."""
+    shards: Mapping[str, str] | None = None
+    """Tensor -> file."""
+
+
+def find_weights(files: CheckpointFiles, prefix: str, *, stem: str, variant: str = "") -> WeightSet:
+    """The weights below `prefix`. Raises ModelError unless it is one set."""
+    single, index = prefix + single_name(stem, variant), prefix + index_name(stem, variant)
+    pickles = [prefix + single_name(PICKLE_STEMS[stem], variant, suffix) for suffix in WEIGHT_PICKLES]
     found = [path for path in (single, index, *pickles) if path in files]
     if len(found) != 1:
-        what = "holds no weights: model folder without weights" if not found else f"holds {' and '.join(found)}"
-        raise ModelError(f"{prefix or 'the folder'!s} {what}", expected=f"one {stem}.safetensors, whole or as shards")
+        held = f"holds {' and '.join(found)}" if found else _without_weights(files, prefix)
+        raise ModelError(
+            f"{prefix or 'the folder'!s} {held}",
+            expected=f"one {single_name(stem, variant)}, whole or as shards, of every network",
+        )
     if found[0] != index:
-        return (found[0],), None
+        return WeightSet(files=(found[0],))
     shards = _shards(files, index, prefix)
-    return tuple(sorted(set(shards.values()))), shards
+    return WeightSet(files=tuple(sorted(set(shards.values()))), index=index, shards=shards)
+
+
+def _without_weights(files: CheckpointFiles, prefix: str) -> str:
+    names = (path.removeprefix(prefix) for path in files.files if path.startswith(prefix))
+    variants = sorted({variant_of(name) or "" for name in names} - {""})
+    if variants:
+        return f"holds weights only as {' and '.join(map(repr, variants))}: an incomplete variant set"
+    return "holds no weights: model folder without weights"
 
 
 def _shards(files: CheckpointFiles, index: str, prefix: str) -> dict[str, str]:
