@@ -234,6 +234,25 @@ def cost_table(models: Sequence[str]) -> Iterator[str]:
                 yield f"| {name} | {kind} | {len(inverted)} of {len(own)} | {means} |"
 
 
+def former_table(models: Sequence[str]) -> Iterator[str]:
+    """The same images before and after the search was changed."""
+    yield "| model | images | inverted, former | gate | median nats of both, former | gate | F, former | F, gate |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name in models:
+        if recorded([name], "former"):
+            rows = [{row["image"]: row for row in _rows(f"{kind}-{name}")} for kind in ("former", "gate")]
+            shared = [(rows[0][image], rows[1][image]) for image in rows[0]]
+            inverted = [sum(pair[kind]["outcome"] == "inverted" for pair in shared) for kind in (0, 1)]
+            both = [pair for pair in shared if all(row["outcome"] == "inverted" for row in pair)]
+            nats = [median(float(pair[kind]["score_nats"]) for pair in both) for kind in (0, 1)]
+            silent = [pair for pair in shared if all(row["outcome"] != "inverted" for row in pair)]
+            cost = [mean(int(pair[kind]["evaluations"]) for pair in silent) for kind in (0, 1)]
+            yield (
+                f"| {name} | {len(shared)} | {inverted[0]} | {inverted[1]} | {nats[0]:.1f} | {nats[1]:.1f} | "
+                f"{cost[0]:,.0f} | {cost[1]:,.0f} |"
+            )
+
+
 def spread_table(models: Sequence[str]) -> Iterator[str]:
     """How much score and bound move with the seed, of the images that every seed gives one."""
     yield "| model | seeds | images | inverted by every seed | spread of the score | spread of the bound's nats |"
@@ -286,6 +305,7 @@ TABLES: Final = {
     "joint": joint_table,
     "text estimates": text_estimate_table,
     "blocked": lambda: blocked_table(recorded(each.name for each in PROOF)),
+    "former": lambda: former_table([each.name for each in (*PROOF, *TUNING)]),
     "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
 }
 """Mark on the page -> the lines of its table."""
