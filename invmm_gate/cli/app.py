@@ -1,6 +1,6 @@
 """All commands, put together."""
 
-from invmm_gate.cli import attest, compare, environment, metric, policy, probes, registry
+from invmm_gate.cli import attest, compare, environment, metric, model, policy, probes, registry
 from invmm_gate.cli.commands import app
 
 for command, example in (
@@ -17,6 +17,7 @@ for group, name in (
     (probes.app, "probes"),
     (policy.app, "policy"),
     (metric.app, "metric"),
+    (model.app, "model"),
     (attest.keys, "keys"),
     (attest.waivers_app, "waivers"),
     (attest.audit_log, "audit-log"),

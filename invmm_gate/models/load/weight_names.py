@@ -27,6 +27,8 @@ SCHEDULE: Final = frozenset({
     "scale_factor",
 })  # fmt: skip
 """Numbers that follow from the noise schedule, which scheduler_config.json states."""
+_AVERAGING: Final = ("model_ema.decay", "model_ema.num_updates")
+"""Numbers that CompVis' trainer keeps of its average, also in files without averaged weights."""
 _OPEN_CLIP: Final = "cond_stage_model.model."
 _UNUSED_IN_OPEN_CLIP: Final = ("logit_scale", "text_projection", "attn_mask", "transformer.resblocks.23.")
 """Beyond the 23 layers that Stable Diffusion 2 uses."""
@@ -139,7 +141,8 @@ def from_compvis(tensors: Mapping[str, Tensor], network: nn.Module, part: Part) 
 
 def _refuse_strange(tensors: Mapping[str, Tensor]) -> None:
     known = tuple(PREFIXES.values())
-    for key in sorted(key for key in tensors if not key.startswith(known) and key not in SCHEDULE):
+    passed = SCHEDULE | {key for key in _AVERAGING if key in tensors and tensors[key].numel() == 1}
+    for key in sorted(key for key in tensors if not key.startswith(known) and key not in passed):
         averaged = key.startswith("model_ema.")
         raise ModelError(
             f"the single file holds {'averaged weights too' if averaged else f'the tensor {key!a}'}",

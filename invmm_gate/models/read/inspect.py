@@ -1,23 +1,13 @@
 """Find out what a checkpoint is, and refuse an unsafe one, before torch is imported."""
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.core.records import ModelFile, ModelManifest, Weights
-from invmm_gate.models.read.allowed_files import (
-    LFS_POINTER,
-    WEIGHT_PICKLES,
-    kind_of,
-    lfs_pointers,
-    magic,
-    refuse_content,
-    refused_pickle,
-)
+from invmm_gate.core.records import ModelManifest, Weights
+from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.allowed_places import (
     refuse_strange_content,
     refuse_strange_left_out,
@@ -25,16 +15,11 @@ from invmm_gate.models.read.allowed_places import (
     unscored,
     without_place,
 )
-from invmm_gate.models.read.checkpoint_files import (
-    CheckpointFiles,
-    digest_of,
-    hash_file,
-    list_files,
-    refuse_unsafe_name,
-    unreadable,
-)
+from invmm_gate.models.read.checkpoint_files import CheckpointFiles, digest_of, hash_file, refuse_unsafe_name
 from invmm_gate.models.read.checkpoint_layout import Layout, pipeline_name, read_layout
+from invmm_gate.models.read.checkpoint_place import locate
 from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
+from invmm_gate.models.read.hashed_files import hash_files
 from invmm_gate.models.read.parts_fit import check_fit
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.weight_files import header_of, read_json, without_index
@@ -42,8 +27,6 @@ from invmm_gate.models.read.weight_files import header_of, read_json, without_in
 PREFIX: Final = "lora://"
 PIPELINES_WITH_LORA: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
 """The pipelines for which diffusers has a LoRA loader."""
-_MAX_BYTES: Final = 50_000_000
-"""The size of a picture, a text or another file that is read whole."""
 
 
 def inspect_checkpoint(
@@ -56,7 +39,7 @@ def inspect_checkpoint(
     `loras` are LoRA weights on top, `.safetensors` files in the order in which they are fused; they are hashed too.
     Raises ModelError, naming the file, for anything that is unsafe, unknown or incomplete.
     """
-    root, paths, single = _locate(path)
+    root, paths, single = locate(path)
     if single is None and not {"model_index.json", "config.json"} & set(paths):
         raise without_index(paths)
     _refuse_other_pipeline(root, "model_index.json" if single is None else f"{path.stem}/model_index.json", paths)
@@ -68,7 +51,7 @@ def inspect_checkpoint(
         refusals.raise_any()
     left_out = _left_out(paths, weights)
     scored = tuple(name for name in paths if name not in left_out and name not in wrong)
-    files = _hashed(root, scored, lora_places(loras))
+    files = hash_files(root, scored, lora_places(loras))
     for fault in files.faults.values():
         refusals.keep(fault)
     layout = _read(files, single, weights, refusals)
@@ -95,7 +78,7 @@ def inspect_checkpoint(
 def _refuse_other_pipeline(root: Path, index: str, paths: tuple[str, ...]) -> None:
     """Of a pipeline that nobody can measure nothing else need be told. An index that cannot be read is told later."""
     if index in paths:
-        files = _hashed(root, (index,), {})
+        files = hash_files(root, (index,), {})
         if not files.faults:
             pipeline_name(read_json(files, index))
 
@@ -121,9 +104,38 @@ def _read(files: CheckpointFiles, single: str | None, weights: Weights | None, r
     return layout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sorted:
+    """The files of a folder, by whether diffusers loads them."""
+
+    files: CheckpointFiles
+    """What is loaded, and what may lie beside it."""
+    layout: Layout
+    others: Mapping[str, str]
+    """What nobody scores: path -> its kind."""
+
+
+def sort_files(path: Path, *, allow_pickle: bool = False, weights: Weights | None = None) -> Sorted:
+    """The files of a folder that may hold more than a checkpoint. Raises ModelError where no checkpoint is among them.
+
+    What is scored is not checked any further: `inspect_checkpoint` does that where nothing else lies beside it.
+    """
+    root, paths, single = locate(path)
+    if single is not None:
+        raise ModelError(f"{str(path)!r} is a single file", expected="a folder", do="it can be checked as it is")
+    if not {"model_index.json", "config.json"} & set(paths):
+        raise without_index(paths)
+    _refuse_other_pipeline(root, "model_index.json", paths)
+    others = without_place(paths, single=None, allow_pickle=allow_pickle)
+    others |= dict.fromkeys(_left_out(paths, weights), "weights that are not released")
+    files = hash_files(root, tuple(name for name in paths if name not in others), {})
+    layout = read_layout(files)
+    return Sorted(files=files, layout=layout, others=others | unscored(files, layout, single=None))
+
+
 def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
     """The inspected files and their layout, read again with every byte checked against the manifest."""
-    root, _, single = _locate(Path(manifest.path))
+    root, _, single = locate(Path(manifest.path))
     places = lora_places([Path(lora) for lora in manifest.adapters])
     files = CheckpointFiles(root, {file.path: file for file in manifest.files}, places)
     return files, read_layout(files, single=single)
@@ -131,7 +143,7 @@ def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
 
 def single_file(manifest: ModelManifest) -> str | None:
     """The weights file that the checkpoint is, below its folder; None for a folder."""
-    return _locate(Path(manifest.path))[2]
+    return locate(Path(manifest.path))[2]
 
 
 def checkpoint_files(path: Path) -> tuple[str, ...]:
@@ -139,12 +151,12 @@ def checkpoint_files(path: Path) -> tuple[str, ...]:
 
     Files of weights that are not released are among them.
     """
-    return _locate(path)[1]
+    return locate(path)[1]
 
 
 def changed_files(manifest: ModelManifest) -> tuple[str, ...]:
     """Files that were changed, added or removed since the inspection; empty if the checkpoint is still the same."""
-    root, paths, _ = _locate(Path(manifest.path))
+    root, paths, _ = locate(Path(manifest.path))
     now = {path: hash_file(root, path)[0] for path in paths if path not in manifest.left_out}
     for name, place in lora_places([Path(lora) for lora in manifest.adapters]).items():
         now[name] = replace(hash_file(place.parent, place.name)[0], path=name)
@@ -168,86 +180,6 @@ def _refuse_other_weights(layout: Layout, weights: Weights | None) -> None:
             expected="the weights that --weights names",
             do=f"leave out --weights {weights}, or give the folder that holds them",
         )
-
-
-def _locate(path: Path) -> tuple[Path, tuple[str, ...], str | None]:
-    """The folder, its files, and the weights file where `path` is one. A link given as the path itself is followed."""
-    if _is_folder(path):
-        root = path.resolve()
-        return root, list_files(root), None
-    if path.suffix not in (".safetensors", *WEIGHT_PICKLES):
-        raise ModelError(
-            f"{str(path)!r} is no weights file ({kind_of(path.name)})",
-            expected="a checkpoint's folder or .safetensors file",
-        )
-    refuse_unsafe_name(path.name)
-    folder = path.parent.resolve()
-    return folder, tuple(sorted((path.name, *_siblings(folder, path.stem)))), path.name
-
-
-def _siblings(folder: Path, stem: str) -> tuple[str, ...]:
-    """The files that belong to a single file by its name: a network's configurations, or a pipeline's in a folder."""
-    if os.path.lexists(folder / stem / "model_index.json"):
-        return tuple(f"{stem}/{name}" for name in list_files(folder / stem))
-    names = (f"{stem}.config.json", f"{stem}.scheduler_config.json")
-    return tuple(name for name in names if os.path.lexists(folder / name))
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{str(path)!r} does not exist", expected="a checkpoint's folder or .safetensors file"
-        ) from error
-    except OSError as error:
-        raise unreadable(str(path), error) from error
-    except ValueError as error:
-        raise ModelError(f"{str(path)!a} is no path: {error}", expected="a checkpoint's folder") from error
-
-
-def _hashed(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) -> CheckpointFiles:
-    """The files with their sha256, and the fault of each that does not hold what its name says."""
-    found: dict[str, ModelFile] = {}
-    faults: dict[str, ModelError] = {}
-    files, pointers = CheckpointFiles(root, found, loras, faults), []
-    for path in (*paths, *loras):
-        file, head = hash_file(*files.place(path))
-        found[path] = replace(file, path=path)
-        if head.startswith(LFS_POINTER):
-            pointers.append(path)
-            continue
-        try:
-            _check_content(files, path, head)
-        except ModelError as error:
-            faults[path] = error
-    return replace(files, faults=faults | dict.fromkeys(pointers, lfs_pointers(pointers)))
-
-
-def _check_content(files: CheckpointFiles, path: str, head: bytes) -> None:
-    if path.endswith(".safetensors"):
-        _check_safetensors(files, path, head)
-    elif not path.endswith(WEIGHT_PICKLES):
-        refuse_content(path, _whole(files, path))
-    if path.endswith(".json"):
-        read_json(files, path)
-
-
-def _whole(files: CheckpointFiles, path: str) -> bytes:
-    if files.files[path].size > _MAX_BYTES:
-        raise ModelError(
-            f"{path!r} is larger than {_MAX_BYTES:,} bytes", expected="a text or a picture", do="remove it"
-        )
-    return files.read(path)
-
-
-def _check_safetensors(files: CheckpointFiles, path: str, head: bytes) -> None:
-    """A sound file is never taken for a pickle: a header of 640 bytes begins with a pickle's first two bytes."""
-    try:
-        header_of(files, path)
-    except ModelError as error:
-        kind = magic(head)
-        raise (refused_pickle(path, f"{kind} under a .safetensors name") if kind else error) from error
 
 
 def lora_places(loras: Sequence[Path]) -> dict[str, Path]:

@@ -1,0 +1,96 @@
+"""What a checkpoint is, for somebody who looks at it before it is checked: parts, sizes and what is left out."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from invmm_gate.core.records import ModelManifest
+from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.inspect import layout_of
+from invmm_gate.models.read.parts_fit import image_size
+from invmm_gate.models.read.pipelines import FAMILIES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A network of the checkpoint."""
+
+    name: str
+    kind: str
+    """Class name in diffusers or transformers."""
+    files: tuple[str, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a verdict would be about."""
+
+    pipeline: str
+    family: str
+    height: int
+    """Of the images, in pixels."""
+    width: int
+    prediction_type: str
+    scheduler: str
+    weights: str
+    """`raw`, or `ema`."""
+    parts: tuple[Part, ...]
+    tokenizers: tuple[str, ...]
+    not_loaded: tuple[str, ...]
+    """Components that ship with the checkpoint and decide nothing about its images."""
+    left_out: tuple[str, ...]
+    """Files that the digest does not cover."""
+    beside: tuple[str, ...]
+    """Texts and pictures of the model card, and what systems leave behind; the digest covers them."""
+    pickles: tuple[str, ...]
+    adapters: tuple[str, ...]
+    notes: tuple[str, ...]
+    digest: str
+
+    def plain(self) -> dict[str, Any]:
+        """The description as JSON has it."""
+        return asdict(self)
+
+
+def describe(manifest: ModelManifest) -> Description:
+    """The description of an inspected checkpoint. Raises ModelError for files that changed since."""
+    files, layout = layout_of(manifest)
+    height, width = image_size(layout)
+    parts = tuple(
+        Part(
+            name=name,
+            kind=component.kind,
+            files=component.weights,
+            bytes=sum(files.files[path].size for path in component.weights),
+        )
+        for name, component in layout.components.items()
+    )
+    return Description(
+        pipeline=manifest.pipeline,
+        family=FAMILIES[layout.pipeline],
+        height=height,
+        width=width,
+        prediction_type=manifest.prediction_type,
+        scheduler=manifest.scheduler,
+        weights=manifest.weights,
+        parts=parts,
+        tokenizers=tuple(layout.tokenizers),
+        not_loaded=manifest.not_loaded,
+        left_out=manifest.left_out,
+        beside=tuple(file.path for file in manifest.files if not _is_read(file.path, layout)),
+        pickles=manifest.pickles,
+        adapters=manifest.adapters,
+        notes=manifest.notes,
+        digest=manifest.digest,
+    )
+
+
+def _is_read(path: str, layout: Layout) -> bool:
+    """Whether the file decides something: a configuration, weights, or a tokenizer's file."""
+    return (
+        path in layout.claimed or path.startswith("lora://") or path.endswith(".json") or _is_tokenizers(path, layout)
+    )
+
+
+def _is_tokenizers(path: str, layout: Layout) -> bool:
+    return any(path.rpartition("/")[0].rpartition("/")[2] == name for name in (*layout.tokenizers, *layout.not_loaded))
