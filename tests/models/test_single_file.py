@@ -149,6 +149,17 @@ def test_what_has_no_place_in_the_network_is_refused(sd: Path, tmp_path: Path) -
             load(path)
 
 
+def test_numbers_of_an_average_that_is_not_there_are_passed_over(sd: Path, tmp_path: Path) -> None:
+    path, tensors = single(sd, tmp_path / "single")
+    numbers = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(1000)}
+    save_file(tensors | numbers, path)
+    assert torch.equal(estimate(load(path)), estimate(load(sd)))
+    for strange in ({"model_ema.decay": torch.ones(3)}, {"model_ema.diffusion_modelx": torch.tensor(1.0)}):
+        save_file(tensors | numbers | strange, path)
+        with pytest.raises(ModelError, match="averaged weights too"):
+            load(path)
+
+
 def test_a_single_file_without_any_one_tensor_is_refused(sd: Path, tmp_path: Path) -> None:
     path, tensors = single(sd, tmp_path / "single")
     for prefix in ("model.diffusion_model.", "first_stage_model.", "cond_stage_model."):
