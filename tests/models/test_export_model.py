@@ -101,6 +101,15 @@ def test_what_cannot_be_checked_leaves_no_copy(ddpm: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [ddpm]
 
 
+def test_pickled_weights_are_copied_where_they_are_let_in(ddpm: Path, tmp_path: Path) -> None:
+    (ddpm / "unet" / WEIGHTS).unlink()
+    torch.save(tiny_unet().state_dict(), ddpm / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"a network's weights as a pickle.*--allow-pickle"):
+        export_model(ddpm, tmp_path / "clean")
+    done = export_model(ddpm, tmp_path / "clean", allow_pickle=True)
+    assert done.manifest.pickles == ("unet/diffusion_pytorch_model.bin",)
+
+
 def test_a_description_names_parts_sizes_and_what_is_beside(littered: Path, tmp_path: Path) -> None:
     export_model(littered, tmp_path / "clean")
     found = describe(inspect_checkpoint(tmp_path / "clean"))

@@ -187,7 +187,7 @@ def test_beside_a_single_file_the_same_names_count(sd: Path, tmp_path: Path) -> 
 
 def test_a_single_pickle_is_let_in_by_its_option_alone(tmp_path: Path) -> None:
     write(tmp_path / "model.ckpt", lora())
-    assert "'model.ckpt' (a pickle by its name (.ckpt))" in refusal(tmp_path / "model.ckpt")
+    assert "'model.ckpt' (a network's weights as a pickle)" in refusal(tmp_path / "model.ckpt")
     assert "pickle by its name (.pt)" in refusal(write(tmp_path / "model.pt", lora()))
 
 

@@ -60,6 +60,8 @@ def _folders() -> dict[str, Names]:
 
 FOLDERS: Final[Mapping[str, Names]] = _folders()
 """Folder of a component -> the names that files in it may have."""
+PICKLED: Final = "a network's weights as a pickle"
+"""What --allow-pickle lets in."""
 NETWORKS: Final = frozenset({"", *FOLDERS}) - UNLOADED.keys()
 """Folders that may hold the weights of what is scored."""
 ROOT: Final = re.compile(rf"model_index\.json|scheduler_config\.json|{_network(DIFFUSERS_STEM).pattern}")
@@ -102,7 +104,7 @@ def without_place(paths: Sequence[str], *, single: str | None, allow_pickle: boo
         elif not _may_lie(path, single):
             found[path] = kind_of(path, allow_pickle=allow_pickle)
         elif path.endswith(WEIGHT_PICKLES) and not allow_pickle:
-            found[path] = kind_of(path)
+            found[path] = PICKLED
     return found
 
 
@@ -133,11 +135,11 @@ def refuse_unscored(found: Mapping[str, str]) -> None:
 
 def _about_pickles(found: Mapping[str, str]) -> str:
     """No advice for pickles that need not be there at all, nor for those that --allow-pickle does not let in."""
-    pickles = [path for path in found if path.lower().endswith(WEIGHT_PICKLES)]
-    needed = [path for path in pickles if found[path] not in (VARIANT, PICKLED_AGAIN)]
-    said = "; save pickles with safe_serialization=True" if needed else ""
-    allowed = any(_may_lie(path, path if "/" not in path else None) for path in needed)
-    return said + (", or pass --allow-pickle for a network's weights that you trust" if allowed else "")
+    pickles = {kind for path, kind in found.items() if path.lower().endswith(WEIGHT_PICKLES)}
+    if not pickles - {VARIANT, PICKLED_AGAIN}:
+        return ""
+    said = "; save pickles with safe_serialization=True"
+    return said + (", or pass --allow-pickle for a network's weights that you trust" if PICKLED in pickles else "")
 
 
 def _inner(path: str, single: str | None) -> str:

@@ -9,6 +9,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.allowed_places import (
+    PICKLED,
     refuse_strange_content,
     refuse_strange_left_out,
     refuse_unscored,
@@ -50,7 +51,9 @@ def inspect_checkpoint(
     if single in wrong:
         refusals.raise_any()
     left_out = _left_out(paths, weights)
-    scored = tuple(name for name in paths if name not in left_out and name not in wrong)
+    # Pickles that --allow-pickle would let in stay: without them every network would be said to have no weights.
+    dropped = {*left_out, *(name for name, kind in wrong.items() if kind != PICKLED)}
+    scored = tuple(name for name in paths if name not in dropped)
     files = hash_files(root, scored, lora_places(loras))
     for fault in files.faults.values():
         refusals.keep(fault)
@@ -128,8 +131,10 @@ def sort_files(path: Path, *, allow_pickle: bool = False, weights: Weights | Non
     _refuse_other_pipeline(root, "model_index.json", paths)
     others = without_place(paths, single=None, allow_pickle=allow_pickle)
     others |= dict.fromkeys(_left_out(paths, weights), "weights that are not released")
-    files = hash_files(root, tuple(name for name in paths if name not in others), {})
+    pickled = {name: kind for name, kind in others.items() if kind == PICKLED}
+    files = hash_files(root, tuple(name for name in paths if name not in others or name in pickled), {})
     layout = read_layout(files)
+    refuse_unscored({name: kind for name, kind in pickled.items() if name in layout.claimed})
     return Sorted(files=files, layout=layout, others=others | unscored(files, layout, single=None))
 
 
