@@ -167,9 +167,9 @@ def _weights(target: Path, size: int) -> None:
     names = ["w"]
     if target.parent.name in ("safety_checker", "image_encoder"):  # of these the names are looked at
         names = [f"vision_model.{name}" for name in VISION]
-    each = max(size - 400, 1) // len(names) + 1
+    each = max(size - 400, 1) // len(names) // 2 * 2 + 2
     tensors = {
-        name: {"dtype": "U8", "shape": [each], "data_offsets": [each * place, each * (place + 1)]}
+        name: {"dtype": "F16", "shape": [each // 2], "data_offsets": [each * place, each * (place + 1)]}
         for place, name in enumerate(names)
     }
     header = json.dumps(tensors).encode()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, PNDMScheduler
 from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.agreement import load_verified
@@ -212,3 +213,26 @@ def test_averages_beside_a_root_layout_stay_two_models(ddpm: Path) -> None:
     assert "two models" in str(refusal(ddpm))
     assert load_model(inspect_checkpoint(ddpm, weights="raw")).latent_shape == (3, 8, 8)
     assert DDIMScheduler.from_pretrained(ddpm / "scheduler").config.num_train_timesteps == 1000
+
+
+# Weights and configurations of another kind.
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
+def test_quantised_weights_are_called_that(ddpm: Path, dtype: torch.dtype) -> None:
+    path = ddpm / "unet" / WEIGHTS
+    save_file({key: tensor.to(dtype) for key, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    assert "holds quantised weights" in str(refusal(ddpm))
+
+
+def test_a_quantisation_in_the_configuration_is_told_with_its_remedy(ddpm: Path) -> None:
+    edit_json(ddpm / "unet/config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    assert "check the checkpoint before it is quantised" in str(refusal(ddpm))
+
+
+def test_the_old_key_predict_epsilon_is_read_where_it_says_what_diffusers_does(ddpm: Path) -> None:
+    place = ddpm / "scheduler/scheduler_config.json"
+    edit_json(place, predict_epsilon=True)
+    assert inspect_checkpoint(ddpm).prediction_type == "epsilon"
+    load_verified(inspect_checkpoint(ddpm))
+    for change in ({"predict_epsilon": False}, {"predict_epsilon": True, "prediction_type": "sample"}):
+        edit_json(place, **change)
+        assert "predict_epsilon is" in str(refusal(ddpm))

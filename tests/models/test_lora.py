@@ -175,3 +175,40 @@ def test_a_lora_of_kohyas_scripts_is_understood(sd: Path, tmp_path: Path) -> Non
     theirs = tiny_text.build("sd1")
     theirs.pipeline.load_lora_weights(tmp_path, weight_name="kohya.safetensors")
     torch.testing.assert_close(estimate(load(sd, loras=[path])), estimate(theirs.model), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("unet.to_q.lora_magnitude_vector", "holds DoRA weights"),
+        ("unet.to_q.dora_scale", "holds DoRA weights"),
+        ("lora_unet_mid_block.hada_w1_a", "holds LoHa weights"),
+        ("lora_unet_mid_block.lokr_w1", "holds LoKr weights"),
+        ("unet.to_q.oft_blocks", "holds OFT weights"),
+        ("unet.to_q.weight", "the tensor 'unet.to_q.weight', which is no LoRA weight"),
+        ("mid_block.attn1.processor.to_k_lora.down.weight", "load_lora_weights puts such a file nowhere"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_called_by_its_name(sd: Path, tmp_path: Path, key: str, said: str) -> None:
+    save_file({key: torch.ones(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=said):
+        inspect_checkpoint(sd, loras=[tmp_path / "other.safetensors"])
+
+
+def test_what_save_attn_procs_writes_has_no_place_in_diffusers_either(sd: Path, tmp_path: Path) -> None:
+    """The reason for the refusal: load_lora_weights leaves every weight as it was."""
+    pipeline = tiny_text.build("sd1").pipeline
+    before = {key: tensor.clone() for key, tensor in pipeline.unet.state_dict().items()}
+    trained(pipeline.unet, UNET, seed=1)
+    state = {key.replace("base_model.model.", ""): tensor for key, tensor in trained_state(pipeline.unet).items()}
+    save_file(state, tmp_path / "procs.safetensors")
+    with pytest.raises(ModelError, match="puts such a file nowhere"):
+        inspect_checkpoint(sd, loras=[tmp_path / "procs.safetensors"])
+    plain = tiny_text.build("sd1").pipeline
+    plain.load_lora_weights(tmp_path, weight_name="procs.safetensors")
+    for key, tensor in plain.unet.state_dict().items():
+        assert torch.equal(tensor, before[key])
+
+
+def trained_state(module: Any) -> dict[str, torch.Tensor]:
+    return get_peft_model_state_dict(module, adapter_name="trained")

@@ -26,6 +26,16 @@ from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.weight_files import header_of, read_json, without_index
 
 PREFIX: Final = "lora://"
+OTHER_ADAPTERS: Final = {
+    "DoRA": ("dora_scale", "lora_magnitude"),
+    "LoHa": ("hada_w",),
+    "LoKr": ("lokr_w",),
+    "(IA)^3": ("ia3_l", ".on_input"),
+    "OFT": ("oft_blocks", "oft_diag", "oft_r"),
+}
+"""Adapters of other kinds -> parts of their tensors' names (PEFT, LyCORIS)."""
+LORA_PREFIXES: Final = ("unet", "transformer", "text_encoder", "lora_", "diffusion_model")
+"""How a tensor's name begins for which diffusers' loader knows the network, in its own form or in kohya's."""
 PIPELINES_WITH_LORA: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
 """The pipelines for which diffusers has a LoRA loader."""
 
@@ -208,15 +218,29 @@ def check_loras(files: CheckpointFiles, layout: Layout) -> None:
         raise ModelError(f"a LoRA on top of a {layout.pipeline}", expected="one of " + ", ".join(PIPELINES_WITH_LORA))
     for name in files.elsewhere:
         keys = header_of(files, name).tensors
-        strange = sorted(key for key in keys if not _is_lora(key))
-        if strange or not keys:
-            raise ModelError(
-                f"{name!a} holds {'no tensors' if not keys else f'the tensor {strange[0]!a}, which is no LoRA weight'}",
-                expected="LoRA weights only",
-                do="export the adapter with save_lora_weights",
+        if not keys:
+            raise _no_lora(name, "no tensors")
+        for kind, marks in OTHER_ADAPTERS.items():
+            if any(mark in key for key in keys for mark in marks):
+                raise _no_lora(name, f"{kind} weights, of which diffusers' loader drops a part or all")
+        if strange := sorted(key for key in keys if not _is_lora(key)):
+            raise _no_lora(name, f"the tensor {strange[0]!a}, which is no LoRA weight")
+        if not any(key.startswith(LORA_PREFIXES) for key in keys):
+            raise _no_lora(
+                name,
+                f"the tensor {sorted(keys)[0]!a}, and no name begins with that of a network: load_lora_weights puts "
+                "such a file nowhere (save_attn_procs wrote it, or a trainer of another kind)",
             )
 
 
+def _no_lora(name: str, held: str) -> ModelError:
+    return ModelError(
+        f"{name!a} holds {held}"[:400],
+        expected="plain LoRA weights, for networks by their names",
+        do="export the adapter with save_lora_weights, or merge it and check the merged checkpoint",
+    )
+
+
 def _is_lora(key: str) -> bool:
-    """Down, up and alpha of a module; what diffusers drops with a warning (DoRA) is none."""
-    return ("lora" in key or key.endswith(".alpha")) and "dora_scale" not in key and "lora_magnitude" not in key
+    """Down, up and alpha of a module."""
+    return "lora" in key or key.endswith(".alpha")

@@ -21,6 +21,9 @@ from invmm_gate.models.read.weight_files import header_of
 MIN_BYTES_PER_WEIGHT = 2
 """float16; narrower weights are quantised and not scored."""
 
+QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
+"""Types of tensors that hold weights in eight bits or, packed, in fewer."""
+
 Denoiser = UNetConfig | UNetConditionConfig | SD3Config
 Autoencoder = VQConfig | KLConfig
 
@@ -94,6 +97,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     if layout.pipeline in TEXT_FAMILIES:
         check_text_fit(layout)
     for component in layout.components.values():
+        _check_widths(files, component)
         _check_size(files, component)
         _check_shards(files, component)
 
@@ -207,6 +211,19 @@ def _check_size(files: CheckpointFiles, component: Component) -> None:
             f"{size:,} bytes",
             expected="the configuration of these weights",
         )
+
+
+def _check_widths(files: CheckpointFiles, component: Component) -> None:
+    """Of integers a network has the positions of its tokens; weights in 8 bits are quantised."""
+    for path in component.weights:
+        if path.endswith(".safetensors"):
+            narrow = sorted({entry.dtype for entry in header_of(files, path).tensors.values()} & QUANTISED)
+            if narrow:
+                raise ModelError(
+                    f"{path!r} holds quantised weights ({', '.join(narrow)})",
+                    expected="float16, bfloat16 or float32: a verdict holds for the weights that are scored",
+                    do="check the checkpoint before it is quantised, or save it dequantised",
+                )
 
 
 def _check_shards(files: CheckpointFiles, component: Component) -> None:

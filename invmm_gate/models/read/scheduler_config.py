@@ -148,10 +148,24 @@ def read_scheduler(
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
     _refuse_narrow_limits(content, name)
     _refuse_without_package(kind, name)
+    content = _without_predict_epsilon(content, name)
     if "scheduler" in content:
         raise ModelError(f"{name!r}: 'scheduler' is no key of {kind}", expected="diffusers' keys", do="remove it")
     core = {key: value for key, value in content.items() if key not in SAMPLER_KEYS}
     return validated(SchedulerConfig, {**OWN_DEFAULTS.get(kind, {}), **core, "scheduler": kind}, name)
+
+
+def _without_predict_epsilon(content: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Without the key of diffusers below 0.9, which later versions ignore: where it says more, they draw otherwise."""
+    if content.get("predict_epsilon", True) is True and content.get("prediction_type", "epsilon") == "epsilon":
+        return {key: value for key, value in content.items() if key != "predict_epsilon"}
+    if "predict_epsilon" in content:
+        raise ModelError(
+            f"{name!r}: predict_epsilon is {content['predict_epsilon']!a}, which diffusers has ignored since 0.9"[:200],
+            expected="prediction_type: with predict_epsilon false, the network predicts the sample",
+            do='put prediction_type in its place, as "sample" or "epsilon"',
+        )
+    return content
 
 
 def _refuse_without_package(kind: str, name: str) -> None:
