@@ -1,10 +1,8 @@
 """`probes build`: from training data to a probe set. Joins reading, the copy metric, clusters and proposals."""
 
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from invmm_gate.curation.sample import Sample, draw_sample
 from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.files.lock import probe_set_lock
+from invmm_gate.files.scratch import scratch_folder
 from invmm_gate.probes.writer import check_new_folder, shape_problem, unfit_as_probe
 
 
@@ -185,8 +184,8 @@ def _all_unfit(options: BuildOptions, sources: Sequence[TrainingData], items: Se
 @contextmanager
 def _store(options: BuildOptions, embedder: Embedder) -> Iterator[EmbeddingStore]:
     """The embeddings, in the cache or in a folder that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="invmm-gate-") as temporary:
-        folder = options.cache or Path(temporary)
+    with scratch_folder() as temporary:
+        folder = options.cache or temporary
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

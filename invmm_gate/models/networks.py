@@ -5,18 +5,17 @@ Each library is imported only where a checkpoint needs it: their imports take se
 
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
 from torch import nn
 
 from invmm_gate.core.errors import GateError, ModelError
+from invmm_gate.files.scratch import scratch_folder
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import DIFFUSERS
 from invmm_gate.models.read.pipelines import Kind
@@ -91,6 +90,8 @@ def build_tokenizer(files: TokenizerFiles) -> Any:
     library = transformers()
     try:
         return _TOKENIZERS[files.kind](library, files)
+    except GateError:
+        raise
     except Exception as error:  # the tokenizers' Rust code raises bare Exceptions
         raise ModelError(
             f"{files.name} cannot be built: {str(error)[:200]}", expected="the tokenizer that diffusers saved"
@@ -99,8 +100,8 @@ def build_tokenizer(files: TokenizerFiles) -> Any:
 
 def _clip(library: Any, files: TokenizerFiles) -> Any:
     """From a private folder: transformers 4 reads the vocabulary from files alone."""
-    with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
-        vocabulary, merges = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+    with scratch_folder() as folder:
+        vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
         vocabulary.write_text(json.dumps(files.vocabulary), encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in files.merges), ""]
         merges.write_bytes("\n".join(lines).encode())

@@ -84,6 +84,7 @@ def sscd_metric(
             do="fetch the file again or correct the policy's sha256",
         )
     network = _load(content, device, _located(path))
+    _require_features(network, size, device, _located(path))
     metric = EncoderCosine(
         lambda images: network(transformed(images.to(device), size)),
         name=f"{name}@{size}",
@@ -91,6 +92,26 @@ def sscd_metric(
         smallest_side=_SMALLEST_SIDE,
     )
     return metric, digest
+
+
+def _require_features(network: torch.jit.ScriptModule, size: int, device: str | torch.device, path: Path) -> None:
+    """Some files give a tuple, or class scores for an image of one size: told before hours of measuring."""
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(2, 3, size, size, device=device))
+        what = "" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        if not what and (found.ndim != 2 or len(found) != 2 or not found.is_floating_point()):
+            what = f"a tensor of shape {tuple(found.shape)} and type {found.dtype}"
+        if not what and not bool(found.isfinite().all()):
+            what = "NaN or infinity"
+    except RuntimeError as error:
+        what = f"an error for images of {size}x{size} ({str(error).strip().splitlines()[-1][:100]})"
+    if what:
+        raise ConfigError(
+            f"SSCD file {path} gives {what} for two images",
+            expected="one row of features for each image, (image, feature)",
+            do="fetch the .torchscript.pt file that SSCD's authors publish, or correct its size in the policy",
+        )
 
 
 def transformed(images: Float[Tensor, "row 3 height width"], size: int) -> Float[Tensor, "row 3 size size"]:

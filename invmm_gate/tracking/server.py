@@ -6,10 +6,12 @@ import logging
 import math
 import os
 import re
+import sqlite3
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Final, TypeVar
@@ -22,6 +24,7 @@ DEFAULT_URI: Final = "sqlite:///mlflow.db"
 """A file in the working folder; artefacts lie in `mlartifacts` beside it."""
 LATER: Final = "the verdict stands; run `invmm-gate publish RUN --tracking-uri ...` later"
 
+_SQLITE: Final = "sqlite:///"
 _REACHABLE_WITHIN: Final = 3.0
 """Seconds in which a server must answer anything at all before the first real request is made."""
 NAME_LIMIT: Final = 250
@@ -51,7 +54,12 @@ def import_mlflow() -> ModuleType:
 
 
 def require_reachable(uri: str) -> None:
-    """Any HTTP answer will do, an error included: it only has to come soon. Raises PublishError."""
+    """Any HTTP answer will do, an error included; a database file must take a lock. Raises PublishError within seconds.
+
+    MLflow itself tries a file that it cannot write to for minutes.
+    """
+    if uri.startswith(_SQLITE):
+        _require_writable(Path(uri.removeprefix(_SQLITE)))
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     shown = without_credentials(uri)
@@ -67,6 +75,37 @@ def require_reachable(uri: str) -> None:
         raise PublishError(f"no answer from MLflow at {shown}: {error.reason}", do=LATER) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise PublishError(f"no answer from MLflow at {shown}: {error}", do=LATER) from error
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        if not path.exists():
+            folder = path.parent
+            reason = (
+                "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is no folder that this user may write to"
+            )
+        else:
+            reason = _refusal(path)
+    except (OSError, sqlite3.Error) as error:
+        reason = str(error)
+    if reason:
+        raise PublishError(
+            f"the MLflow database {path} cannot be written: {reason}",
+            expected="a place for mlflow.db and the folder mlartifacts beside it",
+            do=f"name a server or another file with --tracking-uri, or give --no-track; {LATER}",
+        )
+
+
+def _refusal(path: Path) -> str:
+    """Why the file takes no changes; empty if it does."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"{path.parent} is no folder that this user may write to"  # SQLite's journal lies beside the file
+    with closing(
+        sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=_REACHABLE_WITHIN)
+    ) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+    return ""
 
 
 def absolute(uri: str) -> str:

@@ -4,6 +4,7 @@ import math
 import warnings
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +172,40 @@ def test_plain_weights_are_refused_as_no_torchscript(tmp_path: Path, network: Sm
     path = tmp_path / "weights.pt"
     torch.save(network.state_dict(), path)
     assert "weights.pt is not TorchScript" in refusal(path=path)
+
+
+class Odd(nn.Module):
+    """An encoder whose output is not a row of features for each image."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images: Tensor) -> Any:
+        pooled = images.mean(dim=(2, 3))
+        odd = {
+            "tuple": (pooled, pooled),
+            "map": images,
+            "one row": pooled[:1],
+            "integers": pooled.long(),
+            "NaN": pooled / 0 * 0,
+        }
+        return odd[self.kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("tuple", "gives a tuple for two images"),
+        ("map", r"shape \(2, 3, 32, 32\)"),
+        ("one row", r"shape \(1, 3\)"),
+        ("integers", "torch.int64"),
+        ("NaN", "NaN or infinity"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_file_that_gives_no_features_is_refused_when_it_is_loaded(tmp_path: Path, kind: str, said: str) -> None:
+    path = tmp_path / "odd.pt"
+    torch.jit.save(torch.jit.trace(Odd(kind), torch.rand(2, 3, 32, 32)), path)
+    with pytest.raises(ConfigError, match=said):
+        sscd_metric(name="sscd_disc_mixup", threshold=0.5, size=32, path=path)

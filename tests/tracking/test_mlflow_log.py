@@ -1,9 +1,11 @@
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,9 +196,26 @@ def serve_errors(sock):
 
 def test_a_database_that_cannot_be_opened_is_one_line(data, folder, tmp_path):
     (tmp_path / "broken.db").write_bytes(b"this is not a database, " * 500)
-    with pytest.raises(PublishError, match="did not take the run") as caught:
+    with pytest.raises(PublishError, match=r"broken\.db cannot be written: file is not a database") as caught:
         MlflowTracker(f"sqlite:///{tmp_path}/broken.db").publish(data, folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_database_that_cannot_be_written_costs_seconds_and_names_the_way_out(data, folder, tmp_path):
+    (tmp_path / "folder.db").mkdir()
+    locked = tmp_path / "locked.db"
+    with closing(sqlite3.connect(locked)) as other:
+        other.execute("CREATE TABLE t (a)")
+        other.execute("BEGIN EXCLUSIVE")
+        for place, reason in (
+            (tmp_path / "missing/mlflow.db", "is no folder that this user may write to"),
+            (tmp_path / "folder.db", "unable to open database file"),
+            (locked, "database is locked"),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(PublishError, match=rf"cannot be written: .*{reason}.*--no-track"):
+                MlflowTracker(f"sqlite:///{place}").publish(data, folder)
+            assert time.monotonic() - begun < 8
 
 
 def test_a_deleted_experiment_is_named(data, folder, here):

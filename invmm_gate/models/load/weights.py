@@ -6,10 +6,8 @@ diffusers' own loader, and fused into the network's own.
 """
 
 import io
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -18,6 +16,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import GateError, ModelError
+from invmm_gate.files.scratch import scratch_folder
 from invmm_gate.models.load.weight_names import complete, current_names
 from invmm_gate.models.networks import diffusers
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
@@ -145,10 +144,10 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
 
     diffusers_loader = _LOADERS[pipeline](diffusers.loaders)
     options = {"unet_config": networks["unet"].config} if pipeline == "StableDiffusionXLPipeline" else {}
-    with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
-        (Path(folder) / _FILE).write_bytes(files.read(name))
+    with scratch_folder() as folder:
+        (folder / _FILE).write_bytes(files.read(name))
         state, *alphas, metadata = diffusers_loader.lora_state_dict(
-            folder,
+            str(folder),
             weight_name=_FILE,
             use_safetensors=True,
             local_files_only=True,

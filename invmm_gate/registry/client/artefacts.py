@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 from invmm_gate.attest.envelope import ATTESTATION
 from invmm_gate.core.errors import ConfigError, ModelError, RegistryError
+from invmm_gate.files.scratch import scratch_folder
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.models.read.inspect import checkpoint_files
@@ -131,9 +132,9 @@ class Artefacts:
                 return None
             if (found.size or 0) > SMALL_FILE_BYTES:
                 raise SourceError(f"{name} has {found.size} bytes", expected=f"at most {SMALL_FILE_BYTES}")
-            with tempfile.TemporaryDirectory(prefix="invmm-gate-") as folder:
-                _fetch(repository, found, Path(folder))
-                return _small(Path(folder) / name)
+            with scratch_folder() as folder:
+                _fetch(repository, found, folder)
+                return _small(folder / name)
 
     def _repository(self, source: str) -> Repository:
         found = unless_missing(lambda: self.places.repository(locate(source, self.places)))

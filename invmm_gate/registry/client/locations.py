@@ -29,6 +29,12 @@ _UNSAFE: Final = frozenset('\\%?#:*"<>|')
 """What another file system, or one more decoding, would read as something else than a part of a name."""
 
 
+_OF_A_SERVER: Final = (
+    ", to a server that serves its artefacts itself (`mlflow server` without --no-serve-artifacts) and to an experiment "
+    "that was made since: an experiment keeps the place that it was made with"
+)
+
+
 class SourceError(RegistryError):
     """A version whose files cannot be had, or are not to be had, by its own fault: asking again does not help."""
 
@@ -109,7 +115,7 @@ def _store_location(location: str, places: Places) -> str:
     raise SourceError(
         f"the files are said to lie at {location[:200]!a}",
         expected="the registry's own artefact store (models:/, runs:/ or mlflow-artifacts:/)",
-        do="log the checkpoint to this registry: `invmm-gate register`",
+        do="log the checkpoint to this registry: `invmm-gate register`" + ("" if roots else _OF_A_SERVER),
     )
 
 

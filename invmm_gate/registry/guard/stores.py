@@ -1,7 +1,6 @@
 """The registry as its own server sees it: the stores behind the routes, without HTTP in between."""
 
 import os
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from invmm_gate.core.records import ModelManifest, Weights
+from invmm_gate.files.scratch import scratch_folder
 from invmm_gate.models.read.checkpoint_files import list_files
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.registry.client.artefacts import Artefacts
@@ -95,8 +95,8 @@ def files_of(record: VersionRecord) -> Iterator[Path]:
     if isinstance(found.store, LocalArtifactRepository):
         yield Path(found.store.artifact_dir) / found.base
         return
-    with tempfile.TemporaryDirectory(prefix="invmm-gate-guard-") as scratch:
-        yield server_artefacts().download(record.source, Path(scratch) / "files")
+    with scratch_folder() as scratch:
+        yield server_artefacts().download(record.source, scratch / "files")
 
 
 def _registry() -> Any:
