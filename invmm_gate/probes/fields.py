@@ -187,6 +187,10 @@ def too_many_rows(path: Path) -> ProbeSetError:
     )
 
 
+_PANDAS_INDEX: Final = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
+"""Columns that pandas writes of an index, to Parquet and to CSV."""
+
+
 def check_columns(header: Sequence[str], path: Path) -> None:
     """Raises ProbeSetError for a column that is missing, unknown or there twice."""
     missing = [column for column in COLUMNS if column not in header]
@@ -202,4 +206,5 @@ def check_columns(header: Sequence[str], path: Path) -> None:
             f"{path}:1: the manifest {' and '.join(parts)}",
             expected=f"the columns {', '.join(COLUMNS)}; fit where a probe's shape is not the model's, and "
             "multiplicity where canaries were planted",
+            do="save it without pandas' index: index=False" if any(map(_PANDAS_INDEX.fullmatch, unknown)) else "",
         )

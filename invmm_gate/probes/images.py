@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import Fit, Probe, ProbeSet
+from invmm_gate.files.git_lfs import FETCH, is_lfs_pointer
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file
 from invmm_gate.probes.fields import path_problem
 from invmm_gate.probes.fitting import fit, middle_of, refit
@@ -123,6 +124,10 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ProbeSetError(f"{name!r} is too large ({error})", expected=_PIXELS) from error
     except UnidentifiedImageError as error:
+        if is_lfs_pointer(data):
+            raise ProbeSetError(
+                f"{name!r} is a Git LFS pointer, not the image itself", expected=_FORMATS, do=FETCH
+            ) from error
         raise ProbeSetError(f"{name!r} is not an image that can be opened", expected=_FORMATS) from error
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ProbeSetError(

@@ -105,7 +105,7 @@ def _in_use() -> int | None:
 
 
 def check_separator(text: str, columns: Collection[str], path: Path) -> None:
-    """Raises ProbeSetError where the first line separates at least two of the columns by something else than commas.
+    """Raises ProbeSetError where the first line separates its fields by something else than commas.
 
     Spreadsheets of half of Europe write semicolons; `sep=;` as a first line is Excel's.
     """
@@ -113,7 +113,8 @@ def check_separator(text: str, columns: Collection[str], path: Path) -> None:
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     for separator, name in _NAMES.items():
         names = {cell.strip(" \"'") for cell in first.split(separator)}
-        if len(names.intersection(columns)) > 1 or first.strip('" \r') == f"sep={separator}":
+        one_cell = "," not in first and separator in first
+        if len(names.intersection(columns)) > 1 or one_cell or first.strip('" \r') == f"sep={separator}":
             raise ProbeSetError(
                 f"{path}:{number}: the fields are separated by {name}",
                 expected=f"commas, as in {','.join(columns)}",

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
+from invmm_gate.files.git_lfs import FETCH, is_lfs_pointer
 
 Encoder = Callable[[Float[Tensor, "row 3 height width"]], Float[Tensor, "row feature"]]
 ENVIRONMENT_VARIABLE: Final = "INVMM_GATE_SSCD"
@@ -161,6 +162,10 @@ def _load(content: bytes, device: str | torch.device, path: Path) -> torch.jit.S
             warnings.filterwarnings("ignore", r"`torch\.jit\.load`", DeprecationWarning)
             network: torch.jit.ScriptModule = torch.jit.load(BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
+        if is_lfs_pointer(content):
+            raise ConfigError(
+                f"SSCD file {path} is a Git LFS pointer, not the file itself", expected="a TorchScript file", do=FETCH
+            ) from error
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"SSCD file {path} is not TorchScript: {reason}",

@@ -339,3 +339,9 @@ def test_pillow_is_left_as_it_was() -> None:
     decode_image(encoded(noise(1)), name="a.png")
     assert before == Image.MAX_IMAGE_PIXELS
     assert Image.open(io.BytesIO(encoded(noise(1), "GIF"))).format == "GIF"
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ProbeSetError, match=r"a Git LFS pointer, not the image itself.*git lfs pull"):
+        open_image(tmp_path / "a.png", expected_sha256=None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.records import FITS, GROUPS, Probe
 from invmm_gate.probes import parquet_manifest
-from invmm_gate.probes.fields import COLUMNS, path_text_problem
+from invmm_gate.probes.fields import COLUMNS, check_columns, path_text_problem
 from invmm_gate.probes.manifest import SIZE_LIMIT, probe_set_digest, read_manifest, read_rows, write_manifest
 from invmm_gate.probes.validate import check_probe_set
 from tests.probes.conftest import edit
@@ -451,3 +451,12 @@ def test_reading_a_manifest_imports_no_numerics() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("column", ["__index_level_0__", "Unnamed: 0", ""])
+def test_the_index_of_pandas_is_called_one(column: str) -> None:
+    with pytest.raises(ProbeSetError, match="save it without pandas' index"):
+        check_columns([column, *COLUMNS], Path("manifest.csv"))
+    with pytest.raises(ProbeSetError) as caught:
+        check_columns(["surprise", *COLUMNS], Path("manifest.csv"))
+    assert "pandas" not in str(caught.value)

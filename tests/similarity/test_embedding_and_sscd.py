@@ -209,3 +209,9 @@ def test_a_file_that_gives_no_features_is_refused_when_it_is_loaded(tmp_path: Pa
     torch.jit.save(torch.jit.trace(Odd(kind), torch.rand(2, 3, 32, 32)), path)
     with pytest.raises(ConfigError, match=said):
         sscd_metric(name="sscd_disc_mixup", threshold=0.5, size=32, path=path)
+
+
+def test_a_git_lfs_pointer_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "sscd.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ConfigError, match="is a Git LFS pointer"):
+        sscd_metric(name="sscd_disc_mixup", threshold=0.5, size=32, path=tmp_path / "sscd.pt")

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.files.git_lfs import FETCH
 
 _SCAN_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 """The marker after a JPEG's compressed data, in which 0xff stands before 0 or a restart marker alone."""
@@ -163,10 +164,6 @@ def kind_of(path: str, *, allow_pickle: bool = False) -> str:
     return "no part of a checkpoint"
 
 
-LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that Git LFS leaves in place of a large one."""
-
-
 def lfs_pointers(paths: Sequence[str]) -> ModelError:
     """The error for files that Git LFS has not fetched."""
     named = ", ".join(map(repr, sorted(paths)[:MOST_NAMED]))
@@ -176,7 +173,7 @@ def lfs_pointers(paths: Sequence[str]) -> ModelError:
         f"{named}{more} {'are Git LFS pointers' if several else 'is a Git LFS pointer'} of a few lines, not the "
         f"{'files themselves' if several else 'file itself'}",
         expected="the content that Git LFS keeps elsewhere",
-        do="run 'git lfs pull' in the clone, or download the files again",
+        do=FETCH,
     )
 
 

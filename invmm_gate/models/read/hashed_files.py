@@ -7,8 +7,8 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelFile
+from invmm_gate.files.git_lfs import is_lfs_pointer
 from invmm_gate.models.read.allowed_files import (
-    LFS_POINTER,
     WEIGHT_PICKLES,
     lfs_pointers,
     magic,
@@ -30,7 +30,7 @@ def hash_files(root: Path, paths: tuple[str, ...], loras: Mapping[str, Path]) ->
     for path in (*paths, *loras):
         file, head = hash_file(*files.place(path))
         found[path] = replace(file, path=path)
-        if head.startswith(LFS_POINTER):
+        if is_lfs_pointer(head):
             pointers.append(path)
             continue
         try:

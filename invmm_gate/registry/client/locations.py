@@ -30,7 +30,7 @@ _UNSAFE: Final = frozenset('\\%?#:*"<>|')
 
 
 _OF_A_SERVER: Final = (
-    ", to a server that serves its artefacts itself (`mlflow server` without --no-serve-artifacts) and to an experiment "
+    ", to a server that serves its artefacts itself (`mlflow server` without --no-serve-artifacts), in an experiment "
     "that was made since: an experiment keeps the place that it was made with"
 )
 
