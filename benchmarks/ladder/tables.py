@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from criteria import CERTIFIED, COMES_OUT, ENOUGH, FACTOR, RECORDS
 from recipes import BACKGROUND, LADDER, PROOF, RECIPES, TUNING
-from text_tables import captions_table, counted, joint_table, text_estimate_table, text_ladder_table
+from text_tables import captions_table, counted, joint_table, text_estimate_table, text_ladder_table, text_studied
 
 from invmm_gate.core.intervals import clopper_pearson, lower_bound, upper_bound
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihoodConfig
@@ -345,12 +345,13 @@ def scatter(path: Path) -> None:
 
 
 def studied() -> str:
-    """What the report says of the models that were not tuned on, by family."""
+    """What the report says of the models that were not tuned on, and of the text-to-image model, by family."""
     studies = {}
     for family, latent in (("pixel", False), ("latent", True)):
         models = recorded(each.name for each in PROOF if each.latent == latent)
         if models:
             studies[family] = _studied(models)
+    studies["stable_diffusion"] = text_studied()
     return json.dumps(studies, indent=1) + "\n"
 
 

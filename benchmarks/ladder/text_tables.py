@@ -1,6 +1,7 @@
 """Tables of the study's text-to-image model, from records/{truth,gate,prompts}-text.csv alone."""
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ KINDS: Final = {"caption": "its caption", "soft": "a soft prompt"}
 """Kinds of prompt that have a likelihood; copies of a prompt that was searched are counted."""
 CAPTIONS: Final = ("caption", "caption_on_grid")
 """Methods that draw under the caption: with the released pipeline, and with the measure's sampler."""
+SEARCHED: Final = ("gcg", "cluster_prompt")
+"""Methods with a prompt that a search found. One copy in 64 samples certifies more than one in a million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Captioned:
     truth: dict[str, tuple[int, int]]
     """Guidance scale -> (copies, samples) under its own caption."""
     bounds: tuple[Bound, ...]
+    tried: frozenset[str]
+    """Methods of the prompts that were tried."""
     replicated: frozenset[str]
     """Methods of the prompts that gave a copy."""
 
@@ -56,6 +61,11 @@ class Captioned:
     def certified(self, kind: str) -> bool:
         """Whether it is certified to come out once in a million generations or more with this kind of prompt."""
         return any(bound.lower > CERTIFIED for bound in self.bounds if bound.kind == kind)
+
+    @property
+    def found(self) -> bool:
+        """Whether an input that a user can type is certified to bring it out once in a million generations or more."""
+        return self.certified("caption") or self.copied((*CAPTIONS, *SEARCHED))
 
     def copied(self, methods: Sequence[str]) -> bool:
         """Whether a prompt of these methods gave a copy, at any scale."""
@@ -87,6 +97,7 @@ def _image(
         evaluations=int(first["evaluations"]),
         truth={row["scale"]: (int(row["copies"]), int(row["samples"])) for row in truth},
         bounds=tuple(_bound(row) for row in found if row["kind"]),
+        tried=frozenset(row["method"] for row in tried),
         replicated=frozenset(row["method"] for row in tried if int(row["copies"])),
     )
 
@@ -116,12 +127,19 @@ def _rows() -> dict[str, Callable[[list[Captioned]], str]]:
         "score in nats, median of the inverted": _score,
         "copied with its caption": lambda part: f"{sum(image.copied(CAPTIONS) for image in part)}",
     }
+    rows["copied with a prompt that was searched"] = _searched
     rows |= {f"certified above 1e-6 with {words}": partial(_certified, kind) for kind, words in KINDS.items()}
     return rows | {"F of a search, mean": lambda part: f"{sum(image.evaluations for image in part) // len(part):,}"}
 
 
 def _certified(kind: str, part: Sequence[Captioned]) -> str:
     return f"{sum(image.certified(kind) for image in part)}"
+
+
+def _searched(part: Sequence[Captioned]) -> str:
+    """A prompt is searched for images that a rule found and no caption brings out, and for controls."""
+    tried = [image for image in part if not image.tried.isdisjoint(SEARCHED)]
+    return f"{sum(image.copied(SEARCHED) for image in tried)} of {len(tried)}" if tried else ""
 
 
 def _best_share(part: Sequence[Captioned]) -> str:
@@ -183,3 +201,15 @@ def counted(found: Sequence[tuple[int, bool]]) -> dict[str, object]:
     rungs = {often: [hit for own, hit in found if own == often] for often in sorted({own for own, _ in found})}
     said = {often: {"found": sum(hits), "images": len(hits)} for often, hits in rungs.items()}
     return {"planted": [{"times": often} | said[often] for often in said if often], "never_seen": said[0]}
+
+
+def text_studied() -> dict[str, object]:
+    """What the report says of the text-to-image model."""
+    known = json.loads((RECORDS / "gate-text.json").read_text(encoding="utf-8"))
+    return {
+        "models": ["text"],
+        "search": known["search"],
+        "nearer": known["nearer"],
+        "trained_on": known["trained_on"],
+        "largest_side": known["side"],
+    } | counted([(image.multiplicity, image.found) for image in images()])

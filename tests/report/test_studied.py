@@ -47,7 +47,7 @@ def likelihoods(plan: ConfirmPlan, **changes: int) -> ConfirmPlan:
 
 def test_nothing_is_told_of_another_search(inputs: RunInputs) -> None:
     others = (
-        replace(inputs, family="stable_diffusion"),
+        replace(inputs, family="stable_diffusion_3"),
         replace(inputs, settings=replace(inputs.settings, steps=100)),
         replace(inputs, confirm=likelihoods(inputs.confirm, draws=64)),
         replace(inputs, confirm=likelihoods(inputs.confirm, plain_draws=512)),
@@ -68,8 +68,18 @@ def test_of_larger_images_the_study_is_told_with_its_size(inputs: RunInputs) -> 
     assert "a side there" not in " ".join(small.sentences())
 
 
+def test_of_a_model_with_prompts_the_study_tells_what_its_prompts_brought_out(inputs: RunInputs) -> None:
+    text = replace(inputs, family="stable_diffusion", settings=PROFILES["gate"]["stable_diffusion"])
+    study = studied(replace(text, image_size=(32, 32)))
+    assert study is not None
+    assert [times for times, _, _ in study.planted] == [1, 2, 4, 8, 16, 32, 64]
+    assert study.never_seen == (0, 16)
+    assert "prompt" in " ".join(study.sentences())
+    assert studied(replace(text, confirm=replace(text.confirm, prompts=None))) is None
+
+
 def test_the_page_of_a_run_without_canaries_tells_of_it(data, inputs: RunInputs) -> None:
     told = replace(data, run=replace(data.run, inputs=inputs), verdict=verdict())
     assert "this search certified that an image comes out" in render_html(told)
-    other = replace(told, run=replace(told.run, inputs=replace(inputs, family="stable_diffusion")))
+    other = replace(told, run=replace(told.run, inputs=replace(inputs, family="stable_diffusion_3")))
     assert "this search certified that an image comes out" not in render_html(other)
