@@ -305,6 +305,7 @@ TABLES: Final = {
     "joint": joint_table,
     "text estimates": text_estimate_table,
     "blocked": lambda: blocked_table(recorded(each.name for each in PROOF)),
+    "blocked elsewhere": lambda: blocked_table(recorded(each.name for each in TUNING)),
     "former": lambda: former_table([each.name for each in (*PROOF, *TUNING)]),
     "cost": lambda: cost_table(recorded(each.name for each in (*PROOF, *TUNING))),
 }
