@@ -236,3 +236,25 @@ def test_the_old_key_predict_epsilon_is_read_where_it_says_what_diffusers_does(d
     for change in ({"predict_epsilon": False}, {"predict_epsilon": True, "prediction_type": "sample"}):
         edit_json(place, **change)
         assert "predict_epsilon is" in str(refusal(ddpm))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("flux-q4.gguf", "quantised weights"),
+        ("controlnet/config.json", "a ControlNet or an adapter, which nobody scores"),
+        ("controlnet/diffusion_pytorch_model.safetensors", "a ControlNet or an adapter, which nobody scores"),
+        ("ip-adapter_sd15.safetensors", "a ControlNet or an adapter, which nobody scores"),
+        ("learned_embeds.safetensors", "an adapter"),
+        ("other/model_index.json", "the index of another pipeline"),
+    ],
+)
+def test_what_lies_beside_a_model_is_called_what_it_is(ddpm: Path, name: str, kind: str) -> None:
+    (ddpm / name).parent.mkdir(exist_ok=True)
+    (ddpm / name).write_bytes(b"{}")
+    assert f"{name!r} ({kind})" in str(refusal(ddpm))
+
+
+def test_a_quantised_file_given_as_the_model_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "sd.gguf").write_bytes(b"GGUF")
+    assert "(quantised weights)" in str(refusal(tmp_path / "sd.gguf"))

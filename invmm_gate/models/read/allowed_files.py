@@ -108,6 +108,7 @@ OTHER_WEIGHTS: Final = frozenset(
     {".h5", ".hdf5", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".ggml", ".pb", ".tflite", ".pdparams", ".engine"}
     | {".mlmodel", ".safetensors"}
 )
+_QUANTISED: Final = frozenset({".gguf", ".ggml"})
 SPIECE: Final = "spiece.model"
 """Binary; hashed, never read: the vocabulary of a T5 tokenizer, which `tokenizer.json` beside it says again."""
 SYSTEM_FILES: Final[dict[str, tuple[bytes, ...]]] = {
@@ -122,6 +123,7 @@ WEIGHT_PICKLES: Final = (".bin", ".ckpt")
 MOST_NAMED: Final = 10
 """Files that one refusal names."""
 _PICKLE_SHARD: Final = re.compile(r"-\d{5}-of-\d{5}.*\.bin$|\.bin\.index(\.\w+)?\.json$")
+_WEIGHTS: Final = OTHER_WEIGHTS | PICKLE_SUFFIXES
 _VARIANTS: Final = (".fp16.", ".fp32.", ".bf16.", ".non_ema.", ".ema.", ".int8.", ".fp16-", ".bf16-")
 _ADAPTERS: Final = ("adapter", "lora", "textual_inversion", "learned_embeds")
 _PICKLE_MAGIC: Final = (
@@ -143,24 +145,32 @@ _CODE_MAGIC: Final = (
 _CONTROL: Final = bytes(sorted(set(range(0x20)) - set(b"\t\n\f\r")))
 
 
+def _is_guidance(place: PurePosixPath) -> bool:
+    return any(part.startswith(("controlnet", "ip_adapter", "ip-adapter", "t2i_adapter")) for part in place.parts)
+
+
+_KINDS: Final[tuple[tuple[str, Callable[[PurePosixPath], bool]], ...]] = (
+    ("a git repository's own folder", lambda place: place.name == ".git"),
+    ("a part of pickled weights", lambda place: bool(_PICKLE_SHARD.search(place.name))),
+    ("quantised weights", lambda place: place.suffix in _QUANTISED),
+    ("a ControlNet or an adapter, which nobody scores", _is_guidance),
+    ("a pickle by its name", lambda place: place.suffix in PICKLE_SUFFIXES),
+    ("code", lambda place: place.suffix in CODE_SUFFIXES),
+    ("an adapter", lambda place: any(word in place.name for word in _ADAPTERS)),
+    ("the index of another pipeline", lambda place: place.name == "model_index.json"),
+    ("a variant of weights", lambda place: place.suffix in _WEIGHTS and any(mark in place.name for mark in _VARIANTS)),
+    ("weights", lambda place: place.suffix in _WEIGHTS),
+)
+"""Kind of a file -> whether it is one, by its path in lower case; the first that fits."""
+
+
 def kind_of(path: str, *, allow_pickle: bool = False) -> str:
     """The kind of a file that nothing scores, in a few words for a message."""
-    name = PurePosixPath(path).name.lower()
-    suffix = PurePosixPath(name).suffix
-    if name == ".git":
-        return "a git repository's own folder"
-    if _PICKLE_SHARD.search(name):
-        return "a part of pickled weights"
-    if suffix in PICKLE_SUFFIXES and not (allow_pickle and suffix in WEIGHT_PICKLES):
-        return f"a pickle by its name ({suffix})"
-    if suffix in CODE_SUFFIXES:
-        return "code"
-    if name == "adapter_config.json" or any(word in name for word in _ADAPTERS):
-        return "an adapter"
-    if name == "model_index.json":
-        return "the index of another pipeline"
-    if suffix in OTHER_WEIGHTS | PICKLE_SUFFIXES:
-        return "a variant of weights" if any(mark in name for mark in _VARIANTS) else "weights"
+    place = PurePosixPath(path.lower())
+    let_in = allow_pickle and place.suffix in WEIGHT_PICKLES
+    for kind, fits in _KINDS:
+        if fits(place) and not (let_in and kind == "a pickle by its name"):
+            return f"{kind} ({place.suffix})" if kind == "a pickle by its name" else kind
     return "no part of a checkpoint"
 
 
