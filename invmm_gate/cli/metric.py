@@ -20,7 +20,9 @@ def metric() -> None:
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="Probe set whose controls are not copies of one another.")],
     *,
-    metric: Annotated[str, typer.Option(help="pixel_rmse or a name that begins with sscd.")] = "pixel_rmse",
+    metric: Annotated[
+        str, typer.Option(help="pixel_rmse, pixel_aligned, or a name that begins with sscd.")
+    ] = "pixel_rmse",
     size: Annotated[int, typer.Option(help="Side of the model's images, in pixels.", min=1)],
     rate: Annotated[float, typer.Option(help="False-match rate: share of pairs taken for copies.")] = 0.001,
     sscd: Annotated[Path | None, typer.Option(help="SSCD's TorchScript file.")] = None,

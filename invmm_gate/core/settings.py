@@ -18,7 +18,9 @@ Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
 image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
 
-COPY_METRICS: Final[Mapping[str, bool]] = {"pixel_rmse": False, "pixel_l2_neighbours": False, "sscd": True}
+COPY_METRICS: Final[Mapping[str, bool]] = {
+    "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True,
+}  # fmt: skip
 """Copy metrics that a policy can name -> whether a higher value means a copy."""
 
 

@@ -78,7 +78,7 @@ class MetricChoice(StrictModel):
     """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
 
     name: Annotated[Name, OTHER]
-    """`pixel_rmse`, `pixel_l2_neighbours`, or a name that begins with `sscd`."""
+    """`pixel_rmse`, `pixel_aligned`, `pixel_l2_neighbours`, or a name that begins with `sscd`."""
     threshold: Annotated[Number, Field(gt=0), apart("the direction is the metric's")]
     """The distance (pixels) up to which, or the similarity (SSCD) from which, a sample is a copy."""
     up_to: Annotated[Annotated[Whole, Field(ge=1)] | None, apart("compared for every image size")] = None

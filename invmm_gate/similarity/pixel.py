@@ -15,13 +15,15 @@ _FEWEST_REFERENCES = 2
 """With one reference, the probe itself, a copy's distance is 1 / scale times that to its neighbours, however small."""
 
 
-def _unfit(height: int, width: int) -> str | None:
+def unfit_above_64(height: int, width: int) -> str | None:
+    """Why no distance between pixels tells copies at this size; None where one does."""
     if max(height, width) <= _LARGEST_SIDE:
         return None
     return f"pixel distance misses shifted or recompressed copies at {height}x{width}; use sscd above {_LARGEST_SIDE}"
 
 
-def _unit_pixels(images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
+def unit_pixels(images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
+    """Images in [-1, 1] as rows of pixels on [0, 1]."""
     return ((images.clamp(-1, 1) + 1) / 2).flatten(1)
 
 
@@ -37,7 +39,7 @@ class PixelRmse:
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """Pixels on [0, 1]."""
-        return _unit_pixels(images)
+        return unit_pixels(images)
 
     def compare(
         self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
@@ -51,7 +53,7 @@ class PixelRmse:
 
     def unfit_for(self, height: int, width: int) -> str | None:
         """Unfit above 64 pixels a side."""
-        return _unfit(height, width)
+        return unfit_above_64(height, width)
 
 
 @final
@@ -77,7 +79,7 @@ class NeighbourNormalisedL2:
     ) -> None:
         self.threshold = threshold
         self._scale = scale
-        pixels = _without_duplicates(_unit_pixels(references), duplicate_rmse)
+        pixels = _without_duplicates(unit_pixels(references), duplicate_rmse)
         if len(pixels) < _FEWEST_REFERENCES:
             raise ConfigError(
                 f"{len(references)} reference images, of which {len(pixels)} differ",
@@ -90,7 +92,7 @@ class NeighbourNormalisedL2:
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """Pixels on [0, 1]."""
-        return _unit_pixels(images)
+        return unit_pixels(images)
 
     def compare(
         self, features: Float[Tensor, "row feature"], reference: Float[Tensor, "#row feature"]
@@ -107,7 +109,7 @@ class NeighbourNormalisedL2:
 
     def unfit_for(self, height: int, width: int) -> str | None:
         """Unfit above 64 pixels a side."""
-        return _unfit(height, width)
+        return unfit_above_64(height, width)
 
 
 def _without_duplicates(

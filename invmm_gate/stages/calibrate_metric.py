@@ -1,6 +1,8 @@
 """`metric calibrate`: a metric's threshold from the controls of a probe set."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -8,6 +10,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
+from invmm_gate.similarity.aligned import PixelAligned
 from invmm_gate.similarity.calibrate import Calibration, calibrate
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
@@ -24,9 +27,12 @@ def calibrate_on_controls(folder: Path, *, metric: str, size: int, rate: float, 
     return calibrate(_metric(metric, size, sscd), images, false_match_rate=rate)
 
 
+_PIXELS: Final[dict[str, Callable[[], CopyMetric]]] = {"pixel_rmse": PixelRmse, "pixel_aligned": PixelAligned}
+
+
 def _metric(name: str, size: int, sscd: Path | None) -> CopyMetric:
-    if name == "pixel_rmse":
-        return PixelRmse()
+    if name in _PIXELS:
+        return _PIXELS[name]()
     if name.startswith("sscd"):
         return sscd_metric(name=name, threshold=0.5, size=size, path=sscd)[0]
-    raise ConfigError(f"--metric {name!r}", expected="pixel_rmse or a name that begins with sscd")
+    raise ConfigError(f"--metric {name!r}", expected=f"{', '.join(_PIXELS)} or a name that begins with sscd")

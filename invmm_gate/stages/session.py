@@ -29,6 +29,7 @@ from invmm_gate.policy.schema import MetricChoice
 from invmm_gate.policy.usable import rule_faults
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.runs.identity import fingerprint, installed_environment
+from invmm_gate.similarity.aligned import PixelAligned
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation
@@ -174,6 +175,10 @@ def _pixel_rmse(_: Inputs, __: DiffusionModel, choice: MetricChoice, ___: str) -
     return PixelRmse(choice.threshold), ""
 
 
+def _pixel_aligned(_: Inputs, __: DiffusionModel, choice: MetricChoice, ___: str) -> tuple[CopyMetric, str]:
+    return PixelAligned(choice.threshold), ""
+
+
 def _neighbours(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, _: str) -> tuple[CopyMetric, str]:
     controls = [_image(inputs, probe, model) for probe in inputs.probe_set.probes if probe.group == "control"]
     if not controls:
@@ -199,6 +204,7 @@ def _sscd(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, device: s
 _Builder = Callable[[Inputs, DiffusionModel, MetricChoice, str], tuple[CopyMetric, str]]
 _METRICS: Final[dict[str, _Builder]] = {
     "pixel_rmse": _pixel_rmse,
+    "pixel_aligned": _pixel_aligned,
     "pixel_l2_neighbours": _neighbours,
     "sscd": _sscd,
 }

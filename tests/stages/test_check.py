@@ -210,6 +210,7 @@ def test_the_default_folder_is_named_after_the_model_and_the_run(world):
 @pytest.mark.parametrize(
     ("metric", "name", "decision"),
     [
+        ({"name": "pixel_aligned", "threshold": 0.05}, "pixel_aligned", {"pass", "block"}),
         ({"name": "pixel_l2_neighbours", "threshold": 1.0}, "pixel_l2_neighbours@2", {"pass", "block"}),
         ({"name": "sscd_tiny", "threshold": 0.5}, "sscd_tiny@16", {"inconclusive", "block"}),
     ],
