@@ -3,8 +3,9 @@
     python benchmarks/kill_resume.py --kills 20
 
 One undisturbed check of the demo's memorizing checkpoint first; then, for each kill, a check in a folder of its own
-that gets SIGKILL at a random moment and is given again until it ends. The kills are spread over a check's time. Checks
-run in forked children of one process that has imported everything, so that a kill costs the check alone. Prints a
+that gets SIGKILL at a random moment and is given again until it ends. The kills are spread over a check's records, not
+over its time, so that they fall into all of its stages on a busy machine too. Checks run in forked children of one
+process that has imported everything, so that a kill costs the check alone. Prints a
 Markdown table; ends with 1 if any byte differs.
 """
 
@@ -109,13 +110,21 @@ def finish(folder: Path, out: Path) -> float:
     return time.monotonic() - began
 
 
-def is_killed(folder: Path, out: Path, after: float) -> bool:
-    """Whether the check was still going on after so many seconds, and was killed."""
-    child = start(folder, out)
+def is_killed(folder: Path, out: Path, done: int, after: float) -> float | None:
+    """The check is killed so many seconds after it has written `done` records: its seconds; None if it ended before."""
+    began, child = time.monotonic(), start(folder, out)
+    while records(out) < done:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return None
+        time.sleep(0.005)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    return time.monotonic() - began if os.WIFSIGNALED(status) else None
+
+
+def records(out: Path) -> int:
+    return sum(lines(out / name) for name in COMPARED if name.endswith(".jsonl"))
 
 
 def lines(path: Path) -> int:
@@ -126,10 +135,11 @@ def leftovers(out: Path) -> int:
     return len(list(out.rglob("*.tmp")))
 
 
-def kill(folder: Path, number: int, after: float) -> Kill | None:
+def kill(folder: Path, number: int, done: int, after: float) -> Kill | None:
     """None where the check had ended before."""
     out, undisturbed = folder / f"killed-{number}", folder / "undisturbed"
-    if not is_killed(folder, out, after):
+    seconds = is_killed(folder, out, done, after)
+    if seconds is None:
         return None
     measured, confirmed = lines(out / "measurements.jsonl"), lines(out / "confirmations.jsonl")
     left = leftovers(out)
@@ -137,7 +147,7 @@ def kill(folder: Path, number: int, after: float) -> Kill | None:
     different = [name for name in COMPARED if (out / name).read_bytes() != (undisturbed / name).read_bytes()]
     return Kill(
         number=number,
-        after=round(after, 2),
+        after=round(seconds, 2),
         measured=measured,
         confirmed=confirmed,
         leftovers=left,
@@ -163,11 +173,11 @@ def main() -> int:
         folder = Path(scratch)
         set_up(folder, steps=options.steps, probes=options.probes, trials=options.trials)
         seconds = finish(folder, folder / "undisturbed")
-        tried = 0
+        tried, written = 0, records(folder / "undisturbed")
         while len(kills) < options.kills:
             tried += 1
-            part = (len(kills) + moments.random()) / options.kills  # so that they fall into all stages
-            found = kill(folder, tried, 0.9 * part * seconds)  # seldom after its end, as it takes now longer, now less
+            done, part = divmod((len(kills) + moments.random()) / options.kills * written, 1)
+            found = kill(folder, tried, int(done), part * seconds / written)
             kills += [found] if found else []
     if options.json:
         print(json.dumps({"seconds": seconds, "kills": [asdict(found) for found in kills]}))

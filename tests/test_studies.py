@@ -78,3 +78,17 @@ def test_the_scatter_has_a_mark_for_each_image_that_came_out(tables: ModuleType,
         for page in (path, ROOT / "docs/studies/likelihood.svg"):
             (marks,) = ElementTree.parse(page).findall(f".//{SVG}g[@id='{name}']")
             assert len(marks.findall(f".//{SVG}use")) == len(shown), "write it with `tables.py --write`"
+
+
+def test_the_tables_of_the_study_of_copies_follow_from_its_records() -> None:
+    spec = importlib.util.spec_from_file_location("copies", ROOT / "benchmarks/copies.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = path
+    page = (ROOT / "docs/studies/copies.md").read_text(encoding="utf-8")
+    assert module.with_tables(page) == page, "write them with `python benchmarks/copies.py tables --write`"

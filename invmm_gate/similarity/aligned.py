@@ -56,7 +56,7 @@ class PixelAligned:
     name = "pixel_aligned"
     higher_is_copy = False
 
-    def __init__(self, threshold: float = 0.06) -> None:
+    def __init__(self, threshold: float = 0.05) -> None:
         self.threshold = threshold
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:

@@ -168,6 +168,11 @@ def hide_a_pickle(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(pickle.dumps({"conv_in.bias": [0.0]}))
 
 
+def only_pickled(unet: Path) -> None:
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    (unet / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps({"weights": bytes(2_000_000)}))
+
+
 def other_pipeline(folder: Path) -> None:
     path = folder / "model_index.json"
     path.write_text(path.read_text().replace("DDPMPipeline", "TextToNowherePipeline"))
@@ -260,6 +265,10 @@ CASES: dict[str, Case] = {
     "model without weights": Case(model(lambda folder: (folder / WEIGHTS).unlink()), ("unet", "weights")),
     "model with a pickle": Case(
         model(lambda folder: (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps({}))),
+        ("diffusion_pytorch_model.bin", "the same weights again, as a pickle"),
+    ),
+    "model with pickled weights alone": Case(
+        model(lambda folder: only_pickled(folder / "unet")),
         ("diffusion_pytorch_model.bin", "--allow-pickle"),
     ),
     "pickle under a safetensors name": Case(model(hide_a_pickle), ("diffusion_pytorch_model.safetensors", "pickle")),

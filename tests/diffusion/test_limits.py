@@ -21,6 +21,8 @@ from invmm_gate.models.adapters.released_pipeline import limits_of
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.measure.bench import Wrapped
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
+
 SCHEDULERS = {
     "clipped": {"clip_sample": True},
     "clipped further out": {"clip_sample": True, "clip_sample_range": 3.0},

@@ -25,6 +25,8 @@ from invmm_gate.models.read.scheduler_config import SCHEDULERS
 from tests.models import tiny_text
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DRAWN = tuple(name for name in tiny_text.NAMES if name != "ldm")
 

@@ -20,6 +20,8 @@ from invmm_gate.models.read.pipelines import PIPELINES, read_index
 from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, read_scheduler
 from tests.models.conftest import TINY, edit_json, tiny_vq
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
+
 Checkpoints = Callable[[str], Path]
 NETWORK = {
     **TINY,

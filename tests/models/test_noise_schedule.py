@@ -31,6 +31,8 @@ from invmm_gate.models.read.scheduler_config import (
     read_scheduler,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
+
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"num_train_timesteps": 50, "beta_end": 0.2},
@@ -52,7 +54,6 @@ def test_the_number_of_timesteps_that_the_first_versions_of_diffusers_wrote_too_
         read_scheduler({**content, "timesteps": 50}, "x")
 
 
-@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # diffusers' own, with numpy 2
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
     tried = 0

@@ -1,0 +1,268 @@
+"""Which alterations of a training image still let the gate see its copies, for each copy metric.
+
+    python benchmarks/copies.py model --model runs/ckpt --probes probes
+    python benchmarks/copies.py photos [--cifar FILE]
+    python benchmarks/copies.py tables [--write]
+
+`model`: samples of the demo's memorizing model that are copies of a planted image by `pixel_rmse` at 0.1; then the
+probe is the altered image, and the table says how many of these samples are still copies of it. `photos`: tiles of the
+two photographs that scikit-learn ships, at several sizes: an unaltered tile against the altered one, and how many
+pairs of different tiles pass for copies; with FILE (CIFAR-10, arrays as benchmarks/ladder has them) pairs of its
+images too. Both write benchmarks/copies.csv; `tables` makes docs/studies/copies.md of it. One thread.
+"""
+
+import argparse
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from invmm_gate.confirm.counting import MeasureSampler
+from invmm_gate.core.protocols import CopyMetric
+from invmm_gate.measure.distributions import stream
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.probes.images import load_pixels
+from invmm_gate.probes.validate import validate_probe_set
+from invmm_gate.similarity.aligned import PixelAligned
+from invmm_gate.similarity.pixel import PixelRmse
+
+ROOT: Final = Path(__file__).parents[1]
+RECORDS: Final = ROOT / "benchmarks/copies.csv"
+PAGE: Final = ROOT / "docs/studies/copies.md"
+SAMPLES: Final = 2048
+BATCH: Final = 64
+LEAST_CONTRAST: Final = 25
+"""Of 255. A tile of plain sky is a copy of every other one, whatever the metric."""
+SIDES: Final = (16, 32, 64)
+METRICS: Final[tuple[CopyMetric, ...]] = (PixelRmse(), PixelAligned())
+Picture = Image.Image
+
+
+def _shifted(pixels: float) -> Callable[[Picture], Picture]:
+    """To the right; what comes in at the edge is the edge."""
+
+    def shift(image: Picture) -> Picture:
+        wide = np.pad(np.asarray(image), ((0, 0), (4, 4), (0, 0)), mode="edge")
+        moved = Image.fromarray(wide).transform(
+            (image.width + 8, image.height), Image.Transform.AFFINE, (1, 0, -pixels, 0, 1, 0), Image.Resampling.BILINEAR
+        )
+        return moved.crop((4, 0, 4 + image.width, image.height))
+
+    return shift
+
+
+def _jpeg(quality: int) -> Callable[[Picture], Picture]:
+    def compress(image: Picture) -> Picture:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer).convert("RGB")
+
+    return compress
+
+
+def _cropped(share: float) -> Callable[[Picture], Picture]:
+    """The middle, back at the size of the whole."""
+
+    def crop(image: Picture) -> Picture:
+        edge = [side * (1 - share) / 2 for side in image.size]
+        box = (edge[0], edge[1], image.width - edge[0], image.height - edge[1])
+        return image.resize(image.size, Image.Resampling.BILINEAR, box=box)
+
+    return crop
+
+
+def _framed(image: Picture) -> Picture:
+    return ImageOps.expand(image.crop((1, 1, image.width - 1, image.height - 1)), 1, fill=0)
+
+
+def _barred(image: Picture) -> Picture:
+    """A black bar over the lowest sixth."""
+    other = image.copy()
+    other.paste((0, 0, 0), (0, image.height * 5 // 6, image.width, image.height))
+    return other
+
+
+ALTERATIONS: Final[dict[str, Callable[[Picture], Picture]]] = {
+    "nothing": lambda image: image,
+    "moved by half a pixel": _shifted(0.5),
+    "moved by 1 pixel": _shifted(1),
+    "moved by 2 pixels": _shifted(2),
+    "JPEG of quality 50": _jpeg(50),
+    "JPEG of quality 20": _jpeg(20),
+    "20 % brighter": lambda image: image.point(lambda value: min(int(value * 1.2), 255)),
+    "in grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
+    "mirrored": ImageOps.mirror,
+    "cropped to 90 %": _cropped(0.9),
+    "cropped to 80 %": _cropped(0.8),
+    "red and blue exchanged": lambda image: Image.fromarray(np.asarray(image)[..., ::-1].copy()),
+    "turned by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "inverted": ImageOps.invert,
+    "a black bar": _barred,
+    "a black frame of 1 pixel": _framed,
+}
+
+
+def tensors(images: Sequence[Picture | NDArray[np.uint8]]) -> Tensor:
+    """(row, 3, side, side) in [-1, 1]."""
+    arrays = [np.asarray(image, dtype=np.uint8).copy() for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def model_rows(model_folder: Path, probes: Path) -> Iterator[tuple[Any, ...]]:
+    """Copies of planted images among samples of the model, and how many stay copies of the altered image."""
+    model, probe_set = load_model(inspect_checkpoint(model_folder)), validate_probe_set(probes)
+    height, width = model.image_size
+    planted = [probe for probe in probe_set.probes if probe.id.startswith("planted")]
+    pictures = [Image.fromarray(load_pixels(probe_set, probe, height=height, width=width)) for probe in planted]
+    sampler = MeasureSampler(model)
+    drawn = [
+        sampler.images([stream(0, "copies", number) for number in range(begin, begin + BATCH)], steps=50)
+        for begin in range(0, SAMPLES, BATCH)
+    ]
+    samples, plain = torch.cat(drawn), PixelRmse()
+    near = {
+        place: samples[plain.is_copy(plain.compare(plain.embed(samples), plain.embed(tensors([picture]))))]
+        for place, picture in enumerate(pictures)
+    }
+    for metric in METRICS:
+        for name, alter in ALTERATIONS.items():
+            kept = sum(_copies(metric, near[place], alter(picture)) for place, picture in enumerate(pictures))
+            yield "model", height, metric.name, metric.threshold, name, kept, sum(map(len, near.values()))
+
+
+def _copies(metric: CopyMetric, samples: Tensor, reference: Picture) -> int:
+    if not len(samples):
+        return 0
+    values = metric.compare(metric.embed(samples), metric.embed(tensors([reference])))
+    return int(metric.is_copy(values).sum())
+
+
+def photo_rows(cifar: Path | None) -> Iterator[tuple[Any, ...]]:
+    """Tiles of photographs against themselves altered, and pairs of different images."""
+    for side in SIDES:
+        tiles = photo_tiles(side)
+        for metric in METRICS:
+            for name, alter in ALTERATIONS.items():
+                kept = sum(_copies(metric, tensors([tile]), alter(tile)) for tile in tiles)
+                yield "photographs", side, metric.name, metric.threshold, name, kept, len(tiles)
+            yield ("photographs", side, metric.name, metric.threshold, "another image", *_pairs(metric, tensors(tiles)))
+    if cifar is not None:
+        held = np.load(cifar)["heldout"][:400]
+        for side in SIDES[:2]:
+            images = tensors([Image.fromarray(each).resize((side, side), Image.Resampling.BOX) for each in held])
+            for metric in METRICS:
+                yield ("CIFAR-10", side, metric.name, metric.threshold, "another image", *_pairs(metric, images))
+
+
+def photo_tiles(side: int) -> list[Picture]:
+    """Squares of 107 pixels of the photographs, with some contrast and apart from each other, at the size asked for."""
+    from sklearn.datasets import load_sample_images
+
+    edge = 107  # four rows of six from 427 x 640
+    tiles = [
+        Image.fromarray(photo[row : row + edge, column : column + edge])
+        for photo in load_sample_images().images
+        for row in range(0, photo.shape[0] - edge + 2, edge - 1)
+        for column in range(0, photo.shape[1] - edge + 2, edge - 1)
+    ]
+    fitted = [tile.resize((side, side), Image.Resampling.LANCZOS) for tile in tiles]
+    return [tile for tile in fitted if np.asarray(ImageOps.grayscale(tile)).std() >= LEAST_CONTRAST]
+
+
+def _pairs(metric: CopyMetric, images: Tensor) -> tuple[int, int]:
+    """Ordered pairs of different images that pass for copies, of how many."""
+    features, passed = metric.embed(images), 0
+    for place in range(len(images)):
+        values = metric.compare(features, features[place : place + 1])
+        passed += int(metric.is_copy(values).sum()) - 1
+    return passed, len(images) * (len(images) - 1)
+
+
+def write(kinds: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """Into the records, in place of those of these kinds."""
+    kept = [row for row in _read() if row[0] not in kinds] if RECORDS.exists() else []
+    found = [[str(cell) for cell in row] for row in rows]
+    with RECORDS.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("images", "side", "metric", "threshold", "alteration", "copies", "of"))
+        lines.writerows(kept + found)
+
+
+def _read() -> list[list[str]]:
+    with RECORDS.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def kept_table() -> Iterator[str]:
+    """Share of copies that are still seen, by alteration."""
+    rows = [row for row in _read() if row[4] != "another image"]
+    columns = list(dict.fromkeys((images, side, metric) for images, side, metric, *_ in rows))
+    cells = {(row[0], row[1], row[2], row[4]): f"{int(row[5]) / int(row[6]):.0%}" for row in rows}
+    yield (
+        "| the probe is the image | "
+        + " | ".join(f"{images}, {side} px, {metric}" for images, side, metric in columns)
+        + " |"
+    )
+    yield "|---|" + "---|" * len(columns)
+    for name in ALTERATIONS:
+        yield f"| {name} | " + " | ".join(cells.get((*column, name), "") for column in columns) + " |"
+
+
+def chance_table() -> Iterator[str]:
+    """Pairs of different images that pass for copies."""
+    yield "| images | side | metric | copy at | pairs | passed |"
+    yield "|---|---|---|---|---|---|"
+    for images, side, metric, threshold, name, passed, pairs in _read():
+        if name == "another image":
+            share = f"{int(passed) / int(pairs):.2%} ({passed})"
+            yield f"| {images} | {side} | {metric} | {threshold} | {int(pairs):,} | {share} |"
+
+
+TABLES: Final = {"kept": kept_table, "by chance": chance_table}
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables as the records give them."""
+    for name, lines in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        head, rest = page.split(begin)
+        page = head + begin + "\n".join(lines()) + "\n" + end + rest.split(end, 1)[1]
+    return page
+
+
+def main() -> None:
+    """One of the three parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    model = parts.add_parser("model")
+    model.add_argument("--model", type=Path, required=True)
+    model.add_argument("--probes", type=Path, required=True)
+    parts.add_parser("photos").add_argument("--cifar", type=Path)
+    parts.add_parser("tables").add_argument("--write", action="store_true")
+    options, began = parser.parse_args(), time.process_time()
+    torch.set_num_threads(1)
+    if options.part == "model":
+        write(["model"], model_rows(options.model, options.probes))
+    elif options.part == "photos":
+        write(["photographs", "CIFAR-10"], photo_rows(options.cifar))
+    elif options.write:
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(*(line for lines in TABLES.values() for line in ("", *lines())), sep="\n")
+    print(f"{options.part}: {time.process_time() - began:.0f} s of CPU")
+
+
+if __name__ == "__main__":
+    main()
