@@ -1,5 +1,6 @@
 """`invmm-gate model`: look at a checkpoint, and copy what is released of it."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -81,5 +82,8 @@ def export(
         typer.echo(f"  left behind: {name} ({kind})")
     if len(done.left_behind) > _MOST_NAMED:
         typer.echo(f"  and {len(done.left_behind) - _MOST_NAMED} more")
-    typer.echo(f"next: invmm-gate check --model {out}")
+    if done.moved:
+        typer.echo(f"  {done.moved}")
+    pickles = " --allow-pickle" if done.manifest.pickles else ""
+    typer.echo(f"next: invmm-gate check --model {shlex.quote(str(out))} --policy strict{pickles}")
     return PASS

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.protocols import AligningMetric, CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
 from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import repeat_rows
 from invmm_gate.diffusion.sampling import sample
@@ -26,6 +26,8 @@ class CopyCount:
 
     hits: int = 0
     closest: float | None = None
+    alignment: str = ""
+    """How the probe lies in the closest sample, if the metric aligns."""
     copies: list[Tensor] = field(default_factory=list)
 
 
@@ -83,9 +85,25 @@ def count_copies(
         hit = metric.is_copy(nearest)
         best = better(nearest.tolist())
         count.hits += int(hit.sum())
-        count.closest = best if count.closest is None else better(best, count.closest)
+        if count.closest is None or better(best, count.closest) != count.closest:
+            count.closest = best
+            count.alignment = _alignment(metric, features, references[probe], values)
         room = COPIES_KEPT - len(count.copies)
         count.copies += [images[row].cpu() for row in hit.nonzero().flatten().tolist()[:room]]
+
+
+def _alignment(
+    metric: CopyMetric,
+    features: Float[Tensor, "size feature"],
+    references: Sequence[Float[Tensor, "1 feature"]],
+    values: Float[Tensor, "reference size"],
+) -> str:
+    """How the closest of these samples shows the probe, in words; empty where the metric moves nothing."""
+    if not isinstance(metric, AligningMetric):
+        return ""
+    nearest = values.argmax() if metric.higher_is_copy else values.argmin()
+    reference, row = divmod(int(nearest), len(features))
+    return str(metric.alignment(features[row : row + 1], references[reference]))
 
 
 @final

@@ -115,6 +115,7 @@ def _answer(blank: Confirmation, count: CopyCount, plan: SamplingPlan, confidenc
         interval=interval,
         evaluations=blank.trials * blank.evaluations,
         closest=count.closest,
+        alignment=count.alignment,
     )
 
 

@@ -133,6 +133,7 @@ def _answer(record: Confirmation, count: CopyCount) -> Confirmed:
         hits=count.hits,
         interval=wilson(count.hits, record.trials, confidence=record.interval.confidence),
         closest=count.closest,
+        alignment=count.alignment,
     )
     return Confirmed(confirmation=record, copies=tuple(count.copies))
 

@@ -206,6 +206,15 @@ class DiffusionModel(Protocol):
 
 
 @runtime_checkable
+class AligningMetric(Protocol):
+    """A copy metric that moves an image before it compares, and can say how."""
+
+    def alignment(self, feature: Float[Tensor, "1 feature"], reference: Float[Tensor, "1 feature"]) -> object:
+        """How the reference lies in the image that `feature` is of; its text is for a record, empty for as it is."""
+        ...
+
+
+@runtime_checkable
 class CopyMetric(Protocol):
     """How alike a sample and an image are, and from where on the sample is a copy."""
 

@@ -248,6 +248,8 @@ class Confirmation:
     """Image files of generated copies, relative to the run folder."""
     sampler: str = ""
     """What drew the samples, in words: pipeline, scheduler, spacing, limits of x_0, steps."""
+    alignment: str = ""
+    """How the probe lies in the closest sample, for a metric that aligns; empty for as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

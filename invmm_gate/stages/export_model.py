@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.files.regular import explained
-from invmm_gate.models.read.allowed_places import TEXTS
+from invmm_gate.models.read.allowed_places import TEXTS, is_harmless
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles, changed
 from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
 from invmm_gate.models.read.inspect import Sorted, inspect_checkpoint, sort_files
@@ -27,6 +27,8 @@ class Exported:
 
     manifest: ModelManifest
     """Of the copy, as `check` will see it."""
+    moved: str
+    """What lies elsewhere than in the source; empty for nothing."""
     left_behind: Mapping[str, str]
     """File of the source -> its kind."""
 
@@ -41,19 +43,22 @@ def export_model(source: Path, target: Path, *, allow_pickle: bool = False, weig
     found = sort_files(source, allow_pickle=allow_pickle, weights=weights)
     kept = tuple(path for path in found.files.files if _goes_along(path, found))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        folder = Path(tempfile.mkdtemp(dir=_existing(target), prefix=f".{target.name}."))
         try:
             for path in kept:
                 _copy(found.files, path, folder / _place(path))
+            _copy_modes(source, folder, kept)
             manifest = inspect_checkpoint(folder, allow_pickle=allow_pickle)
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise explained(error, target, option="OUT") from error
     passed = {path: NOT_LOADED for path in found.files.files if path not in kept}
-    return Exported(manifest=manifest, left_behind=dict(sorted({**found.others, **passed}.items())))
+    averaged = [path for path in kept if _place(path) != path]
+    moved = f"the averaged weights of {averaged[0].partition('/')[0]}/ are its weights" if averaged else ""
+    return Exported(manifest=manifest, moved=moved, left_behind=dict(sorted({**found.others, **passed}.items())))
 
 
 def _refuse_target(source: Path, target: Path) -> None:
@@ -63,15 +68,23 @@ def _refuse_target(source: Path, target: Path) -> None:
         raise ConfigError(f"{str(target)!r} lies inside of the checkpoint", expected="another place for the copy")
 
 
+def _copy_modes(source: Path, folder: Path, kept: Sequence[str]) -> None:
+    """Who may read the source may read the copy, which is to be released. Folders last: some take no more files."""
+    for path in kept:
+        shutil.copymode(source / path, folder / _place(path))
+    for path in sorted(kept, reverse=True):
+        shutil.copymode((source / path).parent, (folder / _place(path)).parent)
+
+
+def _existing(target: Path) -> Path:
+    """The nearest folder above the target that is there."""
+    return next(parent for parent in target.absolute().parents if parent.is_dir())
+
+
 def _goes_along(path: str, found: Sorted) -> bool:
     """What diffusers loads, and the texts of the model card: a licence goes where the weights go."""
-    layout, folder = found.layout, path.rpartition("/")[0]
-    parts = {"", "scheduler", *layout.tokenizers, *layout.not_loaded}
-    loaded = path in layout.claimed or (path.endswith((".json", ".txt", ".model")) and folder in parts)
-    configured = any(path in (part.config_file, part.index) for part in layout.components.values())
-    unread = any(path.startswith(f"{name}/") for name in layout.not_loaded)
     text = bool(TEXTS.fullmatch(path.lower())) and not path.startswith(".git")
-    return loaded or configured or unread or text or path == layout.scheduler_file
+    return path not in found.others and (text or not is_harmless(path))
 
 
 def _place(path: str) -> str:

@@ -258,3 +258,31 @@ def test_what_lies_beside_a_model_is_called_what_it_is(ddpm: Path, name: str, ki
 def test_a_quantised_file_given_as_the_model_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "sd.gguf").write_bytes(b"GGUF")
     assert "(quantised weights)" in str(refusal(tmp_path / "sd.gguf"))
+
+
+def test_a_variant_where_diffusers_finds_none_is_refused(ddpm: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for source in (ddpm / "model_index.json", *(ddpm / "unet").iterdir(), *(ddpm / "scheduler").iterdir()):
+        shutil.copy(source, root)
+    (root / WEIGHTS).rename(root / WEIGHTS.replace(".", ".fp16.", 1))
+    with pytest.raises(ValueError, match="variant"):
+        DDPMPipeline.from_pretrained(root, variant="fp16")
+    assert "only as the variant 'fp16', in the root of the folder" in str(refusal(root))
+    (ddpm / "unet").rename(ddpm / "unet_ema")
+    (ddpm / "unet_ema" / WEIGHTS).rename(ddpm / "unet_ema" / WEIGHTS.replace(".", ".fp16.", 1))
+    assert "only as the variant 'fp16', in unet_ema/" in str(refusal(ddpm))
+
+
+def test_two_classes_of_a_network_are_refused(checkpoint: Callable[[str], Path]) -> None:
+    vq = checkpoint("vq")
+    edit_json(vq / "model_index.json", vqvae=["diffusers", "AutoencoderKL"])
+    assert "model_index.json names AutoencoderKL for 'vqvae', vqvae/config.json VQModel" in str(refusal(vq))
+
+
+def test_files_at_fault_are_one_fault(sd: Path) -> None:
+    (sd / "app.py").write_text("print()")
+    (sd / "config.json").write_text("{}")  # has a place in some checkpoint, and none in this one
+    error = refusal(sd)
+    assert not error.faults
+    assert error.found.startswith("2 files would not be scored: 'app.py' (code), 'config.json'")

@@ -1,5 +1,6 @@
 """A clean copy of what diffusers loads: the way from a folder full of other things to one that can be checked."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -120,3 +121,55 @@ def test_a_description_names_parts_sizes_and_what_is_beside(littered: Path, tmp_
     assert found.parts[0].bytes == (littered / "unet" / WEIGHTS).stat().st_size
     assert found.tokenizers == ("tokenizer",)
     assert found.beside == ("LICENSE.md", "README.md")
+
+
+def test_averages_are_never_taken_for_raw_weights(ddpm: Path, tmp_path: Path) -> None:
+    (ddpm / "unet").rename(ddpm / "unet_ema")
+    with pytest.raises(ModelError, match="holds no raw weights"):
+        export_model(ddpm, tmp_path / "raw", weights="raw")
+    done = export_model(ddpm, tmp_path / "average")
+    assert done.moved == "the averaged weights of unet_ema/ are its weights"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors.index.json",
+             "tokenizer/vocab.txt", "notes.json", "unet/notes.json"],
+)  # fmt: skip
+def test_whatever_a_refusal_names_stays_behind(sd: Path, tmp_path: Path, name: str) -> None:
+    (sd / name).write_text("{}")
+    with pytest.raises(ModelError, match="model export"):
+        inspect_checkpoint(sd)
+    assert name in export_model(sd, tmp_path / "clean").left_behind
+    inspect_checkpoint(tmp_path / "clean")
+
+
+def test_the_copy_may_be_read_by_those_who_may_read_the_source(ddpm: Path, tmp_path: Path) -> None:
+    for path in (ddpm, *ddpm.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    old = os.umask(0o077)
+    try:
+        export_model(ddpm, tmp_path / "out/clean")
+    finally:
+        os.umask(old)
+    for path in (tmp_path / "out/clean", *(tmp_path / "out/clean").rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_a_failed_copy_leaves_no_folder_above_it(ddpm: Path, tmp_path: Path) -> None:
+    (ddpm / "README.md").write_bytes(b"\xff\xfe not a text")
+    (ddpm / "unet/config.json").write_text("{}")
+    with pytest.raises(ModelError):
+        export_model(ddpm, tmp_path / "new/deep/clean")
+    assert list(tmp_path.iterdir()) == [ddpm]
+
+
+def test_a_pickle_that_is_the_only_plain_set_is_none_again(ddpm: Path, tmp_path: Path) -> None:
+    (ddpm / "unet" / WEIGHTS).rename(ddpm / "unet" / WEIGHTS.replace(".", ".fp16.", 1))
+    torch.save(tiny_unet().state_dict(), ddpm / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(ddpm)
+    assert "fp16.safetensors' (a variant of weights)" in str(caught.value)
+    assert "'unet/diffusion_pytorch_model.bin' (a network's weights as a pickle)" in str(caught.value)
+    assert "--allow-pickle" in str(caught.value)
+    done = export_model(ddpm, tmp_path / "clean", allow_pickle=True)
+    assert done.manifest.pickles == ("unet/diffusion_pytorch_model.bin",)

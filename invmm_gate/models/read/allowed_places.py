@@ -22,7 +22,6 @@ from invmm_gate.models.read.weight_file_names import (
     PICKLE_STEMS,
     PICKLED_AGAIN,
     TRANSFORMERS_STEM,
-    VARIANT,
     never_loaded,
     weights_pattern,
 )
@@ -60,6 +59,7 @@ def _folders() -> dict[str, Names]:
 
 FOLDERS: Final[Mapping[str, Names]] = _folders()
 """Folder of a component -> the names that files in it may have."""
+EXPORT: Final = ", or let 'invmm-gate model export' copy the checkpoint's own files"
 PICKLED: Final = "a network's weights as a pickle"
 """What --allow-pickle lets in."""
 NETWORKS: Final = frozenset({"", *FOLDERS}) - UNLOADED.keys()
@@ -119,8 +119,8 @@ def unscored(files: CheckpointFiles, layout: Layout, *, single: str | None) -> d
     }
 
 
-def refuse_unscored(found: Mapping[str, str]) -> None:
-    """Raises ModelError that names every file of `found`, if there is one."""
+def refuse_unscored(found: Mapping[str, str], *, single: str | None) -> None:
+    """Raises ModelError that names every file of `found` with its kind, if there is one; `single` as elsewhere here."""
     if not found:
         return
     named = [f"{path[:200]!r} ({kind})" for path, kind in sorted(found.items())[:MOST_NAMED]]
@@ -128,18 +128,18 @@ def refuse_unscored(found: Mapping[str, str]) -> None:
     raise ModelError(
         f"{len(found)} file{'s' * (len(found) > 1)} would not be scored: {', '.join(named)}{more}",
         expected="the checkpoint that is released, with the texts and the pictures of its model card alone",
-        do="remove what is named, or let 'invmm-gate model export' copy the checkpoint's own files"
-        + _about_pickles(found),
+        do="; ".join(_advice(set(found.values()), folder=single is None)),
     )
 
 
-def _about_pickles(found: Mapping[str, str]) -> str:
-    """No advice for pickles that need not be there at all, nor for those that --allow-pickle does not let in."""
-    pickles = {kind for path, kind in found.items() if path.lower().endswith(WEIGHT_PICKLES)}
-    if not pickles - {VARIANT, PICKLED_AGAIN}:
-        return ""
-    said = "; save pickles with safe_serialization=True"
-    return said + (", or pass --allow-pickle for a network's weights that you trust" if PICKLED in pickles else "")
+def _advice(kinds: set[str], *, folder: bool) -> Iterator[str]:
+    """What to do about files of these kinds; nothing that the next message would take back."""
+    if kinds - {PICKLED}:
+        yield "remove what is named" + (EXPORT if folder else "")
+    needed = {kind for kind in kinds if "pickle" in kind} - {PICKLED_AGAIN}
+    if needed:
+        allowed = ", or pass --allow-pickle for a network's weights that you trust" if PICKLED in kinds else ""
+        yield "save pickles with safe_serialization=True" + allowed
 
 
 def _inner(path: str, single: str | None) -> str:

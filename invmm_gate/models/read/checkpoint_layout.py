@@ -100,6 +100,9 @@ def _pipeline(files: CheckpointFiles, *, prefix: str = "", single: str | None = 
     with refusals.kept():
         folders[denoiser] = denoiser_folder(files, prefix, denoiser) or folders[denoiser]
     variant = "" if single is not None else only_variant(_network_files(files, named, folders))
+    if variant:
+        with refusals.kept():
+            _refuse_variant(variant, folders[denoiser])
     networks = _networks(files, named, folders, Pipelined(pipeline=name, single=single, variant=variant), refusals)
     tokenizers = _tokenizers(files, prefix, named, refusals)
     with refusals.kept():
@@ -150,6 +153,16 @@ def _network_files(files: CheckpointFiles, named: Stated, folders: Mapping[str, 
     for part, kind in named.classes.items():
         if part != "scheduler" and kind not in KINDS:
             yield from (path for path in files.files if path.rpartition("/")[0] == folders[part].removesuffix("/"))
+
+
+def _refuse_variant(variant: str, folder: str) -> None:
+    """Diffusers finds a variant in a component's folder alone, and takes averaged weights from none."""
+    if not folder or folder.removesuffix("/").endswith(EMA_SUFFIX):
+        raise ModelError(
+            f"the weights are there only as the variant {variant!r}, in {folder or 'the root of the folder'}",
+            expected="the plain weights, or a variant in the folder that the pipeline loads",
+            do="save the pipeline with save_pretrained",
+        )
 
 
 def _about_variant(variant: str) -> Iterator[str]:

@@ -60,6 +60,12 @@ def read_component(
         config = encoder_config(content, name=path, kind=stated)
     else:
         kind, config = network_config(content, name=path, allowed=allowed, pipeline=loaded.pipeline)
+        if kind != stated:
+            raise ModelError(
+                f"model_index.json names {stated} for {part!r}, {path} {kind}",
+                expected="one class: diffusers takes that of model_index.json",
+                do="save the pipeline again",
+            )
     if loaded.single is not None:
         return Component(
             name=name, kind=kind, config=config, config_file=path, weights=(loaded.single,), part_of=_part(part)

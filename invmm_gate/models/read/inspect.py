@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from invmm_gate.core.errors import ModelError
+from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.core.records import ModelManifest, Weights
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
 from invmm_gate.models.read.allowed_places import (
@@ -54,20 +54,16 @@ def inspect_checkpoint(
     if single is None and not {"model_index.json", "config.json"} & set(paths):
         raise without_index(paths)
     _refuse_other_pipeline(root, "model_index.json" if single is None else f"{path.stem}/model_index.json", paths)
-    refusals = Refusals()
     wrong = without_place(paths, single=single, allow_pickle=allow_pickle)
-    with refusals.kept():
-        refuse_unscored(wrong)
     if single in wrong:
-        refusals.raise_any()
+        refuse_unscored(wrong, single=single)
     left_out = _left_out(paths, weights)
     # Pickles that --allow-pickle would let in stay: without them every network would be said to have no weights.
     dropped = {*left_out, *(name for name, kind in wrong.items() if kind != PICKLED)}
-    scored = tuple(name for name in paths if name not in dropped)
-    files = hash_files(root, scored, lora_places(loras))
-    for fault in files.faults.values():
-        refusals.keep(fault)
-    layout = _read(files, single, weights, refusals)
+    files = hash_files(root, tuple(name for name in paths if name not in dropped), lora_places(loras))
+    refusals = Refusals()
+    layout = _read(files, single, wrong, refusals)
+    _check(files, layout, weights, refusals)
     with refusals.kept():
         refuse_strange_left_out(left_out, files, layout)
     refusals.raise_any()
@@ -96,25 +92,34 @@ def _refuse_other_pipeline(root: Path, index: str, paths: tuple[str, ...]) -> No
             pipeline_name(read_json(files, index))
 
 
-def _read(files: CheckpointFiles, single: str | None, weights: Weights | None, refusals: Refusals) -> Layout:
-    """The layout, and in `refusals` what is wrong with the files by it. Raises ModelError where there is none."""
+def _read(files: CheckpointFiles, single: str | None, wrong: Mapping[str, str], refusals: Refusals) -> Layout:
+    """The layout, and in `refusals` which files are at fault. Raises ModelError with all of it where there is none."""
+    layout: Layout | None = None
+    parts: tuple[GateError, ...] = ()
     try:
         layout = read_layout(files, single=single)
     except ModelError as error:
-        refusals.keep(error)
-        refusals.raise_any()
-        raise
+        parts = (error,)
+    others = {} if layout is None else unscored(files, layout, single=single)
+    with refusals.kept():
+        refuse_unscored({**others, **wrong}, single=single)
+    for fault in (*files.faults.values(), *parts):
+        refusals.add(fault)
+    if layout is None:
+        raise refusals.error()
+    return layout
+
+
+def _check(files: CheckpointFiles, layout: Layout, weights: Weights | None, refusals: Refusals) -> None:
+    """In `refusals`, what is wrong with the content of the files by their layout."""
     with refusals.kept():
         _refuse_other_weights(layout, weights)
-    with refusals.kept():
-        refuse_unscored(unscored(files, layout, single=single))
     with refusals.kept():
         refuse_strange_content(files, layout)
     with refusals.kept():
         check_fit(files, layout)
     with refusals.kept():
         check_loras(files, layout)
-    return layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +149,8 @@ def sort_files(path: Path, *, allow_pickle: bool = False, weights: Weights | Non
     pickled = {name: kind for name, kind in others.items() if kind == PICKLED}
     files = hash_files(root, tuple(name for name in paths if name not in others or name in pickled), {})
     layout = read_layout(files)
-    refuse_unscored({name: kind for name, kind in pickled.items() if name in layout.claimed})
+    _refuse_other_weights(layout, weights)
+    refuse_unscored({name: kind for name, kind in pickled.items() if name in layout.claimed}, single=None)
     return Sorted(files=files, layout=layout, others=others | unscored(files, layout, single=None))
 
 

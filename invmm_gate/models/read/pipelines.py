@@ -161,7 +161,7 @@ def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     given = without_bookkeeping(stated(index, "model_index.json"), "model_index.json")
     refusals = Refusals()
     for extra in sorted(given.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
-        refusals.keep(
+        refusals.add(
             ModelError(
                 f"model_index.json names the component {extra!a}",
                 expected=", ".join(pipeline.classes),

@@ -20,7 +20,7 @@ class Refusals:
     def __bool__(self) -> bool:
         return bool(self.faults)
 
-    def keep(self, error: ModelError) -> None:
+    def add(self, error: GateError) -> None:
         """Adds a fault, or all of an error with several. The same error again adds nothing."""
         self.faults += [fault for fault in error.faults or (error,) if fault not in self.faults]
 
@@ -30,13 +30,17 @@ class Refusals:
         try:
             yield
         except ModelError as error:
-            self.keep(error)
+            self.add(error)
 
     def raise_any(self) -> None:
-        """Raises ModelError: the fault itself where there is one, all of them where there are several."""
-        if len(self.faults) == 1:
-            raise self.faults[0]
+        """Raises what `error` gives, if there is a fault."""
         if self.faults:
-            more = f", the first {MOST_TOLD}" if len(self.faults) > MOST_TOLD else ""
-            found = f"{len(self.faults)} things stand in the way of reading this checkpoint{more}"
-            raise ModelError(found, faults=self.faults[:MOST_TOLD])
+            raise self.error()
+
+    def error(self) -> GateError:
+        """The fault itself where there is one, a ModelError with all of them where there are several."""
+        if len(self.faults) == 1:
+            return self.faults[0]
+        more = f", the first {MOST_TOLD}" if len(self.faults) > MOST_TOLD else ""
+        found = f"{len(self.faults)} things stand in the way of reading this checkpoint{more}"
+        return ModelError(found, faults=self.faults[:MOST_TOLD])

@@ -75,9 +75,9 @@ def never_loaded(paths: Iterable[str]) -> dict[str, str]:
 def _passed_over(files: list[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
     """Of the weights in one folder: (path, variant, kind of file)."""
     plain = any(not variant for _, variant, _ in files)
-    safe = any(kind == "safetensors" for _, _, kind in files)
+    safe = {variant for _, variant, kind in files if kind == "safetensors"}
     for path, variant, kind in files:
         if plain and variant:
             yield path, VARIANT
-        elif safe and kind in ("bin", "ckpt"):
+        elif variant in safe and kind in ("bin", "ckpt"):
             yield path, PICKLED_AGAIN

@@ -184,13 +184,12 @@ def without_index(paths: Iterable[str]) -> ModelError:
     """The error for a folder that no index or configuration explains."""
     weights = [path for path in paths if path.endswith((".safetensors", *WEIGHT_PICKLES))]
     if not weights:
-        return ModelError(
-            "model folder without weights", expected="a diffusers checkpoint", do="check the path given as --model"
-        )
+        return ModelError("model folder without weights", expected="a diffusers checkpoint", do="check the path")
     return ModelError(
         f"the folder holds {weights[0]!r} but neither model_index.json nor config.json",
         expected="a pipeline as diffusers saves it, or a network with its config.json",
-        do="give the folder that save_pretrained wrote, or the single weights file itself",
+        do="give the folder that save_pretrained wrote; a network in one file has its configuration beside it, as "
+        "NAME.config.json",
     )
 
 
