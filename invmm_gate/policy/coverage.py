@@ -188,14 +188,7 @@ def run_findings(run: RunRecord, policy: Policy) -> Iterator[Finding]:
     metric = run.metric
     if metric.unfit:
         yield undecided(METRIC, f"the copy metric {metric.name} is unfit: {metric.unfit}")
-    fitting = [
-        choice
-        for choice in policy.metric
-        if choice.name == metric.name.split("@")[0]
-        and choice.threshold == metric.threshold
-        and choice.sha256 in (None, metric.digest)
-    ]
-    if not fitting:
+    if not any(choice.is_of(metric) for choice in policy.metric):
         yield undecided(METRIC, f"the run used {metric.name} at {metric.threshold:g}, which the policy does not list")
     for difference in (settings_difference(run, policy), confirm_difference(run, policy)):
         if difference:

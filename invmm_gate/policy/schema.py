@@ -4,6 +4,7 @@ import hashlib
 import importlib.resources
 import json
 import os
+import re
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import LOWER, NAME, OTHER, PART, apart, ranked
+from invmm_gate.core.records import MetricRecord
 from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
@@ -74,6 +76,23 @@ class MeasureChoice(StrictModel):
         return profile
 
 
+class OtherMetric(StrictModel):
+    """A second copy metric: a sample is a copy if either calls it one, each by its own threshold."""
+
+    name: Annotated[Name, OTHER]
+    """As `metric[].name`."""
+    threshold: Annotated[Number, Field(gt=0), apart("the direction is the metric's")]
+    """As `metric[].threshold`."""
+    sha256: Annotated[Digest | None, apart("pins the metric's weights; strict pins none")] = None
+    """As `metric[].sha256`."""
+
+    @field_validator("name")
+    @classmethod
+    def _known_metric(cls, name: str) -> str:
+        copy_metric(name)
+        return name
+
+
 class MetricChoice(StrictModel):
     """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
 
@@ -85,12 +104,23 @@ class MetricChoice(StrictModel):
     """The larger side, in pixels, up to which the entry is used; None = any size. The first entry that fits counts."""
     sha256: Annotated[Digest | None, apart("pins the metric's weights; strict pins none")] = None
     """sha256 of the file with the metric's weights; None = any file."""
+    also: Annotated[OtherMetric | None, apart("only adds copies")] = None
+    """A second metric beside this one: a sample is a copy if either calls it one."""
 
     @field_validator("name")
     @classmethod
     def _known_metric(cls, name: str) -> str:
         copy_metric(name)
         return name
+
+    def is_of(self, metric: MetricRecord) -> bool:
+        """Whether a run's metric is this one."""
+        name, threshold, pinned = self.name, self.threshold, {self.sha256}
+        if self.also is not None:
+            name = f"{name} at {threshold:g} or {self.also.name} at {self.also.threshold:g}"
+            threshold, pinned = 1.0, {self.sha256, self.also.sha256}
+        own = re.sub(r"@\d+", "", metric.name)
+        return (own, metric.threshold) == (name, threshold) and pinned <= {None, metric.digest}
 
 
 class Coverage(StrictModel):

@@ -30,6 +30,7 @@ from invmm_gate.policy.usable import rule_faults
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.runs.identity import fingerprint, installed_environment
 from invmm_gate.similarity.aligned import PixelAligned
+from invmm_gate.similarity.either import Either
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation
@@ -161,6 +162,10 @@ def _slots(rows: int, settings: InversionSettings) -> int:
 def _metric(inputs: Inputs, model: DiffusionModel, device: str) -> tuple[CopyMetric, MetricRecord]:
     choice = inputs.policy.metric_for(*model.image_size)
     metric, digest = _METRICS[copy_metric(choice.name)](inputs, model, choice, device)
+    if choice.also is not None:
+        other = MetricChoice(**choice.also.model_dump())
+        second, also = _METRICS[copy_metric(other.name)](inputs, model, other, device)
+        metric, digest = Either(metric, second, size=model.image_size), digest or also
     record = MetricRecord(
         name=metric.name,
         threshold=metric.threshold,

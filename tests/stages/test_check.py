@@ -211,6 +211,11 @@ def test_the_default_folder_is_named_after_the_model_and_the_run(world):
     ("metric", "name", "decision"),
     [
         ({"name": "pixel_aligned", "threshold": 0.05}, "pixel_aligned", {"pass", "block"}),
+        (
+            {"name": "pixel_rmse", "threshold": 0.1, "also": {"name": "pixel_aligned", "threshold": 0.05}},
+            "pixel_rmse at 0.1 or pixel_aligned at 0.05",
+            {"pass", "block"},
+        ),
         ({"name": "pixel_l2_neighbours", "threshold": 1.0}, "pixel_l2_neighbours@2", {"pass", "block"}),
         ({"name": "sscd_tiny", "threshold": 0.5}, "sscd_tiny@16", {"inconclusive", "block"}),
     ],
@@ -221,7 +226,7 @@ def test_every_copy_metric_that_a_policy_can_name_is_used_and_recorded(world, me
     assert json.loads(called.out)["decision"] in decision
     recorded = json.loads((world.run / "run.json").read_text())["metric"]
     assert recorded["name"] == name
-    assert recorded["threshold"] == metric["threshold"]
+    assert recorded["threshold"] == (1.0 if "also" in metric else metric["threshold"])
     if name.startswith("sscd"):
         assert recorded["digest"] == sha256(sscd.read_bytes()).hexdigest()
         assert "is unfit" in (world.run / "verdict.json").read_text(), "SSCD at 16 pixels decides nothing by itself"

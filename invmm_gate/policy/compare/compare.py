@@ -153,7 +153,7 @@ def _refuse_other_probes(sides: _Sides, left_out: LeftOut, *, common_probes: boo
         )
     if {probe.id for probe in sides.after.run.probe_set.probes} <= left_out.probes:
         raise ConfigError(f"the runs have no probe in common: {counts}", expected="at least one with the same image")
-    if sides.after.run.metric.name.startswith(_NEIGHBOURS) and _controls(sides.before) != _controls(sides.after):
+    if _NEIGHBOURS in sides.after.run.metric.name and _controls(sides.before) != _controls(sides.after):
         raise ConfigError(
             f"the runs differ in the metric: {_NEIGHBOURS} is made of the controls, and these differ",
             expected="the same control images in both runs",
