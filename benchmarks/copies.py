@@ -2,19 +2,23 @@
 
     python benchmarks/copies.py model --model runs/ckpt --probes probes
     python benchmarks/copies.py photos [--cifar FILE]
+    python benchmarks/copies.py probes --probes probes --alter "JPEG of quality 50" --out altered
     python benchmarks/copies.py tables [--write]
 
 `model`: samples of the demo's memorizing model that are copies of a planted image by `pixel_rmse` at 0.1; then the
 probe is the altered image, and the table says how many of these samples are still copies of it. `photos`: tiles of the
 two photographs that scikit-learn ships, at several sizes: an unaltered tile against the altered one, and how many
 pairs of different tiles pass for copies; with FILE (CIFAR-10, arrays as benchmarks/ladder has them) pairs of its
-images too. Both write benchmarks/copies.csv; `tables` makes docs/studies/copies.md of it. One thread.
+images too. `probes` writes a probe set
+in which each private image is altered in that way, for a whole `invmm-gate check`. The others write
+benchmarks/copies.csv; `tables` makes docs/studies/copies.md of it. One thread.
 """
 
 import argparse
 import csv
 import io
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,10 +33,12 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).parents[1]))
 
 from invmm_gate.confirm.counting import MeasureSampler
+from invmm_gate.core.options import NewProbes
 from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.similarity.aligned import PixelAligned
@@ -190,6 +196,18 @@ def _pairs(metric: CopyMetric, images: Tensor) -> tuple[int, int]:
     return passed, len(images) * (len(images) - 1)
 
 
+def write_altered(source: Path, name: str, out: Path) -> None:
+    """The probe set again, with each image that is no control altered; its files are PNG, so that nothing else is."""
+    probe_set = validate_probe_set(source)
+    init_probe_set(out)
+    with tempfile.TemporaryDirectory() as scratch:
+        for probe in probe_set.probes:
+            image = Image.open(source / probe.path).convert("RGB")
+            path = Path(scratch) / f"{probe.id}.png"
+            (image if probe.group == "control" else ALTERATIONS[name](image)).save(path)
+            add_probes(out, [path], NewProbes(group=probe.group, cluster=probe.cluster or None))
+
+
 def write(kinds: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Into the records, in place of those of these kinds."""
     kept = [row for row in _read() if row[0] not in kinds] if RECORDS.exists() else []
@@ -250,6 +268,10 @@ def main() -> None:
     model.add_argument("--model", type=Path, required=True)
     model.add_argument("--probes", type=Path, required=True)
     parts.add_parser("photos").add_argument("--cifar", type=Path)
+    altered = parts.add_parser("probes")
+    altered.add_argument("--probes", type=Path, required=True)
+    altered.add_argument("--alter", choices=ALTERATIONS, required=True)
+    altered.add_argument("--out", type=Path, required=True)
     parts.add_parser("tables").add_argument("--write", action="store_true")
     options, began = parser.parse_args(), time.process_time()
     torch.set_num_threads(1)
@@ -257,6 +279,8 @@ def main() -> None:
         write(["model"], model_rows(options.model, options.probes))
     elif options.part == "photos":
         write(["photographs", "CIFAR-10"], photo_rows(options.cifar))
+    elif options.part == "probes":
+        write_altered(options.probes, options.alter, options.out)
     elif options.write:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:

@@ -125,7 +125,11 @@ def test_file_in_the_working_folder_does_not_shadow_a_shipped_policy(
         ("name: own", "name: 'a b'", "name: String should match pattern"),
         ("up_to: 64", "up_to: 0", "metric[0].up_to: "),
         ("threshold: 0.1", "threshold: 0", "metric[0].threshold: Input should be greater than 0"),
-        ("name: pixel_rmse", "name: psnr", "metric[0].name: unknown copy metric 'psnr'; expected pixel_rmse, pixel_aligned, pixel_l2"),
+        (
+            "name: pixel_rmse",
+            "name: psnr",
+            "metric[0].name: unknown copy metric 'psnr'; expected pixel_rmse, pixel_aligned, pixel_l2",
+        ),
         ("name: pixel_rmse", "name: pixel_rmse_2", "metric[0].name: unknown copy metric 'pixel_rmse_2'"),
         ("name: sscd_disc_large", "name: sscd@320", "metric[1].name: unknown copy metric 'sscd@320'"),
         (
