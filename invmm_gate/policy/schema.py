@@ -10,7 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import LOWER, NAME, OTHER, PART, apart, ranked
@@ -112,6 +119,12 @@ class MetricChoice(StrictModel):
     def _known_metric(cls, name: str) -> str:
         copy_metric(name)
         return name
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A policy without a second metric keeps the digest, and so the seeds, of the time before there was this key."""
+        plain: dict[str, Any] = serialized(self)
+        return plain if self.also is not None else {key: value for key, value in plain.items() if key != "also"}
 
     def is_of(self, metric: MetricRecord) -> bool:
         """Whether a run's metric is this one."""

@@ -90,3 +90,10 @@ def test_a_policy_knows_its_own_pair_and_no_other() -> None:
         assert not choice.is_of(other)
     assert plain.is_of(MetricRecord(name="pixel_rmse", threshold=0.1, higher_is_copy=False))
     assert not plain.is_of(record)
+
+
+def test_a_policy_without_a_second_metric_says_nothing_of_one() -> None:
+    plain = MetricChoice(name="pixel_rmse", threshold=0.1)
+    assert "also" not in plain.model_dump()
+    pair = {"name": "pixel_rmse", "threshold": 0.1, "also": {"name": "pixel_aligned", "threshold": 0.05}}
+    assert MetricChoice.model_validate(MetricChoice.model_validate(pair).model_dump()).also is not None
