@@ -122,7 +122,7 @@ class MetricChoice(StrictModel):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A policy without a second metric keeps the digest, and so the seeds, of the time before there was this key."""
+        """A policy without a second metric keeps the digest, and so the seeds, that it had before this key."""
         plain: dict[str, Any] = serialized(self)
         return plain if self.also is not None else {key: value for key, value in plain.items() if key != "also"}
 
