@@ -1,6 +1,7 @@
 """`invmm-gate model`: look at a checkpoint, and copy what is released of it."""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def inspect(
 
     found = describe(inspect_checkpoint(path, allow_pickle=allow_pickle, weights=weights, loras=tuple(lora or ())))
     if json:
-        as_json(found.plain())
+        as_json(asdict(found))
         return PASS
     lines = [
         f"{found.pipeline}, {found.width}x{found.height}, {found.weights} weights, predicts {found.prediction_type}"

@@ -33,6 +33,15 @@ def copy_metric(name: str) -> str:
     return key
 
 
+EITHER_AT: Final = 1.0
+"""Threshold of two metrics together: each value is in units of its own limit."""
+
+
+def either_name(*parts: tuple[str, float]) -> str:
+    """What a run calls several metrics of which any may find a copy: (name, threshold) of each."""
+    return " or ".join(f"{name} at {threshold:g}" for name, threshold in parts)
+
+
 FARTHEST: Final = 2.25
 """The largest factor on mu and ln sigma^2 at which a distribution that was optimised is tried."""
 

@@ -22,7 +22,7 @@ from pydantic import (
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.records import MetricRecord
-from invmm_gate.core.settings import PROFILES, Family, InversionSettings, copy_metric
+from invmm_gate.core.settings import EITHER_AT, PROFILES, Family, InversionSettings, copy_metric, either_name
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
@@ -130,8 +130,8 @@ class MetricChoice(StrictModel):
         """Whether a run's metric is this one."""
         name, threshold, pinned = self.name, self.threshold, {self.sha256}
         if self.also is not None:
-            name = f"{name} at {threshold:g} or {self.also.name} at {self.also.threshold:g}"
-            threshold, pinned = 1.0, {self.sha256, self.also.sha256}
+            name = either_name((name, threshold), (self.also.name, self.also.threshold))
+            threshold, pinned = EITHER_AT, {self.sha256, self.also.sha256}
         own = re.sub(r"@\d+", "", metric.name)
         return (own, metric.threshold) == (name, threshold) and pinned <= {None, metric.digest}
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invmm_gate.core.protocols import AligningMetric, CopyMetric
+from invmm_gate.core.settings import EITHER_AT, either_name
 
 _LEAST: Final = 1e-6
 """Smallest distance that a threshold leaves, so that a similarity of 1 can still be asked for."""
@@ -22,12 +23,12 @@ class Either:
     """
 
     higher_is_copy = False
-    threshold = 1.0
+    threshold = EITHER_AT
 
     def __init__(self, first: CopyMetric, second: CopyMetric, *, size: tuple[int, int]) -> None:
         self._metrics = first, second
         self._width = first.embed(torch.zeros(1, 3, *size)).shape[1]
-        self.name = " or ".join(f"{metric.name} at {metric.threshold:g}" for metric in self._metrics)
+        self.name = either_name(*((metric.name, metric.threshold) for metric in self._metrics))
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
         """The features of both, side by side."""

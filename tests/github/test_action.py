@@ -134,6 +134,14 @@ def test_without_details_more_rules_than_github_shows_are_nine_and_a_count(repla
     assert job.commands[-1].data == "3 more rules have findings"
 
 
+def test_of_several_faults_the_job_shows_each(published: Callable[..., Step]) -> None:
+    says = "error: 2 things stand in the way:\n  1. 'app.py' is code\n  2. unet/ holds no weights\nafterwards"
+    step = published(None, 2, says=says, details="false")
+    shown = step.log + step.summary
+    assert "2 things stand in the way: 1. 'app.py' is code 2. unet/ holds no weights" in shown
+    assert "afterwards" not in shown
+
+
 @pytest.mark.parametrize(
     ("exit_code", "says", "shown"),
     [

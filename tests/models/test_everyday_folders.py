@@ -16,6 +16,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.agreement import load_verified
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.stages.export_model import export_model
 from tests.models.conftest import edit_json, tiny_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -286,3 +287,13 @@ def test_files_at_fault_are_one_fault(sd: Path) -> None:
     error = refusal(sd)
     assert not error.faults
     assert error.found.startswith("2 files would not be scored: 'app.py' (code), 'config.json'")
+
+
+def test_averages_beside_weights_in_the_root_are_two_models(ddpm: Path, tmp_path: Path) -> None:
+    (ddpm / "unet").rename(ddpm / "unet_ema")
+    for source in (ddpm / "unet_ema").iterdir():
+        shutil.copy(source, ddpm)
+    DDPMPipeline.from_pretrained(ddpm)  # reads those in the root
+    assert "two models: that of the folder's root" in str(refusal(ddpm))
+    with pytest.raises(ModelError, match="two models"):
+        export_model(ddpm, tmp_path / "clean")

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -227,10 +228,13 @@ def reason(log: Path, code: int, *, details: bool) -> str:
 
 
 def last_error(log: Path) -> str:
-    """The line in which the gate says what was wrong."""
+    """The line in which the gate says what was wrong, and the numbered faults below it where there are several."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    said = [line for line in lines if re.match(r"(internal )?error: |interrupted: ", line)]
-    return one_line(said[-1]) if said else "it gave no reason; see the gate's log"
+    said = [place for place, line in enumerate(lines) if re.match(r"(internal )?error: |interrupted: ", line)]
+    if not said:
+        return "it gave no reason; see the gate's log"
+    first, *others = lines[said[-1] :]
+    return one_line(" ".join([first, *takewhile(lambda line: re.match(r"  \d+\. ", line), others)]))
 
 
 def named_copy(file: Path, folder: Path) -> str:

@@ -98,7 +98,7 @@ def _pipeline(files: CheckpointFiles, *, prefix: str = "", single: str | None = 
     denoiser = pipeline.denoiser
     folders = {part: _folder(files, prefix, part, pipeline) for part in named.classes}
     with refusals.kept():
-        folders[denoiser] = denoiser_folder(files, prefix, denoiser) or folders[denoiser]
+        folders[denoiser] = denoiser_folder(files, prefix, denoiser, root=not folders[denoiser]) or folders[denoiser]
     variant = "" if single is not None else only_variant(_network_files(files, named, folders))
     if variant:
         with refusals.kept():

@@ -83,8 +83,10 @@ def read_component(
     )
 
 
-def denoiser_folder(files: CheckpointFiles, prefix: str, name: str) -> str | None:
+def denoiser_folder(files: CheckpointFiles, prefix: str, name: str, *, root: bool) -> str | None:
     """The folder of the denoiser; None where it has none. Raises ModelError for raw and averaged weights side by side.
+
+    `root`: whether the pipeline would load the raw ones from the root of the checkpoint.
 
     Diffusers loads `unet/` then, whatever else was scored: a verdict on one must not cover the other.
     """
@@ -95,6 +97,12 @@ def denoiser_folder(files: CheckpointFiles, prefix: str, name: str) -> str | Non
             f"the checkpoint holds two models: {folders[0]}, which diffusers loads, and {folders[1]}",
             expected="one, the one that is released",
             do="choose --weights raw or --weights ema; the verdict's digest leaves the other out",
+        )
+    if there and root and "config.json" in files:
+        raise ModelError(
+            f"the checkpoint holds two models: that of the folder's root, which diffusers loads, and {there[0]}",
+            expected="one, the one that is released",
+            do="remove the other: --weights chooses between two folders",
         )
     return there[0] if there else None
 

@@ -1,10 +1,9 @@
 """What a checkpoint is, for somebody who looks at it before it is checked: parts, sizes and what is left out."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from invmm_gate.core.records import ModelManifest
-from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.allowed_places import is_harmless
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import FAMILIES
@@ -47,10 +46,6 @@ class Description:
     notes: tuple[str, ...]
     digest: str
 
-    def plain(self) -> dict[str, Any]:
-        """The description as JSON has it."""
-        return asdict(self)
-
 
 def describe(manifest: ModelManifest) -> Description:
     """The description of an inspected checkpoint. Raises ModelError for files that changed since."""
@@ -77,20 +72,9 @@ def describe(manifest: ModelManifest) -> Description:
         tokenizers=tuple(layout.tokenizers),
         not_loaded=manifest.not_loaded,
         left_out=manifest.left_out,
-        beside=tuple(file.path for file in manifest.files if not _is_read(file.path, layout)),
+        beside=tuple(file.path for file in manifest.files if is_harmless(file.path)),
         pickles=manifest.pickles,
         adapters=manifest.adapters,
         notes=manifest.notes,
         digest=manifest.digest,
     )
-
-
-def _is_read(path: str, layout: Layout) -> bool:
-    """Whether the file decides something: a configuration, weights, or a tokenizer's file."""
-    return (
-        path in layout.claimed or path.startswith("lora://") or path.endswith(".json") or _is_tokenizers(path, layout)
-    )
-
-
-def _is_tokenizers(path: str, layout: Layout) -> bool:
-    return any(path.rpartition("/")[0].rpartition("/")[2] == name for name in (*layout.tokenizers, *layout.not_loaded))
