@@ -1,33 +1,47 @@
 """Which text encoders read a probe's caption while its score is made. A score depends on no other caption."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from invmm_gate.core.run_records import RunRecord
 from invmm_gate.core.settings import InversionSettings
 
-ENCODERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "LDMTextToImagePipeline": ("bert",),
-    "StableDiffusionPipeline": ("text_encoder",),
-    "StableDiffusionXLPipeline": ("text_encoder", "text_encoder_2"),
-    "StableDiffusion3Pipeline": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextEncoders:
+    """The text encoders of a pipeline."""
+
+    soft: tuple[str, ...]
+    """Those that read the tokens of soft prompts; the first one's tokens they are."""
+    others: tuple[str, ...] = ()
+    """Those that read other tokens, so that no soft prompt reaches them."""
+
+
+ENCODERS: Final[Mapping[str, TextEncoders]] = {
+    "LDMTextToImagePipeline": TextEncoders(soft=("bert",)),
+    "StableDiffusionPipeline": TextEncoders(soft=("text_encoder",)),
+    "LatentConsistencyModelPipeline": TextEncoders(soft=("text_encoder",)),
+    "StableDiffusionXLPipeline": TextEncoders(soft=("text_encoder", "text_encoder_2")),
+    "StableDiffusion3Pipeline": TextEncoders(soft=("text_encoder", "text_encoder_2"), others=("text_encoder_3",)),
+    "FluxPipeline": TextEncoders(soft=("text_encoder_2",), others=("text_encoder",)),
 }
 """Pipeline -> its text encoders. A pipeline that is not named takes no prompts."""
 T5: Final = "text_encoder_3"
-"""The only encoder that is no CLIP encoder: no soft prompt reaches it. A checkpoint may come without it."""
+"""T5 of Stable Diffusion 3, without which a checkpoint may come."""
 
 
 def caption_readers(pipeline: str, settings: InversionSettings, *, has_t5: bool) -> tuple[str, ...]:
     """Names of the text encoders that read the caption during an inversion; empty where the caption plays no part."""
-    encoders = [name for name in ENCODERS.get(pipeline, ()) if name != T5 or has_t5]
-    if settings.prompt == "none" or not encoders:
+    encoders = ENCODERS.get(pipeline)
+    if settings.prompt == "none" or encoders is None:
         return ()
+    others = tuple(name for name in encoders.others if name != T5 or has_t5)
     if settings.prompt == "caption":
-        return tuple(encoders)
+        return encoders.soft + others
     if settings.other_prompt != "caption":
         return ()
-    soft = encoders[:1] if settings.soft_encoders == "first" else [name for name in encoders if name != T5]
-    return tuple(name for name in encoders if name not in soft)
+    return (encoders.soft[1:] if settings.soft_encoders == "first" else ()) + others
 
 
 def readers_in(run: RunRecord) -> tuple[str, ...]:

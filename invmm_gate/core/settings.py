@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import HIGHER_THAN_NONE, LOWER, MISSING, OTHER, ranked
 
-Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3"]
+Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3", "flow"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
 image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
 
@@ -106,7 +106,7 @@ class InversionSettings:
     soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
     """Text encoders that see the soft prompt: the first, or every CLIP encoder."""
     other_prompt: Annotated[Literal["caption", "empty"], OTHER] = "caption"
-    """What the text encoders see that no soft prompt reaches; T5 of Stable Diffusion 3 always is one of them."""
+    """What the text encoders see that no soft prompt reaches, as T5 of Stable Diffusion 3 and CLIP of FLUX.1."""
     long_captions: Annotated[Literal["refuse", "truncate"], ranked("refuse", "truncate")] = "refuse"
     """A caption beyond the tokenizer's limit is an error, or cut as the pipeline does, which the record says."""
     objective: Annotated[Literal["x_0", "epsilon"], OTHER] = "x_0"
@@ -145,6 +145,17 @@ class InversionSettings:
 _ONE_TO_SEVEN: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 """Source: arXiv:2405.05846v3, section 9.4: replication at any of these counts, for whichever model."""
 
+_SD3: Final = InversionSettings(
+    steps=2000,
+    batch_size=16,
+    weight_step=1e-3,
+    control_loss="total",
+    posterior="sample",
+    prompt="joint",
+    test_prompts="per_sample",
+    guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0),
+)
+
 _REFERENCE: Final[dict[Family, InversionSettings]] = {
     "pixel": InversionSettings(steps=2000, batch_size=32, sampler_steps=200),
     "latent": InversionSettings(steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"),
@@ -156,16 +167,8 @@ _REFERENCE: Final[dict[Family, InversionSettings]] = {
         prompt="joint",
         guidance_scales=_ONE_TO_SEVEN,
     ),
-    "stable_diffusion_3": InversionSettings(
-        steps=2000,
-        batch_size=16,
-        weight_step=1e-3,
-        control_loss="total",
-        posterior="sample",
-        prompt="joint",
-        test_prompts="per_sample",
-        guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0),
-    ),
+    "stable_diffusion_3": _SD3,
+    "flow": _SD3,  # the authors measured no other model of flow matching
 }
 
 _GATE_NOISE: Final = InversionSettings(
@@ -215,6 +218,7 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         "latent": replace(_GATE_NOISE, steps=300),
         "stable_diffusion": _GATE_TEXT,
         "stable_diffusion_3": _GATE_TEXT,
+        "flow": _GATE_TEXT,
     },
 }
 

@@ -1,7 +1,7 @@
 """Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps, and noise levels by their strength."""
 
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -42,13 +42,15 @@ class VariancePreserving:
 @final
 @dataclass(frozen=True, slots=True)
 class FlowMatching:
-    """alpha = 1 - s, sigma = s with s shifted towards noise: Stable Diffusion 3, as in the authors' code.
+    """alpha = 1 - s, sigma = s with s shifted towards noise: Stable Diffusion 3, as in the authors' code, and FLUX.
 
-    s = shift * u / (1 + (shift - 1) * u) for u = 1/T, .., 1; the network is told T * s.
+    s = shift * u / (1 + (shift - 1) * u) for u = 1/T, .., 1; the network is told T * s, or a multiple of it.
     """
 
     shift: float = 3.0
     timesteps: int = 1000
+    spacing: Literal["scheduler", "pipeline"] = "scheduler"
+    """Who spaces the sampler's levels in diffusers: its scheduler by itself, or a pipeline that hands it its own."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
@@ -56,11 +58,13 @@ class FlowMatching:
         return self._level((timestep.double() + 1) / self.timesteps)
 
     def grid(self, steps: int) -> tuple[NoiseLevel, ...]:
-        """`steps` Euler levels, noisiest first, u evenly spaced from the level of u = 1 to that of u = 1/T.
+        """`steps` Euler levels, noisiest first, u evenly spaced.
 
-        As diffusers' FlowMatchEulerDiscreteScheduler: its end points are already shifted, then shifted again.
+        From the level of u = 1 to that of u = 1/T, as diffusers' FlowMatchEulerDiscreteScheduler has it: its end points
+        are already shifted, then shifted again. Pipelines that hand it their own levels space u from 1 to 1/steps.
         """
-        first, last = self._shifted(torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)).tolist()
+        ends = torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)
+        first, last = (1.0, 1 / steps) if self.spacing == "pipeline" else self._shifted(ends).tolist()
         u = torch.linspace(first, last, steps, dtype=torch.float64, device=self.device)
         return tuple(self._level(value[None]) for value in u)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from invmm_gate.core.captions import ENCODERS, T5, caption_readers
+from invmm_gate.core.captions import ENCODERS, caption_readers
 from invmm_gate.core.settings import PROFILES, InversionSettings
 from invmm_gate.measure.conditioning import conditioning
 from invmm_gate.measure.slots import Slot, Task, WeightState
+from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from tests.models.tiny_text import NAMES, Tiny, build
 
 SOFT = InversionSettings(steps=2, batch_size=1, test_every=1, prompt="joint", prompt_tokens=4)
@@ -75,12 +76,13 @@ def test_the_page_says_of_each_pipeline_who_reads_the_caption(root: Path) -> Non
     }
     assert rows.keys() == ENCODERS.keys()
     for pipeline, said in rows.items():
-        family = "stable_diffusion_3" if pipeline == "StableDiffusion3Pipeline" else "stable_diffusion"
+        family = TEXT_FAMILIES[pipeline]
         for profiles, cell in ((("gate",), said[0]), (("reference", "paper"), said[1])):
             for profile in profiles:
                 readers = caption_readers(pipeline, PROFILES[profile][family], has_t5=True)
                 assert re.findall(r"`(\w+)`", cell) == list(readers), (pipeline, profile)
-                assert ("T5" in cell) == (T5 in readers)
+                for name in ENCODERS[pipeline].others:
+                    assert (name in cell) == (name in readers)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/measure.md", "docs/text-to-image.md", "docs/glossary.md"])

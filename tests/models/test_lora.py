@@ -14,7 +14,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models import tiny_text
-from tests.models.test_text_load import estimate, load
+from tests.models.test_text_load import at_size_of, estimate, load
 
 Checkpoints = Callable[[str], Path]
 UNET = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -31,25 +31,25 @@ def trained(module: Any, targets: list[str], *, seed: int, alpha: int = 8) -> di
 def save_lora(name: str, folder: Path) -> Path:
     """A LoRA as diffusers' training scripts save it, for every network that they can train."""
     pipeline = tiny_text.build(name).pipeline
-    denoiser = "transformer" if name.startswith("sd3") else "unet"
+    denoiser = "transformer" if "transformer" in pipeline.components else "unet"
     layers = {f"{denoiser}_lora_layers": trained(getattr(pipeline, denoiser), UNET, seed=1)}
     layers["text_encoder_lora_layers"] = trained(pipeline.text_encoder, TEXT, seed=2)
-    if name != "sd1":
+    if name not in ("sd1", "flux"):
         layers["text_encoder_2_lora_layers"] = trained(pipeline.text_encoder_2, TEXT, seed=3)
     type(pipeline).save_lora_weights(folder, **layers)
     return folder / "pytorch_lora_weights.safetensors"
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux"])
 def test_a_lora_gives_what_the_diffusers_pipeline_with_it_gives(
     text_checkpoint: Checkpoints, tmp_path: Path, name: str
 ) -> None:
     lora, folder, theirs = save_lora(name, tmp_path / "lora"), text_checkpoint(name), tiny_text.build(name)
     theirs.pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
-    ours = load(folder, loras=[lora])
+    ours = at_size_of(theirs.model, load(folder, loras=[lora]))
     expected = estimate(load_into(theirs))
     torch.testing.assert_close(estimate(ours), expected, rtol=1e-3, atol=1e-3)
-    assert (estimate(load(folder)) - expected).abs().max() > 0.05
+    assert (estimate(at_size_of(theirs.model, load(folder))) - expected).abs().max() > 0.05
     assert not any(parameter.requires_grad for parameter in ours.network.parameters())
     assert not any("lora" in key for key, _ in ours.network.named_modules())
 

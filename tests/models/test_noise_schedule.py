@@ -7,10 +7,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.diffusion.schedule import FlowMatching
 from invmm_gate.models.load.load import alpha_bar_of
 from invmm_gate.models.read import scheduler_config
 from invmm_gate.models.read.network_configs import (
@@ -95,18 +97,33 @@ def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own
     assert ours.keys() == theirs.keys()
 
 
-def test_a_flow_schedule_with_anything_but_a_fixed_shift_is_refused() -> None:
+def test_a_flow_schedule_of_another_kind_is_refused() -> None:
     content = json.loads(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).to_json_string())
     config = read_scheduler(content, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
     assert isinstance(config, FlowConfig)
     assert (config.shift, config.num_train_timesteps, config.prediction_type) == (3.0, 1000, "velocity")
     for change in (
-        {"use_dynamic_shifting": True}, {"use_karras_sigmas": True}, {"use_beta_sigmas": True}, {"shift": 0},
+        {"use_dynamic_shifting": True, "base_shift": None}, {"use_karras_sigmas": True}, {"shift": 0},
+        {"use_beta_sigmas": True},
         {"use_exponential_sigmas": True}, {"invert_sigmas": True}, {"stochastic_sampling": True}, {"shift": "3"},
         {"shift_terminal": 0.1}, {"num_train_timesteps": 2_000_000_000}, {"surprise": 1},
     ):  # fmt: skip
         with pytest.raises(ModelError, match=next(iter(change))):
             read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+
+
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+@pytest.mark.parametrize("tokens", [16, 1024, 4096])
+def test_a_shift_that_grows_with_the_image_is_that_of_the_flux_pipeline(kind: str, tokens: int) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    content = json.loads(scheduler.to_json_string())
+    config = read_scheduler(content, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+    assert isinstance(config, FlowConfig)
+    schedule = FlowMatching(shift=config.shift_at(tokens), spacing="pipeline")
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=calculate_shift(tokens))
+    levels = schedule.grid(4)
+    torch.testing.assert_close(torch.cat([level.sigma for level in levels]), scheduler.sigmas[:4])
+    torch.testing.assert_close(torch.cat([level.time for level in levels]), scheduler.timesteps)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

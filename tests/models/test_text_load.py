@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,18 @@ def estimate(model: TextToImageModel) -> torch.Tensor:
     return model.estimate_x_0(x_t, level, condition=model.prompts.encode(tiny_text.PROMPTS), guidance_scale=3.0)
 
 
+def at_size_of(saved: TextToImageModel, model: TextToImageModel) -> TextToImageModel:
+    """The model at the size of another one: tests need no large images."""
+    sizes = {key: getattr(saved, key) for key in ("latent_shape", "image_size", "schedule")}
+    return replace(model, **sizes)
+
+
 @pytest.mark.parametrize("name", tiny_text.NAMES)
 def test_a_loaded_checkpoint_estimates_what_the_saved_modules_do(text_checkpoint: Checkpoints, name: str) -> None:
     saved, model = tiny_text.build(name).model, load(text_checkpoint(name))
+    if name.startswith("flux"):  # the folder says nothing of a size: its pipeline draws at 128 x 128 latents
+        assert (model.latent_shape, model.image_size) == ((4, 128, 128), (256, 256))
+        model = at_size_of(saved, model)
     torch.testing.assert_close(estimate(model), estimate(saved), rtol=1e-4, atol=1e-4)
     images = torch.rand(1, 3, *model.image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     torch.testing.assert_close(model.encode(images), saved.encode(images), rtol=1e-4, atol=1e-4)

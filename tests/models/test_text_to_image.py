@@ -6,18 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
 from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.sampling import sample
-from invmm_gate.models.adapters.text_to_image import TextToImageModel, guidance_embedding
+from invmm_gate.models.adapters.network_calls import guidance_embedding
+from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from tests.models.tiny_text import NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl
 
 STEPS = 5
 """Divides 1000: DDIM in diffusers steps back by 1000 // steps, not to the next timestep of its grid."""
 FAMILIES = tuple(name for name in NAMES if name != "ldm")
+ON_GRID = tuple(name for name in FAMILIES if name != "lcm")
+"""Pipelines that can draw with a scheduler of the measure's own grid: LCM's adds noise of its own."""
+TOLD = ("lcm", "flux", "flux_schnell")
+"""Networks without an unconditional branch: told the guidance scale, or without any guidance."""
+GUIDED = tuple(name for name in NAMES if name not in TOLD)
 SCALES = (1.0, 5.0)
 
 
@@ -28,6 +35,11 @@ def tiny(name: str) -> Tiny:
 
 @pytest.fixture(params=NAMES)
 def model(request: pytest.FixtureRequest) -> TextToImageModel:
+    return tiny(request.param).model
+
+
+@pytest.fixture(params=GUIDED)
+def guided(request: pytest.FixtureRequest) -> TextToImageModel:
     return tiny(request.param).model
 
 
@@ -50,24 +62,25 @@ def middle(model: DiffusionModel, rows: int = 2) -> NoiseLevel:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ON_GRID)
 def test_one_step_estimates_x_0_as_the_scheduler_does(name: str, scale: float) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     x_t, level = noise(), model.schedule.grid(STEPS)[1]
     level = NoiseLevel(alpha=level.alpha.expand(2), sigma=level.sigma.expand(2), time=level.time.expand(2))
-    expected = pipeline_x_0(pipeline, x_t, scale, flow=name.startswith("sd3"))
+    expected = pipeline_x_0(pipeline, x_t, scale, cfg=name in GUIDED)
     found = model.estimate_x_0(x_t, level, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
     close(found, expected, f"{name} | x_0_hat | {scale:g}")
 
 
-def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, flow: bool) -> Tensor:
+def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tensor:
     """The x_0_hat at the second step of a pipeline's run whose latents are set to x_t before that step."""
     seen: dict[str, Any] = {}
+    flow = "transformer" in pipeline.components
     network = pipeline.transformer if flow else pipeline.unet
 
     def keep(pipe: Any, step: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if step == 0:
-            values["latents"] = x_t.clone()
+            values["latents"] = packed(pipeline, x_t.clone())
         return values
 
     def watch(module: Any, inputs: Any, output: tuple[Tensor]) -> None:
@@ -77,29 +90,49 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, flow: bool) -> Ten
     run(pipeline, noise(seed=9), scale, callback_on_step_end=keep, callback_on_step_end_tensor_inputs=["latents"])
     handle.remove()
     output = seen["outputs"][1]
-    if scale > 1:
+    if scale > 1 and cfg:
         without, given = output.chunk(2)
         output = without + scale * (given - without)
     scheduler = pipeline.scheduler
-    scheduler.set_timesteps(STEPS)
     if flow:  # x_0 = x_t - sigma * velocity; the flow scheduler does not return it
-        return x_t - scheduler.sigmas[1] * output
+        return x_t - scheduler.sigmas[1] * unpacked(pipeline, output)
+    scheduler.set_timesteps(STEPS)
     return scheduler.step(output, scheduler.timesteps[1], x_t).pred_original_sample
 
 
 def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | None = None, **options: Any) -> Tensor:
     result = pipeline(
         prompts or list(PROMPTS),
-        latents=latents.clone(),
-        num_inference_steps=STEPS,
+        latents=packed(pipeline, latents.clone()),
         guidance_scale=scale,
-        **{"output_type": "latent", **options},
+        generator=torch.Generator().manual_seed(0),
+        **{"num_inference_steps": STEPS, "output_type": "latent", **sides(pipeline), **options},
     )
-    return result.images
+    return unpacked(pipeline, result.images)
+
+
+def sides(pipeline: Any) -> dict[str, int]:
+    """The size of the image, where the pipeline does not take it from its network."""
+    return {"height": SIZE, "width": SIZE} if isinstance(pipeline, FluxPipeline) else {}
+
+
+def packed(pipeline: Any, latents: Tensor) -> Tensor:
+    """As diffusers packs them itself."""
+    if not isinstance(pipeline, FluxPipeline):
+        return latents
+    rows, channels, height, width = latents.shape
+    return pipeline._pack_latents(latents, rows, channels, height, width)
+
+
+def unpacked(pipeline: Any, latents: Tensor) -> Tensor:
+    """Also images that are latents no more: they have four axes."""
+    if not isinstance(pipeline, FluxPipeline) or latents.ndim == 4:
+        return latents
+    return pipeline._unpack_latents(latents, SIZE, SIZE, pipeline.vae_scale_factor)
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ON_GRID)
 def test_the_whole_sampler_equals_the_diffusers_pipeline(name: str, scale: float) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     condition = model.prompts.encode(PROMPTS)
@@ -145,6 +178,15 @@ def test_a_guidance_distilled_network_is_told_the_scale_as_in_the_pipeline(scale
     assert (built.model.guidance_distilled, built.model.forwards(scale)) == (True, 1)
 
 
+@pytest.mark.parametrize("scale", [1.0, 8.5])
+def test_one_step_of_a_latent_consistency_model_is_its_estimate_of_x_0(scale: float) -> None:
+    """Its scheduler starts at the last timestep, where it adds next to nothing of x_t to x_0_hat."""
+    pipeline, model = tiny("lcm").pipeline, tiny("lcm").model
+    x_t, level = noise(), model.schedule.at(torch.full((2,), 999))
+    found = model.estimate_x_0(x_t, level, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    close(found, run(pipeline, x_t, scale, num_inference_steps=1), f"lcm | x_0_hat | {scale:g}")
+
+
 def test_an_odd_guidance_embedding_equals_diffusers() -> None:
     expected = tiny("sd1").pipeline.get_guidance_scale_embedding(torch.tensor([3.5]), embedding_dim=7)
     torch.testing.assert_close(guidance_embedding(3.5, 7), expected)
@@ -176,14 +218,15 @@ def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> Non
     changed = model.prompts.encode([PROMPTS[0], "the dog"])
     x_t = noise()
     other = torch.cat([x_t[:1], 3 * noise(1, seed=4)])
-    for scale in (0.0, 1.0, 3.0):
+    for scale in (1.0, 3.0):
         first = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=scale)
         second = model.estimate_x_0(other, level, condition=changed, guidance_scale=scale)
         torch.testing.assert_close(first[0], second[0], rtol=0, atol=0)
         assert not torch.equal(first[1], second[1])
 
 
-def test_guidance_is_linear_in_its_scale(model: TextToImageModel) -> None:
+def test_guidance_is_linear_in_its_scale(guided: TextToImageModel) -> None:
+    model = guided
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     at = {
         scale: model.estimate_x_0(noise(), level, condition=condition, guidance_scale=scale)
@@ -194,7 +237,8 @@ def test_guidance_is_linear_in_its_scale(model: TextToImageModel) -> None:
         torch.testing.assert_close(at[scale], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scale_0_ignores_the_prompt_and_none_is_the_empty_prompt(model: TextToImageModel) -> None:
+def test_scale_0_ignores_the_prompt_and_none_is_the_empty_prompt(guided: TextToImageModel) -> None:
+    model = guided
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     empty = model.prompts.encode(["", ""])
     unconditional = model.estimate_x_0(noise(), level, condition=condition, guidance_scale=0.0)
@@ -206,22 +250,35 @@ def test_scale_0_ignores_the_prompt_and_none_is_the_empty_prompt(model: TextToIm
 
 
 @pytest.fixture
-def calls(model: TextToImageModel) -> Iterator[list[int]]:
+def calls(guided: TextToImageModel) -> Iterator[list[int]]:
     """Rows of each call of the network."""
     rows: list[int] = []
-    handle = model.network.register_forward_hook(lambda module, inputs, output: rows.append(output[0].shape[0]))
+    handle = guided.network.register_forward_hook(lambda module, inputs, output: rows.append(output[0].shape[0]))
     yield rows
     handle.remove()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 7.0])
-def test_both_branches_take_one_call_of_the_network(model: TextToImageModel, calls: list[int], scale: float) -> None:
+def test_both_branches_take_one_call_of_the_network(guided: TextToImageModel, calls: list[int], scale: float) -> None:
+    model = guided
     model.estimate_x_0(noise(), middle(model), condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
     assert calls == [2 * model.forwards(scale)]
     assert model.forwards(scale) == (1 if scale in (0.0, 1.0) else 2)
 
 
-def test_the_unconditional_rows_come_first(model: TextToImageModel) -> None:
+@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_network_that_is_told_the_scale_or_has_none_takes_one_forward(name: str, scale: float) -> None:
+    model = tiny(name).model
+    level, condition = middle(model), model.prompts.encode(PROMPTS)
+    assert model.forwards(scale) == 1
+    at = [model.estimate_x_0(noise(), level, condition=condition, guidance_scale=each) for each in (1.0, scale)]
+    assert torch.equal(*at) == (name == "flux_schnell" or scale == 1.0)
+    assert model.guidance_distilled == (name != "flux_schnell")
+
+
+def test_the_unconditional_rows_come_first(guided: TextToImageModel) -> None:
+    model = guided
     given: list[Tensor] = []
 
     def watch(module: Any, inputs: Any, arguments: dict[str, Tensor]) -> None:

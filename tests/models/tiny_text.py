@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,10 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     LDMTextToImagePipeline,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -32,9 +36,11 @@ from transformers import (
     T5Tokenizer,
 )
 
+from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
+from invmm_gate.models.read.scheduler_config import FlowConfig
 
 CPU = torch.device("cpu")
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -43,7 +49,7 @@ MERGES = (
     ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
 )  # fmt: skip
 PROMPTS = ("a red cat and the dog", "painting of a house!")
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell")
 SIZE = 16
 """Side of the images; the latents are half as large."""
 
@@ -95,7 +101,8 @@ def clip_tokenizer(
 
 def t5_tokenizer() -> T5Tokenizer:
     letters = [chr(code) for code in range(33, 127)]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
+    known = [*letters, "▁a", "▁red", "▁cat", "▁and", "▁the", "▁dog", "▁of"]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((piece, -3.0) for piece in known)]
     return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
@@ -174,9 +181,22 @@ def ddim(prediction_type: str = "epsilon") -> DDIMScheduler:
     )
 
 
-def _tiny(name: str, pipeline: Any, *, family: Literal["stable_diffusion", "stable_diffusion_3"]) -> Tiny:
+def _schedule(scheduler: Any, family: Family) -> VariancePreserving | FlowMatching:
+    if family not in ("stable_diffusion_3", "flow"):
+        return VariancePreserving(scheduler.alphas_cumprod)
+    config = FlowConfig(**{"scheduler": type(scheduler).__name__, **without_private(scheduler.config)})
+    own = family == "flow"
+    return FlowMatching(shift=config.shift_at((SIZE // 4) ** 2), spacing="pipeline" if own else "scheduler")
+
+
+def without_private(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that are no bookkeeping of diffusers."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
     coder = pipeline.vqvae if name == "ldm" else pipeline.vae
-    flow = family == "stable_diffusion_3"
+    flow = family in ("stable_diffusion_3", "flow")
     pipeline.set_progress_bar_config(disable=True)
     model = TextToImageModel(
         network=pipeline.transformer if flow else pipeline.unet,
@@ -185,7 +205,7 @@ def _tiny(name: str, pipeline: Any, *, family: Literal["stable_diffusion", "stab
         family=family,
         scaling_factor=coder.config.scaling_factor,
         shift_factor=coder.config.shift_factor or 0.0,
-        schedule=FlowMatching(shift=3.0) if flow else VariancePreserving(pipeline.scheduler.alphas_cumprod),
+        schedule=_schedule(pipeline.scheduler, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
         latent_shape=(4, SIZE // 2, SIZE // 2),
         image_size=(SIZE, SIZE),
@@ -210,6 +230,23 @@ def stable_diffusion(*, version: Literal[1, 2] = 1, length: int = 16, **network:
         requires_safety_checker=False,
     )
     return _tiny(f"sd{version}", pipeline, family="stable_diffusion")
+
+
+def latent_consistency() -> Tiny:
+    """Distilled Stable Diffusion 1, told the guidance scale; its own scheduler adds noise at each step but the last."""
+    tokenizer = clip_tokenizer()
+    pipeline = LatentConsistencyModelPipeline(
+        vae=autoencoder(),
+        text_encoder=clip_encoder(tokenizer, seed=1, legacy=True),
+        tokenizer=tokenizer,
+        unet=unet(context=16, time_cond_proj_dim=6),
+        scheduler=LCMScheduler(clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    return _tiny("lcm", pipeline, family="stable_diffusion")
 
 
 def stable_diffusion_xl(*, zero_unconditional: bool = True, legacy: bool = True) -> Tiny:
@@ -272,6 +309,33 @@ def stable_diffusion_3(*, t5: bool = False) -> Tiny:
     return _tiny("sd3_t5" if t5 else "sd3", pipeline, family="stable_diffusion_3")
 
 
+def flux(*, guidance: bool = True) -> Tiny:
+    """FLUX.1: dev, which is told the guidance scale and shifts with the size; schnell, which does neither."""
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(13)
+    network = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=40,
+        pooled_projection_dim=16,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 6, 6),
+    )
+    pipeline = FluxPipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if guidance else 1.0, use_dynamic_shifting=guidance),
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=clip_encoder(tokenizer, seed=1),
+        tokenizer=tokenizer,
+        text_encoder_2=_t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+    )
+    return _tiny("flux" if guidance else "flux_schnell", pipeline, family="flow")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -311,4 +375,7 @@ def build(name: str) -> Tiny:
         "sd3": stable_diffusion_3,
         "sd3_t5": lambda: stable_diffusion_3(t5=True),
         "ldm": latent_diffusion,
+        "lcm": latent_consistency,
+        "flux": flux,
+        "flux_schnell": lambda: flux(guidance=False),
     }[name]()

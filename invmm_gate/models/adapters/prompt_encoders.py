@@ -16,6 +16,8 @@ from invmm_gate.models.read.text_configs import BERT_LENGTH
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
+FLUX_T5_LENGTH: Final = 512
+"""The same in FluxPipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,10 +25,12 @@ class Placed:
     """A tower and the block of the condition that it fills."""
 
     tower: TextTower
-    clip: bool
-    """Whether it may see a soft prompt of the first tower's tokens."""
-    tokens: slice
-    features: slice
+    shares: bool
+    """Whether it reads the first tower's tokens, so that it may see a soft prompt of them; the first one does."""
+    tokens: slice | None
+    """Its tokens of the context; None where the pipeline takes its pooled vector alone."""
+    features: slice | None = None
+    """Their features that it fills; None = all."""
     pooled: slice | None = None
     """Its columns of the pooled vector; None where the pipeline drops them."""
 
@@ -43,10 +47,12 @@ class Prompts:
     device: torch.device
 
     def __post_init__(self) -> None:
-        """Raises ModelError if the CLIP encoders do not read the same ids."""
-        vocabularies = [item.tower.tokenizer.get_vocab() for item in self.placed if item.clip]
+        """Raises ModelError if encoders that share tokens do not read the same ids."""
+        vocabularies = [item.tower.tokenizer.get_vocab() for item in self.placed if item.shares]
         if any(vocabulary != vocabularies[0] for vocabulary in vocabularies):
-            raise ModelError("the tokenizers of the CLIP encoders differ", expected="one vocabulary for all of them")
+            raise ModelError(
+                "the tokenizers of encoders that share a prompt differ", expected="one vocabulary for all of them"
+            )
 
     @property
     def _first(self) -> TextTower:
@@ -55,7 +61,7 @@ class Prompts:
     @property
     def positions(self) -> int:
         """Tokens that a prompt may have, the start and end tokens not counted."""
-        return self._first.length - 2
+        return self._first.positions
 
     @property
     def vocabulary(self) -> int:
@@ -109,7 +115,7 @@ class Prompts:
                 expected="as many of both",
             )
         tensors = {name: tensor.clone() for name, tensor in rest.tensors.items()}
-        mixing = self.placed[:1] if encoders == "first" else tuple(item for item in self.placed if item.clip)
+        mixing = self.placed[:1] if encoders == "first" else tuple(item for item in self.placed if item.shares)
         for item in mixing:
             tower = item.tower
             own = choices if tower is self._first else tower.own_ids(choices)
@@ -118,7 +124,8 @@ class Prompts:
 
 
 def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:
-    tensors["context"][:, item.tokens, item.features] = features.context
+    if item.tokens is not None:
+        tensors["context"][:, item.tokens, item.features or slice(None)] = features.context
     if item.pooled is not None and features.pooled is not None:
         tensors["pooled"][:, item.pooled] = features.pooled
 
@@ -154,8 +161,8 @@ def _stable_diffusion_xl(components: Mapping[str, Any], device: torch.device) ->
     pooled, tokens = _projection(second), slice(0, first.length)
     return Prompts(
         placed=(
-            Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width)),
-            Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(0, pooled)),
+            Placed(tower=first, shares=True, tokens=tokens, features=slice(0, width)),
+            Placed(tower=second, shares=True, tokens=tokens, features=slice(width, whole), pooled=slice(0, pooled)),
         ),
         context_shape=(first.length, whole),
         pooled_size=pooled,
@@ -176,20 +183,41 @@ def _stable_diffusion_3(components: Mapping[str, Any], device: torch.device) -> 
     tokens, length = slice(0, first.length), first.length + T5_LENGTH
     features: int = components["transformer"].config.joint_attention_dim
     placed: tuple[Placed, ...] = (
-        Placed(tower=first, clip=True, tokens=tokens, features=slice(0, width), pooled=slice(0, middle)),
-        Placed(tower=second, clip=True, tokens=tokens, features=slice(width, whole), pooled=slice(middle, pooled)),
+        Placed(tower=first, shares=True, tokens=tokens, features=slice(0, width), pooled=slice(0, middle)),
+        Placed(tower=second, shares=True, tokens=tokens, features=slice(width, whole), pooled=slice(middle, pooled)),
     )
     if components.get("text_encoder_3") is not None:
         third = _tower("text_encoder_3", components, device, length=T5_LENGTH)
-        placed += (Placed(tower=third, clip=False, tokens=slice(first.length, length), features=slice(0, features)),)
+        placed += (Placed(tower=third, shares=False, tokens=slice(first.length, length), features=slice(0, features)),)
     return Prompts(placed=placed, context_shape=(length, features), pooled_size=pooled, device=device)
+
+
+def _flux(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """FLUX.1: the tokens of T5; `pooled` is the pooled vector of CLIP, which reads other tokens.
+
+    Prompts are those of T5, from which the network has all but that one vector.
+    """
+    tokens = _tower("text_encoder_2", components, device, length=FLUX_T5_LENGTH)
+    clip = _tower("text_encoder", components, device)
+    width, pooled = _width(tokens), _width(clip)
+    return Prompts(
+        placed=(
+            Placed(tower=tokens, shares=True, tokens=slice(0, tokens.length)),
+            Placed(tower=clip, shares=False, tokens=None, pooled=slice(0, pooled)),
+        ),
+        context_shape=(tokens.length, width),
+        pooled_size=pooled,
+        device=device,
+    )
 
 
 _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
     "LDMTextToImagePipeline": _latent_diffusion,
     "StableDiffusionPipeline": _stable_diffusion,
+    "LatentConsistencyModelPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "StableDiffusion3Pipeline": _stable_diffusion_3,
+    "FluxPipeline": _flux,
 }
 
 
@@ -210,7 +238,7 @@ def _tower(
 
 def _one_tower(tower: TextTower) -> Prompts:
     width = _width(tower)
-    placed = Placed(tower=tower, clip=True, tokens=slice(0, tower.length), features=slice(0, width))
+    placed = Placed(tower=tower, shares=True, tokens=slice(0, tower.length), features=slice(0, width))
     return Prompts(placed=(placed,), context_shape=(tower.length, width), pooled_size=None, device=tower.device)
 
 

@@ -19,10 +19,17 @@ from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
 
+_LINE: Final = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
+"""How the shift grows with the image."""
+_UNGUARDED: Final[dict[str, Any]] = {
+    "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,
+}  # fmt: skip
 _WITHOUT: Final[dict[str, dict[str, Any]]] = {
-    "StableDiffusionPipeline": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    "StableDiffusionPipeline": _UNGUARDED,
+    "LatentConsistencyModelPipeline": {**_UNGUARDED, "image_encoder": None},
     "StableDiffusionXLPipeline": {"add_watermarker": False},
     "StableDiffusion3Pipeline": {"text_encoder_3": None, "tokenizer_3": None},
+    "FluxPipeline": {"image_encoder": None, "feature_extractor": None},
 }
 """Parts that decide nothing about a drawing, or that a checkpoint may lack."""
 
@@ -89,7 +96,8 @@ def refuse_other_process(
         same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
         same = same and scheduler.config.prediction_type == config.prediction_type
     else:
-        same = scheduler.config.shift == schedule.shift and scheduler.config.num_train_timesteps == schedule.timesteps
+        keys = ("shift", "num_train_timesteps", "use_dynamic_shifting", "time_shift_type", *_LINE)
+        same = all(scheduler.config[key] == getattr(config, key) for key in keys)
     if not same:
         raise ModelError(
             f"{type(scheduler).__name__} in the released pipeline has another noise schedule or prediction type than "

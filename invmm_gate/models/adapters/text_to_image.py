@@ -1,17 +1,18 @@
-"""Networks that a prompt conditions: Stable Diffusion 1, 2, XL and 3, and text-conditioned LDM."""
+"""Networks that a prompt conditions; how each class of them is called stands in network_calls.py."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
+from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
+from invmm_gate.models.adapters.network_calls import CALLS, Given, Guidance, NetworkCall
 from invmm_gate.models.adapters.released_pipeline import Released
 from invmm_gate.models.adapters.unconditional import refuse_other_size
 
@@ -25,11 +26,11 @@ class TextToImageModel(Released):
     """
 
     network: Any
-    """Diffusers' `UNet2DConditionModel`; for the family `stable_diffusion_3` its `SD3Transformer2DModel`."""
+    """A network of diffusers, of one of the classes of `CALLS`."""
     autoencoder: Any
     """Diffusers' `AutoencoderKL`."""
     prompts: PromptEncoder
-    family: Literal["stable_diffusion", "stable_diffusion_3"]
+    family: Family
     scaling_factor: float
     shift_factor: float = 0.0
     schedule: Schedule
@@ -54,18 +55,27 @@ class TextToImageModel(Released):
         object.__setattr__(self, "unconditional", zero if self.zero_unconditional else empty)
 
     @property
+    def _call(self) -> NetworkCall:
+        return CALLS[type(self.network).__name__]
+
+    @property
+    def guidance(self) -> Guidance:
+        """What the network knows of guidance."""
+        return self._call.guidance(self.network.config)
+
+    @property
     def guidance_distilled(self) -> bool:
         """Whether the guidance scale is an input of the network, which then has no unconditional branch."""
-        return getattr(self.network.config, "time_cond_proj_dim", None) is not None
+        return self.guidance == "embedded"
 
     def forwards(self, guidance_scale: float) -> int:
         """Network forwards a row: two where both branches are needed.
 
         Raises ModelError for a scale below 1 where the network knows guided estimates alone.
         """
-        if self.guidance_distilled and guidance_scale < 1:
+        if self.guidance == "embedded" and guidance_scale < 1:
             raise _no_unconditional_branch(guidance_scale)
-        return 1 if self.guidance_distilled or guidance_scale in (0.0, 1.0) else 2
+        return 2 if self.guidance == "classifier_free" and guidance_scale not in (0.0, 1.0) else 1
 
     def encode(
         self,
@@ -96,18 +106,18 @@ class TextToImageModel(Released):
     ) -> Float[Tensor, "row channel height width"]:
         """x_0_hat, differentiable in x_t and condition; both branches of guidance in one call of the network.
 
-        Guidance is taken on the network's output, which is linear in x_0_hat. Raises ModelError for a condition with
-        other rows than x_t, and for a scale below 1 where the network knows guided estimates alone.
+        Guidance is taken on the network's output, which is linear in x_0_hat. A network without guidance ignores the
+        scale, as its pipeline does. Raises ModelError for a condition with other rows than x_t, and for a scale below 1
+        where the network knows guided estimates alone.
         """
         given = _rows(self.empty if condition is None else condition, x_t.shape[0])
-        if self.guidance_distilled:
-            output = self._predict(x_t, level.time, given, scale_embedding=self._scale_embedding(x_t, guidance_scale))
-        elif guidance_scale == 1.0:
-            output = self._predict(x_t, level.time, given)
-        elif guidance_scale == 0.0:
+        branches = self.forwards(guidance_scale)
+        if branches == 2:
+            output = self._guided(x_t, level.time, given, guidance_scale)
+        elif self.guidance == "classifier_free" and guidance_scale == 0.0:
             output = self._predict(x_t, level.time, _rows(self.unconditional, x_t.shape[0]))
         else:
-            output = self._guided(x_t, level.time, given, guidance_scale)
+            output = self._predict(x_t, level.time, given, guidance_scale=guidance_scale)
         return x_0_from(self.prediction_type, output, x_t, level)
 
     def _guided(self, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], guidance_scale: float) -> Tensor:
@@ -118,38 +128,20 @@ class TextToImageModel(Released):
         return guided(unconditional, conditional, guidance_scale)
 
     def _predict(
-        self,
-        x_t: Tensor,
-        time: Tensor,
-        given: Mapping[str, Tensor],
-        *,
-        scale_embedding: Tensor | None = None,
+        self, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], *, guidance_scale: float = 1.0
     ) -> Tensor:
         """The network's own prediction, in its dtype."""
         dtype = self.network.dtype
-        x_t, context = x_t.to(dtype), given["context"].to(dtype)
-        pooled = given["pooled"].to(dtype) if "pooled" in given else None
-        arguments: dict[str, Any] = {"timestep": time, "encoder_hidden_states": context, "return_dict": False}
-        if self.family == "stable_diffusion_3":
-            arguments["pooled_projections"] = pooled
-        else:
-            arguments["timestep_cond"] = scale_embedding
-            if pooled is not None:
-                arguments["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._size_ids(pooled)}
-        output: Tensor = self.network(x_t, **arguments)[0]
-        return output
-
-    def _size_ids(self, pooled: Tensor) -> Float[Tensor, "row 6"]:
-        """Original size, crop corner and target size, for an image that was never cropped (SD XL)."""
-        ids = torch.tensor([*self.image_size, 0, 0, *self.image_size], device=pooled.device, dtype=pooled.dtype)
-        return ids.expand(pooled.shape[0], 6)
-
-    def _scale_embedding(self, x_t: Tensor, guidance_scale: float) -> Tensor:
-        size: int = self.network.config.time_cond_proj_dim
-        if guidance_scale < 1:
-            raise _no_unconditional_branch(guidance_scale)
-        embedding = guidance_embedding(guidance_scale - 1, size)
-        return embedding.to(x_t.device, self.network.dtype).expand(x_t.shape[0], size)
+        return self._call.predict(
+            self.network,
+            Given(
+                x_t=x_t.to(dtype),
+                time=time,
+                condition={name: tensor.to(dtype) for name, tensor in given.items()},
+                guidance_scale=guidance_scale,
+                image_size=self.image_size,
+            ),
+        )
 
 
 def _no_unconditional_branch(guidance_scale: float) -> ModelError:
@@ -158,18 +150,6 @@ def _no_unconditional_branch(guidance_scale: float) -> ModelError:
         expected="guidance scales of 1 or more",
         do="leave the others out of guidance_scales",
     )
-
-
-def guidance_embedding(weight: float, size: int) -> Float[Tensor, "1 size"]:
-    """Sines, then cosines, of 1000 * weight at falling frequencies: how a distilled network is told the guidance.
-
-    `weight` is guidance_scale - 1. Source: arXiv:2210.03142; frequencies as in diffusers' StableDiffusionPipeline.
-    """
-    half = size // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10_000.0) / (half - 1)))
-    angles = 1000.0 * weight * frequencies[None]
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return nn.functional.pad(waves, (0, size % 2))
 
 
 def _rows(condition: Condition, rows: int) -> dict[str, Tensor]:

@@ -60,18 +60,34 @@ class TextTower:
 
     @property
     def _embedding(self) -> nn.Embedding:
-        embedding: nn.Embedding = self.encoder.get_input_embeddings()
+        # T5 of transformers 5 looks up its ids in a module of its own, tied to the one that it names.
+        embedding: nn.Embedding = getattr(
+            getattr(self.encoder, "encoder", None), "embed_tokens", self.encoder.get_input_embeddings()
+        )
         return embedding
 
     @property
-    def start_id(self) -> int:
-        """Id of the first token of every prompt; BERT calls it the class token."""
-        return _first_id(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id, of=self.name)
+    def start_id(self) -> int | None:
+        """Id of the first token of every prompt; BERT calls it the class token, T5 has none."""
+        return _first_id(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id)
 
     @property
     def end_id(self) -> int:
-        """Id of the token after the prompt's text; BERT calls it the separator."""
-        return _first_id(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id, of=self.name)
+        """Id of the token after the prompt's text; BERT calls it the separator. Raises ModelError without one."""
+        found = _first_id(self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        if found is None:
+            raise ModelError(f"the tokenizer of {self.name} has no end token", expected="the one that diffusers saved")
+        return found
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a prompt may have, start and end token not counted."""
+        return self.length - self._start - 1
+
+    @property
+    def _start(self) -> int:
+        """Tokens before the prompt's text."""
+        return 0 if self.start_id is None else 1
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -109,12 +125,12 @@ class TextTower:
             return self._run(batch.input_ids.to(self.device), batch.attention_mask.to(self.device))
 
     def mix(self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]) -> Features:
-        """Features of start token, mixtures of the embeddings of `choices`, end token and padding."""
-        count = weights.shape[1]
-        if count > self.length - 2:
+        """Features of start token, if there is one, mixtures of the embeddings of `choices`, end token and padding."""
+        count, start = weights.shape[1], self._start
+        if count > self.positions:
             raise ConfigError(
                 f"a soft prompt of {count} tokens for {self.name}",
-                expected=f"at most {self.length - 2}",
+                expected=f"at most {self.positions}",
                 do="set prompt_tokens lower",
             )
         embedding = self._embedding
@@ -122,7 +138,7 @@ class TextTower:
 
         def place(module: nn.Module, inputs: object, embedded: Tensor) -> Tensor:
             del module, inputs
-            return torch.cat([embedded[:, :1], mixed.to(embedded.dtype), embedded[:, count + 1 :]], dim=1)
+            return torch.cat([embedded[:, :start], mixed.to(embedded.dtype), embedded[:, start + count :]], dim=1)
 
         # The encoders take no embeddings; their pooling and mask need ids in any case.
         with embedding.register_forward_hook(place):
@@ -134,17 +150,18 @@ class TextTower:
         """Ids and mask around the mixtures. Pooling encoders look for the end token among the ids.
 
         A mixture of one token alone is that token, the end token too; any other one stands for a start token, which
-        is never pooled.
+        is never pooled, or for padding where no prompt has a start token.
         """
-        rows, count = weights.shape[:2]
+        (rows, count), start = weights.shape[:2], self._start
+        soft = self.tokenizer.pad_token_id if self.start_id is None else self.start_id
         largest, index = weights.detach().to(self.device).max(dim=2)
         hard = choices.to(self.device)[index]
         ids = torch.full((rows, self.length), self.tokenizer.pad_token_id, device=self.device)
-        ids[:, 0] = self.start_id
-        ids[:, 1 : count + 1] = torch.where(largest == 1, hard, self.start_id)
-        ids[:, count + 1] = self.end_id
+        ids[:, :start] = soft
+        ids[:, start : start + count] = torch.where(largest == 1, hard, soft)
+        ids[:, start + count] = self.end_id
         mask = torch.zeros_like(ids)
-        mask[:, : count + 2] = 1
+        mask[:, : start + count + 1] = 1
         return ids, mask
 
     def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]) -> Features:
@@ -153,13 +170,9 @@ class TextTower:
         output = self.encoder(ids, output_hidden_states=self.layer is not None, **arguments)
         first: Tensor = output[0]  # the projected end token where the encoder has a projection
         context = first if self.layer is None else output.hidden_states[self.layer]
-        return Features(context=context.float(), pooled=first.float() if first.ndim == 2 else None)
+        pooled = first if first.ndim == 2 else getattr(output, "pooler_output", None)
+        return Features(context=context.float(), pooled=None if pooled is None else pooled.float())
 
 
-def _first_id(*candidates: int | None, of: str) -> int:
-    for candidate in candidates:
-        if candidate is not None:
-            return candidate
-    raise ModelError(
-        f"the tokenizer of {of} has no start or no end token", expected="the tokenizer that diffusers saved"
-    )
+def _first_id(*candidates: int | None) -> int | None:
+    return next((candidate for candidate in candidates if candidate is not None), None)

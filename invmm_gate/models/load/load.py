@@ -29,9 +29,9 @@ from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import KLConfig, VQConfig
-from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size
+from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size, tokens_of
 from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
-from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
+from invmm_gate.models.read.scheduler_config import OWN_LEVELS, FlowConfig, SchedulerConfig
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,16 @@ class Source:
     @cached_property
     def schedule(self) -> VariancePreserving | FlowMatching:
         """The noise schedule that the network was trained with."""
-        return schedule_of(self.layout.scheduler, self.device)
+        config = self.layout.scheduler
+        if isinstance(config, FlowConfig):
+            own = self.layout.pipeline in OWN_LEVELS
+            return FlowMatching(
+                shift=config.shift_at(tokens_of(self.layout)) if own else config.shift,
+                timesteps=config.num_train_timesteps,
+                spacing="pipeline" if own else "scheduler",
+                device=self.device,
+            )
+        return VariancePreserving(alpha_bar_of(config).to(self.device))
 
     def _filled(self, name: str) -> nn.Module:
         component = self.layout.components[name]
@@ -138,7 +147,7 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
         shift_factor=autoencoder.shift_factor or 0.0,
         schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
-        latent_shape=(denoiser_of(layout).in_channels, height // factor, width // factor),
+        latent_shape=(denoiser_of(layout).latent_channels, height // factor, width // factor),
         image_size=(height, width),
         device=source.device,
         pipeline=source.pipeline,
@@ -151,6 +160,7 @@ _LOADERS: Final[dict[Family, Callable[[Source], DiffusionModel]]] = {
     "latent": _load_latent,
     "stable_diffusion": _load_text_to_image,
     "stable_diffusion_3": _load_text_to_image,
+    "flow": _load_text_to_image,
 }
 
 
@@ -166,13 +176,6 @@ def _device(name: str) -> torch.device:
 
 
 Betas = Float[Tensor, " timestep"]
-
-
-def schedule_of(config: SchedulerConfig | FlowConfig, device: torch.device) -> VariancePreserving | FlowMatching:
-    """The noise schedule on the device. Raises ModelError if it is none."""
-    if isinstance(config, FlowConfig):
-        return FlowMatching(shift=config.shift, timesteps=config.num_train_timesteps, device=device)
-    return VariancePreserving(alpha_bar_of(config).to(device))
 
 
 def alpha_bar_of(config: SchedulerConfig) -> Float[Tensor, " timestep"]:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.models.adapters.network_calls import CALLS, UNCONDITIONAL, Seen
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -89,7 +90,7 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     shapes: list[tuple[int, ...]] = []
 
     def look(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        shapes.append(tuple(_x_t(arguments, named).shape[1:]))
+        shapes.append(tuple(_seen(network, arguments, named).x_t.shape[1:]))
         raise _FirstCallError
 
     handle = network.register_forward_pre_hook(look, with_kwargs=True)
@@ -102,13 +103,14 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     raise RuntimeError("the pipeline draws without its network")
 
 
-def _x_t(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
-    found: Tensor = arguments[0] if arguments else named["hidden_states"]
-    return found
+def _seen(network: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    call = CALLS.get(type(network).__name__)
+    return UNCONDITIONAL(arguments, named) if call is None else call.seen(arguments, named)
 
 
-def _time(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> float:
-    return float(torch.as_tensor(arguments[1] if len(arguments) > 1 else named["timestep"]).flatten()[0])
+def _unpacked(network: nn.Module, latents: Tensor) -> Tensor:
+    call = CALLS.get(type(network).__name__)
+    return latents if call is None else call.unpacked(latents)
 
 
 def _run(
@@ -145,16 +147,18 @@ def _recorded(
     step = pipeline.scheduler.step
 
     def note_input(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
-        inputs.append((_x_t(arguments, named)[:1].detach().clone(), _time(arguments, named)))
+        seen = _seen(network, arguments, named)
+        inputs.append((seen.x_t[:1].detach().clone(), seen.time))
 
     def note_step(output: Tensor, *arguments: Any, **named: Any) -> Any:
         x_t, time = inputs[-1]
-        x_0_hat = _x_0_hat(pipeline.scheduler, output, x_t, time)
+        x_0_hat = _x_0_hat(pipeline.scheduler, _unpacked(network, output), x_t, time)
         calls.append(Call(guidance_scale=guidance_scale, x_t=x_t, time=time, x_0_hat=x_0_hat))
         if "generator" in inspect.signature(step).parameters:  # LDMPipeline gives none: noise of a global stream
             named.setdefault("generator", generator)
         result = step(output, *arguments, **named)
-        reached.append((result[0] if isinstance(result, tuple) else result.prev_sample).detach().clone())
+        latents = result[0] if isinstance(result, tuple) else result.prev_sample
+        reached.append(_unpacked(network, latents).detach().clone())
         return result
 
     handle = network.register_forward_hook(note_input, with_kwargs=True)

@@ -107,8 +107,10 @@ def _undecodable(path: str, error: Exception) -> ModelError:
 
 _LOADERS: Final = {
     "StableDiffusionPipeline": attrgetter("StableDiffusionLoraLoaderMixin"),
+    "LatentConsistencyModelPipeline": attrgetter("StableDiffusionLoraLoaderMixin"),
     "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLLoraLoaderMixin"),
     "StableDiffusion3Pipeline": attrgetter("SD3LoraLoaderMixin"),
+    "FluxPipeline": attrgetter("FluxLoraLoaderMixin"),
 }
 _ADAPTER: Final = "released"
 _FILE: Final = "lora.safetensors"
@@ -143,7 +145,9 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
     import diffusers.loaders
 
     diffusers_loader = _LOADERS[pipeline](diffusers.loaders)
-    options = {"unet_config": networks["unet"].config} if pipeline == "StableDiffusionXLPipeline" else {}
+    options: dict[str, Any] = {"return_alphas": True} if pipeline == "FluxPipeline" else {}
+    if pipeline == "StableDiffusionXLPipeline":
+        options["unet_config"] = networks["unet"].config
     with scratch_folder() as folder:
         (folder / _FILE).write_bytes(files.read(name))
         state, *alphas, metadata = diffusers_loader.lora_state_dict(
@@ -157,7 +161,8 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
     shared = {"adapter_name": _ADAPTER, "metadata": metadata}
     scales = alphas[0] if alphas else None
     if "transformer" in networks:
-        diffusers_loader.load_lora_into_transformer(state, transformer=networks["transformer"], **shared)
+        told = {"network_alphas": scales} if pipeline == "FluxPipeline" else {}
+        diffusers_loader.load_lora_into_transformer(state, transformer=networks["transformer"], **told, **shared)
     else:
         diffusers_loader.load_lora_into_unet(state, network_alphas=scales, unet=networks["unet"], **shared)
     for part in (part for part in ("text_encoder", "text_encoder_2") if part in networks):

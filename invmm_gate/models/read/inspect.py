@@ -36,7 +36,10 @@ OTHER_ADAPTERS: Final = {
 """Adapters of other kinds -> parts of their tensors' names (PEFT, LyCORIS)."""
 LORA_PREFIXES: Final = ("unet", "transformer", "text_encoder", "lora_", "diffusion_model")
 """How a tensor's name begins for which diffusers' loader knows the network, in its own form or in kohya's."""
-PIPELINES_WITH_LORA: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
+PIPELINES_WITH_LORA: Final = (
+    "StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline", "FluxPipeline",
+)  # fmt: skip
 """The pipelines for which diffusers has a LoRA loader."""
 
 

@@ -50,6 +50,11 @@ class _UNet(StrictConfig):
     class_embed_type: None = None
     num_class_embeds: None = None
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of what the network denoises, pixels or latents."""
+        return int(getattr(self, "in_channels"))  # noqa: B009 (each kind of UNet has its own default)
+
 
 class UNetConfig(_UNet):
     """`UNet2DModel` without classes: unconditional."""
@@ -192,18 +197,57 @@ class SD3Config(StrictConfig):
     qk_norm: Literal["rms_norm", "layer_norm"] | None = None
 
     @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class FluxConfig(StrictConfig):
+    """`FluxTransformer2DModel` of FLUX.1."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 64
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 19
+    num_single_layers: Annotated[int, Field(ge=0, le=128)] = 38
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 24
+    joint_attention_dim: Width = 4096
+    pooled_projection_dim: Width = 768
+    guidance_embeds: bool = False
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (16, 56, 56)
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the latents of the size at which FluxPipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
     def width(self) -> int:
         """Channels of the transformer's tokens."""
         return self.num_attention_heads * self.attention_head_dim
 
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig
-NetworkConfig = UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig | EncoderConfig
+TransformerConfig = SD3Config | FluxConfig
+DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
+NetworkConfig = DenoiserConfig | VQConfig | KLConfig | EncoderConfig
 
-DIFFUSERS: Final[dict[str, type[UNetConfig | UNetConditionConfig | SD3Config | VQConfig | KLConfig]]] = {
+DIFFUSERS: Final[dict[str, type[DenoiserConfig | VQConfig | KLConfig]]] = {
     "UNet2DModel": UNetConfig,
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
+    "FluxTransformer2DModel": FluxConfig,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }

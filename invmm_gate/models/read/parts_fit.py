@@ -5,11 +5,14 @@ from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import (
+    DenoiserConfig,
     EncoderConfig,
+    FluxConfig,
     KLConfig,
     NetworkConfig,
     SD3Config,
     Size,
+    TransformerConfig,
     UNetConditionConfig,
     UNetConfig,
     VQConfig,
@@ -24,14 +27,13 @@ MIN_BYTES_PER_WEIGHT = 2
 QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
 """Types of tensors that hold weights in eight bits or, packed, in fewer."""
 
-Denoiser = UNetConfig | UNetConditionConfig | SD3Config
 Autoencoder = VQConfig | KLConfig
 
 
-def denoiser_of(layout: Layout) -> Denoiser:
+def denoiser_of(layout: Layout) -> DenoiserConfig:
     """The configuration of the network that predicts."""
     config = layout.components[layout.denoiser].config
-    if not isinstance(config, Denoiser):
+    if not isinstance(config, DenoiserConfig):
         raise ModelError(f"{layout.denoiser!r} is no denoiser", expected="a UNet or a transformer")
     return config
 
@@ -80,6 +82,14 @@ def image_size(layout: Layout) -> tuple[int, int]:
     return image
 
 
+def tokens_of(layout: Layout) -> int:
+    """Tokens of an image in transformers that take 2 x 2 latents for one, at the size that the model makes."""
+    autoencoder = autoencoder_of(layout)
+    factor = 2 * (1 if autoencoder is None else downscaling(autoencoder))
+    height, width = image_size(layout)
+    return (height // factor) * (width // factor)
+
+
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
     denoiser = denoiser_of(layout)
@@ -87,7 +97,9 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         raise ModelError(f"{layout.pipeline} with sample_size {denoiser.sample_size}", expected="one side, a number")
     image_size(layout)
     if isinstance(denoiser, SD3Config):
-        _check_transformer(denoiser)
+        _check_sd3(denoiser)
+    elif isinstance(denoiser, FluxConfig):
+        _check_flux(denoiser)
     else:
         _check_unet(denoiser)
     if isinstance(denoiser, UNetConfig):
@@ -124,7 +136,7 @@ def _check_unet(config: UNetConfig | UNetConditionConfig) -> None:
     _check_output(config)
 
 
-def _check_transformer(config: SD3Config) -> None:
+def _check_sd3(config: SD3Config) -> None:
     patches = config.sample_size // config.patch_size
     if config.sample_size % config.patch_size or patches > config.pos_embed_max_size:
         raise ModelError(
@@ -140,11 +152,21 @@ def _check_transformer(config: SD3Config) -> None:
     _check_output(config)
 
 
-def _check_output(config: Denoiser) -> None:
-    learned_variance = isinstance(config, UNetConfig) and config.out_channels == 2 * config.in_channels
-    if config.out_channels != config.in_channels and not learned_variance:
+def _check_flux(config: FluxConfig) -> None:
+    if sum(config.axes_dims_rope) != config.attention_head_dim or any(size % 2 for size in config.axes_dims_rope):
         raise ModelError(
-            f"the network has {config.in_channels} input and {config.out_channels} output channels",
+            f"the transformer turns {config.axes_dims_rope} of {config.attention_head_dim} values of a head",
+            expected="axes_dims_rope of even numbers whose sum is attention_head_dim",
+        )
+    _check_output(config)
+
+
+def _check_output(config: DenoiserConfig) -> None:
+    made = config.in_channels if config.out_channels is None else config.out_channels
+    learned_variance = isinstance(config, UNetConfig) and made == 2 * config.in_channels
+    if made != config.in_channels and not learned_variance:
+        raise ModelError(
+            f"the network has {config.in_channels} input and {made} output channels",
             expected="as many, or, without prompts, twice as many where it learned the variance",
         )
 
@@ -157,25 +179,25 @@ def _check_time(config: UNetConfig, *, timesteps: int) -> None:
         )
 
 
-def _check_channels(denoiser: Denoiser, autoencoder: Autoencoder | None) -> None:
+def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -> None:
     if autoencoder is None and denoiser.in_channels not in (1, 3):
         raise ModelError(
             f"the network works on {denoiser.in_channels} channels", expected="grey or RGB pixels, or an autoencoder"
         )
-    if autoencoder is not None and denoiser.in_channels != autoencoder.width:
+    if autoencoder is not None and denoiser.latent_channels != autoencoder.width:
         raise ModelError(
-            f"the autoencoder's latent has {autoencoder.width} channels, the network takes {denoiser.in_channels}",
+            f"the autoencoder's latent has {autoencoder.width} channels, the network takes {denoiser.latent_channels}",
             expected="parts of one checkpoint",
         )
 
 
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
-    """Among diffusers' pipelines only that of Stable Diffusion 3 applies `shift_factor`, and it needs one."""
+    """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
-    if layout.pipeline == "StableDiffusion3Pipeline":
+    if isinstance(denoiser_of(layout), TransformerConfig):
         if stated is None:
             raise ModelError(
-                "the autoencoder states no shift_factor, which StableDiffusion3Pipeline adds to every latent",
+                f"the autoencoder states no shift_factor, which {layout.pipeline} adds to every latent",
                 expected="a number, 0 where there is no shift",
                 do="add it to vae/config.json",
             )
@@ -191,6 +213,8 @@ def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
     if isinstance(config, EncoderConfig):
         return config.fewest_weights
+    if isinstance(config, FluxConfig):
+        return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
     if isinstance(config, SD3Config):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block

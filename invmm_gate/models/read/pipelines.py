@@ -67,6 +67,18 @@ class Pipeline:
     """Classes that diffusers would take here and this gate does not, and why."""
 
 
+_STABLE_DIFFUSION: Final = Pipeline(
+    classes={
+        "unet": ("UNet2DConditionModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer": TOKENIZERS["clip"],
+        "scheduler": SCHEDULERS,
+    },
+    unused=frozenset(UNUSED),
+    settings={"requires_safety_checker": True},
+)
+
 PIPELINES: Final[dict[str, Pipeline]] = {
     "DDPMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
     "DDIMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
@@ -86,17 +98,8 @@ PIPELINES: Final[dict[str, Pipeline]] = {
             "UNet2DModel": "it takes no prompt, so it is no network for this pipeline",
         },
     ),
-    "StableDiffusionPipeline": Pipeline(
-        classes={
-            "unet": ("UNet2DConditionModel",),
-            "vae": ("AutoencoderKL",),
-            "text_encoder": ("CLIPTextModel",),
-            "tokenizer": TOKENIZERS["clip"],
-            "scheduler": SCHEDULERS,
-        },
-        unused=frozenset(UNUSED),
-        settings={"requires_safety_checker": True},
-    ),
+    "StableDiffusionPipeline": _STABLE_DIFFUSION,
+    "LatentConsistencyModelPipeline": _STABLE_DIFFUSION,
     "StableDiffusionXLPipeline": Pipeline(
         classes={
             "unet": ("UNet2DConditionModel",),
@@ -126,14 +129,29 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         optional=frozenset({"text_encoder_3", "tokenizer_3"}),
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
+    "FluxPipeline": Pipeline(
+        classes={
+            "transformer": ("FluxTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "tokenizer": TOKENIZERS["clip"],
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer_2": TOKENIZERS["t5"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+        unused=frozenset({"feature_extractor", "image_encoder"}),
+    ),
 }
 
 
-TEXT_FAMILIES: Final[dict[str, Literal["stable_diffusion", "stable_diffusion_3"]]] = {
+TEXT_FAMILIES: Final[dict[str, Family]] = {
     "LDMTextToImagePipeline": "stable_diffusion",
     "StableDiffusionPipeline": "stable_diffusion",
+    "LatentConsistencyModelPipeline": "stable_diffusion",
     "StableDiffusionXLPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
+    "FluxPipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

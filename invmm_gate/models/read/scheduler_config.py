@@ -5,6 +5,7 @@ the released sampler is diffusers' own pipeline. Limits of x_0 are read (models/
 Whatever would change the process itself must keep the variance-preserving meaning.
 """
 
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Annotated, Final, Literal
@@ -15,6 +16,8 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, stated, validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
+Shift = Annotated[float, Field(gt=0, le=10)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 SCHEDULERS: Final[tuple[str, ...]] = (
     "DDPMScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler", "PNDMScheduler",
@@ -24,6 +27,8 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "TCDScheduler", "SASolverScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
+OWN_LEVELS: Final = frozenset({"FluxPipeline"})
+"""Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({
     "variance_type", "clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio",
@@ -111,16 +116,16 @@ class SchedulerConfig(StrictConfig):
 
 
 class FlowConfig(StrictConfig):
-    """Flow matching with a fixed shift: `FlowMatchEulerDiscreteScheduler` of Stable Diffusion 3."""
+    """Flow matching, `FlowMatchEulerDiscreteScheduler`: with one shift, or with one that grows with the image."""
 
     scheduler: str
     num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
     shift: Annotated[float, Field(gt=0, le=100)] = 1.0
-    use_dynamic_shifting: Literal[False] = False
-    base_shift: float | None = 0.5
-    max_shift: float | None = 1.15
-    base_image_seq_len: int | None = 256
-    max_image_seq_len: int | None = 4096
+    use_dynamic_shifting: bool = False
+    base_shift: Shift | None = 0.5
+    max_shift: Shift | None = 1.15
+    base_image_seq_len: Tokens | None = 256
+    max_image_seq_len: Tokens | None = 4096
     invert_sigmas: Literal[False] = False
     shift_terminal: None = None
     use_karras_sigmas: Literal[False] | None = False
@@ -133,6 +138,26 @@ class FlowConfig(StrictConfig):
     def prediction_type(self) -> Literal["velocity"]:
         """The network predicts eps - x_0."""
         return "velocity"
+
+    @model_validator(mode="after")
+    def _knows_its_shift(self) -> "FlowConfig":
+        stated = (self.base_shift, self.max_shift, self.base_image_seq_len, self.max_image_seq_len)
+        if self.use_dynamic_shifting and (None in stated or self.base_image_seq_len == self.max_image_seq_len):
+            raise ValueError("use_dynamic_shifting needs base_shift, max_shift and two numbers of tokens that differ")
+        return self
+
+    def shift_at(self, tokens: int) -> float:
+        """The shift for an image of so many tokens: the stated one, or one on the line through both stated points.
+
+        The line gives the logarithm of the shift where `time_shift_type` is exponential. Source: diffusers' FluxPipeline
+        and FlowMatchEulerDiscreteScheduler.
+        """
+        if not self.use_dynamic_shifting:
+            return self.shift
+        low, high = float(self.base_shift or 0), float(self.max_shift or 0)
+        fewest, most = int(self.base_image_seq_len or 0), int(self.max_image_seq_len or 0)
+        mu = low + (high - low) * (tokens - fewest) / (most - fewest)
+        return math.exp(mu) if self.time_shift_type == "exponential" else mu
 
 
 def read_scheduler(

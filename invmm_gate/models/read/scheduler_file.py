@@ -8,6 +8,7 @@ from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import class_name, scheduler_as_loaded, stated
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
+    OWN_LEVELS,
     SCHEDULERS,
     WITHOUT_GENERATOR,
     FlowConfig,
@@ -39,6 +40,12 @@ def read_schedule(files: CheckpointFiles, path: str, pipeline: str, expected: st
     notes = () if expected == kind else (_read_as(expected, content, path, allowed),)
     content = {**content, "_class_name": expected}
     config = read_scheduler(scheduler_as_loaded(pipeline, content, path), path, allowed=allowed)
+    if isinstance(config, FlowConfig) and config.use_dynamic_shifting and pipeline not in OWN_LEVELS:
+        raise ModelError(
+            f"{path!r}: use_dynamic_shifting with {pipeline}",
+            expected="one shift for all sizes, as this pipeline's published models have it",
+            do="save the scheduler with the shift that the model is used with",
+        )
     if pipeline == "DDPMPipeline" and expected in WITHOUT_GENERATOR:
         raise ModelError(
             f"DDPMPipeline cannot draw with {expected}: it hands a generator to each step, and this one takes none",

@@ -5,12 +5,13 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
-from invmm_gate.models.read.network_configs import SD3Config, UNetConditionConfig
+from invmm_gate.models.read.network_configs import FluxConfig, SD3Config, UNetConditionConfig
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 
 POOLS_AT_LARGEST_ID: Final = 2
 """With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""
+LCM: Final = "LatentConsistencyModelPipeline"
 SIZE_IDS: Final = 6
 """Numbers by which Stable Diffusion XL is told sizes and crop."""
 
@@ -21,19 +22,24 @@ def check_text_fit(layout: Layout) -> None:
         encoder = "bert" if tokenizer.kind == "bert" else name.replace("tokenizer", "text_encoder")
         if encoder not in layout.components:
             raise ModelError(f"{name!r} has no {encoder!r}", expected="both or neither", do="save the pipeline again")
-        config = layout.components[encoder].config
-        if isinstance(config, CLIPTextConfig):
-            _check_clip(tokenizer, config, encoder)
-        elif isinstance(config, T5Config):
-            _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
-        elif isinstance(config, LDMBertConfig):
-            _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
+        _check_encoder(tokenizer, layout.components[encoder].config, encoder)
     _check_pairs(layout)
     denoiser = layout.components[layout.denoiser].config
     if isinstance(denoiser, UNetConditionConfig):
         _check_unet(layout, denoiser)
     elif isinstance(denoiser, SD3Config):
-        _check_transformer(layout, denoiser)
+        _check_sd3(layout, denoiser)
+    elif isinstance(denoiser, FluxConfig):
+        _check_flux(layout, denoiser)
+
+
+def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> None:
+    if isinstance(config, CLIPTextConfig):
+        _check_clip(tokenizer, config, encoder)
+    elif isinstance(config, T5Config):
+        _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
+    elif isinstance(config, LDMBertConfig):
+        _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
 
 
 def _check_vocabulary(tokenizer: TokenizerFiles, encoder: str, *, embedded: int, padding: int = 1) -> None:
@@ -90,6 +96,12 @@ def _check_unet(layout: Layout, unet: UNetConditionConfig) -> None:
     if "bert" in layout.components:
         width = layout.config("bert", LDMBertConfig).width
         _equal("time_cond_proj_dim", {unet.time_cond_proj_dim}, "the pipeline gives", {None})
+    if layout.pipeline == LCM and unet.time_cond_proj_dim is None:
+        raise ModelError(
+            f"the denoiser has no time_cond_proj_dim, through which {LCM} tells it the guidance scale",
+            expected="a UNet with time_cond_proj_dim",
+            do="save it as a StableDiffusionPipeline with the LCMScheduler, if it was distilled without that input",
+        )
     _equal("cross_attention_dim", set(unet.context), "the text encoders give", {width})
     needed = {"text_time"} if len(encoders) == 2 else {None}
     _equal("addition_embed_type", {unet.addition_embed_type}, "the pipeline needs", needed)
@@ -100,7 +112,13 @@ def _check_unet(layout: Layout, unet: UNetConditionConfig) -> None:
         _equal("projection_class_embeddings_input_dim", stated, "the pipeline gives", {pooled})
 
 
-def _check_transformer(layout: Layout, config: SD3Config) -> None:
+def _check_flux(layout: Layout, config: FluxConfig) -> None:
+    pooled, tokens = layout.config("text_encoder", CLIPTextConfig), layout.config("text_encoder_2", T5Config)
+    _equal("pooled_projection_dim", {config.pooled_projection_dim}, "text_encoder gives", {pooled.width})
+    _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder_2 gives", {tokens.width})
+
+
+def _check_sd3(layout: Layout, config: SD3Config) -> None:
     encoders = _clips(layout)
     pooled = sum(encoder.projection_dim or 0 for encoder in encoders)
     _equal("pooled_projection_dim", {config.pooled_projection_dim}, "the text encoders give", {pooled})

@@ -1,0 +1,188 @@
+"""How the pipelines of diffusers call each class of networks that a prompt conditions: one row of a table for each.
+
+A row knows the network's arguments, how latents are packed for it, in which unit it is told the time, and what it knows
+of guidance. All else is the same for every class (`TextToImageModel`).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Guidance = Literal["classifier_free", "embedded", "none"]
+"""`classifier_free`: a step away from the unconditional estimate. `embedded`: the network is told the scale, and has no
+unconditional branch. `none`: the network knows no scale, and its pipeline ignores it."""
+Latents = Float[Tensor, "row channel height width"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a network is given, in its own dtype; each tensor has the row first."""
+
+    x_t: Latents
+    time: Tensor
+    """As the noise level has it: a training timestep, or for flow matching sigma times their number."""
+    condition: Mapping[str, Tensor]
+    guidance_scale: float
+    """For networks that are told it."""
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a pipeline gave its network, in the gate's own terms."""
+
+    x_t: Latents
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCall:
+    """How pipelines call networks of one class."""
+
+    predict: Callable[[Any, Given], Tensor]
+    """The network's prediction, (row, channel, height, width), with the sign that the scheduler is given."""
+    guidance: Callable[[Any], Guidance] = lambda _: "classifier_free"
+    """What a network with this configuration knows of guidance."""
+    seen: Callable[[tuple[Any, ...], Mapping[str, Any]], Seen]
+    """What the arguments of a call mean."""
+    unpacked: Callable[[Tensor], Latents] = lambda latents: latents
+    """Latents as the pipeline's scheduler holds them, of a square image, as (row, channel, height, width)."""
+
+
+# --- UNet2DConditionModel: Stable Diffusion 1, 2, XL, and text-conditioned LDM
+
+
+def _unet(network: Any, given: Given) -> Tensor:
+    arguments: dict[str, Any] = {"encoder_hidden_states": given.condition["context"], "return_dict": False}
+    if _unet_guidance(network.config) == "embedded":
+        size = network.config.time_cond_proj_dim
+        embedding = guidance_embedding(given.guidance_scale - 1, size).to(given.x_t)
+        arguments["timestep_cond"] = embedding.expand(given.x_t.shape[0], size)
+    if "pooled" in given.condition:
+        pooled = given.condition["pooled"]
+        arguments["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": _size_ids(pooled, given.image_size)}
+    output: Tensor = network(given.x_t, given.time, **arguments)[0]
+    return output
+
+
+def _unet_guidance(config: Any) -> Guidance:
+    return "classifier_free" if getattr(config, "time_cond_proj_dim", None) is None else "embedded"
+
+
+def _size_ids(pooled: Tensor, image_size: tuple[int, int]) -> Float[Tensor, "row 6"]:
+    """Original size, crop corner and target size, for an image that was never cropped (SD XL)."""
+    ids = torch.tensor([*image_size, 0, 0, *image_size], device=pooled.device, dtype=pooled.dtype)
+    return ids.expand(pooled.shape[0], 6)
+
+
+def guidance_embedding(weight: float, size: int) -> Float[Tensor, "1 size"]:
+    """Sines, then cosines, of 1000 * weight at falling frequencies: how a distilled UNet is told the guidance.
+
+    `weight` is guidance_scale - 1. Source: arXiv:2210.03142; frequencies as in diffusers' StableDiffusionPipeline.
+    """
+    half = size // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10_000.0) / (half - 1)))
+    angles = 1000.0 * weight * frequencies[None]
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return nn.functional.pad(waves, (0, size % 2))
+
+
+def _seen_by_unet(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    time = arguments[1] if len(arguments) > 1 else named["timestep"]
+    return Seen(x_t=arguments[0], time=_number(time))
+
+
+# --- SD3Transformer2DModel: Stable Diffusion 3 and 3.5
+
+
+def _sd3(network: Any, given: Given) -> Tensor:
+    output: Tensor = network(
+        given.x_t,
+        timestep=given.time,
+        encoder_hidden_states=given.condition["context"],
+        pooled_projections=given.condition["pooled"],
+        return_dict=False,
+    )[0]
+    return output
+
+
+def _seen_by_sd3(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    del arguments
+    return Seen(x_t=named["hidden_states"], time=_number(named["timestep"]))
+
+
+# --- FluxTransformer2DModel: FLUX.1 dev and schnell
+
+_PER_SECOND: Final = 1000
+"""FluxPipeline divides the time by this, whatever the number of training timesteps, and the network multiplies."""
+
+
+def _flux(network: Any, given: Given) -> Tensor:
+    """Patches of 2 x 2 latents are its tokens; their places and those of the text are told by ids."""
+    rows, _, height, width = given.x_t.shape
+    told = torch.full((rows,), given.guidance_scale, device=given.x_t.device)
+    output: Tensor = network(
+        hidden_states=packed(given.x_t),
+        timestep=given.time / _PER_SECOND,
+        guidance=told if network.config.guidance_embeds else None,
+        pooled_projections=given.condition["pooled"],
+        encoder_hidden_states=given.condition["context"],
+        txt_ids=torch.zeros(given.condition["context"].shape[1], 3).to(given.x_t),
+        img_ids=_places(height // 2, width // 2).to(given.x_t),
+        return_dict=False,
+    )[0]
+    return unpacked(output, height, width)
+
+
+def _places(rows: int, columns: int) -> Float[Tensor, "place 3"]:
+    """(0, row, column) of each patch."""
+    places = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns))
+    return places.float()
+
+
+def packed(latents: Latents) -> Float[Tensor, "row patch feature"]:
+    """Each 2 x 2 patch of latents as one token: its channels, and in each of them its four values."""
+    rows, channels, height, width = latents.shape
+    patches = latents.reshape(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(rows, (height // 2) * (width // 2), 4 * channels)
+
+
+def unpacked(patches: Float[Tensor, "row patch feature"], height: int, width: int) -> Latents:
+    """The latents that `packed` was given."""
+    rows, _, features = patches.shape
+    latents = patches.reshape(rows, height // 2, width // 2, features // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return latents.reshape(rows, features // 4, height, width)
+
+
+def _unpacked_square(patches: Tensor) -> Latents:
+    side = 2 * math.isqrt(patches.shape[1])
+    return unpacked(patches, side, side)
+
+
+def _seen_by_flux(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    del arguments
+    return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
+
+
+def _number(time: Any) -> float:
+    return float(torch.as_tensor(time).flatten()[0])
+
+
+CALLS: Final[dict[str, NetworkCall]] = {
+    "UNet2DConditionModel": NetworkCall(predict=_unet, guidance=_unet_guidance, seen=_seen_by_unet),
+    "SD3Transformer2DModel": NetworkCall(predict=_sd3, seen=_seen_by_sd3),
+    "FluxTransformer2DModel": NetworkCall(
+        predict=_flux,
+        guidance=lambda config: "embedded" if config.guidance_embeds else "none",
+        seen=_seen_by_flux,
+        unpacked=_unpacked_square,
+    ),
+}
+"""Class of diffusers -> how its networks are called."""
+UNCONDITIONAL: Final = _seen_by_unet
+"""What a call of a network without prompts means."""
