@@ -19,6 +19,9 @@ GAIN: Final = 1.25
 """Largest factor on the contrast of a channel, and its inverse the smallest."""
 OFFSET: Final = 0.1
 """Largest change of a channel's brightness, on [0, 1], beside the factor."""
+CONTRAST: Final = 0.15
+"""Standard deviation on [0, 1]. Where what is compared of the reference has less, the distance counts for as much more:
+at some alignment, one patch of sky is near to every other."""
 LEAST_OVERLAP: Final = 0.5
 """Share of the image that a reference must cover."""
 _LUMA: Final = (0.299, 0.587, 0.114)
@@ -49,14 +52,15 @@ class PixelAligned:
     """Root mean squared difference on [0, 1] at the best of many alignments; low = copy.
 
     Only pixels that both show count. An alignment mirrors, resizes and shifts the reference; then each channel of the
-    image may be stretched and brightened a little, by least squares within limits. Grey is compared too. At most
-    `PixelRmse` of the two, so that more images match by chance: the threshold is calibrated for this metric.
+    image may be stretched and brightened a little, by least squares within limits. Grey is compared too. The distance
+    grows where the part that is compared has little contrast. More images match by chance than under `PixelRmse`: the
+    threshold is calibrated for this metric.
     """
 
     name = "pixel_aligned"
     higher_is_copy = False
 
-    def __init__(self, threshold: float = 0.05) -> None:
+    def __init__(self, threshold: float = 0.06) -> None:
         self.threshold = threshold
 
     def embed(self, images: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row feature"]:
@@ -150,7 +154,13 @@ def _distances(
     )
     residual = torch.minimum(*fits)
     residual = residual.masked_fill(count < LEAST_OVERLAP * images[0, 0].numel(), torch.inf)
-    return torch.stack([residual[:, :3].mean(dim=1), residual[:, 3]], dim=1).sqrt()
+    contrast = _in_colour_and_grey(var_y).clamp_min(1e-8).sqrt()
+    return _in_colour_and_grey(residual).sqrt() * (CONTRAST / contrast).clamp_min(1)
+
+
+def _in_colour_and_grey(squares: Float[Tensor, "row 4 ..."]) -> Float[Tensor, "row 2 ..."]:
+    """The mean over red, green and blue, and brightness alone."""
+    return torch.stack([squares[:, :3].mean(dim=1), squares[:, 3]], dim=1)
 
 
 def _summed(

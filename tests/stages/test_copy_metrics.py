@@ -18,7 +18,7 @@ def test_the_table_says_for_each_whether_a_higher_value_means_a_copy() -> None:
     cosine = EncoderCosine(lambda batch: batch.flatten(1), name="sscd", threshold=0.5)
     built = {
         "pixel_rmse": PixelRmse(0.1),
-        "pixel_aligned": PixelAligned(0.05),
+        "pixel_aligned": PixelAligned(0.06),
         "pixel_l2_neighbours": NeighbourNormalisedL2(images),
         "sscd": cosine,
     }

@@ -149,8 +149,8 @@ class FlowConfig(StrictConfig):
     def shift_at(self, tokens: int) -> float:
         """The shift for an image of so many tokens: the stated one, or one on the line through both stated points.
 
-        The line gives the logarithm of the shift where `time_shift_type` is exponential. Source: diffusers' FluxPipeline
-        and FlowMatchEulerDiscreteScheduler.
+        The line gives the logarithm of the shift where `time_shift_type` is exponential. Source: diffusers'
+        FluxPipeline and FlowMatchEulerDiscreteScheduler.
         """
         if not self.use_dynamic_shifting:
             return self.shift
