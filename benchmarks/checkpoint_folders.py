@@ -28,6 +28,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from invmm_gate.core.errors import GateError
 from invmm_gate.core.records import ModelFile
 from invmm_gate.models.read import hashed_files
+from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.checkpoint_files import hash_file, open_file
 from invmm_gate.models.read.inspect import inspect_checkpoint, sort_files
 from invmm_gate.models.read.weight_file_names import DIFFUSERS_STEM, TRANSFORMERS_STEM
@@ -156,8 +157,12 @@ def _put(root: Path, folder: Path, path: str, size: int) -> None:
         with target.open("wb") as file:
             file.write(b"PK\x03\x04")
             file.truncate(max(size, 4))
-    elif target.name in ("vocab.json", "merges.txt"):
+    elif target.name in ("vocab.json", "merges.txt") or (
+        target.name == "tokenizer.json" and _is_t5(root, target.parent)
+    ):
         _vocabulary(target.parent, root)
+    elif target.name == SPIECE:
+        target.write_bytes(b"\x0a\x03\x0a\x01a")  # a model of one piece
     else:
         target.write_bytes(STUBS.get(target.suffix.lower(), b"{}" if target.suffix == ".json" else b"text\n"))
 
@@ -178,15 +183,16 @@ def _weights(target: Path, size: int) -> None:
         file.truncate(8 + len(header) + each * len(names))
 
 
+def _is_t5(root: Path, tokenizer: Path) -> bool:
+    stated = json.loads((root / tokenizer.name / "tokenizer_config.json").read_bytes()).get("tokenizer_class", "")
+    return bool(stated.startswith("T5"))
+
+
 def _vocabulary(folder: Path, root: Path) -> None:
     """CLIP's 256 bytes, with and without the end of a word, filled up to the size that the text encoder states."""
     config = root / folder.name.replace("tokenizer", "text_encoder") / "config.json"
     count = json.loads(config.read_bytes()).get("vocab_size", 49408) if config.exists() else 49408
-    if (
-        json.loads((root / folder.name / "tokenizer_config.json").read_bytes())
-        .get("tokenizer_class", "")
-        .startswith("T5")
-    ):
+    if _is_t5(root, folder):
         pieces = ["<pad>", "</s>", "<unk>", *(f"p{number}" for number in range(31997))]
         tokenizer = Tokenizer(models.Unigram([(piece, 0.0) for piece in pieces], unk_id=2, byte_fallback=False))
         tokenizer.add_special_tokens([*pieces[:3], *(f"<extra_id_{number}>" for number in range(99, -1, -1))])
