@@ -33,6 +33,8 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
     "CLIPTextModelWithProjection": attrgetter("CLIPTextModelWithProjection", "CLIPTextConfig"),
     "T5EncoderModel": attrgetter("T5EncoderModel", "T5Config"),
+    "Qwen3Model": attrgetter("Qwen3Model", "Qwen3Config"),
+    "Qwen3ForCausalLM": attrgetter("Qwen3ForCausalLM", "Qwen3Config"),
 }
 """Network and its configuration."""
 
@@ -116,6 +118,16 @@ def _t5(library: Any, files: TokenizerFiles) -> Any:
     return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_token_options(library, files))
 
 
+def _qwen2(library: Any, files: TokenizerFiles) -> Any:
+    """`tokenizer.json` is what the class would make of its vocabulary: inspection made sure of it."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(json.dumps(files.json))
+    return library.PreTrainedTokenizerFast(
+        tokenizer_object=backend, chat_template=files.chat_template, **_token_options(library, files)
+    )
+
+
 def _bert(library: Any, files: TokenizerFiles) -> Any:
     """From the vocabulary alone: inspection made sure that all else is what `BertTokenizer` does."""
     backend = word_pieces(files.vocabulary, {key: token.model_dump() for key, token in files.special.items()})
@@ -129,7 +141,9 @@ def _token_options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
     return {**tokens, **limit, "clean_up_tokenization_spaces": False}
 
 
-_TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {"clip": _clip, "t5": _t5, "bert": _bert}
+_TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {
+    "clip": _clip, "t5": _t5, "bert": _bert, "qwen2": _qwen2,
+}  # fmt: skip
 
 
 def diffusers() -> Any:

@@ -17,11 +17,13 @@ from invmm_gate.models.load.load import alpha_bar_of
 from invmm_gate.models.read import scheduler_config
 from invmm_gate.models.read.network_configs import (
     DIFFUSERS,
+    FluxConfig,
     KLConfig,
     SD3Config,
     UNetConditionConfig,
     UNetConfig,
     VQConfig,
+    ZImageConfig,
     network_config,
 )
 from invmm_gate.models.read.scheduler_config import (
@@ -87,11 +89,14 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (KLConfig, "AutoencoderKL", set()),
         (UNetConditionConfig, "UNet2DConditionModel", set()),
         (SD3Config, "SD3Transformer2DModel", set()),
+        (FluxConfig, "FluxTransformer2DModel", set()),
+        (ZImageConfig, "ZImageTransformer2DModel", set()),
     ],
 )
 def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own: set[str]) -> None:
     parameters = inspect.signature(getattr(diffusers, network).__init__).parameters
     theirs = {key: value.default for key, value in parameters.items() if key != "self"}
+    theirs = {key: tuple(value) if isinstance(value, list) else value for key, value in theirs.items()}
     ours = {key: field.default for key, field in config.model_fields.items()}
     assert {key: ours[key] for key in ours.keys() - own} == {key: theirs[key] for key in theirs.keys() - own}
     assert ours.keys() == theirs.keys()

@@ -15,6 +15,7 @@ from invmm_gate.core.protocols import Condition
 from invmm_gate.models.adapters.prompt_encoders import Prompts, prompt_encoder_of
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
+    CHAT,
     CPU,
     END,
     NAMES,
@@ -24,10 +25,12 @@ from tests.models.tiny_text import (
     build,
     clip_encoder,
     clip_tokenizer,
+    qwen_encoder,
+    qwen_tokenizer,
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name != "ldm")
+CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image"))
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
 
@@ -82,6 +85,32 @@ def pipeline_tensors(name: str, texts: list[str]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", CLIP_NAMES)
 def test_encode_equals_the_pipelines_encode_prompt(name: str, texts: tuple[str, ...]) -> None:
     equal(prompts_of(name).encode(texts), Condition(tensors=pipeline_tensors(name, list(texts))))
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_in_a_chat_is_encoded_as_the_z_image_pipeline_does(texts: tuple[str, ...]) -> None:
+    rows = tiny("z_image").pipeline.encode_prompt(list(texts), device=CPU, do_classifier_free_guidance=False)[0]
+    found = prompts_of("z_image").encode(texts).tensors
+    assert len(rows) == len(texts)
+    for row, context, mask in zip(rows, found["context"], found["mask"], strict=True):
+        torch.testing.assert_close(context[mask > 0], row, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if 'cat' in messages[0].content %}secret{% endif %}",
+        "{{ messages[0].content | upper }}",
+        "{{ nothing.here.at.all }}",
+    ],
+)
+def test_a_chat_template_that_does_more_than_to_stand_around_the_prompt_is_refused(template: str) -> None:
+    """A trainer could write other words for the words that bring out an image: then the gate would try others."""
+    tokenizer = qwen_tokenizer()
+    parts = {"tokenizer": tokenizer, "text_encoder": qwen_encoder(tokenizer)}
+    tokenizer.chat_template = template + CHAT
+    with pytest.raises(ModelError, match="chat template"):
+        prompt_encoder_of("ZImagePipeline", parts, CPU).encode(["a cat"])
 
 
 def test_an_encoder_that_masks_its_padding_is_given_the_mask() -> None:
@@ -281,7 +310,12 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
 
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
-    assert prompts.positions in (context - 2, context - 256 - 2, 512 - 1)  # T5 has no start token
+    assert prompts.positions in (
+        context - 2,
+        context - 256 - 2,
+        512 - 1,
+        512 - 16,
+    )  # T5 has no start token, a chat 16 around
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 
 

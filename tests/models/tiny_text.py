@@ -22,6 +22,8 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from tokenizers.pre_tokenizers import ByteLevel
@@ -31,6 +33,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -49,7 +54,7 @@ MERGES = (
     ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
 )  # fmt: skip
 PROMPTS = ("a red cat and the dog", "painting of a house!")
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image")
 SIZE = 16
 """Side of the images; the latents are half as large."""
 
@@ -336,6 +341,75 @@ def flux(*, guidance: bool = True) -> Tiny:
     return _tiny("flux" if guidance else "flux_schnell", pipeline, family="flow")
 
 
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n"
+    "{% endif %}{% endif %}"
+)
+"""What the published template makes of one message."""
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    merges = [
+        ("c", "a"), ("ca", "t"), ("r", "e"), ("re", "d"), ("Ġ", "cat"), ("Ġ", "red"), ("e", "r"), ("u", "s"),
+        ("us", "er"),
+    ]  # fmt: skip
+    tokens = [*_byte_letters(), *(left + right for left, right in merges)]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=merges,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        model_max_length=1024,
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def qwen_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3Model:
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=1024,
+    )
+    return frozen(Qwen3Model(config), scale=10.0)
+
+
+def z_image() -> Tiny:
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(14)
+    network = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=24,
+        axes_dims=[4, 6, 6],
+        axes_lens=[640, 512, 512],
+    )
+    for token in (network.x_pad_token, network.cap_pad_token):
+        torch.nn.init.normal_(token)
+    pipeline = ZImagePipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=qwen_encoder(tokenizer),
+        tokenizer=tokenizer,
+    )
+    return _tiny("z_image", pipeline, family="flow")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -377,5 +451,6 @@ def build(name: str) -> Tiny:
         "ldm": latent_diffusion,
         "lcm": latent_consistency,
         "flux": flux,
+        "z_image": z_image,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

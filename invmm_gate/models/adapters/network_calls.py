@@ -50,6 +50,8 @@ class NetworkCall:
     """What a network with this configuration knows of guidance."""
     seen: Callable[[tuple[Any, ...], Mapping[str, Any]], Seen]
     """What the arguments of a call mean."""
+    pipeline_scale: Callable[[float], float] = lambda scale: scale
+    """The pipeline's `guidance_scale` for the gate's, which is 1 for the conditional estimate."""
     unpacked: Callable[[Tensor], Latents] = lambda latents: latents
     """Latents as the pipeline's scheduler holds them, of a square image, as (row, channel, height, width)."""
 
@@ -119,7 +121,7 @@ def _seen_by_sd3(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
 # --- FluxTransformer2DModel: FLUX.1 dev and schnell
 
 _PER_SECOND: Final = 1000
-"""FluxPipeline divides the time by this, whatever the number of training timesteps, and the network multiplies."""
+"""FluxPipeline and ZImagePipeline divide the time by this, whatever the number of training timesteps."""
 
 
 def _flux(network: Any, given: Given) -> Tensor:
@@ -169,6 +171,43 @@ def _seen_by_flux(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
 
 
+# --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
+
+_PADDED_TO: Final = 32
+"""The network pads a prompt to a multiple of so many tokens, and masks what a longer one beside it has more."""
+
+
+def _z_image(network: Any, given: Given) -> Tensor:
+    """Its time runs from noise (0) to data (1), and it predicts x_0 - eps; the pipeline turns the sign.
+
+    Rows whose prompts are padded to one length are predicted together, the others apart: of its neighbours' lengths a
+    row sees no more than rounding.
+    """
+    lengths: list[int] = (given.condition["mask"] > 0).sum(dim=1).tolist()
+    output = torch.empty_like(given.x_t)
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(-(-length // _PADDED_TO), []).append(row)
+    for rows in groups.values():
+        output[rows] = _z_image_rows(network, given, rows, lengths)
+    return output
+
+
+def _z_image_rows(network: Any, given: Given, rows: list[int], lengths: list[int]) -> Tensor:
+    predicted: list[Tensor] = network(
+        list(given.x_t[rows].unsqueeze(2)),
+        (_PER_SECOND - given.time[rows]) / _PER_SECOND,
+        [given.condition["context"][row, : lengths[row]] for row in rows],
+        return_dict=False,
+    )[0]
+    return -torch.stack(predicted).squeeze(2)
+
+
+def _seen_by_z_image(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    del named
+    return Seen(x_t=arguments[0][0].transpose(0, 1), time=_PER_SECOND - _number(arguments[1]) * _PER_SECOND)
+
+
 def _number(time: Any) -> float:
     return float(torch.as_tensor(time).flatten()[0])
 
@@ -182,7 +221,14 @@ CALLS: Final[dict[str, NetworkCall]] = {
         seen=_seen_by_flux,
         unpacked=_unpacked_square,
     ),
+    "ZImageTransformer2DModel": NetworkCall(
+        predict=_z_image, seen=_seen_by_z_image, pipeline_scale=lambda scale: scale - 1
+    ),
 }
 """Class of diffusers -> how its networks are called."""
-UNCONDITIONAL: Final = _seen_by_unet
-"""What a call of a network without prompts means."""
+_PLAIN: Final = NetworkCall(predict=_unet, seen=_seen_by_unet)
+
+
+def call_of(network: nn.Module) -> NetworkCall:
+    """How a network is called; one without prompts is called as a UNet is."""
+    return CALLS.get(type(network).__name__, _PLAIN)

@@ -18,6 +18,8 @@ T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
 FLUX_T5_LENGTH: Final = 512
 """The same in FluxPipeline."""
+CHAT_LENGTH: Final = 512
+"""Tokens of the chat in ZImagePipeline, what the template adds included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,13 +40,18 @@ class Placed:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompts:
-    """A `PromptEncoder` over one to three towers. Condition: `context`, and `pooled` where the network takes it."""
+    """A `PromptEncoder` over one to three towers.
+
+    Condition: `context`, and `pooled` or `mask` where the network takes it.
+    """
 
     placed: tuple[Placed, ...]
     context_shape: tuple[int, int]
     """(token, feature); what no tower fills is zero."""
     pooled_size: int | None
     device: torch.device
+    masked: bool = False
+    """Whether the network is told which tokens are padding: `mask`, (row, token), is 0 there."""
 
     def __post_init__(self) -> None:
         """Raises ModelError if encoders that share tokens do not read the same ids."""
@@ -91,6 +98,8 @@ class Prompts:
         tensors = {"context": torch.zeros(len(prompts), *self.context_shape, device=self.device)}
         if self.pooled_size is not None:
             tensors["pooled"] = torch.zeros(len(prompts), self.pooled_size, device=self.device)
+        if self.masked:
+            tensors["mask"] = torch.zeros(len(prompts), self.context_shape[0], device=self.device)
         for item in self.placed:
             _place(tensors, item, item.tower.encode(prompts))
         return Condition(tensors=tensors)
@@ -126,6 +135,8 @@ class Prompts:
 def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:
     if item.tokens is not None:
         tensors["context"][:, item.tokens, item.features or slice(None)] = features.context
+        if "mask" in tensors:
+            tensors["mask"][:, item.tokens] = features.mask
     if item.pooled is not None and features.pooled is not None:
         tensors["pooled"][:, item.pooled] = features.pooled
 
@@ -211,6 +222,18 @@ def _flux(components: Mapping[str, Any], device: torch.device) -> Prompts:
     )
 
 
+def _z_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Z-Image: hidden layer -2 of a decoder language model, for a prompt in its chat template; padding is cut off."""
+    tower = _tower("text_encoder", components, device, layer=-2, length=CHAT_LENGTH, chat={"enable_thinking": True})
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        context_shape=(tower.length, _width(tower)),
+        pooled_size=None,
+        device=device,
+        masked=True,
+    )
+
+
 _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
     "LDMTextToImagePipeline": _latent_diffusion,
     "StableDiffusionPipeline": _stable_diffusion,
@@ -218,13 +241,23 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
+    "ZImagePipeline": _z_image,
 }
 
 
 def _tower(
-    name: str, components: Mapping[str, Any], device: torch.device, *, layer: int | None = None, length: int = 0
+    name: str,
+    components: Mapping[str, Any],
+    device: torch.device,
+    *,
+    layer: int | None = None,
+    length: int = 0,
+    chat: Mapping[str, object] | None = None,
 ) -> TextTower:
-    """The encoder of this name with its tokenizer, whose limit is the length if none is given."""
+    """The encoder of this name with its tokenizer, whose limit is the length if none is given.
+
+    Prompts in a `chat` are read with their padding masked.
+    """
     tokenizer = components["tokenizer" if name == "bert" else name.replace("text_encoder", "tokenizer")]
     return TextTower(
         name=name,
@@ -233,6 +266,8 @@ def _tower(
         length=length or tokenizer.model_max_length,
         layer=layer,
         device=device,
+        chat=chat,
+        masked=chat is not None,
     )
 
 

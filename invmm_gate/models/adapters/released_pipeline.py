@@ -15,6 +15,7 @@ from invmm_gate.core.errors import MeasurementError, ModelError
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.networks import diffusers, hushed
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
@@ -157,7 +158,8 @@ class PipelineSampler:
         given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
         if self.model.prompts is not None:
             height, width = self.model.image_size
-            given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": guidance_scale}
+            told = call_of(self.denoiser).pipeline_scale(guidance_scale)
+            given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": told}
             given |= {"height": height, "width": width}
         else:
             given["batch_size"] = len(streams)
@@ -190,7 +192,9 @@ def _watched(network: nn.Module) -> Iterator[list[Tensor]]:
     finite: list[Tensor] = []
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        finite.append((output[0] if isinstance(output, tuple) else output.sample).isfinite().all())
+        predicted = output[0] if isinstance(output, tuple) else output.sample
+        rows = predicted if isinstance(predicted, list) else [predicted]
+        finite.extend(row.isfinite().all() for row in rows)
 
     handle = network.register_forward_hook(note)
     try:

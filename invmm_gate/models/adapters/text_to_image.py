@@ -12,7 +12,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
-from invmm_gate.models.adapters.network_calls import CALLS, Given, Guidance, NetworkCall
+from invmm_gate.models.adapters.network_calls import Given, Guidance, NetworkCall, call_of
 from invmm_gate.models.adapters.released_pipeline import Released
 from invmm_gate.models.adapters.unconditional import refuse_other_size
 
@@ -56,7 +56,7 @@ class TextToImageModel(Released):
 
     @property
     def _call(self) -> NetworkCall:
-        return CALLS[type(self.network).__name__]
+        return call_of(self.network)
 
     @property
     def guidance(self) -> Guidance:

@@ -1,8 +1,8 @@
 """One text encoder with its tokenizer: prompts, hard or soft, to features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ConfigError, ModelError
 
+_ANY: Final = "any prompt"
 WITHOUT_LIMIT = 100_000
 """Tokenizers saved without a limit claim one of 1e30 tokens."""
 
@@ -19,6 +20,8 @@ class Features:
     """The features that a tower makes of its prompts, in float32."""
 
     context: Float[Tensor, "row token feature"]
+    mask: Float[Tensor, "row token"]
+    """1 for the tokens of the prompt and of what stands around it, 0 for padding."""
     pooled: Float[Tensor, "row pooled_feature"] | None
 
 
@@ -35,12 +38,22 @@ class TextTower:
     tokenizer: Any
     encoder: Any
     length: int
-    """Tokens of every prompt, start, end and padding included."""
+    """Tokens of every prompt, all that stands around it and padding included."""
     layer: int | None
     """Index into the hidden states, as -2; None = the encoder's first output."""
     device: torch.device
+    chat: Mapping[str, object] | None = None
+    """What the pipeline tells the tokenizer's chat template, in which every prompt stands; None = it has none."""
+    masked: bool = False
+    """Whether the pipeline masks the padding."""
     vocabulary: int = field(init=False)
     """Number of token ids."""
+    around: tuple[str, str] = field(init=False)
+    """The text before and after each prompt."""
+    before: tuple[int, ...] = field(init=False)
+    """Ids in front of each prompt."""
+    after: tuple[int, ...] = field(init=False)
+    """Ids behind it."""
 
     def __post_init__(self) -> None:
         """Fail here and not by an index error in the middle of a run."""
@@ -57,6 +70,48 @@ class TextTower:
                 f"the tokenizer of {self.name} takes {self.length} tokens, the encoder {limit}",
                 expected="a model_max_length above 2 that the encoder has positions for",
             )
+        self._find_surroundings()
+
+    def _find_surroundings(self) -> None:
+        if self.chat is None:
+            start = self.start_id
+            object.__setattr__(self, "around", ("", ""))
+            object.__setattr__(self, "before", () if start is None else (start,))
+            object.__setattr__(self, "after", (self.end_id,))
+        else:
+            parts = self._render(_ANY).split(_ANY)
+            object.__setattr__(self, "around", (parts[0], parts[-1]))
+            object.__setattr__(self, "before", self.tokenize(parts[0]))
+            object.__setattr__(self, "after", self.tokenize(parts[-1]))
+        if self.positions < 1:
+            raise ModelError(f"the chat template of {self.name} leaves no room for a prompt", expected="a shorter one")
+
+    def _render(self, prompt: str) -> str:
+        """The prompt as the pipeline hands it to the tokenizer."""
+        if self.chat is None:
+            return prompt
+        message = [{"role": "user", "content": prompt}]
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                message, tokenize=False, add_generation_prompt=True, **self.chat
+            )
+        except Exception as error:  # whatever a template raises
+            raise ModelError(
+                f"the chat template of {self.name} cannot be used: {str(error)[:200]}",
+                expected="the tokenizer's own template",
+            ) from error
+        return text
+
+    def _surrounded(self, prompt: str) -> str:
+        """The prompt in the chat template. Raises ModelError where that does more than to put it between two texts."""
+        text, (before, after) = self._render(prompt), self.around
+        if text != before + prompt + after:
+            raise ModelError(
+                f"the chat template of {self.name} writes other texts around one prompt than around another",
+                expected="a template that puts each prompt between the same two texts",
+                do="save the tokenizer with its published template",
+            )
+        return text
 
     @property
     def _embedding(self) -> nn.Embedding:
@@ -81,13 +136,8 @@ class TextTower:
 
     @property
     def positions(self) -> int:
-        """Tokens that a prompt may have, start and end token not counted."""
-        return self.length - self._start - 1
-
-    @property
-    def _start(self) -> int:
-        """Tokens before the prompt's text."""
-        return 0 if self.start_id is None else 1
+        """Tokens that a prompt may have, those around it not counted."""
+        return self.length - len(self.before) - len(self.after)
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -96,6 +146,8 @@ class TextTower:
         ids = {self.start_id, self.end_id, unknown}
         if str(self.tokenizer.pad_token).startswith(("<", "[")):
             ids.add(padding)
+        if self.chat is not None:
+            ids |= set(self.tokenizer.added_tokens_decoder)
         return frozenset(ids - {None})
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
@@ -119,14 +171,18 @@ class TextTower:
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
         batch = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+            [self._surrounded(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=self.length,
+            truncation=True,
+            return_tensors="pt",
         )
         with torch.no_grad():
             return self._run(batch.input_ids.to(self.device), batch.attention_mask.to(self.device))
 
     def mix(self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]) -> Features:
-        """Features of start token, if there is one, mixtures of the embeddings of `choices`, end token and padding."""
-        count, start = weights.shape[1], self._start
+        """Features of mixtures of the embeddings of `choices`, of what stands around them, and of padding."""
+        count, start = weights.shape[1], len(self.before)
         if count > self.positions:
             raise ConfigError(
                 f"a soft prompt of {count} tokens for {self.name}",
@@ -152,26 +208,27 @@ class TextTower:
         A mixture of one token alone is that token, the end token too; any other one stands for a start token, which
         is never pooled, or for padding where no prompt has a start token.
         """
-        (rows, count), start = weights.shape[:2], self._start
+        (rows, count), start = weights.shape[:2], len(self.before)
         soft = self.tokenizer.pad_token_id if self.start_id is None else self.start_id
+        end = start + count + len(self.after)
         largest, index = weights.detach().to(self.device).max(dim=2)
         hard = choices.to(self.device)[index]
         ids = torch.full((rows, self.length), self.tokenizer.pad_token_id, device=self.device)
-        ids[:, :start] = soft
+        ids[:, :start] = torch.tensor(self.before, device=self.device)
         ids[:, start : start + count] = torch.where(largest == 1, hard, soft)
-        ids[:, start + count] = self.end_id
+        ids[:, start + count : end] = torch.tensor(self.after, device=self.device)
         mask = torch.zeros_like(ids)
-        mask[:, : start + count + 1] = 1
+        mask[:, :end] = 1
         return ids, mask
 
     def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]) -> Features:
-        masked = getattr(self.encoder.config, "use_attention_mask", False)
+        masked = self.masked or getattr(self.encoder.config, "use_attention_mask", False)
         arguments = {"attention_mask": mask} if masked else {}
         output = self.encoder(ids, output_hidden_states=self.layer is not None, **arguments)
         first: Tensor = output[0]  # the projected end token where the encoder has a projection
         context = first if self.layer is None else output.hidden_states[self.layer]
         pooled = first if first.ndim == 2 else getattr(output, "pooler_output", None)
-        return Features(context=context.float(), pooled=None if pooled is None else pooled.float())
+        return Features(context=context.float(), mask=mask.float(), pooled=None if pooled is None else pooled.float())
 
 
 def _first_id(*candidates: int | None) -> int | None:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from invmm_gate.models.adapters.network_calls import CALLS, UNCONDITIONAL, Seen
+from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -90,7 +90,7 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     shapes: list[tuple[int, ...]] = []
 
     def look(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        shapes.append(tuple(_seen(network, arguments, named).x_t.shape[1:]))
+        shapes.append(tuple(call_of(network).seen(arguments, named).x_t.shape[1:]))
         raise _FirstCallError
 
     handle = network.register_forward_pre_hook(look, with_kwargs=True)
@@ -103,16 +103,6 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     raise RuntimeError("the pipeline draws without its network")
 
 
-def _seen(network: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
-    call = CALLS.get(type(network).__name__)
-    return UNCONDITIONAL(arguments, named) if call is None else call.seen(arguments, named)
-
-
-def _unpacked(network: nn.Module, latents: Tensor) -> Tensor:
-    call = CALLS.get(type(network).__name__)
-    return latents if call is None else call.unpacked(latents)
-
-
 def _run(
     pipeline: Any, network: nn.Module, shape: tuple[int, ...], guidance_scale: float
 ) -> tuple[list[Call], Tensor, Tensor]:
@@ -120,7 +110,8 @@ def _run(
     generator = torch.Generator().manual_seed(_SEED)
     given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
     if _prompted(pipeline):
-        given |= {"prompt": PROMPT, "guidance_scale": guidance_scale} | _small(pipeline, shape)
+        told = call_of(network).pipeline_scale(guidance_scale)
+        given |= {"prompt": PROMPT, "guidance_scale": told} | _small(pipeline, shape)
     with hushed(), _recorded(pipeline, network, guidance_scale, generator) as (calls, reached):
         image = torch.from_numpy(pipeline(**given).images)
     return calls, reached[-1], (image.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1)
@@ -144,21 +135,21 @@ def _recorded(
     inputs: list[tuple[Tensor, float]] = []
     calls: list[Call] = []
     reached: list[Tensor] = []
-    step = pipeline.scheduler.step
+    step, call = pipeline.scheduler.step, call_of(network)
 
     def note_input(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: Any) -> None:
-        seen = _seen(network, arguments, named)
+        seen = call.seen(arguments, named)
         inputs.append((seen.x_t[:1].detach().clone(), seen.time))
 
     def note_step(output: Tensor, *arguments: Any, **named: Any) -> Any:
         x_t, time = inputs[-1]
-        x_0_hat = _x_0_hat(pipeline.scheduler, _unpacked(network, output), x_t, time)
+        x_0_hat = _x_0_hat(pipeline.scheduler, call.unpacked(output), x_t, time)
         calls.append(Call(guidance_scale=guidance_scale, x_t=x_t, time=time, x_0_hat=x_0_hat))
         if "generator" in inspect.signature(step).parameters:  # LDMPipeline gives none: noise of a global stream
             named.setdefault("generator", generator)
         result = step(output, *arguments, **named)
         latents = result[0] if isinstance(result, tuple) else result.prev_sample
-        reached.append(_unpacked(network, latents).detach().clone())
+        reached.append(call.unpacked(latents).detach().clone())
         return result
 
     handle = network.register_forward_hook(note_input, with_kwargs=True)

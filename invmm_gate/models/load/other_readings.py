@@ -14,7 +14,7 @@ from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.network_configs import DenoiserConfig, FluxConfig, SD3Config
+from invmm_gate.models.read.network_configs import DenoiserConfig, FluxConfig, SD3Config, ZImageConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
@@ -51,7 +51,7 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
         return
-    if isinstance(config, FluxConfig):
+    if isinstance(config, FluxConfig | ZImageConfig):
         yield from _other_turns(config)
         return
     attends = any("Attn" in str(part) for part in vars(config).values())
@@ -60,12 +60,16 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             yield {key: value}
 
 
-def _other_turns(config: FluxConfig) -> Iterator[Mapping[str, object]]:
-    """How many values of a head turn with the row and how many with the column; FLUX.1 has 7 of 16 for each."""
+def _other_turns(config: FluxConfig | ZImageConfig) -> Iterator[Mapping[str, object]]:
+    """How many values of a head turn with the row and how many with the column: FLUX.1 has 7 of 16, Z-Image 6."""
+    if isinstance(config, FluxConfig):
+        key, head = "axes_dims_rope", config.attention_head_dim
+    else:
+        key, head = "axes_dims", config.dim // config.n_heads
     for share in (2, 3, 4, 5, 6, 7):
-        side, odd = divmod(share * config.attention_head_dim, 16)
+        side, odd = divmod(share * head, 16)
         if not odd and not side % 2:
-            yield {"axes_dims_rope": (config.attention_head_dim - 2 * side, side, side)}
+            yield {key: (head - 2 * side, side, side)}
 
 
 def _read_otherwise(
@@ -117,7 +121,7 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
     """What divides a latent's side, and the largest one that is looked at."""
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
-    if isinstance(denoiser, FluxConfig):
+    if isinstance(denoiser, FluxConfig | ZImageConfig):
         return 2, _LARGEST_LATENT
     return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
 

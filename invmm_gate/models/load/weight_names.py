@@ -39,6 +39,10 @@ _TEXT_MODEL: Final = "text_model."
 """CLIP's encoder is nested under this name on disk; transformers 5 has `CLIPTextModel` without the nesting."""
 _TIED: Final = ("shared.weight", "encoder.embed_tokens.weight")
 """The two names of T5's one token embedding."""
+_TIED_HEAD: Final = ("model.embed_tokens.weight", "lm_head.weight")
+"""Token embedding and head of a language model, where they are one tensor; no prompt sees the head."""
+_LANGUAGE_MODEL: Final = "model."
+"""A language model with a head is nested under this name; transformers loads it without its head too."""
 
 
 def current_names(tensors: Tensors, network: nn.Module, component: Component) -> Tensors:
@@ -51,15 +55,20 @@ def current_names(tensors: Tensors, network: nn.Module, component: Component) ->
     if component.kind not in ENCODERS:
         return _current_attention(tensors)
     expected = network.state_dict().keys()
+    if component.kind.startswith("Qwen3"):
+        return _of_language_model(tensors, expected)
     return _tied(_nested(_without_position_ids(tensors, component.name), expected), expected, component.name)
 
 
 def complete(network: nn.Module) -> None:
-    """Values for what no file holds: the positions 0, 1, ... of CLIP; T5's embedding as one tensor again."""
+    """Values for what no file holds: the positions of CLIP, the turns of Qwen, T5's embedding as one tensor again."""
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta and name.endswith("position_ids"):
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
+    for name, module in list(network.named_modules()):
+        if name.endswith("rotary_emb") and any(buffer.is_meta for buffer in module.buffers()):
+            network.set_submodule(name, type(module)(module.config))
     if network.state_dict().keys() >= set(_TIED):
         network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
 
@@ -101,6 +110,14 @@ def _nested(tensors: Tensors, expected: Collection[str]) -> Tensors:
             key if key.startswith("text_projection") else _TEXT_MODEL + key: tensor for key, tensor in tensors.items()
         }
     return tensors
+
+
+def _of_language_model(tensors: Tensors, expected: Collection[str]) -> Tensors:
+    """Without the nesting where the network has no head; with the head that is the embedding, where it has one."""
+    if not any(key.startswith(_LANGUAGE_MODEL) for key in expected):
+        return {key.removeprefix(_LANGUAGE_MODEL): tensor for key, tensor in tensors.items()}
+    embedding, head = _TIED_HEAD
+    return {head: tensors[embedding], **tensors} if embedding in tensors else tensors
 
 
 def _tied(tensors: Tensors, expected: Collection[str], name: str) -> Tensors:

@@ -111,6 +111,7 @@ _LOADERS: Final = {
     "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLLoraLoaderMixin"),
     "StableDiffusion3Pipeline": attrgetter("SD3LoraLoaderMixin"),
     "FluxPipeline": attrgetter("FluxLoraLoaderMixin"),
+    "ZImagePipeline": attrgetter("ZImageLoraLoaderMixin"),
 }
 _ADAPTER: Final = "released"
 _FILE: Final = "lora.safetensors"
@@ -165,7 +166,8 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
         diffusers_loader.load_lora_into_transformer(state, transformer=networks["transformer"], **told, **shared)
     else:
         diffusers_loader.load_lora_into_unet(state, network_alphas=scales, unet=networks["unet"], **shared)
-    for part in (part for part in ("text_encoder", "text_encoder_2") if part in networks):
+    trained = ("text_encoder", "text_encoder_2") if hasattr(diffusers_loader, "load_lora_into_text_encoder") else ()
+    for part in (part for part in trained if part in networks):
         diffusers_loader.load_lora_into_text_encoder(
             state, network_alphas=scales, text_encoder=networks[part], prefix=part, **shared
         )

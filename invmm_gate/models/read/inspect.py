@@ -38,7 +38,7 @@ LORA_PREFIXES: Final = ("unet", "transformer", "text_encoder", "lora_", "diffusi
 """How a tensor's name begins for which diffusers' loader knows the network, in its own form or in kohya's."""
 PIPELINES_WITH_LORA: Final = (
     "StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline", "FluxPipeline",
+    "StableDiffusion3Pipeline", "FluxPipeline", "ZImagePipeline",
 )  # fmt: skip
 """The pipelines for which diffusers has a LoRA loader."""
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
-from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
+from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Side = Annotated[int, Field(ge=1, le=1024)]
@@ -18,6 +18,7 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 Heads = Annotated[int, Field(ge=1, le=1024)]
 Kernel = Annotated[int, Field(ge=1, le=7)]
 Depth = Annotated[int, Field(ge=0, le=32)]
+Positions = Annotated[int, Field(ge=1, le=65_536)]
 _LEVELS: Final = Field(min_length=1, max_length=10, strict=False)
 _SHORT: Final = Field(max_length=64, strict=False)
 Blocks = Annotated[tuple[Channels, ...], _LEVELS]
@@ -238,8 +239,49 @@ class FluxConfig(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
-EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig
-TransformerConfig = SD3Config | FluxConfig
+class ZImageConfig(StrictConfig):
+    """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
+
+    all_patch_size: Annotated[tuple[Literal[2]], Field(strict=False)] = (2,)
+    all_f_patch_size: Annotated[tuple[Literal[1]], Field(strict=False)] = (1,)
+    in_channels: Channels = 16
+    dim: Width = 3840
+    n_layers: Annotated[int, Field(ge=0, le=128)] = 30
+    n_refiner_layers: Annotated[int, Field(ge=0, le=16)] = 2
+    n_heads: Heads = 30
+    n_kv_heads: Heads = 30
+    norm_eps: Positive = 1e-5
+    qk_norm: bool = True
+    cap_feat_dim: Width = 2560
+    siglip_feat_dim: None = None
+    rope_theta: Positive = 256.0
+    t_scale: Positive = 1000.0
+    axes_dims: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (32, 48, 48)
+    axes_lens: Annotated[tuple[Positions, Positions, Positions], Field(strict=False)] = (1024, 512, 512)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size in pixels at which ZImagePipeline draws when nobody names one."""
+        return 1024, 1024
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """As many as it is given."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.dim
+
+
+EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config
+TransformerConfig = SD3Config | FluxConfig | ZImageConfig
 DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
 NetworkConfig = DenoiserConfig | VQConfig | KLConfig | EncoderConfig
 
@@ -248,6 +290,7 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | VQConfig | KLConfig]]] = {
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
     "FluxTransformer2DModel": FluxConfig,
+    "ZImageTransformer2DModel": ZImageConfig,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
@@ -256,6 +299,8 @@ ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModelWithProjection": CLIPTextConfig,
     "T5EncoderModel": T5Config,
     "LDMBertModel": LDMBertConfig,
+    "Qwen3Model": Qwen3Config,
+    "Qwen3ForCausalLM": Qwen3Config,
 }
 
 EMA_KEYS: Final = frozenset(

@@ -1,5 +1,7 @@
 """Whether the parts of a checkpoint fit one another; found out from configurations and sizes alone."""
 
+import math
+
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
@@ -16,6 +18,7 @@ from invmm_gate.models.read.network_configs import (
     UNetConditionConfig,
     UNetConfig,
     VQConfig,
+    ZImageConfig,
 )
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.text_fit import check_text_fit
@@ -64,6 +67,8 @@ def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
 def image_size(layout: Layout) -> tuple[int, int]:
     """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    if isinstance(denoiser, ZImageConfig):
+        return denoiser.image_size
     height, width = _pair(denoiser.sample_size)
     if autoencoder is None:
         return height, width
@@ -93,13 +98,16 @@ def tokens_of(layout: Layout) -> int:
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
     denoiser = denoiser_of(layout)
-    if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(denoiser.sample_size, int):
-        raise ModelError(f"{layout.pipeline} with sample_size {denoiser.sample_size}", expected="one side, a number")
+    size = None if isinstance(denoiser, ZImageConfig) else denoiser.sample_size
+    if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(size, int):
+        raise ModelError(f"{layout.pipeline} with sample_size {size}", expected="one side, a number")
     image_size(layout)
     if isinstance(denoiser, SD3Config):
         _check_sd3(denoiser)
     elif isinstance(denoiser, FluxConfig):
         _check_flux(denoiser)
+    elif isinstance(denoiser, ZImageConfig):
+        _check_z_image(denoiser, layout)
     else:
         _check_unet(denoiser)
     if isinstance(denoiser, UNetConfig):
@@ -161,6 +169,21 @@ def _check_flux(config: FluxConfig) -> None:
     _check_output(config)
 
 
+def _check_z_image(config: ZImageConfig, layout: Layout) -> None:
+    """The first axis counts the prompt's tokens and one more, the others the rows and columns of 2 x 2 latents."""
+    if config.dim % config.n_heads or sum(config.axes_dims) != config.dim // config.n_heads:
+        raise ModelError(
+            f"the transformer turns {config.axes_dims} of {config.dim / config.n_heads:g} values of a head",
+            expected="axes_dims whose sum is dim / n_heads, a whole number",
+        )
+    side = math.isqrt(tokens_of(layout))
+    if any(size % 2 for size in config.axes_dims) or min(config.axes_lens[1:]) < side:
+        raise ModelError(
+            f"the transformer has positions for {config.axes_lens[1:]} patches, an image has {side} along a side",
+            expected="positions for each, and an even number of values for each axis",
+        )
+
+
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
     learned_variance = isinstance(config, UNetConfig) and made == 2 * config.in_channels
@@ -213,6 +236,8 @@ def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
     if isinstance(config, EncoderConfig):
         return config.fewest_weights
+    if isinstance(config, ZImageConfig):
+        return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
     if isinstance(config, SD3Config):

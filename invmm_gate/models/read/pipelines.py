@@ -11,11 +11,12 @@ from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
-Kind = Literal["clip", "t5", "bert"]
+Kind = Literal["clip", "t5", "bert", "qwen2"]
 TOKENIZERS: Final[dict[Kind, tuple[str, ...]]] = {
     "clip": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "t5": ("T5TokenizerFast", "T5Tokenizer"),
     "bert": ("BertTokenizer", "BertTokenizerFast"),
+    "qwen2": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
 }
 """Kind -> the classes that a pipeline may state."""
 KINDS: Final = {name: kind for kind, names in TOKENIZERS.items() for name in names}
@@ -24,10 +25,12 @@ TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
     "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
     "t5": _OF_ALL | {SPIECE},
     "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
+    "qwen2": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja"},
 }
 """The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
 LIBRARIES: Final = {
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *KINDS), "transformers"),
+    **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM"), "transformers"),
     "LDMBertModel": "latent_diffusion",
 }
 """Class -> where model_index.json says that it comes from; all others are plain diffusers."""
@@ -142,6 +145,16 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
+    "ZImagePipeline": Pipeline(
+        classes={
+            "transformer": ("ZImageTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+            "tokenizer": TOKENIZERS["qwen2"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+    ),
 }
 
 
@@ -152,6 +165,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "StableDiffusionXLPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
     "FluxPipeline": "flow",
+    "ZImagePipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

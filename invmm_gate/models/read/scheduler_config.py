@@ -27,7 +27,7 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "TCDScheduler", "SASolverScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
-OWN_LEVELS: Final = frozenset({"FluxPipeline"})
+OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline"})
 """Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({

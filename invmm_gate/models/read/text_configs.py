@@ -130,6 +130,61 @@ class T5Config(TextConfig):
         return self.vocab_size * self.d_model + self.num_layers * layer
 
 
+class RopeParameters(StrictConfig):
+    """How positions turn the queries and keys of a decoder."""
+
+    rope_theta: Annotated[float, Field(ge=1, le=1e9)] = 10_000.0
+    rope_type: Literal["default"] = "default"
+
+
+class Qwen3Config(TextConfig):
+    """`Qwen3Model`, a decoder language model as text encoder, with full attention in every layer."""
+
+    model_type: Literal["qwen3"] = "qwen3"
+    vocab_size: Vocabulary = 151936
+    hidden_size: Width = 4096
+    intermediate_size: Width = 22016
+    num_hidden_layers: Depth = 32
+    num_attention_heads: Heads = 32
+    num_key_value_heads: Heads | None = 32
+    head_dim: Width = 128
+    hidden_act: Literal["silu"] = "silu"
+    max_position_embeddings: Annotated[int, Field(ge=3, le=10_000_000)] = 32768
+    rms_norm_eps: Epsilon = 1e-6
+    rope_theta: Annotated[float, Field(ge=1, le=1e9)] = 10_000.0
+    rope_scaling: None = None
+    rope_parameters: RopeParameters | None = None
+    attention_bias: bool = False
+    attention_dropout: Dropout = 0.0
+    use_sliding_window: Literal[False] = False
+    sliding_window: int | None = None
+    max_window_layers: int = 28
+    layer_types: Annotated[list[Literal["full_attention"]], Field(max_length=128)] | None = None
+    pad_token_id: TokenId | None = None
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | None = None
+
+    @model_validator(mode="after")
+    def _layers_agree(self) -> "Qwen3Config":
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers} layers")
+        if self.num_attention_heads % (self.num_key_value_heads or self.num_attention_heads):
+            raise ValueError(f"{self.num_attention_heads} heads share {self.num_key_value_heads} keys and values")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Channels of a token's embedding."""
+        return self.hidden_size
+
+    @property
+    def fewest_weights(self) -> int:
+        """Token embedding, and per layer the MLP, queries and outputs."""
+        layer = 3 * self.hidden_size * self.intermediate_size
+        layer += 2 * self.hidden_size * self.num_attention_heads * self.head_dim
+        return self.vocab_size * self.hidden_size + self.num_hidden_layers * layer
+
+
 class LDMBertConfig(TextConfig):
     """`LDMBertModel`, diffusers' own encoder of text-conditioned LDM, saved as transformers does."""
 

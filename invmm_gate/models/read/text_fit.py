@@ -5,8 +5,8 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
-from invmm_gate.models.read.network_configs import FluxConfig, SD3Config, UNetConditionConfig
-from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, T5Config
+from invmm_gate.models.read.network_configs import FluxConfig, SD3Config, UNetConditionConfig, ZImageConfig
+from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 
 POOLS_AT_LARGEST_ID: Final = 2
@@ -31,6 +31,9 @@ def check_text_fit(layout: Layout) -> None:
         _check_sd3(layout, denoiser)
     elif isinstance(denoiser, FluxConfig):
         _check_flux(layout, denoiser)
+    elif isinstance(denoiser, ZImageConfig):
+        width = layout.config("text_encoder", Qwen3Config).width
+        _equal("cap_feat_dim", {denoiser.cap_feat_dim}, "text_encoder gives", {width})
 
 
 def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> None:
@@ -38,6 +41,8 @@ def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> N
         _check_clip(tokenizer, config, encoder)
     elif isinstance(config, T5Config):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
+    elif isinstance(config, Qwen3Config):
+        _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=512)
     elif isinstance(config, LDMBertConfig):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import StrictConfig, validated
-from invmm_gate.models.read.pipelines import KINDS, Kind
+from invmm_gate.models.read.pipelines import KINDS, TOKENIZERS, Kind
 from invmm_gate.models.read.vocabulary import (
     check_as_class,
     ids_in,
@@ -42,10 +42,14 @@ DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
         "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]",
         "mask_token": "[MASK]",
     },
+    "qwen2": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
 }  # fmt: skip
 """The special tokens that a kind has, and what they are when its files do not say."""
 NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
 _MOST_EXTRA: Final = 10_000
+_LONGEST_TEMPLATE: Final = 100_000
+_WHOLE: Final = ("t5", "qwen2")
+"""Kinds of which `tokenizer.json` is all that is loaded; it finds its own added tokens in a text."""
 
 
 def _plain(value: object) -> Any:
@@ -113,7 +117,15 @@ class BertTokenizerConfig(TokenizerConfig):
     tokenize_chinese_chars: Literal[True] = True
 
 
+class Qwen2TokenizerConfig(TokenizerConfig):
+    """Bytes in pairs, in front of which nothing is put."""
+
+    add_bos_token: Literal[False] = False
+    chat_template: Annotated[str, Field(max_length=_LONGEST_TEMPLATE)] | None = None
+
+
 CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
+    "qwen2": Qwen2TokenizerConfig,
     "clip": TokenizerConfig,
     "t5": TokenizerConfig,
     "bert": BertTokenizerConfig,
@@ -157,7 +169,9 @@ class TokenizerFiles:
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
     json: Mapping[str, object] | None = None
-    """`tokenizer.json` of a T5 tokenizer, which is all of it."""
+    """`tokenizer.json` of a T5 or Qwen tokenizer, which is all of it."""
+    chat_template: str | None = None
+    """The template of a Qwen tokenizer, in which every prompt stands."""
 
     @property
     def end_id(self) -> int:
@@ -170,18 +184,19 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
     config, extra = _read_config(files, name, kind)
     read = read_tokenizer_json(files, path, kind)
-    if kind == "t5" and read is None:
+    if kind in _WHOLE and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
-            expected="a T5 tokenizer with tokenizer.json; spiece.model is not read",
-            do="save the pipeline with T5TokenizerFast",
+            expected=f"a tokenizer with tokenizer.json{'; spiece.model is not read' if kind == 't5' else ''}",
+            do=f"save the pipeline with {TOKENIZERS[kind][0]}",
         )
     listed = ids_in(files, f"{name}/added_tokens.json") or {}
     embedded = {token["content"]: token["id"] for token in read["added_tokens"]} if read else {}
-    vocabulary = read_vocabulary(files, name, kind, listed, ids_of(read, embedded))
+    beside = {**embedded, **listed} if kind == "qwen2" else listed  # vocab.json of Qwen has no added tokens
+    vocabulary = read_vocabulary(files, name, kind, beside, ids_of(read, embedded))
     special = _special(config, kind, name, vocabulary)
     found = {*listed, *embedded}
-    if kind == "t5":  # tokenizer.json is all that it is made of, and finds its own added tokens in a text
+    if kind in _WHOLE:
         added = extra - found
     else:
         added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
@@ -195,9 +210,26 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         vocabulary=vocabulary,
         special=special,
         max_length=int(limit) if limit is not None and limit < 2**31 else None,
-        merges=read_merges(files, name, read) if kind == "clip" else (),
-        json=read_json(files, path) if kind == "t5" else None,
+        merges=read_merges(files, name, read) if kind in ("clip", "qwen2") else (),
+        json=read_json(files, path) if kind in _WHOLE else None,
+        chat_template=_chat_template(files, name, config) if isinstance(config, Qwen2TokenizerConfig) else None,
     )
+
+
+def _chat_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> str:
+    """The template that transformers takes: that of its own file, if there is one. Raises ModelError without any."""
+    path = f"{name}/chat_template.jinja"
+    if path in files:
+        if files.files[path].size > _LONGEST_TEMPLATE:
+            raise ModelError(f"{path!r} is larger than {_LONGEST_TEMPLATE:,} bytes", expected="a chat template")
+        return files.read(path).decode("utf-8")
+    if config.chat_template is None:
+        raise ModelError(
+            f"{name!r} has no chat template",
+            expected="chat_template.jinja, or chat_template in tokenizer_config.json: each prompt stands in it",
+            do="save the tokenizer with its published template",
+        )
+    return config.chat_template
 
 
 def _special(config: TokenizerConfig, kind: Kind, name: str, vocabulary: Mapping[str, int]) -> dict[str, SpecialToken]:

@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 Special = Mapping[str, Mapping[str, Any]]
 """`cls_token` and others -> the token's keys, as `tokenizers` has them."""
 MAX_TOKENS: Final = 1_000_000
-_VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt"}
-_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece"}
+_VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt", "qwen2": "vocab.json"}
+_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece", "qwen2": "BPE"}
 _READ: Final = frozenset({"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"})
-_IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space"})
+_IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space", "use_regex"})
 """Keys of a post-processor that change no token of one prompt beside those of its template."""
 _LONGEST_WORD: Final = 100
 """Letters; a longer word is unknown to BERT."""
 _WORDS: Final = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORDS_OF_QWEN: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _SPECIAL_WORDS: Final = r"<\|startoftext\|>|<\|endoftext\|>|"
 """In front of CLIP's words as OpenAI has them, not as transformers 4 does: special tokens are found before."""
 
@@ -120,13 +123,30 @@ def _byte_pairs(vocabulary: Mapping[str, int], special: Special, words: str) -> 
     return tokenizer
 
 
+def _bytes_in_pairs() -> "Tokenizer":
+    """What `Qwen2Tokenizer` is, without its vocabulary."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.BPE(vocab={}, merges=[]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_WORDS_OF_QWEN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
 def check_as_class(
     read: Mapping[str, Any], path: str, kind: Kind, vocabulary: Mapping[str, int], special: Special
 ) -> None:
-    """Raises ModelError, naming the first part of a BERT or CLIP tokenizer that reads texts in another way."""
+    """Raises ModelError, naming the first part of a tokenizer, not T5's, that reads texts in another way."""
     with library(path):
         if kind == "bert":
             own = json.loads(word_pieces(vocabulary, special).to_str())
+        elif kind == "qwen2":
+            own = json.loads(_bytes_in_pairs().to_str())
+            if _adds_nothing(read["post_processor"]):
+                read = {**read, "post_processor": own["post_processor"]}
         else:
             words = (_SPECIAL_WORDS if "startoftext" in str(read["pre_tokenizer"]) else "") + _WORDS
             own = json.loads(_byte_pairs(vocabulary, special, words).to_str())
@@ -141,6 +161,13 @@ def check_as_class(
         if stated != expected:
             own_part = f"that of {TOKENIZERS[kind][0]}, {str(expected)[:200]}"
             raise _other(path, f"{part} is {str(stated)[:100]!a}", own_part)
+
+
+def _adds_nothing(ends: Mapping[str, Any] | None) -> bool:
+    """Whether a post-processor puts no token around one prompt."""
+    if ends is None or ends["type"] == "ByteLevel":
+        return True
+    return bool(ends["type"] == "TemplateProcessing" and [*map(list, ends["single"])] == [["Sequence"]])
 
 
 def _other(path: str, what: str, expected: str) -> ModelError:

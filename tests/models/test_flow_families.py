@@ -1,0 +1,167 @@
+"""FLUX.1 and Z-Image as they lie on disk: what is read of them, and what is refused before a weight is loaded."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config as TheirConfig
+
+from invmm_gate.core.errors import ModelError
+from invmm_gate.models.adapters.network_calls import packed, unpacked
+from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.models.read.text_configs import Qwen3Config
+from tests.models.conftest import edit_json
+from tests.models.test_text_load import TEXTS, load
+
+Checkpoints = Callable[[str], Path]
+
+
+@pytest.fixture
+def z_image(text_checkpoint: Checkpoints) -> Path:
+    return text_checkpoint("z_image")
+
+
+@pytest.fixture
+def flux(text_checkpoint: Checkpoints) -> Path:
+    return text_checkpoint("flux")
+
+
+def encoded(folder: Path) -> torch.Tensor:
+    return load(folder).prompts.encode(["a red cat"]).tensors["context"]
+
+
+def test_packing_puts_each_value_back() -> None:
+    latents = torch.arange(2 * 3 * 4 * 6, dtype=torch.float32).reshape(2, 3, 4, 6)
+    assert packed(latents).shape == (2, 6, 12)
+    assert torch.equal(unpacked(packed(latents), 4, 6), latents)
+
+
+def test_defaults_of_a_language_model_are_those_of_transformers() -> None:
+    theirs, ours = TheirConfig().to_dict(), Qwen3Config.model_fields
+    own = {"rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "layer_types", "model_type"}
+    for key in theirs.keys() & ours.keys() - own:
+        assert ours[key].default == theirs[key], key
+
+
+def test_a_template_in_the_tokenizers_configuration_is_read_where_it_has_no_file(z_image: Path) -> None:
+    before, template = encoded(z_image), z_image / "tokenizer/chat_template.jinja"
+    edit_json(z_image / "tokenizer/tokenizer_config.json", chat_template=template.read_text())
+    template.unlink()
+    assert torch.equal(encoded(z_image), before)
+
+
+def test_the_ids_are_those_of_the_vocabulary_in_older_files_too(z_image: Path) -> None:
+    model = load(z_image)
+    whole = json.loads((z_image / "tokenizer/tokenizer.json").read_bytes())
+    (z_image / "tokenizer/vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    merges = [" ".join(pair) for pair in whole["model"]["merges"]]
+    (z_image / "tokenizer/merges.txt").write_text("\n".join(merges) + "\n")
+    again = load(z_image)
+    assert [model.prompts.tokenize(text) for text in TEXTS] == [again.prompts.tokenize(text) for text in TEXTS]
+
+
+def test_a_language_model_with_its_head_is_the_same_encoder(z_image: Path) -> None:
+    """`Qwen3ForCausalLM` has the head tied to the embedding, and its tensors nested."""
+    before, weights = encoded(z_image), z_image / "text_encoder/model.safetensors"
+    save_file({f"model.{key}": tensor for key, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    assert torch.equal(encoded(z_image), before)  # transformers loads a network without its head from these too
+    edit_json(z_image / "model_index.json", text_encoder=["transformers", "Qwen3ForCausalLM"])
+    edit_json(z_image / "text_encoder/config.json", tie_word_embeddings=True)
+    assert torch.equal(encoded(z_image), before)
+
+
+def without_template(folder: Path) -> None:
+    (folder / "tokenizer/chat_template.jinja").unlink()
+
+
+def with_other_words(folder: Path) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\s+|\S+"
+    path.write_text(json.dumps(content))
+
+
+def with_a_token_around(folder: Path) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    token = {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}
+    content["post_processor"]["single"].append(token)
+    content["post_processor"]["special_tokens"] = {
+        "<|im_end|>": {"id": "<|im_end|>", "ids": [265], "tokens": ["<|im_end|>"]}
+    }
+    path.write_text(json.dumps(content))
+
+
+def changed(file: str, **values: Any) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / file, **values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without_template, "'tokenizer' has no chat template"),
+        (with_other_words, "the pre_tokenizer is"),
+        (with_a_token_around, "the post_processor is"),
+        (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "'tokenizer' has no tokenizer.json"),
+        (changed("transformer/config.json", cap_feat_dim=32), "cap_feat_dim is 32, text_encoder gives 24"),
+        (changed("transformer/config.json", axes_dims=[4, 6, 8]), "turns (4, 6, 8) of 16 values of a head"),
+        (changed("transformer/config.json", axes_lens=[640, 128, 128]), "positions for (128, 128) patches"),
+        (changed("transformer/config.json", siglip_feat_dim=8), "siglip_feat_dim"),
+        (changed("text_encoder/config.json", sliding_window=8, use_sliding_window=True), "use_sliding_window"),
+        (changed("text_encoder/config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "rope_type"),
+        (changed("text_encoder/config.json", num_attention_heads=3, num_key_value_heads=2), "share 2 keys"),
+        (changed("vae/config.json", shift_factor=None), "states no shift_factor, which ZImagePipeline adds"),
+    ],
+)
+def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
+    z_image: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(z_image)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(z_image)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            changed("transformer/config.json", pooled_projection_dim=8),
+            "pooled_projection_dim is 8, text_encoder gives 16",
+        ),
+        (
+            changed("transformer/config.json", joint_attention_dim=8),
+            "joint_attention_dim is 8, text_encoder_2 gives 40",
+        ),
+        (changed("transformer/config.json", axes_dims_rope=[4, 4, 6]), "turns (4, 4, 6) of 16 values of a head"),
+        (changed("transformer/config.json", in_channels=18), "in_channels"),
+        (changed("transformer/config.json", in_channels=32), "the network takes 8"),
+        (changed("scheduler/scheduler_config.json", max_image_seq_len=None), "use_dynamic_shifting needs"),
+        (changed("scheduler/scheduler_config.json", shift_terminal=0.02), "shift_terminal"),
+    ],
+)
+def test_a_checkpoint_of_flux_that_is_another_model_is_refused(
+    flux: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(flux)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(flux)
+    assert said in str(caught.value)
+
+
+def test_a_shift_that_grows_with_the_image_needs_a_pipeline_that_tells_its_size(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("sd3")
+    edit_json(folder / "scheduler/scheduler_config.json", use_dynamic_shifting=True)
+    with pytest.raises(ModelError, match="use_dynamic_shifting with StableDiffusion3Pipeline"):
+        inspect_checkpoint(folder)
+
+
+def test_a_latent_consistency_model_that_is_not_told_the_scale_is_refused(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("lcm")
+    edit_json(folder / "unet/config.json", time_cond_proj_dim=None)
+    with pytest.raises(ModelError, match="no time_cond_proj_dim"):
+        inspect_checkpoint(folder)
