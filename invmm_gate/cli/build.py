@@ -90,7 +90,10 @@ def _lines(curation: "Curation", planned: Sequence["Planned"]) -> Iterator[str]:
     from invmm_gate.curation.training_entries import of_kinds
 
     scan, embedder, clusters = curation.scan, curation.embedder, curation.clustering.clusters
-    yield f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies"
+    yield (
+        f"read {len(scan.items)} training images, {len(curation.training.items)} without exact copies,"
+        f" {scan.captioned} with a caption"
+    )
     yield f"  compared at {embedder.size} x {embedder.size} pixels; images of another size are resized for that alone"
     if scan.later:
         yield f"  {len(scan.later)} are from after the training: controls are drawn from them"

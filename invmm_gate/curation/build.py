@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from invmm_gate.curation.neighbours import block_pairs
 from invmm_gate.curation.option_checks import Wanted, check_libraries, check_options, columns_of, controls_wanted
 from invmm_gate.curation.proposals import Proposal, Proposals, propose, sensitive_items
 from invmm_gate.curation.sample import Sample, draw_sample
-from invmm_gate.curation.training_data import TrainingData, check_files, check_places, open_training_data
+from invmm_gate.curation.training_data import check_files, check_places, expanded, open_training_data
+from invmm_gate.curation.training_entries import TrainingData
 from invmm_gate.curation.training_scan import Distinct, Item, Scan, distinct, read_again, scan_training_data
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.scratch import scratch_folder
@@ -62,6 +63,7 @@ def curate(options: BuildOptions, progress: Progress) -> Curation:
     check_libraries()
     wanted = controls_wanted(options)
     check_options(options)
+    options = replace(options, sources=expanded(options.sources), controls_from=expanded(options.controls_from))
     check_places(options)
     columns, plain = columns_of(options)
     training = [open_training_data(place, columns, images=options.images) for place in options.sources]

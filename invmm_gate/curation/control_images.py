@@ -13,8 +13,7 @@ from invmm_gate.core.records import Fit
 from invmm_gate.curation.embedder import Embedder
 from invmm_gate.curation.neighbours import Vectors, close_pairs
 from invmm_gate.curation.option_checks import Wanted
-from invmm_gate.curation.training_data import TrainingData
-from invmm_gate.curation.training_entries import Entry, LeftOut, lies_beside
+from invmm_gate.curation.training_entries import Entry, LeftOut, TrainingData, lies_beside
 from invmm_gate.curation.training_scan import Distinct, Later, prepare
 from invmm_gate.probes.writer import shape_problem, unfit_as_probe
 

@@ -9,7 +9,8 @@ from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.records import Group
 from invmm_gate.curation.clusters import Cluster
-from invmm_gate.curation.training_data import TrainingData, located
+from invmm_gate.curation.training_data import located
+from invmm_gate.curation.training_entries import TrainingData
 from invmm_gate.curation.training_scan import VALUES, Distinct, Item, Scan
 from invmm_gate.files.regular import read_small
 
@@ -133,7 +134,7 @@ def _listed(listing: Path | None, scan: Scan, sources: Sequence[TrainingData]) -
         return []
     names, indices = _by_name(scan, sources), []
     for line, name in _lines(listing):
-        found = names.get(name) or names.get(_absolute(name))
+        found = names.get(name) or names.get(_absolute(name)) or names.get(name.replace("\\", "/"))
         if not found:
             raise ProbeSetError(
                 f"{listing}:{line}: {name!r} is not among the training images that were read",

@@ -1,106 +1,93 @@
-"""Training data to choose probes from, one image at a time: a folder, or a table in CSV or Parquet."""
+"""Training data to choose probes from: folders, tables, tars and saved data sets, one image at a time in memory."""
 
+import glob
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePath
-from typing import Final, Protocol, final
+from typing import Final
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import BuildOptions
-from invmm_gate.curation.training_entries import VERSIONS, Columns, Entry, lies_beside, read_image_file
-from invmm_gate.curation.training_tables import CsvTable, ParquetTable
+from invmm_gate.curation.saved_dataset import SavedDataset, is_saved, the_split
+from invmm_gate.curation.tar_of_images import TarOfImages
+from invmm_gate.curation.training_entries import Columns, TrainingData
+from invmm_gate.curation.training_folders import METADATA, FolderOfImages, FolderWithTable
+from invmm_gate.curation.training_tables import ParquetTable, TableOfPaths, csv_rows, json_rows
 
-_COPIES: Final = "is of version control: what it holds are copies, which would pass for duplicates"
+_OPENED: Final[dict[str, Callable[[Path, Columns, Path], TrainingData]]] = {
+    ".csv": lambda place, columns, root: TableOfPaths(place, columns, root, csv_rows),
+    ".jsonl": lambda place, columns, root: TableOfPaths(place, columns, root, json_rows),
+    ".parquet": ParquetTable,
+    ".tar": lambda place, columns, _: TarOfImages(place, columns),
+}
+"""Suffix of a file -> what reads it: its path, its columns, and where the paths in it begin."""
+_PACKED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
+_SUFFIXES: Final = ", ".join(_OPENED)
 
 
-class TrainingData(Protocol):
-    """Something that holds training images."""
+def expanded(places: Iterable[Path]) -> tuple[Path, ...]:
+    """The places, with those that a pattern such as `data/train-*.tar` matches, in the order of their names.
 
-    @property
-    def place(self) -> Path:
-        """The folder or file."""
-        ...
+    Raises ProbeSetError for a pattern that matches nothing.
+    """
+    found: list[Path] = []
+    for place in places:
+        if os.path.lexists(place) or not glob.has_magic(str(place)):
+            found.append(place)
+            continue
+        matched = sorted(glob.glob(str(place), recursive=True))
+        if not matched:
+            raise ProbeSetError(f"{str(place)!r} matches nothing", expected="a folder or file, or a pattern of some")
+        found += map(Path, matched)
+    return tuple(found)
 
-    @property
-    def root(self) -> Path | None:
-        """Where the entries' names begin; None for a table that holds the images themselves."""
-        ...
 
-    def count(self) -> int:
-        """Entries, those that cannot be read included."""
-        ...
-
-    def names(self) -> Iterator[str]:
-        """The names of all entries, in order; no image is read."""
-        ...
-
-    def entries(self, only: Collection[int] | None = None) -> Iterator[Entry]:
-        """The entries in order, with their bytes; or those at some positions only. One at a time in memory."""
-        ...
+def holds_images(place: Path) -> bool:
+    """Whether a place is a folder, or a file that `open_training_data` reads: more than one image."""
+    return place.is_dir() or place.suffix.lower() in _OPENED
 
 
 def open_training_data(place: Path, columns: Columns, *, images: Path | None = None) -> TrainingData:
     """The training data at a place. `images` is where the paths of a table begin; by default the table's folder.
 
-    Raises ProbeSetError for a place that is neither a folder nor a table, or that lacks a column.
+    Raises ProbeSetError for a place of no kind that is read, or that lacks a column; ConfigError without a library.
     """
     if place.is_dir():
-        if columns.dated or columns.marked_by:
-            raise ProbeSetError(
-                f"{str(place)!r} is a folder, which has no columns",
-                expected="a .parquet or .csv file where a date or a sensitive column is asked for",
-                do="list the images in a table, or leave the option out",
-            )
-        return FolderOfImages(place)
+        return _open_folder(place, columns)
     suffix = place.suffix.lower()
-    if not place.is_file() or suffix not in {".csv", ".parquet"}:
-        found = "is not a folder, .csv or .parquet file" if place.exists() else "does not exist"
-        raise ProbeSetError(f"training data {str(place)!r} {found}", expected="a folder of images, or a table")
-    root = images or place.parent
-    return CsvTable(place, columns, root) if suffix == ".csv" else ParquetTable(place, columns, root)
-
-
-@final
-class FolderOfImages:
-    """All files below a folder, in the order of their paths. What is no image is told of; links are not followed."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = self.root = place
-        self._names = sorted(_walk(place))
-        if all(map(lies_beside, self._names)):
-            raise ProbeSetError(
-                f"{str(place)!r} holds no images", expected="PNG, JPEG or WebP files in it or in folders below it"
-            )
-
-    def count(self) -> int:
-        """Files and links, but for captions and the like: they need no memory and no time."""
-        return sum(not lies_beside(name) for name in self._names)
-
-    def names(self) -> Iterator[str]:
-        """Their paths below the folder."""
-        return iter(self._names)
-
-    def entries(self, only: Collection[int] | None = None) -> Iterator[Entry]:
-        """The files, each read when it is its turn."""
-        for position in range(len(self._names)) if only is None else sorted(only):
-            name = self._names[position]
-            versions = PurePath(name).name in VERSIONS
-            data, problem = (b"", _COPIES) if versions else read_image_file(self.place, name)
-            beside = bool(problem) and lies_beside(name)
-            yield Entry(position=position, name=name, data=data, problem=problem, beside=beside)
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    def failed(error: OSError) -> None:
+    read = _OPENED.get(suffix)
+    if not place.is_file() or read is None:
+        found = f"is not a folder, {_SUFFIXES} file" if place.exists() else "does not exist"
         raise ProbeSetError(
-            f"{str(error.filename)!r} cannot be listed ({error.strerror})", expected="a folder that this user may read"
-        ) from error
+            f"training data {str(place)!r} {found}",
+            expected="a folder of images, a table, a tar, or a folder that `save_to_disk` wrote",
+            do="unpack it: in a packed tar no image can be read by itself" if suffix in _PACKED else "",
+        )
+    return read(place, columns, images or place.parent)
 
-    for parent, folders, files in os.walk(folder, onerror=failed):
-        unopened = [name for name in folders if name in VERSIONS or Path(parent, name).is_symlink()]
-        folders[:] = sorted(set(folders).difference(unopened))
-        yield from (Path(parent, name).relative_to(folder).as_posix() for name in [*files, *unopened])
+
+def _open_folder(place: Path, columns: Columns) -> TrainingData:
+    if is_saved(place):
+        return SavedDataset(the_split(place), columns)
+    tables = [place / name for name in METADATA if os.path.lexists(place / name)]
+    if len(tables) > 1:
+        raise ProbeSetError(
+            f"{str(place)!r} holds {' and '.join(table.name for table in tables)}",
+            expected="one table that describes its images",
+            do="take the other out of the folder",
+        )
+    if tables:
+        described = replace(columns, described=True)
+        return FolderWithTable(place, _OPENED[tables[0].suffix](tables[0], described, place))
+    if columns.dated or columns.marked_by:
+        raise ProbeSetError(
+            f"{str(place)!r} is a folder, which has no columns",
+            expected="a table where a date or a sensitive column is asked for",
+            do="list the images in a table, or leave the option out",
+        )
+    return FolderOfImages(place)
 
 
 def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:

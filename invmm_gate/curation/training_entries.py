@@ -2,28 +2,31 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.files.regular import IMAGE_LIMIT, read_head, read_probe_file
 
 BESIDE: Final = frozenset(
     (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".html")
-) | {".log", ".py", ".sha256", ".gitattributes", ".gitignore", ".ds_store", "thumbs.db"}
-"""Suffixes and whole names of what lies beside images: captions, metadata, leavings of file browsers.
+) | {".cls", ".npz", ".log", ".py", ".sha256", ".gitattributes", ".gitignore", ".ds_store", "thumbs.db"}
+"""Suffixes and whole names of what lies beside images: captions, metadata, labels, latents that a trainer keeps.
 
 All other files are images for all that is known: what cannot be opened is told of, as training may have used it.
 """
 VERSIONS: Final = frozenset((".git", ".dvc", ".hg", ".svn"))
 """Folders of version control."""
+NO_IMAGE: Final = "is not PNG, JPEG or WebP"
 _HEAD: Final = 16
 """Bytes that tell what a file is."""
-ROLES: Final = ("path", "image", "caption", "date")
-"""What a column of a table can be for; by default the column of the same name."""
+ROLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"path": ("path", "file_name"), "image": ("image",), "caption": ("caption", "text"), "date": ("date",)}
+)
+"""What a column of a table can be for, and the columns that are taken for it: the first one that is there."""
 _YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 _NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
 _KINDS: Final = 8
@@ -37,7 +40,7 @@ class Entry:
     position: int
     """Its number in the source, from 0."""
     name: str
-    """Its path as the source states it, or `row N` of a table that holds the images themselves."""
+    """Its path as the source states it; `shard.tar/0001.jpg`; `shard.parquet/row 2` of a table that holds images."""
     data: bytes = b""
     problem: str = ""
     caption: str = ""
@@ -48,6 +51,32 @@ class Entry:
     """What its cell in that column says; None without such a column."""
     beside: bool = False
     """Whether it is no image but a file that lies beside images."""
+
+
+class TrainingData(Protocol):
+    """Something that holds training images."""
+
+    @property
+    def place(self) -> Path:
+        """The folder or file."""
+        ...
+
+    @property
+    def root(self) -> Path | None:
+        """Where the entries' names begin; None where the images lie in the file itself."""
+        ...
+
+    def count(self) -> int:
+        """Entries, those that cannot be read included."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """The names of all entries, in order; no image is read."""
+        ...
+
+    def entries(self, only: Collection[int] | None = None) -> Iterator[Entry]:
+        """The entries in order, with their bytes; or those at some positions only. One at a time in memory."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +92,13 @@ class Columns:
     marked_value: str | None = None
     """The value that does; None where a cell says yes or no."""
 
-    def of(self, role: str) -> str:
-        """The column for a role."""
-        return self.names.get(role, role)
+    described: bool = False
+    """Whether the table is the `metadata` file of a folder, where `file_name` and `text` come first."""
+
+    def of(self, role: str) -> tuple[str, ...]:
+        """The columns for a role, the best first; the named one alone, where one is named."""
+        known = ROLES[role]
+        return (self.names[role],) if role in self.names else known[::-1] if self.described else known
 
     def marks(self, value: object, *, place: str) -> bool:
         """Whether a cell marks its row as sensitive. Raises ProbeSetError for one that says neither yes nor no."""
@@ -97,12 +130,12 @@ def read_image_file(root: Path, name: str) -> tuple[bytes, str]:
 
     What it holds decides whether it is an image, not what it is called.
     """
-    found = _path_problem(root, name)
+    found = path_problem(root, name)
     if found:
         return b"", found
     try:
-        if not _is_opened(read_head(root / name, _HEAD)):
-            return b"", "is not PNG, JPEG or WebP"
+        if not is_opened(read_head(root / name, _HEAD)):
+            return b"", NO_IMAGE
         return read_probe_file(root / name, limit=IMAGE_LIMIT), ""
     except ProbeSetError as error:
         return b"", error.found
@@ -126,12 +159,13 @@ def of_kinds(left_out: Sequence[LeftOut]) -> str:
     return f" ({kinds}{f', {rest:,} others' if rest else ''})" if counts else ""
 
 
-def _is_opened(head: bytes) -> bool:
+def is_opened(head: bytes) -> bool:
     """Whether a file begins as PNG, JPEG or WebP do."""
     return head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
-def _path_problem(root: Path, name: str) -> str:
+def path_problem(root: Path, name: str) -> str:
+    """Why a path is not read: it is empty, leads outside the root, or lies behind a link; empty if nothing is wrong."""
     path = PurePath(name)
     if not name:
         return "has an empty path"

@@ -17,8 +17,7 @@ from invmm_gate.core.progress import Progress
 from invmm_gate.curation.embedder import Embedder, Pixels
 from invmm_gate.curation.embedding_store import EmbeddingStore
 from invmm_gate.curation.neighbours import Indices, Vectors
-from invmm_gate.curation.training_data import TrainingData
-from invmm_gate.curation.training_entries import Entry, LeftOut
+from invmm_gate.curation.training_entries import Entry, LeftOut, TrainingData
 from invmm_gate.probes.images import View, decode_image, pixels_sha256
 
 AT_ONCE: Final = 32
@@ -57,6 +56,8 @@ class Scan:
     beside: list[LeftOut] = field(default_factory=list)
     """Captions, metadata and the like, which are no images."""
     later: list[Later] = field(default_factory=list)
+    captioned: int = 0
+    """Items with a caption."""
     marked: list[int] = field(default_factory=list)
     """Indices of the items that the sensitive column marks."""
     values: list[str] = field(default_factory=list)
@@ -188,6 +189,7 @@ def _keep(
     scan.left_out += [LeftOut(name=found.entry.name, reason=found.problem) for found in broken]
     usable = [found for found in prepared if not found.problem]
     scan.marked += [len(scan.items) + number for number, found in enumerate(usable) if found.entry.marked]
+    scan.captioned += sum(bool(found.entry.caption) for found in usable)
     scan.items += [
         Item(
             source=source,

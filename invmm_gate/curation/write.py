@@ -143,6 +143,7 @@ def _counts(curation: Curation) -> Mapping[str, int]:
     clusters = curation.clustering.clusters
     return {
         "read": len(curation.scan.items),
+        "captions": curation.scan.captioned,
         "left_out": len(curation.scan.left_out),
         "beside": len(curation.scan.beside),
         "after_training": len(curation.scan.later),

@@ -7,6 +7,7 @@ and page headers say of sizes may be wrong. So the decoder itself is given littl
 import csv
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -17,7 +18,7 @@ _BUFFER: Final = 1 << 20
 ROW_CHARACTERS: Final = 4_000_000
 """Characters of a row, the lines between its quotes included."""
 _NAMES: Final = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_HEADER_CHARACTERS: Final = 10_000
+HEADER_CHARACTERS: Final = 10_000
 """In which the header is looked for."""
 
 
@@ -54,7 +55,7 @@ def batches(
 
 
 @contextmanager
-def bounded(room: int, place: Path) -> Iterator[None]:
+def bounded(room: int, place: Path, kind: str = "Parquet") -> Iterator[None]:
     """Within it at most `room` further bytes of address space can be taken. Raises ProbeSetError, naming `place`.
 
     Where the system does not tell how much is in use (it does on Linux), only what pyarrow itself refuses is refused.
@@ -72,7 +73,9 @@ def bounded(room: int, place: Path) -> Iterator[None]:
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ProbeSetError(
-            f"{place} cannot be read as Parquet ({str(error)[:200]})", expected="a Parquet file", do="write it again"
+            f"{place} cannot be read as {kind} ({str(error)[:200]})",
+            expected=f"whole data in {kind}",
+            do="write it again",
         ) from error
 
 
@@ -105,30 +108,49 @@ def _in_use() -> int | None:
 
 
 def check_separator(text: str, columns: Collection[str], path: Path) -> None:
-    """Raises ProbeSetError where the first line separates its fields by something else than commas.
+    """Raises ProbeSetError where the first line separates its fields by something else than commas."""
+    found = separator_of(text, columns)
+    if found.sign != ",":
+        raise ProbeSetError(
+            f"{path}:{found.line}: the fields are separated by {_NAMES[found.sign]}",
+            expected=f"commas, as in {','.join(columns)}",
+            do="save it as comma-separated CSV; to replace the characters alone breaks texts that hold a comma",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Separator:
+    """What stands between the fields of a CSV file, and the line that shows it."""
+
+    sign: str
+    line: int = 1
+    declared: bool = False
+    """Whether that line says so, as `sep=;` does, and is no header."""
+
+
+def separator_of(text: str, columns: Collection[str]) -> Separator:
+    """A comma, unless the first line that is not blank shows another one. `columns`: names that a header may have.
 
     Spreadsheets of half of Europe write semicolons; `sep=;` as a first line is Excel's.
     """
-    lines = enumerate(text[:_HEADER_CHARACTERS].splitlines(), start=1)
+    lines = enumerate(text[:HEADER_CHARACTERS].splitlines(), start=1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
-    for separator, name in _NAMES.items():
-        names = {cell.strip(" \"'") for cell in first.split(separator)}
-        one_cell = "," not in first and separator in first
-        if len(names.intersection(columns)) > 1 or one_cell or first.strip('" \r') == f"sep={separator}":
-            raise ProbeSetError(
-                f"{path}:{number}: the fields are separated by {name}",
-                expected=f"commas, as in {','.join(columns)}",
-                do="save it as comma-separated CSV; to replace the characters alone breaks texts that hold a comma",
-            )
+    for sign in _NAMES:
+        names = {cell.strip(" \"'") for cell in first.split(sign)}
+        one_cell = "," not in first and sign in first
+        declared = first.strip('" \r') == f"sep={sign}"
+        if declared or one_cell or len(names.intersection(columns)) > 1:
+            return Separator(sign, number, declared)
+    return Separator(",")
 
 
-def rows_of(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+def rows_of(file: TextIO, path: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each row that is not blank; one row at a time in memory.
 
     Raises ProbeSetError for a row of more than ROW_CHARACTERS, and for text that is no CSV.
     """
-    lines = _Lines(file, path)
-    reader = csv.reader(lines, strict=True)
+    lines = Lines(file, path)
+    reader = csv.reader(lines, strict=True, delimiter=separator)
     try:
         for cells in reader:
             lines.begun = 0
@@ -140,8 +162,8 @@ def rows_of(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-class _Lines:
-    """The lines of a file, none of which is read beyond the limit of a row."""
+class Lines:
+    """The lines of a file, none of which is read beyond the limit of a row. Raises ProbeSetError."""
 
     def __init__(self, file: TextIO, path: Path) -> None:
         self._file, self._path = file, path

@@ -221,7 +221,10 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     "only broken images": (all_broken, ("no training image could be used: 2 cannot be read", "'a.png'")),
     "broken image, strictly": (strictly, ("'zz.png' is not PNG, JPEG or WebP", "--strict")),
     "no such data": (lambda place: place.build(sources=(place.root / "none",)), ("none' does not exist",)),
-    "another kind of file": (lambda place: place.build(sources=(Path(__file__),)), ("not a folder, .csv or .parquet",)),
+    "another kind of file": (
+        lambda place: place.build(sources=(Path(__file__),)),
+        ("is not a folder, .csv, .jsonl, .parquet, .tar file",),
+    ),
     "unreadable parquet": (unreadable_parquet, ("train.parquet cannot be read as Parquet",)),
     "parquet without images": (
         lambda place: place.build(sources=(parquet(place, label=[1, 2]),)),
@@ -229,7 +232,7 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     ),
     "parquet without rows": (lambda place: place.build(sources=(parquet(place, path=[]),)), ("has no rows",)),
     "empty csv": (table(""), ("list.csv is empty",)),
-    "csv without rows": (table("path\n"), ("has a header and no rows",)),
+    "csv without rows": (table("path\n"), ("list.csv has no rows",)),
     "csv that is not text": (table("path\n\0\0\n"), ("no training image could be used", "NUL")),
     "csv with a short row": (table("path,date\nother03.png\n"), ("list.csv:2: 1 fields",)),
     "missing column": (table(ROW, "--column", "path=file"), ("lacks the column 'file'", "path, date, kind")),

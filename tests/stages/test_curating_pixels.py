@@ -54,7 +54,7 @@ def pair(seed: int) -> dict[str, bytes]:
 
 
 def test_a_jpeg_or_webp_is_read_whatever_it_is_called(tmp_path: Path) -> None:
-    names = ("a.jfif", "a.jpe", "a.JFIF", "a", "a.tif", "a.gif", "a.txt", ".hidden", "a.jpeg.bak")
+    names = ("a.jfif", "a.jpe", "a.JFIF", "a", "a.tif", "a.gif", "scan.txt", ".hidden", "a.jpeg.bak")
     files = {name: encoded(picture(10 + number), "JPEG") for number, name in enumerate(names)}
     files |= {"several.jpg": encoded(picture(30), "MPO", save_all=True, append_images=[picture(31)])}
     files |= {"b.jpg": encoded(picture(32), "WEBP"), "b.webp": png(picture(33))}
@@ -76,8 +76,8 @@ def test_every_file_that_is_no_such_image_is_listed_with_its_reason_and_counted(
     others |= {"a.heic": b"\0\0\0\x18ftypheic", "a.HEIF": b"", "a.avif": b"\0\0\0\x18ftypavif", "scan": bytes(99)}
     others |= {"latents.npy": b"\x93NUMPY", "shard.tar": bytes(512), "images.parquet": b"PAR1", "a.svg": b"<svg/>"}
     beside = {
-        "near0-0.txt": b"a cat",
-        "metadata.jsonl": b"{}",
+        "nobody.txt": b"a cat",
+        "meta.jsonl": b"{}",
         "d/.DS_Store": bytes(9),
         ".git/objects/x": png(near(0, 0)),
     }
@@ -87,7 +87,7 @@ def test_every_file_that_is_no_such_image_is_listed_with_its_reason_and_counted(
     left_out = {row["name"]: row["reason"] for row in record["left_out"]}
     assert "pipe" in left_out.pop("pipe.png")
     assert left_out == dict.fromkeys(others, "is not PNG, JPEG or WebP")
-    assert {row["name"] for row in record["beside"]} == {"near0-0.txt", "metadata.jsonl", "d/.DS_Store", ".git"}
+    assert {row["name"] for row in record["beside"]} == {"nobody.txt", "meta.jsonl", "d/.DS_Store", ".git"}
     assert (record["counts"]["left_out"], record["counts"]["beside"]) == (len(others) + 1, 4)
     page = (options.folder / "contact_sheet.html").read_text()
     assert "15 (2 .png, " in page
@@ -109,7 +109,9 @@ def test_the_terminal_warns_of_files_that_nobody_looked_at(tmp_path: Path) -> No
 
 
 def test_captions_need_no_memory_for_vectors(tmp_path: Path) -> None:
-    source = written(tmp_path / "train", {"a.png": png(picture(0)), "a.txt": b"words", "b.heic": b"", "c": b""})
+    source = written(
+        tmp_path / "train", {"a.png": png(picture(0)), "a.txt": b"words", "d.txt": b"words", "b.heic": b"", "c": b""}
+    )
     assert open_training_data(source, Columns()).count() == 3
 
 
