@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/curation.py                     # 100,000 embeddings of 512 and of 3072 numbers
     OMP_NUM_THREADS=1 python benchmarks/curation.py --images 20000 --files 2000
     ulimit -v 8388608; python benchmarks/curation.py --only files --files 100000      # in 8 GiB of address space
+    ulimit -v 8388608; python benchmarks/curation.py --only files --files 100000 --kept tar   # or parquet, or saved
 
 Every width runs in a process of its own, so that its peak memory is its own. CPU seconds are those of that process, on
 as many threads as OMP_NUM_THREADS allows; on a busy machine they say more than wall time.
@@ -10,13 +11,17 @@ as many threads as OMP_NUM_THREADS allows; on a busy machine they say more than 
 
 import argparse
 import datetime
+import io
+import itertools
 import json
+import multiprocessing
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +133,8 @@ def embeddings(kind: str, count: int) -> dict[str, object]:
     return stages.report()
 
 
-def from_files(count: int) -> dict[str, object]:
-    """`probes build` on PNG files of 64 pixels, end to end."""
+def from_files(count: int, kept: str) -> dict[str, object]:
+    """`probes build` on PNG images of 64 pixels with captions, end to end; `kept` says in files of which kind."""
     from invmm_gate.core.options import BuildOptions
     from invmm_gate.curation.build import curate
     from invmm_gate.curation.write import curation_record, planned_probes, write_curation
@@ -138,12 +143,18 @@ def from_files(count: int) -> dict[str, object]:
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _draw_files(root / "train", count)
-        options = BuildOptions(folder=root / "probes", sources=(root / "train",))
+        drawing = multiprocessing.get_context("spawn").Process(target=KEPT[kept], args=(root / "train", count))
+        drawing.start()  # in a process of its own: its memory is not that of `probes build`
+        drawing.join()
+        source = root / ("train" if kept in ("folder", "saved") else f"train.{kept}")
+        options = BuildOptions(folder=root / "probes", sources=(source,))
         found = stages.run(
             "read, embed, cluster, propose",
             lambda: curate(options, stages),
-            lambda found: f"{len(found.scan.items):,} images, {len(found.clustering.clusters):,} clusters",
+            lambda found: (
+                f"{len(found.scan.items):,} images, {found.scan.captioned:,} captions,"
+                f" {len(found.clustering.clusters):,} clusters"
+            ),
         )
         planned = planned_probes(found, today=today)
         record = curation_record(found, planned, today=today)
@@ -151,8 +162,8 @@ def from_files(count: int) -> dict[str, object]:
     return stages.report()
 
 
-def _draw_files(folder: Path, count: int) -> None:
-    folder.mkdir()
+def _drawn(count: int) -> Iterator[tuple[str, bytes]]:
+    """Name and PNG file of each image."""
     random = np.random.default_rng(0)
     for number in range(count):
         if number % 5 or not number:  # else a noisy copy of the picture before
@@ -160,19 +171,70 @@ def _draw_files(folder: Path, count: int) -> None:
             picture = np.asarray(coarse.resize((64, 64), Image.Resampling.BICUBIC))
         noise = random.integers(0, 9, picture.shape) if number % 5 == 0 else 0
         image = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
-        image.save(folder / f"{number:06d}.png", compress_level=1)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+        yield f"{number:06d}", buffer.getvalue()
+
+
+def _draw_folder(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for name, data in _drawn(count):
+        (folder / f"{name}.png").write_bytes(data)
+        (folder / f"{name}.txt").write_text(f"picture {name}")
+
+
+def _draw_tar(path: Path, count: int) -> None:
+    with tarfile.open(path.with_suffix(".tar"), "w") as tar:
+        for name, data in _drawn(count):
+            for file, content in ((f"{name}.png", data), (f"{name}.txt", f"picture {name}".encode())):
+                info = tarfile.TarInfo(file)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            tar.members = []
+
+
+def _draw_parquet(path: Path, count: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    with pq.ParquetWriter(path.with_suffix(".parquet"), pa.schema([("image", kind), ("text", pa.string())])) as writer:
+        images = _drawn(count)
+        while part := list(itertools.islice(images, 1000)):
+            cells = [{"bytes": data, "path": f"{name}.png"} for name, data in part]
+            table = pa.table([pa.array(cells, kind), [f"picture {name}" for name, _ in part]], names=["image", "text"])
+            writer.write_table(table)
+
+
+def _draw_saved(folder: Path, count: int) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    with tempfile.TemporaryDirectory() as cache:
+        rows = datasets.Dataset.from_generator(_rows, gen_kwargs={"count": count}, features=features, cache_dir=cache)
+        rows.save_to_disk(folder)
+
+
+def _rows(count: int) -> Iterator[dict[str, object]]:
+    for name, data in _drawn(count):
+        yield {"image": {"bytes": data, "path": None}, "text": f"picture {name}"}
+
+
+KEPT = {"folder": _draw_folder, "tar": _draw_tar, "parquet": _draw_parquet, "saved": _draw_saved}
+"""How images are kept -> what draws them so."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=100_000, help="synthetic embeddings")
     parser.add_argument("--files", type=int, default=5000, help="image files")
+    parser.add_argument("--kept", choices=KEPT, default="folder", help="how the images of `files` are kept")
     parser.add_argument("--only", choices=[*KINDS, "files"], help="one part, as JSON")
     arguments = parser.parse_args()
     if arguments.only:
-        alone = (
-            from_files(arguments.files) if arguments.only == "files" else embeddings(arguments.only, arguments.images)
-        )
+        files, images = arguments.files, arguments.images
+        of_files = arguments.only == "files"
+        alone = from_files(files, arguments.kept) if of_files else embeddings(arguments.only, images)
         print(json.dumps(alone))
         return
     print("| data | stage | wall s | CPU s | found |\n|---|---|---:|---:|---|")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invmm_gate.cli.options import Json, Quiet, with_options
+from invmm_gate.cli.options import Columns, Json, Quiet, with_options
 from invmm_gate.core.errors import PASS, ConfigError
 from invmm_gate.core.options import BuildOptions
 from invmm_gate.core.records import GROUPS
@@ -30,9 +30,7 @@ def build(
     trained_until: Annotated[
         str | None, typer.Option(help="YYYY-MM-DD: rows with a later date are controls, not training data.")
     ] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME; may be repeated.")
-    ] = None,
+    column: Columns = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the proposal and write nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -40,9 +38,10 @@ def build(
     """Choose probes from training data: near-duplicates, sensitive images, and controls."""
     from invmm_gate.cli.show import TerminalProgress, as_json
     from invmm_gate.curation.build import curate
+    from invmm_gate.curation.option_checks import columns_named
     from invmm_gate.curation.write import curation_record, planned_probes, write_curation
 
-    options = replace(options, folder=folder, trained_until=_day(trained_until), columns=_columns(column or ()))
+    options = replace(options, folder=folder, trained_until=_day(trained_until), columns=columns_named(column or ()))
     today = datetime.datetime.now(datetime.UTC).date()
     with TerminalProgress(quiet=quiet or json) as progress:
         curation = curate(options, progress)
@@ -67,14 +66,6 @@ def _day(text: str | None) -> datetime.date | None:
         return datetime.date.fromisoformat(text) if text is not None else None
     except ValueError as error:
         raise ConfigError(f"--trained-until {text!r}", expected="a date, YYYY-MM-DD") from error
-
-
-def _columns(texts: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for (role, equals, name), text in zip(pairs, texts, strict=True):
-        if not (role and equals and name):
-            raise ConfigError(f"--column {text!r}", expected="ROLE=NAME, such as path=file_name")
-    return {role: name for role, _, name in pairs}
 
 
 def _show(curation: "Curation", planned: Sequence["Planned"]) -> None:

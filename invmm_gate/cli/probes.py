@@ -10,7 +10,7 @@ import typer
 
 from invmm_gate.cli.build import build
 from invmm_gate.cli.canaries import canaries, join
-from invmm_gate.cli.options import Quiet, with_options
+from invmm_gate.cli.options import Columns, Quiet, with_options
 from invmm_gate.core.errors import BAD_INPUT, PASS
 from invmm_gate.core.options import NewProbes
 
@@ -36,18 +36,29 @@ def init(folder: Folder) -> int:
     return PASS
 
 
-@app.command(epilog="Example: invmm-gate probes add probes scans/*.png --group sensitive --category medical")
+@app.command(epilog="Example: invmm-gate probes add probes scans --group sensitive --category medical")
 @with_options
 def add(
     folder: Folder,
-    images: Annotated[list[Path], typer.Argument(help="Image files; they are copied into the probe set.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, which are copied; a folder, table, tar or saved data set stands for all images in it."
+        ),
+    ],
     *,
     new: NewProbes,
+    column: Columns = None,
 ) -> int:
-    """Add images to a probe set, all or none."""
+    """Add images to a probe set, all or none; captions beside them come along."""
+    from invmm_gate.curation.given_images import reader
+    from invmm_gate.curation.option_checks import columns_named
+    from invmm_gate.curation.training_data import expanded
     from invmm_gate.probes.edit import add_probes
 
-    added = add_probes(folder, images, replace(new, added_on=datetime.datetime.now(datetime.UTC).date()))
+    read = reader(columns_named(column or ()))
+    new = replace(new, added_on=datetime.datetime.now(datetime.UTC).date())
+    added = add_probes(folder, expanded(images), new, read=read)
     fitted = f", fitted by {new.fit}" if new.fit else ""
     typer.echo(f"added {len(added)} probes to {folder}{fitted}: {', '.join(probe.id for probe in added)}")
     return PASS

@@ -191,7 +191,11 @@ class BuildOptions:
 
     folder: Path
     sources: Annotated[
-        tuple[Path, ...], Asked("Training data: a folder, .parquet or .csv; may be repeated.", name="--from")
+        tuple[Path, ...],
+        Asked(
+            "Training data: a folder, .tar, .parquet, .csv or .jsonl, or a pattern of some; may be repeated.",
+            name="--from",
+        ),
     ]
     metric: Annotated[str, Asked("pixel_rmse or a name that begins with sscd.")] = "pixel_rmse"
     sscd: Sscd = None
@@ -255,7 +259,7 @@ class NewProbes:
 
     group: Annotated[Group, Asked("What the images are probes of.")]
     category: Annotated[str, Asked("Category that rules can select.")] = ""
-    caption: Annotated[str, Asked("Caption, for text-to-image models.")] = ""
+    caption: Annotated[str, Asked("Caption of images that bring none, for text-to-image models.")] = ""
     cluster: Annotated[str, Asked("Name shared by probes that show the same picture.")] = ""
     source: Annotated[str, Asked("Where the images come from.")] = ""
     licence: Annotated[str, Asked("Consent or licence.")] = ""

@@ -1,5 +1,6 @@
 """The choices of `probes build`, checked before an image is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,11 +52,19 @@ def check_libraries() -> None:
         ) from error
 
 
+def columns_named(texts: Sequence[str]) -> dict[str, str]:
+    """Role -> column, from what `--column` says. Raises ConfigError for a text or a role that is none."""
+    pairs = [text.partition("=") for text in texts]
+    for (role, equals, name), text in zip(pairs, texts, strict=True):
+        if not (role and equals and name):
+            raise ConfigError(f"--column {text!r}", expected="ROLE=NAME, such as path=file_name")
+        if role not in ROLES:
+            raise ConfigError(f"--column {role}=...", expected=f"one of {', '.join(ROLES)} before the =")
+    return {role: name for role, _, name in pairs}
+
+
 def check_options(options: BuildOptions) -> None:
-    """Raises ConfigError for a number out of range or an unknown role of a column."""
-    unknown = sorted(set(options.columns) - set(ROLES))
-    if unknown:
-        raise ConfigError(f"--column {unknown[0]}=...", expected=f"one of {', '.join(ROLES)} before the =")
+    """Raises ConfigError for a number out of range."""
     if not 1 <= options.diameter <= 2:
         raise ConfigError(f"--diameter {options.diameter:g}", expected="1 to 2 copy thresholds")
     if options.size is not None and options.size < 1:

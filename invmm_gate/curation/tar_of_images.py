@@ -154,6 +154,8 @@ def _kind_problem(member: tarfile.TarInfo) -> str:
 
 def _name_problem(name: str) -> str:
     path = PurePosixPath(name)
+    if not path.name:
+        return "has no name"
     if path.is_absolute() or PureWindowsPath(name).drive or name.startswith("\\"):
         return "has an absolute path"
     return "leads outside the tar" if ".." in (*path.parts, *PureWindowsPath(name).parts) else ""

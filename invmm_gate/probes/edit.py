@@ -1,18 +1,21 @@
-"""Start a probe set and add images to it: all of them or none."""
+"""Start a probe set and add images to it: all of them or none. Images are read twice, so that none stays in memory."""
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path, PurePath
 
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Probe
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
-from invmm_gate.probes.fields import multiplicity_problem, name_key, picture_key
+from invmm_gate.probes.fields import multiplicity_problem, name_key, picture_key, text_problem
 from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
@@ -21,10 +24,26 @@ IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """An image as it was found."""
+
+    name: str
+    """Its file, as messages say it."""
+    data: bytes
+    caption: str = ""
+    """Its own; empty where it has none."""
+
+
+Read = Callable[[Path], Iterator[Original]]
+"""The images at a place: that of a file, or all in a folder. Raises ProbeSetError for one that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Copy:
     """An image to be copied into the set."""
 
-    source: Path
+    original: int
+    """The number of the original among all that are read, from 0."""
     probe: Probe
     view: View = "plain"
     """What is stored of an image that is turned; `plain` is the file itself."""
@@ -53,10 +72,15 @@ def init_probe_set(folder: Path) -> None:
         write_manifest(folder, ())
 
 
-def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Probe, ...]:
+def read_file(image: Path) -> Iterator[Original]:
+    """The image in a file. Raises ProbeSetError."""
+    yield Original(name=str(image), data=_read_source(image))
+
+
+def add_probes(folder: Path, images: Sequence[Path], new: NewProbes, *, read: Read = read_file) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
-    The id is the file's name, made safe and unique.
+    The id is the file's name, made safe and unique; `new.caption` is for images that have none of their own.
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
     whose shape asks for a `fit`; and for a multiplicity of anything but canaries.
     """
@@ -80,8 +104,9 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes) -> tuple[Pr
             fit=new.fit or "",
             multiplicity=new.multiplicity or 0,
         )
-        copies = _plan(folder, images, present=present, template=template, both=new.orientation == "both")
-        _copy_all(folder, copies, present)
+        originals = partial(_originals, images, read)
+        copies = _plan(folder, originals(), present=present, template=template, both=new.orientation == "both")
+        _copy_all(folder, copies, originals(), present)
         return read_manifest(folder)[len(present) :]
 
 
@@ -100,13 +125,14 @@ def join_probe_set(folder: Path, other: Path) -> tuple[Probe, ...]:
         clusters = {probe.cluster for probe in present} - {""}
         taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
         copies: list[_Copy] = []
-        for probe in joined:
+        for number, probe in enumerate(joined):
             _check_joined(probe, other, known=known, clusters=clusters)
             new = unique_id(probe.id, taken)
             taken |= _names(new)
             path = f"{IMAGES}/{new}{Path(probe.path).suffix}"
-            copies.append(_Copy(source=other / probe.path, probe=replace(probe, id=new, path=path)))
-        _copy_all(folder, copies, present)
+            copies.append(_Copy(original=number, probe=replace(probe, id=new, path=path)))
+        originals = _originals([other / probe.path for probe in joined], read_file)
+        _copy_all(folder, copies, originals, present)
         return read_manifest(folder)[len(present) :]
 
 
@@ -125,47 +151,58 @@ def _check_joined(probe: Probe, other: Path, *, known: Mapping[str, str], cluste
         )
 
 
+def _originals(images: Iterable[Path], read: Read) -> Iterator[Original]:
+    for image in images:
+        yield from read(image)
+
+
 def _plan(
-    folder: Path, images: Sequence[Path], *, present: Iterable[Probe], template: Probe, both: bool
+    folder: Path, originals: Iterator[Original], *, present: Iterable[Probe], template: Probe, both: bool
 ) -> list[_Copy]:
     """Look at every image before anything is written."""
     known = {picture_key(probe.sha256, probe.group): f"as probe {probe.id!r}" for probe in present}
     taken = {name for probe in present for name in _names(probe.id)} | _stems(folder / IMAGES)
     copies: list[_Copy] = []
-    for image in images:
-        for copy in _copies(image, unique_id(image.stem, taken), template=template, both=both):
+    for number, original in enumerate(originals):
+        identifier = unique_id(PurePath(original.name).stem, taken)
+        for copy in _copies(original, number, identifier, template=template, both=both):
             key = picture_key(copy.probe.sha256, copy.probe.group)
             if key in known:
                 raise ProbeSetError(
-                    f"{str(image)!r} is already in the probe set, {known[key]}",
+                    f"{original.name!r} is already in the probe set, {known[key]}",
                     expected="each image once",
                     do="leave it out; nothing was added",
                 )
             taken |= _names(copy.probe.id)
-            known[key] = f"as {str(image)!r} of this call"
+            known[key] = f"as {original.name!r} of this call"
             copies.append(copy)
     return copies
 
 
-def _copies(image: Path, identifier: str, *, template: Probe, both: bool) -> Iterator[_Copy]:
+def _copies(original: Original, number: int, identifier: str, *, template: Probe, both: bool) -> Iterator[_Copy]:
     """The one copy of an image, or those of both its orientations. Raises ProbeSetError."""
-    data, name = _read_source(image), str(image)
-    stored: dict[View, bytes] = (both_views(data, name=name) if both else {}) or {"plain": data}
+    stored: dict[View, bytes] = (both_views(original.data, name=original.name) if both else {}) or {
+        "plain": original.data
+    }
     turned = "plain" not in stored
+    caption = original.caption or template.caption
     for view, content in stored.items():
-        shown, kind = decode_named(content, name=name)
-        found = misfit(template.fit, width=shown.width, height=shown.height, to=None)
+        shown, kind = decode_named(content, name=original.name)
+        found = misfit(template.fit, width=shown.width, height=shown.height, to=None) or text_problem(
+            {"caption": caption}
+        )
         if found:
-            raise ProbeSetError(f"{name!r} {found}")
+            raise ProbeSetError(f"{original.name!r} {found}")
         new = f"{identifier}-{view}" if turned else identifier
         probe = replace(
             template,
             id=new,
             path=f"{IMAGES}/{new}{SUFFIXES[kind]}",
             sha256=hashlib.sha256(content).hexdigest(),
+            caption=caption,
             cluster=template.cluster or (identifier if turned else ""),
         )
-        yield _Copy(source=image, probe=probe, view=view)
+        yield _Copy(original=number, probe=probe, view=view)
 
 
 def _read_source(image: Path) -> bytes:
@@ -176,9 +213,18 @@ def _read_source(image: Path) -> bytes:
         raise ProbeSetError(f"{str(image)!r} cannot be added: {error}") from error
 
 
-def _content(copy: _Copy) -> bytes:
-    data = _read_source(copy.source)
-    return data if copy.view == "plain" else both_views(data, name=str(copy.source))[copy.view]
+def _contents(copies: Iterable[_Copy], originals: Iterable[Original]) -> Iterator[tuple[_Copy, bytes]]:
+    """Each copy with its bytes, checked against those that were planned. Raises ProbeSetError."""
+    planned = {number: list(group) for number, group in groupby(copies, key=attrgetter("original"))}
+    for number, original in enumerate(originals):
+        for copy in planned.pop(number, ()):
+            views = {"plain": original.data} if copy.view == "plain" else both_views(original.data, name=original.name)
+            check_sha256(views[copy.view], copy.probe.sha256, name=original.name)
+            yield copy, views[copy.view]
+    if planned:
+        raise ProbeSetError(
+            f"{len(planned)} images went away while they were added", expected="images that nobody changes meanwhile"
+        )
 
 
 def _stems(folder: Path) -> set[str]:
@@ -202,14 +248,12 @@ def unique_id(stem: str, taken: set[str]) -> str:
     return candidate
 
 
-def _copy_all(folder: Path, copies: Sequence[_Copy], present: Sequence[Probe]) -> None:
+def _copy_all(folder: Path, copies: Sequence[_Copy], originals: Iterable[Original], present: Sequence[Probe]) -> None:
     """Copy, then replace the manifest, which is what makes the images part of the set."""
     written: list[Path] = []
     try:
         (folder / IMAGES).mkdir(exist_ok=True)
-        for copy in copies:
-            data = _content(copy)
-            check_sha256(data, copy.probe.sha256, name=str(copy.source))
+        for copy, data in _contents(copies, originals):
             written.append(folder / copy.probe.path)
             write_probe_file(written[-1], data)
         write_manifest(folder, [*present, *(copy.probe for copy in copies)])

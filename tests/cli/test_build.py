@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,37 @@ def table(text: str, *more: object) -> Callable[[Place], object]:
     return lambda place: place.build(*more, sources=(csv_file(place, text),))
 
 
+def linking_tar(place: Place):
+    path = place.root / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(place.train / "other03.png", "0.png")
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return place.build(sources=(path,))
+
+
+def absolute_tar(place: Place):
+    path = place.root / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("/data/0.png")
+        tar.addfile(member)
+    return place.build(sources=(path,))
+
+
+def without_datasets(place: Place):
+    written(place.root / "saved", {"state.json": b'{"_data_files": [{"filename": "a.arrow"}]}', "a.arrow": b""})
+    written(place.root / "saved", {"dataset_info.json": b"{}"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "datasets", None)
+        return place.build(sources=(place.root / "saved",))
+
+
+def bad_caption(place: Place):
+    (place.train / "other03.txt").write_bytes("grün".encode("latin-1"))
+    return place.build()
+
+
 def with_options(*more: object) -> Callable[[Place], object]:
     return lambda place: place.build(*more)
 
@@ -231,6 +263,11 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
         ("has the columns label", "--column image=NAME"),
     ),
     "parquet without rows": (lambda place: place.build(sources=(parquet(place, path=[]),)), ("has no rows",)),
+    "tar with a link": (linking_tar, ("shard.tar': '1.png' is a link to '/etc/passwd'", "nothing of it was used")),
+    "tar with an absolute path": (absolute_tar, ("shard.tar': '/data/0.png' has an absolute path",)),
+    "no datasets": (without_datasets, ("saved' is a saved data set, and `datasets` is not", "'invmm-gate[datasets]'")),
+    "caption that is not UTF-8": (bad_caption, ("the caption file 'other03.txt' is not UTF-8", "save it as UTF-8")),
+    "pattern of nothing": (lambda place: place.build(sources=(place.root / "*.tar",)), ("*.tar' matches nothing",)),
     "empty csv": (table(""), ("list.csv is empty",)),
     "csv without rows": (table("path\n"), ("list.csv has no rows",)),
     "csv that is not text": (table("path\n\0\0\n"), ("no training image could be used", "NUL")),
