@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.training_data import expanded, open_training_data
 from invmm_gate.curation.training_entries import Columns
 from tests.curation.pictures import picture, png, written
+from tests.stages.world import ROOT
 
 IMAGES = [png(picture(number)) for number in range(3)]
 
@@ -93,6 +97,7 @@ REFUSED = {
     "path of Windows": (regular("C:\\1.png", IMAGES[1]), "has an absolute path"),
     "path that leads upwards": (regular("a/../../1.png", IMAGES[1]), "'a/../../1.png' leads outside the tar"),
     "path that leads upwards on Windows": (regular("a\\..\\1.png", IMAGES[1]), "leads outside the tar"),
+    "no name": (regular("./", IMAGES[1]), "has no name"),
     "name that is there twice": (regular("0.png", IMAGES[1]), "'0.png' is there twice"),
 }
 
@@ -146,6 +151,28 @@ def test_a_caption_or_description_that_cannot_be_read_is_named(tmp_path: Path) -
         place = packed(tmp_path / "a.tar", regular("0.png", IMAGES[0]), regular(name, data))
         with pytest.raises(ProbeSetError, match=rf"'a.tar/{name}' {says}"):
             list(open_training_data(place, Columns()).entries())
+
+
+def test_the_images_of_a_tar_are_in_memory_one_at_a_time(tmp_path: Path) -> None:
+    large = png(picture(0))[:24] + bytes(2_000_000)
+    place = packed(tmp_path / "a.tar", *(regular(f"{number}.png", large) for number in range(100)))
+    program = f"""
+from pathlib import Path
+from invmm_gate.curation.training_data import open_training_data
+from invmm_gate.curation.training_entries import Columns
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+before = peak()
+read = sum(len(entry.data) for entry in open_training_data(Path({str(place)!r}), Columns()).entries())
+print(read, peak() - before)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    read, megabytes = done.stdout.split()
+    assert int(read) == 100 * len(large)
+    assert float(megabytes) < 20
 
 
 def test_dates_and_marks_need_a_table(tmp_path: Path) -> None:

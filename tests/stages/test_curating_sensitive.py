@@ -94,3 +94,10 @@ def test_a_sensitive_image_that_no_probe_can_be_made_of_stops_the_build(tmp_path
     (tmp_path / "list.txt").write_text("tiny.png\n")
     with pytest.raises(ProbeSetError, match=r"'tiny\.png' cannot be a probe: it has 7 x 7 pixels; expected 8 to 16384"):
         built(tmp_path, (train,), sensitive=tmp_path / "list.txt")
+
+
+def test_a_listed_path_may_be_one_of_windows(tmp_path):
+    train = written(tmp_path / "train", {"d/a.png": png(picture(1)), "d/b.png": png(picture(2))})
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfd\\b.png\r\n")
+    (probe,) = sensitive(built(tmp_path, (train,), sensitive=tmp_path / "list.txt"))
+    assert probe.name == "d/b.png"
