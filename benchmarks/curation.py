@@ -209,6 +209,7 @@ def _draw_parquet(path: Path, count: int) -> None:
 def _draw_saved(folder: Path, count: int) -> None:
     import datasets
 
+    datasets.disable_progress_bars()
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     with tempfile.TemporaryDirectory() as cache:
         rows = datasets.Dataset.from_generator(_rows, gen_kwargs={"count": count}, features=features, cache_dir=cache)

@@ -8,8 +8,8 @@ from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.training_entries import lies_beside
 
 SUFFIXES: Final = (".txt", ".caption")
-LIMIT: Final = 400_000
-"""Bytes of a caption file: what the manifest takes of one caption, in any script."""
+LIMIT: Final = 1_000_000
+"""Bytes of a caption file: more than the manifest takes of one caption, in any script."""
 
 
 def captions_of(names: Iterable[str], *, place: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def caption_in(data: bytes, name: str) -> str:
     """
     if len(data) > LIMIT:
         raise ProbeSetError(
-            f"the caption file {name!r} has {len(data) / 1e6:.1f} MB", expected=f"at most {LIMIT / 1e6:.1f} MB"
+            f"the caption file {name!r} has more than {LIMIT / 1e6:.0f} MB", expected="the caption of one image"
         )
     try:
         text = data.decode("utf-8-sig")

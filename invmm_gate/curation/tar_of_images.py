@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Final, final
 from invmm_gate.core.errors import ModelError, ProbeSetError
 from invmm_gate.curation.captions_beside import LIMIT, caption_in, captions_of
 from invmm_gate.curation.training_entries import NO_IMAGE, Columns, Entry, is_opened, lies_beside
-from invmm_gate.curation.training_rows import image_bytes
-from invmm_gate.files.regular import IMAGE_LIMIT, open_regular
+from invmm_gate.curation.training_rows import too_large
+from invmm_gate.files.regular import open_regular
 from invmm_gate.files.strict_json import parse_object
 
 _PIECE: Final = 1 << 20
@@ -71,9 +71,10 @@ class TarOfImages:
 
     def _entry(self, file: BinaryIO, position: int) -> Entry:
         member = self._members[position]
-        data, problem = image_bytes(_read(file, member, limit=IMAGE_LIMIT))
-        if not problem and not is_opened(data):
-            data, problem = b"", NO_IMAGE
+        data, problem = b"", too_large(member.size)
+        if not problem:
+            data = _read(file, member, limit=member.size)
+            data, problem = (data, "") if is_opened(data) else (b"", NO_IMAGE)
         return Entry(
             position=position,
             name=f"{self.place.name}/{member.name}",
@@ -122,11 +123,10 @@ def _members(place: Path) -> Iterator[_Member]:
             kept: Any = tar  # whose list of members has no types
             while (member := tar.next()) is not None:
                 kept.members.clear()  # else it would keep all of them, a kilobyte each
-                if member.isdir():
-                    continue
                 _check(member, place, names)
-                names.add(member.name)
-                yield _Member(member.name, member.offset_data, member.size)
+                if member.isreg():
+                    names.add(member.name)
+                    yield _Member(member.name, member.offset_data, member.size)
             _check_end(file, tar.offset, place)
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ProbeSetError(
@@ -135,7 +135,7 @@ def _members(place: Path) -> Iterator[_Member]:
 
 
 def _check(member: tarfile.TarInfo, place: Path, names: Collection[str]) -> None:
-    """Raises ProbeSetError for a member that is no file inside the tar, or that is there twice."""
+    """Raises ProbeSetError for a member that is no file or folder inside the tar, or that is there twice."""
     name = member.name
     found = _kind_problem(member) or _name_problem(name) or ("is there twice" if name in names else "")
     if found:
@@ -149,13 +149,15 @@ def _check(member: tarfile.TarInfo, place: Path, names: Collection[str]) -> None
 def _kind_problem(member: tarfile.TarInfo) -> str:
     if member.issym() or member.islnk():
         return f"is a link to {member.linkname[:200]!r}"
-    return "" if member.isreg() and not member.issparse() else "is a device, a pipe or a sparse file"
+    if member.isreg() and not PurePosixPath(member.name).name:
+        return "has no name"
+    return (
+        "" if member.isdir() or (member.isreg() and not member.issparse()) else "is a device, a pipe or a sparse file"
+    )
 
 
 def _name_problem(name: str) -> str:
     path = PurePosixPath(name)
-    if not path.name:
-        return "has no name"
     if path.is_absolute() or PureWindowsPath(name).drive or name.startswith("\\"):
         return "has an absolute path"
     return "leads outside the tar" if ".." in (*path.parts, *PureWindowsPath(name).parts) else ""

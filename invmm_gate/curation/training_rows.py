@@ -90,13 +90,13 @@ def _image(cell: object) -> tuple[bytes, str]:
     content = cell.get("bytes") if isinstance(cell, Mapping) else cell
     if not isinstance(content, bytes) or not content:
         return b"", "holds no image bytes"
-    return image_bytes(content)
+    found = too_large(len(content))
+    return (b"", found) if found else (content, "")
 
 
-def image_bytes(content: bytes) -> tuple[bytes, str]:
-    """The bytes of an image, or why they are not taken."""
-    too_large = f"has {len(content) / 1e6:.1f} MB; expected at most {IMAGE_LIMIT / 1e6:.0f} MB"
-    return (b"", too_large) if len(content) > IMAGE_LIMIT else (content, "")
+def too_large(size: int) -> str:
+    """What to say of an image of so many bytes; empty if it may be read."""
+    return f"has {size / 1e6:.1f} MB; expected at most {IMAGE_LIMIT / 1e6:.0f} MB" if size > IMAGE_LIMIT else ""
 
 
 def _caption(cell: object, where: str) -> str:

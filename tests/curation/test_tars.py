@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from invmm_gate.core.errors import ProbeSetError
+from invmm_gate.curation import training_rows
 from invmm_gate.curation.training_data import expanded, open_training_data
 from invmm_gate.curation.training_entries import Columns
 from tests.curation.pictures import picture, png, written
@@ -40,9 +41,10 @@ def packed(
     return path
 
 
-def shard(path: Path) -> Path:
+def shard(path: Path, form: int = tarfile.PAX_FORMAT) -> Path:
     return packed(
         path,
+        other("./", tarfile.DIRTYPE),
         other("d", tarfile.DIRTYPE),
         regular("d/0000.png", IMAGES[0]),
         regular("d/0000.txt", b"a boat\r\n"),
@@ -52,12 +54,13 @@ def shard(path: Path) -> Path:
         regular("d/0001.cls", b"7"),
         regular("d/0002.png", IMAGES[2]),
         regular("d/0003.gif", b"GIF89a"),
+        form=form,
     )
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_members_have_the_name_of_their_shard_and_their_captions(tmp_path: Path, form: int) -> None:
-    data = open_training_data(shard(tmp_path / "shard.tar"), Columns())
+    data = open_training_data(shard(tmp_path / "shard.tar", form), Columns())
     found = {entry.name: entry for entry in data.entries()}
     assert list(data.names()) == list(found)
     shown = {name: (entry.data, entry.caption) for name, entry in found.items() if not entry.problem}
@@ -94,6 +97,7 @@ REFUSED = {
     "device": (other("1.png", tarfile.CHRTYPE), "'1.png' is a device"),
     "pipe": (other("1.png", tarfile.FIFOTYPE), "'1.png' is a device, a pipe"),
     "absolute path": (regular("/data/1.png", IMAGES[1]), "'/data/1.png' has an absolute path"),
+    "folder outside": (other("../d", tarfile.DIRTYPE), "'../d' leads outside the tar"),
     "path of Windows": (regular("C:\\1.png", IMAGES[1]), "has an absolute path"),
     "path that leads upwards": (regular("a/../../1.png", IMAGES[1]), "'a/../../1.png' leads outside the tar"),
     "path that leads upwards on Windows": (regular("a\\..\\1.png", IMAGES[1]), "leads outside the tar"),
@@ -153,11 +157,19 @@ def test_a_caption_or_description_that_cannot_be_read_is_named(tmp_path: Path) -
             list(open_training_data(place, Columns()).entries())
 
 
+def test_an_image_above_the_limit_is_left_out_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_rows, "IMAGE_LIMIT", 2_000_000)
+    place = packed(tmp_path / "a.tar", regular("0.png", IMAGES[0]), regular("1.png", IMAGES[1] + bytes(3_000_000)))
+    found = [(entry.data, entry.problem) for entry in open_training_data(place, Columns()).entries()]
+    assert found == [(IMAGES[0], ""), (b"", "has 3.0 MB; expected at most 2 MB")]
+
+
 def test_the_images_of_a_tar_are_in_memory_one_at_a_time(tmp_path: Path) -> None:
     large = png(picture(0))[:24] + bytes(2_000_000)
     place = packed(tmp_path / "a.tar", *(regular(f"{number}.png", large) for number in range(100)))
     program = f"""
 from pathlib import Path
+from invmm_gate.curation import training_rows
 from invmm_gate.curation.training_data import open_training_data
 from invmm_gate.curation.training_entries import Columns
 
