@@ -61,7 +61,7 @@ def test_build_makes_a_probe_set_with_captions_and_the_gate_blocks(data: Path) -
     assert built.code == 0, built.err
     assert "read 4 training images, 3 without exact copies, 4 with a caption" in built.out
     assert "beside the images: 1 other files (1 .npz)" in built.out
-    valid, checked = run(gate, "--out", "run", "--quiet")
+    valid, checked = run(gate, "--out", "run", "--quiet", "--no-track")
     assert valid.code == 0, valid.err
     assert checked.code == 10, checked.err
     verdict = json.loads((data / "run/verdict.json").read_text())
