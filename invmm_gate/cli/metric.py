@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from invmm_gate.cli.options import Json
+from invmm_gate.cli.options import Json, with_options
 from invmm_gate.core.errors import PASS
+from invmm_gate.core.options import Sscd
 
 app = typer.Typer(help="Calibrate a copy metric.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -17,15 +18,16 @@ def metric() -> None:
 
 
 @app.command(epilog="Example: invmm-gate metric calibrate probes --metric pixel_rmse --size 32 --rate 0.001")
+@with_options
 def calibrate(
     folder: Annotated[Path, typer.Argument(help="Probe set whose controls are not copies of one another.")],
     *,
     metric: Annotated[
-        str, typer.Option(help="pixel_rmse, pixel_aligned, or a name that begins with sscd.")
+        str, typer.Option(help="pixel_rmse, pixel_aligned, or a name that begins with sscd or onnx.")
     ] = "pixel_rmse",
     size: Annotated[int, typer.Option(help="Side of the model's images, in pixels.", min=1)],
     rate: Annotated[float, typer.Option(help="False-match rate: share of pairs taken for copies.")] = 0.001,
-    sscd: Annotated[Path | None, typer.Option(help="SSCD's TorchScript file.")] = None,
+    sscd: Sscd = None,
     json: Json = False,
 ) -> int:
     """Find a metric's threshold at a stated false-match rate, with its interval."""

@@ -29,7 +29,7 @@ Seed = Annotated[
 ]
 Device = Annotated[str, Asked("auto, cpu, cuda or cuda:N.")]
 Rows = Annotated[int | None, Asked("Rows in one network call; fewer need less memory.", min=1)]
-Sscd = Annotated[Path | None, Asked("SSCD's TorchScript file. Default: $INVMM_GATE_SSCD.")]
+Sscd = Annotated[Path | None, Asked("SSCD's TorchScript file, or an ONNX encoder. Default: $INVMM_GATE_SSCD.")]
 Released = Annotated[
     Weights | None, Asked("Which weights are released, where the folder holds raw and EMA weights.", name="--weights")
 ]
@@ -197,11 +197,11 @@ class BuildOptions:
             name="--from",
         ),
     ]
-    metric: Annotated[str, Asked("pixel_rmse or a name that begins with sscd.")] = "pixel_rmse"
+    metric: Annotated[str, Asked("pixel_rmse or a name that begins with sscd or onnx.")] = "pixel_rmse"
     sscd: Sscd = None
     size: Annotated[int | None, Asked("Side at which images are compared. Default: 32; SSCD 320.")] = None
     """Side at which images are compared; by default 32 for pixels, 320 for SSCD."""
-    threshold: Annotated[float | None, Asked("Copy threshold. Default: 0.1; SSCD 0.5.")] = None
+    threshold: Annotated[float | None, Asked("Copy threshold. Default: 0.1; SSCD 0.5; ONNX none.")] = None
     """Copy threshold; by default the metric's own."""
     diameter: Annotated[float, Asked("Largest diameter of a cluster, in thresholds, 1 to 2.")] = 1.0
     """Largest diameter of a cluster, in copy thresholds (as distances)."""

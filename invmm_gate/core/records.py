@@ -323,7 +323,8 @@ class MetricRecord:
     higher_is_copy: Annotated[bool, PUBLIC]
     """Whether values at or above the threshold are copies, or those at or below it."""
     digest: Annotated[str, PUBLIC] = ""
-    """sha256 of the metric's own weights, where it has any."""
+    """sha256 of the metric's own weights, where it has any; of an ONNX encoder that of its declaration, which names
+    that of the weights. Two metrics that have weights: both, with a space between them."""
     unfit: Annotated[str, PUBLIC] = ""
     """Why the metric should not be trusted at this resolution; empty if it may be."""
 

@@ -19,17 +19,22 @@ Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3", "f
 image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
 
 COPY_METRICS: Final[Mapping[str, bool]] = {
-    "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True,
+    "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True, "onnx": True,
 }  # fmt: skip
 """Copy metrics that a policy can name -> whether a higher value means a copy."""
+ENCODERS: Final = ("sscd", "onnx")
+"""What the names of metrics on embeddings begin with."""
 
 
 def copy_metric(name: str) -> str:
-    """The key of `COPY_METRICS` for a name in a policy: SSCD has several networks. Raises ValueError for none."""
-    key = "sscd" if name.startswith("sscd") and "@" not in name else name
+    """The key of `COPY_METRICS` for a name in a policy: there are many encoders. Raises ValueError for none."""
+    begins = next((begin for begin in ENCODERS if name.startswith(begin)), "")
+    key = begins if begins and "@" not in name else name
     if key not in COPY_METRICS:
-        *exact, _ = COPY_METRICS
-        raise ValueError(f"unknown copy metric {name!r}; expected {', '.join(exact)}, or a name that begins with sscd")
+        exact = ", ".join(metric for metric in COPY_METRICS if metric not in ENCODERS)
+        raise ValueError(
+            f"unknown copy metric {name!r}; expected {exact}, or a name that begins with {' or '.join(ENCODERS)}"
+        )
     return key
 
 

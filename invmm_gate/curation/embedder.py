@@ -15,10 +15,11 @@ from PIL import Image
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric
+from invmm_gate.core.settings import ENCODERS
 from invmm_gate.core.version import __version__
 from invmm_gate.curation.neighbours import Vectors
+from invmm_gate.similarity.encoders import encoder_metric, is_onnx
 from invmm_gate.similarity.pixel import PixelRmse
-from invmm_gate.similarity.sscd import sscd_metric
 
 Kind = Literal["cosine", "rmse"]
 
@@ -112,17 +113,30 @@ def make_embedder(name: str, *, size: int | None, threshold: float | None, sscd:
         scale = CopyScale(kind="rmse", threshold=threshold, width=3 * size**2)
         metric: CopyMetric = PixelRmse(threshold)
         digest = ""
-    elif name.startswith("sscd"):
-        size, threshold = size or SSCD_SIZE, _THRESHOLDS["sscd"] if threshold is None else threshold
-        metric, digest = sscd_metric(name=name, threshold=threshold, size=size, path=sscd, device=_device(device))
+    elif name.startswith(ENCODERS):
+        size, threshold = size or SSCD_SIZE, _encoder_threshold(name, sscd) if threshold is None else threshold
+        metric, digest = encoder_metric(
+            name=name, threshold=threshold, image_size=(size, size), path=sscd, device=_device(device)
+        )
         width = metric.embed(torch.zeros(1, 3, size, size)).shape[1]
         scale = CopyScale(kind="cosine", threshold=threshold, width=width)
     else:
-        raise ConfigError(f"--metric {name!r}", expected="pixel_rmse or a name that begins with sscd")
+        raise ConfigError(
+            f"--metric {name!r}", expected=f"pixel_rmse or a name that begins with {' or '.join(ENCODERS)}"
+        )
     unfit = metric.unfit_for(size, size)
     if unfit:
         raise ConfigError(f"--size {size} with --metric {name}: {unfit}")
     return Embedder(metric=metric, size=size, scale=scale, digest=digest)
+
+
+def _encoder_threshold(name: str, path: Path | None) -> float:
+    if is_onnx(name, path):
+        raise ConfigError(
+            f"--metric {name} has no threshold of its own",
+            do="find one with `invmm-gate metric calibrate`, and give it with --threshold",
+        )
+    return _THRESHOLDS["sscd"]
 
 
 def _device(name: str) -> str:

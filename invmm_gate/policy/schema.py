@@ -104,13 +104,13 @@ class MetricChoice(StrictModel):
     """A copy metric, its threshold, and up to which image size (the larger side, in pixels) it is used."""
 
     name: Annotated[Name, OTHER]
-    """`pixel_rmse`, `pixel_aligned`, `pixel_l2_neighbours`, or a name that begins with `sscd`."""
+    """`pixel_rmse`, `pixel_aligned`, `pixel_l2_neighbours`, or a name that begins with `sscd` or `onnx`."""
     threshold: Annotated[Number, Field(gt=0), apart("the direction is the metric's")]
-    """The distance (pixels) up to which, or the similarity (SSCD) from which, a sample is a copy."""
+    """The distance (pixels) up to which, or the similarity (encoders) from which, a sample is a copy."""
     up_to: Annotated[Annotated[Whole, Field(ge=1)] | None, apart("compared for every image size")] = None
     """The larger side, in pixels, up to which the entry is used; None = any size. The first entry that fits counts."""
     sha256: Annotated[Digest | None, apart("pins the metric's weights; strict pins none")] = None
-    """sha256 of the file with the metric's weights; None = any file."""
+    """sha256 of the file with the metric's weights, of an ONNX encoder that of its declaration; None = any file."""
     also: Annotated[OtherMetric | None, apart("only adds copies")] = None
     """A second metric beside this one: a sample is a copy if either calls it one."""
 
@@ -133,7 +133,7 @@ class MetricChoice(StrictModel):
             name = either_name((name, threshold), (self.also.name, self.also.threshold))
             threshold, pinned = EITHER_AT, {self.sha256, self.also.sha256}
         own = re.sub(r"@\d+", "", metric.name)
-        return (own, metric.threshold) == (name, threshold) and pinned <= {None, metric.digest}
+        return (own, metric.threshold) == (name, threshold) and pinned <= {None, *metric.digest.split()}
 
 
 class Coverage(StrictModel):

@@ -31,7 +31,7 @@ APPROVED: Final = "INVMM_GATE_ENVIRONMENT"
 """The environment variable with the digest of the approved environment."""
 _SCORES: Final = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "huggingface-hub",
-    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow",
+    "accelerate", "peft", "xformers", "safetensors", "numpy", "pillow", "onnxruntime",
 )  # fmt: skip
 """Packages whose versions decide a score."""
 _VERDICTS: Final = (

@@ -132,7 +132,7 @@ def _located(path: Path | None) -> Path:
         raise ConfigError(
             "the policy's copy metric is SSCD, and no SSCD file is named",
             expected="the TorchScript file of SSCD",
-            do=f"give --sscd FILE or set {ENVIRONMENT_VARIABLE}",
+            do=f"give --sscd FILE or set {ENVIRONMENT_VARIABLE}, or take SSCD from a package (docs/policies.md)",
         )
     return Path(named)
 

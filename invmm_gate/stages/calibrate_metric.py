@@ -8,12 +8,13 @@ import torch
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.protocols import CopyMetric
+from invmm_gate.core.settings import ENCODERS
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.similarity.aligned import PixelAligned
 from invmm_gate.similarity.calibrate import Calibration, calibrate
+from invmm_gate.similarity.encoders import encoder_metric
 from invmm_gate.similarity.pixel import PixelRmse
-from invmm_gate.similarity.sscd import sscd_metric
 
 
 def calibrate_on_controls(folder: Path, *, metric: str, size: int, rate: float, sscd: Path | None) -> Calibration:
@@ -33,6 +34,9 @@ _PIXELS: Final[dict[str, Callable[[], CopyMetric]]] = {"pixel_rmse": PixelRmse, 
 def _metric(name: str, size: int, sscd: Path | None) -> CopyMetric:
     if name in _PIXELS:
         return _PIXELS[name]()
-    if name.startswith("sscd"):
-        return sscd_metric(name=name, threshold=0.5, size=size, path=sscd)[0]
-    raise ConfigError(f"--metric {name!r}", expected=f"{', '.join(_PIXELS)} or a name that begins with sscd")
+    if name.startswith(ENCODERS):
+        # The threshold is what is looked for: the one that is given here decides nothing.
+        return encoder_metric(name=name, threshold=1.0, image_size=(size, size), path=sscd)[0]
+    raise ConfigError(
+        f"--metric {name!r}", expected=f"{', '.join(_PIXELS)} or a name that begins with {' or '.join(ENCODERS)}"
+    )

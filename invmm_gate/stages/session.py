@@ -31,14 +31,13 @@ from invmm_gate.probes.images import load_pixels
 from invmm_gate.runs.identity import fingerprint, installed_environment
 from invmm_gate.similarity.aligned import PixelAligned
 from invmm_gate.similarity.either import Either
+from invmm_gate.similarity.encoders import encoder_metric
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
-from invmm_gate.similarity.sscd import sscd_metric
 from invmm_gate.stages.captions import check_captions, require_confirmation
 from invmm_gate.stages.preflight import Inputs, refuse
 
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
-_LARGEST_SSCD_SIDE: Final = 320
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -165,7 +164,7 @@ def _metric(inputs: Inputs, model: DiffusionModel, device: str) -> tuple[CopyMet
     if choice.also is not None:
         other = MetricChoice(**choice.also.model_dump())
         second, also = _METRICS[copy_metric(other.name)](inputs, model, other, device)
-        metric, digest = Either(metric, second, size=model.image_size), digest or also
+        metric, digest = Either(metric, second, size=model.image_size), " ".join(filter(None, (digest, also)))
     record = MetricRecord(
         name=metric.name,
         threshold=metric.threshold,
@@ -195,11 +194,11 @@ def _neighbours(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, _: 
     return NeighbourNormalisedL2(torch.stack(controls).to(model.device), threshold=choice.threshold), ""
 
 
-def _sscd(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, device: str) -> tuple[CopyMetric, str]:
-    return sscd_metric(
+def _encoder(inputs: Inputs, model: DiffusionModel, choice: MetricChoice, device: str) -> tuple[CopyMetric, str]:
+    return encoder_metric(
         name=choice.name,
         threshold=choice.threshold,
-        size=min(_LARGEST_SSCD_SIDE, max(model.image_size)),
+        image_size=model.image_size,
         path=inputs.options.sscd,
         expected_sha256=choice.sha256 or "",
         device=device,
@@ -211,7 +210,8 @@ _METRICS: Final[dict[str, _Builder]] = {
     "pixel_rmse": _pixel_rmse,
     "pixel_aligned": _pixel_aligned,
     "pixel_l2_neighbours": _neighbours,
-    "sscd": _sscd,
+    "sscd": _encoder,
+    "onnx": _encoder,
 }
 
 

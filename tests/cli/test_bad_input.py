@@ -29,6 +29,7 @@ from tests.stages.world import (
     draw,
     new_world,
     note_again,
+    onnx_encoder,
     policy_with,
     torchscript,
 )
@@ -216,6 +217,15 @@ def sscd_of_another_kind(world: World) -> tuple[object, ...]:
     return ("--policy", world.policy(policy_with(metric=SSCD), "tested"), "--sscd", path)
 
 
+def onnx_file(**how) -> Callable[[World], tuple[object, ...]]:
+    def arrange(world: World) -> tuple[object, ...]:
+        path = onnx_encoder(world.folder / "encoder.onnx", **how)
+        metric = [{"name": "onnx_means", "threshold": 0.9}]
+        return ("--policy", world.policy(policy_with(metric=metric), "tested"), "--sscd", path)
+
+    return arrange
+
+
 CASES: dict[str, Case] = {
     "unknown policy key": Case(
         policy_text(lambda text: text.replace("threshold: 0.5\n", "threshhold: 0.5\n")),
@@ -293,6 +303,13 @@ CASES: dict[str, Case] = {
     ),
     "SSCD file with the wrong hash": Case(sscd_with_another_hash, ("sscd.torchscript.pt has sha256", "0" * 64)),
     "SSCD file of another kind": Case(sscd_of_another_kind, ("sscd.pt", "not TorchScript")),
+    "ONNX file not named": Case(
+        policy_of(metric=[{"name": "onnx_means", "threshold": 0.9}]), ("takes an ONNX file", "--sscd FILE.onnx")
+    ),
+    "ONNX file with another input": Case(onnx_file(channels=1), ("encoder.onnx", "takes images of shape ('row', 1,")),
+    "ONNX file that yields NaN": Case(onnx_file(factor=float("nan")), ("encoder.onnx", "gives NaN, infinity")),
+    "ONNX file of another encoder": Case(onnx_file(name="onnx_other"), ("encoder.yaml", "onnx_other", "onnx_means")),
+    "declaration with a slip": Case(onnx_file(layout="nhcw"), ("encoder.yaml:6", "layout", "did you mean 'nhwc'?")),
     "unknown metric": Case(policy_of(metric=[{"name": "psnr", "threshold": 0.5}]), ("'psnr'", "pixel_rmse")),
     "too few rows": Case(lambda _: ("--rows", "1"), ("--rows 1", "at least 2")),
     "unknown device": Case(lambda _: ("--device", "abacus"), ("'abacus'", "cpu, cuda or cuda:N")),

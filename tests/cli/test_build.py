@@ -371,6 +371,10 @@ CASES: dict[str, tuple[Callable[[Place], object], tuple[str, ...]]] = {
     ),
     "unknown metric": (with_options("--metric", "ssim"), ("--metric 'ssim'",)),
     "no SSCD file": (with_options("--metric", "sscd_disc_large"), ("no SSCD file is named",)),
+    "no threshold for an ONNX encoder": (
+        with_options("--metric", "sscd_distilled"),
+        ("--metric sscd_distilled has no threshold of its own", "metric calibrate", "--threshold"),
+    ),
     "pixels at a size for SSCD": (with_options("--size", 256), ("--size 256 with --metric pixel_rmse",)),
     "no size": (with_options("--size", 0), ("--size 0",)),
     "no threshold": (with_options("--threshold", 0), ("copy threshold 0",)),

@@ -10,7 +10,7 @@ import yaml
 
 from invmm_gate import __version__
 from invmm_gate import cli as command_line
-from tests.stages.world import CAPTION, PLANTED, World, add_picture, call, draw, policy_with, torchscript
+from tests.stages.world import CAPTION, PLANTED, World, add_picture, call, draw, onnx_encoder, policy_with, torchscript
 
 COMMANDS = (
     "check", "measure", "confirm", "judge", "verdict", "report", "publish", "version", "compare", "bless", "sign",
@@ -158,6 +158,19 @@ def test_sscd_is_calibrated_from_its_file(world):
     assert called.code == 0
     assert json.loads(called.out)["metric"] == "sscd_tiny@16"
     assert "'psnr'" in call(*arguments[:-1], "psnr").error
+
+
+def test_an_onnx_encoder_is_calibrated_from_its_file(world):
+    add_picture(world, 100_002, "control")
+    arguments = ("metric", "calibrate", world.probes, "--size", 16, "--rate", 0.5, "--metric", "onnx_means", "--json")
+    called = call(*arguments, "--sscd", onnx_encoder(world.folder / "means.onnx"))
+    assert called.code == 0
+    result = json.loads(called.out)
+    assert result["metric"] == "onnx_means@16"
+    assert 0 < result["threshold"] < 1
+    refused = call(*arguments, "--sscd", onnx_encoder(world.folder / "broken.onnx", factor=float("nan")))
+    assert refused.code == 2
+    assert "broken.onnx gives NaN" in refused.error
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["version"], 0), (["chekc"], 2)])

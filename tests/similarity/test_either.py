@@ -92,6 +92,17 @@ def test_a_policy_knows_its_own_pair_and_no_other() -> None:
     assert not plain.is_of(record)
 
 
+def test_two_metrics_with_weights_are_both_known_by_their_digests() -> None:
+    first = {"name": "sscd_pixels", "threshold": 0.9, "sha256": "a" * 64}
+    choice = MetricChoice.model_validate(
+        first | {"also": {"name": "onnx_pixels", "threshold": 0.8, "sha256": "b" * 64}}
+    )
+    name = "sscd_pixels@16 at 0.9 or onnx_pixels@16 at 0.8"
+    for digest, known in (("a b", True), ("a c", False), ("c b", False), ("a", False)):
+        digests = " ".join(letter * 64 for letter in digest.split())
+        assert choice.is_of(MetricRecord(name=name, threshold=1.0, higher_is_copy=False, digest=digests)) is known
+
+
 def test_a_policy_without_a_second_metric_says_nothing_of_one() -> None:
     plain = MetricChoice(name="pixel_rmse", threshold=0.1)
     assert "also" not in plain.model_dump()

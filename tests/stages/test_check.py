@@ -14,7 +14,7 @@ from invmm_gate.stages import confirm as confirming
 from invmm_gate.stages import measure as measuring
 from invmm_gate.stages import self_checks
 from invmm_gate.stages.report import REPORTS
-from tests.stages.world import CAPTION, LENIENT, SOURCE, World, call, note_again, policy_with, torchscript
+from tests.stages.world import CAPTION, LENIENT, SOURCE, World, call, note_again, onnx_encoder, policy_with, torchscript
 
 CONTRACT = {
     "run.json",
@@ -230,6 +230,31 @@ def test_every_copy_metric_that_a_policy_can_name_is_used_and_recorded(world, me
     if name.startswith("sscd"):
         assert recorded["digest"] == sha256(sscd.read_bytes()).hexdigest()
         assert "is unfit" in (world.run / "verdict.json").read_text(), "SSCD at 16 pixels decides nothing by itself"
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ({"name": "onnx_means", "threshold": 0.97}, "onnx_means@16"),
+        (
+            {"name": "pixel_rmse", "threshold": 0.1, "also": {"name": "onnx_means", "threshold": 0.97}},
+            "pixel_rmse at 0.1 or onnx_means@16 at 0.97",
+        ),
+    ],
+)
+def test_an_onnx_encoder_decides_and_its_declaration_is_a_part_of_the_run(world, metric, name):
+    encoder = onnx_encoder(world.folder / "means.onnx")
+    declaration = encoder.with_suffix(".yaml")
+    policy = world.policy(policy_with(metric=[metric]))
+    called = world.check("--sscd", encoder, "--json", policy=policy)
+    assert json.loads(called.out)["decision"] in {"pass", "block"}
+    recorded = json.loads((world.run / "run.json").read_text())["metric"]
+    assert (recorded["name"], recorded["unfit"]) == (name, "")
+    assert recorded["digest"] == sha256(declaration.read_bytes()).hexdigest()
+    declaration.write_text(declaration.read_text().replace("bilinear", "bicubic"))
+    again = world.check("--sscd", encoder, policy=policy)
+    assert again.code == 2
+    assert "another metric" in again.error
 
 
 def test_json_is_the_only_thing_on_stdout(finished):

@@ -21,5 +21,6 @@ def test_the_table_says_for_each_whether_a_higher_value_means_a_copy() -> None:
         "pixel_aligned": PixelAligned(0.06),
         "pixel_l2_neighbours": NeighbourNormalisedL2(images),
         "sscd": cosine,
+        "onnx": cosine,
     }
     assert {name: metric.higher_is_copy for name, metric in built.items()} == COPY_METRICS

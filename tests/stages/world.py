@@ -11,12 +11,14 @@ import shutil
 import signal
 import warnings
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 import yaml
+from onnx import TensorProto, helper
 
 from invmm_gate.cli import run
 from invmm_gate.core.options import NewProbes
@@ -198,6 +200,33 @@ def torchscript(path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own: SSCD's file is TorchScript all the same
         torch.jit.script(Network()).save(str(path))
+    return path
+
+
+DECLARED = {
+    "name": "onnx_means", "size": 16, "smaller": "keep", "resize": "squash", "interpolation": "bilinear",
+    "layout": "nchw", "channels": "rgb", "mean": None, "std": None, "smallest_side": 8,
+}  # fmt: skip
+
+
+def onnx_encoder(path: Path, *, factor: float = 1.0, channels: int = 3, **changes: object) -> Path:
+    """An ONNX file of the means of patches of 4 pixels, less grey and times `factor`; its declaration beside it."""
+    nodes = [
+        helper.make_node("AveragePool", ["images"], ["means"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Sub", ["means", "grey"], ["signed"]),
+        helper.make_node("Mul", ["signed", "factor"], ["scaled"]),
+        helper.make_node("Flatten", ["scaled"], ["features"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["row", channels, "height", "width"])
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["row", "feature"])
+    values = [
+        helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("factor", factor), ("grey", 0.5))
+    ]
+    graph = helper.make_graph(nodes, "means", [images], [features], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    declared = DECLARED | {"sha256": sha256(path.read_bytes()).hexdigest()} | changes
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(declared, sort_keys=False))
     return path
 
 
