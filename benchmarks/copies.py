@@ -6,12 +6,12 @@
     python benchmarks/copies.py tables [--write]
 
 `model`: samples of the demo's memorizing model that are copies of a planted image by `pixel_rmse` at 0.1; then the
-probe is the altered image, and the table says how many of these samples are still copies of it. `photos`: tiles of the
-two photographs that scikit-learn ships, at several sizes: an unaltered tile against the altered one, and how many
-pairs of different tiles pass for copies; with FILE (CIFAR-10, arrays as benchmarks/ladder has them) pairs of its
-images too. `probes` writes a probe set
-in which each private image is altered in that way, for a whole `invmm-gate check`. The others write
-benchmarks/copies.csv; `tables` makes docs/studies/copies.md of it. One thread.
+probe is the altered image, and the table says how many of these samples are still copies of it. `photos`: tiles of
+photographs that scikit-image and scikit-learn ship, at several sizes: an unaltered tile against the altered one, and
+how many pairs of different tiles pass for copies; with FILE (CIFAR-10, arrays as benchmarks/ladder has them) pairs of
+its images too. It needs scikit-image and the extras `curation` and `sscd`. The thresholds of encoders are calibrated on
+the same tiles. `probes` writes a probe set in which each private image is altered in that way, for a whole
+`invmm-gate check`. The others write benchmarks/copies.csv; `tables` makes docs/studies/copies.md of it. One thread.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.similarity.aligned import PixelAligned
+from invmm_gate.similarity.calibrate import calibrate
+from invmm_gate.similarity.encoders import PACKAGED, encoder_metric
 from invmm_gate.similarity.pixel import PixelRmse
 
 ROOT: Final = Path(__file__).parents[1]
@@ -51,7 +54,16 @@ SAMPLES: Final = 2048
 BATCH: Final = 64
 LEAST_CONTRAST: Final = 25
 """Of 255. A tile of plain sky is a copy of every other one, whatever the metric."""
-SIDES: Final = (16, 32, 64)
+SIDES: Final = (16, 32, 64, 256)
+FALSE_MATCHES: Final = 0.005
+"""Share of pairs of different tiles at which encoders are calibrated: the 30 tiles of 256 pixels make 435 pairs."""
+CARRIED_OVER: Final = 0.5
+"""The cosine at which SSCD's authors and the shipped policies call a sample a copy."""
+ALIGNED_UP_TO: Final = 64
+SHIPPED: Final = (
+    "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+"""Photographs in scikit-image's wheel that are in the public domain or under CC0, as its documentation says."""
 METRICS: Final[tuple[CopyMetric, ...]] = (PixelRmse(), PixelAligned())
 Picture = Image.Image
 
@@ -155,45 +167,78 @@ def _copies(metric: CopyMetric, samples: Tensor, reference: Picture) -> int:
     return int(metric.is_copy(values).sum())
 
 
-def photo_rows(cifar: Path | None) -> Iterator[tuple[Any, ...]]:
+def photo_rows() -> Iterator[tuple[Any, ...]]:
     """Tiles of photographs against themselves altered, and pairs of different images."""
     for side in SIDES:
-        tiles = photo_tiles(side)
-        for metric in METRICS:
+        owners, tiles = photo_tiles(side)
+        for metric in (*_pixel_metrics(side), *_encoders(side, CARRIED_OVER)):
+            for name, passed, pairs in _pairs(metric, tensors(tiles), owners):
+                yield "photographs", side, metric.name, metric.threshold, name, passed, pairs
+        for metric in (*_pixel_metrics(side), *_calibrated(side, tensors(tiles))):
             for name, alter in ALTERATIONS.items():
                 kept = sum(_copies(metric, tensors([tile]), alter(tile)) for tile in tiles)
-                yield "photographs", side, metric.name, metric.threshold, name, kept, len(tiles)
-            yield ("photographs", side, metric.name, metric.threshold, "another image", *_pairs(metric, tensors(tiles)))
-    if cifar is not None:
-        held = np.load(cifar)["heldout"][:400]
-        for side in SIDES[:2]:
-            images = tensors([Image.fromarray(each).resize((side, side), Image.Resampling.BOX) for each in held])
-            for metric in METRICS:
-                yield ("CIFAR-10", side, metric.name, metric.threshold, "another image", *_pairs(metric, images))
+                yield "photographs", side, metric.name, f"{metric.threshold:.3g}", name, kept, len(tiles)
 
 
-def photo_tiles(side: int) -> list[Picture]:
-    """Squares of 107 pixels of the photographs, with some contrast and apart from each other, at the size asked for."""
+def cifar_rows(file: Path) -> Iterator[tuple[Any, ...]]:
+    """Pairs of different images of CIFAR-10."""
+    held = np.load(file)["heldout"][:400]
+    for side in (16, 32):
+        images = tensors([Image.fromarray(each).resize((side, side), Image.Resampling.BOX) for each in held])
+        for metric in METRICS:
+            (found, _) = _pairs(metric, images, range(len(images)))
+            yield "CIFAR-10", side, metric.name, metric.threshold, *found
+
+
+def _pixel_metrics(side: int) -> tuple[CopyMetric, ...]:
+    return METRICS if side <= ALIGNED_UP_TO else METRICS[:1]
+
+
+def _encoders(side: int, threshold: float) -> list[CopyMetric]:
+    return [encoder_metric(name=name, threshold=threshold, image_size=(side, side))[0] for name in PACKAGED]
+
+
+def _calibrated(side: int, tiles: Tensor) -> Iterator[CopyMetric]:
+    """The encoders, each at its own threshold."""
+    for metric, name in zip(_encoders(side, CARRIED_OVER), PACKAGED, strict=True):
+        found = calibrate(metric, tiles, false_match_rate=FALSE_MATCHES)
+        print(f"{side} px: {found}")
+        yield encoder_metric(name=name, threshold=found.threshold, image_size=(side, side))[0]
+
+
+def photo_tiles(side: int) -> tuple[list[int], list[Picture]]:
+    """Squares of 106 pixels, or of `side`, with some contrast and apart from each other, at the size asked for.
+
+    The number of each tile's photograph, and the tiles.
+    """
+    edge = max(106, side)  # four rows of six from 427 x 640
+    tiles = [
+        (number, Image.fromarray(photo[row : row + edge, column : column + edge]))
+        for number, photo in enumerate(_photographs())
+        for row in range(0, photo.shape[0] - edge + 1, edge)
+        for column in range(0, photo.shape[1] - edge + 1, edge)
+    ]
+    fitted = [(number, tile.resize((side, side), Image.Resampling.LANCZOS)) for number, tile in tiles]
+    kept = [each for each in fitted if np.asarray(ImageOps.grayscale(each[1])).std() >= LEAST_CONTRAST]
+    return [number for number, _ in kept], [tile for _, tile in kept]
+
+
+def _photographs() -> Iterator[NDArray[np.uint8]]:
+    import skimage.data
     from sklearn.datasets import load_sample_images
 
-    edge = 107  # four rows of six from 427 x 640
-    tiles = [
-        Image.fromarray(photo[row : row + edge, column : column + edge])
-        for photo in load_sample_images().images
-        for row in range(0, photo.shape[0] - edge + 2, edge - 1)
-        for column in range(0, photo.shape[1] - edge + 2, edge - 1)
-    ]
-    fitted = [tile.resize((side, side), Image.Resampling.LANCZOS) for tile in tiles]
-    return [tile for tile in fitted if np.asarray(ImageOps.grayscale(tile)).std() >= LEAST_CONTRAST]
+    yield from load_sample_images().images
+    for name in SHIPPED:
+        yield np.asarray(Image.open(Path(skimage.data.__file__).parent / name).convert("RGB"))
 
 
-def _pairs(metric: CopyMetric, images: Tensor) -> tuple[int, int]:
-    """Ordered pairs of different images that pass for copies, of how many."""
-    features, passed = metric.embed(images), 0
-    for place in range(len(images)):
-        values = metric.compare(features, features[place : place + 1])
-        passed += int(metric.is_copy(values).sum()) - 1
-    return passed, len(images) * (len(images) - 1)
+def _pairs(metric: CopyMetric, images: Tensor, owners: Sequence[int]) -> list[tuple[str, int, int]]:
+    """Ordered pairs of different images that pass for copies, of how many; of all, and of other owners alone."""
+    features, owner = metric.embed(images), torch.tensor(owners)
+    rows = [metric.compare(features, features[place : place + 1]) for place in range(len(images))]
+    passed = metric.is_copy(torch.stack(rows))
+    kinds = {"another image": ~torch.eye(len(images), dtype=torch.bool), "another photograph": owner != owner[:, None]}
+    return [(name, int((passed & pairs).sum()), int(pairs.sum())) for name, pairs in kinds.items()]
 
 
 def write_altered(source: Path, name: str, out: Path) -> None:
@@ -223,32 +268,32 @@ def _read() -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def kept_table() -> Iterator[str]:
+def kept_table(images: str, side: int) -> Iterator[str]:
     """Share of copies that are still seen, by alteration."""
-    rows = [row for row in _read() if row[4] != "another image"]
-    columns = list(dict.fromkeys((images, side, metric) for images, side, metric, *_ in rows))
-    cells = {(row[0], row[1], row[2], row[4]): f"{int(row[5]) / int(row[6]):.0%}" for row in rows}
-    yield (
-        "| the probe is the image | "
-        + " | ".join(f"{images}, {side} px, {metric}" for images, side, metric in columns)
-        + " |"
-    )
+    rows = [row for row in _read() if row[:2] == [images, str(side)] and row[4] in ALTERATIONS]
+    columns = list(dict.fromkeys((metric, threshold) for _, _, metric, threshold, *_ in rows))
+    cells = {(row[2], row[4]): f"{int(row[5]) / int(row[6]):.0%}" for row in rows}
+    yield f"| the probe is one of {rows[0][6]} images | " + " | ".join(f"{name} at {at}" for name, at in columns) + " |"
     yield "|---|" + "---|" * len(columns)
     for name in ALTERATIONS:
-        yield f"| {name} | " + " | ".join(cells.get((*column, name), "") for column in columns) + " |"
+        yield f"| {name} | " + " | ".join(cells[metric, name] for metric, _ in columns) + " |"
 
 
 def chance_table() -> Iterator[str]:
     """Pairs of different images that pass for copies."""
-    yield "| images | side | metric | copy at | pairs | passed |"
-    yield "|---|---|---|---|---|---|"
+    yield "| images | side | metric | copy at | the pair is with | pairs | passed |"
+    yield "|---|---|---|---|---|---|---|"
     for images, side, metric, threshold, name, passed, pairs in _read():
-        if name == "another image":
+        if name not in ALTERATIONS:
             share = f"{int(passed) / int(pairs):.2%} ({passed})"
-            yield f"| {images} | {side} | {metric} | {threshold} | {int(pairs):,} | {share} |"
+            yield f"| {images} | {side} | {metric} | {threshold} | {name} | {int(pairs):,} | {share} |"
 
 
-TABLES: Final = {"kept": kept_table, "by chance": chance_table}
+TABLES: Final[dict[str, Callable[[], Iterator[str]]]] = {
+    "model": partial(kept_table, "model", 16),
+    **{f"photographs {side}": partial(kept_table, "photographs", side) for side in SIDES},
+    "by chance": chance_table,
+}
 
 
 def with_tables(page: str) -> str:
@@ -278,7 +323,9 @@ def main() -> None:
     if options.part == "model":
         write(["model"], model_rows(options.model, options.probes))
     elif options.part == "photos":
-        write(["photographs", "CIFAR-10"], photo_rows(options.cifar))
+        write(["photographs"], photo_rows())
+        if options.cifar is not None:
+            write(["CIFAR-10"], cifar_rows(options.cifar))
     elif options.part == "probes":
         write_altered(options.probes, options.alter, options.out)
     elif options.write:
