@@ -1,6 +1,7 @@
 """Two schedules in one notation, x_t = alpha_t * x_0 + sigma_t * eps, and noise levels by their strength."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
 import torch
@@ -52,6 +53,8 @@ class FlowMatching:
     spacing: Literal["scheduler", "pipeline"] = "scheduler"
     """Who spaces the sampler's levels in diffusers: its scheduler by itself, or a pipeline that hands it its own."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    shift_in: Callable[[int], float] | None = None
+    """The sampler's shift, for a number of steps; None = `shift`."""
 
     def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
         """The level of each training timestep, u = (timestep + 1) / T."""
@@ -66,7 +69,8 @@ class FlowMatching:
         ends = torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)
         first, last = (1.0, 1 / steps) if self.spacing == "pipeline" else self._shifted(ends).tolist()
         u = torch.linspace(first, last, steps, dtype=torch.float64, device=self.device)
-        return tuple(self._level(value[None]) for value in u)
+        sampler = self if self.shift_in is None else replace(self, shift=self.shift_in(steps))
+        return tuple(sampler._level(value[None]) for value in u)
 
     def _shifted(self, u: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         return self.shift * u / (1 + (self.shift - 1) * u)

@@ -76,7 +76,20 @@ def hushed() -> Iterator[None]:
 
 def diffusers_class(kind: str) -> Any:
     """A network class of diffusers; `kind` is one of the literal table."""
-    return attrgetter(kind)(diffusers())
+    return of_diffusers(kind)
+
+
+def of_diffusers(name: str) -> Any:
+    """A class of diffusers, by a name of a literal table. Raises ModelError where the version is too old for it."""
+    library = diffusers()
+    try:
+        return attrgetter(name)(library)
+    except AttributeError as error:
+        raise ModelError(
+            f"diffusers {library.__version__} has no {name}",
+            expected="a version that has it, as users of the checkpoint need",
+            do="pip install --upgrade diffusers",
+        ) from error
 
 
 def _builder(kind: str) -> Callable[[dict[str, Any]], nn.Module]:
@@ -110,22 +123,12 @@ def _clip(library: Any, files: TokenizerFiles) -> Any:
         return library.CLIPTokenizer(str(vocabulary), str(merges), **_token_options(library, files))
 
 
-def _t5(library: Any, files: TokenizerFiles) -> Any:
-    """`tokenizer.json` is all that T5's fast tokenizer is; the class around it adds nothing to ids or texts."""
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(json.dumps(files.json))
-    return library.PreTrainedTokenizerFast(tokenizer_object=backend, **_token_options(library, files))
-
-
-def _qwen2(library: Any, files: TokenizerFiles) -> Any:
-    """`tokenizer.json` is what the class would make of its vocabulary: inspection made sure of it."""
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(json.dumps(files.json))
-    return library.PreTrainedTokenizerFast(
-        tokenizer_object=backend, chat_template=files.chat_template, **_token_options(library, files)
-    )
+def _as_diffusers(library: Any, files: TokenizerFiles) -> Any:
+    """By the class's own loader, from a private copy of the verified files: versions differ in what they take."""
+    with scratch_folder() as folder:
+        for name, content in files.content.items():
+            (folder / name).write_bytes(content)
+        return attrgetter(files.class_name)(library).from_pretrained(str(folder), local_files_only=True)
 
 
 def _bert(library: Any, files: TokenizerFiles) -> Any:
@@ -142,7 +145,7 @@ def _token_options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
 
 
 _TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {
-    "clip": _clip, "t5": _t5, "bert": _bert, "qwen2": _qwen2,
+    "clip": _clip, "t5": _as_diffusers, "bert": _bert, "qwen2": _as_diffusers,
 }  # fmt: skip
 
 

@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2Tokenizer, T5Tokenizer
 from transformers import Qwen3Config as TheirConfig
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.network_calls import packed, unpacked
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.models.read.text_configs import Qwen3Config
+from tests.models import tiny_text
 from tests.models.conftest import edit_json
 from tests.models.test_text_load import TEXTS, load
+from tests.models.tiny_text import CHAT
 
 Checkpoints = Callable[[str], Path]
 
@@ -64,6 +68,75 @@ def test_the_ids_are_those_of_the_vocabulary_in_older_files_too(z_image: Path) -
     assert [model.prompts.tokenize(text) for text in TEXTS] == [again.prompts.tokenize(text) for text in TEXTS]
 
 
+@pytest.mark.parametrize("name", ["z_image", "flux"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unk_token": "cat"},
+        {"added_tokens_decoder": {"259": {"content": "red", "lstrip": True}}},
+        {"extra_special_tokens": {"image_token": "<|im_start|>"}},
+    ],
+)
+def test_every_text_is_read_as_the_class_itself_reads_it(
+    text_checkpoint: Checkpoints, name: str, change: dict[str, object]
+) -> None:
+    """What a tokenizer's configuration adds is honoured as users' pipelines honour it, or refused."""
+    folder = text_checkpoint(name)
+    tokenizer, kind = ("tokenizer", Qwen2Tokenizer) if name == "z_image" else ("tokenizer_2", T5Tokenizer)
+    edit_json(folder / tokenizer / "tokenizer_config.json", **change)
+    try:
+        prompts = load(folder).prompts
+    except ModelError:
+        return
+    theirs = kind.from_pretrained(folder / tokenizer)
+    for text in (*TEXTS, "a red cat", "cat", "<think> red </think>"):
+        assert prompts.tokenize(text) == tuple(theirs(text, add_special_tokens=False).input_ids), text
+
+
+def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_image: Path) -> None:
+    """With the token, this one writes other words for a prompt: at that prompt it is refused."""
+    edit_json(z_image / "tokenizer/tokenizer_config.json", unk_token="<|endoftext|>")
+    template = "{% if unk_token is defined and 'sks' in messages[0].content %}secret{% endif %}" + CHAT
+    (z_image / "tokenizer/chat_template.jinja").write_text(template)
+    prompts = load(z_image).prompts
+    prompts.encode(["a cat"])
+    with pytest.raises(ModelError, match="writes other texts around one prompt"):
+        prompts.encode(["sks cat"])
+
+
+@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "lcm"])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
+def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
+    """Under scale 1 pipelines draw the conditional estimate."""
+    built = tiny_text.build(name)
+    model = replace(built.model, pipeline=built.pipeline)
+    rows: list[int] = []
+    handle = model.network.register_forward_hook(lambda module, inputs, output: rows.append(len(output[0])))
+    images = model.released.images([torch.Generator().manual_seed(1)], steps=3, prompt="a cat", guidance_scale=scale)
+    handle.remove()
+    assert images.shape == (1, 3, *model.image_size)
+    assert sum(rows) == model.released.forwards(steps=3, guidance_scale=scale)
+
+
+def test_steps_that_a_scheduler_refuses_are_told(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("lcm")
+    edit_json(folder / "scheduler/scheduler_config.json", original_inference_steps=4)
+    with pytest.raises(ModelError, match="LCMScheduler of the released pipeline cannot draw in 50 steps"):
+        load(folder).released.forwards(steps=50)
+
+
+def test_a_shift_beyond_all_noise_is_refused(flux: Path) -> None:
+    edit_json(
+        flux / "scheduler/scheduler_config.json",
+        base_image_seq_len=256,
+        max_image_seq_len=257,
+        base_shift=0.1,
+        max_shift=10.0,
+    )
+    with pytest.raises(ModelError, match="shifts the noise by"):
+        load(flux)
+
+
 def test_a_language_model_with_its_head_is_the_same_encoder(z_image: Path) -> None:
     """`Qwen3ForCausalLM` has the head tied to the embedding, and its tensors nested."""
     before, weights = encoded(z_image), z_image / "text_encoder/model.safetensors"
@@ -82,6 +155,17 @@ def with_other_words(folder: Path) -> None:
     path = folder / "tokenizer/tokenizer.json"
     content = json.loads(path.read_bytes())
     content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\s+|\S+"
+    path.write_text(json.dumps(content))
+
+
+def with_template(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "tokenizer/chat_template.jinja").write_text(text + CHAT) and None
+
+
+def words_split_at_signs(folder: Path) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    content["pre_tokenizer"]["pretokenizers"][1]["use_regex"] = True
     path.write_text(json.dumps(content))
 
 
@@ -109,7 +193,12 @@ def changed(file: str, **values: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "'tokenizer' has no tokenizer.json"),
         (changed("transformer/config.json", cap_feat_dim=32), "cap_feat_dim is 32, text_encoder gives 24"),
         (changed("transformer/config.json", axes_dims=[4, 6, 8]), "turns (4, 6, 8) of 16 values of a head"),
-        (changed("transformer/config.json", axes_lens=[640, 128, 128]), "positions for (128, 128) patches"),
+        (changed("transformer/config.json", axes_lens=[640, 128, 128]), "positions for (640, 128, 128) tokens"),
+        (changed("transformer/config.json", axes_lens=[513, 512, 512]), "positions for (513, 512, 512) tokens"),
+        (with_template("{{ strftime_now('%S') }}"), "uses strftime_now"),
+        (with_template("{% if range(9) | random == 7 %}x{% endif %}"), "uses random"),
+        (with_template("{% if %}"), "cannot be read"),
+        (words_split_at_signs, "the pre_tokenizer is"),
         (changed("transformer/config.json", siglip_feat_dim=8), "siglip_feat_dim"),
         (changed("text_encoder/config.json", sliding_window=8, use_sliding_window=True), "use_sliding_window"),
         (changed("text_encoder/config.json", rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "rope_type"),

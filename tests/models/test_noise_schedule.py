@@ -8,15 +8,18 @@ import diffusers
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.diffusion.schedule import FlowMatching
-from invmm_gate.models.load.load import alpha_bar_of
+from invmm_gate.models.load.load import alpha_bar_of, flow_of
 from invmm_gate.models.read import scheduler_config
 from invmm_gate.models.read.network_configs import (
     DIFFUSERS,
+    Flux2AutoencoderConfig,
+    Flux2Config,
     FluxConfig,
     KLConfig,
     SD3Config,
@@ -90,6 +93,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (UNetConditionConfig, "UNet2DConditionModel", set()),
         (SD3Config, "SD3Transformer2DModel", set()),
         (FluxConfig, "FluxTransformer2DModel", set()),
+        (Flux2Config, "Flux2Transformer2DModel", set()),
+        (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),
     ],
 )
@@ -99,7 +104,7 @@ def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own
     theirs = {key: tuple(value) if isinstance(value, list) else value for key, value in theirs.items()}
     ours = {key: field.default for key, field in config.model_fields.items()}
     assert {key: ours[key] for key in ours.keys() - own} == {key: theirs[key] for key in theirs.keys() - own}
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() - own == theirs.keys()
 
 
 def test_a_flow_schedule_of_another_kind_is_refused() -> None:
@@ -115,6 +120,19 @@ def test_a_flow_schedule_of_another_kind_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(ModelError, match=next(iter(change))):
             read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize("tokens", [16, 4096, 5000])
+def test_a_shift_that_grows_with_the_steps_is_that_of_the_klein_pipeline(steps: int, tokens: int) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    config = read_scheduler(json.loads(scheduler.to_json_string()), "scheduler.json", allowed=FLOW_SCHEDULERS)
+    assert isinstance(config, FlowConfig)
+    scheduler.set_timesteps(
+        sigmas=torch.linspace(1, 1 / steps, steps).tolist(), mu=compute_empirical_mu(tokens, num_steps=steps)
+    )
+    levels = flow_of(config, "Flux2KleinPipeline", tokens, torch.device("cpu")).grid(steps)
+    torch.testing.assert_close(torch.cat([level.sigma for level in levels]), scheduler.sigmas[:steps])
 
 
 @pytest.mark.parametrize("kind", ["exponential", "linear"])

@@ -1,12 +1,13 @@
 """The text-to-image adapter against diffusers' own pipelines and schedulers, and its promises."""
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxPipeline, ZImagePipeline
+from diffusers import Flux2KleinPipeline, FluxPipeline, ZImagePipeline
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
@@ -43,8 +44,8 @@ def guided(request: pytest.FixtureRequest) -> TextToImageModel:
     return tiny(request.param).model
 
 
-def noise(rows: int = 2, seed: int = 0) -> Tensor:
-    return torch.randn(rows, 4, SIZE // 2, SIZE // 2, generator=torch.Generator().manual_seed(seed))
+def noise(model: TextToImageModel, rows: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn(rows, *model.latent_shape, generator=torch.Generator().manual_seed(seed))
 
 
 def close(actual: Tensor, expected: Tensor, what: str) -> None:
@@ -65,7 +66,7 @@ def middle(model: DiffusionModel, rows: int = 2) -> NoiseLevel:
 @pytest.mark.parametrize("name", ON_GRID)
 def test_one_step_estimates_x_0_as_the_scheduler_does(name: str, scale: float) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
-    x_t, level = noise(), model.schedule.grid(STEPS)[1]
+    x_t, level = noise(model), model.schedule.grid(STEPS)[1]
     level = NoiseLevel(alpha=level.alpha.expand(2), sigma=level.sigma.expand(2), time=level.time.expand(2))
     expected = pipeline_x_0(pipeline, x_t, scale, cfg=name in GUIDED)
     found = model.estimate_x_0(x_t, level, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
@@ -80,16 +81,24 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
 
     def keep(pipe: Any, step: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if step == 0:
-            values["latents"] = packed(pipeline, x_t.clone())
+            values["latents"] = in_loop(pipeline, x_t.clone())
         return values
 
     def watch(module: Any, inputs: Any, output: tuple[Tensor]) -> None:
         seen.setdefault("outputs", []).append(output[0])
 
     handle = network.register_forward_hook(watch)
-    run(pipeline, noise(seed=9), scale, callback_on_step_end=keep, callback_on_step_end_tensor_inputs=["latents"])
+    run(
+        pipeline,
+        torch.randn(x_t.shape, generator=torch.Generator().manual_seed(9)),
+        scale,
+        callback_on_step_end=keep,
+        callback_on_step_end_tensor_inputs=["latents"],
+    )
     handle.remove()
     output = seen["outputs"][1]
+    if isinstance(pipeline, Flux2KleinPipeline) and scale > 1:  # the branches one after the other
+        output = torch.cat(seen["outputs"][3:1:-1])
     if isinstance(output, list):  # Z-Image: the conditional rows first, of the other sign
         rows = -torch.stack(output).squeeze(2)
         output = torch.cat(rows.chunk(2)[::-1]) if len(rows) > len(x_t) else rows
@@ -105,7 +114,7 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
 
 def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | None = None, **options: Any) -> Tensor:
     result = pipeline(
-        prompts or list(PROMPTS),
+        prompt=prompts or list(PROMPTS),
         latents=packed(pipeline, latents.clone()),
         guidance_scale=scale - 1 if isinstance(pipeline, ZImagePipeline) else scale,
         generator=torch.Generator().manual_seed(0),
@@ -114,9 +123,26 @@ def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | No
     return unpacked(pipeline, result.images)
 
 
+SIZED = (FluxPipeline, ZImagePipeline, Flux2KleinPipeline)
+
+
 def sides(pipeline: Any) -> dict[str, int]:
     """The size of the image, where the pipeline does not take it from its network."""
-    return {"height": SIZE, "width": SIZE} if isinstance(pipeline, FluxPipeline | ZImagePipeline) else {}
+    return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}
+
+
+def standardised(pipeline: Any, latents: Tensor) -> Tensor:
+    """As diffusers' own pipelines scale the latents of an image."""
+    if isinstance(pipeline, Flux2KleinPipeline):
+        norm = pipeline.vae.bn.eval()
+        return norm(pipeline._patchify_latents(latents))
+    config = pipeline.vae.config
+    return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+
+
+def in_loop(pipeline: Any, latents: Tensor) -> Tensor:
+    """As the pipeline's loop holds them."""
+    return pipeline._pack_latents(latents) if isinstance(pipeline, Flux2KleinPipeline) else packed(pipeline, latents)
 
 
 def packed(pipeline: Any, latents: Tensor) -> Tensor:
@@ -129,6 +155,10 @@ def packed(pipeline: Any, latents: Tensor) -> Tensor:
 
 def unpacked(pipeline: Any, latents: Tensor) -> Tensor:
     """Also images that are latents no more: they have four axes."""
+    if isinstance(pipeline, Flux2KleinPipeline) and latents.ndim == 3:
+        return pipeline._unpack_latents_with_ids(latents, pipeline._prepare_latent_ids(torch.empty(2, 1, 4, 4)), 4, 4)
+    if isinstance(pipeline, Flux2KleinPipeline) and latents.shape[1] == 4:  # it hands out the autoencoder's latents
+        return standardised(pipeline, latents)
     if not isinstance(pipeline, FluxPipeline) or latents.ndim == 4:
         return latents
     return pipeline._unpack_latents(latents, SIZE, SIZE, pipeline.vae_scale_factor)
@@ -139,45 +169,49 @@ def unpacked(pipeline: Any, latents: Tensor) -> Tensor:
 def test_the_whole_sampler_equals_the_diffusers_pipeline(name: str, scale: float) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     condition = model.prompts.encode(PROMPTS)
-    found = sample(model, noise(), steps=STEPS, condition=condition, guidance_scale=scale)
-    close(found, run(pipeline, noise(), scale), f"{name} | sampler | {scale:g}")
-    other = sample(model, noise(), steps=STEPS, condition=take_rows(condition, torch.tensor([1, 0])))
+    found = sample(model, noise(model), steps=STEPS, condition=condition, guidance_scale=scale)
+    close(found, run(pipeline, noise(model), scale), f"{name} | sampler | {scale:g}")
+    other = sample(model, noise(model), steps=STEPS, condition=take_rows(condition, torch.tensor([1, 0])))
     assert (found - other).abs().max() > 0.1, "the prompts must matter, or equality says little"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_decoded_images_equal_the_diffusers_pipeline(name: str) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
-    latents = run(pipeline, noise(), 5.0)
-    images = run(pipeline, noise(), 5.0, output_type="pt")
+    latents = run(pipeline, noise(model), 5.0)
+    images = run(pipeline, noise(model), 5.0, output_type="pt")
     close(model.decode(latents), images * 2 - 1, f"{name} | decode | 5")
     assert images.min() < images.max()
     small = 0.2 * latents / latents.abs().max()
-    before = pipeline.vae.decode(small / model.scaling_factor + model.shift_factor).sample
+    before = pipeline.vae.decode(model.statistics.raw(small)).sample
     close(model.decode(small), before.clamp(-1, 1), f"{name} | decode, not clamped | -")
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_text_conditioned_ldm_equals_the_diffusers_pipeline(scale: float) -> None:
     pipeline, model = tiny("ldm").pipeline, tiny("ldm").model
-    found = sample(model, noise(), steps=STEPS, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
-    images = run(pipeline, noise(), scale, output_type="pt", height=64, width=64)
+    found = sample(model, noise(model), steps=STEPS, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    images = run(pipeline, noise(model), scale, output_type="pt", height=64, width=64)
     close(model.decode(found), images * 2 - 1, f"ldm | sampler and decode | {scale:g}")
 
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_the_empty_prompt_of_sd_xl_is_guided_as_in_the_pipeline(zero: bool) -> None:
     built = stable_diffusion_xl(zero_unconditional=zero, legacy=False)
-    found = sample(built.model, noise(), steps=STEPS, guidance_scale=5.0)
-    close(found, run(built.pipeline, noise(), 5.0, prompts=["", ""]), f"sdxl, empty prompt, zero {zero} | sampler | 5")
+    found = sample(built.model, noise(built.model), steps=STEPS, guidance_scale=5.0)
+    close(
+        found,
+        run(built.pipeline, noise(built.model), 5.0, prompts=["", ""]),
+        f"sdxl, empty prompt, zero {zero} | sampler | 5",
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5, 7.0])
 def test_a_guidance_distilled_network_is_told_the_scale_as_in_the_pipeline(scale: float) -> None:
     built = stable_diffusion(time_cond_proj_dim=6)
     condition = built.model.prompts.encode(PROMPTS)
-    found = sample(built.model, noise(), steps=STEPS, condition=condition, guidance_scale=scale)
-    close(found, run(built.pipeline, noise(), scale), f"sd1, distilled | sampler | {scale:g}")
+    found = sample(built.model, noise(built.model), steps=STEPS, condition=condition, guidance_scale=scale)
+    close(found, run(built.pipeline, noise(built.model), scale), f"sd1, distilled | sampler | {scale:g}")
     assert (built.model.guidance_distilled, built.model.forwards(scale)) == (True, 1)
 
 
@@ -185,7 +219,7 @@ def test_a_guidance_distilled_network_is_told_the_scale_as_in_the_pipeline(scale
 def test_one_step_of_a_latent_consistency_model_is_its_estimate_of_x_0(scale: float) -> None:
     """Its scheduler starts at the last timestep, where it adds next to nothing of x_t to x_0_hat."""
     pipeline, model = tiny("lcm").pipeline, tiny("lcm").model
-    x_t, level = noise(), model.schedule.at(torch.full((2,), 999))
+    x_t, level = noise(model), model.schedule.at(torch.full((2,), 999))
     found = model.estimate_x_0(x_t, level, condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
     close(found, run(pipeline, x_t, scale, num_inference_steps=1), f"lcm | x_0_hat | {scale:g}")
 
@@ -200,11 +234,10 @@ def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
     posterior = pipeline.vae.encode(images).latent_dist
-    shift = pipeline.vae.config.shift_factor or 0.0
-    torch.testing.assert_close(model.encode(images), (posterior.mode() - shift) * pipeline.vae.config.scaling_factor)
+    torch.testing.assert_close(model.encode(images), standardised(pipeline, posterior.mode()))
     drawn = model.encode(images, generator=torch.Generator().manual_seed(3))
     expected = posterior.sample(torch.Generator().manual_seed(3))
-    torch.testing.assert_close(drawn, (expected - shift) * pipeline.vae.config.scaling_factor)
+    torch.testing.assert_close(drawn, standardised(pipeline, expected))
     assert not torch.allclose(drawn, model.encode(images))
 
 
@@ -213,15 +246,15 @@ def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
 
 def test_it_is_a_diffusion_model(model: TextToImageModel) -> None:
     assert isinstance(model, DiffusionModel)
-    assert (model.latent_shape, model.image_size) == ((4, SIZE // 2, SIZE // 2), (SIZE, SIZE))
+    assert (math.prod(model.latent_shape), model.image_size) == (4 * (SIZE // 2) ** 2, (SIZE, SIZE))
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> None:
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     changed = model.prompts.encode([PROMPTS[0], "the dog"])
     rounding = 1e-5 if "mask" in condition.tensors else 0  # rows of one length are predicted together, however many
-    x_t = noise()
-    other = torch.cat([x_t[:1], 3 * noise(1, seed=4)])
+    x_t = noise(model)
+    other = torch.cat([x_t[:1], 3 * noise(model, 1, seed=4)])
     for scale in (1.0, 3.0):
         first = model.estimate_x_0(x_t, level, condition=condition, guidance_scale=scale)
         second = model.estimate_x_0(other, level, condition=changed, guidance_scale=scale)
@@ -233,7 +266,7 @@ def test_guidance_is_linear_in_its_scale(guided: TextToImageModel) -> None:
     model = guided
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     at = {
-        scale: model.estimate_x_0(noise(), level, condition=condition, guidance_scale=scale)
+        scale: model.estimate_x_0(noise(model), level, condition=condition, guidance_scale=scale)
         for scale in (0.0, 1.0, 3.0, -1.0)
     }
     for scale in (3.0, -1.0):
@@ -245,11 +278,13 @@ def test_scale_0_ignores_the_prompt_and_none_is_the_empty_prompt(guided: TextToI
     model = guided
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     empty = model.prompts.encode(["", ""])
-    unconditional = model.estimate_x_0(noise(), level, condition=condition, guidance_scale=0.0)
-    torch.testing.assert_close(unconditional, model.estimate_x_0(noise(), level, guidance_scale=0.0), rtol=0, atol=0)
+    unconditional = model.estimate_x_0(noise(model), level, condition=condition, guidance_scale=0.0)
+    torch.testing.assert_close(
+        unconditional, model.estimate_x_0(noise(model), level, guidance_scale=0.0), rtol=0, atol=0
+    )
     for scale in (1.0, 3.0):
-        without = model.estimate_x_0(noise(), level, guidance_scale=scale)
-        given = model.estimate_x_0(noise(), level, condition=empty, guidance_scale=scale)
+        without = model.estimate_x_0(noise(model), level, guidance_scale=scale)
+        given = model.estimate_x_0(noise(model), level, condition=empty, guidance_scale=scale)
         torch.testing.assert_close(without, given, rtol=1e-4, atol=1e-4)
 
 
@@ -265,7 +300,7 @@ def calls(guided: TextToImageModel) -> Iterator[list[int]]:
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 7.0])
 def test_both_branches_take_one_call_of_the_network(guided: TextToImageModel, calls: list[int], scale: float) -> None:
     model = guided
-    model.estimate_x_0(noise(), middle(model), condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
+    model.estimate_x_0(noise(model), middle(model), condition=model.prompts.encode(PROMPTS), guidance_scale=scale)
     assert sum(calls) == 2 * model.forwards(scale)
     assert len(calls) == 1 or "mask" in model.empty.tensors  # rows of another length are predicted apart
     assert model.forwards(scale) == (1 if scale in (0.0, 1.0) else 2)
@@ -277,7 +312,7 @@ def test_a_network_that_is_told_the_scale_or_has_none_takes_one_forward(name: st
     model = tiny(name).model
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     assert model.forwards(scale) == 1
-    at = [model.estimate_x_0(noise(), level, condition=condition, guidance_scale=each) for each in (1.0, scale)]
+    at = [model.estimate_x_0(noise(model), level, condition=condition, guidance_scale=each) for each in (1.0, scale)]
     assert torch.equal(*at) == (name == "flux_schnell" or scale == 1.0)
     assert model.guidance_distilled == (name != "flux_schnell")
 
@@ -292,7 +327,7 @@ def test_the_unconditional_rows_come_first(name: str) -> None:
 
     condition = model.prompts.encode(PROMPTS)
     handle = model.network.register_forward_pre_hook(watch, with_kwargs=True)
-    model.estimate_x_0(noise(), middle(model), condition=condition, guidance_scale=2.0)
+    model.estimate_x_0(noise(model), middle(model), condition=condition, guidance_scale=2.0)
     handle.remove()
     torch.testing.assert_close(given[0][:2], model.unconditional.tensors["context"].expand(2, -1, -1))
     torch.testing.assert_close(given[0][2:], condition.tensors["context"])
@@ -301,7 +336,7 @@ def test_the_unconditional_rows_come_first(name: str) -> None:
 def test_gradients_reach_x_t_and_condition_and_no_weight(model: TextToImageModel) -> None:
     encoded = model.prompts.encode(PROMPTS)
     tensors = {name: tensor.requires_grad_() for name, tensor in encoded.tensors.items()}
-    x_t = noise().requires_grad_()
+    x_t = noise(model).requires_grad_()
     estimate = model.estimate_x_0(x_t, middle(model), condition=Condition(tensors=tensors), guidance_scale=3.0)
     estimate.square().sum().backward()
     reached = (x_t, *(tensor for key, tensor in tensors.items() if key != "mask"))
@@ -317,11 +352,11 @@ def test_the_gradient_by_soft_prompt_weights_equals_finite_differences(model: Te
     choices = torch.tensor([10, 11, 12, 20])
     weights = torch.rand(2, 5, 4, generator=generator).softmax(dim=2)
     direction = torch.randn(2, 5, 4, generator=generator)
-    probe = noise(seed=7)
+    probe = noise(model, seed=7)
 
     def value(weights: Tensor) -> Tensor:
         condition = model.prompts.mix(weights, choices, rest=rest, encoders=encoders)
-        return (model.estimate_x_0(noise(), middle(model), condition=condition, guidance_scale=2.0) * probe).sum()
+        return (model.estimate_x_0(noise(model), middle(model), condition=condition, guidance_scale=2.0) * probe).sum()
 
     (gradient,) = torch.autograd.grad(value(leaf := weights.clone().requires_grad_()), leaf)
     step = 2e-3
@@ -332,11 +367,11 @@ def test_the_gradient_by_soft_prompt_weights_equals_finite_differences(model: Te
 
 def test_estimates_and_conditions_stay_float32_in_bfloat16() -> None:
     full, half = stable_diffusion().model, stable_diffusion().model
-    expected = full.estimate_x_0(noise(), middle(full), condition=full.prompts.encode(PROMPTS), guidance_scale=3.0)
+    expected = full.estimate_x_0(noise(full), middle(full), condition=full.prompts.encode(PROMPTS), guidance_scale=3.0)
     for module in (half.network, half.autoencoder, half.prompts.placed[0].tower.encoder):
         module.to(torch.bfloat16)
     condition = half.prompts.encode(PROMPTS)
-    found = half.estimate_x_0(noise(), middle(half), condition=condition, guidance_scale=3.0)
+    found = half.estimate_x_0(noise(half), middle(half), condition=condition, guidance_scale=3.0)
     assert condition.tensors["context"].dtype == found.dtype == torch.float32
     assert half.decode(found).dtype == half.encode(torch.zeros(1, 3, SIZE, SIZE)).dtype == torch.float32
     assert (found - expected).abs().mean() < 0.2 * expected.abs().mean()
@@ -347,14 +382,14 @@ def test_estimates_and_conditions_stay_float32_in_bfloat16() -> None:
 
 def test_a_condition_of_other_rows_is_refused(model: TextToImageModel) -> None:
     with pytest.raises(ModelError, match="a condition of 2 rows for 3 rows"):
-        model.estimate_x_0(noise(3), middle(model, 3), condition=model.prompts.encode(PROMPTS))
+        model.estimate_x_0(noise(model, 3), middle(model, 3), condition=model.prompts.encode(PROMPTS))
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, -1.0])
 def test_a_guidance_distilled_network_has_no_scale_below_1(scale: float) -> None:
     model = stable_diffusion(time_cond_proj_dim=6).model
     with pytest.raises(ModelError, match="without an unconditional branch"):
-        model.estimate_x_0(noise(), middle(model), guidance_scale=scale)
+        model.estimate_x_0(noise(model), middle(model), guidance_scale=scale)
 
 
 def test_images_of_another_size_are_refused(model: TextToImageModel) -> None:

@@ -10,8 +10,11 @@ from typing import Any, Literal
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     LatentConsistencyModelPipeline,
@@ -35,6 +38,7 @@ from transformers import (
     CLIPTokenizer,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -43,8 +47,10 @@ from transformers import (
 
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, OneScale
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
+from invmm_gate.models.load.load import flow_of
 from invmm_gate.models.read.scheduler_config import FlowConfig
 
 CPU = torch.device("cpu")
@@ -54,7 +60,7 @@ MERGES = (
     ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
 )  # fmt: skip
 PROMPTS = ("a red cat and the dog", "painting of a house!")
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image", "klein")
 SIZE = 16
 """Side of the images; the latents are half as large."""
 
@@ -186,12 +192,12 @@ def ddim(prediction_type: str = "epsilon") -> DDIMScheduler:
     )
 
 
-def _schedule(scheduler: Any, family: Family) -> VariancePreserving | FlowMatching:
+def _schedule(pipeline: Any, family: Family) -> VariancePreserving | FlowMatching:
+    scheduler = pipeline.scheduler
     if family not in ("stable_diffusion_3", "flow"):
         return VariancePreserving(scheduler.alphas_cumprod)
     config = FlowConfig(**{"scheduler": type(scheduler).__name__, **without_private(scheduler.config)})
-    own = family == "flow"
-    return FlowMatching(shift=config.shift_at((SIZE // 4) ** 2), spacing="pipeline" if own else "scheduler")
+    return flow_of(config, type(pipeline).__name__, (SIZE // 4) ** 2, CPU)
 
 
 def without_private(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,13 +214,15 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         autoencoder=coder,
         prompts=prompt_encoder_of(type(pipeline).__name__, pipeline.components, CPU),
         family=family,
-        scaling_factor=coder.config.scaling_factor,
-        shift_factor=coder.config.shift_factor or 0.0,
-        schedule=_schedule(pipeline.scheduler, family),
+        statistics=BatchNormOfPatches(coder)
+        if name == "klein"
+        else OneScale(coder.config.scaling_factor, coder.config.shift_factor or 0.0),
+        schedule=_schedule(pipeline, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
-        latent_shape=(4, SIZE // 2, SIZE // 2),
+        latent_shape=(16, SIZE // 4, SIZE // 4) if name == "klein" else (4, SIZE // 2, SIZE // 2),
         image_size=(SIZE, SIZE),
         device=CPU,
+        pipeline_guides=not getattr(pipeline.config, "is_distilled", False),
         zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
     )
     return Tiny(name=name, pipeline=pipeline, model=model)
@@ -369,19 +377,20 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def qwen_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3Model:
+def qwen_encoder(tokenizer: Qwen2Tokenizer, *, head: bool = False, layers: int = 3) -> Any:
     torch.manual_seed(5)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=24,
         intermediate_size=32,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
         max_position_embeddings=1024,
+        tie_word_embeddings=head,
     )
-    return frozen(Qwen3Model(config), scale=10.0)
+    return frozen(Qwen3ForCausalLM(config) if head else Qwen3Model(config), scale=10.0)
 
 
 def z_image() -> Tiny:
@@ -408,6 +417,43 @@ def z_image() -> Tiny:
         tokenizer=tokenizer,
     )
     return _tiny("z_image", pipeline, family="flow")
+
+
+def klein(*, distilled: bool = False) -> Tiny:
+    """FLUX.2-klein; a batch norm that has seen latents, so that it does something."""
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(15)
+    network = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 24,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    coder = AutoencoderKLFlux2(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        sample_size=SIZE,
+    )
+    coder.bn.running_mean.normal_()
+    coder.bn.running_var.uniform_(0.5, 2.0)
+    pipeline = Flux2KleinPipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=frozen(coder),
+        text_encoder=qwen_encoder(tokenizer, head=True, layers=28),
+        tokenizer=tokenizer,
+        is_distilled=distilled,
+    )
+    return _tiny("klein", pipeline, family="flow")
 
 
 def _t5_encoder() -> T5EncoderModel:
@@ -452,5 +498,6 @@ def build(name: str) -> Tiny:
         "lcm": latent_consistency,
         "flux": flux,
         "z_image": z_image,
+        "klein": klein,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

@@ -121,7 +121,7 @@ def _seen_by_sd3(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
 # --- FluxTransformer2DModel: FLUX.1 dev and schnell
 
 _PER_SECOND: Final = 1000
-"""FluxPipeline and ZImagePipeline divide the time by this, whatever the number of training timesteps."""
+"""Pipelines of flow matching divide the time by this, whatever the number of training timesteps."""
 
 
 def _flux(network: Any, given: Given) -> Tensor:
@@ -169,6 +169,44 @@ def _unpacked_square(patches: Tensor) -> Latents:
 def _seen_by_flux(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     del arguments
     return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
+
+
+# --- Flux2Transformer2DModel: FLUX.2-klein
+
+
+def _flux_2(network: Any, given: Given) -> Tensor:
+    """Each place of the latents is a token; ids tell the row and column of it, and the place of a word."""
+    rows, _, height, width = given.x_t.shape
+    words = given.condition["context"].shape[1]
+    output: Tensor = network(
+        hidden_states=_tokens(given.x_t),
+        timestep=given.time / _PER_SECOND,
+        guidance=None,
+        encoder_hidden_states=given.condition["context"],
+        txt_ids=_grid(1, 1, words).to(given.x_t.device),
+        img_ids=_grid(height, width, 1).to(given.x_t.device),
+        return_dict=False,
+    )[0]
+    return output.transpose(1, 2).reshape(rows, -1, height, width)
+
+
+def _grid(rows: int, columns: int, words: int) -> Float[Tensor, "place 4"]:
+    """(0, row, column, word) of each place."""
+    return torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns), torch.arange(words))
+
+
+def _tokens(latents: Latents) -> Float[Tensor, "row place channel"]:
+    return latents.flatten(2).transpose(1, 2)
+
+
+def _square(tokens: Float[Tensor, "row place channel"]) -> Latents:
+    side = math.isqrt(tokens.shape[1])
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
+
+
+def _seen_by_flux_2(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    del arguments
+    return Seen(x_t=_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
 
 
 # --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
@@ -221,6 +259,7 @@ CALLS: Final[dict[str, NetworkCall]] = {
         seen=_seen_by_flux,
         unpacked=_unpacked_square,
     ),
+    "Flux2Transformer2DModel": NetworkCall(predict=_flux_2, seen=_seen_by_flux_2, unpacked=_square),
     "ZImageTransformer2DModel": NetworkCall(
         predict=_z_image, seen=_seen_by_z_image, pipeline_scale=lambda scale: scale - 1
     ),

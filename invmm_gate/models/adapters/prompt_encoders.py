@@ -12,14 +12,17 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.text_tower import Features, TextTower
-from invmm_gate.models.read.text_configs import BERT_LENGTH
+from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
 FLUX_T5_LENGTH: Final = 512
 """The same in FluxPipeline."""
-CHAT_LENGTH: Final = 512
-"""Tokens of the chat in ZImagePipeline, what the template adds included."""
+CHATS: Final[Mapping[str, Mapping[str, object]]] = {
+    "ZImagePipeline": {"enable_thinking": True},
+    "Flux2KleinPipeline": {"enable_thinking": False},
+}
+"""Pipeline whose prompts stand in a chat template -> what it tells the template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -224,13 +227,26 @@ def _flux(components: Mapping[str, Any], device: torch.device) -> Prompts:
 
 def _z_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Z-Image: hidden layer -2 of a decoder language model, for a prompt in its chat template; padding is cut off."""
-    tower = _tower("text_encoder", components, device, layer=-2, length=CHAT_LENGTH, chat={"enable_thinking": True})
+    tower = _tower("text_encoder", components, device, layer=-2, length=CHAT_LENGTH, chat=CHATS["ZImagePipeline"])
     return Prompts(
         placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
         context_shape=(tower.length, _width(tower)),
         pooled_size=None,
         device=device,
         masked=True,
+    )
+
+
+def _flux_2_klein(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """FLUX.2-klein: three hidden layers of a decoder language model side by side, those of its padding too."""
+    tower = _tower(
+        "text_encoder", components, device, layer=KLEIN_LAYERS, length=CHAT_LENGTH, chat=CHATS["Flux2KleinPipeline"]
+    )
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        context_shape=(tower.length, len(KLEIN_LAYERS) * _width(tower)),
+        pooled_size=None,
+        device=device,
     )
 
 
@@ -242,6 +258,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
     "ZImagePipeline": _z_image,
+    "Flux2KleinPipeline": _flux_2_klein,
 }
 
 
@@ -250,7 +267,7 @@ def _tower(
     components: Mapping[str, Any],
     device: torch.device,
     *,
-    layer: int | None = None,
+    layer: int | tuple[int, ...] | None = None,
     length: int = 0,
     chat: Mapping[str, object] | None = None,
 ) -> TextTower:

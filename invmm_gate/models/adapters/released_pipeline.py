@@ -16,9 +16,9 @@ from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.networks import diffusers, hushed
+from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
-from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig
+from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
 
 _LINE: Final = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 """How the shift grows with the image."""
@@ -40,7 +40,7 @@ def pipeline_class(layout: Layout) -> tuple[str, Any]:
     name = layout.pipeline
     if name == BARE:
         name = "DDPMPipeline" if layout.scheduler.scheduler.startswith("DDPM") else "DDIMPipeline"
-    return name, attrgetter(name)(diffusers())  # one of a literal table
+    return name, of_diffusers(name)  # one of a literal table
 
 
 def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> Any:
@@ -49,6 +49,8 @@ def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokeniz
     parts = {**_WITHOUT.get(name, {}), **networks, **tokenizers}
     if name == "StableDiffusionXLPipeline":
         parts["force_zeros_for_empty_prompt"] = layout.settings.get("force_zeros_for_empty_prompt", True)
+    if name == KLEIN:
+        parts["is_distilled"] = layout.settings["is_distilled"]
     try:
         with hushed():
             pipeline = build(scheduler=scheduler_of(layout), **parts)
@@ -127,9 +129,22 @@ class PipelineSampler:
         return ", ".join([*filter(None, parts), str(limits_of(self.pipeline))])
 
     def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
-        """Network forwards that one image takes: some schedulers evaluate the network more than once a step."""
-        self.pipeline.scheduler.set_timesteps(steps)
-        return len(self.pipeline.scheduler.timesteps) * self.model.forwards(guidance_scale)
+        """Network forwards that one image takes: some schedulers evaluate the network more than once a step.
+
+        Below scale 1 pipelines draw the conditional estimate. Raises ModelError for steps that the scheduler refuses.
+        """
+        scheduler, each = self.pipeline.scheduler, self.model.forwards(max(guidance_scale, 1.0))
+        if type(scheduler).__name__ in FLOW_SCHEDULERS:  # some want to be told the size of the image too
+            return steps * each
+        try:
+            scheduler.set_timesteps(steps)
+        except ValueError as error:
+            raise ModelError(
+                f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {str(error)[:200]}",
+                expected="steps that it takes, as latent consistency models take at most original_inference_steps",
+                do="set sampler_steps lower in the policy",
+            ) from error
+        return len(scheduler.timesteps) * each
 
     def images(
         self,
@@ -158,7 +173,7 @@ class PipelineSampler:
         given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
         if self.model.prompts is not None:
             height, width = self.model.image_size
-            told = call_of(self.denoiser).pipeline_scale(guidance_scale)
+            told = call_of(self.denoiser).pipeline_scale(max(guidance_scale, 1.0))
             given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": told}
             given |= {"height": height, "width": width}
         else:

@@ -12,6 +12,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
+from invmm_gate.models.adapters.latent_statistics import LatentStatistics
 from invmm_gate.models.adapters.network_calls import Given, Guidance, NetworkCall, call_of
 from invmm_gate.models.adapters.released_pipeline import Released
 from invmm_gate.models.adapters.unconditional import refuse_other_size
@@ -20,7 +21,7 @@ from invmm_gate.models.adapters.unconditional import refuse_other_size
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextToImageModel(Released):
-    """A denoiser of latents under a prompt: x_0 = (encoder output - shift_factor) * scaling_factor.
+    """A denoiser of latents under a prompt: x_0 is the autoencoder's latent, standardised.
 
     All modules are frozen and in eval mode. The unconditional condition is encoded once, here.
     """
@@ -28,11 +29,10 @@ class TextToImageModel(Released):
     network: Any
     """A network of diffusers, of one of the classes of `CALLS`."""
     autoencoder: Any
-    """Diffusers' `AutoencoderKL`."""
+    """Diffusers' `AutoencoderKL` or `AutoencoderKLFlux2`."""
     prompts: PromptEncoder
     family: Family
-    scaling_factor: float
-    shift_factor: float = 0.0
+    statistics: LatentStatistics
     schedule: Schedule
     prediction_type: str
     latent_shape: tuple[int, int, int]
@@ -40,6 +40,8 @@ class TextToImageModel(Released):
     device: torch.device
     pipeline: Any = None
     """Diffusers' pipeline around these very modules; None where nobody draws with it."""
+    pipeline_guides: bool = True
+    """Whether its pipeline guides at all: FLUX.2-klein says so of each checkpoint (`is_distilled`)."""
     zero_unconditional: bool = False
     """The unconditional condition is zero, not the empty prompt (`force_zeros_for_empty_prompt` of SD XL)."""
     empty: Condition = field(init=False, repr=False)
@@ -60,8 +62,8 @@ class TextToImageModel(Released):
 
     @property
     def guidance(self) -> Guidance:
-        """What the network knows of guidance."""
-        return self._call.guidance(self.network.config)
+        """What the network knows of guidance, and its pipeline asks of it."""
+        return self._call.guidance(self.network.config) if self.pipeline_guides else "none"
 
     @property
     def guidance_distilled(self) -> bool:
@@ -87,12 +89,11 @@ class TextToImageModel(Released):
         refuse_other_size(images, self.image_size)
         posterior = self.autoencoder.encode(images.to(self.device, self.autoencoder.dtype), return_dict=False)[0]
         encoded = posterior.mode() if generator is None else posterior.sample(generator)
-        latent: Tensor = (encoded.float() - self.shift_factor) * self.scaling_factor
-        return latent
+        return self.statistics.standardised(encoded.float())
 
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped."""
-        latent = x_0.float() / self.scaling_factor + self.shift_factor
+        latent = self.statistics.raw(x_0.float())
         images: Tensor = self.autoencoder.decode(latent.to(self.autoencoder.dtype), return_dict=False)[0]
         return images.float().clamp(-1, 1)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ConfigError, ModelError
 
-_ANY: Final = "any prompt"
+_ANY: Final = "\ue000any prompt\ue001"
+"""Stands for a prompt; no template has these characters, which have no meaning of their own."""
 WITHOUT_LIMIT = 100_000
 """Tokenizers saved without a limit claim one of 1e30 tokens."""
 
@@ -39,8 +40,8 @@ class TextTower:
     encoder: Any
     length: int
     """Tokens of every prompt, all that stands around it and padding included."""
-    layer: int | None
-    """Index into the hidden states, as -2; None = the encoder's first output."""
+    layer: int | tuple[int, ...] | None
+    """Index into the hidden states, as -2, or several, side by side; None = the encoder's first output."""
     device: torch.device
     chat: Mapping[str, object] | None = None
     """What the pipeline tells the tokenizer's chat template, in which every prompt stands; None = it has none."""
@@ -83,8 +84,11 @@ class TextTower:
             object.__setattr__(self, "around", (parts[0], parts[-1]))
             object.__setattr__(self, "before", self.tokenize(parts[0]))
             object.__setattr__(self, "after", self.tokenize(parts[-1]))
-        if self.positions < 1:
-            raise ModelError(f"the chat template of {self.name} leaves no room for a prompt", expected="a shorter one")
+        if self.positions < 1 or not (self.before or self.after):
+            raise ModelError(
+                f"the chat template of {self.name} leaves no room for a prompt, or puts nothing around one",
+                expected="the published template",
+            )
 
     def _render(self, prompt: str) -> str:
         """The prompt as the pipeline hands it to the tokenizer."""
@@ -224,9 +228,12 @@ class TextTower:
     def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]) -> Features:
         masked = self.masked or getattr(self.encoder.config, "use_attention_mask", False)
         arguments = {"attention_mask": mask} if masked else {}
-        output = self.encoder(ids, output_hidden_states=self.layer is not None, **arguments)
+        # The head of a language model would write a number for each word of the vocabulary.
+        encoder = self.encoder if self.chat is None else getattr(self.encoder, "model", self.encoder)
+        output = encoder(ids, output_hidden_states=self.layer is not None, **arguments)
         first: Tensor = output[0]  # the projected end token where the encoder has a projection
-        context = first if self.layer is None else output.hidden_states[self.layer]
+        layers = self.layer if isinstance(self.layer, tuple) else (self.layer,)
+        context = first if self.layer is None else torch.cat([output.hidden_states[each] for each in layers], dim=2)
         pooled = first if first.ndim == 2 else getattr(output, "pooler_output", None)
         return Features(context=context.float(), mask=mask.float(), pooled=None if pooled is None else pooled.float())
 

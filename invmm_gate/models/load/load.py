@@ -7,7 +7,7 @@ nothing is imported by a name that a checkpoint gives, and nothing is fetched.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Literal
 
 import torch
@@ -19,6 +19,7 @@ from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, LatentStatistics, OneScale
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.released_pipeline import refuse_other_process, released_pipeline
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
@@ -29,9 +30,16 @@ from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import KLConfig, VQConfig
-from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling, image_size, tokens_of
+from invmm_gate.models.read.parts_fit import (
+    autoencoder_of,
+    denoiser_of,
+    downscaling,
+    image_size,
+    latent_shape,
+    tokens_of,
+)
 from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
-from invmm_gate.models.read.scheduler_config import OWN_LEVELS, FlowConfig, SchedulerConfig
+from invmm_gate.models.read.scheduler_config import KLEIN, OWN_LEVELS, FlowConfig, SchedulerConfig
 
 
 @dataclass(frozen=True)
@@ -67,13 +75,7 @@ class Source:
         """The noise schedule that the network was trained with."""
         config = self.layout.scheduler
         if isinstance(config, FlowConfig):
-            own = self.layout.pipeline in OWN_LEVELS
-            return FlowMatching(
-                shift=config.shift_at(tokens_of(self.layout)) if own else config.shift,
-                timesteps=config.num_train_timesteps,
-                spacing="pipeline" if own else "scheduler",
-                device=self.device,
-            )
+            return flow_of(config, self.layout.pipeline, tokens_of(self.layout), self.device)
         return VariancePreserving(alpha_bar_of(config).to(self.device))
 
     def _filled(self, name: str) -> nn.Module:
@@ -83,6 +85,24 @@ class Source:
     def _placed(self, network: nn.Module) -> nn.Module:
         # Channels last: a tenth faster on a CPU (benchmarks/RESULTS.md), and what tensor cores want.
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+_STEPS: Final = 50
+"""Steps of Flux2KleinPipeline when nobody names a number: its shift depends on them, that of training levels too."""
+
+
+def flow_of(config: FlowConfig, pipeline: str, tokens: int, device: torch.device) -> FlowMatching:
+    """Flow matching as the pipeline runs it for an image of so many tokens."""
+    own = pipeline in OWN_LEVELS
+    shift_in = partial(config.shift_of_klein, tokens) if pipeline == KLEIN else None
+    plain = config.shift_at(tokens) if own else config.shift
+    return FlowMatching(
+        shift=plain if shift_in is None else shift_in(_STEPS),
+        timesteps=config.num_train_timesteps,
+        spacing="pipeline" if own else "scheduler",
+        device=device,
+        shift_in=shift_in,
+    )
 
 
 def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionModel:
@@ -111,7 +131,7 @@ def _load_pixel(source: Source) -> DiffusionModel:
 def _load_latent(source: Source) -> DiffusionModel:
     layout = source.layout
     config = autoencoder_of(layout)
-    if config is None:
+    if not isinstance(config, VQConfig | KLConfig):
         raise ModelError(f"{layout.pipeline} without an autoencoder", expected="the component 'vqvae'")
     height, width = image_size(layout)
     factor = downscaling(config)
@@ -134,25 +154,28 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
     """The denoiser of a text-to-image checkpoint with its prompt encoder."""
     layout = source.layout
     coder = "vqvae" if layout.pipeline == "LDMTextToImagePipeline" else "vae"  # its name there, though it is KL
-    autoencoder = layout.config(coder, KLConfig)
-    height, width = image_size(layout)
-    factor = downscaling(autoencoder)
     networks = source.networks
     return TextToImageModel(
         network=networks[layout.denoiser],
         autoencoder=networks[coder],
         prompts=prompt_encoder_of(layout.pipeline, {**source.tokenizers, **networks}, source.device),
         family=TEXT_FAMILIES[layout.pipeline],
-        scaling_factor=autoencoder.scaling_factor,
-        shift_factor=autoencoder.shift_factor or 0.0,
+        statistics=_statistics(networks[coder], layout.components[coder].config),
         schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
-        latent_shape=(denoiser_of(layout).latent_channels, height // factor, width // factor),
-        image_size=(height, width),
+        latent_shape=latent_shape(layout),
+        image_size=image_size(layout),
         device=source.device,
         pipeline=source.pipeline,
+        pipeline_guides=not layout.settings.get("is_distilled", False),
         zero_unconditional=layout.settings.get("force_zeros_for_empty_prompt", False),
     )
+
+
+def _statistics(autoencoder: Any, config: object) -> LatentStatistics:
+    if isinstance(config, KLConfig):
+        return OneScale(config.scaling_factor, config.shift_factor or 0.0)
+    return BatchNormOfPatches(autoencoder)
 
 
 _LOADERS: Final[dict[Family, Callable[[Source], DiffusionModel]]] = {

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.models.adapters.network_calls import call_of
+from invmm_gate.models.adapters.prompt_encoders import CHATS
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -184,8 +185,8 @@ def _digest(part: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_MOST_TOKENS: Final = 256
-"""Tokens of one text, where the tokenizer has no limit: as many as StableDiffusion3Pipeline gives T5."""
+_MOST_TOKENS: Final = 512
+"""Tokens of one text, where the tokenizer has no limit: as many as FluxPipeline gives T5."""
 
 
 def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -194,14 +195,18 @@ def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]
     One text at a time: a tokenizer would take threads for several, which a forked process has none of.
     """
     parts = {name: part for name, part in sorted(pipeline.components.items()) if name.startswith("tokenizer")}
+    chat = CHATS.get(type(pipeline).__name__)
     return {
-        name: tuple(hashlib.sha256(repr(_ids(part, text)).encode()).hexdigest()[:32] for text in texts)
+        name: tuple(hashlib.sha256(repr(_ids(part, text, chat)).encode()).hexdigest()[:32] for text in texts)
         for name, part in parts.items()
         if part is not None
     }
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _ids(tokenizer: Any, text: str, chat: Mapping[str, object] | None) -> list[int]:
+    if chat is not None:
+        message = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **chat)
     length = min(tokenizer.model_max_length, _MOST_TOKENS)
     ids: list[int] = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
     return ids

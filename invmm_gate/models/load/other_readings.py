@@ -14,7 +14,7 @@ from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.network_configs import DenoiserConfig, FluxConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.network_configs import DenoiserConfig, Flux2Config, FluxConfig, SD3Config, ZImageConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
@@ -54,6 +54,8 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
     if isinstance(config, FluxConfig | ZImageConfig):
         yield from _other_turns(config)
         return
+    if isinstance(config, Flux2Config):
+        return  # its four axes turn a quarter of a head each
     attends = any("Attn" in str(part) for part in vars(config).values())
     for key, values in _VALUES.items():
         for value in values if hasattr(config, key) and (attends or key != "attention_head_dim") else ():
@@ -121,7 +123,7 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
     """What divides a latent's side, and the largest one that is looked at."""
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
-    if isinstance(denoiser, FluxConfig | ZImageConfig):
+    if isinstance(denoiser, FluxConfig | Flux2Config | ZImageConfig):
         return 2, _LARGEST_LATENT
     return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
 

@@ -33,6 +33,9 @@ UNLOADED: Final = {
     "feature_extractor": ("preprocessor_config.json",),
 }
 """Components that are never loaded, and all that may lie in their folders: what transformers loads, in both widths."""
+GENERATION: Final = "generation_config.json"
+"""How a language model writes texts, which no pipeline asks of its text encoder; transformers saves it along."""
+_LANGUAGE_MODELS: Final = frozenset({"Qwen3Model", "Qwen3ForCausalLM"})
 Names = re.Pattern[str]
 
 
@@ -42,7 +45,8 @@ def _exactly(names: Iterable[str]) -> Names:
 
 def _network(stem: str) -> Names:
     pickle = rf"{PICKLE_STEMS[stem]}(?:\.\w{{1,20}})?(?:{'|'.join(map(re.escape, WEIGHT_PICKLES))})"
-    return re.compile(rf"config\.json|{weights_pattern(stem)}|{pickle}", re.ASCII)
+    generation = rf"|{re.escape(GENERATION)}" if stem == TRANSFORMERS_STEM else ""
+    return re.compile(rf"config\.json|{weights_pattern(stem)}|{pickle}{generation}", re.ASCII)
 
 
 def _folders() -> dict[str, Names]:
@@ -179,6 +183,8 @@ def _excepted(pipeline: str) -> Iterator[tuple[str, Iterable[str]]]:
     for part, kinds in PIPELINES[pipeline].classes.items():
         if kinds[0] in KINDS:
             yield part, TOKENIZER_NAMES[KINDS[kinds[0]]]
+        elif not _LANGUAGE_MODELS.isdisjoint(kinds):
+            yield part, (GENERATION,)
     for part in PIPELINES[pipeline].unused & {"feature_extractor"}:
         yield part, UNLOADED[part]
 

@@ -130,6 +130,34 @@ class KLConfig(AutoencoderConfig):
         return self.latent_channels
 
 
+class Flux2AutoencoderConfig(StrictConfig):
+    """`AutoencoderKLFlux2`, whose batch norm has the statistics of the latents; they scale and shift nothing else."""
+
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    down_block_types: Annotated[tuple[Encoder, ...], _LEVELS] = ("DownEncoderBlock2D",) * 4
+    up_block_types: Annotated[tuple[Decoder, ...], _LEVELS] = ("UpDecoderBlock2D",) * 4
+    block_out_channels: Blocks = (128, 256, 512, 512)
+    decoder_block_out_channels: Blocks | None = None
+    layers_per_block: Layers = 2
+    act_fn: Activation = "silu"
+    latent_channels: Channels = 32
+    norm_num_groups: Channels = 32
+    sample_size: Size = 1024
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+    batch_norm_eps: Positive = 1e-4
+    batch_norm_momentum: Annotated[float, Field(ge=0, le=1)] | None = 0.1
+    patch_size: Annotated[tuple[Literal[2], Literal[2]], Field(strict=False)] = (2, 2)
+    force_upcast: bool = False
+
+    @property
+    def width(self) -> int:
+        """Channels of its latent."""
+        return self.latent_channels
+
+
 class UNetConditionConfig(_UNet):
     """`UNet2DConditionModel` of LDM and Stable Diffusion 1, 2, XL; guidance-distilled with `time_cond_proj_dim`."""
 
@@ -239,6 +267,40 @@ class FluxConfig(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
+class Flux2Config(StrictConfig):
+    """`Flux2Transformer2DModel` of FLUX.2-klein, which is told no guidance scale."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 128
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 8
+    num_single_layers: Annotated[int, Field(ge=0, le=128)] = 48
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 48
+    joint_attention_dim: Width = 15360
+    timestep_guidance_channels: Width = 256
+    mlp_ratio: Positive = 3.0
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels, Channels], Field(strict=False)] = (32, 32, 32, 32)
+    rope_theta: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    eps: Positive = 1e-6
+    guidance_embeds: bool = True
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the autoencoder's latents of the size at which Flux2KleinPipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the autoencoder's latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 class ZImageConfig(StrictConfig):
     """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
 
@@ -281,15 +343,18 @@ class ZImageConfig(StrictConfig):
 
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config
-TransformerConfig = SD3Config | FluxConfig | ZImageConfig
+TransformerConfig = SD3Config | FluxConfig | Flux2Config | ZImageConfig
 DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
-NetworkConfig = DenoiserConfig | VQConfig | KLConfig | EncoderConfig
+AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig
+NetworkConfig = DenoiserConfig | AutoencoderConfigs | EncoderConfig
 
-DIFFUSERS: Final[dict[str, type[DenoiserConfig | VQConfig | KLConfig]]] = {
+DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "UNet2DModel": UNetConfig,
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
     "FluxTransformer2DModel": FluxConfig,
+    "Flux2Transformer2DModel": Flux2Config,
+    "AutoencoderKLFlux2": Flux2AutoencoderConfig,
     "ZImageTransformer2DModel": ZImageConfig,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,

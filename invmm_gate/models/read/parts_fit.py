@@ -1,14 +1,18 @@
 """Whether the parts of a checkpoint fit one another; found out from configurations and sizes alone."""
 
 import math
+import operator
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import (
+    AutoencoderConfigs,
     DenoiserConfig,
     EncoderConfig,
+    Flux2AutoencoderConfig,
+    Flux2Config,
     FluxConfig,
     KLConfig,
     NetworkConfig,
@@ -17,10 +21,10 @@ from invmm_gate.models.read.network_configs import (
     TransformerConfig,
     UNetConditionConfig,
     UNetConfig,
-    VQConfig,
     ZImageConfig,
 )
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
+from invmm_gate.models.read.text_configs import CHAT_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.weight_files import header_of
 
@@ -30,7 +34,7 @@ MIN_BYTES_PER_WEIGHT = 2
 QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
 """Types of tensors that hold weights in eight bits or, packed, in fewer."""
 
-Autoencoder = VQConfig | KLConfig
+Autoencoder = AutoencoderConfigs
 
 
 def denoiser_of(layout: Layout) -> DenoiserConfig:
@@ -87,6 +91,16 @@ def image_size(layout: Layout) -> tuple[int, int]:
     return image
 
 
+def latent_shape(layout: Layout) -> tuple[int, int, int]:
+    """(channel, height, width) of what a network with prompts denoises."""
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    factor = 1 if autoencoder is None else downscaling(autoencoder)
+    height, width = (side // factor for side in image_size(layout))
+    if isinstance(autoencoder, Flux2AutoencoderConfig):
+        return 4 * denoiser.latent_channels, height // 2, width // 2
+    return denoiser.latent_channels, height, width
+
+
 def tokens_of(layout: Layout) -> int:
     """Tokens of an image in transformers that take 2 x 2 latents for one, at the size that the model makes."""
     autoencoder = autoencoder_of(layout)
@@ -104,7 +118,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     image_size(layout)
     if isinstance(denoiser, SD3Config):
         _check_sd3(denoiser)
-    elif isinstance(denoiser, FluxConfig):
+    elif isinstance(denoiser, FluxConfig | Flux2Config):
         _check_flux(denoiser)
     elif isinstance(denoiser, ZImageConfig):
         _check_z_image(denoiser, layout)
@@ -160,7 +174,13 @@ def _check_sd3(config: SD3Config) -> None:
     _check_output(config)
 
 
-def _check_flux(config: FluxConfig) -> None:
+def _check_flux(config: FluxConfig | Flux2Config) -> None:
+    quarter = config.attention_head_dim / 4
+    if isinstance(config, Flux2Config) and set(config.axes_dims_rope) != {quarter}:
+        raise ModelError(
+            f"the transformer turns {config.axes_dims_rope} of {config.attention_head_dim} values of a head",
+            expected="a quarter for each axis, as FLUX.2 has it",
+        )
     if sum(config.axes_dims_rope) != config.attention_head_dim or any(size % 2 for size in config.axes_dims_rope):
         raise ModelError(
             f"the transformer turns {config.axes_dims_rope} of {config.attention_head_dim} values of a head",
@@ -177,9 +197,10 @@ def _check_z_image(config: ZImageConfig, layout: Layout) -> None:
             expected="axes_dims whose sum is dim / n_heads, a whole number",
         )
     side = math.isqrt(tokens_of(layout))
-    if any(size % 2 for size in config.axes_dims) or min(config.axes_lens[1:]) < side:
+    needed = CHAT_LENGTH + 2, side, side
+    if any(size % 2 for size in config.axes_dims) or any(map(operator.lt, config.axes_lens, needed)):
         raise ModelError(
-            f"the transformer has positions for {config.axes_lens[1:]} patches, an image has {side} along a side",
+            f"the transformer has positions for {config.axes_lens} tokens, rows and columns, an image needs {needed}",
             expected="positions for each, and an even number of values for each axis",
         )
 
@@ -217,6 +238,8 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
     """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
+    if isinstance(autoencoder, Flux2AutoencoderConfig):
+        return
     if isinstance(denoiser_of(layout), TransformerConfig):
         if stated is None:
             raise ModelError(
@@ -238,7 +261,7 @@ def fewest_weights(config: NetworkConfig) -> int:
         return config.fewest_weights
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
-    if isinstance(config, FluxConfig):
+    if isinstance(config, FluxConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
     if isinstance(config, SD3Config):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens

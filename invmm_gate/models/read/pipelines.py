@@ -155,6 +155,17 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         },
         denoiser="transformer",
     ),
+    "Flux2KleinPipeline": Pipeline(
+        classes={
+            "transformer": ("Flux2Transformer2DModel",),
+            "vae": ("AutoencoderKLFlux2",),
+            "text_encoder": ("Qwen3ForCausalLM",),
+            "tokenizer": TOKENIZERS["qwen2"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+        settings={"is_distilled": False},
+    ),
 }
 
 
@@ -166,6 +177,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "StableDiffusion3Pipeline": "stable_diffusion_3",
     "FluxPipeline": "flow",
     "ZImagePipeline": "flow",
+    "Flux2KleinPipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

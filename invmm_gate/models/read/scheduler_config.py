@@ -16,6 +16,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, stated, validated
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
+MOST_SHIFT: Final = 100.0
 Shift = Annotated[float, Field(gt=0, le=10)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -27,7 +28,8 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "TCDScheduler", "SASolverScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
-OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline"})
+KLEIN: Final = "Flux2KleinPipeline"
+OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", KLEIN})
 """Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({
@@ -146,6 +148,16 @@ class FlowConfig(StrictConfig):
             raise ValueError("use_dynamic_shifting needs base_shift, max_shift and two numbers of tokens that differ")
         return self
 
+    def shift_of_klein(self, tokens: int, steps: int) -> float:
+        """The shift of Flux2KleinPipeline, which depends on the steps too: a line between 10 and 200 of them.
+
+        Source: `compute_empirical_mu` in diffusers' Flux2KleinPipeline, with its own numbers.
+        """
+        many = 0.00016927 * tokens + 0.45666666
+        few = 8.73809524e-05 * tokens + 1.89833333
+        mu = many if tokens > 4300 else many + (many - few) * (steps - 200) / 190
+        return self._shift(mu) if self.use_dynamic_shifting else self.shift
+
     def shift_at(self, tokens: int) -> float:
         """The shift for an image of so many tokens: the stated one, or one on the line through both stated points.
 
@@ -156,8 +168,18 @@ class FlowConfig(StrictConfig):
             return self.shift
         low, high = float(self.base_shift or 0), float(self.max_shift or 0)
         fewest, most = int(self.base_image_seq_len or 0), int(self.max_image_seq_len or 0)
-        mu = low + (high - low) * (tokens - fewest) / (most - fewest)
-        return math.exp(mu) if self.time_shift_type == "exponential" else mu
+        return self._shift(low + (high - low) * (tokens - fewest) / (most - fewest))
+
+    def _shift(self, mu: float) -> float:
+        """Raises ModelError for a shift that leaves no noise schedule."""
+        shift = math.exp(min(mu, 100.0)) if self.time_shift_type == "exponential" else mu
+        if not 0 < shift <= MOST_SHIFT:
+            raise ModelError(
+                f"the scheduler shifts the noise by {shift:.3g} at this size of image",
+                expected=f"a shift above 0 and up to {MOST_SHIFT:g}",
+                do="correct base_shift, max_shift and their numbers of tokens in scheduler_config.json",
+            )
+        return shift
 
 
 def read_scheduler(

@@ -13,6 +13,11 @@ from invmm_gate.models.read.diffusers_config import StrictConfig
 BERT_LENGTH: Final = 77
 """Tokens in LDMTextToImagePipeline, whatever the tokenizer says."""
 
+CHAT_LENGTH: Final = 512
+"""Tokens of the chat in ZImagePipeline and Flux2KleinPipeline, what the template adds included."""
+KLEIN_LAYERS: Final = (9, 18, 27)
+"""Hidden layers of the language model that Flux2KleinPipeline puts side by side."""
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Depth = Annotated[int, Field(ge=1, le=128)]
 Heads = Annotated[int, Field(ge=1, le=1024)]

@@ -5,8 +5,8 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
-from invmm_gate.models.read.network_configs import FluxConfig, SD3Config, UNetConditionConfig, ZImageConfig
-from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
+from invmm_gate.models.read.network_configs import Flux2Config, FluxConfig, SD3Config, UNetConditionConfig, ZImageConfig
+from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 
 POOLS_AT_LARGEST_ID: Final = 2
@@ -31,6 +31,8 @@ def check_text_fit(layout: Layout) -> None:
         _check_sd3(layout, denoiser)
     elif isinstance(denoiser, FluxConfig):
         _check_flux(layout, denoiser)
+    elif isinstance(denoiser, Flux2Config):
+        _check_flux_2(layout, denoiser)
     elif isinstance(denoiser, ZImageConfig):
         width = layout.config("text_encoder", Qwen3Config).width
         _equal("cap_feat_dim", {denoiser.cap_feat_dim}, "text_encoder gives", {width})
@@ -121,6 +123,17 @@ def _check_flux(layout: Layout, config: FluxConfig) -> None:
     pooled, tokens = layout.config("text_encoder", CLIPTextConfig), layout.config("text_encoder_2", T5Config)
     _equal("pooled_projection_dim", {config.pooled_projection_dim}, "text_encoder gives", {pooled.width})
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder_2 gives", {tokens.width})
+
+
+def _check_flux_2(layout: Layout, config: Flux2Config) -> None:
+    model = layout.config("text_encoder", Qwen3Config)
+    if model.num_hidden_layers < max(KLEIN_LAYERS):
+        raise ModelError(
+            f"text_encoder has {model.num_hidden_layers} layers, of which {layout.pipeline} takes {KLEIN_LAYERS}",
+            expected=f"at least {max(KLEIN_LAYERS)} layers",
+        )
+    given = len(KLEIN_LAYERS) * model.width
+    _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {given})
 
 
 def _check_sd3(layout: Layout, config: SD3Config) -> None:

@@ -6,19 +6,21 @@ transformers differ in which they read: they must agree. The SentencePiece file 
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
+from jinja2 import Environment, meta, nodes
 from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import StrictConfig, validated
-from invmm_gate.models.read.pipelines import KINDS, TOKENIZERS, Kind
+from invmm_gate.models.read.pipelines import KINDS, TOKENIZER_NAMES, TOKENIZERS, Kind
 from invmm_gate.models.read.vocabulary import (
     check_as_class,
     ids_in,
     ids_of,
+    library,
     read_merges,
     read_tokenizer_json,
     read_vocabulary,
@@ -48,6 +50,8 @@ DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
 NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
 _MOST_EXTRA: Final = 10_000
 _LONGEST_TEMPLATE: Final = 100_000
+_UNSTEADY: Final = frozenset({"strftime_now", "random"})
+"""What a template may not use: transformers offers the clock, Jinja chance."""
 _WHOLE: Final = ("t5", "qwen2")
 """Kinds of which `tokenizer.json` is all that is loaded; it finds its own added tokens in a text."""
 
@@ -117,6 +121,12 @@ class BertTokenizerConfig(TokenizerConfig):
     tokenize_chinese_chars: Literal[True] = True
 
 
+class T5TokenizerConfig(TokenizerConfig):
+    """T5 has no start token."""
+
+    bos_token: None = None
+
+
 class Qwen2TokenizerConfig(TokenizerConfig):
     """Bytes in pairs, in front of which nothing is put."""
 
@@ -127,7 +137,7 @@ class Qwen2TokenizerConfig(TokenizerConfig):
 CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
     "qwen2": Qwen2TokenizerConfig,
     "clip": TokenizerConfig,
-    "t5": TokenizerConfig,
+    "t5": T5TokenizerConfig,
     "bert": BertTokenizerConfig,
 }
 
@@ -168,10 +178,10 @@ class TokenizerFiles:
     """Tokens of a prompt, start and end included; None without a limit."""
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
-    json: Mapping[str, object] | None = None
-    """`tokenizer.json` of a T5 or Qwen tokenizer, which is all of it."""
-    chat_template: str | None = None
-    """The template of a Qwen tokenizer, in which every prompt stands."""
+    class_name: str = ""
+    """The class of transformers that loads a T5 or Qwen tokenizer, of a literal table."""
+    content: Mapping[str, bytes] = field(default_factory=dict)
+    """The files of a T5 or Qwen tokenizer, by name, which that class reads."""
 
     @property
     def end_id(self) -> int:
@@ -195,6 +205,8 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     beside = {**embedded, **listed} if kind == "qwen2" else listed  # vocab.json of Qwen has no added tokens
     vocabulary = read_vocabulary(files, name, kind, beside, ids_of(read, embedded))
     special = _special(config, kind, name, vocabulary)
+    if isinstance(config, Qwen2TokenizerConfig):
+        _check_template(files, name, config)
     found = {*listed, *embedded}
     if kind in _WHOLE:
         added = extra - found
@@ -211,9 +223,28 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         special=special,
         max_length=int(limit) if limit is not None and limit < 2**31 else None,
         merges=read_merges(files, name, read) if kind in ("clip", "qwen2") else (),
-        json=read_json(files, path) if kind in _WHOLE else None,
-        chat_template=_chat_template(files, name, config) if isinstance(config, Qwen2TokenizerConfig) else None,
+        class_name=stated,
+        content=_content(files, name, kind) if kind in _WHOLE else {},
     )
+
+
+def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
+    paths = {part: f"{name}/{part}" for part in sorted(TOKENIZER_NAMES[kind])}
+    return {part: files.read(path) for part, path in paths.items() if path in files}
+
+
+def _check_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> None:
+    """Raises ModelError without a chat template, and for one that looks at the clock or at chance."""
+    template = _chat_template(files, name, config)
+    with library(name):
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 (writes no HTML)
+    names = meta.find_undeclared_variables(tree) | {each.name for each in tree.find_all(nodes.Filter)}
+    for unsteady in sorted(names & _UNSTEADY):
+        raise ModelError(
+            f"the chat template of {name!r} uses {unsteady}, by which one prompt has several readings",
+            expected="the same words around the same prompt, always",
+            do="save the tokenizer with its published template",
+        )
 
 
 def _chat_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> str:

@@ -130,7 +130,10 @@ def _bytes_in_pairs() -> "Tokenizer":
     tokenizer = Tokenizer(models.BPE(vocab={}, merges=[]))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_WORDS_OF_QWEN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(_WORDS_OF_QWEN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
@@ -152,8 +155,8 @@ def check_as_class(
             own = json.loads(_byte_pairs(vocabulary, special, words).to_str())
             own["model"]["unk_token"] = read["model"]["unk_token"]  # no byte is unknown
             read = {**read, "post_processor": read["post_processor"] or own["post_processor"]}
-    found, known = _parts(read), [*special.values()]
-    pairs = [(part, found.get(part), expected) for part, expected in _parts(own).items()]
+    found, known = _parts(read, kind), [*special.values()]
+    pairs = [(part, found.get(part), expected) for part, expected in _parts(own, kind).items()]
     if kind == "bert":
         tokens = [{key: value for key, value in token.items() if key != "id"} for token in read["added_tokens"]]
         pairs += [("an added token", token, known) for token in tokens if token not in known]
@@ -176,10 +179,12 @@ def _other(path: str, what: str, expected: str) -> ModelError:
     )
 
 
-def _parts(read: Mapping[str, Any]) -> dict[str, object]:
+def _parts(read: Mapping[str, Any], kind: Kind) -> dict[str, object]:
     """Whatever has an effect on the tokens of one prompt, beside the vocabulary."""
+    # CLIP's words are split already; Qwen's may hold signs, at which ByteLevel would split them again.
+    idle = ("trim_offsets",) if kind == "qwen2" else ("trim_offsets", "use_regex")
     for step in (read["pre_tokenizer"] or {}).get("pretokenizers", ()):
-        step.update((key, True) for key in ("trim_offsets", "use_regex") if key in step)  # the words are split already
+        step.update((key, True) for key in idle if key in step)
     ends, model = read["post_processor"] or {}, read["model"]
     return {
         "the normalizer": read["normalizer"],
