@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -13,15 +14,18 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, LDMPipeline
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import Weights
+from invmm_gate.models import networks
 from invmm_gate.models.load.agreement import load_verified, require_agreement
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.observation import Observation
 from invmm_gate.models.load.reference import in_child, observed_by_diffusers
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.scheduler_config import SCHEDULERS
+from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 from tests.models import tiny_text
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet
 
@@ -174,7 +178,17 @@ def test_each_difference_is_refused_and_named(
         require_agreement(load_model(inspect_checkpoint(path)), seen, denoiser="unet")
 
 
-def test_a_caption_that_users_tokenizer_reads_as_other_tokens_is_refused(tmp_path: Path) -> None:
+def test_a_caption_that_users_tokenizer_reads_as_other_tokens_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the gate takes a normalizer from tokenizer.json, which the class of transformers 5 does not."""
+
+    def from_json(library: Any, files: TokenizerFiles) -> Any:
+        backend = Tokenizer.from_str(files.content["tokenizer.json"].decode())
+        special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+        return library.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+    monkeypatch.setitem(networks._TOKENIZERS, "t5", from_json)
     tiny_text.build("sd3_t5").pipeline.save_pretrained(tmp_path / "m")
     manifest = inspect_checkpoint(tmp_path / "m")
     load_verified(manifest, texts=("a cat", "a dog", ""))

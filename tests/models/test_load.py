@@ -273,7 +273,8 @@ def test_no_code_of_the_package_trusts_remote_code_or_loads_a_pipeline() -> None
 
     for path in Path(invmm_gate.models.__path__[0]).glob("*.py"):
         text = path.read_text()
-        assert "from_pretrained(" not in text or path.name == "reference.py", path  # in a child with limits, offline
+        allowed = {"reference.py": 5, "networks.py": 1}  # in a child with limits; tokenizers of a literal table
+        assert text.count("from_pretrained(") <= allowed.get(path.name, 0), path
         assert "trust_remote_code=" not in text, path
 
 
