@@ -28,6 +28,7 @@ _OFFLINE: Final[dict[str, str]] = {
     "DIFFUSERS_DISABLE_REMOTE_CODE": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
+    "TRANSFORMERS_VERBOSITY": "error",  # diffusers' pipelines import image processors, which ask for torchvision
 }
 _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
