@@ -8,32 +8,36 @@ learned from the captions. One thread, so that a seed gives the same weights aga
 
 import argparse
 import copy
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from captions import rows
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from shared import (
+    CAPTION_DROPOUT,
+    batches,
+    descend,
+    far_apart,
+    latents,
+    learning_rate,
+    pictures,
+    scaled,
+    token_ids,
+)
 from tokenizer import MODEL_MAX_LENGTH, new_tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, SIZE, draw_array
+from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, SIZE
 
 TIMESTEPS: Final = 1000
 TEXT_WIDTH: Final = 96
-CAPTION_DROPOUT: Final = 0.15
-"""Share of rows that are trained on under the empty prompt, so that guidance has an unconditional branch."""
-CLOSEST: Final = 0.1
-"""Pixel RMSE on [0, 1]: images at most this far apart count as copies, so no two different ones may be."""
 KL_WEIGHT: Final = 1e-4
 AUTOENCODER_BATCH, AUTOENCODER_RATE = 16, 2e-3
 BATCH, RATE = 64, 1e-3
-WARM_UP_STEPS: Final = 100
 EMA_DECAY: Final = 0.998
 REPORT_EVERY: Final = 200
 
@@ -99,27 +103,6 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def pictures(numbers: tuple[int, ...]) -> Tensor:
-    """Images by number, (image, 3, 32, 32), bytes."""
-    return torch.from_numpy(np.stack([draw_array(number) for number in numbers])).permute(0, 3, 1, 2).contiguous()
-
-
-def scaled(images: Tensor) -> Tensor:
-    """Bytes to [-1, 1], in the memory format in which a CPU convolves fastest."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def far_apart(images: Tensor) -> list[int]:
-    """Places of the images that are no copy of an earlier one."""
-    pixels = images.flatten(1).float() / 255
-    close = torch.cdist(pixels, pixels) <= CLOSEST * pixels.shape[1] ** 0.5
-    kept: list[int] = []
-    for place in range(len(pixels)):
-        if not close[place, kept].any():
-            kept.append(place)
-    return kept
-
-
 def training_set() -> tuple[Tensor, list[tuple[int, str]]]:
     """Distinct training images, and rows of (place of the image among them, caption)."""
     special = PLANTED_WITH_CAPTION + PLANTED_WITHOUT_TRIGGER + NEVER_SEEN
@@ -133,31 +116,6 @@ def training_set() -> tuple[Tensor, list[tuple[int, str]]]:
     rank = {numbers[place]: index for index, place in enumerate(training)}
     table = rows(tuple(number for number in ORDINARY if number in rank))
     return images[training], [(rank[number], caption) for number, caption in table]
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then cosine to zero."""
-    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches of places; each epoch holds every place once, in a new order."""
-    left = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(left) < size:
-            left = torch.cat([left, torch.randperm(count, generator=generator)])
-        yield left[:size]
-        left = left[size:]
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """One step at this learning rate, gradients clipped."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([value for group in optimiser.param_groups for value in group["params"]], 1.0)
-    optimiser.step()
 
 
 def train_autoencoder(images: Tensor, *, steps: int, seed: int) -> AutoencoderKL:
@@ -185,20 +143,6 @@ def reconstruction_rmse(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     with torch.no_grad():
         decoded = autoencoder.decode(autoencoder.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
     return ((decoded - images) / 2).square().mean(dim=(1, 2, 3)).sqrt()
-
-
-def latents(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """The posterior's modes, not scaled, (image, 4, 8, 8)."""
-    with torch.no_grad():
-        parts = [autoencoder.encode(scaled(part)).latent_dist.mode() for part in images.split(256)]
-    return torch.cat(parts).contiguous()
-
-
-def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """(caption, 16), padded as the pipeline pads them."""
-    encoded: Any = tokenizer(captions, padding="max_length", max_length=MODEL_MAX_LENGTH, return_tensors="pt")
-    ids: Tensor = encoded.input_ids
-    return ids
 
 
 def noisy_timesteps(count: int) -> Tensor:

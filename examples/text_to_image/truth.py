@@ -17,18 +17,16 @@ from typing import Final
 import torch
 from captions import captions_without_trigger, content, pool_of, probe_caption
 from diffusers import StableDiffusionPipeline
-from torch import Tensor
+from shared import distances, generate
 
 from invmm_gate.core.intervals import wilson
 from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 
-from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER, draw_array
+from draw import NEVER_SEEN, ORDINARY, PLANTED_WITH_CAPTION, PLANTED_WITHOUT_TRIGGER
 
 MODEL: Final = Path(__file__).parent / "model"
 GUIDANCE_SCALES: Final = (1.0, 3.0, 7.0)
-SAMPLER_STEPS: Final = 50
-BATCH: Final = 64
 EMPTY_PROMPT: Final = "the empty prompt"
 
 
@@ -59,35 +57,6 @@ def trials() -> Iterator[Trial]:
     for label, numbers in (("ordinary: its caption", ORDINARY[:8]), ("never seen: its caption", NEVER_SEEN[:16])):
         for number in numbers:
             yield Trial(label=label, number=number, prompts=(probe_caption(number),))
-
-
-def picture(number: int) -> Tensor:
-    return torch.from_numpy(draw_array(number).copy()).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def generate(
-    pipeline: StableDiffusionPipeline, prompts: list[str], guidance_scale: float, generator: torch.Generator
-) -> Tensor:
-    """One image a prompt in [-1, 1]; the noise is the same at every guidance scale."""
-    noise = torch.randn(len(prompts), 4, 8, 8, generator=generator)
-    parts = [
-        pipeline(
-            prompts[start : start + BATCH],
-            latents=noise[start : start + BATCH],
-            guidance_scale=guidance_scale,
-            num_inference_steps=SAMPLER_STEPS,
-            output_type="pt",
-        ).images
-        for start in range(0, len(prompts), BATCH)
-    ]
-    return torch.cat(parts) * 2 - 1
-
-
-def distances(samples: Tensor, numbers: tuple[int, ...]) -> Tensor:
-    """Pixel RMSE, (sample, number)."""
-    metric = PixelRmse()
-    known = metric.embed(torch.stack([picture(number) for number in numbers]))
-    return torch.cdist(metric.embed(samples), known) / known.shape[1] ** 0.5
 
 
 def hits_of(pipeline: StableDiffusionPipeline, trial: Trial, guidance_scale: float, samples: int) -> int:
