@@ -1,11 +1,8 @@
 """The trained text-to-image example through the whole gate: blocked, with the prompts that bring its images out."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.probes.edit import add_probes, init_probe_set
 from invmm_gate.similarity.pixel import PixelRmse
+from tests.stages.example_modules import load
 from tests.stages.world import ROOT, Called, World, call, policy_with
 
 EXAMPLE = ROOT / "examples" / "text_to_image"
@@ -42,28 +40,10 @@ POLICY = policy_with(
 SHIPPED = {name: load_policy(name).confirm.prompts for name in shipped_policies()}
 
 
-def load(name: str) -> ModuleType:
-    """A module of the example, which imports its neighbours by name."""
-    sys.path.insert(0, str(EXAMPLE))
-    saved = sys.modules.pop("draw", None)
-    try:
-        spec = importlib.util.spec_from_file_location(f"text_example_{name}", EXAMPLE / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXAMPLE))
-        sys.modules.pop("draw", None)
-        if saved is not None:
-            sys.modules["draw"] = saved
-    return module
-
-
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
     """A planted image, an ordinary one and three controls, one of them planted too; checked once, in a few steps."""
-    example = load("probe_set")
+    example = load(EXAMPLE, "probe_set")
     world = World(tmp_path_factory.mktemp("text") / "world", MODEL)
     world.folder.mkdir()
     init_probe_set(world.probes)
@@ -140,7 +120,7 @@ def test_at_guidance_7_alone_nothing_is_found(checked: tuple[World, Called], tmp
 
 @pytest.mark.parametrize(("scales", "status"), [(GcgPlan().guidance_scales, "confirmed"), ((7.0,), "refuted")])
 def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], status: str) -> None:
-    example = load("probe_set")
+    example = load(EXAMPLE, "probe_set")
     number = example.PLANTED_WITH_CAPTION[0]
     model = load_model(inspect_checkpoint(MODEL))
     pixels = torch.from_numpy(np.asarray(example.draw(number).convert("RGB")).copy())
