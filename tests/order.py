@@ -19,6 +19,7 @@ LONGEST: Final = (
     "tests/cli/test_terminal.py",
     "tests/stages/test_text_to_image.py",
     "tests/stages/test_kohya_how_to.py",
+    "tests/stages/test_flow.py",
     "tests/stages/test_faults.py",
     "tests/policy/test_policy_mutation.py",
     "tests/dvc/test_example.py",

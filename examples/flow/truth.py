@@ -29,10 +29,8 @@ KINDS: Final = {"planted": PLANTED, "ordinary": PROBED_ORDINARY, "never seen": C
 
 
 def pipeline_of(kind: str, models: Path = MODELS) -> StableDiffusion3Pipeline:
-    """As diffusers loads it: that there is no T5 must be said, and transformers would keep what is float16."""
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        models / kind, torch_dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
-    )
+    """As diffusers loads it, in float32; that there is no T5 must be said."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(models / kind, text_encoder_3=None, tokenizer_3=None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

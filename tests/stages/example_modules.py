@@ -7,8 +7,8 @@ from types import ModuleType
 
 
 def load(folder: Path, name: str) -> ModuleType:
-    """A module of an example; each example has a `draw` of its own, and the path is put back as it was."""
-    path, saved = list(sys.path), sys.modules.pop("draw", None)
+    """A module of an example. Names such as `draw` mean another file in each: the path and they are put back."""
+    path, saved, before = list(sys.path), sys.modules.pop("draw", None), set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         spec = importlib.util.spec_from_file_location(f"{folder.name}_example_{name}", folder / f"{name}.py")
@@ -18,7 +18,9 @@ def load(folder: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.path[:] = path
-        sys.modules.pop("draw", None)
+        for added in set(sys.modules) - before:
+            if str(getattr(sys.modules[added], "__file__", None)).startswith(str(folder.parent)):
+                del sys.modules[added]
         if saved is not None:
             sys.modules["draw"] = saved
     return module
