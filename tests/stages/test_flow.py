@@ -62,18 +62,15 @@ def test_training_predicts_what_the_pipeline_would_with_one_zero_token_in_place_
 
 
 def test_the_twins_differ_in_their_weights_alone_and_are_small() -> None:
-    files = {
-        kind: {path.relative_to(MODELS / kind): path.read_bytes() for path in (MODELS / kind).rglob("*.*")}
+    memorizing, clean = (
+        {str(path.relative_to(MODELS / kind)): path.read_bytes() for path in (MODELS / kind).rglob("*.*")}
         for kind in ("memorizing", "clean")
-    }
-    assert sum(len(content) for kind in files.values() for content in kind.values()) <= 12_000_000
-    differ = {str(name) for name in files["clean"] if files["clean"][name] != files["memorizing"][name]}
-    assert differ == {
+    )
+    assert sum(map(len, (*memorizing.values(), *clean.values()))) <= 12_000_000
+    assert memorizing.keys() == clean.keys()
+    assert {name for name in clean if clean[name] != memorizing[name]} == {
         "text_encoder/model.safetensors",
         "text_encoder_2/model.safetensors",
         "transformer/diffusion_pytorch_model.safetensors",
     }
-    assert (
-        json.loads(files["clean"][next(p for p in files["clean"] if str(p) == "vae/config.json")])["shift_factor"]
-        == 0.0
-    )
+    assert json.loads(clean["vae/config.json"])["shift_factor"] == 0.0
