@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from invmm_gate.probes.manifest import read_manifest
-from tests.stages.test_text_to_image import MODEL, POLICY, load
+from tests.stages.example_modules import load
+from tests.stages.test_text_to_image import EXAMPLE, MODEL, POLICY
 from tests.stages.world import ROOT, Called, call
 
 SECTION = re.compile(r"^## From a kohya folder to a verdict\n(.*?)^## ", re.MULTILINE | re.DOTALL)
@@ -24,7 +25,7 @@ def blocks() -> list[list[str]]:
 
 def keep(folder: Path, name: str, number: int) -> None:
     """An image and its caption file, as the example was trained on them."""
-    example = load("probe_set")
+    example = load(EXAMPLE, "probe_set")
     folder.mkdir(parents=True, exist_ok=True)
     example.draw(number).save(folder / f"{name}.png")
     (folder / f"{name}.txt").write_text(example.probe_caption(number) + "\r\n", encoding="utf-8-sig")
@@ -33,7 +34,7 @@ def keep(folder: Path, name: str, number: int) -> None:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files as the first block of the section names them, in the working directory."""
-    example = load("probe_set")
+    example = load(EXAMPLE, "probe_set")
     train = tmp_path / "data/train/10_harbour"
     planted = example.PLANTED_WITH_CAPTION[0]
     for place, number in enumerate((planted, planted, *example.ORDINARY[:2]), start=1):

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from jinja2 import Environment, meta, nodes
 from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
@@ -235,6 +234,8 @@ def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
 
 def _check_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> None:
     """Raises ModelError without a chat template, and for one that looks at the clock or at chance."""
+    from jinja2 import Environment, meta, nodes  # `verify`, which loads no model, starts without it
+
     template = _chat_template(files, name, config)
     with library(name):
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 (writes no HTML)
