@@ -109,7 +109,7 @@ class InversionSettings:
     vocabulary: Annotated[Literal["all", "typeable"], OTHER] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
     soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
-    """Text encoders that see the soft prompt: the first, or every CLIP encoder."""
+    """Text encoders that see the soft prompt: the first, or (`clip`) all that read the first one's tokens."""
     other_prompt: Annotated[Literal["caption", "empty"], OTHER] = "caption"
     """What the text encoders see that no soft prompt reaches, as T5 of Stable Diffusion 3 and CLIP of FLUX.1."""
     long_captions: Annotated[Literal["refuse", "truncate"], ranked("refuse", "truncate")] = "refuse"

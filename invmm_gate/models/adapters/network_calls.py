@@ -120,7 +120,7 @@ def _seen_by_sd3(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
 
 # --- FluxTransformer2DModel: FLUX.1 dev and schnell
 
-_PER_SECOND: Final = 1000
+_TIME_UNIT: Final = 1000
 """Pipelines of flow matching divide the time by this, whatever the number of training timesteps."""
 
 
@@ -130,7 +130,7 @@ def _flux(network: Any, given: Given) -> Tensor:
     told = torch.full((rows,), given.guidance_scale, device=given.x_t.device)
     output: Tensor = network(
         hidden_states=packed(given.x_t),
-        timestep=given.time / _PER_SECOND,
+        timestep=given.time / _TIME_UNIT,
         guidance=told if network.config.guidance_embeds else None,
         pooled_projections=given.condition["pooled"],
         encoder_hidden_states=given.condition["context"],
@@ -168,7 +168,7 @@ def _unpacked_square(patches: Tensor) -> Latents:
 
 def _seen_by_flux(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     del arguments
-    return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
+    return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _TIME_UNIT)
 
 
 # --- Flux2Transformer2DModel: FLUX.2-klein
@@ -180,7 +180,7 @@ def _flux_2(network: Any, given: Given) -> Tensor:
     words = given.condition["context"].shape[1]
     output: Tensor = network(
         hidden_states=_tokens(given.x_t),
-        timestep=given.time / _PER_SECOND,
+        timestep=given.time / _TIME_UNIT,
         guidance=None,
         encoder_hidden_states=given.condition["context"],
         txt_ids=_grid(1, 1, words).to(given.x_t.device),
@@ -206,7 +206,7 @@ def _square(tokens: Float[Tensor, "row place channel"]) -> Latents:
 
 def _seen_by_flux_2(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     del arguments
-    return Seen(x_t=_square(named["hidden_states"]), time=_number(named["timestep"]) * _PER_SECOND)
+    return Seen(x_t=_square(named["hidden_states"]), time=_number(named["timestep"]) * _TIME_UNIT)
 
 
 # --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
@@ -234,7 +234,7 @@ def _z_image(network: Any, given: Given) -> Tensor:
 def _z_image_rows(network: Any, given: Given, rows: list[int], lengths: list[int]) -> Tensor:
     predicted: list[Tensor] = network(
         list(given.x_t[rows].unsqueeze(2)),
-        (_PER_SECOND - given.time[rows]) / _PER_SECOND,
+        (_TIME_UNIT - given.time[rows]) / _TIME_UNIT,
         [given.condition["context"][row, : lengths[row]] for row in rows],
         return_dict=False,
     )[0]
@@ -243,7 +243,7 @@ def _z_image_rows(network: Any, given: Given, rows: list[int], lengths: list[int
 
 def _seen_by_z_image(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     del named
-    return Seen(x_t=arguments[0][0].transpose(0, 1), time=_PER_SECOND - _number(arguments[1]) * _PER_SECOND)
+    return Seen(x_t=arguments[0][0].transpose(0, 1), time=_TIME_UNIT - _number(arguments[1]) * _TIME_UNIT)
 
 
 def _number(time: Any) -> float:
