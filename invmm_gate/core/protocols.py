@@ -91,7 +91,7 @@ class PromptEncoder(Protocol):
     ) -> Condition:
         """Soft prompts: at each position a mixture of the embeddings of `choices`; differentiable in `weights`.
 
-        What stands around a prompt surrounds the `position` <= `positions` mixtures; a one-hot mixture is the hard prompt.
+        The `position` <= `positions` mixtures stand where a prompt stands; a one-hot mixture is the hard prompt.
         `encoders` says which encoders see it: the first, or all that read its tokens, each by its own embeddings.
         The others keep what they made of `rest`, a condition of `encode` with as many rows.
         """

@@ -1,8 +1,8 @@
 """A tokenizer's files: its configuration, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
-transformers differ in which they read: they must agree. The SentencePiece file of a T5 tokenizer is never read, since
-`tokenizer.json` beside it says the same.
+transformers differ in which they read: they must agree. A T5 or Qwen tokenizer is loaded by its own class, from a
+private copy of these files, as users load it; a SentencePiece file is handed on with them.
 """
 
 from collections.abc import Mapping, Set
