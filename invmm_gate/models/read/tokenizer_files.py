@@ -2,7 +2,8 @@
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
 transformers differ in which they read: they must agree. A T5 or Qwen tokenizer is loaded by its own class, from a
-private copy of these files, as users load it; a SentencePiece file is handed on with them.
+private copy of these files, as users load it; of T5 without its SentencePiece file, which the class passes over
+where `tokenizer.json` is there.
 """
 
 from collections.abc import Mapping, Set
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import StrictConfig, validated
 from invmm_gate.models.read.pipelines import KINDS, TOKENIZER_NAMES, TOKENIZERS, Kind
@@ -228,7 +230,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
 
 
 def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
-    paths = {part: f"{name}/{part}" for part in sorted(TOKENIZER_NAMES[kind])}
+    paths = {part: f"{name}/{part}" for part in sorted(TOKENIZER_NAMES[kind] - {SPIECE})}
     return {part: files.read(path) for part, path in paths.items() if path in files}
 
 
