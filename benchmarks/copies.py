@@ -33,9 +33,9 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.options import NewProbes
 from invmm_gate.core.protocols import CopyMetric
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -144,7 +144,7 @@ def model_rows(model_folder: Path, probes: Path) -> Iterator[tuple[Any, ...]]:
     height, width = model.image_size
     planted = [probe for probe in probe_set.probes if probe.id.startswith("planted")]
     pictures = [Image.fromarray(load_pixels(probe_set, probe, height=height, width=width)) for probe in planted]
-    sampler = MeasureSampler(model)
+    sampler = GridSampler(model)
     drawn = [
         sampler.images([stream(0, "copies", number) for number in range(begin, begin + BATCH)], steps=50)
         for begin in range(0, SAMPLES, BATCH)

@@ -16,13 +16,13 @@ from typing import Final
 import torch
 
 from invmm_gate import PixelRmse, inspect_checkpoint, load_model
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.records import Confirmation, Probe, ProbeSet
 from invmm_gate.core.settings import GcgPlan
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.probes.images import load_pixels
 from invmm_gate.probes.validate import validate_probe_set
@@ -51,7 +51,7 @@ def search(model, probe_set: ProbeSet, probe: Probe, plan: GcgPlan, allowed: tor
         references=(metric.embed(image[None]),),
         start=probe.caption if fits else "",
     )
-    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    attempts = Attempts(sampler=GridSampler(model), prompts=model.prompts, metric=metric)
     generator = stream(seed, probe.sha256, "gcg")
     events = find_prompt(model, attempts, target, plan, generator=generator, allowed=allowed)
     return next(event.confirmation for event in events if isinstance(event, Confirmed))

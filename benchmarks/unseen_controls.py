@@ -14,7 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, MeasureSampler, count_copies, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -35,7 +36,7 @@ def closest_values(checkpoint: str, samples: int) -> tuple[int, list[float]]:
     model, metric = load_model(inspect_checkpoint(DEMO / "models" / checkpoint)), PixelRmse()
     references = {str(number): (metric.embed(_pixels(number)),) for number in NEVER_SEEN}
     counts = {name: CopyCount() for name in references}
-    sampler, streams = MeasureSampler(model), partial(stream, 5)
+    sampler, streams = GridSampler(model), partial(stream, 5)
     with torch.no_grad():
         for first in range(0, samples, ROWS):
             images = sampled_images(sampler, Input(), range(first, first + ROWS), rows=ROWS, steps=50, streams=streams)

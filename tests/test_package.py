@@ -45,7 +45,7 @@ def test_configured_lint_rules_are_selected(root: Path) -> None:
         ("measure.looking", "row_means"),
         ("diffusion.prediction", "epsilon_weight"),
         ("similarity.pixel", "unit_pixels"),
-        ("confirm.counting", "prompts_of"),
+        ("diffusion.samplers", "prompts_of"),
         ("models.adapters.unconditional", "refuse_guidance"),
         ("models.adapters.unconditional", "LatentModel.decode"),
     ],

@@ -21,6 +21,7 @@ from score import CONFIDENCE, DRAWS, PLAIN, SLOTS, STEPS
 from torch import Tensor
 
 from invmm_gate.core.settings import PROFILES
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.extraction import Generation, PlainSamples, plain_samples
 from invmm_gate.measure.inversion import Inversion, Inverter
@@ -44,9 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = RECIPES[options.name]
-    generation = Generation(
-        model=load_model(inspect_checkpoint(options.models / options.name)), metric=PixelRmse(), steps=STEPS, rows=128
-    )
+    model = load_model(inspect_checkpoint(options.models / options.name))
+    generation = Generation(model=model, sampler=GridSampler(model), metric=PixelRmse(), steps=STEPS, rows=128)
     plain = plain_samples(generation, PLAIN, stream(0, "plain", recipe.name))
     higher = 0
     found = inverted(recipe, generation, options.each)
@@ -95,7 +95,8 @@ def bound(
     """Ln of the lower bound, and the noises that replicated."""
     standard = torch.randn(mixture.draws, *generation.model.latent_shape, generator=stream(0, "refits", str(place)))
     own = mixture.noises(standard)
-    noises, features = torch.cat([plain.noises, own]), torch.cat([plain.features, generation.features(own)])
+    drawn = generation.features(own, torch.arange(len(own)))
+    noises, features = torch.cat([plain.noises, own]), torch.cat([plain.features, drawn])
     copies = noises[generation.copies(features, references)]
     weighed = WeighedDraws(draws=PLAIN + mixture.draws, log_weights=tuple(mixture.log_weights(copies).tolist()))
     return log_lower_bound(weighed, (1 - CONFIDENCE) / 4), copies

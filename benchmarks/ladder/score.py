@@ -25,6 +25,7 @@ from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import MetricRecord, Trial
 from invmm_gate.core.settings import PROFILES, InversionSettings
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood, plain_samples
 from invmm_gate.measure.inversion import Inversion, Inverter
@@ -60,7 +61,7 @@ def measured(
     inverter = Inverter(model, PixelRmse(), settings, load_image=pictures.__getitem__, root_seed=seed, slots=SLOTS)
     tasks = [Task(probe=name, content=f"{recipe.name} {name}", seed=0) for name in chosen]
     found = {event.task.probe: event for event in inverter.run(tasks) if isinstance(event, Inversion)}
-    generation = Generation(model=model, metric=PixelRmse(), steps=STEPS, rows=128)
+    generation = Generation(model=model, sampler=GridSampler(model), metric=PixelRmse(), steps=STEPS, rows=128)
     looks = plain_samples(generation, 2 * CONFIRM, stream(seed, "confirm", recipe.name))
     plain = plain_samples(generation, PLAIN, stream(seed, "plain", recipe.name))
     return {

@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import AligningMetric, CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.protocols import AligningMetric, CopyMetric, Sampler, Streams
 from invmm_gate.diffusion.finite import refuse_non_finite
-from invmm_gate.diffusion.prediction import repeat_rows
-from invmm_gate.diffusion.sampling import sample
 
 COPIES_KEPT: Final = 4
 
@@ -38,17 +35,6 @@ class Input:
     prompt: str | None = None
     """None for plain sampling of a model without prompts."""
     guidance_scale: float = 1.0
-
-
-def prompts_of(model: DiffusionModel) -> PromptEncoder:
-    """The text side of a model. Raises ConfigError where it has none."""
-    if model.prompts is None:
-        raise ConfigError(
-            f"a model of family {model.family} takes no prompt",
-            expected="a text-to-image model",
-            do="confirm by plain sampling",
-        )
-    return model.prompts
 
 
 def sampled_images(
@@ -104,38 +90,3 @@ def _alignment(
     nearest = values.argmax() if metric.higher_is_copy else values.argmin()
     reference, row = divmod(int(nearest), len(features))
     return str(metric.alignment(features[row : row + 1], references[reference]))
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class MeasureSampler:
-    """Deterministic sampling on the grid of the measure, as the sensitivity test samples."""
-
-    model: DiffusionModel
-
-    @property
-    def name(self) -> str:
-        """The name of the sampler, in words."""
-        return "deterministic sampling on the measure's grid"
-
-    def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
-        """Network forwards that one image takes."""
-        return steps * self.model.forwards(guidance_scale)
-
-    def images(
-        self,
-        streams: Sequence[torch.Generator],
-        *,
-        steps: int,
-        prompt: str | None = None,
-        guidance_scale: float = 1.0,
-    ) -> Float[Tensor, "row 3 image_height image_width"]:
-        """One image in [-1, 1] for each random stream. Raises MeasurementError for NaN or infinity."""
-        noise = torch.stack([torch.randn(*self.model.latent_shape, generator=each) for each in streams])
-        noise = noise.to(self.model.device)
-        condition = None
-        if prompt is not None:
-            condition = repeat_rows(prompts_of(self.model).encode([prompt]), len(streams))
-        x_0 = sample(self.model, noise, steps=steps, condition=condition, guidance_scale=guidance_scale)
-        refuse_non_finite(x_0, self.name, do="check the checkpoint's weights")
-        return self.model.decode(x_0)

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler, prompts_of
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import can_be_typed, survives
@@ -19,6 +18,7 @@ from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder,
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.planted import LURES, TRIGGERS, CopyOfPlanted, PlantedText, planted_text
+from invmm_gate.diffusion.samplers import GridSampler, prompts_of
 
 SEARCH_CONTROL: Final = "search_control"
 STEPS: Final = 60
@@ -107,7 +107,7 @@ def _search(
     """The last step, and what was found."""
     events = find_prompt(
         planted.model,
-        Attempts(sampler=_AtCost(MeasureSampler(planted.model), cost), prompts=planted.model.prompts, metric=metric),
+        Attempts(sampler=_AtCost(GridSampler(planted.model), cost), prompts=planted.model.prompts, metric=metric),
         PromptTarget(
             probe=SEARCH_CONTROL,
             image=planted.image,

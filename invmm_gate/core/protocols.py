@@ -128,6 +128,23 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class NoiseSampler(Sampler, Protocol):
+    """A sampler that can begin at a given noise, under any condition."""
+
+    def x_0(
+        self,
+        noise: Float[Tensor, "row channel height width"],
+        streams: Sequence[torch.Generator],
+        *,
+        steps: int,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Float[Tensor, "row channel height width"]:
+        """x_0 reached from x_T = `noise`; what the sampler draws on its way comes from the stream of each row."""
+        ...
+
+
+@runtime_checkable
 class DiffusionModel(Protocol):
     """A frozen denoiser. `estimate_x_0` is all that the measure sees of a network."""
 
@@ -185,7 +202,7 @@ class DiffusionModel(Protocol):
         ...
 
     @property
-    def released(self) -> Sampler | None:
+    def released(self) -> NoiseSampler | None:
         """How a user of the checkpoint draws images; None for a model that is no checkpoint."""
         ...
 

@@ -90,8 +90,11 @@ class InversionSettings:
     # More samples make a test harder to pass, so that fewer probes invert; fewer let the controls invert too.
     test_samples: Annotated[int, Ge(1), Le(10_000), OTHER] = 8
     """Samples of a sensitivity test; all of them must replicate the probe."""
+    sampler: Annotated[Literal["grid", "released"], OTHER] = "grid"
+    """What a sensitivity test and a likelihood sample with: the deterministic sampler on the measure's own grid, or the
+    checkpoint's own scheduler as its pipeline runs it, whose noise is then part of what is drawn."""
     sampler_steps: Annotated[int, Ge(1), Le(1_000), OTHER] = 50
-    """Steps of the deterministic sampler in a sensitivity test."""
+    """Steps of the sampler in a sensitivity test."""
     guidance_scales: Annotated[tuple[Annotated[float, Ge(0), Le(100)], ...], MinLen(1), MISSING] = (1.0,)
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
     prompt: Annotated[Literal["none", "caption", "joint", "prompt_only"], OTHER] = "none"

@@ -6,15 +6,15 @@ from math import exp, inf
 from typing import Final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invmm_gate.core.intervals import lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood, LikelihoodMethod, PromptKind
-from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel
+from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel, NoiseSampler
 from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import repeat_rows
-from invmm_gate.diffusion.sampling import sample
+from invmm_gate.diffusion.samplers import seeds_from, streams_of
 from invmm_gate.measure.distributions import normality
 from invmm_gate.measure.likelihood import WeighedDraws, log_bound_of_share, log_lower_bound
 from invmm_gate.measure.proposals import Mixture, Noise, Noises, around
@@ -31,6 +31,7 @@ class Generation:
     """How noises become features of images."""
 
     model: DiffusionModel
+    sampler: NoiseSampler
     metric: CopyMetric
     steps: int
     rows: int
@@ -39,22 +40,31 @@ class Generation:
     """The prompt, one row."""
     guidance_scale: float = 1.0
 
-    def features(self, noises: Noises) -> Float[Tensor, "draw feature"]:
-        """The metric's features of each noise's sample. Raises MeasurementError for NaN or infinity."""
-        return torch.cat([self._part(part) for part in torch.split(noises, self.rows)])
+    def features(self, noises: Noises, seeds: Int[Tensor, " draw"]) -> Float[Tensor, "draw feature"]:
+        """The metric's features of each noise's sample. Raises MeasurementError for NaN or infinity.
 
-    def _part(self, noises: Noises) -> Float[Tensor, "draw feature"]:
-        padding = noises.new_zeros(self.rows - len(noises), *noises.shape[1:])
-        rows = torch.cat([noises, padding]).to(self.model.device)
-        condition = None if self.condition is None else repeat_rows(self.condition, self.rows)
-        x_0 = sample(self.model, rows, steps=self.steps, condition=condition, guidance_scale=self.guidance_scale)
+        `seeds`: of what the sampler draws by itself for each of them.
+        """
+        parts = zip(torch.split(noises, self.rows), torch.split(seeds, self.rows), strict=True)
+        return torch.cat([self._part(*part) for part in parts])
+
+    def _part(self, noises: Noises, seeds: Int[Tensor, " draw"]) -> Float[Tensor, "draw feature"]:
+        missing = self.rows - len(noises)
+        rows = torch.cat([noises, noises.new_zeros(missing, *noises.shape[1:])]).to(self.model.device)
+        x_0 = self.sampler.x_0(
+            rows,
+            streams_of(torch.cat([seeds, seeds.new_zeros(missing)])),
+            steps=self.steps,
+            condition=None if self.condition is None else repeat_rows(self.condition, self.rows),
+            guidance_scale=self.guidance_scale,
+        )
         refuse_non_finite(x_0[: len(noises)], "the sampler", do="check the checkpoint's weights")
         return self.metric.embed(self.model.decode(x_0))[: len(noises)]
 
     @property
     def cost(self) -> int:
         """Network forwards of one sample."""
-        return self.steps * self.model.forwards(self.guidance_scale)
+        return self.sampler.forwards(steps=self.steps, guidance_scale=self.guidance_scale)
 
     def copies(self, features: Float[Tensor, "draw feature"], references: References) -> Bool[Tensor, " draw"]:
         """Which samples are copies. Raises MeasurementError for NaN or infinity."""
@@ -74,7 +84,7 @@ class PlainSamples:
 def plain_samples(generation: Generation, count: int, generator: torch.Generator) -> PlainSamples:
     """So many plain samples."""
     noises = torch.randn(count, *generation.model.latent_shape, generator=generator)
-    return PlainSamples(noises=noises, features=generation.features(noises))
+    return PlainSamples(noises=noises, features=generation.features(noises, seeds_from(generator, count)))
 
 
 def likelihood(
@@ -100,7 +110,8 @@ def likelihood(
         mixture = around(*(part.cpu() for part in inverted), draws=draws, plain=count)
     own = mixture.noises(torch.randn(mixture.draws, *generation.model.latent_shape, generator=generator))
     plain_copies = generation.copies(plain.features, references)
-    own_copies = plain_copies[:0] if not len(own) else generation.copies(generation.features(own), references)
+    seeds = seeds_from(generator, len(own))
+    own_copies = plain_copies[:0] if not len(own) else generation.copies(generation.features(own, seeds), references)
     copied = torch.cat([plain.noises[plain_copies], own[own_copies]])
     weighed = WeighedDraws(draws=count + mixture.draws, log_weights=tuple(mixture.log_weights(copied).tolist()))
     error = (1 - confidence) / 2

@@ -19,6 +19,7 @@ from invmm_gate.core.protocols import CopyMetric, DiffusionModel
 from invmm_gate.core.records import CurvePoint, Trial
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.diffusion.prediction import denoising_error, epsilon_weight
+from invmm_gate.diffusion.samplers import sampler_of, seeds_from
 from invmm_gate.measure.conditioning import conditioning
 from invmm_gate.measure.distributions import noise_from, normality
 from invmm_gate.measure.sensitivity import UNTESTED, TestCase, TestResult, run_tests
@@ -69,6 +70,7 @@ class Inverter:
         choices: Int[Tensor, " choice"] | None = None,
     ) -> None:
         self._model, self._metric, self._settings = model, metric, settings
+        self._sampler = sampler_of(model, settings.sampler)
         self._load_image, self._root_seed = load_image, root_seed
         self._conditioning = conditioning(
             model, settings, slots=slots, root_seed=root_seed, load_caption=load_caption, choices=choices
@@ -235,6 +237,7 @@ class Inverter:
             mu=mu,
             log_var=log_var,
             standard=torch.randn(samples, *self._model.latent_shape, generator=generator),
+            seeds=seeds_from(generator, samples),
             reference=slot.reference,
             condition=self._conditioning.for_test(slot, purpose, samples),
             needed=needed,
@@ -284,4 +287,5 @@ class Inverter:
             rows=rows,
             sampler_steps=self._settings.sampler_steps,
             guidance_scales=scales,
+            sampler=self._sampler,
         )

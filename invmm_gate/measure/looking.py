@@ -8,18 +8,19 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel
+from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseLevel, NoiseSampler
 from invmm_gate.diffusion.prediction import Rows, per_row, take_rows
+from invmm_gate.diffusion.samplers import streams_of
 from invmm_gate.diffusion.sampling import descend
 from invmm_gate.diffusion.schedule import expanded
 
 Images = Float[Tensor, "image 3 image_height image_width"]
 Descent = Callable[..., Rows]
-"""(x_t, levels, condition=) to x_0: the sampler of the run, from any level on."""
+"""(x_t, levels, condition=) to x_0: the sampler of the measure's grid, from any level on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,8 +51,17 @@ class Pictures:
         )
 
     def sampled(self, x_t: Rows, levels: Sequence[NoiseLevel]) -> Rows:
-        """x_0 reached by the run's own sampler from x_t at the first of the levels."""
+        """x_0 reached on the measure's grid from x_t at the first of the levels."""
         return torch.cat([self.descent(x_t[part], levels, condition=self.given(part)) for part in self.parts()])
+
+    def drawn(self, noise: Rows, seeds: Int[Tensor, " image"], sampler: NoiseSampler, *, steps: int) -> Rows:
+        """x_0 of each image's noise under its condition; `seeds`: of what the sampler draws by itself."""
+        return torch.cat(
+            [
+                sampler.x_0(noise[part], streams_of(seeds[part]), steps=steps, condition=self.given(part))
+                for part in self.parts()
+            ]
+        )
 
     def given(self, part: slice) -> Condition | None:
         """The conditions of some images."""

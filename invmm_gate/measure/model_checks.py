@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from invmm_gate.core.protocols import CopyMetric, NoiseLevel
+from invmm_gate.core.protocols import CopyMetric, NoiseLevel, NoiseSampler
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.diffusion.prediction import Rows
+from invmm_gate.diffusion.samplers import seeds_from
 from invmm_gate.diffusion.schedule import level_at, timestep_at
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.looking import Images, Pictures, mixed, noise_like, row_means
@@ -50,8 +51,8 @@ _TINY: Final = 1e-12
 def round_trip(images: Pictures, metric: CopyMetric, *, root_seed: int) -> SelfCheck:
     """decode(encode(image)) is a copy of most images, and an image noised a little is denoised to a copy of itself.
 
-    By the run's own metric and sampler; value = the smaller share, high = good. Four evaluations an image. Not on
-    controls where there are probes: a metric that takes the controls for references knows no copy of one.
+    By the run's own metric, on the measure's grid; value = the smaller share, high = good. Four evaluations an image.
+    Not on controls where there are probes: a metric that takes the controls for references knows no copy of one.
     """
     with torch.no_grad():
         shares = {
@@ -151,19 +152,19 @@ def _gains(pictures: Pictures, ratio: float, generator: torch.Generator) -> Floa
     return torch.stack([own - log_error(other) for other in told])
 
 
-def sample_statistics(controls: Pictures, *, steps: int, root_seed: int) -> SelfCheck:
+def sample_statistics(controls: Pictures, sampler: NoiseSampler, *, steps: int, root_seed: int) -> SelfCheck:
     """Samples from pure noise, one a control and under its condition, against the controls by four statistics.
 
-    `size of x_0` is its root mean square before anything is clamped; `contrast` the standard deviation within an
-    image; `roughness` the squared difference of neighbouring pixels over the variance, which is 2 for white noise;
-    `diversity` the standard deviation from image to image. Value = the ratio that is farthest out of, or nearest to,
-    its bounds. `steps` evaluations a control.
+    By the run's own sampler. `size of x_0` is its root mean square before anything is clamped; `contrast` the standard
+    deviation within an image; `roughness` the squared difference of neighbouring pixels over the variance, which is 2
+    for white noise; `diversity` the standard deviation from image to image. Value = the ratio that is farthest out of,
+    or nearest to, its bounds. `steps` evaluations a control.
     """
     generator = stream(root_seed, SAMPLES)
     with torch.no_grad():
         x_0 = controls.encoded()
         noise = noise_like(x_0, generator)
-        samples = controls.sampled(noise, controls.model.schedule.grid(steps))
+        samples = controls.drawn(noise, seeds_from(generator, len(noise)), sampler, steps=steps)
         if not bool(samples.isfinite().all()):
             return _no_pictures(
                 None, None, "samples from pure noise hold NaN or infinity: the checkpoint makes no pictures"

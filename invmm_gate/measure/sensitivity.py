@@ -13,12 +13,12 @@ from math import isfinite, nan
 from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel
+from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel, NoiseSampler
 from invmm_gate.diffusion.prediction import join_rows, rows_of, take_rows
-from invmm_gate.diffusion.sampling import sample
+from invmm_gate.diffusion.samplers import GridSampler, streams_of
 from invmm_gate.measure.distributions import noise_from
 
 _COPIES_KEPT = 4
@@ -32,6 +32,8 @@ class TestCase:
     log_var: Float[Tensor, "channel height width"]
     standard: Float[Tensor, "sample channel height width"]
     """Standard normal draws from the probe's own stream."""
+    seeds: Int[Tensor, " sample"]
+    """Of what the sampler draws by itself for each of them."""
     reference: Float[Tensor, "1 feature"]
     """The metric's features of the target image."""
     condition: Condition | None = None
@@ -114,13 +116,18 @@ def run_tests(
     rows: int,
     sampler_steps: int,
     guidance_scales: Sequence[float] = (1.0,),
+    sampler: NoiseSampler | None = None,
 ) -> tuple[TestResult, ...]:
-    """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases."""
+    """Test many probes at once in calls of exactly `rows` samples; results in the order of the cases.
+
+    `sampler` None = that of the measure's own grid.
+    """
+    sampler = sampler or GridSampler(model)
     # Ordered by scale, so that a probe reaches its next scale only after the one before was decided.
     lanes = [_Lane(index, scale) for scale in guidance_scales for index in range(len(cases))]
     while waiting := _next_batch(lanes, cases, rows):
-        _try(model, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps)
-    costs = {scale: sampler_steps * model.forwards(scale) for scale in guidance_scales}
+        _try(model, sampler, metric, cases, waiting, rows=rows, sampler_steps=sampler_steps)
+    costs = {scale: sampler.forwards(steps=sampler_steps, guidance_scale=scale) for scale in guidance_scales}
     return tuple(_result(index, case, lanes, metric, costs) for index, case in enumerate(cases))
 
 
@@ -148,6 +155,7 @@ def _is_open(lane: _Lane, cases: Sequence[TestCase], won: set[int]) -> bool:
 
 def _try(
     model: DiffusionModel,
+    sampler: NoiseSampler,
     metric: CopyMetric,
     cases: Sequence[TestCase],
     batch: Sequence[tuple[_Lane, int]],
@@ -158,9 +166,11 @@ def _try(
     """Sample a batch of one scale, padded to `rows` with inert rows, and note each value in its lane."""
     scale = batch[0][0].scale
     noises = torch.stack([_noise(cases[lane.case], index) for lane, index in batch])
-    padding = noises.new_zeros(rows - len(batch), *noises.shape[1:])
+    noises = torch.cat([noises, noises.new_zeros(rows - len(batch), *noises.shape[1:])])
+    seeds = torch.stack([cases[lane.case].seeds[index] for lane, index in batch])
+    streams = streams_of(torch.cat([seeds, seeds.new_zeros(rows - len(batch))]))
     condition = _conditions(cases, batch, rows)
-    x_0 = sample(model, torch.cat([noises, padding]), steps=sampler_steps, condition=condition, guidance_scale=scale)
+    x_0 = sampler.x_0(noises, streams, steps=sampler_steps, condition=condition, guidance_scale=scale)
     images = model.decode(x_0)
     features = metric.embed(images)
     references = torch.cat([cases[lane.case].reference for lane, _ in batch])

@@ -9,7 +9,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import binary_kl, lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import LOWER
-from invmm_gate.core.records import GCG, PLAIN_SAMPLING_ON_GRID, Measurement, Trial
+from invmm_gate.core.records import GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Measurement, Trial
 from invmm_gate.core.run_records import (
     ConfirmPlan,
     PromptPlan,
@@ -19,6 +19,7 @@ from invmm_gate.core.run_records import (
     SearchPlan,
     differences,
 )
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PlainSampling
 from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, undecided
@@ -127,18 +128,19 @@ def contradictory_likelihoods(likelihoods: Iterable[Likelihood]) -> Iterator[Fin
             )
 
 
-def contradictory_scores(evidence: Evidence, *, steps: int) -> Iterator[Finding]:
+def contradictory_scores(evidence: Evidence, settings: InversionSettings) -> Iterator[Finding]:
     """Scores below what plain samples allow: a bug, or tests that were passed by luck.
 
     The copies of a distribution that lies so near to N(0, I) would show among plain samples. Only where these were
-    drawn with the tests' own sampler and number of `steps`, and for models without prompts: a prompt that was inverted
+    drawn with the tests' own sampler and number of steps, and for models without prompts: a prompt that was inverted
     brings out what its caption does not.
     """
-    if not isinstance(evidence.plan, PlainSampling) or evidence.plan.sampler_steps != steps:
+    if not isinstance(evidence.plan, PlainSampling) or evidence.plan.sampler_steps != settings.sampler_steps:
         return
+    own = PLAIN_SAMPLING if settings.sampler == "released" else PLAIN_SAMPLING_ON_GRID
     for tried in evidence.confirmations:
         found = evidence.measured.get(tried.probe)
-        if tried.method != PLAIN_SAMPLING_ON_GRID or found is None or evidence.dimensions is None:
+        if tried.method != own or found is None or evidence.dimensions is None:
             continue
         highest = upper_bound(tried.hits, tried.trials, confidence=_CERTAIN)
         for trial in found.trials:
@@ -201,7 +203,8 @@ def settings_difference(run: RunRecord, policy: Policy) -> str:
     `stop_above` may differ: a stopped probe carries its own bound, which the rules compare.
     """
     try:
-        asked = policy.resolve_settings(run.inputs.family, dimensions=dimensions_of(run))
+        inputs = run.inputs
+        asked = policy.resolve_settings(inputs.family, dimensions=dimensions_of(run), pipeline=inputs.pipeline)
     except ConfigError as error:
         return f"the run's settings cannot be compared with the policy's: {error}"
     different = [name for name in differences(asked, run.inputs.settings) if name != "stop_above"]

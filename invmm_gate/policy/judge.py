@@ -119,7 +119,7 @@ def _stopped_findings(data: RunData) -> Iterator[Finding]:
 def _findings(data: RunData, policy: Policy, evidence: Evidence, baseline: RunData | None) -> Iterator[Finding]:
     yield from self_check_findings(data)
     yield from contradictory_likelihoods(evidence.likelihoods)
-    yield from contradictory_scores(evidence, steps=data.run.inputs.settings.sampler_steps)
+    yield from contradictory_scores(evidence, data.run.inputs.settings)
     yield from record_findings(data)
     yield from _baseline_findings(baseline)
     yield from _date_findings(data)

@@ -23,6 +23,7 @@ from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import LOWER, NAME, OTHER, PART, apart, ranked
 from invmm_gate.core.records import MetricRecord
 from invmm_gate.core.settings import EITHER_AT, PROFILES, Family, InversionSettings, copy_metric, either_name
+from invmm_gate.core.usual_draws import drawn_as_usual
 from invmm_gate.files.strict_model import StrictModel, nearest, parse
 from invmm_gate.files.yaml_lines import load_document
 from invmm_gate.policy.confirm_schema import ConfirmChoice
@@ -205,12 +206,12 @@ class Policy(StrictModel):
         limits = [rule.limit(dimensions) for rule in self.rules if isinstance(rule, InvmmBelowConfig)]
         return None if None in limits else max((limit for limit in limits if limit is not None), default=None)
 
-    def resolve_settings(self, family: str, *, dimensions: int | None = None) -> InversionSettings:
+    def resolve_settings(self, family: str, *, dimensions: int | None = None, pipeline: str = "") -> InversionSettings:
         """The profile's settings for a model family, with this policy's overrides. Raises ConfigError.
 
         Under profile `gate` with a single attempt at success, a probe is stopped above the largest threshold of
-        `invmm_below` and its guard band unless the policy sets `stop_above` itself. `dimensions`: of the latent, where
-        a model is at hand.
+        `invmm_below` and its guard band unless the policy sets `stop_above` itself. `dimensions` of the latent and
+        diffusers' `pipeline`: where a model is at hand.
         """
         profile: dict[Family, InversionSettings] = PROFILES[self.measure.profile]
         defaults = next((settings for key, settings in profile.items() if key == family), None)
@@ -221,7 +222,7 @@ class Policy(StrictModel):
         changes: dict[str, Any] = self.measure.settings.given()
         threshold = self.score_threshold(dimensions)
         lowest_stop = None if threshold is None else guarded(threshold)
-        settings = replace(defaults, **changes)
+        settings = drawn_as_usual(replace(defaults, **changes), pipeline, changes)
         if self.measure.profile == "gate" and lowest_stop is not None and not seeks_nearer(settings):
             settings = replace(settings, **{"stop_above": lowest_stop} | changes)
         check(settings, lowest_stop=lowest_stop)

@@ -124,8 +124,12 @@ def not_tested(data: RunData, verdict: Verdict) -> Iterator[str]:
     scales = ", ".join(f"{scale:g}" for scale in scope.guidance_scales)
     guided = f", and guidance scales other than {scales}" if has_prompts(data.run) else ""
     yield f"Sizes other than {height} × {width} pixels{guided}."
-    yield f"Samplers other than these: {'; '.join(dict.fromkeys(scope.samplers))}."
     settings = data.run.inputs.settings
+    scored = "on the measure's grid" if settings.sampler == "grid" else "as the released pipeline draws"
+    yield (
+        f"Samplers other than these: {'; '.join(dict.fromkeys(scope.samplers))}. Scores are of samples {scored}, in "
+        f"{count(settings.sampler_steps)} {'step' if settings.sampler_steps == 1 else 'steps'}."
+    )
     if settings.certified_share is None:
         looks = tests_of(settings)
         yield (

@@ -17,6 +17,8 @@ from invmm_gate.report.texts import count, hits, times
 FILE: Final = "studied.json"
 _MORE_SEARCH: Final = ("mirror",)
 """Settings under which a run searches more than the study did, and not otherwise."""
+_LATER: Final = {"sampler": "grid"}
+"""Settings that the gate has had since the study, as it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,11 @@ def _search(inputs: RunInputs) -> Mapping[str, object]:
     sampled = inputs.confirm.prompts if _has_prompts(inputs) else inputs.confirm.plain_sampling
     likely, metric = inputs.confirm.likelihood, inputs.metric
     search = {
-        "settings": {name: value for name, value in asdict(inputs.settings).items() if name not in _MORE_SEARCH},
+        "settings": {
+            name: value
+            for name, value in asdict(inputs.settings).items()
+            if name not in _MORE_SEARCH and _LATER.get(name, ...) != value
+        },
         "sampling": None if sampled is None else asdict(sampled),
         "likelihood": None if likely is None else asdict(likely),
         "metric": metric.name,

@@ -16,6 +16,7 @@ from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.likelihood_record import PromptKind
 from invmm_gate.core.protocols import Condition
 from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, Probe
+from invmm_gate.diffusion.samplers import seeds_from
 from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
 from invmm_gate.measure.slots import Task
@@ -39,7 +40,11 @@ def estimate_without_prompts(work: Confirming, *, plan: LikelihoodEstimate | Non
     if not probes:
         return
     generation = Generation(
-        model=work.session.model, metric=work.session.metric, steps=plain.sampler_steps, rows=work.rows
+        model=work.session.model,
+        sampler=work.session.sampler,
+        metric=work.session.metric,
+        steps=plain.sampler_steps,
+        rows=work.rows,
     )
     work.progress.begin("likelihood", total=plan.plain_draws + plan.draws * len(probes))
     try:
@@ -82,6 +87,7 @@ def _likeliest(work: Confirming, probe: Probe, plain: PromptConfirmation, *, kin
     """
     generation = Generation(
         model=work.session.model,
+        sampler=work.session.sampler,
         metric=work.session.metric,
         steps=plain.sampler_steps,
         rows=work.rows,
@@ -144,14 +150,16 @@ def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
 
 def _plain_samples(work: Confirming, generation: Generation, count: int, *key: str) -> PlainSamples:
     shape = work.session.model.latent_shape
-    noises = torch.randn(count, *shape, generator=work.stream("likelihood", "plain", *key))
-    return PlainSamples(noises=noises, features=torch.cat(list(_in_parts(work, generation, noises))))
+    stream = work.stream("likelihood", "plain", *key)
+    noises = torch.randn(count, *shape, generator=stream)
+    features = torch.cat(list(_in_parts(work, generation, noises, seeds_from(stream, count))))
+    return PlainSamples(noises=noises, features=features)
 
 
-def _in_parts(work: Confirming, generation: Generation, noises: Tensor) -> Iterator[Tensor]:
-    for part in torch.split(noises, generation.rows):
-        yield generation.features(part)
-        work.progress.advance(len(part))
+def _in_parts(work: Confirming, generation: Generation, noises: Tensor, seeds: Tensor) -> Iterator[Tensor]:
+    for some, of_them in zip(torch.split(noises, generation.rows), torch.split(seeds, generation.rows), strict=True):
+        yield generation.features(some, of_them)
+        work.progress.advance(len(some))
 
 
 def _estimate(

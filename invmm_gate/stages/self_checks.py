@@ -133,6 +133,7 @@ def _told_time(session: Session, rows: int) -> SelfCheck:
 def _samples(session: Session, rows: int) -> SelfCheck:
     return sample_statistics(
         _pictures(session, _controls(session), rows),
+        session.sampler,
         steps=session.settings.sampler_steps,
         root_seed=session.inputs.seed,
     )

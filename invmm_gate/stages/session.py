@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler, prompts_of
 from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.core.errors import ConfigError, ModelError
-from invmm_gate.core.protocols import CopyMetric, DiffusionModel, PromptEncoder, Sampler
+from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseSampler, PromptEncoder, Sampler
 from invmm_gate.core.records import MetricRecord, Probe
 from invmm_gate.core.run_records import RunContext, RunInputs, RunRecord, Samplers
 from invmm_gate.core.settings import InversionSettings, copy_metric
+from invmm_gate.diffusion.samplers import GridSampler, prompts_of, sampler_of
 from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
@@ -66,8 +66,13 @@ class Session:
 
     @property
     def grid(self) -> Sampler:
-        """Draws as the measure does."""
-        return MeasureSampler(self.model)
+        """Draws on the measure's own grid."""
+        return GridSampler(self.model)
+
+    @property
+    def sampler(self) -> NoiseSampler:
+        """Draws as the sensitivity tests do."""
+        return sampler_of(self.model, self.settings.sampler)
 
     def probe(self, identifier: str) -> Probe:
         """The probe of this id."""
@@ -88,11 +93,11 @@ def open_session(inputs: Inputs) -> Session:
     captions = tuple(dict.fromkeys(probe.caption for probe in inputs.probe_set.probes))
     model = load_verified(inputs.model, device=device, texts=captions)
     dimensions = prod(model.latent_shape)
-    settings = inputs.policy.resolve_settings(model.family, dimensions=dimensions)
+    settings = inputs.policy.resolve_settings(model.family, dimensions=dimensions, pipeline=inputs.model.pipeline)
     refuse(inputs.policy, rule_faults(inputs.policy, family=model.family, dimensions=dimensions))
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:
-        model.forwards(scale)
+        sampler_of(model, settings.sampler).forwards(steps=settings.sampler_steps, guidance_scale=scale)
     require_confirmation(inputs.policy, model, _released(model))
     truncated = check_captions(inputs.probe_set, model.prompts, settings)
     for probe in inputs.probe_set.probes:
@@ -232,7 +237,7 @@ def _decisive(
         settings=settings,
         confirm=inputs.policy.confirm.plan(),
         metric=metric,
-        samplers=Samplers(released=_released(model).name, grid=MeasureSampler(model).name),
+        samplers=Samplers(released=_released(model).name, grid=GridSampler(model).name),
         seed=inputs.seed,
         image_size=model.image_size,
         latent_shape=model.latent_shape,

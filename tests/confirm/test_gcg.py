@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import CopyCount, Input, MeasureSampler, count_copies, prompts_of, sampled_images
+from invmm_gate.confirm.counting import CopyCount, Input, count_copies, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_objective import PromptObjective, as_typed, survives
@@ -17,6 +17,7 @@ from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition
 from invmm_gate.core.settings import GcgPlan
+from invmm_gate.diffusion.samplers import GridSampler, prompts_of
 from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from tests.confirm.text_world import CAPTION, TRIGGERS, BytePairPrompts, TextMixture
@@ -44,7 +45,7 @@ def hunted(
 ) -> tuple[Confirmed, list[Searched]]:
     generator = torch.Generator().manual_seed(seed)
     wanted = replace(target(images, number), start=start)
-    attempts = Attempts(sampler=MeasureSampler(model), prompts=prompts_of(model), metric=METRIC)
+    attempts = Attempts(sampler=GridSampler(model), prompts=prompts_of(model), metric=METRIC)
     events = list(find_prompt(model, attempts, wanted, plan, generator=generator, allowed=typeable))
     (result,) = [event for event in events if isinstance(event, Confirmed)]
     assert events[-1] is result
@@ -82,9 +83,7 @@ def test_every_reported_prompt_survives_decoding_encoding_and_generation(
     assert len(record.token_ids) <= PLAN.tokens
     count = CopyCount()
     given = Input(prompt=record.prompt, guidance_scale=3.0)
-    images = sampled_images(
-        MeasureSampler(text_model), given, range(64), rows=64, steps=10, streams=partial(stream, 99)
-    )
+    images = sampled_images(GridSampler(text_model), given, range(64), rows=64, steps=10, streams=partial(stream, 99))
     count_copies(METRIC, images, {"": target(known_images, number).references}, {"": count})
     assert (count.hits > 0) == (record.status == "confirmed") == (number != 32)
     assert abs(count.hits - record.hits) < 20
@@ -200,7 +199,7 @@ def test_a_copy_in_the_search_that_fresh_seeds_do_not_repeat_leaves_the_probe_un
 ) -> None:
     plan = replace(PLAN, steps=7, look_every=5)
     generator = torch.Generator().manual_seed(0)
-    attempts = Attempts(sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=CopiesOnce())
+    attempts = Attempts(sampler=GridSampler(text_model), prompts=prompts_of(text_model), metric=CopiesOnce())
     wanted = target(known_images, 32)
     events = list(find_prompt(text_model, attempts, wanted, plan, generator=generator, allowed=typeable))
     assert isinstance(events[-1], Confirmed)
@@ -231,9 +230,7 @@ def test_each_prompt_that_is_tried_on_fresh_seeds_takes_half_of_the_error_that_i
     text_model: TextMixture, known_images: Tensor, typeable: Tensor
 ) -> None:
     plan = replace(PLAN, steps=20, look_every=5)
-    attempts = Attempts(
-        sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=CopiesAtTheSecondTry()
-    )
+    attempts = Attempts(sampler=GridSampler(text_model), prompts=prompts_of(text_model), metric=CopiesAtTheSecondTry())
     wanted, generator = target(known_images, 32), torch.Generator().manual_seed(0)
     *_, last = find_prompt(text_model, attempts, wanted, plan, generator=generator, allowed=typeable)
     assert isinstance(last, Confirmed)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import Input, MeasureSampler, sampled_images
+from invmm_gate.confirm.counting import Input, sampled_images
 from invmm_gate.confirm.gcg import PromptTarget, Searched, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_objective import PromptObjective, typeable_ids
 from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.prediction import repeat_rows
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.similarity.pixel import PixelRmse
@@ -35,7 +36,7 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
     metric = PixelRmse(threshold)
     target = PromptTarget(probe="p", image=image, references=(metric.embed(image[None]),))
     generator = torch.Generator().manual_seed(0)
-    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    attempts = Attempts(sampler=GridSampler(model), prompts=model.prompts, metric=metric)
     events = list(find_prompt(model, attempts, target, PLAN, generator=generator, allowed=allowed))
     (result,) = [event for event in events if isinstance(event, Confirmed)]
     return result, [event for event in events if isinstance(event, Searched)]
@@ -44,7 +45,7 @@ def searched(name: str, image: Tensor, threshold: float) -> tuple[Confirmed, lis
 def drawn(model: TextToImageModel, prompt: str) -> Tensor:
     given = Input(prompt=prompt, guidance_scale=3.0)
     steps, streams = PLAN.sampler_steps, partial(stream, 1)
-    return sampled_images(MeasureSampler(model), given, range(4), rows=4, steps=steps, streams=streams)
+    return sampled_images(GridSampler(model), given, range(4), rows=4, steps=steps, streams=streams)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,13 +9,13 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, SamplingPlan, confirm_by_sampling, looks
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.intervals import clopper_pearson
 from invmm_gate.core.protocols import Condition, CopyMetric, DiffusionModel, NoiseLevel
 from invmm_gate.core.records import Confirmation
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import EncoderCosine
@@ -45,9 +45,7 @@ def confirmed(
     *,
     metric: CopyMetric = METRIC,
 ) -> dict[str, Confirmed]:
-    events = confirm_by_sampling(
-        MeasureSampler(model), metric, wanted, plan, streams=partial(stream, 0, "plain_sampling")
-    )
+    events = confirm_by_sampling(GridSampler(model), metric, wanted, plan, streams=partial(stream, 0, "plain_sampling"))
     return {event.confirmation.probe: event for event in events if isinstance(event, Confirmed)}
 
 
@@ -175,7 +173,7 @@ def test_where_high_means_copy_the_closest_sample_is_the_highest(model: MixtureD
 def test_progress_adds_up_to_the_samples_that_were_drawn(model: MixtureDenoiser, known_images: Tensor) -> None:
     plan = replace(PLAN, trials=100, rate_limit=0.5)
     wanted = references(known_images, [0])
-    events = list(confirm_by_sampling(MeasureSampler(model), METRIC, wanted, plan, streams=partial(stream, 0, "x")))
+    events = list(confirm_by_sampling(GridSampler(model), METRIC, wanted, plan, streams=partial(stream, 0, "x")))
     drawn = [event.samples for event in events if isinstance(event, Sampled)]
     assert drawn == [32, 32, 32, 4]
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler, prompts_of
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled
 from invmm_gate.confirm.prompt_sampling import Attempts, PromptMethod, PromptPlan, replication_of_prompt
 from invmm_gate.core.errors import ConfigError, MeasurementError
@@ -16,6 +15,7 @@ from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition, NoiseLevel
 from invmm_gate.core.records import Confirmation
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.diffusion.samplers import GridSampler, prompts_of
 from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
 from invmm_gate.similarity.sscd import EncoderCosine
@@ -38,7 +38,7 @@ def tried(
     metric: PixelRmse | EncoderCosine = METRIC,
 ) -> dict[str, Confirmed]:
     references = {str(number): (metric.embed(images[number][None]),) for number in numbers}
-    attempts = Attempts(sampler=MeasureSampler(model), prompts=prompts_of(model), metric=metric)
+    attempts = Attempts(sampler=GridSampler(model), prompts=prompts_of(model), metric=metric)
     events = replication_of_prompt(attempts, references, prompt, plan, method=method, streams=STREAMS)
     return {event.confirmation.probe: event for event in events if isinstance(event, Confirmed)}
 
@@ -140,7 +140,7 @@ def test_many_trials_stop_at_the_first_look_that_saw_a_copy(text_model: TextMixt
 def test_progress_adds_up_to_the_samples_that_were_drawn(text_model: TextMixture, known_images: Tensor) -> None:
     plan = replace(PLAN, trials=40, guidance_scales=(1.0, 3.0))
     references = {"32": (METRIC.embed(known_images[32][None]),)}
-    attempts = Attempts(sampler=MeasureSampler(text_model), prompts=prompts_of(text_model), metric=METRIC)
+    attempts = Attempts(sampler=GridSampler(text_model), prompts=prompts_of(text_model), metric=METRIC)
     events = list(replication_of_prompt(attempts, references, "", plan, method="caption", streams=STREAMS))
     assert [event.samples for event in events if isinstance(event, Sampled)] == [32, 8, 32, 8]
     assert text_model.calls == {plan.rows}
@@ -171,7 +171,7 @@ def test_a_model_without_prompts_is_refused(
     mixture: Callable[..., MixtureDenoiser], text_model: TextMixture, known_images: Tensor
 ) -> None:
     wanted = {"0": (METRIC.embed(known_images[:1]),)}
-    attempts = Attempts(sampler=MeasureSampler(mixture()), prompts=prompts_of(text_model), metric=METRIC)
+    attempts = Attempts(sampler=GridSampler(mixture()), prompts=prompts_of(text_model), metric=METRIC)
     events = replication_of_prompt(attempts, wanted, "x", PLAN, method="caption", streams=STREAMS)
     with pytest.raises(ConfigError, match="takes no prompt; expected a text-to-image model"):
         next(events)

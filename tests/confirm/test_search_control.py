@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.prompt_objective import can_be_typed, survives, typeable_ids
 from invmm_gate.confirm.search_control import STEPS, planted_prompts, planted_words, search_control
 from invmm_gate.core.errors import MeasurementError
@@ -16,6 +15,7 @@ from invmm_gate.core.protocols import CopyMetric
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import GcgPlan
 from invmm_gate.diffusion.planted import LURES, TRIGGERS, PlantedText
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.policy.schema import load_policy, shipped_policies
 from invmm_gate.similarity.pixel import PixelRmse
@@ -65,7 +65,7 @@ def control(planted: PlantedText) -> Control:
         plan: GcgPlan = STRICT, metric: CopyMetric = METRIC, model: PlantedText = planted, **changed: object
     ) -> SelfCheck:
         changed_plan = replace(plan, **changed)  # type: ignore[arg-type]
-        return search_control(metric, changed_plan, model, cost=MeasureSampler(model.model), allowed=ALLOWED)
+        return search_control(metric, changed_plan, model, cost=GridSampler(model.model), allowed=ALLOWED)
 
     return checked
 
@@ -84,7 +84,7 @@ def test_the_plan_of_every_shipped_policy_finds_the_prompt_with_every_kind_of_te
         METRIC,
         SHIPPED[policy],
         planted_prompts(model, lures=True),
-        cost=MeasureSampler(model),
+        cost=GridSampler(model),
         allowed=typeable_ids(model.prompts),
     )
     assert check.passed, check.detail
@@ -136,14 +136,13 @@ def test_no_search_takes_more_steps_than_the_controls_own_limit(control: Control
 def test_a_budget_pays_for_as_many_steps_as_it_does_in_the_run(planted: PlantedText) -> None:
     """A sample of the released pipeline may cost more than one of the closed-form model, or less."""
 
-    class Dear(MeasureSampler):  # type: ignore[misc]
+    class Dear(GridSampler):  # type: ignore[misc]
         def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
             return 100 * steps
 
     plan = replace(STRICT, max_evaluations=STRICT.fresh_seeds(lambda steps, _: 100 * steps) + 90_000)
     cheap, dear = (
-        search_control(METRIC, plan, planted, cost=cost(planted.model), allowed=ALLOWED)
-        for cost in (MeasureSampler, Dear)
+        search_control(METRIC, plan, planted, cost=cost(planted.model), allowed=ALLOWED) for cost in (GridSampler, Dear)
     )
     assert cheap.passed
     assert not dear.passed

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.diffusion import closed_form_text
 from invmm_gate.diffusion.closed_form_text import TokenAffinities
 from invmm_gate.diffusion.prediction import rows_of
+from invmm_gate.diffusion.samplers import GridSampler
 
 WORDS = (
     *("photo", "the", "of", "with", "red", "blue", "small", "large", "cat", "dog"),
@@ -105,10 +105,10 @@ class TextMixture:
         self.limited, self.forwards, self.decode = self.known.limited, self.known.forwards, self.known.decode
         self.forward_rows, self.backward_rows = 0, 0
         self.calls: set[int] = set()
-        self.released = MeasureSampler(self)  # nobody released it: it is drawn as it is measured
+        self.released = GridSampler(self)  # nobody released it: it is drawn as it is measured
 
     prompts: BytePairPrompts | None
-    released: MeasureSampler | None = None
+    released: GridSampler | None = None
 
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return images

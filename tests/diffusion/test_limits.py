@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.core.protocols import NoiseLevel
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
 from invmm_gate.diffusion.prediction import per_row
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.measure.distributions import stream
@@ -87,7 +87,7 @@ class FaultyEpsilon(Wrapped):
 
 def copies(model: FaultyEpsilon, image: Tensor) -> int:
     metric = PixelRmse(0.1)
-    images = MeasureSampler(model).images([stream(0, number) for number in range(32)], steps=50)
+    images = GridSampler(model).images([stream(0, number) for number in range(32)], steps=50)
     return int(metric.is_copy(metric.compare(metric.embed(images), metric.embed(image[None]))).sum())
 
 

@@ -31,7 +31,7 @@ def result(copies: Sequence[Sequence[bool]], needed: Sequence[int], scales: Sequ
     """Of these draws at each guidance scale; a test ends as soon as it is decided."""
     nothing = torch.zeros(1, 1, 1)
     case = TestCase(
-        mu=nothing, log_var=nothing, standard=nothing[None], reference=nothing[0],
+        mu=nothing, log_var=nothing, standard=nothing[None], seeds=torch.arange(1), reference=nothing[0],
         needed=tuple(needed), fewest=min(8, needed[-1]),
     )  # fmt: skip
     lanes = []

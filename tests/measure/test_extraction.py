@@ -10,6 +10,7 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.diffusion.closed_form import MixtureDenoiser
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.diffusion.schedule import VariancePreserving
 from invmm_gate.measure.extraction import Generation, likelihood, plain_samples
@@ -37,7 +38,7 @@ def edge_of(model: MixtureDenoiser) -> float:
 
 
 def measured(model: MixtureDenoiser, mu: Tensor | None, *, seed: int, rows: int = 512, probe: int = 1) -> Likelihood:
-    generation = Generation(model=model, metric=PixelRmse(), steps=50, rows=rows)
+    generation = Generation(model=model, sampler=GridSampler(model), metric=PixelRmse(), steps=50, rows=rows)
     plain = plain_samples(generation, 512, torch.Generator().manual_seed(seed))
     return likelihood(
         generation,
@@ -97,7 +98,8 @@ def test_plain_samples_alone_bound_it_where_no_inversion_got_near() -> None:
 
 
 def test_the_mirror_image_counts_where_it_is_asked_for() -> None:
-    generation = Generation(model=model_of(0.3), metric=PixelRmse(), steps=50, rows=64)
+    model = model_of(0.3)
+    generation = Generation(model=model, sampler=GridSampler(model), metric=PixelRmse(), steps=50, rows=64)
     both = tuple(PixelRmse().embed(image[None]) for image in IMAGES)
     features = plain_samples(generation, 64, torch.Generator().manual_seed(0)).features
     assert bool(generation.copies(features, both).all())
@@ -105,6 +107,7 @@ def test_the_mirror_image_counts_where_it_is_asked_for() -> None:
 
 
 def test_what_is_not_finite_is_no_copy_but_an_error() -> None:
-    generation = Generation(model=model_of(0.3), metric=PixelRmse(), steps=50, rows=4)
+    model = model_of(0.3)
+    generation = Generation(model=model, sampler=GridSampler(model), metric=PixelRmse(), steps=50, rows=4)
     with pytest.raises(MeasurementError, match="NaN or infinity"):
-        generation.features(torch.full((2, *SHAPE), float("nan")))
+        generation.features(torch.full((2, *SHAPE), float("nan")), torch.arange(2))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from invmm_gate.confirm.counting import MeasureSampler
 from invmm_gate.confirm.gcg import PromptTarget, find_prompt
 from invmm_gate.confirm.plain_sampling import Confirmed
 from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.options import NewProbes
 from invmm_gate.core.settings import GcgPlan
+from invmm_gate.diffusion.samplers import GridSampler
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.policy.confirm_schema import PromptConfirmation
@@ -40,12 +40,11 @@ POLICY = policy_with(
 SHIPPED = {name: load_policy(name).confirm.prompts for name in shipped_policies()}
 
 
-@pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
-    """A planted image, an ordinary one and three controls, one of them planted too; checked once, in a few steps."""
+def text_world(folder: Path, model: Path = MODEL) -> World:
+    """A planted image, an ordinary one and three controls, one of them planted too."""
     example = load(EXAMPLE, "probe_set")
-    world = World(tmp_path_factory.mktemp("text") / "world", MODEL)
-    world.folder.mkdir()
+    world = World(folder, model)
+    world.folder.mkdir(exist_ok=True)
     init_probe_set(world.probes)
     members = {
         "planted": ("duplicated", example.PLANTED_WITH_CAPTION[0]),
@@ -61,6 +60,13 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
             world.probes, [path], NewProbes(group=group, caption=example.probe_caption(number), source="drawn",
             added_on=example.ADDED_ON),
         )  # fmt: skip
+    return world
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Called]:
+    """Checked once, in a few steps."""
+    world = text_world(tmp_path_factory.mktemp("text") / "world")
     return world, world.check("--reveal", policy=world.policy(POLICY, "text"))
 
 
@@ -130,7 +136,7 @@ def test_a_search_sees_a_prompt_that_guidance_hides(scales: tuple[float, ...], s
         sampler_steps=10, look_steps=5, look_every=1, stop_samples=2, trials=4, rows=4,
     )  # fmt: skip
     start = example.probe_caption(number)
-    attempts = Attempts(sampler=MeasureSampler(model), prompts=model.prompts, metric=metric)
+    attempts = Attempts(sampler=GridSampler(model), prompts=model.prompts, metric=metric)
     target = PromptTarget(probe="planted", image=image, references=(metric.embed(image[None]),), start=start)
     events = find_prompt(model, attempts, target, plan, generator=torch.Generator().manual_seed(0))
     (found,) = [event.confirmation for event in events if isinstance(event, Confirmed)]

@@ -5,17 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, cast, final
+from typing import Any, Final, Protocol, cast, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
-from invmm_gate.core.protocols import DiffusionModel
-from invmm_gate.diffusion.sampling import Limits, limited
+from invmm_gate.core.protocols import Condition, DiffusionModel
+from invmm_gate.diffusion.prediction import Rows
+from invmm_gate.diffusion.sampling import Limits, limited, sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.network_calls import call_of
+from invmm_gate.models.adapters.scheduler_steps import descend
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
@@ -110,13 +112,23 @@ def refuse_other_process(
         )
 
 
+class Adapter(DiffusionModel, Protocol):
+    """A model around a network of diffusers."""
+
+    def predict(
+        self, x_t: Rows, time: Tensor, *, condition: Condition | None = None, guidance_scale: float = 1.0
+    ) -> Float[Tensor, "row predicted height width"]:
+        """The network's own prediction, guided; with the variance, where the network learned that too."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PipelineSampler:
     """Draws as `pipeline(...)` does for a user: its scheduler, spacing and limits of x_0, its encoding of prompts."""
 
     pipeline: Any
-    model: DiffusionModel
+    model: Adapter
     """The adapter around the same modules: it knows the size of an image and what a step costs."""
     denoiser: nn.Module
 
@@ -167,6 +179,30 @@ class PipelineSampler:
             )
         return images
 
+    def x_0(
+        self,
+        noise: Rows,
+        streams: Sequence[torch.Generator],
+        *,
+        steps: int,
+        condition: Condition | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Rows:
+        """x_0 reached from x_T = `noise` by the checkpoint's scheduler as the pipeline runs it.
+
+        Flow matching has no scheduler but Euler's, whose levels and steps are those of the measure's grid. Below scale
+        1 the conditional estimate is taken, as pipelines do.
+        """
+        scale = guidance_scale if self.model.prompts is None else max(guidance_scale, 1.0)
+        if isinstance(self.model.schedule, FlowMatching):
+            return sample(self.model, noise, steps=steps, condition=condition, guidance_scale=scale)
+
+        def predict(x_t: Rows, time: Tensor) -> Tensor:
+            return self.model.predict(x_t, time, condition=condition, guidance_scale=scale)
+
+        with torch.no_grad(), hushed():
+            return descend(self.pipeline, predict, noise, streams, steps=steps)
+
     def _drawn(
         self, streams: list[torch.Generator], *, steps: int, prompt: str | None, guidance_scale: float
     ) -> Float[Tensor, "row 3 image_height image_width"]:
@@ -194,7 +230,7 @@ class Released:
         """How a user of the checkpoint draws images; None without its pipeline."""
         if self.pipeline is None:
             return None
-        return PipelineSampler(pipeline=self.pipeline, model=cast("DiffusionModel", self), denoiser=self.network)
+        return PipelineSampler(pipeline=self.pipeline, model=cast("Adapter", self), denoiser=self.network)
 
     def limited(self, x_0_hat: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
         """x_0_hat within the bounds that the checkpoint's own scheduler keeps it in."""

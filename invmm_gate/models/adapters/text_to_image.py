@@ -11,7 +11,7 @@ from torch import Tensor
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.core.settings import Family
-from invmm_gate.diffusion.prediction import guided, rows_of, x_0_from
+from invmm_gate.diffusion.prediction import Rows, guided, rows_of, x_0_from
 from invmm_gate.models.adapters.latent_statistics import LatentStatistics
 from invmm_gate.models.adapters.network_calls import Given, Guidance, NetworkCall, call_of
 from invmm_gate.models.adapters.released_pipeline import Released
@@ -105,7 +105,14 @@ class TextToImageModel(Released):
         condition: Condition | None = None,
         guidance_scale: float = 1.0,
     ) -> Float[Tensor, "row channel height width"]:
-        """x_0_hat, differentiable in x_t and condition; both branches of guidance in one call of the network.
+        """x_0_hat, differentiable in x_t and condition. Raises ModelError as `predict` does."""
+        output = self.predict(x_t, level.time, condition=condition, guidance_scale=guidance_scale)
+        return x_0_from(self.prediction_type, output, x_t, level)
+
+    def predict(
+        self, x_t: Rows, time: Tensor, *, condition: Condition | None = None, guidance_scale: float = 1.0
+    ) -> Rows:
+        """The network's own prediction, guided; both branches of guidance in one call of the network.
 
         Guidance is taken on the network's output, which is linear in x_0_hat. A network without guidance ignores the
         scale, as its pipeline does. Raises ModelError for a condition with other rows than x_t, and for a scale below 1
@@ -114,12 +121,10 @@ class TextToImageModel(Released):
         given = _rows(self.empty if condition is None else condition, x_t.shape[0])
         branches = self.forwards(guidance_scale)
         if branches == 2:
-            output = self._guided(x_t, level.time, given, guidance_scale)
-        elif self.guidance == "classifier_free" and guidance_scale == 0.0:
-            output = self._predict(x_t, level.time, _rows(self.unconditional, x_t.shape[0]))
-        else:
-            output = self._predict(x_t, level.time, given, guidance_scale=guidance_scale)
-        return x_0_from(self.prediction_type, output, x_t, level)
+            return self._guided(x_t, time, given, guidance_scale)
+        if self.guidance == "classifier_free" and guidance_scale == 0.0:
+            return self._predict(x_t, time, _rows(self.unconditional, x_t.shape[0]))
+        return self._predict(x_t, time, given, guidance_scale=guidance_scale)
 
     def _guided(self, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], guidance_scale: float) -> Tensor:
         without = _rows(self.unconditional, x_t.shape[0])

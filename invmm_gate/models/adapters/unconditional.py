@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
-from invmm_gate.diffusion.prediction import x_0_from
+from invmm_gate.diffusion.prediction import Rows, x_0_from
 from invmm_gate.models.adapters.released_pipeline import Released
 
 LUMA: Final = (0.299, 0.587, 0.114)
@@ -20,6 +20,7 @@ class _Unconditional(Released):
     """What both kinds have: no text side and no guidance."""
 
     __slots__ = ()
+    network: nn.Module
     prediction_type: str
 
     @property
@@ -46,9 +47,16 @@ class _Unconditional(Released):
         guidance_scale: float = 1.0,
     ) -> Float[Tensor, "row channel height width"]:
         """x_0_hat, differentiable in x_t. Raises ModelError for a condition or guidance: the model has neither."""
+        output = self.predict(x_t, level.time, condition=condition, guidance_scale=guidance_scale)
+        return x_0_from(self.prediction_type, output[:, : x_t.shape[1]], x_t, level)
+
+    def predict(
+        self, x_t: Rows, time: Tensor, *, condition: Condition | None = None, guidance_scale: float = 1.0
+    ) -> Float[Tensor, "row predicted height width"]:
+        """The network's own prediction; the second half of its channels is the variance, where it learned that."""
         refuse_guidance(condition, guidance_scale)
-        output = predicted(self.network, x_t, level)
-        return x_0_from(self.prediction_type, output, x_t, level)
+        output: Tensor = self.network(x_t, time, return_dict=False)[0]
+        return output
 
 
 @final
@@ -89,14 +97,6 @@ class PixelModel(_Unconditional):
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped; grey is repeated for the three channels."""
         return x_0.float().clamp(-1, 1).expand(-1, 3, -1, -1)
-
-
-def predicted(
-    network: nn.Module, x_t: Float[Tensor, "row channel height width"], level: NoiseLevel
-) -> Float[Tensor, "row channel height width"]:
-    """The network's prediction; the second half of its channels, where it learned the variance, is left out."""
-    output: Tensor = network(x_t, level.time, return_dict=False)[0]
-    return output[:, : x_t.shape[1]]
 
 
 def refuse_guidance(condition: Condition | None, guidance_scale: float) -> None:

@@ -1,0 +1,58 @@
+"""The steps of a checkpoint's own scheduler as its pipeline takes them, from any x_T and under any condition."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from invmm_gate.diffusion.prediction import Rows
+
+Predict = Callable[[Rows, Tensor], Float[Tensor, "row predicted height width"]]
+"""(x_t, time of each row) to the network's own prediction, the variance included where it learned one."""
+
+_SCALES_NOISE: Final = frozenset({
+    "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", "LDMPipeline",
+})  # fmt: skip
+"""Pipelines that multiply the first noise by the scheduler's `init_noise_sigma`; the others draw as it is."""
+_SCALES_INPUT: Final = frozenset({"StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMPipeline"})
+"""Pipelines that have the scheduler scale what the network sees (`scale_model_input`)."""
+_ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
+"""Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
+
+
+def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torch.Generator], *, steps: int) -> Rows:
+    """x_0 reached from x_T = `noise` in so many steps. What the scheduler draws comes from the stream of each row.
+
+    Raises ValueError for steps that the scheduler refuses.
+    """
+    if type(pipeline.scheduler).__name__ not in _ONE_NOISE_FOR_ALL:
+        return _descend(pipeline, predict, noise, list(streams), steps=steps)
+    rows = []
+    for row, stream in zip(torch.split(noise, 1), streams, strict=True):
+        with torch.random.fork_rng(devices=[noise.device] if noise.device.type == "cuda" else []):
+            torch.manual_seed(stream.initial_seed())
+            rows.append(_descend(pipeline, predict, row, [stream], steps=steps))
+    return torch.cat(rows)
+
+
+def _descend(pipeline: Any, predict: Predict, noise: Rows, streams: list[torch.Generator], *, steps: int) -> Rows:
+    scheduler, name = pipeline.scheduler, type(pipeline).__name__
+    scheduler.set_timesteps(steps, device=noise.device)
+    given = _given_to_each_step(pipeline, streams)
+    x_t = noise * scheduler.init_noise_sigma if name in _SCALES_NOISE else noise
+    for timestep in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x_t, timestep) if name in _SCALES_INPUT else x_t
+        prediction = predict(seen, timestep.expand(len(x_t)))
+        x_t = scheduler.step(prediction, timestep, x_t, return_dict=False, **given)[0]
+    return x_t
+
+
+def _given_to_each_step(pipeline: Any, streams: list[torch.Generator]) -> dict[str, Any]:
+    """`generator`, and `eta` of 0 where the pipeline has that argument: without it, some schedulers' own is more."""
+    taken = inspect.signature(pipeline.scheduler.step).parameters
+    known = inspect.signature(type(pipeline).__call__).parameters
+    given: dict[str, Any] = {"generator": streams} if "generator" in taken else {}
+    return given | ({"eta": 0.0} if "eta" in taken and "eta" in known else {})

@@ -1,0 +1,130 @@
+"""The released sampler from a given noise: the very latents of the pipeline, by each scheduler that the gate reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    LDMPipeline,
+)
+from torch import Tensor
+
+from invmm_gate.diffusion.samplers import GridSampler, seeds_from, streams_of
+from invmm_gate.models.adapters.released_pipeline import PipelineSampler
+from invmm_gate.models.load.load import load_model
+from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.models.read.scheduler_config import SCHEDULERS, WITHOUT_GENERATOR
+from tests.models.conftest import tiny_unet, tiny_vq
+from tests.models.test_released import sampler_of, streams
+
+STEPS = 4
+PROMPT = "a red cat and the dog"
+
+
+def sampler(path: Path) -> PipelineSampler:
+    found = sampler_of(load_model(inspect_checkpoint(path)))
+    assert isinstance(found, PipelineSampler)
+    return found
+
+
+def from_the_noise_of(drawn: PipelineSampler, *numbers: int, scale: float = 1.0, prompt: str | None = None) -> Tensor:
+    """Images from the noise that the pipeline draws first of each stream, and from what is left of that stream."""
+    model, given = drawn.model, streams(*numbers)
+    noise = torch.stack([torch.randn(*model.latent_shape, generator=each) for each in given])
+    condition = None
+    if model.prompts is not None:
+        condition = model.prompts.encode([prompt or ""] * len(numbers))
+    return model.decode(drawn.x_0(noise, given, steps=STEPS, condition=condition, guidance_scale=scale))
+
+
+def scheduled(kind: str, config: object) -> diffusers.SchedulerMixin:
+    scheduler: diffusers.SchedulerMixin = getattr(diffusers, kind).from_config(config)
+    return scheduler
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_a_prompt_draws_what_the_pipeline_draws_by_each_scheduler(
+    text_checkpoint: Callable[[str], Path], kind: str, scale: float
+) -> None:
+    if kind == "DPMSolverSDEScheduler":
+        pytest.importorskip("torchsde")
+    drawn = sampler(text_checkpoint("sd1"))
+    drawn.pipeline.scheduler = scheduled(kind, drawn.pipeline.scheduler.config)
+    each = [[number] for number in (0, 1, 2)] if kind == "DPMSolverSDEScheduler" else [[0, 1, 2]]
+    for numbers in each:  # a scheduler without generators draws one noise for all rows together
+        expected = drawn.images(streams(*numbers), steps=STEPS, prompt=PROMPT, guidance_scale=scale)
+        found = from_the_noise_of(drawn, *numbers, scale=scale, prompt=PROMPT)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        assert float(expected.std()) > 0.01
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "lcm"])
+def test_each_text_pipeline_draws_so(text_checkpoint: Callable[[str], Path], name: str, scale: float) -> None:
+    drawn = sampler(text_checkpoint(name))
+    expected = drawn.images(streams(0, 1), steps=STEPS, prompt=PROMPT, guidance_scale=scale)
+    found = from_the_noise_of(drawn, 0, 1, scale=scale, prompt=PROMPT)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+UNCONDITIONAL: dict[str, Callable[[], diffusers.DiffusionPipeline]] = {
+    **{
+        f"ddpm, {kind}": lambda kind=kind: DDPMPipeline(
+            tiny_unet(), scheduled(kind, DDPMScheduler(clip_sample=False).config)
+        )
+        for kind in SCHEDULERS
+        if kind not in WITHOUT_GENERATOR
+    },
+    "ddpm, clipped": lambda: DDPMPipeline(tiny_unet(), DDPMScheduler()),
+    "ddpm, learned variance": lambda: DDPMPipeline(
+        tiny_unet(out_channels=6), DDPMScheduler(variance_type="learned_range")
+    ),
+    "ddpm, sde": lambda: DDPMPipeline(
+        tiny_unet(), DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
+    ),
+    "ddim": lambda: DDIMPipeline(tiny_unet(), DDPMScheduler()),
+    "ldm": lambda: LDMPipeline(tiny_vq(), tiny_unet(), diffusers.DDIMScheduler(clip_sample=False)),
+    "ldm, euler": lambda: LDMPipeline(tiny_vq(), tiny_unet(), diffusers.EulerDiscreteScheduler()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCONDITIONAL)
+def test_a_pipeline_without_prompts_draws_so(tmp_path: Path, name: str) -> None:
+    UNCONDITIONAL[name]().save_pretrained(tmp_path / "m")
+    drawn = sampler(tmp_path / "m")
+    expected = drawn.images(streams(0, 1, 2), steps=STEPS)
+    torch.testing.assert_close(from_the_noise_of(drawn, 0, 1, 2), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler", "DPMSolverSDEScheduler"])
+def test_what_a_scheduler_draws_is_the_rows_own(text_checkpoint: Callable[[str], Path], kind: str) -> None:
+    """The same seed gives the same sample in any company, and another seed another sample from the same noise."""
+    if kind == "DPMSolverSDEScheduler":
+        pytest.importorskip("torchsde")
+    drawn = sampler(text_checkpoint("sd1"))
+    drawn.pipeline.scheduler = scheduled(kind, drawn.pipeline.scheduler.config)
+    noise = torch.randn(3, *drawn.model.latent_shape, generator=torch.Generator().manual_seed(1))
+    seeds = seeds_from(torch.Generator().manual_seed(2), 3)
+    before = torch.get_rng_state()
+    together = drawn.x_0(noise, streams_of(seeds), steps=STEPS)
+    assert torch.equal(torch.get_rng_state(), before)
+    turned = drawn.x_0(noise.flip(0), streams_of(seeds.flip(0)), steps=STEPS)
+    torch.testing.assert_close(turned.flip(0), together, atol=1e-5, rtol=0)
+    again = drawn.x_0(noise, streams_of(seeds + 1), steps=STEPS)
+    assert bool(((again - together).flatten(1).norm(dim=1) > 0.1).all())
+
+
+def test_grid_and_released_differ_where_the_scheduler_is_another(text_checkpoint: Callable[[str], Path]) -> None:
+    drawn = sampler(text_checkpoint("sd1"))
+    drawn.pipeline.scheduler = scheduled("EulerAncestralDiscreteScheduler", drawn.pipeline.scheduler.config)
+    noise = torch.randn(2, *drawn.model.latent_shape, generator=torch.Generator().manual_seed(1))
+    given = streams_of(torch.arange(2))
+    on_grid = GridSampler(drawn.model).x_0(noise, given, steps=STEPS)
+    assert not torch.allclose(drawn.x_0(noise, given, steps=STEPS), on_grid, atol=0.1)
