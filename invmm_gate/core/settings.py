@@ -16,7 +16,8 @@ from invmm_gate.core.marks import HIGHER_THAN_NONE, LOWER, MISSING, OTHER, ranke
 
 Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3", "flow"]
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
-image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3`: text-to-image by flow matching."""
+image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others):
+text-to-image by flow matching."""
 
 COPY_METRICS: Final[Mapping[str, bool]] = {
     "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True, "onnx": True,
@@ -226,7 +227,7 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         "latent": replace(_GATE_NOISE, steps=300),
         "stable_diffusion": _GATE_TEXT,
         "stable_diffusion_3": _GATE_TEXT,
-        "flow": _GATE_TEXT,
+        "flow": replace(_GATE_TEXT, vocabulary="typeable"),  # a language model's has 150,000 tokens and more
     },
 }
 

@@ -254,3 +254,18 @@ def test_a_latent_consistency_model_that_is_not_told_the_scale_is_refused(text_c
     edit_json(folder / "unet/config.json", time_cond_proj_dim=None)
     with pytest.raises(ModelError, match="no time_cond_proj_dim"):
         inspect_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["z_image", "flux", "klein"])
+def test_weights_in_bfloat16_are_those_values_in_float32(name: str, text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint(name)
+    for path in folder.rglob("*.safetensors"):
+        own = load_file(path)
+        halved = {key: tensor.to(torch.bfloat16) for key, tensor in own.items() if tensor.is_floating_point()}
+        save_file(own | halved, path, metadata={"format": "pt"})
+    network = load(folder).network
+    stored = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    for key, value in network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, stored[key].float())
