@@ -12,9 +12,10 @@ from diffusers import DDIMPipeline, DDIMScheduler, StableDiffusionPipeline, UNet
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.load import alpha_bar_of
+from invmm_gate.models.read.autoencoder_configs import VQConfig
 from invmm_gate.models.read.diffusers_config import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded, validated
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.read.network_configs import UNetConfig, VQConfig, encoder_config, network_config
+from invmm_gate.models.read.network_configs import UNetConfig, encoder_config, network_config
 from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import PIPELINES, read_index
 from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, read_scheduler

@@ -16,19 +16,8 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.diffusion.schedule import FlowMatching
 from invmm_gate.models.load.load import alpha_bar_of, flow_of
 from invmm_gate.models.read import scheduler_config
-from invmm_gate.models.read.network_configs import (
-    DIFFUSERS,
-    Flux2AutoencoderConfig,
-    Flux2Config,
-    FluxConfig,
-    KLConfig,
-    SD3Config,
-    UNetConditionConfig,
-    UNetConfig,
-    VQConfig,
-    ZImageConfig,
-    network_config,
-)
+from invmm_gate.models.read.autoencoder_configs import Flux2AutoencoderConfig, KLConfig, VQConfig
+from invmm_gate.models.read.network_configs import DIFFUSERS, UNetConditionConfig, UNetConfig, network_config
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
@@ -37,6 +26,7 @@ from invmm_gate.models.read.scheduler_config import (
     SchedulerConfig,
     read_scheduler,
 )
+from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, SD3Config, ZImageConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
 

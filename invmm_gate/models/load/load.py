@@ -26,10 +26,10 @@ from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.load.weights import fill, fuse_loras
 from invmm_gate.models.networks import build_tokenizer, on_meta
+from invmm_gate.models.read.autoencoder_configs import KLConfig, VQConfig
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.network_configs import KLConfig, VQConfig
 from invmm_gate.models.read.parts_fit import (
     autoencoder_of,
     denoiser_of,

@@ -14,8 +14,9 @@ from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.network_configs import DenoiserConfig, Flux2Config, FluxConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.network_configs import DenoiserConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
+from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, SD3Config, ZImageConfig
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
     "act_fn": ("silu", "gelu", "relu"),

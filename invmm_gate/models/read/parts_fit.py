@@ -4,28 +4,28 @@ import math
 import operator
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.models.read.autoencoder_configs import AutoencoderConfigs, Flux2AutoencoderConfig, KLConfig
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.config_fields import Size
 from invmm_gate.models.read.network_configs import (
-    AutoencoderConfigs,
     DenoiserConfig,
     EncoderConfig,
-    Flux2AutoencoderConfig,
-    Flux2Config,
-    FluxConfig,
-    KLConfig,
     NetworkConfig,
-    SD3Config,
-    Size,
-    TransformerConfig,
     UNetConditionConfig,
     UNetConfig,
-    ZImageConfig,
 )
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
+from invmm_gate.models.read.transformer_configs import (
+    Flux2Config,
+    FluxConfig,
+    SD3Config,
+    TransformerConfig,
+    ZImageConfig,
+)
 from invmm_gate.models.read.weight_files import header_of
 
 MIN_BYTES_PER_WEIGHT = 2

@@ -5,9 +5,10 @@ from typing import Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
-from invmm_gate.models.read.network_configs import Flux2Config, FluxConfig, SD3Config, UNetConditionConfig, ZImageConfig
+from invmm_gate.models.read.network_configs import UNetConditionConfig
 from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
+from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, SD3Config, ZImageConfig
 
 POOLS_AT_LARGEST_ID: Final = 2
 """With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""

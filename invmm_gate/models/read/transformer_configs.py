@@ -1,0 +1,147 @@
+"""Configurations of transformers that a prompt conditions, with the names and defaults of diffusers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from invmm_gate.models.read.config_fields import SHORT, Channels, Heads, Positive, Side, Width
+from invmm_gate.models.read.diffusers_config import StrictConfig
+
+Positions = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class SD3Config(StrictConfig):
+    """`SD3Transformer2DModel` of Stable Diffusion 3 and 3.5."""
+
+    sample_size: Side = 128
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    in_channels: Channels = 16
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 18
+    attention_head_dim: Channels = 64
+    num_attention_heads: Heads = 18
+    joint_attention_dim: Width = 4096
+    caption_projection_dim: Width = 1152
+    pooled_projection_dim: Width = 2048
+    out_channels: Channels = 16
+    pos_embed_max_size: Side = 96
+    dual_attention_layers: Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], SHORT] = ()
+    qk_norm: Literal["rms_norm", "layer_norm"] | None = None
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class FluxConfig(StrictConfig):
+    """`FluxTransformer2DModel` of FLUX.1."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 64
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 19
+    num_single_layers: Annotated[int, Field(ge=0, le=128)] = 38
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 24
+    joint_attention_dim: Width = 4096
+    pooled_projection_dim: Width = 768
+    guidance_embeds: bool = False
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (16, 56, 56)
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the latents of the size at which FluxPipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class Flux2Config(StrictConfig):
+    """`Flux2Transformer2DModel` of FLUX.2-klein, which is told no guidance scale."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 128
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 8
+    num_single_layers: Annotated[int, Field(ge=0, le=128)] = 48
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 48
+    joint_attention_dim: Width = 15360
+    timestep_guidance_channels: Width = 256
+    mlp_ratio: Positive = 3.0
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels, Channels], Field(strict=False)] = (32, 32, 32, 32)
+    rope_theta: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    eps: Positive = 1e-6
+    guidance_embeds: bool = True
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the autoencoder's latents of the size at which Flux2KleinPipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the autoencoder's latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class ZImageConfig(StrictConfig):
+    """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
+
+    all_patch_size: Annotated[tuple[Literal[2]], Field(strict=False)] = (2,)
+    all_f_patch_size: Annotated[tuple[Literal[1]], Field(strict=False)] = (1,)
+    in_channels: Channels = 16
+    dim: Width = 3840
+    n_layers: Annotated[int, Field(ge=0, le=128)] = 30
+    n_refiner_layers: Annotated[int, Field(ge=0, le=16)] = 2
+    n_heads: Heads = 30
+    n_kv_heads: Heads = 30
+    norm_eps: Positive = 1e-5
+    qk_norm: bool = True
+    cap_feat_dim: Width = 2560
+    siglip_feat_dim: None = None
+    rope_theta: Positive = 256.0
+    t_scale: Positive = 1000.0
+    axes_dims: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (32, 48, 48)
+    axes_lens: Annotated[tuple[Positions, Positions, Positions], Field(strict=False)] = (1024, 512, 512)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size in pixels at which ZImagePipeline draws when nobody names one."""
+        return 1024, 1024
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """As many as it is given."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.dim
+
+
+TransformerConfig = SD3Config | FluxConfig | Flux2Config | ZImageConfig
