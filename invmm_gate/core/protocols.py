@@ -218,6 +218,7 @@ class DiffusionModel(Protocol):
 
         `condition` has as many rows as x_t; None = the empty prompt. The guided estimate is
         u + guidance_scale * (c - u) of the conditional c and the unconditional u: 1 is conditional, 0 unconditional.
+        Between and beyond, a family whose pipeline scales the guided prediction to the norm of c has it scaled so.
         """
         ...
 

@@ -55,6 +55,8 @@ class FlowMatching:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     shift_in: Callable[[int], float] | None = None
     """The sampler's shift, for a number of steps; None = `shift`."""
+    last: float | None = None
+    """The sampler's last sigma (diffusers: `shift_terminal`); None = as the others are."""
 
     def at(self, timestep: Int[Tensor, " row"]) -> NoiseLevel:
         """The level of each training timestep, u = (timestep + 1) / T."""
@@ -65,18 +67,27 @@ class FlowMatching:
 
         From the level of u = 1 to that of u = 1/T, as diffusers' FlowMatchEulerDiscreteScheduler has it: its end points
         are already shifted, then shifted again. Pipelines that hand it their own levels space u from 1 to 1/steps.
+        With `last`, alpha is then scaled so that the last sigma is this one; a single level, pure noise, stays.
         """
         ends = torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)
         first, last = (1.0, 1 / steps) if self.spacing == "pipeline" else self._shifted(ends).tolist()
         u = torch.linspace(first, last, steps, dtype=torch.float64, device=self.device)
         sampler = self if self.shift_in is None else replace(self, shift=self.shift_in(steps))
-        return tuple(sampler._level(value[None]) for value in u)
+        sigma = self._stretched(sampler._shifted(u))
+        return tuple(self._of_sigma(value[None]) for value in sigma)
+
+    def _stretched(self, sigma: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        if self.last is None or len(sigma) == 1:
+            return sigma
+        return 1 - (1 - sigma) * ((1 - self.last) / (1 - sigma[-1]))
 
     def _shifted(self, u: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         return self.shift * u / (1 + (self.shift - 1) * u)
 
     def _level(self, u: Float[Tensor, " row"]) -> NoiseLevel:
-        sigma = self._shifted(u)
+        return self._of_sigma(self._shifted(u))
+
+    def _of_sigma(self, sigma: Float[Tensor, " row"]) -> NoiseLevel:
         return NoiseLevel(alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float())
 
 

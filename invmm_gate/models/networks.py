@@ -36,6 +36,7 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "T5EncoderModel": attrgetter("T5EncoderModel", "T5Config"),
     "Qwen3Model": attrgetter("Qwen3Model", "Qwen3Config"),
     "Qwen3ForCausalLM": attrgetter("Qwen3ForCausalLM", "Qwen3Config"),
+    "Qwen2_5_VLForConditionalGeneration": attrgetter("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig"),
 }
 """Network and its configuration."""
 

@@ -1,4 +1,4 @@
-"""FLUX.1 and Z-Image as they lie on disk: what is read of them, and what is refused before a weight is loaded."""
+"""Models of flow matching as they lie on disk: what is read of them, what is refused before a weight is loaded."""
 
 import json
 from collections.abc import Callable
@@ -11,17 +11,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2Tokenizer, T5Tokenizer
 from transformers import Qwen3Config as TheirConfig
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.adapters.network_calls import packed, unpacked
+from invmm_gate.models.adapters.network_calls import CALLS, packed, unpacked
 from invmm_gate.models.read.inspect import inspect_checkpoint
-from invmm_gate.models.read.text_configs import Qwen3Config
+from invmm_gate.models.read.text_configs import Qwen3Config, TextConfig
+from invmm_gate.models.read.vision_language_configs import Qwen25TextConfig, Qwen25VisionConfig
 from tests.models import tiny_text
 from tests.models.conftest import edit_json
 from tests.models.test_text_load import TEXTS, load
 from tests.models.tiny_text import CHAT
 
 Checkpoints = Callable[[str], Path]
+THEIRS: dict[Any, type[TextConfig]] = {
+    TheirConfig: Qwen3Config,
+    Qwen2_5_VLTextConfig: Qwen25TextConfig,
+    Qwen2_5_VLVisionConfig: Qwen25VisionConfig,
+}
+"""Configuration of transformers -> that of the gate."""
 
 
 @pytest.fixture
@@ -32,6 +40,11 @@ def z_image(text_checkpoint: Checkpoints) -> Path:
 @pytest.fixture
 def flux(text_checkpoint: Checkpoints) -> Path:
     return text_checkpoint("flux")
+
+
+@pytest.fixture
+def qwen_image(text_checkpoint: Checkpoints) -> Path:
+    return text_checkpoint("qwen_image")
 
 
 def encoded(folder: Path) -> torch.Tensor:
@@ -45,10 +58,13 @@ def test_packing_puts_each_value_back() -> None:
 
 
 def test_defaults_of_a_language_model_are_those_of_transformers() -> None:
-    theirs, ours = TheirConfig().to_dict(), Qwen3Config.model_fields
     own = {"rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "layer_types", "model_type"}
-    for key in theirs.keys() & ours.keys() - own:
-        assert ours[key].default == theirs[key], key
+    ids = {"bos_token_id", "eos_token_id"}  # of these nothing depends: each prompt is given with all of its ids
+    for kind, config in THEIRS.items():
+        theirs = kind().to_dict()
+        for key in theirs.keys() & config.model_fields.keys() - own - ids:
+            default = config.model_fields[key].default
+            assert (list(default) if isinstance(default, tuple) else default) == theirs[key], (kind, key)
 
 
 def test_a_template_in_the_tokenizers_configuration_is_read_where_it_has_no_file(z_image: Path) -> None:
@@ -66,6 +82,29 @@ def test_the_ids_are_those_of_the_vocabulary_in_older_files_too(z_image: Path) -
     (z_image / "tokenizer/merges.txt").write_text("\n".join(merges) + "\n")
     again = load(z_image)
     assert [model.prompts.tokenize(text) for text in TEXTS] == [again.prompts.tokenize(text) for text in TEXTS]
+
+
+def as_older_versions_saved_it(folder: Path) -> None:
+    """`vocab.json`, `merges.txt` and `added_tokens.json`, as the tokenizer of Qwen-Image was published."""
+    whole = json.loads((folder / "tokenizer/tokenizer.json").read_bytes())
+    (folder / "tokenizer/vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    merges = [" ".join(pair) for pair in whole["model"]["merges"]]
+    (folder / "tokenizer/merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    (folder / "tokenizer/added_tokens.json").write_text(json.dumps(added))
+    listed = {str(token.pop("id")): token for token in whole["added_tokens"]}
+    edit_json(folder / "tokenizer/tokenizer_config.json", added_tokens_decoder=listed)
+    (folder / "tokenizer/tokenizer.json").unlink()
+
+
+def test_a_tokenizer_without_tokenizer_json_is_read_as_its_class_reads_it(qwen_image: Path) -> None:
+    before = load(qwen_image).prompts
+    as_older_versions_saved_it(qwen_image)
+    after, theirs = load(qwen_image).prompts, Qwen2Tokenizer.from_pretrained(qwen_image / "tokenizer")
+    for text in (*TEXTS, "<|im_start|>user\na red cat<|im_end|>", "<think> cat"):
+        assert after.tokenize(text) == before.tokenize(text) == tuple(theirs(text).input_ids), text
+    assert after.special_ids == before.special_ids
+    assert torch.equal(after.encode(TEXTS).tensors["context"], before.encode(TEXTS).tensors["context"])
 
 
 @pytest.mark.parametrize("name", ["z_image", "flux"])
@@ -104,7 +143,7 @@ def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_imag
         prompts.encode(["sks cat"])
 
 
-@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "lcm"])
+@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "lcm"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
 def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
     """Under scale 1 pipelines draw the conditional estimate."""
@@ -190,7 +229,7 @@ def changed(file: str, **values: Any) -> Callable[[Path], None]:
         (without_template, "'tokenizer' has no chat template"),
         (with_other_words, "the pre_tokenizer is"),
         (with_a_token_around, "the post_processor is"),
-        (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "'tokenizer' has no tokenizer.json"),
+        (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "'tokenizer' has no vocabulary"),
         (changed("transformer/config.json", cap_feat_dim=32), "cap_feat_dim is 32, text_encoder gives 24"),
         (changed("transformer/config.json", axes_dims=[4, 6, 8]), "turns (4, 6, 8) of 16 values of a head"),
         (changed("transformer/config.json", axes_lens=[640, 128, 128]), "positions for (640, 128, 128) tokens"),
@@ -215,6 +254,95 @@ def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
     assert said in str(caught.value)
 
 
+def in_part(file: str, part: str, **values: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        content[part].update(values)
+        (folder / file).write_text(json.dumps(content))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (changed("transformer/config.json", joint_attention_dim=8), "joint_attention_dim is 8, text_encoder gives 24"),
+        (changed("transformer/config.json", axes_dims_rope=[4, 4, 6]), "turns (4, 4, 6) of 16 values of a head"),
+        (changed("transformer/config.json", out_channels=8), "16 input and 32 output channels"),
+        (changed("transformer/config.json", guidance_embeds=True), "guidance_embeds"),
+        (changed("transformer/config.json", zero_cond_t=True), "zero_cond_t"),
+        (changed("transformer/config.json", use_layer3d_rope=True), "use_layer3d_rope"),
+        (changed("transformer/config.json", in_channels=32, out_channels=8), "the network takes 8"),
+        (changed("vae/config.json", latents_std=[1.0, 1.0, 1.0]), "another length than z_dim"),
+        (changed("vae/config.json", latents_std=[1.0, 1.0, 1.0, 0.0]), "latents_std"),
+        (changed("vae/config.json", temperal_downsample=[True, True]), "2 temperal_downsample for 2 dim_mult"),
+        (changed("vae/config.json", attn_scales=[1.0]), "attn_scales"),
+        (changed("text_encoder/config.json", text_config=None), "text_config is no object"),
+        (changed("text_encoder/config.json", vision_config=[]), "vision_config is no object"),
+        (changed("text_encoder/config.json", surprise=1), "surprise"),
+        (changed("text_encoder/config.json", hidden_size=32), "hidden_size is 32 beside text_config, 24 in it"),
+        (in_part("text_encoder/config.json", "text_config", use_sliding_window=True), "use_sliding_window"),
+        (in_part("text_encoder/config.json", "text_config", layer_types=["full_attention"]), "1 layer_types for 2"),
+        (in_part("text_encoder/config.json", "text_config", num_key_value_heads=3), "share 3 keys"),
+        (in_part("text_encoder/config.json", "text_config", surprise=1), "surprise"),
+        (
+            in_part("text_encoder/config.json", "text_config", rope_parameters={"mrope_section": [2, 2, 3]}),
+            "does not add up to half",
+        ),
+        (in_part("text_encoder/config.json", "vision_config", surprise=1), "surprise"),
+    ],
+)
+def test_a_checkpoint_of_qwen_image_that_is_another_model_is_refused(
+    qwen_image: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(qwen_image)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(qwen_image)
+    assert said in str(caught.value)
+
+
+def test_a_language_model_that_sees_images_is_read_as_older_versions_saved_it(qwen_image: Path) -> None:
+    """Keys of `text_config` stand beside it too, older names among them, and the published transformer has one more."""
+    before, path = encoded(qwen_image), qwen_image / "text_encoder/config.json"
+    content = json.loads(path.read_text())
+    text, vision = content["text_config"], content["vision_config"]
+    turns = text.pop("rope_parameters")
+    text["rope_theta"] = turns.pop("rope_theta")
+    text["rope_scaling"] = {**turns, "type": "mrope"}
+    vision.pop("rope_parameters")
+    vision |= {"model_type": "qwen2_5_vl", "in_chans": 3, "spatial_patch_size": 2, "torch_dtype": "float32"}
+    path.write_text(json.dumps({**text, **content, "sliding_window": 32768, "vision_token_id": 3}))
+    edit_json(qwen_image / "transformer/config.json", pooled_projection_dim=768)
+    assert torch.equal(encoded(qwen_image), before)
+
+
+def test_a_language_model_that_sees_images_has_one_head_tied_to_its_embedding_or_its_own(qwen_image: Path) -> None:
+    before, weights = encoded(qwen_image), qwen_image / "text_encoder/model.safetensors"
+    tensors = load_file(weights)
+    assert "visual.patch_embed.proj.weight" in tensors
+    nested = {
+        key.replace("visual.", "model.visual.", 1)
+        if key.startswith("visual.")
+        else key.replace("model.", "model.language_model.", 1): tensor
+        for key, tensor in tensors.items()
+        if key != "lm_head.weight"
+    }
+    save_file(nested, weights, {"format": "pt"})
+    edit_json(qwen_image / "text_encoder/config.json", tie_word_embeddings=True)
+    assert torch.equal(encoded(qwen_image), before)
+
+
+@pytest.mark.parametrize("scale", [2.0, 7.0])
+def test_guidance_of_qwen_image_keeps_the_norm_of_each_patch(scale: float) -> None:
+    model = tiny_text.build("qwen_image").model
+    unconditional, conditional = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(2)).unbind()
+    found = CALLS["QwenImageTransformer2DModel"].guided(unconditional, conditional, scale)
+    torch.testing.assert_close(packed(found).norm(dim=-1), packed(conditional).norm(dim=-1))
+    alike = CALLS["QwenImageTransformer2DModel"].guided(conditional, conditional, scale)
+    torch.testing.assert_close(alike, conditional)
+    assert model.forwards(scale) == 2
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -230,7 +358,7 @@ def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
         (changed("transformer/config.json", in_channels=18), "in_channels"),
         (changed("transformer/config.json", in_channels=32), "the network takes 8"),
         (changed("scheduler/scheduler_config.json", max_image_seq_len=None), "use_dynamic_shifting needs"),
-        (changed("scheduler/scheduler_config.json", shift_terminal=0.02), "shift_terminal"),
+        (changed("scheduler/scheduler_config.json", shift_terminal=1.0), "shift_terminal"),
     ],
 )
 def test_a_checkpoint_of_flux_that_is_another_model_is_refused(

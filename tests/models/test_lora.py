@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.load.load import load_model
 from invmm_gate.models.read.inspect import changed_files, inspect_checkpoint
 from tests.models import tiny_text
@@ -33,7 +34,7 @@ def save_lora(name: str, folder: Path) -> Path:
     pipeline = tiny_text.build(name).pipeline
     denoiser = "transformer" if "transformer" in pipeline.components else "unet"
     layers = {f"{denoiser}_lora_layers": trained(getattr(pipeline, denoiser), UNET, seed=1)}
-    if name == "z_image":
+    if name in ("z_image", "qwen_image"):
         type(pipeline).save_lora_weights(folder, **layers)
         return folder / "pytorch_lora_weights.safetensors"
     layers["text_encoder_lora_layers"] = trained(pipeline.text_encoder, TEXT, seed=2)
@@ -43,7 +44,7 @@ def save_lora(name: str, folder: Path) -> Path:
     return folder / "pytorch_lora_weights.safetensors"
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z_image"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z_image", "qwen_image"])
 def test_a_lora_gives_what_the_diffusers_pipeline_with_it_gives(
     text_checkpoint: Checkpoints, tmp_path: Path, name: str
 ) -> None:
@@ -64,7 +65,8 @@ def load_into(tiny: tiny_text.Tiny) -> Any:
 
 
 def zero_or_empty(model: Any) -> Any:
-    return model.unconditional if model.zero_unconditional else model.prompts.encode([""])
+    negative = call_of(model.network).negative_prompt
+    return model.unconditional if model.zero_unconditional else model.prompts.encode([negative])
 
 
 def test_a_lora_with_a_scale_in_its_metadata_is_scaled(sd: Path, tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.diffusion.schedule import FlowMatching
 from invmm_gate.models.load.load import alpha_bar_of, flow_of
 from invmm_gate.models.read import scheduler_config
-from invmm_gate.models.read.autoencoder_configs import Flux2AutoencoderConfig, KLConfig, VQConfig
+from invmm_gate.models.read.autoencoder_configs import (
+    Flux2AutoencoderConfig,
+    KLConfig,
+    QwenImageAutoencoderConfig,
+    VQConfig,
+)
 from invmm_gate.models.read.network_configs import DIFFUSERS, UNetConditionConfig, UNetConfig, network_config
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
@@ -26,7 +31,7 @@ from invmm_gate.models.read.scheduler_config import (
     SchedulerConfig,
     read_scheduler,
 )
-from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, QwenImageConfig, SD3Config, ZImageConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
 
@@ -86,6 +91,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (Flux2Config, "Flux2Transformer2DModel", set()),
         (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),
+        (QwenImageConfig, "QwenImageTransformer2DModel", {"pooled_projection_dim"}),
+        (QwenImageAutoencoderConfig, "AutoencoderKLQwenImage", set()),
     ],
 )
 def test_keys_and_defaults_are_those_of_diffusers(config: Any, network: str, own: set[str]) -> None:
@@ -106,7 +113,7 @@ def test_a_flow_schedule_of_another_kind_is_refused() -> None:
         {"use_dynamic_shifting": True, "base_shift": None}, {"use_karras_sigmas": True}, {"shift": 0},
         {"use_beta_sigmas": True},
         {"use_exponential_sigmas": True}, {"invert_sigmas": True}, {"stochastic_sampling": True}, {"shift": "3"},
-        {"shift_terminal": 0.1}, {"num_train_timesteps": 2_000_000_000}, {"surprise": 1},
+        {"shift_terminal": 1.0}, {"num_train_timesteps": 2_000_000_000}, {"surprise": 1},
     ):  # fmt: skip
         with pytest.raises(ModelError, match=next(iter(change))):
             read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
@@ -123,6 +130,30 @@ def test_a_shift_that_grows_with_the_steps_is_that_of_the_klein_pipeline(steps: 
     )
     levels = flow_of(config, "Flux2KleinPipeline", tokens, torch.device("cpu")).grid(steps)
     torch.testing.assert_close(torch.cat([level.sigma for level in levels]), scheduler.sigmas[:steps])
+
+
+@pytest.mark.parametrize("steps", [2, 4, 50])
+@pytest.mark.parametrize("pipeline", ["QwenImagePipeline", "StableDiffusion3Pipeline"])
+def test_the_samplers_last_level_is_the_terminal_one_of_the_scheduler(pipeline: str, steps: int) -> None:
+    """Training levels reach every sigma all the same."""
+    qwen = pipeline == "QwenImagePipeline"
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        shift=3.0, use_dynamic_shifting=qwen, max_image_seq_len=8192, max_shift=0.9, shift_terminal=0.02
+    )
+    config = read_scheduler(json.loads(scheduler.to_json_string()), "scheduler.json", allowed=FLOW_SCHEDULERS)
+    assert isinstance(config, FlowConfig)
+    if qwen:
+        mu = calculate_shift(4096, max_seq_len=8192, max_shift=0.9)
+        scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / steps, steps).tolist(), mu=mu)
+    else:
+        scheduler.set_timesteps(steps)
+    schedule = flow_of(config, pipeline, 4096, torch.device("cpu"))
+    levels = schedule.grid(steps)
+    torch.testing.assert_close(torch.cat([level.sigma for level in levels]), scheduler.sigmas[:steps])
+    torch.testing.assert_close(torch.cat([level.time for level in levels]), scheduler.timesteps)
+    assert levels[-1].sigma.item() == pytest.approx(0.02)
+    assert schedule.grid(1)[0].sigma.item() == 1.0
+    assert schedule.at(torch.tensor([0])).sigma.item() < 0.004
 
 
 @pytest.mark.parametrize("kind", ["exponential", "linear"])

@@ -30,7 +30,7 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein"))
+CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image"))
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
 
@@ -100,6 +100,21 @@ def test_a_prompt_in_a_chat_is_encoded_as_the_z_image_pipeline_does(texts: tuple
 def test_several_layers_side_by_side_are_encoded_as_the_klein_pipeline_does(texts: tuple[str, ...]) -> None:
     context, _ = tiny("klein").pipeline.encode_prompt(list(texts), device=CPU)
     equal(prompts_of("klein").encode(texts), Condition(tensors={"context": context}))
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_without_the_first_tokens_of_its_chat_is_encoded_as_the_qwen_image_pipeline_does(
+    texts: tuple[str, ...],
+) -> None:
+    pipeline = tiny("qwen_image").pipeline
+    context, mask = pipeline.encode_prompt(list(texts), device=CPU, max_sequence_length=512)
+    mask = torch.ones(context.shape[:2]) if mask is None else mask
+    found = prompts_of("qwen_image").encode(texts).tensors
+    words = context.shape[1]
+    assert not found["mask"][:, words:].any()
+    torch.testing.assert_close(found["mask"][:, :words], mask.float(), rtol=0, atol=0)
+    kept = mask[:, :, None] > 0
+    torch.testing.assert_close(found["context"][:, :words] * kept, context * kept, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +332,8 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
 
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
-    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22)  # T5 has no start token; chats have more
+    # T5 has no start token; chats have more.
+    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157)
     assert prompts.positions in rooms
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, FluxPipeline, ZImagePipeline
+from diffusers import Flux2KleinPipeline, FluxPipeline, QwenImagePipeline, ZImagePipeline
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
@@ -26,6 +26,8 @@ ON_GRID = tuple(name for name in FAMILIES if name != "lcm")
 TOLD = ("lcm", "flux", "flux_schnell")
 """Networks without an unconditional branch: told the guidance scale, or without any guidance."""
 GUIDED = tuple(name for name in NAMES if name not in TOLD)
+RESCALED = ("qwen_image",)
+"""Families whose guided prediction has the norm of the conditional one."""
 SCALES = (1.0, 5.0)
 
 
@@ -97,15 +99,12 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
         callback_on_step_end_tensor_inputs=["latents"],
     )
     handle.remove()
-    output = seen["outputs"][1]
-    if isinstance(pipeline, Flux2KleinPipeline) and scale > 1:  # the branches one after the other
-        output = torch.cat(seen["outputs"][3:1:-1])
-    if isinstance(output, list):  # Z-Image: the conditional rows first, of the other sign
-        rows = -torch.stack(output).squeeze(2)
-        output = torch.cat(rows.chunk(2)[::-1]) if len(rows) > len(x_t) else rows
+    output = second_step(pipeline, seen["outputs"], guided=scale > 1)
     if scale > 1 and cfg:
         without, given = output.chunk(2)
         output = without + scale * (given - without)
+        if isinstance(pipeline, QwenImagePipeline):
+            output = output * (given.norm(dim=-1, keepdim=True) / output.norm(dim=-1, keepdim=True))
     scheduler = pipeline.scheduler
     if flow:  # x_0 = x_t - sigma * velocity; the flow scheduler does not return it
         return x_t - scheduler.sigmas[1] * unpacked(pipeline, output)
@@ -113,18 +112,37 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
     return scheduler.step(output, scheduler.timesteps[1], x_t).pred_original_sample
 
 
+def second_step(pipeline: Any, outputs: list[Any], *, guided: bool) -> Tensor:
+    """What the network predicted there: where the pipeline guides, the unconditional rows first."""
+    if isinstance(pipeline, Flux2KleinPipeline | QwenImagePipeline) and guided:  # one branch after the other
+        return torch.cat(outputs[3:1:-1])
+    if isinstance(pipeline, ZImagePipeline):  # the conditional rows first, of the other sign
+        rows = -torch.stack(outputs[1]).squeeze(2)
+        return torch.cat(rows.chunk(2)[::-1]) if guided else rows
+    found: Tensor = outputs[1]
+    return found
+
+
 def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | None = None, **options: Any) -> Tensor:
     result = pipeline(
         prompt=prompts or list(PROMPTS),
         latents=packed(pipeline, latents.clone()),
-        guidance_scale=scale - 1 if isinstance(pipeline, ZImagePipeline) else scale,
+        **told(pipeline, scale),
         generator=torch.Generator().manual_seed(0),
         **{"num_inference_steps": STEPS, "output_type": "latent", **sides(pipeline), **options},
     )
     return unpacked(pipeline, result.images)
 
 
-SIZED = (FluxPipeline, ZImagePipeline, Flux2KleinPipeline)
+def told(pipeline: Any, scale: float) -> dict[str, Any]:
+    """The guidance scale, as a user of the pipeline gives it."""
+    if isinstance(pipeline, QwenImagePipeline):
+        return {"true_cfg_scale": scale, "negative_prompt": [" ", " "]}
+    return {"guidance_scale": scale - 1 if isinstance(pipeline, ZImagePipeline) else scale}
+
+
+SIZED = (FluxPipeline, ZImagePipeline, Flux2KleinPipeline, QwenImagePipeline)
+PACKED = (FluxPipeline, QwenImagePipeline)
 
 
 def sides(pipeline: Any) -> dict[str, int]:
@@ -138,6 +156,9 @@ def standardised(pipeline: Any, latents: Tensor) -> Tensor:
         norm = pipeline.vae.bn.eval()
         return norm(pipeline._patchify_latents(latents))
     config = pipeline.vae.config
+    if isinstance(pipeline, QwenImagePipeline):
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
+        return (latents.squeeze(2) - mean) / std
     return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
 
 
@@ -148,7 +169,7 @@ def in_loop(pipeline: Any, latents: Tensor) -> Tensor:
 
 def packed(pipeline: Any, latents: Tensor) -> Tensor:
     """As diffusers packs them itself."""
-    if not isinstance(pipeline, FluxPipeline):
+    if not isinstance(pipeline, PACKED):
         return latents
     rows, channels, height, width = latents.shape
     return pipeline._pack_latents(latents, rows, channels, height, width)
@@ -160,9 +181,15 @@ def unpacked(pipeline: Any, latents: Tensor) -> Tensor:
         return pipeline._unpack_latents_with_ids(latents, pipeline._prepare_latent_ids(torch.empty(2, 1, 4, 4)), 4, 4)
     if isinstance(pipeline, Flux2KleinPipeline) and latents.shape[1] == 4:  # it hands out the autoencoder's latents
         return standardised(pipeline, latents)
-    if not isinstance(pipeline, FluxPipeline) or latents.ndim == 4:
+    if not isinstance(pipeline, PACKED) or latents.ndim == 4:
         return latents
-    return pipeline._unpack_latents(latents, SIZE, SIZE, pipeline.vae_scale_factor)
+    found = pipeline._unpack_latents(latents, SIZE, SIZE, pipeline.vae_scale_factor)
+    return found.squeeze(2) if isinstance(pipeline, QwenImagePipeline) else found
+
+
+def frames(pipeline: Any, images: Tensor) -> Tensor:
+    """As the autoencoder takes images or latents: one of videos takes them as one frame."""
+    return images.unsqueeze(2) if isinstance(pipeline, QwenImagePipeline) else images
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -184,8 +211,8 @@ def test_decoded_images_equal_the_diffusers_pipeline(name: str) -> None:
     close(model.decode(latents), images * 2 - 1, f"{name} | decode | 5")
     assert images.min() < images.max()
     small = 0.2 * latents / latents.abs().max()
-    before = pipeline.vae.decode(model.statistics.raw(small)).sample
-    close(model.decode(small), before.clamp(-1, 1), f"{name} | decode, not clamped | -")
+    before = pipeline.vae.decode(frames(pipeline, model.statistics.raw(small))).sample
+    close(model.decode(small), before.view(2, 3, SIZE, SIZE).clamp(-1, 1), f"{name} | decode, not clamped | -")
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -234,7 +261,7 @@ def test_an_odd_guidance_embedding_equals_diffusers() -> None:
 def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    posterior = pipeline.vae.encode(images).latent_dist
+    posterior = pipeline.vae.encode(frames(pipeline, images)).latent_dist
     torch.testing.assert_close(model.encode(images), standardised(pipeline, posterior.mode()))
     drawn = model.encode(images, generator=torch.Generator().manual_seed(3))
     expected = posterior.sample(torch.Generator().manual_seed(3))
@@ -263,8 +290,9 @@ def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> Non
         assert not torch.equal(first[1], second[1])
 
 
-def test_guidance_is_linear_in_its_scale(guided: TextToImageModel) -> None:
-    model = guided
+@pytest.mark.parametrize("name", [name for name in GUIDED if name not in RESCALED])
+def test_guidance_is_linear_in_its_scale(name: str) -> None:
+    model = tiny(name).model
     level, condition = middle(model), model.prompts.encode(PROMPTS)
     at = {
         scale: model.estimate_x_0(noise(model), level, condition=condition, guidance_scale=scale)
@@ -330,8 +358,9 @@ def test_the_unconditional_rows_come_first(name: str) -> None:
     handle = model.network.register_forward_pre_hook(watch, with_kwargs=True)
     model.estimate_x_0(noise(model), middle(model), condition=condition, guidance_scale=2.0)
     handle.remove()
-    torch.testing.assert_close(given[0][:2], model.unconditional.tensors["context"].expand(2, -1, -1))
-    torch.testing.assert_close(given[0][2:], condition.tensors["context"])
+    words = given[0].shape[1]  # Qwen-Image's network is not given what is padding in every row
+    torch.testing.assert_close(given[0][:2], model.unconditional.tensors["context"][:, :words].expand(2, -1, -1))
+    torch.testing.assert_close(given[0][2:], condition.tensors["context"][:, :words])
 
 
 def test_gradients_reach_x_t_and_condition_and_no_weight(model: TextToImageModel) -> None:

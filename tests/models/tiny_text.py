@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -20,6 +21,8 @@ from diffusers import (
     LatentConsistencyModelPipeline,
     LCMScheduler,
     LDMTextToImagePipeline,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -36,6 +39,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -47,7 +52,7 @@ from transformers import (
 
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
-from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, OneScale
+from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, LatentStatistics, OneScale, PerChannel
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.load.load import flow_of
@@ -60,7 +65,7 @@ MERGES = (
     ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
 )  # fmt: skip
 PROMPTS = ("a red cat and the dog", "painting of a house!")
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image", "klein")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image", "klein", "qwen_image")
 SIZE = 16
 """Side of the images; the latents are half as large."""
 
@@ -214,9 +219,7 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         autoencoder=coder,
         prompts=prompt_encoder_of(type(pipeline).__name__, pipeline.components, CPU),
         family=family,
-        statistics=BatchNormOfPatches(coder)
-        if name == "klein"
-        else OneScale(coder.config.scaling_factor, coder.config.shift_factor or 0.0),
+        statistics=_statistics(name, coder),
         schedule=_schedule(pipeline, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
         latent_shape=(16, SIZE // 4, SIZE // 4) if name == "klein" else (4, SIZE // 2, SIZE // 2),
@@ -226,6 +229,14 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
     )
     return Tiny(name=name, pipeline=pipeline, model=model)
+
+
+def _statistics(name: str, coder: Any) -> LatentStatistics:
+    if name == "klein":
+        return BatchNormOfPatches(coder)
+    if name == "qwen_image":
+        return PerChannel(coder.config.latents_mean, coder.config.latents_std)
+    return OneScale(coder.config.scaling_factor, coder.config.shift_factor or 0.0)
 
 
 def stable_diffusion(*, version: Literal[1, 2] = 1, length: int = 16, **network: Any) -> Tiny:
@@ -456,6 +467,71 @@ def klein(*, distilled: bool = False) -> Tiny:
     return _tiny("klein", pipeline, family="flow")
 
 
+def vision_language_encoder(tokenizer: Qwen2Tokenizer) -> Any:
+    torch.manual_seed(6)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 24,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 2048,
+            "rope_scaling": {"type": "default", "rope_type": "default", "mrope_section": [2, 2, 2]},
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "patch_size": 2,
+            "out_hidden_size": 24,
+            "fullatt_block_indexes": [0],
+        },
+    )
+    return frozen(Qwen2_5_VLForConditionalGeneration(config), scale=10.0)
+
+
+def qwen_image() -> Tiny:
+    """Its scheduler shifts with the size, and stretches the levels to the last one."""
+    tokenizer = qwen_tokenizer()
+    torch.manual_seed(16)
+    network = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        axes_dims_rope=(4, 6, 6),
+    )
+    coder = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[True],
+        latents_mean=[-0.7, 0.1, 0.9, 0.0],
+        latents_std=[2.8, 1.4, 0.5, 1.0],
+    )
+    for block in network.transformer_blocks:  # most of its words are those of the chat, the same for every prompt
+        frozen(block.attn.add_k_proj, scale=4.0)
+        frozen(block.attn.add_v_proj, scale=4.0)
+    pipeline = QwenImagePipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, max_image_seq_len=8192, max_shift=0.9, shift_terminal=0.02
+        ),
+        vae=frozen(coder),
+        text_encoder=vision_language_encoder(tokenizer),
+        tokenizer=tokenizer,
+    )
+    return _tiny("qwen_image", pipeline, family="flow")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -499,5 +575,6 @@ def build(name: str) -> Tiny:
         "flux": flux,
         "z_image": z_image,
         "klein": klein,
+        "qwen_image": qwen_image,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

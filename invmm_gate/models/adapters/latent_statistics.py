@@ -1,5 +1,6 @@
 """From an autoencoder's latents to those that a network denoises, and back."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -7,6 +8,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 Latents = Float[Tensor, "row channel height width"]
+
+
+def encoded(
+    autoencoder: Any, images: Float[Tensor, "row 3 image_height image_width"], generator: torch.Generator | None
+) -> Latents:
+    """An autoencoder's latents of images in [-1, 1]: the posterior's mode, or with a generator a draw from it."""
+    given = images.to(autoencoder.dtype)
+    posterior = autoencoder.encode(given.unsqueeze(2) if _of_videos(autoencoder) else given, return_dict=False)[0]
+    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+    return (latents.squeeze(2) if _of_videos(autoencoder) else latents).float()
+
+
+def decoded(autoencoder: Any, latents: Latents) -> Float[Tensor, "row 3 image_height image_width"]:
+    """Images of an autoencoder's latents; not clamped."""
+    given = latents.to(autoencoder.dtype)
+    images: Tensor = autoencoder.decode(given.unsqueeze(2) if _of_videos(autoencoder) else given, return_dict=False)[0]
+    return (images.squeeze(2) if _of_videos(autoencoder) else images).float()
+
+
+def _of_videos(autoencoder: Any) -> bool:
+    """Whether it takes frames, on an axis after the channels; an image is one frame."""
+    return type(autoencoder).__name__ == "AutoencoderKLQwenImage"
 
 
 class LatentStatistics(Protocol):
@@ -36,6 +59,23 @@ class OneScale:
     def raw(self, x_0: Latents) -> Latents:
         """The autoencoder's latents of x_0."""
         return x_0 / self.scaling_factor + self.shift_factor
+
+
+class PerChannel:
+    """A mean and a standard deviation for each channel: x_0 = (latent - mean) / std."""
+
+    __slots__ = ("_mean", "_std")
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._mean, self._std = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+
+    def standardised(self, latents: Latents) -> Latents:
+        """x_0 of an autoencoder's latents."""
+        return (latents - self._mean.to(latents)) / self._std.to(latents)
+
+    def raw(self, x_0: Latents) -> Latents:
+        """The autoencoder's latents of x_0."""
+        return x_0 * self._std.to(x_0) + self._mean.to(x_0)
 
 
 class BatchNormOfPatches:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.diffusion.prediction import guided
+
 Guidance = Literal["classifier_free", "embedded", "none"]
 """`classifier_free`: a step away from the unconditional estimate. `embedded`: the network is told the scale, and has no
 unconditional branch. `none`: the network knows no scale, and its pipeline ignores it."""
@@ -52,8 +54,19 @@ class NetworkCall:
     """What the arguments of a call mean."""
     pipeline_scale: Callable[[float], float] = lambda scale: scale
     """The pipeline's `guidance_scale` for the gate's, which is 1 for the conditional estimate."""
+    guidance_argument: str = "guidance_scale"
+    """The pipeline's name for it."""
+    negative_prompt: str = ""
+    """What guidance leads away from: of pipelines that guide only where they are given one, what their users give."""
+    guided: Callable[[Latents, Latents, float], Latents] = guided
+    """The guided prediction of the unconditional and the conditional one."""
     unpacked: Callable[[Tensor], Latents] = lambda latents: latents
     """Latents as the pipeline's scheduler holds them, of a square image, as (row, channel, height, width)."""
+
+    def told(self, guidance_scale: float, rows: int) -> dict[str, object]:
+        """The pipeline's arguments for so many prompts at a guidance scale of the gate's."""
+        negative = {"negative_prompt": [self.negative_prompt] * rows} if self.negative_prompt else {}
+        return {self.guidance_argument: self.pipeline_scale(guidance_scale), **negative}
 
 
 # --- UNet2DConditionModel: Stable Diffusion 1, 2, XL, and text-conditioned LDM
@@ -209,6 +222,34 @@ def _seen_by_flux_2(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> See
     return Seen(x_t=_square(named["hidden_states"]), time=_number(named["timestep"]) * _TIME_UNIT)
 
 
+# --- QwenImageTransformer2DModel: Qwen-Image
+
+
+def _qwen_image(network: Any, given: Given) -> Tensor:
+    """Tokens as in FLUX.1; what is padding in every row is cut off, the rest of it masked."""
+    rows, _, height, width = given.x_t.shape
+    words = given.condition["mask"] > 0
+    longest = int(words.sum(dim=1).max())
+    words = words[:, :longest]
+    output: Tensor = network(
+        hidden_states=packed(given.x_t),
+        timestep=given.time / _TIME_UNIT,
+        encoder_hidden_states=given.condition["context"][:, :longest],
+        encoder_hidden_states_mask=None if bool(words.all()) else words,
+        img_shapes=[[(1, height // 2, width // 2)]] * rows,
+        return_dict=False,
+    )[0]
+    return unpacked(output, height, width)
+
+
+def _guided_at_the_norm_of_patches(unconditional: Latents, conditional: Latents, guidance_scale: float) -> Latents:
+    """Each 2 x 2 patch of the guided prediction, scaled to the norm of the conditional one."""
+    height, width = conditional.shape[2:]
+    plain, given = packed(guided(unconditional, conditional, guidance_scale)), packed(conditional)
+    norms = given.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True)
+    return unpacked(plain * norms, height, width)
+
+
 # --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
 
 _PADDED_TO: Final = 32
@@ -260,6 +301,14 @@ CALLS: Final[dict[str, NetworkCall]] = {
         unpacked=_unpacked_square,
     ),
     "Flux2Transformer2DModel": NetworkCall(predict=_flux_2, seen=_seen_by_flux_2, unpacked=_square),
+    "QwenImageTransformer2DModel": NetworkCall(
+        predict=_qwen_image,
+        seen=_seen_by_flux,
+        guidance_argument="true_cfg_scale",
+        negative_prompt=" ",
+        guided=_guided_at_the_norm_of_patches,
+        unpacked=_unpacked_square,
+    ),
     "ZImageTransformer2DModel": NetworkCall(
         predict=_z_image, seen=_seen_by_z_image, pipeline_scale=lambda scale: scale - 1
     ),

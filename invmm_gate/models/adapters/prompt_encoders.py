@@ -11,18 +11,27 @@ from torch import Tensor
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.prediction import rows_of
-from invmm_gate.models.adapters.text_tower import Features, TextTower
+from invmm_gate.models.adapters.text_tower import Chat, Features, FixedText, OwnTemplate, TextTower, text_config
 from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
 FLUX_T5_LENGTH: Final = 512
 """The same in FluxPipeline."""
-CHATS: Final[Mapping[str, Mapping[str, object]]] = {
-    "ZImagePipeline": {"enable_thinking": True},
-    "Flux2KleinPipeline": {"enable_thinking": False},
+CHATS: Final[Mapping[str, Chat]] = {
+    "ZImagePipeline": OwnTemplate({"enable_thinking": True}),
+    "Flux2KleinPipeline": OwnTemplate({"enable_thinking": False}),
+    "QwenImagePipeline": FixedText(
+        "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
+        "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+    ),
 }
-"""Pipeline whose prompts stand in a chat template -> what it tells the template."""
+"""Pipeline whose prompts stand in a chat -> its words."""
+QWEN_DROPPED: Final = 34
+"""Leading tokens that QwenImagePipeline drops, whatever they are: with the published tokenizer all before a prompt."""
+QWEN_LENGTH: Final = 512
+"""Tokens that it hands to its network at most, unless it is called with another max_sequence_length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -250,6 +259,25 @@ def _flux_2_klein(components: Mapping[str, Any], device: torch.device) -> Prompt
     )
 
 
+def _qwen_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Qwen-Image: the last hidden state of a model that could see images too, but for the first tokens."""
+    tower = _tower(
+        "text_encoder",
+        components,
+        device,
+        length=QWEN_DROPPED + QWEN_LENGTH,
+        chat=CHATS["QwenImagePipeline"],
+        dropped=QWEN_DROPPED,
+    )
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, QWEN_LENGTH)),),
+        context_shape=(QWEN_LENGTH, _width(tower)),
+        pooled_size=None,
+        device=device,
+        masked=True,
+    )
+
+
 _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
     "LDMTextToImagePipeline": _latent_diffusion,
     "StableDiffusionPipeline": _stable_diffusion,
@@ -259,6 +287,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "FluxPipeline": _flux,
     "ZImagePipeline": _z_image,
     "Flux2KleinPipeline": _flux_2_klein,
+    "QwenImagePipeline": _qwen_image,
 }
 
 
@@ -269,7 +298,8 @@ def _tower(
     *,
     layer: int | tuple[int, ...] | None = None,
     length: int = 0,
-    chat: Mapping[str, object] | None = None,
+    chat: Chat | None = None,
+    dropped: int = 0,
 ) -> TextTower:
     """The encoder of this name with its tokenizer, whose limit is the length if none is given.
 
@@ -285,6 +315,7 @@ def _tower(
         device=device,
         chat=chat,
         masked=chat is not None,
+        dropped=dropped,
     )
 
 
@@ -295,7 +326,7 @@ def _one_tower(tower: TextTower) -> Prompts:
 
 
 def _width(tower: TextTower) -> int:
-    width: int = tower.encoder.config.hidden_size
+    width: int = text_config(tower.encoder).hidden_size
     return width
 
 

@@ -101,7 +101,7 @@ def refuse_other_process(
         same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
         same = same and scheduler.config.prediction_type == config.prediction_type
     else:
-        keys = ("shift", "num_train_timesteps", "use_dynamic_shifting", "time_shift_type", *_LINE)
+        keys = ("shift", "num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal", *_LINE)
         same = all(scheduler.config[key] == getattr(config, key) for key in keys)
     if not same:
         raise ModelError(
@@ -209,8 +209,8 @@ class PipelineSampler:
         given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
         if self.model.prompts is not None:
             height, width = self.model.image_size
-            told = call_of(self.denoiser).pipeline_scale(max(guidance_scale, 1.0))
-            given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": told}
+            given |= {"prompt": [prompt or ""] * len(streams)}
+            given |= call_of(self.denoiser).told(max(guidance_scale, 1.0), len(streams))
             given |= {"height": height, "width": width}
         else:
             given["batch_size"] = len(streams)

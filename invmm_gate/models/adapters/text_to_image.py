@@ -11,8 +11,8 @@ from torch import Tensor
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.core.settings import Family
-from invmm_gate.diffusion.prediction import Rows, guided, rows_of, x_0_from
-from invmm_gate.models.adapters.latent_statistics import LatentStatistics
+from invmm_gate.diffusion.prediction import Rows, rows_of, x_0_from
+from invmm_gate.models.adapters.latent_statistics import LatentStatistics, decoded, encoded
 from invmm_gate.models.adapters.network_calls import Given, Guidance, NetworkCall, call_of
 from invmm_gate.models.adapters.released_pipeline import Released
 from invmm_gate.models.adapters.unconditional import refuse_other_size
@@ -29,7 +29,7 @@ class TextToImageModel(Released):
     network: Any
     """A network of diffusers, of one of the classes of `CALLS`."""
     autoencoder: Any
-    """Diffusers' `AutoencoderKL` or `AutoencoderKLFlux2`."""
+    """Diffusers' `AutoencoderKL`, `AutoencoderKLFlux2` or `AutoencoderKLQwenImage`."""
     prompts: PromptEncoder
     family: Family
     statistics: LatentStatistics
@@ -51,10 +51,11 @@ class TextToImageModel(Released):
 
     def __post_init__(self) -> None:
         """Encode what every row shares."""
-        empty = self.prompts.encode([""])
+        empty, negative = self.prompts.encode([""]), self._call.negative_prompt
+        without = self.prompts.encode([negative]) if negative else empty
         zero = Condition(tensors={name: torch.zeros_like(tensor) for name, tensor in empty.tensors.items()})
         object.__setattr__(self, "empty", empty)
-        object.__setattr__(self, "unconditional", zero if self.zero_unconditional else empty)
+        object.__setattr__(self, "unconditional", zero if self.zero_unconditional else without)
 
     @property
     def _call(self) -> NetworkCall:
@@ -87,15 +88,11 @@ class TextToImageModel(Released):
     ) -> Float[Tensor, "row channel height width"]:
         """x_0 of images in [-1, 1]: the posterior's mode; with a generator, a draw from it (the authors' SD 3)."""
         refuse_other_size(images, self.image_size)
-        posterior = self.autoencoder.encode(images.to(self.device, self.autoencoder.dtype), return_dict=False)[0]
-        encoded = posterior.mode() if generator is None else posterior.sample(generator)
-        return self.statistics.standardised(encoded.float())
+        return self.statistics.standardised(encoded(self.autoencoder, images.to(self.device), generator))
 
     def decode(self, x_0: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row 3 image_height image_width"]:
         """Images in [-1, 1], clamped."""
-        latent = self.statistics.raw(x_0.float())
-        images: Tensor = self.autoencoder.decode(latent.to(self.autoencoder.dtype), return_dict=False)[0]
-        return images.float().clamp(-1, 1)
+        return decoded(self.autoencoder, self.statistics.raw(x_0.float())).clamp(-1, 1)
 
     def estimate_x_0(
         self,
@@ -131,7 +128,7 @@ class TextToImageModel(Released):
         both = {name: torch.cat([without[name], tensor]) for name, tensor in given.items()}
         output = self._predict(torch.cat([x_t, x_t]), torch.cat([time, time]), both)
         unconditional, conditional = output.float().chunk(2)
-        return guided(unconditional, conditional, guidance_scale)
+        return self._call.guided(unconditional, conditional, guidance_scale)
 
     def _predict(
         self, x_t: Tensor, time: Tensor, given: Mapping[str, Tensor], *, guidance_scale: float = 1.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,47 @@ class Features:
     pooled: Float[Tensor, "row pooled_feature"] | None
 
 
+class Chat(Protocol):
+    """The words in which a pipeline puts each prompt, before and after it."""
+
+    def written(self, tokenizer: Any, prompt: str) -> str:
+        """The prompt as the pipeline hands it to the tokenizer."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OwnTemplate:
+    """The chat template of the checkpoint's own tokenizer, and what the pipeline tells it."""
+
+    options: Mapping[str, object]
+
+    def written(self, tokenizer: Any, prompt: str) -> str:
+        """The prompt as a user's message. Raises whatever the template raises."""
+        message = [{"role": "user", "content": prompt}]
+        text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **self.options)
+        return text
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FixedText:
+    """A text of the pipeline's own."""
+
+    before: str
+    after: str
+
+    def written(self, tokenizer: Any, prompt: str) -> str:
+        """The prompt between both parts."""
+        del tokenizer
+        return self.before + prompt + self.after
+
+
+def text_config(encoder: Any) -> Any:
+    """The configuration of an encoder's language model, where that is a part of a larger one."""
+    return getattr(encoder.config, "text_config", encoder.config)
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextTower:
@@ -43,8 +84,10 @@ class TextTower:
     layer: int | tuple[int, ...] | None
     """Index into the hidden states, as -2, or several, side by side; None = the encoder's first output."""
     device: torch.device
-    chat: Mapping[str, object] | None = None
-    """What the pipeline tells the tokenizer's chat template, in which every prompt stands; None = it has none."""
+    chat: Chat | None = None
+    """What every prompt stands in; None = the start and the end token alone."""
+    dropped: int = 0
+    """Leading tokens whose features the pipeline leaves out."""
     masked: bool = False
     """Whether the pipeline masks the padding."""
     vocabulary: int = field(init=False)
@@ -65,7 +108,7 @@ class TextTower:
                 f"{self.name} embeds {rows} tokens, its tokenizer has ids up to {self.vocabulary - 1}",
                 expected="the tokenizer that the encoder was trained with",
             )
-        limit = getattr(self.encoder.config, "max_position_embeddings", WITHOUT_LIMIT)
+        limit = getattr(text_config(self.encoder), "max_position_embeddings", WITHOUT_LIMIT)
         if not 2 < self.length <= limit:
             raise ModelError(
                 f"the tokenizer of {self.name} takes {self.length} tokens, the encoder {limit}",
@@ -94,17 +137,13 @@ class TextTower:
         """The prompt as the pipeline hands it to the tokenizer."""
         if self.chat is None:
             return prompt
-        message = [{"role": "user", "content": prompt}]
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                message, tokenize=False, add_generation_prompt=True, **self.chat
-            )
+            return self.chat.written(self.tokenizer, prompt)
         except Exception as error:  # whatever a template raises
             raise ModelError(
                 f"the chat template of {self.name} cannot be used: {str(error)[:200]}",
                 expected="the tokenizer's own template",
             ) from error
-        return text
 
     def _surrounded(self, prompt: str) -> str:
         """The prompt in the chat template. Raises ModelError where that does more than to put it between two texts."""
@@ -235,7 +274,11 @@ class TextTower:
         layers = self.layer if isinstance(self.layer, tuple) else (self.layer,)
         context = first if self.layer is None else torch.cat([output.hidden_states[each] for each in layers], dim=2)
         pooled = first if first.ndim == 2 else getattr(output, "pooler_output", None)
-        return Features(context=context.float(), mask=mask.float(), pooled=None if pooled is None else pooled.float())
+        return Features(
+            context=context[:, self.dropped :].float(),
+            mask=mask[:, self.dropped :].float(),
+            pooled=None if pooled is None else pooled.float(),
+        )
 
 
 def _first_id(*candidates: int | None) -> int | None:

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.prompt_encoders import CHATS
+from invmm_gate.models.adapters.prompt_encoders import CHATS, QWEN_DROPPED, QWEN_LENGTH
+from invmm_gate.models.adapters.text_tower import Chat
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -96,7 +97,8 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
 
     handle = network.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        pipeline(**({"prompt": PROMPT} if _prompted(pipeline) else {}), num_inference_steps=STEPS)
+        with hushed():
+            pipeline(**({"prompt": PROMPT} if _prompted(pipeline) else {}), num_inference_steps=STEPS)
     except _FirstCallError:
         return shapes[0]
     finally:
@@ -111,8 +113,7 @@ def _run(
     generator = torch.Generator().manual_seed(_SEED)
     given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
     if _prompted(pipeline):
-        told = call_of(network).pipeline_scale(guidance_scale)
-        given |= {"prompt": PROMPT, "guidance_scale": told} | _small(pipeline, shape)
+        given |= {"prompt": PROMPT, **call_of(network).told(guidance_scale, 1)} | _small(pipeline, shape)
     with hushed(), _recorded(pipeline, network, guidance_scale, generator) as (calls, reached):
         image = torch.from_numpy(pipeline(**given).images)
     return calls, reached[-1], (image.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1)
@@ -185,8 +186,8 @@ def _digest(part: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_MOST_TOKENS: Final = 512
-"""Tokens of one text, where the tokenizer has no limit: as many as FluxPipeline gives T5."""
+_MOST_TOKENS: Final = QWEN_DROPPED + QWEN_LENGTH
+"""Tokens of one text, where the tokenizer has no limit: as many as any pipeline reads."""
 
 
 def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -203,10 +204,8 @@ def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]
     }
 
 
-def _ids(tokenizer: Any, text: str, chat: Mapping[str, object] | None) -> list[int]:
-    if chat is not None:
-        message = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **chat)
+def _ids(tokenizer: Any, text: str, chat: Chat | None) -> list[int]:
+    text = text if chat is None else chat.written(tokenizer, text)
     length = min(tokenizer.model_max_length, _MOST_TOKENS)
     ids: list[int] = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
     return ids

@@ -43,6 +43,8 @@ _TIED_HEAD: Final = ("model.embed_tokens.weight", "lm_head.weight")
 """Token embedding and head of a language model, where they are one tensor; no prompt sees the head."""
 _LANGUAGE_MODEL: Final = "model."
 """A language model with a head is nested under this name; transformers loads it without its head too."""
+_LANGUAGE_PART, _VISION_PART, _OLD_VISION = "model.language_model.", "model.visual.", "visual."
+"""The parts of a model that sees images too; files have the language model in `model`, and the other beside it."""
 
 
 def current_names(tensors: Tensors, network: nn.Module, component: Component) -> Tensors:
@@ -57,6 +59,8 @@ def current_names(tensors: Tensors, network: nn.Module, component: Component) ->
     expected = network.state_dict().keys()
     if component.kind.startswith("Qwen3"):
         return _of_language_model(tensors, expected)
+    if component.kind.startswith("Qwen2_5_VL"):
+        return _of_vision_language_model(tensors)
     return _tied(_nested(_without_position_ids(tensors, component.name), expected), expected, component.name)
 
 
@@ -67,8 +71,10 @@ def complete(network: nn.Module) -> None:
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
     for name, module in list(network.named_modules()):
-        if name.endswith("rotary_emb") and any(buffer.is_meta for buffer in module.buffers()):
+        if name.endswith(("rotary_emb", "rotary_pos_emb")) and any(buffer.is_meta for buffer in module.buffers()):
             network.set_submodule(name, type(module)(module.config))
+        elif type(module).__name__ == "QwenEmbedRope":  # its turns are plain attributes, no buffers
+            network.set_submodule(name, type(module)(module.theta, module.axes_dim, module.scale_rope))
     if network.state_dict().keys() >= set(_TIED):
         network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
 
@@ -117,6 +123,21 @@ def _of_language_model(tensors: Tensors, expected: Collection[str]) -> Tensors:
     if not any(key.startswith(_LANGUAGE_MODEL) for key in expected):
         return {key.removeprefix(_LANGUAGE_MODEL): tensor for key, tensor in tensors.items()}
     embedding, head = _TIED_HEAD
+    return {head: tensors[embedding], **tensors} if embedding in tensors else tensors
+
+
+def _of_vision_language_model(tensors: Tensors) -> Tensors:
+    """As transformers has nested it since 4.52, and with the head that is the embedding, where it is."""
+    if not any(key.startswith((_LANGUAGE_PART, _VISION_PART)) for key in tensors):
+        tensors = {
+            _LANGUAGE_PART + key.removeprefix(_LANGUAGE_MODEL)
+            if key.startswith(_LANGUAGE_MODEL)
+            else key.replace(_OLD_VISION, _VISION_PART, 1)
+            if key.startswith(_OLD_VISION)
+            else key: tensor
+            for key, tensor in tensors.items()
+        }
+    embedding, head = f"{_LANGUAGE_PART}embed_tokens.weight", _TIED_HEAD[1]
     return {head: tensors[embedding], **tensors} if embedding in tensors else tensors
 
 

@@ -118,6 +118,7 @@ _LOADERS: Final = {
     "FluxPipeline": attrgetter("FluxLoraLoaderMixin"),
     "Flux2KleinPipeline": attrgetter("Flux2LoraLoaderMixin"),
     "ZImagePipeline": attrgetter("ZImageLoraLoaderMixin"),
+    "QwenImagePipeline": attrgetter("QwenImageLoraLoaderMixin"),
 }
 _ADAPTER: Final = "released"
 _FILE: Final = "lora.safetensors"

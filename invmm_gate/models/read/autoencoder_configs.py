@@ -1,14 +1,16 @@
 """Configurations of autoencoders, with the names and defaults of diffusers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from invmm_gate.models.read.config_fields import LEVELS, Activation, Blocks, Channels, Layers, Positive, Size
+from invmm_gate.models.read.config_fields import LEVELS, SHORT, Activation, Blocks, Channels, Layers, Positive, Size
 from invmm_gate.models.read.diffusers_config import StrictConfig
 
 Encoder = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
 Decoder = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
+Factor = Annotated[int, Field(ge=1, le=64)]
+Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
 
 
 class AutoencoderConfig(StrictConfig):
@@ -88,4 +90,48 @@ class Flux2AutoencoderConfig(StrictConfig):
         return self.latent_channels
 
 
-AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig
+class QwenImageAutoencoderConfig(StrictConfig):
+    """`AutoencoderKLQwenImage`, an autoencoder of videos, with the statistics of each channel of its latents."""
+
+    base_dim: Annotated[int, Field(ge=2, le=8192, multiple_of=2)] = 96
+    z_dim: Channels = 16
+    dim_mult: Annotated[tuple[Factor, ...], LEVELS] = (1, 2, 4, 4)
+    num_res_blocks: Layers = 2
+    attn_scales: Annotated[tuple[float, ...], Field(max_length=0, strict=False)] = ()
+    temperal_downsample: Annotated[tuple[bool, ...], LEVELS] = (False, True, True)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    input_channels: Literal[3] = 3
+    latents_mean: Annotated[tuple[Mean, ...], SHORT] = (
+        -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+        0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+    )  # fmt: skip
+    latents_std: Annotated[tuple[Positive, ...], SHORT] = (
+        2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "QwenImageAutoencoderConfig":
+        if len(self.temperal_downsample) != len(self.dim_mult) - 1:
+            raise ValueError(f"{len(self.temperal_downsample)} temperal_downsample for {len(self.dim_mult)} dim_mult")
+        if not self.z_dim == len(self.latents_mean) == len(self.latents_std):
+            raise ValueError(f"latents_mean or latents_std has another length than z_dim, {self.z_dim}")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the diffusers class, which wants lists."""
+        stated = super().arguments()
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
+
+    @property
+    def width(self) -> int:
+        """Channels of its latent."""
+        return self.z_dim
+
+    @property
+    def fewest_weights(self) -> int:
+        """The 3x3x3 convolutions of its encoder, each at least from its width to its width."""
+        return sum(27 * (self.base_dim * factor) ** 2 * self.num_res_blocks for factor in self.dim_mult)
+
+
+AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig | QwenImageAutoencoderConfig

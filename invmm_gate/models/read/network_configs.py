@@ -6,7 +6,13 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.autoencoder_configs import AutoencoderConfigs, Flux2AutoencoderConfig, KLConfig, VQConfig
+from invmm_gate.models.read.autoencoder_configs import (
+    AutoencoderConfigs,
+    Flux2AutoencoderConfig,
+    KLConfig,
+    QwenImageAutoencoderConfig,
+    VQConfig,
+)
 from invmm_gate.models.read.config_fields import (
     LEVELS,
     SHORT,
@@ -24,10 +30,12 @@ from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Q
 from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
+    QwenImageConfig,
     SD3Config,
     TransformerConfig,
     ZImageConfig,
 )
+from invmm_gate.models.read.vision_language_configs import Qwen25VLConfig
 
 Kernel = Annotated[int, Field(ge=1, le=7)]
 Depth = Annotated[int, Field(ge=0, le=32)]
@@ -137,7 +145,7 @@ class UNetConditionConfig(_UNet):
         return frozenset((width,) if isinstance(width, int) else width)
 
 
-EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config
+EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config | Qwen25VLConfig
 DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
 NetworkConfig = DenoiserConfig | AutoencoderConfigs | EncoderConfig
 
@@ -148,6 +156,8 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "FluxTransformer2DModel": FluxConfig,
     "Flux2Transformer2DModel": Flux2Config,
     "AutoencoderKLFlux2": Flux2AutoencoderConfig,
+    "QwenImageTransformer2DModel": QwenImageConfig,
+    "AutoencoderKLQwenImage": QwenImageAutoencoderConfig,
     "ZImageTransformer2DModel": ZImageConfig,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
@@ -159,6 +169,7 @@ ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "LDMBertModel": LDMBertConfig,
     "Qwen3Model": Qwen3Config,
     "Qwen3ForCausalLM": Qwen3Config,
+    "Qwen2_5_VLForConditionalGeneration": Qwen25VLConfig,
 }
 
 EMA_KEYS: Final = frozenset(

@@ -4,7 +4,13 @@ import math
 import operator
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.autoencoder_configs import AutoencoderConfigs, Flux2AutoencoderConfig, KLConfig
+from invmm_gate.models.read.autoencoder_configs import (
+    AutoencoderConfigs,
+    Flux2AutoencoderConfig,
+    KLConfig,
+    QwenImageAutoencoderConfig,
+    VQConfig,
+)
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.components import Component
@@ -22,6 +28,7 @@ from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
+    QwenImageConfig,
     SD3Config,
     TransformerConfig,
     ZImageConfig,
@@ -53,7 +60,10 @@ def autoencoder_of(layout: Layout) -> Autoencoder | None:
 
 def downscaling(autoencoder: Autoencoder) -> int:
     """Pixels of the image per pixel of the latent, along a side."""
-    return 1 << len(autoencoder.block_out_channels) - 1
+    levels = (
+        autoencoder.dim_mult if isinstance(autoencoder, QwenImageAutoencoderConfig) else autoencoder.block_out_channels
+    )
+    return 1 << len(levels) - 1
 
 
 LDM = "LDMPipeline"
@@ -81,7 +91,11 @@ def image_size(layout: Layout) -> tuple[int, int]:
     if layout.pipeline == LDM_WITH_PROMPTS:
         return _divided_by_8(image, factor)
     # Pipelines with prompts take the size from the denoiser; their autoencoders often state that of other training.
-    if isinstance(denoiser, UNetConfig) and _pair(autoencoder.sample_size) != image:
+    if (
+        isinstance(denoiser, UNetConfig)
+        and isinstance(autoencoder, VQConfig | KLConfig)
+        and _pair(autoencoder.sample_size) != image
+    ):
         raise ModelError(
             f"the latent of {height}x{width} decodes to {image[0]}x{image[1]}, but the autoencoder's sample_size "
             f"is {autoencoder.sample_size}",
@@ -118,7 +132,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     image_size(layout)
     if isinstance(denoiser, SD3Config):
         _check_sd3(denoiser)
-    elif isinstance(denoiser, FluxConfig | Flux2Config):
+    elif isinstance(denoiser, FluxConfig | Flux2Config | QwenImageConfig):
         _check_flux(denoiser)
     elif isinstance(denoiser, ZImageConfig):
         _check_z_image(denoiser, layout)
@@ -174,7 +188,7 @@ def _check_sd3(config: SD3Config) -> None:
     _check_output(config)
 
 
-def _check_flux(config: FluxConfig | Flux2Config) -> None:
+def _check_flux(config: FluxConfig | Flux2Config | QwenImageConfig) -> None:
     quarter = config.attention_head_dim / 4
     if isinstance(config, Flux2Config) and set(config.axes_dims_rope) != {quarter}:
         raise ModelError(
@@ -207,6 +221,7 @@ def _check_z_image(config: ZImageConfig, layout: Layout) -> None:
 
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
+    made *= 4 if isinstance(config, QwenImageConfig) else 1  # it counts those of a latent, of which a token has 2 x 2
     learned_variance = isinstance(config, UNetConfig) and made == 2 * config.in_channels
     if made != config.in_channels and not learned_variance:
         raise ModelError(
@@ -238,8 +253,8 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
     """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
-    if isinstance(autoencoder, Flux2AutoencoderConfig):
-        return
+    if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig):
+        return  # they bring statistics of their own
     if isinstance(denoiser_of(layout), TransformerConfig):
         if stated is None:
             raise ModelError(
@@ -257,13 +272,13 @@ def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
 
 def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
-    if isinstance(config, EncoderConfig):
+    if isinstance(config, EncoderConfig | QwenImageAutoencoderConfig):
         return config.fewest_weights
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
-    if isinstance(config, SD3Config):
+    if isinstance(config, SD3Config | QwenImageConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block
     per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers

@@ -30,7 +30,7 @@ TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
 """The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
 LIBRARIES: Final = {
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *KINDS), "transformers"),
-    **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM"), "transformers"),
+    **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM", "Qwen2_5_VLForConditionalGeneration"), "transformers"),
     "LDMBertModel": "latent_diffusion",
 }
 """Class -> where model_index.json says that it comes from; all others are plain diffusers."""
@@ -166,6 +166,16 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         settings={"is_distilled": False},
     ),
+    "QwenImagePipeline": Pipeline(
+        classes={
+            "transformer": ("QwenImageTransformer2DModel",),
+            "vae": ("AutoencoderKLQwenImage",),
+            "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+            "tokenizer": TOKENIZERS["qwen2"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+    ),
 }
 
 
@@ -178,6 +188,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "FluxPipeline": "flow",
     "ZImagePipeline": "flow",
     "Flux2KleinPipeline": "flow",
+    "QwenImagePipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

@@ -29,7 +29,7 @@ SCHEDULERS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 KLEIN: Final = "Flux2KleinPipeline"
-OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", KLEIN})
+OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", KLEIN})
 """Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({
@@ -129,7 +129,8 @@ class FlowConfig(StrictConfig):
     base_image_seq_len: Tokens | None = 256
     max_image_seq_len: Tokens | None = 4096
     invert_sigmas: Literal[False] = False
-    shift_terminal: None = None
+    shift_terminal: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The last sampling level, to which the others are stretched."""
     use_karras_sigmas: Literal[False] | None = False
     use_exponential_sigmas: Literal[False] | None = False
     use_beta_sigmas: Literal[False] | None = False

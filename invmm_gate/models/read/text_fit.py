@@ -1,14 +1,15 @@
 """Whether tokenizers, text encoders and denoiser fit one another."""
 
-from collections.abc import Set
-from typing import Final
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.network_configs import UNetConditionConfig
 from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
-from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, QwenImageConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.vision_language_configs import Qwen25VLConfig
 
 POOLS_AT_LARGEST_ID: Final = 2
 """With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""
@@ -26,17 +27,7 @@ def check_text_fit(layout: Layout) -> None:
         _check_encoder(tokenizer, layout.components[encoder].config, encoder)
     _check_pairs(layout)
     denoiser = layout.components[layout.denoiser].config
-    if isinstance(denoiser, UNetConditionConfig):
-        _check_unet(layout, denoiser)
-    elif isinstance(denoiser, SD3Config):
-        _check_sd3(layout, denoiser)
-    elif isinstance(denoiser, FluxConfig):
-        _check_flux(layout, denoiser)
-    elif isinstance(denoiser, Flux2Config):
-        _check_flux_2(layout, denoiser)
-    elif isinstance(denoiser, ZImageConfig):
-        width = layout.config("text_encoder", Qwen3Config).width
-        _equal("cap_feat_dim", {denoiser.cap_feat_dim}, "text_encoder gives", {width})
+    _CHECKS[type(denoiser)](layout, denoiser)
 
 
 def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> None:
@@ -44,7 +35,7 @@ def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> N
         _check_clip(tokenizer, config, encoder)
     elif isinstance(config, T5Config):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
-    elif isinstance(config, Qwen3Config):
+    elif isinstance(config, Qwen3Config | Qwen25VLConfig):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=512)
     elif isinstance(config, LDMBertConfig):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
@@ -150,6 +141,27 @@ def _check_sd3(layout: Layout, config: SD3Config) -> None:
             f"the CLIP encoders give {width} channels, the transformer takes {config.joint_attention_dim}",
             expected="at most as many",
         )
+
+
+def _check_z_image(layout: Layout, config: ZImageConfig) -> None:
+    width = layout.config("text_encoder", Qwen3Config).width
+    _equal("cap_feat_dim", {config.cap_feat_dim}, "text_encoder gives", {width})
+
+
+def _check_qwen_image(layout: Layout, config: QwenImageConfig) -> None:
+    width = layout.config("text_encoder", Qwen25VLConfig).width
+    _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
+
+
+_CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
+    UNetConditionConfig: _check_unet,
+    SD3Config: _check_sd3,
+    FluxConfig: _check_flux,
+    Flux2Config: _check_flux_2,
+    ZImageConfig: _check_z_image,
+    QwenImageConfig: _check_qwen_image,
+}
+"""Configuration of a denoiser that a prompt conditions -> what must agree with its text encoders."""
 
 
 def _clips(layout: Layout) -> list[CLIPTextConfig]:

@@ -54,7 +54,7 @@ _LONGEST_TEMPLATE: Final = 100_000
 _UNSTEADY: Final = frozenset({"strftime_now", "random"})
 """What a template may not use: transformers offers the clock, Jinja chance."""
 _WHOLE: Final = ("t5", "qwen2")
-"""Kinds of which `tokenizer.json` is all that is loaded; it finds its own added tokens in a text."""
+"""Kinds that their class loads from their files, where it finds their added tokens in a text."""
 
 
 def _plain(value: object) -> Any:
@@ -195,10 +195,10 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
     config, extra = _read_config(files, name, kind)
     read = read_tokenizer_json(files, path, kind)
-    if kind in _WHOLE and read is None:
+    if kind == "t5" and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
-            expected=f"a tokenizer with tokenizer.json{'; spiece.model is not read' if kind == 't5' else ''}",
+            expected="a tokenizer with tokenizer.json; spiece.model is not read",
             do=f"save the pipeline with {TOKENIZERS[kind][0]}",
         )
     listed = ids_in(files, f"{name}/added_tokens.json") or {}

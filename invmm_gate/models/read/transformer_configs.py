@@ -1,6 +1,6 @@
 """Configurations of transformers that a prompt conditions, with the names and defaults of diffusers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -103,6 +103,44 @@ class Flux2Config(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
+class QwenImageConfig(StrictConfig):
+    """`QwenImageTransformer2DModel` of Qwen-Image, which is told no guidance scale and sees no other image."""
+
+    patch_size: Literal[2] = 2
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 64
+    out_channels: Channels | None = 16
+    num_layers: Annotated[int, Field(ge=0, le=128)] = 60
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 24
+    joint_attention_dim: Width = 3584
+    guidance_embeds: Literal[False] = False
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (16, 56, 56)
+    zero_cond_t: Literal[False] = False
+    use_additional_t_cond: Literal[False] = False
+    use_layer3d_rope: Literal[False] = False
+    pooled_projection_dim: Width | None = None
+    """A key of the published file, which diffusers has ignored since."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the diffusers class."""
+        return self.model_dump(exclude_unset=True, exclude={"pooled_projection_dim"})
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the latents of the size at which QwenImagePipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 class ZImageConfig(StrictConfig):
     """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
 
@@ -144,4 +182,4 @@ class ZImageConfig(StrictConfig):
         return self.dim
 
 
-TransformerConfig = SD3Config | FluxConfig | Flux2Config | ZImageConfig
+TransformerConfig = SD3Config | FluxConfig | Flux2Config | QwenImageConfig | ZImageConfig
