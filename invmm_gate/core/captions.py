@@ -26,6 +26,7 @@ ENCODERS: Final[Mapping[str, TextEncoders]] = {
     "StableDiffusion3Pipeline": TextEncoders(soft=("text_encoder", "text_encoder_2"), others=("text_encoder_3",)),
     "ZImagePipeline": TextEncoders(soft=("text_encoder",)),
     "Flux2KleinPipeline": TextEncoders(soft=("text_encoder",)),
+    "ChromaPipeline": TextEncoders(soft=("text_encoder",)),
     "QwenImagePipeline": TextEncoders(soft=("text_encoder",)),
     "FluxPipeline": TextEncoders(soft=("text_encoder_2",), others=("text_encoder",)),
 }

@@ -143,7 +143,7 @@ def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_imag
         prompts.encode(["sks cat"])
 
 
-@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "lcm"])
+@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lcm"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
 def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
     """Under scale 1 pipelines draw the conditional estimate."""
@@ -261,6 +261,28 @@ def in_part(file: str, part: str, **values: Any) -> Callable[[Path], None]:
         (folder / file).write_text(json.dumps(content))
 
     return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (changed("transformer/config.json", joint_attention_dim=8), "joint_attention_dim is 8, text_encoder gives 40"),
+        (changed("transformer/config.json", axes_dims_rope=[4, 4, 6]), "turns (4, 4, 6) of 16 values of a head"),
+        (changed("transformer/config.json", in_channels=32), "the network takes 8"),
+        (changed("transformer/config.json", out_channels=8), "16 input and 8 output channels"),
+        (changed("transformer/config.json", approximator_num_channels=12), "approximator_num_channels"),
+        (changed("transformer/config.json", pooled_projection_dim=8), "pooled_projection_dim"),
+        (changed("vae/config.json", shift_factor=None), "states no shift_factor, which ChromaPipeline adds"),
+    ],
+)
+def test_a_checkpoint_of_chroma_that_is_another_model_is_refused(
+    text_checkpoint: Checkpoints, damage: Callable[[Path], None], said: str
+) -> None:
+    folder = text_checkpoint("chroma")
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(folder)
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

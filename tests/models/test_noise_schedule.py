@@ -31,7 +31,14 @@ from invmm_gate.models.read.scheduler_config import (
     SchedulerConfig,
     read_scheduler,
 )
-from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, QwenImageConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.transformer_configs import (
+    ChromaConfig,
+    Flux2Config,
+    FluxConfig,
+    QwenImageConfig,
+    SD3Config,
+    ZImageConfig,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
 
@@ -88,6 +95,7 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (UNetConditionConfig, "UNet2DConditionModel", set()),
         (SD3Config, "SD3Transformer2DModel", set()),
         (FluxConfig, "FluxTransformer2DModel", set()),
+        (ChromaConfig, "ChromaTransformer2DModel", set()),
         (Flux2Config, "Flux2Transformer2DModel", set()),
         (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),

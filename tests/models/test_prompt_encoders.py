@@ -30,7 +30,7 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image"))
+CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma"))
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
 
@@ -100,6 +100,16 @@ def test_a_prompt_in_a_chat_is_encoded_as_the_z_image_pipeline_does(texts: tuple
 def test_several_layers_side_by_side_are_encoded_as_the_klein_pipeline_does(texts: tuple[str, ...]) -> None:
     context, _ = tiny("klein").pipeline.encode_prompt(list(texts), device=CPU)
     equal(prompts_of("klein").encode(texts), Condition(tensors={"context": context}))
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_is_encoded_with_its_padding_masked_as_the_chroma_pipeline_does(texts: tuple[str, ...]) -> None:
+    context, _, mask, *_ = tiny("chroma").pipeline.encode_prompt(list(texts), device=CPU)
+    found = prompts_of("chroma").encode(texts).tensors
+    torch.testing.assert_close(found["context"], context, rtol=0, atol=0)
+    assert torch.equal(
+        found["mask"].sum(dim=1), (mask.sum(dim=1) - 1).where(mask.sum(dim=1) < 512, torch.tensor(512.0))
+    )
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])

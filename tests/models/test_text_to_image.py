@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, FluxPipeline, QwenImagePipeline, ZImagePipeline
+from diffusers import ChromaPipeline, Flux2KleinPipeline, FluxPipeline, QwenImagePipeline, ZImagePipeline
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
@@ -114,7 +114,9 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
 
 def second_step(pipeline: Any, outputs: list[Any], *, guided: bool) -> Tensor:
     """What the network predicted there: where the pipeline guides, the unconditional rows first."""
-    if isinstance(pipeline, Flux2KleinPipeline | QwenImagePipeline) and guided:  # one branch after the other
+    if (
+        isinstance(pipeline, Flux2KleinPipeline | QwenImagePipeline | ChromaPipeline) and guided
+    ):  # one branch after the other
         return torch.cat(outputs[3:1:-1])
     if isinstance(pipeline, ZImagePipeline):  # the conditional rows first, of the other sign
         rows = -torch.stack(outputs[1]).squeeze(2)
@@ -141,8 +143,10 @@ def told(pipeline: Any, scale: float) -> dict[str, Any]:
     return {"guidance_scale": scale - 1 if isinstance(pipeline, ZImagePipeline) else scale}
 
 
-SIZED = (FluxPipeline, ZImagePipeline, Flux2KleinPipeline, QwenImagePipeline)
-PACKED = (FluxPipeline, QwenImagePipeline)
+SIZED = (FluxPipeline, ChromaPipeline, ZImagePipeline, Flux2KleinPipeline, QwenImagePipeline)
+BRANCH_BY_BRANCH = (ChromaPipeline, Flux2KleinPipeline, QwenImagePipeline)
+"""Pipelines that call the network for the prompt first, then for the negative one."""
+PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
 
 
 def sides(pipeline: Any) -> dict[str, int]:

@@ -12,6 +12,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -65,7 +67,21 @@ MERGES = (
     ("o", "f</w>"), ("r", "e"), ("re", "d</w>"), ("i", "n"), ("in", "g</w>"), ("p", "a"), ("pa", "in"),
 )  # fmt: skip
 PROMPTS = ("a red cat and the dog", "painting of a house!")
-NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3_t5", "ldm", "lcm", "flux", "flux_schnell", "z_image", "klein", "qwen_image")
+NAMES = (
+    "sd1",
+    "sd2",
+    "sdxl",
+    "sd3",
+    "sd3_t5",
+    "ldm",
+    "lcm",
+    "flux",
+    "flux_schnell",
+    "z_image",
+    "klein",
+    "qwen_image",
+    "chroma",
+)
 SIZE = 16
 """Side of the images; the latents are half as large."""
 
@@ -360,6 +376,30 @@ def flux(*, guidance: bool = True) -> Tiny:
     return _tiny("flux" if guidance else "flux_schnell", pipeline, family="flow")
 
 
+def chroma() -> Tiny:
+    torch.manual_seed(17)
+    network = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=40,
+        axes_dims_rope=(4, 6, 6),
+        approximator_num_channels=16,
+        approximator_hidden_dim=24,
+        approximator_layers=1,
+    )
+    pipeline = ChromaPipeline(
+        transformer=frozen(network, scale=1.25),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=_t5_encoder(),
+        tokenizer=t5_tokenizer(),
+    )
+    return _tiny("chroma", pipeline, family="flow")
+
+
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n"
@@ -576,5 +616,6 @@ def build(name: str) -> Tiny:
         "z_image": z_image,
         "klein": klein,
         "qwen_image": qwen_image,
+        "chroma": chroma,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

@@ -184,6 +184,26 @@ def _seen_by_flux(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     return Seen(x_t=_unpacked_square(named["hidden_states"]), time=_number(named["timestep"]) * _TIME_UNIT)
 
 
+# --- ChromaTransformer2DModel: Chroma
+
+
+def _chroma(network: Any, given: Given) -> Tensor:
+    """As FLUX.1 without a pooled vector; the mask, of prompt and image, has the first token of padding too."""
+    rows, _, height, width = given.x_t.shape
+    words, patches = given.condition["mask"], packed(given.x_t)
+    seen = torch.cat([words[:, :1], words[:, :-1], words.new_ones(rows, patches.shape[1])], dim=1)
+    output: Tensor = network(
+        hidden_states=patches,
+        timestep=given.time / _TIME_UNIT,
+        encoder_hidden_states=given.condition["context"],
+        txt_ids=torch.zeros(words.shape[1], 3).to(given.x_t),
+        img_ids=_places(height // 2, width // 2).to(given.x_t),
+        attention_mask=seen,
+        return_dict=False,
+    )[0]
+    return unpacked(output, height, width)
+
+
 # --- Flux2Transformer2DModel: FLUX.2-klein
 
 
@@ -300,6 +320,7 @@ CALLS: Final[dict[str, NetworkCall]] = {
         seen=_seen_by_flux,
         unpacked=_unpacked_square,
     ),
+    "ChromaTransformer2DModel": NetworkCall(predict=_chroma, seen=_seen_by_flux, unpacked=_unpacked_square),
     "Flux2Transformer2DModel": NetworkCall(predict=_flux_2, seen=_seen_by_flux_2, unpacked=_square),
     "QwenImageTransformer2DModel": NetworkCall(
         predict=_qwen_image,

@@ -17,7 +17,7 @@ from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
 FLUX_T5_LENGTH: Final = 512
-"""The same in FluxPipeline."""
+"""The same in FluxPipeline and ChromaPipeline."""
 CHATS: Final[Mapping[str, Chat]] = {
     "ZImagePipeline": OwnTemplate({"enable_thinking": True}),
     "Flux2KleinPipeline": OwnTemplate({"enable_thinking": False}),
@@ -234,6 +234,18 @@ def _flux(components: Mapping[str, Any], device: torch.device) -> Prompts:
     )
 
 
+def _chroma(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Chroma: the tokens of T5, which is told its padding; so is the network."""
+    tower = _tower("text_encoder", components, device, length=FLUX_T5_LENGTH, masked=True)
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        context_shape=(tower.length, _width(tower)),
+        pooled_size=None,
+        device=device,
+        masked=True,
+    )
+
+
 def _z_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Z-Image: hidden layer -2 of a decoder language model, for a prompt in its chat template; padding is cut off."""
     tower = _tower("text_encoder", components, device, layer=-2, length=CHAT_LENGTH, chat=CHATS["ZImagePipeline"])
@@ -285,6 +297,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
+    "ChromaPipeline": _chroma,
     "ZImagePipeline": _z_image,
     "Flux2KleinPipeline": _flux_2_klein,
     "QwenImagePipeline": _qwen_image,
@@ -300,6 +313,7 @@ def _tower(
     length: int = 0,
     chat: Chat | None = None,
     dropped: int = 0,
+    masked: bool = False,
 ) -> TextTower:
     """The encoder of this name with its tokenizer, whose limit is the length if none is given.
 
@@ -314,7 +328,7 @@ def _tower(
         layer=layer,
         device=device,
         chat=chat,
-        masked=chat is not None,
+        masked=masked or chat is not None,
         dropped=dropped,
     )
 

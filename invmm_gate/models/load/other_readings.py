@@ -17,7 +17,14 @@ from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import DenoiserConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
-from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, QwenImageConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.transformer_configs import (
+    ChromaConfig,
+    Flux2Config,
+    FluxConfig,
+    QwenImageConfig,
+    SD3Config,
+    ZImageConfig,
+)
 
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
     "act_fn": ("silu", "gelu", "relu"),
@@ -53,7 +60,7 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
         return
-    if isinstance(config, FluxConfig | QwenImageConfig | ZImageConfig):
+    if isinstance(config, FluxConfig | ChromaConfig | QwenImageConfig | ZImageConfig):
         yield from _other_turns(config)
         return
     if isinstance(config, Flux2Config):
@@ -64,7 +71,7 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             yield {key: value}
 
 
-def _other_turns(config: FluxConfig | QwenImageConfig | ZImageConfig) -> Iterator[Mapping[str, object]]:
+def _other_turns(config: FluxConfig | ChromaConfig | QwenImageConfig | ZImageConfig) -> Iterator[Mapping[str, object]]:
     """How many values of a head turn with the row and how many with the column: FLUX.1 has 7 of 16, Z-Image 6."""
     if isinstance(config, ZImageConfig):
         key, head = "axes_dims", config.dim // config.n_heads
@@ -126,7 +133,7 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
     """What divides a latent's side, and the largest one that is looked at."""
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
-    if isinstance(denoiser, FluxConfig | Flux2Config | QwenImageConfig | ZImageConfig):
+    if isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig):
         return 2, _LARGEST_LATENT
     return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
 

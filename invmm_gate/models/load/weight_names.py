@@ -65,7 +65,10 @@ def current_names(tensors: Tensors, network: nn.Module, component: Component) ->
 
 
 def complete(network: nn.Module) -> None:
-    """Values for what no file holds: the positions of CLIP, the turns of Qwen, T5's embedding as one tensor again."""
+    """Values for what no file holds: the positions of CLIP, the turns of Qwen, T5's embedding as one tensor again.
+
+    Chroma's network has a buffer of numbered places.
+    """
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta and name.endswith("position_ids"):
             parent, _, own = name.rpartition(".")
@@ -75,6 +78,8 @@ def complete(network: nn.Module) -> None:
             network.set_submodule(name, type(module)(module.config))
         elif type(module).__name__ == "QwenEmbedRope":  # its turns are plain attributes, no buffers
             network.set_submodule(name, type(module)(module.theta, module.axes_dim, module.scale_rope))
+        elif type(module).__name__ == "ChromaCombinedTimestepTextProjEmbeddings":
+            network.set_submodule(name, type(module)(module.time_proj.num_channels, module.mod_proj.shape[0]))
     if network.state_dict().keys() >= set(_TIED):
         network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
 

@@ -116,10 +116,13 @@ _LOADERS: Final = {
     "StableDiffusionXLPipeline": attrgetter("StableDiffusionXLLoraLoaderMixin"),
     "StableDiffusion3Pipeline": attrgetter("SD3LoraLoaderMixin"),
     "FluxPipeline": attrgetter("FluxLoraLoaderMixin"),
+    "ChromaPipeline": attrgetter("FluxLoraLoaderMixin"),
     "Flux2KleinPipeline": attrgetter("Flux2LoraLoaderMixin"),
     "ZImagePipeline": attrgetter("ZImageLoraLoaderMixin"),
     "QwenImagePipeline": attrgetter("QwenImageLoraLoaderMixin"),
 }
+_WITH_ALPHAS: Final = ("FluxPipeline", "ChromaPipeline")
+"""Pipelines whose loader hands out the scales of kohya's form beside the weights."""
 _ADAPTER: Final = "released"
 _FILE: Final = "lora.safetensors"
 
@@ -153,7 +156,7 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
     import diffusers.loaders
 
     diffusers_loader = _LOADERS[pipeline](diffusers.loaders)
-    options: dict[str, Any] = {"return_alphas": True} if pipeline == "FluxPipeline" else {}
+    options: dict[str, Any] = {"return_alphas": True} if pipeline in _WITH_ALPHAS else {}
     if pipeline == "StableDiffusionXLPipeline":
         options["unet_config"] = networks["unet"].config
     with scratch_folder() as folder:
@@ -169,7 +172,7 @@ def _load(files: CheckpointFiles, name: str, pipeline: str, networks: Mapping[st
     shared = {"adapter_name": _ADAPTER, "metadata": metadata}
     scales = alphas[0] if alphas else None
     if "transformer" in networks:
-        told = {"network_alphas": scales} if pipeline == "FluxPipeline" else {}
+        told = {"network_alphas": scales} if pipeline in _WITH_ALPHAS else {}
         diffusers_loader.load_lora_into_transformer(state, transformer=networks["transformer"], **told, **shared)
     else:
         diffusers_loader.load_lora_into_unet(state, network_alphas=scales, unet=networks["unet"], **shared)

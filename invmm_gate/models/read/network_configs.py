@@ -28,6 +28,7 @@ from invmm_gate.models.read.config_fields import (
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.transformer_configs import (
+    ChromaConfig,
     Flux2Config,
     FluxConfig,
     QwenImageConfig,
@@ -154,6 +155,7 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
     "FluxTransformer2DModel": FluxConfig,
+    "ChromaTransformer2DModel": ChromaConfig,
     "Flux2Transformer2DModel": Flux2Config,
     "AutoencoderKLFlux2": Flux2AutoencoderConfig,
     "QwenImageTransformer2DModel": QwenImageConfig,

@@ -26,6 +26,7 @@ from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
+    ChromaConfig,
     Flux2Config,
     FluxConfig,
     QwenImageConfig,
@@ -132,7 +133,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     image_size(layout)
     if isinstance(denoiser, SD3Config):
         _check_sd3(denoiser)
-    elif isinstance(denoiser, FluxConfig | Flux2Config | QwenImageConfig):
+    elif isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig):
         _check_flux(denoiser)
     elif isinstance(denoiser, ZImageConfig):
         _check_z_image(denoiser, layout)
@@ -188,7 +189,7 @@ def _check_sd3(config: SD3Config) -> None:
     _check_output(config)
 
 
-def _check_flux(config: FluxConfig | Flux2Config | QwenImageConfig) -> None:
+def _check_flux(config: FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig) -> None:
     quarter = config.attention_head_dim / 4
     if isinstance(config, Flux2Config) and set(config.axes_dims_rope) != {quarter}:
         raise ModelError(
@@ -276,7 +277,7 @@ def fewest_weights(config: NetworkConfig) -> int:
         return config.fewest_weights
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
-    if isinstance(config, FluxConfig | Flux2Config):
+    if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
     if isinstance(config, SD3Config | QwenImageConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens

@@ -145,6 +145,17 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
+    "ChromaPipeline": Pipeline(
+        classes={
+            "transformer": ("ChromaTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("T5EncoderModel",),
+            "tokenizer": TOKENIZERS["t5"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+        unused=frozenset({"feature_extractor", "image_encoder"}),
+    ),
     "ZImagePipeline": Pipeline(
         classes={
             "transformer": ("ZImageTransformer2DModel",),
@@ -186,6 +197,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "StableDiffusionXLPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
     "FluxPipeline": "flow",
+    "ChromaPipeline": "flow",
     "ZImagePipeline": "flow",
     "Flux2KleinPipeline": "flow",
     "QwenImagePipeline": "flow",

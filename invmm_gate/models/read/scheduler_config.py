@@ -29,7 +29,7 @@ SCHEDULERS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 KLEIN: Final = "Flux2KleinPipeline"
-OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", KLEIN})
+OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", "ChromaPipeline", KLEIN})
 """Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({

@@ -8,7 +8,14 @@ from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.network_configs import UNetConditionConfig
 from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
-from invmm_gate.models.read.transformer_configs import Flux2Config, FluxConfig, QwenImageConfig, SD3Config, ZImageConfig
+from invmm_gate.models.read.transformer_configs import (
+    ChromaConfig,
+    Flux2Config,
+    FluxConfig,
+    QwenImageConfig,
+    SD3Config,
+    ZImageConfig,
+)
 from invmm_gate.models.read.vision_language_configs import Qwen25VLConfig
 
 POOLS_AT_LARGEST_ID: Final = 2
@@ -117,6 +124,11 @@ def _check_flux(layout: Layout, config: FluxConfig) -> None:
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder_2 gives", {tokens.width})
 
 
+def _check_chroma(layout: Layout, config: ChromaConfig) -> None:
+    width = layout.config("text_encoder", T5Config).width
+    _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
+
+
 def _check_flux_2(layout: Layout, config: Flux2Config) -> None:
     model = layout.config("text_encoder", Qwen3Config)
     if model.num_hidden_layers < max(KLEIN_LAYERS):
@@ -157,6 +169,7 @@ _CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
     UNetConditionConfig: _check_unet,
     SD3Config: _check_sd3,
     FluxConfig: _check_flux,
+    ChromaConfig: _check_chroma,
     Flux2Config: _check_flux_2,
     ZImageConfig: _check_z_image,
     QwenImageConfig: _check_qwen_image,

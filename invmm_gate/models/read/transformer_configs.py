@@ -69,6 +69,38 @@ class FluxConfig(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
+class ChromaConfig(StrictConfig):
+    """`ChromaTransformer2DModel`: FLUX.1 without a pooled vector, its modulation approximated by a small network."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Annotated[int, Field(ge=4, le=8192, multiple_of=4)] = 64
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 19
+    num_single_layers: Annotated[int, Field(ge=0, le=128)] = 38
+    attention_head_dim: Channels = 128
+    num_attention_heads: Heads = 24
+    joint_attention_dim: Width = 4096
+    axes_dims_rope: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (16, 56, 56)
+    approximator_num_channels: Annotated[int, Field(ge=8, le=8192, multiple_of=8)] = 64
+    approximator_hidden_dim: Width = 5120
+    approximator_layers: Annotated[int, Field(ge=0, le=64)] = 5
+
+    @property
+    def sample_size(self) -> int:
+        """Side of the latents of the size at which ChromaPipeline draws when nobody names one."""
+        return 128
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent, of which a token has 2 x 2 values each."""
+        return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 class Flux2Config(StrictConfig):
     """`Flux2Transformer2DModel` of FLUX.2-klein, which is told no guidance scale."""
 
@@ -182,4 +214,4 @@ class ZImageConfig(StrictConfig):
         return self.dim
 
 
-TransformerConfig = SD3Config | FluxConfig | Flux2Config | QwenImageConfig | ZImageConfig
+TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
