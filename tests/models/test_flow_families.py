@@ -84,6 +84,12 @@ def test_the_ids_are_those_of_the_vocabulary_in_older_files_too(z_image: Path) -
     assert [model.prompts.tokenize(text) for text in TEXTS] == [again.prompts.tokenize(text) for text in TEXTS]
 
 
+def test_a_tokenizer_file_as_large_as_that_of_qwen_3_is_read(z_image: Path) -> None:
+    before, path = encoded(z_image), z_image / "tokenizer/tokenizer.json"
+    path.write_bytes(path.read_bytes() + b"\n" * 12_000_000)
+    assert torch.equal(encoded(z_image), before)
+
+
 def as_older_versions_saved_it(folder: Path) -> None:
     """`vocab.json`, `merges.txt` and `added_tokens.json`, as the tokenizer of Qwen-Image was published."""
     whole = json.loads((folder / "tokenizer/tokenizer.json").read_bytes())

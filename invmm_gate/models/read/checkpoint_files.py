@@ -18,6 +18,8 @@ from invmm_gate.files.regular import SpecialFileError, open_regular
 MAX_FILES: Final = 10_000
 MAX_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 10_000_000
+MAX_TOKENIZER_BYTES: Final = 50_000_000
+"""Of a `tokenizer.json`; that of Qwen3 has 11 MB."""
 GIT: Final = ".git"
 """A folder that is named and not walked: git keeps thousands of files there, and none of them is released."""
 

@@ -14,7 +14,7 @@ from typing import Final
 from invmm_gate.core.errors import ModelError
 from invmm_gate.files.strict_json import parse_object
 from invmm_gate.models.read.allowed_files import WEIGHT_PICKLES
-from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, CheckpointFiles
+from invmm_gate.models.read.checkpoint_files import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, CheckpointFiles
 from invmm_gate.models.read.weight_file_names import PICKLE_STEMS, index_name, single_name, variant_of
 
 MAX_HEADER_BYTES: Final = 10_000_000
@@ -110,9 +110,10 @@ def _broken(name: str, what: str) -> ModelError:
 
 
 def read_json(files: CheckpointFiles, path: str) -> dict[str, object]:
-    """The object in a JSON file of at most 10 MB."""
-    if files.files[path].size > MAX_JSON_BYTES:
-        raise ModelError(f"{path!r} is larger than {MAX_JSON_BYTES:,} bytes", expected="a configuration")
+    """The object in a JSON file of at most 10 MB; `tokenizer.json` may have 50."""
+    limit = MAX_TOKENIZER_BYTES if path.endswith("/tokenizer.json") else MAX_JSON_BYTES
+    if files.files[path].size > limit:
+        raise ModelError(f"{path!r} is larger than {limit:,} bytes", expected="a configuration")
     return parse_object(files.read(path), path)
 
 
