@@ -36,6 +36,7 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "T5EncoderModel": attrgetter("T5EncoderModel", "T5Config"),
     "Qwen3Model": attrgetter("Qwen3Model", "Qwen3Config"),
     "Qwen3ForCausalLM": attrgetter("Qwen3ForCausalLM", "Qwen3Config"),
+    "Gemma2Model": attrgetter("Gemma2Model", "Gemma2Config"),
     "Qwen2_5_VLForConditionalGeneration": attrgetter("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig"),
 }
 """Network and its configuration."""
@@ -147,7 +148,7 @@ def _token_options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
 
 
 _TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {
-    "clip": _clip, "t5": _as_diffusers, "bert": _bert, "qwen2": _as_diffusers,
+    "clip": _clip, "t5": _as_diffusers, "bert": _bert, "qwen2": _as_diffusers, "gemma": _as_diffusers,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config as TheirGemma
 from transformers import Qwen2Tokenizer, T5Tokenizer
 from transformers import Qwen3Config as TheirConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
@@ -16,8 +17,8 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTe
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.network_calls import CALLS, packed, unpacked
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25TextConfig, Qwen25VisionConfig
 from invmm_gate.models.read.text_configs import Qwen3Config, TextConfig
-from invmm_gate.models.read.vision_language_configs import Qwen25TextConfig, Qwen25VisionConfig
 from tests.models import tiny_text
 from tests.models.conftest import edit_json
 from tests.models.test_text_load import TEXTS, load
@@ -28,6 +29,7 @@ THEIRS: dict[Any, type[TextConfig]] = {
     TheirConfig: Qwen3Config,
     Qwen2_5_VLTextConfig: Qwen25TextConfig,
     Qwen2_5_VLVisionConfig: Qwen25VisionConfig,
+    TheirGemma: Gemma2Config,
 }
 """Configuration of transformers -> that of the gate."""
 
@@ -149,7 +151,7 @@ def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_imag
         prompts.encode(["sks cat"])
 
 
-@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lcm"])
+@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lumina", "lcm"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
 def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
     """Under scale 1 pipelines draw the conditional estimate."""
@@ -269,6 +271,72 @@ def in_part(file: str, part: str, **values: Any) -> Callable[[Path], None]:
     return damage
 
 
+def with_pieces_cut_elsewhere(folder: Path) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    content["normalizer"] = {"type": "Lowercase"}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (changed("transformer/config.json", cap_feat_dim=32), "cap_feat_dim is 32, text_encoder gives 24"),
+        (changed("transformer/config.json", axes_dim_rope=[4, 6, 8]), "turns (4, 6, 8) of 16 values of a head"),
+        (changed("transformer/config.json", axes_lens=[256, 64, 64]), "positions for (256, 64, 64) tokens"),
+        (changed("transformer/config.json", axes_lens=[300, 3, 64]), "positions for (300, 3, 64) tokens"),
+        (changed("transformer/config.json", sample_size=7), "patches of 2 in sides of 7"),
+        (changed("transformer/config.json", num_attention_heads=3), "values of a head"),
+        (changed("transformer/config.json", out_channels=8), "4 input and 8 output channels"),
+        (changed("transformer/config.json", surprise=1), "surprise"),
+        (changed("scheduler/scheduler_config.json", num_train_timesteps=500), "the scheduler has 500 timesteps"),
+        (
+            changed(
+                "vae/config.json",
+                block_out_channels=[8, 8],
+                down_block_types=["DownEncoderBlock2D"] * 2,
+                up_block_types=["UpDecoderBlock2D"] * 2,
+            ),
+            "the autoencoder halves a side 1 times",
+        ),
+        (changed("vae/config.json", shift_factor=None), "states no shift_factor, which Lumina2Pipeline adds"),
+        (changed("text_encoder/config.json", sliding_window=100), "sliding_window"),
+        (changed("text_encoder/config.json", use_bidirectional_attention=True), "use_bidirectional_attention"),
+        (changed("text_encoder/config.json", layer_types=["full_attention"]), "1 layer_types for 3 layers"),
+        (changed("text_encoder/config.json", num_key_value_heads=3), "share 3 keys"),
+        (changed("text_encoder/config.json", vocab_size=400), "tokenizer knows 363 tokens, text_encoder 400"),
+        (changed("tokenizer/tokenizer_config.json", add_bos_token=False), "add_bos_token"),
+        (changed("tokenizer/tokenizer_config.json", add_eos_token=True), "add_eos_token"),
+        (changed("tokenizer/tokenizer_config.json", extra_special_tokens=["<sks>"]), "adds the token '<sks>'"),
+        (with_pieces_cut_elsewhere, "the normalizer is"),
+        (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "tokenizer.model is not read"),
+    ],
+)
+def test_a_checkpoint_of_lumina_2_that_is_another_model_is_refused(
+    text_checkpoint: Checkpoints, damage: Callable[[Path], None], said: str
+) -> None:
+    folder = text_checkpoint("lumina")
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tokenizer_of_gemma_pads_on_the_right_and_is_not_read_from_its_sentencepiece_file(
+    text_checkpoint: Checkpoints, side: str
+) -> None:
+    folder = text_checkpoint("lumina")
+    before = encoded(folder)
+    edit_json(folder / "tokenizer/tokenizer_config.json", padding_side=side, chat_template="{{ bos_token }}")
+    (folder / "tokenizer/tokenizer.model").write_bytes(b"\x0a\x02\x0a\x00")
+    assert torch.equal(encoded(folder), before)
+    assert "tokenizer/tokenizer.model" in {file.path for file in inspect_checkpoint(folder).files}
+    (folder / "tokenizer/tokenizer.model").write_bytes(b"\x80\x01 no such model")
+    with pytest.raises(ModelError, match="is no SentencePiece model"):
+        inspect_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -361,13 +429,17 @@ def test_a_language_model_that_sees_images_has_one_head_tied_to_its_embedding_or
 
 
 @pytest.mark.parametrize("scale", [2.0, 7.0])
-def test_guidance_of_qwen_image_keeps_the_norm_of_each_patch(scale: float) -> None:
+def test_guidance_keeps_the_norm_of_each_patch_in_qwen_image_and_of_each_line_in_lumina_2(scale: float) -> None:
     model = tiny_text.build("qwen_image").model
+    lines = CALLS["Lumina2Transformer2DModel"].guided
     unconditional, conditional = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(2)).unbind()
     found = CALLS["QwenImageTransformer2DModel"].guided(unconditional, conditional, scale)
     torch.testing.assert_close(packed(found).norm(dim=-1), packed(conditional).norm(dim=-1))
     alike = CALLS["QwenImageTransformer2DModel"].guided(conditional, conditional, scale)
     torch.testing.assert_close(alike, conditional)
+    by_line = lines(unconditional, conditional, scale)
+    torch.testing.assert_close(by_line.norm(dim=-1), conditional.norm(dim=-1))
+    torch.testing.assert_close(lines(conditional, conditional, scale), conditional)
     assert model.forwards(scale) == 2
 
 

@@ -30,7 +30,8 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma"))
+CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina"))
+LUMINA = "<Prompt Start>"
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
 
@@ -110,6 +111,20 @@ def test_a_prompt_is_encoded_with_its_padding_masked_as_the_chroma_pipeline_does
     assert torch.equal(
         found["mask"].sum(dim=1), (mask.sum(dim=1) - 1).where(mask.sum(dim=1) < 512, torch.tensor(512.0))
     )
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_and_what_guidance_leads_away_from_are_encoded_as_the_lumina_2_pipeline_does(
+    texts: tuple[str, ...],
+) -> None:
+    """It puts words before the prompt and none before the negative one."""
+    encoded = tiny("lumina").pipeline.encode_prompt(list(texts), device=CPU)
+    context, mask, without, seen = encoded
+    prompts = prompts_of("lumina")
+    equal(prompts.encode(texts), Condition(tensors={"context": context, "mask": mask.float()}))
+    negative = prompts.bare([""] * len(texts))
+    equal(negative, Condition(tensors={"context": without, "mask": seen.float()}))
+    equal(tiny("lumina").model.unconditional, prompts.bare([""]))
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
@@ -337,13 +352,14 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
         ids = prompts.tokenize(" ".join(["cat"] * 200))
     assert len(ids) == 200 * len(prompts.tokenize("cat"))
     assert not set(ids) & prompts.special_ids
-    assert prompts.tokenize("") == ()
+    blank = prompts.placed[0].tower.tokenizer.get_vocab().get("▁")  # Lumina 2 has one before each prompt
+    assert prompts.tokenize("") == ((blank,) if LUMINA in prompts.placed[0].tower.around[0] else ())
 
 
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
     # T5 has no start token; chats have more.
-    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157)
+    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158)
     assert prompts.positions in rooms
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 

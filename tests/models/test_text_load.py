@@ -16,7 +16,8 @@ from transformers import CLIPTokenizer, T5Tokenizer
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.load.load import Source, load_model
-from invmm_gate.models.load.weight_names import complete, current_names
+from invmm_gate.models.load.unsaved_values import complete
+from invmm_gate.models.load.weight_names import current_names
 from invmm_gate.models.load.weights import fill
 from invmm_gate.models.networks import on_meta, transformers
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles, hash_file
@@ -59,7 +60,7 @@ def at_size_of(saved: TextToImageModel, model: TextToImageModel) -> TextToImageM
 @pytest.mark.parametrize("name", tiny_text.NAMES)
 def test_a_loaded_checkpoint_estimates_what_the_saved_modules_do(text_checkpoint: Checkpoints, name: str) -> None:
     saved, model = tiny_text.build(name).model, load(text_checkpoint(name))
-    if saved.family == "flow":  # these folders say nothing of a size: their pipelines have one
+    if saved.family == "flow" and name != "lumina":  # these folders say nothing of a size: their pipelines have one
         side = 1024 if name == "z_image" else 2 * 128
         shape = (16, side // 4, side // 4) if name == "klein" else (4, side // 2, side // 2)
         assert (model.latent_shape, model.image_size) == (shape, (side, side))

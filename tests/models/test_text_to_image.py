@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ChromaPipeline, Flux2KleinPipeline, FluxPipeline, QwenImagePipeline, ZImagePipeline
+from diffusers import (
+    ChromaPipeline,
+    Flux2KleinPipeline,
+    FluxPipeline,
+    Lumina2Pipeline,
+    QwenImagePipeline,
+    ZImagePipeline,
+)
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
@@ -16,7 +23,7 @@ from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.models.adapters.network_calls import guidance_embedding
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
-from tests.models.tiny_text import NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl
+from tests.models.tiny_text import LARGE, NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl
 
 STEPS = 5
 """Divides 1000: DDIM in diffusers steps back by 1000 // steps, not to the next timestep of its grid."""
@@ -26,7 +33,7 @@ ON_GRID = tuple(name for name in FAMILIES if name != "lcm")
 TOLD = ("lcm", "flux", "flux_schnell")
 """Networks without an unconditional branch: told the guidance scale, or without any guidance."""
 GUIDED = tuple(name for name in NAMES if name not in TOLD)
-RESCALED = ("qwen_image",)
+RESCALED = ("qwen_image", "lumina")
 """Families whose guided prediction has the norm of the conditional one."""
 SCALES = (1.0, 5.0)
 
@@ -103,7 +110,7 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
     if scale > 1 and cfg:
         without, given = output.chunk(2)
         output = without + scale * (given - without)
-        if isinstance(pipeline, QwenImagePipeline):
+        if isinstance(pipeline, QwenImagePipeline | Lumina2Pipeline):
             output = output * (given.norm(dim=-1, keepdim=True) / output.norm(dim=-1, keepdim=True))
     scheduler = pipeline.scheduler
     if flow:  # x_0 = x_t - sigma * velocity; the flow scheduler does not return it
@@ -114,15 +121,14 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
 
 def second_step(pipeline: Any, outputs: list[Any], *, guided: bool) -> Tensor:
     """What the network predicted there: where the pipeline guides, the unconditional rows first."""
-    if (
-        isinstance(pipeline, Flux2KleinPipeline | QwenImagePipeline | ChromaPipeline) and guided
-    ):  # one branch after the other
-        return torch.cat(outputs[3:1:-1])
+    if isinstance(pipeline, BRANCH_BY_BRANCH):
+        found = torch.cat(outputs[3:1:-1]) if guided else outputs[1]
+        return -found if isinstance(pipeline, Lumina2Pipeline) else found
     if isinstance(pipeline, ZImagePipeline):  # the conditional rows first, of the other sign
         rows = -torch.stack(outputs[1]).squeeze(2)
         return torch.cat(rows.chunk(2)[::-1]) if guided else rows
-    found: Tensor = outputs[1]
-    return found
+    alone: Tensor = outputs[1]
+    return alone
 
 
 def run(pipeline: Any, latents: Tensor, scale: float, *, prompts: list[str] | None = None, **options: Any) -> Tensor:
@@ -144,14 +150,14 @@ def told(pipeline: Any, scale: float) -> dict[str, Any]:
 
 
 SIZED = (FluxPipeline, ChromaPipeline, ZImagePipeline, Flux2KleinPipeline, QwenImagePipeline)
-BRANCH_BY_BRANCH = (ChromaPipeline, Flux2KleinPipeline, QwenImagePipeline)
+BRANCH_BY_BRANCH = (ChromaPipeline, Flux2KleinPipeline, Lumina2Pipeline, QwenImagePipeline)
 """Pipelines that call the network for the prompt first, then for the negative one."""
 PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
 
 
 def sides(pipeline: Any) -> dict[str, int]:
     """The size of the image, where the pipeline does not take it from its network."""
-    return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}
+    return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}  # Lumina 2 has a `sample_size`
 
 
 def standardised(pipeline: Any, latents: Tensor) -> Tensor:
@@ -216,7 +222,7 @@ def test_decoded_images_equal_the_diffusers_pipeline(name: str) -> None:
     assert images.min() < images.max()
     small = 0.2 * latents / latents.abs().max()
     before = pipeline.vae.decode(frames(pipeline, model.statistics.raw(small))).sample
-    close(model.decode(small), before.view(2, 3, SIZE, SIZE).clamp(-1, 1), f"{name} | decode, not clamped | -")
+    close(model.decode(small), before.view(2, 3, *model.image_size).clamp(-1, 1), f"{name} | decode, not clamped | -")
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -264,7 +270,7 @@ def test_an_odd_guidance_embedding_equals_diffusers() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
-    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    images = torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(5)) * 2 - 1
     posterior = pipeline.vae.encode(frames(pipeline, images)).latent_dist
     torch.testing.assert_close(model.encode(images), standardised(pipeline, posterior.mode()))
     drawn = model.encode(images, generator=torch.Generator().manual_seed(3))
@@ -278,7 +284,8 @@ def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
 
 def test_it_is_a_diffusion_model(model: TextToImageModel) -> None:
     assert isinstance(model, DiffusionModel)
-    assert (math.prod(model.latent_shape), model.image_size) == (4 * (SIZE // 2) ** 2, (SIZE, SIZE))
+    assert math.prod(model.latent_shape) == 4 * (SIZE // 2) ** 2
+    assert model.image_size in ((SIZE, SIZE), (LARGE, LARGE))
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> None:

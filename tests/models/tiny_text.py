@@ -23,6 +23,8 @@ from diffusers import (
     LatentConsistencyModelPipeline,
     LCMScheduler,
     LDMTextToImagePipeline,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -41,6 +43,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -81,9 +86,12 @@ NAMES = (
     "klein",
     "qwen_image",
     "chroma",
+    "lumina",
 )
 SIZE = 16
 """Side of the images; the latents are half as large."""
+LARGE = 64
+"""Side of the images of Lumina 2, whose pipeline wants latents of an eighth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,15 +189,17 @@ def unet(*, context: int, **changes: Any) -> UNet2DConditionModel:
     return frozen(UNet2DConditionModel(**{**settings, **changes}), scale=1.5)
 
 
-def autoencoder(*, scaling_factor: float = 0.18215, shift_factor: float | None = None) -> AutoencoderKL:
+def autoencoder(
+    *, scaling_factor: float = 0.18215, shift_factor: float | None = None, widths: tuple[int, ...] = (8, 16)
+) -> AutoencoderKL:
     torch.manual_seed(11)
     return frozen(
         AutoencoderKL(
-            block_out_channels=(8, 16),
+            block_out_channels=widths,
             norm_num_groups=4,
             layers_per_block=1,
-            down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-            up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            up_block_types=("UpDecoderBlock2D",) * len(widths),
             latent_channels=4,
             sample_size=SIZE,
             scaling_factor=scaling_factor,
@@ -218,7 +228,8 @@ def _schedule(pipeline: Any, family: Family) -> VariancePreserving | FlowMatchin
     if family not in ("stable_diffusion_3", "flow"):
         return VariancePreserving(scheduler.alphas_cumprod)
     config = FlowConfig(**{"scheduler": type(scheduler).__name__, **without_private(scheduler.config)})
-    return flow_of(config, type(pipeline).__name__, (SIZE // 4) ** 2, CPU)
+    tokens = 4 if isinstance(pipeline, Lumina2Pipeline) else (SIZE // 4) ** 2
+    return flow_of(config, type(pipeline).__name__, tokens, CPU)
 
 
 def without_private(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +250,7 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         schedule=_schedule(pipeline, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
         latent_shape=(16, SIZE // 4, SIZE // 4) if name == "klein" else (4, SIZE // 2, SIZE // 2),
-        image_size=(SIZE, SIZE),
+        image_size=(LARGE, LARGE) if name == "lumina" else (SIZE, SIZE),
         device=CPU,
         pipeline_guides=not getattr(pipeline.config, "is_distilled", False),
         zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
@@ -572,6 +583,59 @@ def qwen_image() -> Tiny:
     return _tiny("qwen_image", pipeline, family="flow")
 
 
+def gemma_tokenizer() -> GemmaTokenizer:
+    """A piece for each letter and for a few words; for all else bytes."""
+    merges = [("c", "a"), ("ca", "t"), ("▁", "cat"), ("r", "e"), ("re", "d"), ("▁", "red"), ("▁", "a")]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    tokens += [left + right for left, right in merges]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return GemmaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True, model_max_length=1024)
+
+
+def lumina() -> Tiny:
+    """Its pipeline takes the channels of a latent for the image's tokens, where it shifts the noise by them."""
+    tokenizer = gemma_tokenizer()
+    torch.manual_seed(7)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        max_position_embeddings=1024,
+    )
+    encoder = frozen(Gemma2Model(config), scale=10.0)
+    torch.manual_seed(18)
+    network = Lumina2Transformer2DModel(
+        sample_size=LARGE // 8,
+        in_channels=4,
+        hidden_size=32,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        cap_feat_dim=24,
+        axes_dim_rope=(4, 6, 6),
+        axes_lens=(300, 64, 64),
+    )
+    with torch.no_grad():  # most words are the same for every prompt: attention must tell them apart
+        network.layers[0].attn.norm_q.weight.mul_(6.0)
+    pipeline = Lumina2Pipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=1),
+        vae=autoencoder(scaling_factor=0.3611, shift_factor=0.1159, widths=(8, 8, 8, 8)),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+    return _tiny("lumina", pipeline, family="flow")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -616,6 +680,7 @@ def build(name: str) -> Tiny:
         "z_image": z_image,
         "klein": klein,
         "qwen_image": qwen_image,
+        "lumina": lumina,
         "chroma": chroma,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

@@ -58,6 +58,8 @@ class NetworkCall:
     """The pipeline's name for it."""
     negative_prompt: str = ""
     """What guidance leads away from: of pipelines that guide only where they are given one, what their users give."""
+    bare_negative: bool = False
+    """Whether the pipeline puts nothing around it, though it puts words around the prompt."""
     guided: Callable[[Latents, Latents, float], Latents] = guided
     """The guided prediction of the unconditional and the conditional one."""
     unpacked: Callable[[Tensor], Latents] = lambda latents: latents
@@ -270,6 +272,33 @@ def _guided_at_the_norm_of_patches(unconditional: Latents, conditional: Latents,
     return unpacked(plain * norms, height, width)
 
 
+# --- Lumina2Transformer2DModel: Lumina-Image 2.0
+
+
+def _lumina_2(network: Any, given: Given) -> Tensor:
+    """Its time runs from noise (0) to data (1), and it predicts x_0 - eps; the pipeline turns the sign."""
+    output: Tensor = network(
+        hidden_states=given.x_t,
+        timestep=1 - given.time / _TIME_UNIT,
+        encoder_hidden_states=given.condition["context"],
+        encoder_attention_mask=(given.condition["mask"] > 0).to(torch.int64),
+        return_dict=False,
+    )[0]
+    return -output
+
+
+def _guided_at_the_norm_of_lines(unconditional: Latents, conditional: Latents, guidance_scale: float) -> Latents:
+    """Each line of each channel of the guided prediction, scaled to the norm of the conditional one."""
+    plain = guided(unconditional, conditional, guidance_scale)
+    scaled: Tensor = plain * (conditional.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True))
+    return scaled
+
+
+def _seen_by_lumina_2(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    del arguments
+    return Seen(x_t=named["hidden_states"], time=_TIME_UNIT - _number(named["timestep"]) * _TIME_UNIT)
+
+
 # --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
 
 _PADDED_TO: Final = 32
@@ -329,6 +358,9 @@ CALLS: Final[dict[str, NetworkCall]] = {
         negative_prompt=" ",
         guided=_guided_at_the_norm_of_patches,
         unpacked=_unpacked_square,
+    ),
+    "Lumina2Transformer2DModel": NetworkCall(
+        predict=_lumina_2, seen=_seen_by_lumina_2, bare_negative=True, guided=_guided_at_the_norm_of_lines
     ),
     "ZImageTransformer2DModel": NetworkCall(
         predict=_z_image, seen=_seen_by_z_image, pipeline_scale=lambda scale: scale - 1

@@ -12,7 +12,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.text_tower import Chat, Features, FixedText, OwnTemplate, TextTower, text_config
-from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS
+from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
@@ -25,6 +25,11 @@ CHATS: Final[Mapping[str, Chat]] = {
         "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
         "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "Lumina2Pipeline": FixedText(
+        "You are an assistant designed to generate superior images with the superior degree of image-text alignment "
+        "based on textual prompts or user prompts. <Prompt Start>",
+        lead=" ",
     ),
 }
 """Pipeline whose prompts stand in a chat -> its words."""
@@ -107,13 +112,20 @@ class Prompts:
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         """One row a prompt, as the diffusers pipeline encodes it; what is beyond the limit is cut off."""
+        return self._encoded(prompts, TextTower.encode)
+
+    def bare(self, prompts: Sequence[str]) -> Condition:
+        """The same without the words that stand around each prompt."""
+        return self._encoded(prompts, TextTower.bare)
+
+    def _encoded(self, prompts: Sequence[str], encode: Callable[[TextTower, Sequence[str]], Features]) -> Condition:
         tensors = {"context": torch.zeros(len(prompts), *self.context_shape, device=self.device)}
         if self.pooled_size is not None:
             tensors["pooled"] = torch.zeros(len(prompts), self.pooled_size, device=self.device)
         if self.masked:
             tensors["mask"] = torch.zeros(len(prompts), self.context_shape[0], device=self.device)
         for item in self.placed:
-            _place(tensors, item, item.tower.encode(prompts))
+            _place(tensors, item, encode(item.tower, prompts))
         return Condition(tensors=tensors)
 
     def mix(
@@ -290,6 +302,19 @@ def _qwen_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
     )
 
 
+def _lumina_2(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Lumina-Image 2.0: hidden layer -2 of Gemma 2. As the pipeline does, its tokenizer is told to pad on the right."""
+    components["tokenizer"].padding_side = "right"
+    tower = _tower("text_encoder", components, device, layer=-2, length=LUMINA_LENGTH, chat=CHATS["Lumina2Pipeline"])
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        context_shape=(tower.length, _width(tower)),
+        pooled_size=None,
+        device=device,
+        masked=True,
+    )
+
+
 _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
     "LDMTextToImagePipeline": _latent_diffusion,
     "StableDiffusionPipeline": _stable_diffusion,
@@ -301,6 +326,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "ZImagePipeline": _z_image,
     "Flux2KleinPipeline": _flux_2_klein,
     "QwenImagePipeline": _qwen_image,
+    "Lumina2Pipeline": _lumina_2,
 }
 
 

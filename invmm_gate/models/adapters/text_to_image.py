@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
+from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.prediction import Rows, rows_of, x_0_from
 from invmm_gate.models.adapters.latent_statistics import LatentStatistics, decoded, encoded
 from invmm_gate.models.adapters.network_calls import Given, Guidance, NetworkCall, call_of
+from invmm_gate.models.adapters.prompt_encoders import Prompts
 from invmm_gate.models.adapters.released_pipeline import Released
 from invmm_gate.models.adapters.unconditional import refuse_other_size
 
@@ -30,7 +31,7 @@ class TextToImageModel(Released):
     """A network of diffusers, of one of the classes of `CALLS`."""
     autoencoder: Any
     """Diffusers' `AutoencoderKL`, `AutoencoderKLFlux2` or `AutoencoderKLQwenImage`."""
-    prompts: PromptEncoder
+    prompts: Prompts
     family: Family
     statistics: LatentStatistics
     schedule: Schedule
@@ -52,7 +53,10 @@ class TextToImageModel(Released):
     def __post_init__(self) -> None:
         """Encode what every row shares."""
         empty, negative = self.prompts.encode([""]), self._call.negative_prompt
-        without = self.prompts.encode([negative]) if negative else empty
+        if self._call.bare_negative:
+            without = self.prompts.bare([negative])
+        else:
+            without = self.prompts.encode([negative]) if negative else empty
         zero = Condition(tensors={name: torch.zeros_like(tensor) for name, tensor in empty.tensors.items()})
         object.__setattr__(self, "empty", empty)
         object.__setattr__(self, "unconditional", zero if self.zero_unconditional else without)

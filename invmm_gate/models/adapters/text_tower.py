@@ -29,6 +29,11 @@ class Features:
 class Chat(Protocol):
     """The words in which a pipeline puts each prompt, before and after it."""
 
+    @property
+    def lead(self) -> str:
+        """The end of the words before, which the tokenizer reads as a part of the prompt: a blank, or nothing."""
+        ...
+
     def written(self, tokenizer: Any, prompt: str) -> str:
         """The prompt as the pipeline hands it to the tokenizer."""
         ...
@@ -40,6 +45,11 @@ class OwnTemplate:
     """The chat template of the checkpoint's own tokenizer, and what the pipeline tells it."""
 
     options: Mapping[str, object]
+
+    @property
+    def lead(self) -> str:
+        """Nothing: published templates end a line, or with a token of their own."""
+        return ""
 
     def written(self, tokenizer: Any, prompt: str) -> str:
         """The prompt as a user's message. Raises whatever the template raises."""
@@ -54,12 +64,13 @@ class FixedText:
     """A text of the pipeline's own."""
 
     before: str
-    after: str
+    after: str = ""
+    lead: str = ""
 
     def written(self, tokenizer: Any, prompt: str) -> str:
         """The prompt between both parts."""
         del tokenizer
-        return self.before + prompt + self.after
+        return self.before + self.lead + prompt + self.after
 
 
 def text_config(encoder: Any) -> Any:
@@ -125,8 +136,9 @@ class TextTower:
         else:
             parts = self._render(_ANY).split(_ANY)
             object.__setattr__(self, "around", (parts[0], parts[-1]))
-            object.__setattr__(self, "before", self.tokenize(parts[0]))
-            object.__setattr__(self, "after", self.tokenize(parts[-1]))
+            before = self.tokenizer(parts[0].removesuffix(self._lead), truncation=False, verbose=False)
+            object.__setattr__(self, "before", tuple(before.input_ids))
+            object.__setattr__(self, "after", self._plain_ids(parts[-1]))
         if self.positions < 1 or not (self.before or self.after):
             raise ModelError(
                 f"the chat template of {self.name} leaves no room for a prompt, or puts nothing around one",
@@ -195,12 +207,19 @@ class TextTower:
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         """Ids of a prompt's text, of any length."""
-        return tuple(self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+        return self._plain_ids(self._lead + prompt)
+
+    def _plain_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+    @property
+    def _lead(self) -> str:
+        return "" if self.chat is None else self.chat.lead
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens written out and no space tidied away: so it reads as the same ids."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        return text.removeprefix(self._lead)
 
     def own_ids(self, ids: Int[Tensor, " choice"]) -> Int[Tensor, " choice"]:
         """What this tokenizer has for tokens of another one that pads otherwise and has the same vocabulary.
@@ -213,8 +232,12 @@ class TextTower:
 
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
+        return self.bare([self._surrounded(prompt) for prompt in prompts])
+
+    def bare(self, texts: Sequence[str]) -> Features:
+        """The same of texts around which no words stand but the tokenizer's own start and end."""
         batch = self.tokenizer(
-            [self._surrounded(prompt) for prompt in prompts],
+            list(texts),
             padding="max_length",
             max_length=self.length,
             truncation=True,
@@ -233,7 +256,8 @@ class TextTower:
                 do="set prompt_tokens lower",
             )
         embedding = self._embedding
-        mixed = weights.to(self.device, torch.float32) @ embedding.weight[choices.to(self.device)].float()
+        # Gemma scales what it looks up.
+        mixed = weights.to(self.device, torch.float32) @ embedding(choices.to(self.device)).float()
 
         def place(module: nn.Module, inputs: object, embedded: Tensor) -> Tensor:
             del module, inputs

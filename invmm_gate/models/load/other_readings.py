@@ -11,7 +11,7 @@ from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
-from invmm_gate.models.load.weight_names import complete
+from invmm_gate.models.load.unsaved_values import complete
 from invmm_gate.models.networks import on_meta
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.inspect import layout_of
@@ -21,6 +21,7 @@ from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
     Flux2Config,
     FluxConfig,
+    Lumina2Config,
     QwenImageConfig,
     SD3Config,
     ZImageConfig,
@@ -131,6 +132,8 @@ def other_sizes(manifest: ModelManifest, model: DiffusionModel) -> tuple[tuple[i
 
 def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
     """What divides a latent's side, and the largest one that is looked at."""
+    if isinstance(denoiser, Lumina2Config):  # it has no places beyond
+        return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * min(denoiser.axes_lens[1:]))
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
     if isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.models.load.unsaved_values import TIED, positions
 from invmm_gate.models.read.components import Component, Part
 from invmm_gate.models.read.network_configs import ENCODERS
 
@@ -37,8 +38,6 @@ _OLD_ATTENTION: Final = re.compile(r"(.*\battentions\.\d+)\.(query|key|value|pro
 _NEW_NAMES: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _TEXT_MODEL: Final = "text_model."
 """CLIP's encoder is nested under this name on disk; transformers 5 has `CLIPTextModel` without the nesting."""
-_TIED: Final = ("shared.weight", "encoder.embed_tokens.weight")
-"""The two names of T5's one token embedding."""
 _TIED_HEAD: Final = ("model.embed_tokens.weight", "lm_head.weight")
 """Token embedding and head of a language model, where they are one tensor; no prompt sees the head."""
 _LANGUAGE_MODEL: Final = "model."
@@ -57,35 +56,11 @@ def current_names(tensors: Tensors, network: nn.Module, component: Component) ->
     if component.kind not in ENCODERS:
         return _current_attention(tensors)
     expected = network.state_dict().keys()
-    if component.kind.startswith("Qwen3"):
+    if component.kind.startswith(("Qwen3", "Gemma2")):
         return _of_language_model(tensors, expected)
     if component.kind.startswith("Qwen2_5_VL"):
         return _of_vision_language_model(tensors)
     return _tied(_nested(_without_position_ids(tensors, component.name), expected), expected, component.name)
-
-
-def complete(network: nn.Module) -> None:
-    """Values for what no file holds: the positions of CLIP, the turns of Qwen, T5's embedding as one tensor again.
-
-    Chroma's network has a buffer of numbered places.
-    """
-    for name, buffer in list(network.named_buffers()):
-        if buffer.is_meta and name.endswith("position_ids"):
-            parent, _, own = name.rpartition(".")
-            network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
-    for name, module in list(network.named_modules()):
-        if name.endswith(("rotary_emb", "rotary_pos_emb")) and any(buffer.is_meta for buffer in module.buffers()):
-            network.set_submodule(name, type(module)(module.config))
-        elif type(module).__name__ == "QwenEmbedRope":  # its turns are plain attributes, no buffers
-            network.set_submodule(name, type(module)(module.theta, module.axes_dim, module.scale_rope))
-        elif type(module).__name__ == "ChromaCombinedTimestepTextProjEmbeddings":
-            network.set_submodule(name, type(module)(module.time_proj.num_channels, module.mod_proj.shape[0]))
-    if network.state_dict().keys() >= set(_TIED):
-        network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
-
-
-def _positions(count: int) -> Tensor:
-    return torch.arange(count)[None]
 
 
 def _current_attention(tensors: Tensors) -> Tensors:
@@ -105,7 +80,7 @@ def _without_position_ids(tensors: Tensors, name: str) -> Tensors:
     kept = dict(tensors)
     for key in [key for key in tensors if key.endswith("embeddings.position_ids")]:
         buffer = kept.pop(key)
-        if buffer.dim() != 2 or not torch.equal(buffer.to(torch.int64), _positions(buffer.shape[-1])):
+        if buffer.dim() != 2 or not torch.equal(buffer.to(torch.int64), positions(buffer.shape[-1])):
             raise ModelError(f"{name}: {key!r} does not count 0, 1, 2, ...", expected="the positions of a CLIP encoder")
     return kept
 
@@ -148,13 +123,13 @@ def _of_vision_language_model(tensors: Tensors) -> Tensors:
 
 def _tied(tensors: Tensors, expected: Collection[str], name: str) -> Tensors:
     """T5's embedding under both of its names; files hold it under one of them, or twice the same."""
-    there = [key for key in _TIED if key in tensors]
-    if not there or not set(_TIED) <= set(expected):
+    there = [key for key in TIED if key in tensors]
+    if not there or not set(TIED) <= set(expected):
         return tensors
     first = tensors[there[0]]
     if not torch.equal(first, tensors[there[-1]]):
-        raise ModelError(f"{name}: {_TIED[0]} and {_TIED[1]} differ", expected="one token embedding")
-    return {**tensors, **dict.fromkeys(_TIED, first)}
+        raise ModelError(f"{name}: {TIED[0]} and {TIED[1]} differ", expected="one token embedding")
+    return {**tensors, **dict.fromkeys(TIED, first)}
 
 
 def from_compvis(tensors: Mapping[str, Tensor], network: nn.Module, part: Part) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import GateError, ModelError
 from invmm_gate.files.scratch import scratch_folder
-from invmm_gate.models.load.weight_names import complete, current_names
+from invmm_gate.models.load.unsaved_values import complete
+from invmm_gate.models.load.weight_names import current_names
 from invmm_gate.models.networks import diffusers
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.components import Component
@@ -120,6 +121,7 @@ _LOADERS: Final = {
     "Flux2KleinPipeline": attrgetter("Flux2LoraLoaderMixin"),
     "ZImagePipeline": attrgetter("ZImageLoraLoaderMixin"),
     "QwenImagePipeline": attrgetter("QwenImageLoraLoaderMixin"),
+    "Lumina2Pipeline": attrgetter("Lumina2LoraLoaderMixin"),
 }
 _WITH_ALPHAS: Final = ("FluxPipeline", "ChromaPipeline")
 """Pipelines whose loader hands out the scales of kohya's form beside the weights."""

@@ -35,7 +35,9 @@ UNLOADED: Final = {
 """Components that are never loaded, and all that may lie in their folders: what transformers loads, in both widths."""
 GENERATION: Final = "generation_config.json"
 """How a language model writes texts, which no pipeline asks of its text encoder; transformers saves it along."""
-_LANGUAGE_MODELS: Final = frozenset({"Qwen3Model", "Qwen3ForCausalLM", "Qwen2_5_VLForConditionalGeneration"})
+_LANGUAGE_MODELS: Final = frozenset(
+    {"Qwen3Model", "Qwen3ForCausalLM", "Qwen2_5_VLForConditionalGeneration", "Gemma2Model"}
+)
 Names = re.Pattern[str]
 
 

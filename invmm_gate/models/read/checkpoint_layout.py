@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import SPIECE
+from invmm_gate.models.read.allowed_files import SPIECES
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.components import EMA_SUFFIX, Component, Pipelined, denoiser_folder, read_component
 from invmm_gate.models.read.diffusers_config import StrictConfig
 from invmm_gate.models.read.network_configs import has_ema_keys, network_config
-from invmm_gate.models.read.pipelines import KINDS, PIPELINES, Pipeline, Stated, read_index
+from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES, Pipeline, Stated, read_index
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig, read_scheduler
 from invmm_gate.models.read.scheduler_file import read_schedule
@@ -194,7 +194,8 @@ def _tokenizers(files: CheckpointFiles, prefix: str, named: Stated, refusals: Re
 
 
 def _not_loaded(files: CheckpointFiles, prefix: str, named: Stated) -> tuple[str, ...]:
-    spieces = [f"{prefix}{part}/{SPIECE}" for part, kind in named.classes.items() if KINDS.get(kind) == "t5"]
+    tokenizers = {part: TOKENIZER_NAMES[KINDS[kind]] for part, kind in named.classes.items() if kind in KINDS}
+    spieces = [f"{prefix}{part}/{name}" for part, names in tokenizers.items() for name in sorted(names & SPIECES)]
     return (*(f"{prefix}{part}" for part in named.unused), *(path for path in spieces if path in files))
 
 

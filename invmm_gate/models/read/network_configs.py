@@ -26,17 +26,18 @@ from invmm_gate.models.read.config_fields import (
     Width,
 )
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
+from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
     Flux2Config,
     FluxConfig,
+    Lumina2Config,
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
     ZImageConfig,
 )
-from invmm_gate.models.read.vision_language_configs import Qwen25VLConfig
 
 Kernel = Annotated[int, Field(ge=1, le=7)]
 Depth = Annotated[int, Field(ge=0, le=32)]
@@ -146,7 +147,7 @@ class UNetConditionConfig(_UNet):
         return frozenset((width,) if isinstance(width, int) else width)
 
 
-EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config | Qwen25VLConfig
+EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config | Qwen25VLConfig | Gemma2Config
 DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
 NetworkConfig = DenoiserConfig | AutoencoderConfigs | EncoderConfig
 
@@ -161,6 +162,7 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "QwenImageTransformer2DModel": QwenImageConfig,
     "AutoencoderKLQwenImage": QwenImageAutoencoderConfig,
     "ZImageTransformer2DModel": ZImageConfig,
+    "Lumina2Transformer2DModel": Lumina2Config,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
@@ -172,6 +174,7 @@ ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "Qwen3Model": Qwen3Config,
     "Qwen3ForCausalLM": Qwen3Config,
     "Qwen2_5_VLForConditionalGeneration": Qwen25VLConfig,
+    "Gemma2Model": Gemma2Config,
 }
 
 EMA_KEYS: Final = frozenset(

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.autoencoder_configs import (
@@ -23,12 +24,13 @@ from invmm_gate.models.read.network_configs import (
     UNetConfig,
 )
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
-from invmm_gate.models.read.text_configs import CHAT_LENGTH
+from invmm_gate.models.read.text_configs import CHAT_LENGTH, LUMINA_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
     Flux2Config,
     FluxConfig,
+    Lumina2Config,
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
@@ -61,12 +63,17 @@ def autoencoder_of(layout: Layout) -> Autoencoder | None:
 
 def downscaling(autoencoder: Autoencoder) -> int:
     """Pixels of the image per pixel of the latent, along a side."""
-    levels = (
-        autoencoder.dim_mult if isinstance(autoencoder, QwenImageAutoencoderConfig) else autoencoder.block_out_channels
-    )
-    return 1 << len(levels) - 1
+    return 1 << len(_levels(autoencoder)) - 1
 
 
+def _levels(autoencoder: Autoencoder) -> Sequence[int]:
+    """A width for each resolution; each but the first halves a side."""
+    if isinstance(autoencoder, QwenImageAutoencoderConfig):
+        return autoencoder.dim_mult
+    return autoencoder.block_out_channels
+
+
+LUMINA = "Lumina2Pipeline"
 LDM = "LDMPipeline"
 LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
 """Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
@@ -117,7 +124,12 @@ def latent_shape(layout: Layout) -> tuple[int, int, int]:
 
 
 def tokens_of(layout: Layout) -> int:
-    """Tokens of an image in transformers that take 2 x 2 latents for one, at the size that the model makes."""
+    """Tokens of an image in transformers that take 2 x 2 latents for one, at the size that the model makes.
+
+    Lumina2Pipeline takes the channels of a latent for them, where it shifts the noise with the size of the image.
+    """
+    if layout.pipeline == LUMINA:
+        return denoiser_of(layout).latent_channels
     autoencoder = autoencoder_of(layout)
     factor = 2 * (1 if autoencoder is None else downscaling(autoencoder))
     height, width = image_size(layout)
@@ -135,8 +147,8 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         _check_sd3(denoiser)
     elif isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig):
         _check_flux(denoiser)
-    elif isinstance(denoiser, ZImageConfig):
-        _check_z_image(denoiser, layout)
+    elif isinstance(denoiser, ZImageConfig | Lumina2Config):
+        _check_placed(denoiser, layout)
     else:
         _check_unet(denoiser)
     if isinstance(denoiser, UNetConfig):
@@ -204,20 +216,46 @@ def _check_flux(config: FluxConfig | ChromaConfig | Flux2Config | QwenImageConfi
     _check_output(config)
 
 
-def _check_z_image(config: ZImageConfig, layout: Layout) -> None:
-    """The first axis counts the prompt's tokens and one more, the others the rows and columns of 2 x 2 latents."""
-    if config.dim % config.n_heads or sum(config.axes_dims) != config.dim // config.n_heads:
+def _check_placed(config: ZImageConfig | Lumina2Config, layout: Layout) -> None:
+    """The first axis counts the prompt's tokens and one or two more, the others the rows and columns of patches."""
+    if isinstance(config, ZImageConfig):
+        width, heads, turned, side = config.dim, config.n_heads, config.axes_dims, math.isqrt(tokens_of(layout))
+        needed = CHAT_LENGTH + 2, side, side
+    else:
+        _check_lumina_2(config, layout)
+        width, heads, turned = config.hidden_size, config.num_attention_heads, config.axes_dim_rope
+        needed = LUMINA_LENGTH + 1, *(config.sample_size // config.patch_size,) * 2
+    if width % heads or sum(turned) != width // heads:
         raise ModelError(
-            f"the transformer turns {config.axes_dims} of {config.dim / config.n_heads:g} values of a head",
-            expected="axes_dims whose sum is dim / n_heads, a whole number",
+            f"the transformer turns {turned} of {width / heads:g} values of a head",
+            expected="numbers whose sum is the width of a head, a whole number",
         )
-    side = math.isqrt(tokens_of(layout))
-    needed = CHAT_LENGTH + 2, side, side
-    if any(size % 2 for size in config.axes_dims) or any(map(operator.lt, config.axes_lens, needed)):
+    if any(size % 2 for size in turned) or any(map(operator.lt, config.axes_lens, needed)):
         raise ModelError(
             f"the transformer has positions for {config.axes_lens} tokens, rows and columns, an image needs {needed}",
             expected="positions for each, and an even number of values for each axis",
         )
+
+
+def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
+    """Its pipeline divides an image by 8 and the time by the scheduler's timesteps, whatever its parts do."""
+    autoencoder = autoencoder_of(layout)
+    if autoencoder is not None and downscaling(autoencoder) != 8:
+        raise ModelError(
+            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            expected="3 times, as Lumina2Pipeline asks for an image of 8 times the latent",
+        )
+    if config.sample_size % config.patch_size or config.num_attention_heads % config.num_kv_heads:
+        raise ModelError(
+            f"the transformer has patches of {config.patch_size} in sides of {config.sample_size}, and "
+            f"{config.num_kv_heads} keys and values for {config.num_attention_heads} heads",
+            expected="whole patches, and whole groups of heads",
+        )
+    if layout.scheduler.num_train_timesteps != 1000:
+        raise ModelError(
+            f"the scheduler has {layout.scheduler.num_train_timesteps} timesteps", expected="1000, as every release has"
+        )
+    _check_output(config)
 
 
 def _check_output(config: DenoiserConfig) -> None:
@@ -275,6 +313,8 @@ def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
     if isinstance(config, EncoderConfig | QwenImageAutoencoderConfig):
         return config.fewest_weights
+    if isinstance(config, Lumina2Config):
+        return 2 * config.num_layers * config.width**2  # queries and outputs
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):

@@ -6,31 +6,33 @@ from typing import Final, Literal
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
-from invmm_gate.models.read.allowed_files import SPIECE
 from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
 
-Kind = Literal["clip", "t5", "bert", "qwen2"]
+Kind = Literal["clip", "t5", "bert", "qwen2", "gemma"]
 TOKENIZERS: Final[dict[Kind, tuple[str, ...]]] = {
     "clip": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "t5": ("T5TokenizerFast", "T5Tokenizer"),
     "bert": ("BertTokenizer", "BertTokenizerFast"),
     "qwen2": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
+    "gemma": ("GemmaTokenizer", "GemmaTokenizerFast"),
 }
 """Kind -> the classes that a pipeline may state."""
 KINDS: Final = {name: kind for kind, names in TOKENIZERS.items() for name in names}
 _OF_ALL: Final = frozenset({"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
 TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
     "clip": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json"},
-    "t5": _OF_ALL | {SPIECE},
+    "t5": _OF_ALL | {"spiece.model"},
     "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
     "qwen2": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja"},
+    "gemma": _OF_ALL | {"tokenizer.model", "chat_template.jinja"},
 }
-"""The files of a tokenizer: each is read where it is there, but for the vocabulary that a T5 tokenizer holds twice."""
+"""The files of a tokenizer: each is read where it is there, but for one that holds the vocabulary again (`SPIECES`)."""
 LIBRARIES: Final = {
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *KINDS), "transformers"),
-    **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM", "Qwen2_5_VLForConditionalGeneration"), "transformers"),
+    **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM", "Gemma2Model"), "transformers"),
+    "Qwen2_5_VLForConditionalGeneration": "transformers",
     "LDMBertModel": "latent_diffusion",
 }
 """Class -> where model_index.json says that it comes from; all others are plain diffusers."""
@@ -177,6 +179,16 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         settings={"is_distilled": False},
     ),
+    "Lumina2Pipeline": Pipeline(
+        classes={
+            "transformer": ("Lumina2Transformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("Gemma2Model",),
+            "tokenizer": TOKENIZERS["gemma"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+    ),
     "QwenImagePipeline": Pipeline(
         classes={
             "transformer": ("QwenImageTransformer2DModel",),
@@ -201,6 +213,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "ZImagePipeline": "flow",
     "Flux2KleinPipeline": "flow",
     "QwenImagePipeline": "flow",
+    "Lumina2Pipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

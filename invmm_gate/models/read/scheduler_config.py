@@ -29,7 +29,9 @@ SCHEDULERS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 KLEIN: Final = "Flux2KleinPipeline"
-OWN_LEVELS: Final = frozenset({"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", "ChromaPipeline", KLEIN})
+OWN_LEVELS: Final = frozenset(
+    {"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline", KLEIN}
+)
 """Pipelines that hand the scheduler their own levels, and the number of the image's tokens."""
 
 SAMPLER_KEYS: Final = frozenset({

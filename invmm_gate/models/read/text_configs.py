@@ -18,6 +18,9 @@ CHAT_LENGTH: Final = 512
 KLEIN_LAYERS: Final = (9, 18, 27)
 """Hidden layers of the language model that Flux2KleinPipeline puts side by side."""
 
+LUMINA_LENGTH: Final = 256
+"""Tokens in Lumina2Pipeline, what it puts before a prompt included."""
+
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Depth = Annotated[int, Field(ge=1, le=128)]
 Heads = Annotated[int, Field(ge=1, le=1024)]

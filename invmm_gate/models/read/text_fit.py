@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
 from invmm_gate.models.read.network_configs import UNetConditionConfig
 from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
@@ -12,11 +13,11 @@ from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
     Flux2Config,
     FluxConfig,
+    Lumina2Config,
     QwenImageConfig,
     SD3Config,
     ZImageConfig,
 )
-from invmm_gate.models.read.vision_language_configs import Qwen25VLConfig
 
 POOLS_AT_LARGEST_ID: Final = 2
 """With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""
@@ -44,7 +45,7 @@ def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> N
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=128)
     elif isinstance(config, Qwen3Config | Qwen25VLConfig):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=512)
-    elif isinstance(config, LDMBertConfig):
+    elif isinstance(config, LDMBertConfig | Gemma2Config):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
 
 
@@ -160,6 +161,11 @@ def _check_z_image(layout: Layout, config: ZImageConfig) -> None:
     _equal("cap_feat_dim", {config.cap_feat_dim}, "text_encoder gives", {width})
 
 
+def _check_lumina_2(layout: Layout, config: Lumina2Config) -> None:
+    width = layout.config("text_encoder", Gemma2Config).width
+    _equal("cap_feat_dim", {config.cap_feat_dim}, "text_encoder gives", {width})
+
+
 def _check_qwen_image(layout: Layout, config: QwenImageConfig) -> None:
     width = layout.config("text_encoder", Qwen25VLConfig).width
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
@@ -173,6 +179,7 @@ _CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
     Flux2Config: _check_flux_2,
     ZImageConfig: _check_z_image,
     QwenImageConfig: _check_qwen_image,
+    Lumina2Config: _check_lumina_2,
 }
 """Configuration of a denoiser that a prompt conditions -> what must agree with its text encoders."""
 

@@ -1,9 +1,9 @@
 """A tokenizer's files: its configuration, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
-transformers differ in which they read: they must agree. A T5 or Qwen tokenizer is loaded by its own class, from a
-private copy of these files, as users load it; of T5 without its SentencePiece file, which the class passes over
-where `tokenizer.json` is there.
+transformers differ in which they read: they must agree. A T5, Qwen or Gemma tokenizer is loaded by its own class, from
+a private copy of these files, as users load it; of T5 and Gemma without its SentencePiece file, which the class passes
+over where `tokenizer.json` is there.
 """
 
 from collections.abc import Mapping, Set
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, model_validator
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.models.read.allowed_files import SPIECE
+from invmm_gate.models.read.allowed_files import SPIECES
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import StrictConfig, validated
 from invmm_gate.models.read.pipelines import KINDS, TOKENIZER_NAMES, TOKENIZERS, Kind
@@ -46,6 +46,7 @@ DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
         "mask_token": "[MASK]",
     },
     "qwen2": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
 }  # fmt: skip
 """The special tokens that a kind has, and what they are when its files do not say."""
 NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
@@ -53,7 +54,7 @@ _MOST_EXTRA: Final = 10_000
 _LONGEST_TEMPLATE: Final = 100_000
 _UNSTEADY: Final = frozenset({"strftime_now", "random"})
 """What a template may not use: transformers offers the clock, Jinja chance."""
-_WHOLE: Final = ("t5", "qwen2")
+_WHOLE: Final = ("t5", "qwen2", "gemma")
 """Kinds that their class loads from their files, where it finds their added tokens in a text."""
 
 
@@ -135,8 +136,22 @@ class Qwen2TokenizerConfig(TokenizerConfig):
     chat_template: Annotated[str, Field(max_length=_LONGEST_TEMPLATE)] | None = None
 
 
+class GemmaTokenizerConfig(TokenizerConfig):
+    """Bytes for what is no piece, and a start token; its pipeline pads on the right, whatever the file says."""
+
+    add_bos_token: Literal[True] = True
+    add_eos_token: Literal[False] = False
+    padding_side: Literal["left", "right"] = "left"  # type: ignore[assignment]
+    mask_token: SpecialToken | None = None
+    spaces_between_special_tokens: Literal[False] = False
+    use_default_system_prompt: Literal[False] = False
+    chat_template: Annotated[str, Field(max_length=_LONGEST_TEMPLATE)] | None = None
+    """Never used: a prompt stands in a text of the pipeline's own."""
+
+
 CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
     "qwen2": Qwen2TokenizerConfig,
+    "gemma": GemmaTokenizerConfig,
     "clip": TokenizerConfig,
     "t5": T5TokenizerConfig,
     "bert": BertTokenizerConfig,
@@ -195,10 +210,10 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
     config, extra = _read_config(files, name, kind)
     read = read_tokenizer_json(files, path, kind)
-    if kind == "t5" and read is None:
+    if kind in ("t5", "gemma") and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
-            expected="a tokenizer with tokenizer.json; spiece.model is not read",
+            expected=f"a tokenizer with tokenizer.json; {', '.join(TOKENIZER_NAMES[kind] & SPIECES)} is not read",
             do=f"save the pipeline with {TOKENIZERS[kind][0]}",
         )
     listed = ids_in(files, f"{name}/added_tokens.json") or {}
@@ -230,7 +245,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
 
 
 def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
-    paths = {part: f"{name}/{part}" for part in sorted(TOKENIZER_NAMES[kind] - {SPIECE})}
+    paths = {part: f"{name}/{part}" for part in sorted(TOKENIZER_NAMES[kind] - SPIECES)}
     return {part: files.read(path) for part, path in paths.items() if path in files}
 
 

@@ -173,6 +173,37 @@ class QwenImageConfig(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
+class Lumina2Config(StrictConfig):
+    """`Lumina2Transformer2DModel` of Lumina-Image 2.0."""
+
+    sample_size: Side = 128
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    in_channels: Channels = 16
+    out_channels: Channels | None = None
+    hidden_size: Width = 2304
+    num_layers: Annotated[int, Field(ge=0, le=128)] = 26
+    num_refiner_layers: Annotated[int, Field(ge=0, le=16)] = 2
+    num_attention_heads: Heads = 24
+    num_kv_heads: Heads = 8
+    multiple_of: Annotated[int, Field(ge=1, le=65_536)] = 256
+    ffn_dim_multiplier: Positive | None = None
+    norm_eps: Positive = 1e-5
+    scaling_factor: Positive = 1.0
+    axes_dim_rope: Annotated[tuple[Channels, Channels, Channels], Field(strict=False)] = (32, 32, 32)
+    axes_lens: Annotated[tuple[Positions, Positions, Positions], Field(strict=False)] = (300, 512, 512)
+    cap_feat_dim: Width = 1024
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.hidden_size
+
+
 class ZImageConfig(StrictConfig):
     """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
 
@@ -214,4 +245,4 @@ class ZImageConfig(StrictConfig):
         return self.dim
 
 
-TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
+TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | ZImageConfig

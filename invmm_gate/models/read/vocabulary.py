@@ -22,7 +22,7 @@ Special = Mapping[str, Mapping[str, Any]]
 """`cls_token` and others -> the token's keys, as `tokenizers` has them."""
 MAX_TOKENS: Final = 1_000_000
 _VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt", "qwen2": "vocab.json"}
-_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece", "qwen2": "BPE"}
+_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece", "qwen2": "BPE", "gemma": "BPE"}
 _READ: Final = frozenset({"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"})
 _IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space", "use_regex"})
 """Keys of a post-processor that change no token of one prompt beside those of its template."""
@@ -139,6 +139,20 @@ def _bytes_in_pairs() -> "Tokenizer":
     return tokenizer
 
 
+def _pieces_or_bytes(vocabulary: Mapping[str, int], special: Special) -> "Tokenizer":
+    """What `GemmaTokenizer` is, without its vocabulary."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    unknown, start = (special[key]["content"] for key in ("unk_token", "bos_token"))
+    tokenizer = Tokenizer(models.BPE(vocab={}, merges=[], unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start}:0 $A:0", special_tokens=[(start, vocabulary[start])]
+    )
+    return tokenizer
+
+
 def check_as_class(
     read: Mapping[str, Any], path: str, kind: Kind, vocabulary: Mapping[str, int], special: Special
 ) -> None:
@@ -150,6 +164,8 @@ def check_as_class(
             own = json.loads(_bytes_in_pairs().to_str())
             if _adds_nothing(read["post_processor"]):
                 read = {**read, "post_processor": own["post_processor"]}
+        elif kind == "gemma":
+            own = json.loads(_pieces_or_bytes(vocabulary, special).to_str())
         else:
             words = (_SPECIAL_WORDS if "startoftext" in str(read["pre_tokenizer"]) else "") + _WORDS
             own = json.loads(_byte_pairs(vocabulary, special, words).to_str())

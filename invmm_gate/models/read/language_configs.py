@@ -1,16 +1,87 @@
-"""Configurations of language models that also see images, as transformers writes them; pipelines give them texts."""
+"""Configurations of language models that pipelines take hidden states of, as transformers writes them.
+
+Gemma 2, of which every other layer sees no further back than its window; Qwen2.5-VL, which sees images too.
+"""
 
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from invmm_gate.models.read.diffusers_config import StrictConfig
-from invmm_gate.models.read.text_configs import Depth, Dropout, Epsilon, Heads, TextConfig, TokenId, Vocabulary, Width
+from invmm_gate.models.read.text_configs import (
+    LUMINA_LENGTH,
+    Depth,
+    Dropout,
+    Epsilon,
+    Heads,
+    RopeParameters,
+    TextConfig,
+    TokenId,
+    Vocabulary,
+    Width,
+)
 
 Theta = Annotated[float, Field(ge=1, le=1e9)]
+Cap = Annotated[float, Field(gt=0, le=1e6)]
 Section = Annotated[int, Field(ge=0, le=4096)]
 Block = Annotated[int, Field(ge=0, le=127)]
 Small = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Gemma2Config(TextConfig):
+    """`Gemma2Model`, of which a pipeline asks hidden states."""
+
+    model_type: Literal["gemma2"] = "gemma2"
+    vocab_size: Vocabulary = 256000
+    hidden_size: Width = 2304
+    intermediate_size: Width = 9216
+    num_hidden_layers: Depth = 26
+    num_attention_heads: Heads = 8
+    num_key_value_heads: Heads = 4
+    head_dim: Width = 256
+    hidden_activation: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    max_position_embeddings: Annotated[int, Field(ge=3, le=10_000_000)] = 8192
+    rms_norm_eps: Epsilon = 1e-6
+    rope_theta: Theta = 1e4
+    rope_parameters: RopeParameters | None = None
+    attention_bias: bool = False
+    attention_dropout: Dropout = 0.0
+    query_pre_attn_scalar: Annotated[int, Field(ge=1, le=65_536)] = 256
+    sliding_window: Annotated[int, Field(ge=LUMINA_LENGTH, le=10_000_000)] = 4096
+    layer_types: Annotated[list[Literal["sliding_attention", "full_attention"]], Field(max_length=128)] | None = None
+    final_logit_softcapping: Cap | None = 30.0
+    attn_logit_softcapping: Cap | None = 50.0
+    use_bidirectional_attention: Literal[False] | None = None
+    cache_implementation: str | None = None
+    pad_token_id: TokenId | None = 0
+    eos_token_id: TokenId | None = 1
+    bos_token_id: TokenId | None = 2
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Gemma2Config":
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers} layers")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(f"{self.num_attention_heads} heads share {self.num_key_value_heads} keys and values")
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """As for the others; the activation is `hidden_activation`, and texts are not written."""
+        idle = ("hidden_act", "cache_implementation")
+        return {key: value for key, value in super().arguments().items() if key not in idle}
+
+    @property
+    def width(self) -> int:
+        """Channels of a token's embedding."""
+        return self.hidden_size
+
+    @property
+    def fewest_weights(self) -> int:
+        """Token embedding, and per layer the MLP, queries and outputs."""
+        layer = 3 * self.hidden_size * self.intermediate_size
+        layer += 2 * self.hidden_size * self.num_attention_heads * self.head_dim
+        return self.vocab_size * self.hidden_size + self.num_hidden_layers * layer
 
 
 class RopeOfSections(StrictConfig):
