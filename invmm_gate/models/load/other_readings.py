@@ -37,6 +37,8 @@ _VALUES: Final[dict[str, tuple[object, ...]]] = {
     "attention_head_dim": (4, 8, 16, 32, 64),
 }
 """Keys of a U-Net's configuration that change no shape, with the values that are in use."""
+ThreeAxes = FluxConfig | ChromaConfig | QwenImageConfig | Lumina2Config | ZImageConfig
+"""Networks that turn some values of a head with the row and some with the column."""
 _HEAD_WIDTHS: Final = (4, 8, 16, 32, 64, 128)
 """Channels of one head of a transformer: as many heads as its width then has."""
 
@@ -61,7 +63,7 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
         return
-    if isinstance(config, FluxConfig | ChromaConfig | QwenImageConfig | ZImageConfig):
+    if isinstance(config, ThreeAxes):
         yield from _other_turns(config)
         return
     if isinstance(config, Flux2Config):
@@ -72,10 +74,12 @@ def _changes(config: object) -> Iterator[Mapping[str, object]]:
             yield {key: value}
 
 
-def _other_turns(config: FluxConfig | ChromaConfig | QwenImageConfig | ZImageConfig) -> Iterator[Mapping[str, object]]:
+def _other_turns(config: ThreeAxes) -> Iterator[Mapping[str, object]]:
     """How many values of a head turn with the row and how many with the column: FLUX.1 has 7 of 16, Z-Image 6."""
     if isinstance(config, ZImageConfig):
         key, head = "axes_dims", config.dim // config.n_heads
+    elif isinstance(config, Lumina2Config):
+        key, head = "axes_dim_rope", config.hidden_size // config.num_attention_heads
     else:
         key, head = "axes_dims_rope", config.attention_head_dim
     for share in (2, 3, 4, 5, 6, 7):
