@@ -262,6 +262,15 @@ def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
     assert said in str(caught.value)
 
 
+def test_a_tokenizer_needs_a_chat_template_only_where_prompts_stand_in_it(qwen_image: Path) -> None:
+    before = encoded(qwen_image)
+    without_template(qwen_image)
+    assert torch.equal(encoded(qwen_image), before)
+    with_template("{{ strftime_now('%S') }}")(qwen_image)
+    with pytest.raises(ModelError, match="uses strftime_now"):
+        inspect_checkpoint(qwen_image)
+
+
 def in_part(file: str, part: str, **values: Any) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         content = json.loads((folder / file).read_text())
@@ -320,6 +329,13 @@ def test_a_checkpoint_of_lumina_2_that_is_another_model_is_refused(
     with pytest.raises(ModelError) as caught:
         inspect_checkpoint(folder)
     assert said in str(caught.value)
+
+
+def test_a_tokenizer_of_gemma_without_a_step_that_does_nothing_reads_the_same(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("lumina")
+    before, path = encoded(folder), folder / "tokenizer/tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "pre_tokenizer": None}))
+    assert torch.equal(encoded(folder), before)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -7,6 +7,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
 from invmm_gate.models.read.network_configs import UNetConditionConfig
+from invmm_gate.models.read.scheduler_config import KLEIN
 from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 from invmm_gate.models.read.transformer_configs import (
@@ -21,6 +22,8 @@ from invmm_gate.models.read.transformer_configs import (
 
 POOLS_AT_LARGEST_ID: Final = 2
 """With this eos_token_id, transformers takes the pooled vector where the id is largest (a bug that became a rule)."""
+CHATTING: Final = frozenset({"ZImagePipeline", KLEIN})
+"""Pipelines that put each prompt in the chat template of its tokenizer."""
 LCM: Final = "LatentConsistencyModelPipeline"
 SIZE_IDS: Final = 6
 """Numbers by which Stable Diffusion XL is told sizes and crop."""
@@ -33,6 +36,7 @@ def check_text_fit(layout: Layout) -> None:
         if encoder not in layout.components:
             raise ModelError(f"{name!r} has no {encoder!r}", expected="both or neither", do="save the pipeline again")
         _check_encoder(tokenizer, layout.components[encoder].config, encoder)
+        _check_template(layout, tokenizer)
     _check_pairs(layout)
     denoiser = layout.components[layout.denoiser].config
     _CHECKS[type(denoiser)](layout, denoiser)
@@ -47,6 +51,15 @@ def _check_encoder(tokenizer: TokenizerFiles, config: object, encoder: str) -> N
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size, padding=512)
     elif isinstance(config, LDMBertConfig | Gemma2Config):
         _check_vocabulary(tokenizer, encoder, embedded=config.vocab_size)
+
+
+def _check_template(layout: Layout, tokenizer: TokenizerFiles) -> None:
+    if layout.pipeline in CHATTING and not tokenizer.has_template:
+        raise ModelError(
+            f"{tokenizer.name!r} has no chat template",
+            expected="chat_template.jinja, or chat_template in tokenizer_config.json: each prompt stands in it",
+            do="save the tokenizer with its published template",
+        )
 
 
 def _check_vocabulary(tokenizer: TokenizerFiles, encoder: str, *, embedded: int, padding: int = 1) -> None:

@@ -195,9 +195,11 @@ class TokenizerFiles:
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
     class_name: str = ""
-    """The class of transformers that loads a T5 or Qwen tokenizer, of a literal table."""
+    """The class of transformers that loads a T5, Qwen or Gemma tokenizer, of a literal table."""
     content: Mapping[str, bytes] = field(default_factory=dict)
-    """The files of a T5 or Qwen tokenizer, by name, which that class reads."""
+    """The files of a T5, Qwen or Gemma tokenizer, by name, which that class reads."""
+    has_template: bool = False
+    """Whether a Qwen tokenizer has a chat template."""
 
     @property
     def end_id(self) -> int:
@@ -221,8 +223,9 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     beside = {**embedded, **listed} if kind == "qwen2" else listed  # vocab.json of Qwen has no added tokens
     vocabulary = read_vocabulary(files, name, kind, beside, ids_of(read, embedded))
     special = _special(config, kind, name, vocabulary)
-    if isinstance(config, Qwen2TokenizerConfig):
-        _check_template(files, name, config)
+    template = _chat_template(files, name, config) if isinstance(config, Qwen2TokenizerConfig) else None
+    if template is not None:
+        _check_template(name, template)
     found = {*listed, *embedded}
     if kind in _WHOLE:
         added = extra - found
@@ -241,6 +244,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         merges=read_merges(files, name, read) if kind in ("clip", "qwen2") else (),
         class_name=stated,
         content=_content(files, name, kind) if kind in _WHOLE else {},
+        has_template=template is not None,
     )
 
 
@@ -249,11 +253,10 @@ def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
     return {part: files.read(path) for part, path in paths.items() if path in files}
 
 
-def _check_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> None:
-    """Raises ModelError without a chat template, and for one that looks at the clock or at chance."""
+def _check_template(name: str, template: str) -> None:
+    """Raises ModelError for a chat template that looks at the clock or at chance."""
     from jinja2 import Environment, meta, nodes  # `verify`, which loads no model, starts without it
 
-    template = _chat_template(files, name, config)
     with library(name):
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 (writes no HTML)
     names = meta.find_undeclared_variables(tree) | {each.name for each in tree.find_all(nodes.Filter)}
@@ -265,19 +268,13 @@ def _check_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerCon
         )
 
 
-def _chat_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> str:
-    """The template that transformers takes: that of its own file, if there is one. Raises ModelError without any."""
+def _chat_template(files: CheckpointFiles, name: str, config: Qwen2TokenizerConfig) -> str | None:
+    """The template that transformers takes: that of its own file, if there is one."""
     path = f"{name}/chat_template.jinja"
     if path in files:
         if files.files[path].size > _LONGEST_TEMPLATE:
             raise ModelError(f"{path!r} is larger than {_LONGEST_TEMPLATE:,} bytes", expected="a chat template")
         return files.read(path).decode("utf-8")
-    if config.chat_template is None:
-        raise ModelError(
-            f"{name!r} has no chat template",
-            expected="chat_template.jinja, or chat_template in tokenizer_config.json: each prompt stands in it",
-            do="save the tokenizer with its published template",
-        )
     return config.chat_template
 
 

@@ -166,6 +166,8 @@ def check_as_class(
                 read = {**read, "post_processor": own["post_processor"]}
         elif kind == "gemma":
             own = json.loads(_pieces_or_bytes(vocabulary, special).to_str())
+            # It splits at blanks, of which the normalizer leaves none.
+            read = {**read, "pre_tokenizer": read["pre_tokenizer"] or own["pre_tokenizer"]}
         else:
             words = (_SPECIAL_WORDS if "startoftext" in str(read["pre_tokenizer"]) else "") + _WORDS
             own = json.loads(_byte_pairs(vocabulary, special, words).to_str())
