@@ -185,6 +185,27 @@ def test_a_lora_of_kohyas_scripts_is_understood(sd: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "prefix"), [("qwen_image", ""), ("qwen_image", "diffusion_model."), ("z_image", "diffusion_model.")]
+)
+def test_a_lora_without_the_names_of_diffusers_is_understood(
+    text_checkpoint: Checkpoints, tmp_path: Path, name: str, prefix: str
+) -> None:
+    """As fast versions of Qwen-Image and trainers of Z-Image are published: down, up, and an alpha for each module."""
+    lora, other = load_file(save_lora(name, tmp_path / "lora")), {}
+    for key, tensor in lora.items():
+        module, _, side = key.removeprefix("transformer.").removesuffix(".weight").rpartition(".")
+        other[f"{prefix}{module}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = tensor
+        other[f"{prefix}{module}.alpha"] = torch.tensor(1.0)
+    save_file(other, tmp_path / "other.safetensors")
+    folder, theirs = text_checkpoint(name), tiny_text.build(name)
+    theirs.pipeline.load_lora_weights(tmp_path, weight_name="other.safetensors")
+    ours = at_size_of(theirs.model, load(folder, loras=[tmp_path / "other.safetensors"]))
+    torch.testing.assert_close(estimate(ours), estimate(load_into(theirs)), rtol=1e-3, atol=1e-3)
+    plain = at_size_of(theirs.model, load(folder))
+    assert (estimate(ours) - estimate(plain)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
     ("key", "said"),
     [
         ("unet.to_q.lora_magnitude_vector", "holds DoRA weights"),
