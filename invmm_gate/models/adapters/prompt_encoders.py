@@ -11,28 +11,14 @@ from torch import Tensor
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.prediction import rows_of
-from invmm_gate.models.adapters.text_tower import Chat, Features, FixedText, OwnTemplate, TextTower, text_config
+from invmm_gate.models.adapters.chats import CHATS, Chat
+from invmm_gate.models.adapters.text_tower import Features, TextTower, text_config
 from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
 FLUX_T5_LENGTH: Final = 512
 """The same in FluxPipeline and ChromaPipeline."""
-CHATS: Final[Mapping[str, Chat]] = {
-    "ZImagePipeline": OwnTemplate({"enable_thinking": True}),
-    "Flux2KleinPipeline": OwnTemplate({"enable_thinking": False}),
-    "QwenImagePipeline": FixedText(
-        "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
-        "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
-    ),
-    "Lumina2Pipeline": FixedText(
-        "You are an assistant designed to generate superior images with the superior degree of image-text alignment "
-        "based on textual prompts or user prompts. <Prompt Start>",
-        lead=" ",
-    ),
-}
-"""Pipeline whose prompts stand in a chat -> its words."""
 QWEN_DROPPED: Final = 34
 """Leading tokens that QwenImagePipeline drops, whatever they are: with the published tokenizer all before a prompt."""
 QWEN_LENGTH: Final = 512

@@ -1,14 +1,15 @@
 """One text encoder with its tokenizer: prompts, hard or soft, to features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.models.adapters.chats import Chat
 
 _ANY: Final = "\ue000any prompt\ue001"
 """Stands for a prompt; no template has these characters, which have no meaning of their own."""
@@ -24,53 +25,6 @@ class Features:
     mask: Float[Tensor, "row token"]
     """1 for the tokens of the prompt and of what stands around it, 0 for padding."""
     pooled: Float[Tensor, "row pooled_feature"] | None
-
-
-class Chat(Protocol):
-    """The words in which a pipeline puts each prompt, before and after it."""
-
-    @property
-    def lead(self) -> str:
-        """The end of the words before, which the tokenizer reads as a part of the prompt: a blank, or nothing."""
-        ...
-
-    def written(self, tokenizer: Any, prompt: str) -> str:
-        """The prompt as the pipeline hands it to the tokenizer."""
-        ...
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OwnTemplate:
-    """The chat template of the checkpoint's own tokenizer, and what the pipeline tells it."""
-
-    options: Mapping[str, object]
-
-    @property
-    def lead(self) -> str:
-        """Nothing: published templates end a line, or with a token of their own."""
-        return ""
-
-    def written(self, tokenizer: Any, prompt: str) -> str:
-        """The prompt as a user's message. Raises whatever the template raises."""
-        message = [{"role": "user", "content": prompt}]
-        text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **self.options)
-        return text
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FixedText:
-    """A text of the pipeline's own."""
-
-    before: str
-    after: str = ""
-    lead: str = ""
-
-    def written(self, tokenizer: Any, prompt: str) -> str:
-        """The prompt between both parts."""
-        del tokenizer
-        return self.before + self.lead + prompt + self.after
 
 
 def text_config(encoder: Any) -> Any:

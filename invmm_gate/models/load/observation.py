@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.prompt_encoders import CHATS, QWEN_DROPPED, QWEN_LENGTH
-from invmm_gate.models.adapters.text_tower import Chat
+from invmm_gate.models.adapters.prompt_encoders import QWEN_DROPPED, QWEN_LENGTH
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
