@@ -26,7 +26,10 @@ USUAL_DRAWS: Final[Mapping[str, UsualDraw]] = {
     "StableDiffusionXLPipeline": UsualDraw(50, 5.0),
     "StableDiffusion3Pipeline": UsualDraw(28, 7.0),
     "FluxPipeline": UsualDraw(28, 3.5),
+    "ChromaPipeline": UsualDraw(35, 5.0),
     "Flux2KleinPipeline": UsualDraw(50, 4.0),
+    "QwenImagePipeline": UsualDraw(50, 4.0),
+    "Lumina2Pipeline": UsualDraw(30, 4.0),
     "ZImagePipeline": UsualDraw(50, 6.0),  # the pipeline says 5, and its 0 is the conditional estimate
 }
 """Pipeline -> its defaults. Source: the signatures of diffusers 0.42.1; distilled models are drawn in fewer steps."""
