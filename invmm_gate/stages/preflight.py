@@ -8,8 +8,7 @@ from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import Options
 from invmm_gate.core.records import ModelManifest, ProbeSet
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.read.parts_fit import image_size
-from invmm_gate.models.read.pipelines import FAMILIES
+from invmm_gate.models.read.parts_fit import family_of, image_size
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
@@ -51,8 +50,8 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
-    size = image_size(layout)
+    _, layout = layout_of(model)
+    family, size = family_of(layout), image_size(layout)
     refuse(policy, (*rule_faults(policy, family=family), *prompt_faults(policy, probes, family=family)))
     refuse(policy, model_faults(policy, family=family, image_size=size))
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
-from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.protocols import DiffusionModel, label_side, text_side
 from invmm_gate.diffusion.sampling import Limits, limited
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
@@ -58,7 +59,7 @@ def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokeniz
         raise ModelError(
             f"diffusers cannot put {name} together: {str(error)[:200]}", expected="parts of one checkpoint"
         ) from error
-    return quiet(pipeline)
+    return with_labels(quiet(pipeline))
 
 
 def scheduler_of(layout: Layout) -> Any:
@@ -171,9 +172,13 @@ class PipelineSampler:
         self, streams: list[torch.Generator], *, steps: int, prompt: str | None, guidance_scale: float
     ) -> Float[Tensor, "row 3 image_height image_width"]:
         given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
-        if self.model.prompts is not None:
+        told = call_of(self.denoiser).pipeline_scale(max(guidance_scale, 1.0))
+        labels = label_side(self.model)
+        if labels is not None:
+            chosen = labels.encode([prompt or ""] * len(streams)).tensors["label"].tolist()
+            given |= {"class_labels": chosen, "guidance_scale": told}
+        elif text_side(self.model) is not None:
             height, width = self.model.image_size
-            told = call_of(self.denoiser).pipeline_scale(max(guidance_scale, 1.0))
             given |= {"prompt": [prompt or ""] * len(streams), "guidance_scale": told}
             given |= {"height": height, "width": width}
         else:

@@ -61,11 +61,21 @@ def current_names(tensors: Tensors, network: nn.Module, component: Component) ->
 
 
 def complete(network: nn.Module) -> None:
-    """Values for what no file holds: the positions of CLIP, the turns of Qwen, T5's embedding as one tensor again."""
+    """Values for what no file holds: positions of CLIP and DiT, the turns of Qwen, T5's embedding as one tensor."""
     for name, buffer in list(network.named_buffers()):
         if buffer.is_meta and name.endswith("position_ids"):
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
+    patches: Any = getattr(network, "pos_embed", None)
+    if patches is not None and patches.pos_embed.is_meta:  # of PatchEmbed; Stable Diffusion 3 has its own on disk
+        own = type(patches)(
+            height=network.config.sample_size,
+            width=network.config.sample_size,
+            patch_size=network.config.patch_size,
+            in_channels=1,
+            embed_dim=patches.pos_embed.shape[-1],
+        )
+        patches.register_buffer("pos_embed", own.pos_embed, persistent=False)
     for name, module in list(network.named_modules()):
         if name.endswith("rotary_emb") and any(buffer.is_meta for buffer in module.buffers()):
             network.set_submodule(name, type(module)(module.config))

@@ -1,7 +1,7 @@
 """Configurations of networks, with the names and defaults of diffusers, and the literal table of their classes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ Heads = Annotated[int, Field(ge=1, le=1024)]
 Kernel = Annotated[int, Field(ge=1, le=7)]
 Depth = Annotated[int, Field(ge=0, le=32)]
 Positions = Annotated[int, Field(ge=1, le=65_536)]
+Classes = Annotated[int, Field(ge=1, le=1_000_000)]
 _LEVELS: Final = Field(min_length=1, max_length=10, strict=False)
 _SHORT: Final = Field(max_length=64, strict=False)
 Blocks = Annotated[tuple[Channels, ...], _LEVELS]
@@ -49,7 +50,6 @@ class _UNet(StrictConfig):
     norm_eps: Positive = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     class_embed_type: None = None
-    num_class_embeds: None = None
 
     @property
     def latent_channels(self) -> int:
@@ -58,8 +58,9 @@ class _UNet(StrictConfig):
 
 
 class UNetConfig(_UNet):
-    """`UNet2DModel` without classes: unconditional."""
+    """`UNet2DModel`: unconditional, or told one of `num_class_embeds` classes by its number."""
 
+    num_class_embeds: Classes | None = None
     in_channels: Channels = 3
     out_channels: Channels = 3
     time_embedding_type: Literal["positional", "learned"] = "positional"
@@ -197,6 +198,7 @@ class UNetConditionConfig(_UNet):
     projection_class_embeddings_input_dim: Width | None = None
     attention_type: Literal["default"] = "default"
     class_embeddings_concat: Literal[False] = False
+    num_class_embeds: None = None
     mid_block_only_cross_attention: bool | None = None
     cross_attention_norm: None = None
     addition_embed_type_num_heads: Heads = 64
@@ -234,6 +236,59 @@ class SD3Config(StrictConfig):
     def width(self) -> int:
         """Channels of the transformer's tokens."""
         return self.num_attention_heads * self.attention_head_dim
+
+
+class DiTConfig(StrictConfig):
+    """`DiTTransformer2DModel`, which is told a class by its number."""
+
+    num_attention_heads: Heads = 16
+    attention_head_dim: Channels = 72
+    in_channels: Channels = 4
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 28
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_num_groups: Channels = 32
+    attention_bias: bool = True
+    sample_size: Side = 32
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    activation_fn: Literal["gelu", "gelu-approximate", "geglu", "geglu-approximate"] = "gelu-approximate"
+    num_embeds_ada_norm: Classes = 1000
+    upcast_attention: bool = False
+    norm_type: Literal["ada_norm_zero"] = "ada_norm_zero"
+    norm_elementwise_affine: bool = False
+    norm_eps: Positive = 1e-5
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class OldDiTConfig(DiTConfig):
+    """The same as `Transformer2DModel`, as it was published: diffusers loads that as a `DiTTransformer2DModel`.
+
+    The class to load is told by `norm_type`, which such a file must state; what only the old class knew is ignored.
+    """
+
+    norm_type: Literal["ada_norm_zero"]
+    cross_attention_dim: None = None
+    num_vector_embeds: None = None
+    use_linear_projection: bool = False
+    only_cross_attention: bool = False
+    double_self_attention: bool = False
+    attention_type: Literal["default"] = "default"
+    caption_channels: None = None
+    interpolation_scale: None = None
+    use_additional_conditions: None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `DiTTransformer2DModel`."""
+        return {key: value for key, value in super().arguments().items() if key in DiTConfig.model_fields}
 
 
 class FluxConfig(StrictConfig):
@@ -344,7 +399,7 @@ class ZImageConfig(StrictConfig):
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config
 TransformerConfig = SD3Config | FluxConfig | Flux2Config | ZImageConfig
-DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
+DenoiserConfig = UNetConfig | UNetConditionConfig | DiTConfig | TransformerConfig
 AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig
 NetworkConfig = DenoiserConfig | AutoencoderConfigs | EncoderConfig
 
@@ -352,6 +407,8 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "UNet2DModel": UNetConfig,
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
+    "DiTTransformer2DModel": DiTConfig,
+    "Transformer2DModel": OldDiTConfig,
     "FluxTransformer2DModel": FluxConfig,
     "Flux2Transformer2DModel": Flux2Config,
     "AutoencoderKLFlux2": Flux2AutoencoderConfig,
@@ -359,6 +416,8 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
+LOADED_AS: Final = {"Transformer2DModel": "DiTTransformer2DModel"}
+"""Class that a file names -> the class that diffusers makes of it."""
 ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModel": CLIPTextConfig,
     "CLIPTextModelWithProjection": CLIPTextConfig,
@@ -383,13 +442,31 @@ def network_config(
     """
     kind = class_name(content, name=name, allowed=allowed)
     content = network_as_loaded(pipeline, kind, stated(content, name), name)
-    if content.get("class_embed_type") is not None or content.get("num_class_embeds") is not None:
-        raise ModelError(
-            f"{name!r} describes a class-conditional network",
-            expected="a network without classes",
-            do="this gate cannot choose a class for a probe",
-        )
+    _refuse_other_classes(content, name=name, kind=kind, pipeline=pipeline)
     return kind, validated(DIFFUSERS[kind], {key: content[key] for key in content.keys() - EMA_KEYS}, name)
+
+
+def _refuse_other_classes(content: Mapping[str, object], *, name: str, kind: str, pipeline: str) -> None:
+    """Classes are numbered embeddings of a `UNet2DModel` on pixels, or of a DiT, and nothing else."""
+    if content.get("class_embed_type") is not None:
+        raise ModelError(
+            f"{name!r}: 'class_embed_type' is {content['class_embed_type']!a}"[:200],
+            expected="null, with num_class_embeds classes: of no other kind is it known which classes there are",
+            do="nothing of this checkpoint can be measured",
+        )
+    if content.get("num_class_embeds") is not None and (kind != "UNet2DModel" or pipeline == "LDMPipeline"):
+        raise ModelError(
+            f"{name!r} describes a class-conditional {kind} in {pipeline or 'no pipeline'}",
+            expected="a UNet2DModel on pixels, or a DiTPipeline",
+            do="nothing of this checkpoint can be measured",
+        )
+
+
+def classes_of(config: object) -> int:
+    """How many classes a network is told, numbered from 0; 0 where it is told none."""
+    if isinstance(config, DiTConfig):
+        return config.num_embeds_ada_norm
+    return (config.num_class_embeds or 0) if isinstance(config, UNetConfig) else 0
 
 
 def encoder_config(content: Mapping[str, object], *, name: str, kind: str) -> NetworkConfig:

@@ -4,12 +4,14 @@ import math
 import operator
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.core.settings import Family
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.components import Component
 from invmm_gate.models.read.network_configs import (
     AutoencoderConfigs,
     DenoiserConfig,
+    DiTConfig,
     EncoderConfig,
     Flux2AutoencoderConfig,
     Flux2Config,
@@ -22,8 +24,9 @@ from invmm_gate.models.read.network_configs import (
     UNetConditionConfig,
     UNetConfig,
     ZImageConfig,
+    classes_of,
 )
-from invmm_gate.models.read.pipelines import TEXT_FAMILIES
+from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.weight_files import header_of
@@ -49,6 +52,12 @@ def autoencoder_of(layout: Layout) -> Autoencoder | None:
     """The autoencoder's configuration; None for a pixel-space model."""
     found = (component.config for component in layout.components.values())
     return next((config for config in found if isinstance(config, Autoencoder)), None)
+
+
+def family_of(layout: Layout) -> Family:
+    """The family of a checkpoint's model: known before anything is loaded."""
+    family = FAMILIES[layout.pipeline]
+    return "class_pixel" if family == "pixel" and classes_of(denoiser_of(layout)) else family
 
 
 def downscaling(autoencoder: Autoencoder) -> int:
@@ -120,6 +129,8 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         _check_sd3(denoiser)
     elif isinstance(denoiser, FluxConfig | Flux2Config):
         _check_flux(denoiser)
+    elif isinstance(denoiser, DiTConfig):
+        _check_dit(denoiser)
     elif isinstance(denoiser, ZImageConfig):
         _check_z_image(denoiser, layout)
     else:
@@ -174,6 +185,21 @@ def _check_sd3(config: SD3Config) -> None:
     _check_output(config)
 
 
+def _check_dit(config: DiTConfig) -> None:
+    if config.sample_size % config.patch_size:
+        raise ModelError(
+            f"sample_size {config.sample_size} is not a multiple of patch_size {config.patch_size}",
+            expected="whole patches",
+        )
+    if config.out_channels is None:
+        raise ModelError(
+            "the transformer states no out_channels, which DiTPipeline divides by 2",
+            expected="as many as in_channels, or twice as many where it learned the variance",
+            do="add it to transformer/config.json",
+        )
+    _check_output(config)
+
+
 def _check_flux(config: FluxConfig | Flux2Config) -> None:
     quarter = config.attention_head_dim / 4
     if isinstance(config, Flux2Config) and set(config.axes_dims_rope) != {quarter}:
@@ -207,7 +233,7 @@ def _check_z_image(config: ZImageConfig, layout: Layout) -> None:
 
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
-    learned_variance = isinstance(config, UNetConfig) and made == 2 * config.in_channels
+    learned_variance = isinstance(config, UNetConfig | DiTConfig) and made == 2 * config.in_channels
     if made != config.in_channels and not learned_variance:
         raise ModelError(
             f"the network has {config.in_channels} input and {made} output channels",
@@ -263,7 +289,7 @@ def fewest_weights(config: NetworkConfig) -> int:
         return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
-    if isinstance(config, SD3Config):
+    if isinstance(config, SD3Config | DiTConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block
     per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers
