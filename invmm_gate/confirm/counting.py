@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import AligningMetric, CopyMetric, DiffusionModel, PromptEncoder, Sampler, Streams
+from invmm_gate.core.protocols import (
+    AligningMetric,
+    CopyMetric,
+    DiffusionModel,
+    LabelEncoder,
+    PromptEncoder,
+    Sampler,
+    Streams,
+    text_side,
+)
 from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import repeat_rows
 from invmm_gate.diffusion.sampling import sample
@@ -36,19 +45,25 @@ class Input:
     """The input that a user gives the model beside the noise."""
 
     prompt: str | None = None
-    """None for plain sampling of a model without prompts."""
+    """Of a class-conditional model a label in digits; None for plain sampling of a model without prompts."""
     guidance_scale: float = 1.0
 
 
 def prompts_of(model: DiffusionModel) -> PromptEncoder:
     """The text side of a model. Raises ConfigError where it has none."""
-    if model.prompts is None:
+    prompts = text_side(model)
+    if prompts is None:
         raise ConfigError(
             f"a model of family {model.family} takes no prompt",
             expected="a text-to-image model",
             do="confirm by plain sampling",
         )
-    return model.prompts
+    return prompts
+
+
+def words_of(model: DiffusionModel) -> PromptEncoder | LabelEncoder:
+    """What a user gives the model: prompts or class labels. Raises ConfigError where it is given neither."""
+    return prompts_of(model) if model.prompts is None else model.prompts
 
 
 def sampled_images(
@@ -135,7 +150,7 @@ class MeasureSampler:
         noise = noise.to(self.model.device)
         condition = None
         if prompt is not None:
-            condition = repeat_rows(prompts_of(self.model).encode([prompt]), len(streams))
+            condition = repeat_rows(words_of(self.model).encode([prompt]), len(streams))
         x_0 = sample(self.model, noise, steps=steps, condition=condition, guidance_scale=guidance_scale)
         refuse_non_finite(x_0, self.name, do="check the checkpoint's weights")
         return self.model.decode(x_0)

@@ -242,6 +242,19 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
     },
 }
 
+Told = Literal["nothing", "label", "prompt"]
+TOLD: Final[Mapping[Told, str]] = {
+    "nothing": "an unconditional model", "label": "a class-conditional model", "prompt": "a text-to-image model",
+}  # fmt: skip
+"""What a model is told beside x_t -> what such a model is called."""
+
+
+def told(prompt: str) -> Told:
+    """What the models are told that a value of the setting `prompt` is for."""
+    kinds: dict[str, Told] = {"none": "nothing", "label": "label"}
+    return kinds.get(prompt, "prompt")
+
+
 Forwards = Callable[[int, float], int]
 """(sampler steps, guidance scale) -> network forwards of one sample."""
 

@@ -234,7 +234,7 @@ def test_a_label_is_never_left_out_or_guided_away(classes: Callable[[str], Path]
     x_t, level = noise(model), model.schedule.at(torch.tensor([1, 1]))
     with pytest.raises(ModelError, match="was given no label"):
         model.estimate_x_0(x_t, level)
-    with pytest.raises(ModelError, match="cannot|nobody can guide"):
+    with pytest.raises(ModelError, match="nobody can guide"):
         model.estimate_x_0(x_t, level, condition=labels_of(model).encode(["1"]), guidance_scale=2.0)
     with pytest.raises(ModelError, match="labels of 3 rows for 2"):
         model.estimate_x_0(x_t, level, condition=Condition(tensors={"label": torch.tensor([0, 1, 2])}))

@@ -66,21 +66,27 @@ def complete(network: nn.Module) -> None:
         if buffer.is_meta and name.endswith("position_ids"):
             parent, _, own = name.rpartition(".")
             network.get_submodule(parent).register_buffer(own, _positions(buffer.shape[-1]), persistent=False)
-    patches: Any = getattr(network, "pos_embed", None)
-    if patches is not None and patches.pos_embed.is_meta:  # of PatchEmbed; Stable Diffusion 3 has its own on disk
-        own = type(patches)(
-            height=network.config.sample_size,
-            width=network.config.sample_size,
-            patch_size=network.config.patch_size,
-            in_channels=1,
-            embed_dim=patches.pos_embed.shape[-1],
-        )
-        patches.register_buffer("pos_embed", own.pos_embed, persistent=False)
+    _positions_of_patches(network)
     for name, module in list(network.named_modules()):
         if name.endswith("rotary_emb") and any(buffer.is_meta for buffer in module.buffers()):
             network.set_submodule(name, type(module)(module.config))
     if network.state_dict().keys() >= set(_TIED):
         network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
+
+
+def _positions_of_patches(network: Any) -> None:
+    """Those of DiT, which follow from its size; Stable Diffusion 3 has its own on disk."""
+    patches, config = getattr(network, "pos_embed", None), network.config
+    if type(patches).__name__ != "PatchEmbed" or not patches.pos_embed.is_meta:
+        return
+    own = type(patches)(
+        height=config.sample_size,
+        width=config.sample_size,
+        patch_size=config.patch_size,
+        in_channels=1,
+        embed_dim=patches.pos_embed.shape[-1],
+    )
+    patches.register_buffer("pos_embed", own.pos_embed, persistent=False)
 
 
 def _positions(count: int) -> Tensor:

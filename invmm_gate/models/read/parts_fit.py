@@ -125,16 +125,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(size, int):
         raise ModelError(f"{layout.pipeline} with sample_size {size}", expected="one side, a number")
     image_size(layout)
-    if isinstance(denoiser, SD3Config):
-        _check_sd3(denoiser)
-    elif isinstance(denoiser, FluxConfig | Flux2Config):
-        _check_flux(denoiser)
-    elif isinstance(denoiser, DiTConfig):
-        _check_dit(denoiser)
-    elif isinstance(denoiser, ZImageConfig):
-        _check_z_image(denoiser, layout)
-    else:
-        _check_unet(denoiser)
+    _check_network(denoiser, layout)
     if isinstance(denoiser, UNetConfig):
         _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
     _check_channels(denoiser, autoencoder_of(layout))
@@ -145,6 +136,19 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         _check_widths(files, component)
         _check_size(files, component)
         _check_shards(files, component)
+
+
+def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
+    if isinstance(denoiser, SD3Config):
+        _check_sd3(denoiser)
+    elif isinstance(denoiser, FluxConfig | Flux2Config):
+        _check_flux(denoiser)
+    elif isinstance(denoiser, DiTConfig):
+        _check_dit(denoiser)
+    elif isinstance(denoiser, ZImageConfig):
+        _check_z_image(denoiser, layout)
+    else:
+        _check_unet(denoiser)
 
 
 def _pair(size: Size | None) -> tuple[int, int]:
