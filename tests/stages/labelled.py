@@ -61,7 +61,9 @@ def train(folder: Path) -> Path:
     scheduler, image = DDPMScheduler(), planted()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, total_steps=_STEPS)
-    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
+    )
     for _ in range(_STEPS):
         labels = torch.randint(CLASSES, (_BATCH,), generator=generator)
         x_0 = patterns(_BATCH, generator)
