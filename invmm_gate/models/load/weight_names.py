@@ -76,7 +76,8 @@ def complete(network: nn.Module) -> None:
 
 def _positions_of_patches(network: Any) -> None:
     """Those of DiT, which follow from its size; Stable Diffusion 3 has its own on disk."""
-    patches, config = getattr(network, "pos_embed", None), network.config
+    patches: Any = getattr(network, "pos_embed", None)
+    config: Any = network.config
     if type(patches).__name__ != "PatchEmbed" or not patches.pos_embed.is_meta:
         return
     own = type(patches)(
