@@ -77,9 +77,9 @@ def complete(network: nn.Module) -> None:
 def _positions_of_patches(network: Any) -> None:
     """Those of DiT, which follow from its size; Stable Diffusion 3 has its own on disk."""
     patches: Any = getattr(network, "pos_embed", None)
-    config: Any = network.config
     if type(patches).__name__ != "PatchEmbed" or not patches.pos_embed.is_meta:
         return
+    config: Any = network.config
     own = type(patches)(
         height=config.sample_size,
         width=config.sample_size,
