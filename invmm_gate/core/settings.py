@@ -99,8 +99,8 @@ class InversionSettings:
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
     prompt: Annotated[Literal["none", "caption", "joint", "prompt_only", "label"], OTHER] = "none"
     """`none`: unconditional models. `caption`: the probe's caption, fixed (Table 1). `joint`: noise and a soft prompt.
-    `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9). `label`: class-
-    conditional models, the probe's label, fixed; without one the label under which the probe is denoised best."""
+    `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9). `label`: the class
+    label of the probe, fixed; without one, the label under which the probe is denoised best."""
     prompt_tokens: Annotated[int, Ge(1), Le(1_000), LOWER] = 75
     """Token positions of the soft prompt; at most what the tokenizer takes."""
     temperature: Annotated[float, Gt(0), Le(100), OTHER] = 2.0
