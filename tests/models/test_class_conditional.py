@@ -19,6 +19,7 @@ from invmm_gate.models.load.load import load_model
 from invmm_gate.models.load.other_readings import other_readings, other_sizes, resized
 from invmm_gate.models.read.description import describe
 from invmm_gate.models.read.inspect import inspect_checkpoint
+from invmm_gate.stages.export_model import export_model
 from tests.models.conftest import edit_json, tiny_kl, tiny_unet
 from tests.models.tiny_classes import CLASSES, class_unet, dit_pipeline, save_all, tiny_dit
 
@@ -312,6 +313,14 @@ def test_other_readings_and_sizes_of_the_weights_keep_their_labels(classes: Call
         level = other.schedule.at(torch.tensor([500]))
         estimate = other.estimate_x_0(noise(other, 1), level, condition=labels_of(other).encode(["1"]))
         assert estimate.shape == (1, *other.latent_shape)
+
+
+@pytest.mark.parametrize("name", ["dit", "ddpm"])
+def test_a_clean_copy_is_what_is_checked(classes: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    path = classes(name)
+    (path / "app.py").write_text("print()")
+    export_model(path, tmp_path / "clean")
+    load_verified(inspect_checkpoint(tmp_path / "clean"))
 
 
 def test_its_description_says_what_it_is(classes: Callable[[str], Path]) -> None:
