@@ -144,10 +144,11 @@ def _found(data: RunData) -> Iterator[str]:
 
 def _remarks(verdict: Verdict, data: RunData, folder: str) -> Iterator[str]:
     """What a reader needs beside the findings."""
+    from invmm_gate.policy.evidence import has_labels
     from invmm_gate.report.reach import reach_lines
     from invmm_gate.report.studied import studied
 
-    yield from reach_lines(verdict, studied(data.run.inputs))
+    yield from reach_lines(verdict, studied(data.run.inputs), labels=has_labels(data.run))
     if verdict.tested.seed_chosen:
         yield f"seed {verdict.tested.seed} is not the one that model, probe set and policy give"
     if verdict.weaknesses:

@@ -33,7 +33,7 @@ class Input:
     """The input that a user gives the model beside the noise."""
 
     prompt: str | None = None
-    """None for plain sampling of a model without prompts."""
+    """Of a class-conditional model a label in digits; None for plain sampling of a model without prompts."""
     guidance_scale: float = 1.0
 
 

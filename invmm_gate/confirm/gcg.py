@@ -115,7 +115,7 @@ class _Hunt:
         generator: torch.Generator,
         allowed: Tensor | None,
     ) -> "_Hunt":
-        prompts = attempts.prompts
+        prompts = attempts.texts
         allowed = typeable_ids(prompts) if allowed is None else allowed.cpu()
         objective = PromptObjective(
             model=model,
@@ -151,7 +151,7 @@ class _Hunt:
 
     @property
     def prompt(self) -> str:
-        return text_of(self.attempts.prompts, self.search.string)
+        return text_of(self.attempts.texts, self.search.string)
 
     def forwards(self, steps: int, guidance_scale: float) -> int:
         """Network forwards of one sample."""

@@ -3,16 +3,18 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from invmm_gate.confirm.counting import CopyCount, Input, References, count_copies, sampled_images
 from invmm_gate.confirm.plain_sampling import Confirmed, Sampled, looks
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import wilson
-from invmm_gate.core.protocols import CopyMetric, PromptEncoder, Sampler, Streams
+from invmm_gate.core.protocols import CopyMetric, LabelEncoder, PromptEncoder, Sampler, Streams
 from invmm_gate.core.records import Confirmation
 
-PromptMethod = Literal["caption", "caption_on_grid", "cluster_prompt", "gcg"]
+PromptMethod = Literal[
+    "caption", "caption_on_grid", "cluster_prompt", "gcg", "label", "label_on_grid", "label_search"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,15 @@ class Attempts:
     """What every prompt is tried with."""
 
     sampler: Sampler
-    prompts: PromptEncoder
+    prompts: PromptEncoder | LabelEncoder
     metric: CopyMetric
+
+    @property
+    def texts(self) -> PromptEncoder:
+        """The text side. Raises ConfigError for a model that is given labels."""
+        if isinstance(self.prompts, LabelEncoder):
+            raise ConfigError("a class-conditional model takes no prompt", expected="a text-to-image model")
+        return self.prompts
 
 
 def replication_of_prompt(
@@ -72,7 +81,7 @@ def replication_of_prompt(
         answers = yield from _at_scale(attempts, wanted, given, blank, plan=plan, streams=streams)
         for answer in answers:
             probe = answer.confirmation.probe
-            best = _better(attempts.metric, waiting[probe], answer)
+            best = better(attempts.metric, waiting[probe], answer)
             waiting[probe] = best
             if best.confirmation.hits:
                 del waiting[probe]
@@ -83,6 +92,11 @@ def replication_of_prompt(
 def _blank(attempts: Attempts, given: Input, plan: PromptPlan, *, method: PromptMethod) -> Confirmation:
     """The record of this prompt at this scale before a sample is drawn; its evaluations are those of one sample."""
     sampler, prompts, prompt = attempts.sampler, attempts.prompts, given.prompt or ""
+    said: dict[str, Any] = (
+        {"label": int(prompt)}
+        if isinstance(prompts, LabelEncoder)
+        else {"prompt": prompt, "token_ids": prompts.tokenize(prompt)[: prompts.positions]}
+    )
     confidence = 1 - (1 - plan.confidence) / (len(looks(plan.trials)) * len(plan.guidance_scales))
     return Confirmation(
         probe="",
@@ -94,9 +108,8 @@ def _blank(attempts: Attempts, given: Input, plan: PromptPlan, *, method: Prompt
         interval=wilson(0, 0, confidence=confidence),
         evaluations=sampler.forwards(steps=plan.sampler_steps, guidance_scale=given.guidance_scale),
         closest=None,
-        prompt=prompt,
-        token_ids=prompts.tokenize(prompt)[: prompts.positions],
         guidance_scale=given.guidance_scale,
+        **said,
     )
 
 
@@ -138,8 +151,8 @@ def _answer(record: Confirmation, count: CopyCount) -> Confirmed:
     return Confirmed(confirmation=record, copies=tuple(count.copies))
 
 
-def _better(metric: CopyMetric, before: Confirmed | None, now: Confirmed) -> Confirmed:
-    """The answer to report of two at different scales, with the evaluations of both."""
+def better(metric: CopyMetric, before: Confirmed | None, now: Confirmed) -> Confirmed:
+    """The answer to report of two at different scales, or under different labels, with the evaluations of both."""
     if before is None:
         return now
     values = [answer.confirmation.closest or 0.0 for answer in (before, now)]

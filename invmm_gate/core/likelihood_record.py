@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from math import ceil, exp, floor, log
 from typing import Literal
 
-PromptKind = Literal["none", "caption", "typed", "soft"]
-"""What the model is given beside noise: nothing; the probe's caption; a prompt that was found and can be typed; a soft
-prompt, which nobody can type."""
+AskedKind = Literal["none", "caption", "typed", "soft"]
+"""What a text model is given beside noise: nothing; the probe's caption; a prompt that was found and can be typed; a
+soft prompt, which nobody can type."""
+PromptKind = AskedKind | Literal["label", "other_label"]
+"""The same, and what a class-conditional model is given: the probe's label, or another one."""
 LikelihoodMethod = Literal["importance_sampling", "replication_share"]
 
 

@@ -267,6 +267,10 @@ class NewProbes:
         int | None, Asked("How often each image was planted in the training data; canaries only.", min=1)
     ] = None
     """None where nobody knows."""
+    label: Annotated[
+        int | None, Asked("Class that the images were trained under, for class-conditional models.", min=0)
+    ] = None
+    """None where nobody knows."""
     fit: Fitting = None
     orientation: Orientation = "refuse"
     """`both` makes two probes of one cluster of an image that is turned: `ID-stored` and `ID-upright`, as PNG."""

@@ -98,6 +98,35 @@ class PromptEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelEncoder(Protocol):
+    """The classes of a class-conditional model: labels to conditions. A label is the number of a class, from 0."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; their labels are 0 to `classes` - 1."""
+        ...
+
+    @property
+    def null(self) -> int | None:
+        """The label that stands for no class; None where the model has none, or nobody knows which it is."""
+        ...
+
+    @property
+    def inputs(self) -> range:
+        """All labels that a user can give: those of the classes, and that of no class."""
+        ...
+
+    @property
+    def guided(self) -> bool:
+        """Whether estimates can be led away from those of no class."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """One row a label, each given as its number in digits. Raises ModelError for any other text."""
+        ...
+
+
 Streams = Callable[[int], torch.Generator]
 """The random stream of each sample, by its number: no sample depends on how many are drawn, or on their batches."""
 
@@ -171,8 +200,8 @@ class DiffusionModel(Protocol):
         """Where the network lies."""
 
     @property
-    def prompts(self) -> PromptEncoder | None:
-        """The text side; None for an unconditional model."""
+    def prompts(self) -> PromptEncoder | LabelEncoder | None:
+        """What a user's words become a condition by: prompts, or class labels; None for an unconditional model."""
         ...
 
     @property
@@ -221,6 +250,16 @@ class DiffusionModel(Protocol):
         Between and beyond, a family whose pipeline scales the guided prediction to the norm of c has it scaled so.
         """
         ...
+
+
+def text_side(model: DiffusionModel) -> PromptEncoder | None:
+    """The text side of a model; None for one that takes no prompts."""
+    return None if isinstance(model.prompts, LabelEncoder) else model.prompts
+
+
+def label_side(model: DiffusionModel) -> LabelEncoder | None:
+    """The classes of a model; None for one that takes no labels."""
+    return model.prompts if isinstance(model.prompts, LabelEncoder) else None
 
 
 @runtime_checkable

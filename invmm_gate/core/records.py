@@ -26,8 +26,13 @@ CAPTION: Final = "caption"
 CAPTION_ON_GRID: Final = "caption_on_grid"
 CLUSTER_PROMPT: Final = "cluster_prompt"
 GCG: Final = "gcg"
-ON_GRID: Final = (PLAIN_SAMPLING_ON_GRID, CAPTION_ON_GRID)
-"""The ways in which a probe is confirmed: without a prompt, by its own, by one found for its cluster, by a search.
+LABEL: Final = "label"
+LABEL_ON_GRID: Final = "label_on_grid"
+LABEL_SEARCH: Final = "label_search"
+SEARCHES: Final = (GCG, LABEL_SEARCH)
+ON_GRID: Final = (PLAIN_SAMPLING_ON_GRID, CAPTION_ON_GRID, LABEL_ON_GRID)
+"""The ways in which a probe is confirmed: without a prompt, by its own, by one found for its cluster, by a search; of
+a class-conditional model by its label, or by a search through the others.
 
 All draw as the released pipeline does, but for those of ON_GRID: they draw with the measure's own sampler."""
 
@@ -62,6 +67,9 @@ class Probe:
     """How training brought the image to the size of the model; empty where nobody said."""
     multiplicity: Annotated[int, PUBLIC] = 0
     """How often a canary was planted in the training data; 0 where nobody said, and for any other group."""
+
+    label: int | None = None
+    """The class that the image was trained under, for class-conditional models: from 0; None where nobody said."""
 
     @property
     def is_target(self) -> bool:
@@ -207,6 +215,10 @@ class Measurement:
     """One a seed, and one of the mirrored image beside it where that was looked for."""
     reason: str = ""
     """Why the outcome is `error`."""
+    label: int | None = None
+    """The class label under which a class-conditional model was inverted; None for other models."""
+    label_found: bool | None = None
+    """Whether that label was found, as the one under which the image is denoised best, or given; None without one."""
 
     @property
     def rank(self) -> tuple[int, float, float]:
@@ -224,8 +236,8 @@ class Confirmation:
     probe: str
     """Id of the probe."""
     method: Annotated[str, PUBLIC]
-    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`; with
-    `_on_grid` by the measure's own sampler."""
+    """`plain_sampling`; for text models `caption`, `cluster_prompt` (found for a probe of its cluster) or `gcg`; for
+    class-conditional ones `label` or `label_search`; with `_on_grid` by the measure's own sampler."""
     status: Annotated[ConfirmationStatus, PUBLIC]
     """`refuted` means within the budget, never "safe"."""
     hits: int
@@ -243,13 +255,17 @@ class Confirmation:
     token_ids: tuple[int, ...] | None = None
     """Its tokens, as the first text encoder reads them."""
     guidance_scale: float | None = None
-    """The scale at which it was tried; None without a prompt."""
+    """The scale at which it was tried; None without a prompt or a label."""
     copies: tuple[str, ...] = ()
     """Image files of generated copies, relative to the run folder."""
     sampler: str = ""
     """What drew the samples, in words: pipeline, scheduler, spacing, limits of x_0, steps."""
     alignment: str = ""
     """How the probe lies in the closest sample, for a metric that aligns; empty for as it is."""
+    label: int | None = None
+    """The class label that was given; None for models without classes."""
+    labels_left: int = 0
+    """Labels of the model that should have been tried too and were not; the outcome is then never `refuted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,13 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import HIGHER_THAN_NONE, LOWER, MISSING, OTHER, ranked
 
-Family = Literal["pixel", "latent", "stable_diffusion", "stable_diffusion_3", "flow"]
-"""`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `stable_diffusion`: text-to-
-image with a variance-preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others):
-text-to-image by flow matching."""
+Family = Literal[
+    "pixel", "latent", "class_pixel", "class_latent", "stable_diffusion", "stable_diffusion_3", "flow"
+]  # fmt: skip
+"""`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `class_pixel` and
+`class_latent` (DiT): the same, and told a class by its label. `stable_diffusion`: text-to-image with a variance-
+preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by flow
+matching."""
 
 COPY_METRICS: Final[Mapping[str, bool]] = {
     "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True, "onnx": True,
@@ -98,9 +101,10 @@ class InversionSettings:
     """Steps of the sampler in a sensitivity test."""
     guidance_scales: Annotated[tuple[Annotated[float, Ge(0), Le(100)], ...], MinLen(1), MISSING] = (1.0,)
     """The test passes if it passes at any of these scales. Unconditional models use 1 only."""
-    prompt: Annotated[Literal["none", "caption", "joint", "prompt_only"], OTHER] = "none"
+    prompt: Annotated[Literal["none", "caption", "joint", "prompt_only", "label"], OTHER] = "none"
     """`none`: unconditional models. `caption`: the probe's caption, fixed (Table 1). `joint`: noise and a soft prompt.
-    `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9)."""
+    `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9). `label`: the class
+    label of the probe, fixed; without one, the label under which the probe is denoised best."""
     prompt_tokens: Annotated[int, Ge(1), Le(1_000), LOWER] = 75
     """Token positions of the soft prompt; at most what the tokenizer takes."""
     temperature: Annotated[float, Gt(0), Le(100), OTHER] = 2.0
@@ -165,9 +169,18 @@ _SD3: Final = InversionSettings(
     guidance_scales=(1.0, 2.0, 3.0, 4.0, 5.0),
 )
 
+_PIXEL: Final = InversionSettings(steps=2000, batch_size=32, sampler_steps=200)
+_LATENT: Final = InversionSettings(
+    steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"
+)  # fmt: skip
+_LABEL_SCALES: Final = (1.0, 4.0)
+"""The conditional estimate, and DiTPipeline's own scale."""
+
 _REFERENCE: Final[dict[Family, InversionSettings]] = {
-    "pixel": InversionSettings(steps=2000, batch_size=32, sampler_steps=200),
-    "latent": InversionSettings(steps=2000, batch_size=16, test_every=10, weight_step=5e-4, control_loss="total"),
+    "pixel": _PIXEL,
+    "latent": _LATENT,
+    "class_pixel": replace(_PIXEL, prompt="label"),  # the authors measured no model with classes
+    "class_latent": replace(_LATENT, prompt="label", guidance_scales=_LABEL_SCALES),
     "stable_diffusion": InversionSettings(
         steps=2000,
         batch_size=16,
@@ -218,18 +231,33 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
             plateau_sign="paper",
             control_loss="denoise",
             loss_window=1,
-            guidance_scales=(1.0,) if settings.prompt == "none" else _ONE_TO_SEVEN,
+            guidance_scales=settings.guidance_scales if settings.prompt in ("none", "label") else _ONE_TO_SEVEN,
         )
         for family, settings in _REFERENCE.items()
     },
     "gate": {
         "pixel": _GATE_NOISE,
         "latent": replace(_GATE_NOISE, steps=300),
+        "class_pixel": replace(_GATE_NOISE, prompt="label"),
+        "class_latent": replace(_GATE_NOISE, steps=300, prompt="label", guidance_scales=_LABEL_SCALES),
         "stable_diffusion": _GATE_TEXT,
         "stable_diffusion_3": _GATE_TEXT,
         "flow": replace(_GATE_TEXT, vocabulary="typeable"),  # a language model's has 150,000 tokens and more
     },
 }
+
+Told = Literal["nothing", "label", "prompt"]
+TOLD: Final[Mapping[Told, str]] = {
+    "nothing": "an unconditional model", "label": "a class-conditional model", "prompt": "a text-to-image model",
+}  # fmt: skip
+"""What a model is told beside x_t -> what such a model is called."""
+
+
+def told(prompt: str) -> Told:
+    """What the models are told that a value of the setting `prompt` is for."""
+    kinds: dict[str, Told] = {"none": "nothing", "label": "label"}
+    return kinds.get(prompt, "prompt")
+
 
 Forwards = Callable[[int, float], int]
 """(sampler steps, guidance scale) -> network forwards of one sample."""

@@ -20,6 +20,7 @@ USUAL_DRAWS: Final[Mapping[str, UsualDraw]] = {
     "DDPMPipeline": UsualDraw(1000),
     "DDIMPipeline": UsualDraw(50),
     "LDMPipeline": UsualDraw(50),
+    "DiTPipeline": UsualDraw(50, 4.0),
     "LDMTextToImagePipeline": UsualDraw(50),
     "StableDiffusionPipeline": UsualDraw(50, 7.5),
     "LatentConsistencyModelPipeline": UsualDraw(4, 8.5),

@@ -105,6 +105,11 @@ def take_rows(condition: Condition, index: Int[Tensor, " taken"]) -> Condition:
     return Condition(tensors={name: tensor[index] for name, tensor in condition.tensors.items()})
 
 
+def rows_at(condition: Condition, rows: slice) -> Condition:
+    """The rows of a slice."""
+    return Condition(tensors={name: tensor[rows] for name, tensor in condition.tensors.items()})
+
+
 def repeat_rows(condition: Condition, count: int) -> Condition:
     """Each row `count` times, copies side by side."""
     return Condition(

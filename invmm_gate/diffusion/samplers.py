@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import Condition, DiffusionModel, NoiseSampler, PromptEncoder
+from invmm_gate.core.protocols import Condition, DiffusionModel, LabelEncoder, NoiseSampler, PromptEncoder, text_side
 from invmm_gate.diffusion.finite import refuse_non_finite
 from invmm_gate.diffusion.prediction import Rows, repeat_rows
 from invmm_gate.diffusion.sampling import sample
@@ -17,13 +17,19 @@ from invmm_gate.diffusion.sampling import sample
 
 def prompts_of(model: DiffusionModel) -> PromptEncoder:
     """The text side of a model. Raises ConfigError where it has none."""
-    if model.prompts is None:
+    prompts = text_side(model)
+    if prompts is None:
         raise ConfigError(
             f"a model of family {model.family} takes no prompt",
             expected="a text-to-image model",
             do="confirm by plain sampling",
         )
-    return model.prompts
+    return prompts
+
+
+def words_of(model: DiffusionModel) -> PromptEncoder | LabelEncoder:
+    """What a user gives the model: prompts or class labels. Raises ConfigError where it is given neither."""
+    return prompts_of(model) if model.prompts is None else model.prompts
 
 
 @final
@@ -54,7 +60,7 @@ class GridSampler:
         noise = torch.stack([torch.randn(*self.model.latent_shape, generator=each) for each in streams])
         condition = None
         if prompt is not None:
-            condition = repeat_rows(prompts_of(self.model).encode([prompt]), len(streams))
+            condition = repeat_rows(words_of(self.model).encode([prompt]), len(streams))
         x_0 = self.x_0(
             noise.to(self.model.device), streams, steps=steps, condition=condition, guidance_scale=guidance_scale
         )

@@ -1,4 +1,4 @@
-"""What the network is told beside x_t: nothing, the probe's caption, or a soft prompt optimised with the noise."""
+"""What the network is told beside x_t: nothing, the probe's caption or label, or a soft prompt found with the noise."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError
-from invmm_gate.core.protocols import Condition, DiffusionModel, PromptEncoder
-from invmm_gate.core.settings import InversionSettings
+from invmm_gate.core.protocols import Condition, DiffusionModel, LabelEncoder, PromptEncoder, label_side, text_side
+from invmm_gate.core.settings import TOLD, InversionSettings, Told, told
 from invmm_gate.diffusion.prediction import join_rows, repeat_rows
 from invmm_gate.measure.distributions import gumbel_noise, hard_tokens, prompt_entropy, soft_tokens
 from invmm_gate.measure.slots import Slot, SlotAdam, Task, task_stream
@@ -56,12 +56,13 @@ class Conditioning(Protocol):
 
 
 def check_prompt_setting(model: DiffusionModel, settings: InversionSettings) -> None:
-    """Raises ConfigError for prompts where the model takes none, and for none where it takes them."""
-    if (settings.prompt == "none") != (model.prompts is None):
-        kind = "a text-to-image model" if model.prompts else "an unconditional model"
+    """Raises ConfigError for a setting that is for models of another kind: told nothing, a class label or a prompt."""
+    kind: Told = "nothing" if model.prompts is None else "label" if label_side(model) else "prompt"
+    if told(settings.prompt) != kind:
         raise ConfigError(
-            f"measure.settings.prompt is {settings.prompt!r} for {kind}",
-            expected="caption, joint or prompt_only for text-to-image models, none for others",
+            f"measure.settings.prompt is {settings.prompt!r} for {TOLD[kind]}",
+            expected="caption, joint or prompt_only for text-to-image models, label for class-conditional ones, none "
+            "for others",
             do="leave prompt out of the policy: each family's profile has its own",
         )
 
@@ -79,8 +80,9 @@ def conditioning(
     check_prompt_setting(model, settings)
     if model.prompts is None:
         return Unconditional()
-    if settings.prompt == "caption":
-        return Captions(model.prompts, slots=slots, batch=settings.batch_size, load_caption=load_caption)
+    if settings.prompt in ("caption", "label"):
+        idle = "" if label_side(model) is None else "0"
+        return Captions(model.prompts, slots=slots, batch=settings.batch_size, load_caption=load_caption, idle=idle)
     return soft_prompts(model, settings, slots=slots, root_seed=root_seed, load_caption=load_caption, choices=choices)
 
 
@@ -94,12 +96,13 @@ def soft_prompts(
     choices: Int[Tensor, " choice"] | None,
 ) -> "SoftPrompts":
     """The soft prompts of a model that takes prompts. Raises ConfigError for one that takes none."""
-    if model.prompts is None:
+    prompts = text_side(model)
+    if prompts is None:
         raise ConfigError(f"a model of family {model.family} takes no prompt", expected="a text-to-image model")
     if choices is None:
-        choices = torch.arange(model.prompts.vocabulary)
+        choices = torch.arange(prompts.vocabulary)
     return SoftPrompts(
-        model.prompts,
+        prompts,
         settings,
         slots=slots,
         root_seed=root_seed,
@@ -136,18 +139,29 @@ class Unconditional:
 
 
 class Captions(Unconditional):
-    """The probe's caption, encoded once: the setting behind Table 1 of the paper."""
+    """The probe's caption, or its label in digits, encoded once: the setting behind Table 1 of the paper.
 
-    def __init__(self, prompts: PromptEncoder, *, slots: int, batch: int, load_caption: Callable[[str], str]) -> None:
+    `idle` is what rows without a task are told.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptEncoder | LabelEncoder,
+        *,
+        slots: int,
+        batch: int,
+        load_caption: Callable[[str], str],
+        idle: str = "",
+    ) -> None:
         self._prompts, self._batch, self._load_caption = prompts, batch, load_caption
-        self._conditions = [_encoded(prompts, "")] * slots
+        self._conditions = [_encoded(prompts, idle)] * slots
 
     def enter(self, slot: int, task: Task) -> None:
         """Encode the probe's caption."""
         self._conditions[slot] = _encoded(self._prompts, self._load_caption(task.probe))
 
     def draw(self, active: Iterable[Slot]) -> Drawn:
-        """Each slot's caption for all its rows; the empty prompt where there is no task."""
+        """Each slot's caption for all its rows."""
         del active
         return Drawn(repeat_rows(join_rows(self._conditions), self._batch))
 
@@ -239,6 +253,6 @@ class SoftPrompts:
         return task_stream(self._root_seed, task, *purpose, device=self._device)
 
 
-def _encoded(prompts: PromptEncoder, prompt: str) -> Condition:
+def _encoded(prompts: PromptEncoder | LabelEncoder, prompt: str) -> Condition:
     with torch.no_grad():
         return prompts.encode([prompt])

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Final
 
 from invmm_gate.core.intervals import upper_bound
-from invmm_gate.core.records import GCG, Confirmation, Probe
+from invmm_gate.core.records import GCG, LABEL_SEARCH, SEARCHES, Confirmation, Probe
 from invmm_gate.core.verdict_records import SearchBaseRate
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence
@@ -14,11 +14,16 @@ CONFIDENCE: Final = 0.95
 """Of the bound of the base rate."""
 
 
+def search_of(evidence: Evidence) -> str:
+    """How inputs are searched for: prompts, or the labels of a class-conditional model."""
+    return LABEL_SEARCH if evidence.labels else GCG
+
+
 def required_searches(evidence: Evidence, flagged: Collection[str]) -> Iterator[tuple[str, str]]:
     """(control, method) of the searches that the policy asks for where any probe needs one, or had one."""
     count = controls_to_search(evidence, flagged)
     for control in searched_controls(evidence.probes, model=evidence.model, count=count):
-        yield control, GCG
+        yield control, search_of(evidence)
 
 
 def controls_to_search(evidence: Evidence, flagged: Collection[str]) -> int:
@@ -29,8 +34,8 @@ def controls_to_search(evidence: Evidence, flagged: Collection[str]) -> int:
     plan = evidence.plan
     if not isinstance(plan, PromptConfirmation) or plan.gcg is None:
         return 0
-    searched = {found.probe for found in evidence.confirmations if found.method == GCG}
-    elsewhere = {found.probe for found in evidence.confirmations if found.method != GCG and found.hits}
+    searched = {found.probe for found in evidence.confirmations if found.method in SEARCHES}
+    elsewhere = {found.probe for found in evidence.confirmations if found.method not in SEARCHES and found.hits}
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
     return 0 if controls >= searched | (set(flagged) - elsewhere) else plan.gcg.controls
 
@@ -48,12 +53,15 @@ def base_rate(evidence: Evidence) -> SearchBaseRate | None:
 def searches_of_controls(evidence: Evidence) -> tuple[Confirmation, ...]:
     """The searches that were made on controls."""
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
-    return tuple(found for found in evidence.confirmations if found.method == GCG and found.probe in controls)
+    return tuple(found for found in evidence.confirmations if found.method in SEARCHES and found.probe in controls)
 
 
 def brought_out(search: Confirmation) -> bool:
-    """Whether the search found a prompt. One that made a copy only while it went on is one, as it is for a probe."""
-    return search.hits > 0 or search.status != "refuted"
+    """Whether the search found an input. A prompt that made a copy only while it went on is one, as it is for a probe.
+
+    A search through labels that did not try all of them found nothing.
+    """
+    return search.hits > 0 or (search.status != "refuted" and search.method == GCG)
 
 
 def searched_controls(probes: Iterable[Probe], *, model: str, count: int) -> tuple[str, ...]:

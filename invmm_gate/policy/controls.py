@@ -8,12 +8,12 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from statistics import median
 from typing import Final
 
-from invmm_gate.core.records import GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Confirmation, MetricRecord
+from invmm_gate.core.records import GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, SEARCHES, Confirmation, MetricRecord
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.control_searches import brought_out, controls_to_search, searches_of_controls
+from invmm_gate.policy.control_searches import brought_out, controls_to_search, search_of, searches_of_controls
 from invmm_gate.policy.evidence import Evidence, names, undecided
-from invmm_gate.policy.rules.confirmed import ConfirmedConfig
+from invmm_gate.policy.rules.confirmed import METHODS, ConfirmedConfig
 from invmm_gate.policy.rules.extraction_likelihood import ExtractionLikelihood, ExtractionLikelihoodConfig
 from invmm_gate.policy.rules.invmm_below import InvmmBelow, InvmmBelowConfig
 from invmm_gate.policy.rules.rule import EVIDENCE, Description
@@ -62,7 +62,7 @@ def control_findings(policy: Policy, evidence: Evidence, metric: MetricRecord) -
     scores = list(_scores(policy, evidence))
     controls = {probe.id for probe in evidence.probes if probe.group == "control"}
     tried = [found for found in evidence.confirmations if found.probe in controls]
-    copied = [_copied(found) for found in tried if found.hits and found.method != GCG]
+    copied = [_copied(found) for found in tried if found.hits and found.method not in SEARCHES]
     copied += _found_by_search(searches_of_controls(evidence))
     yield from (*scores, *copied)
     yield from _likely(policy, evidence, named={found.probe for found in (*scores, *copied)})
@@ -135,7 +135,8 @@ def _found_by_search(searches: Sequence[Confirmation]) -> Iterator[Finding]:
     for each in found:
         times = f"{each.hits} of {each.trials} samples"
         how = f"in {times}" if each.hits else f"while it went on, but in {times} afterwards"
-        said = f"the prompt search brought out the control {each.probe} {how}, {len(found)} of {len(searches)} controls"
+        said = f"the {METHODS[each.method]} brought out the control {each.probe} {how}, "
+        said += f"{len(found)} of {len(searches)} controls"
         yield undecided(CONTROLS, f"{said} that it was made on: {_FOUND_BY_SEARCH}", each.probe)
 
 
@@ -160,17 +161,18 @@ def _missing(
     plan, hit, asked = evidence.plan, {found.probe for found in tried if found.hits}, _asked_for(policy, evidence)
     seen = {(each.probe, each.method) for each in tried if each.hits or each.trials >= _least_trials(plan, each.method)}
     missing = {each for each in asked - seen if each[0] in controls}
-    unseen = {probe for probe, method in missing if method != GCG}
-    unsearched = {probe for probe, method in missing if method == GCG} - hit
+    unseen = {probe for probe, method in missing if method not in SEARCHES}
+    unsearched = {probe for probe, method in missing if method in SEARCHES} - hit
+    search = METHODS[search_of(evidence)]
     if unseen:
         yield undecided(CONTROLS, f"{len(unseen)} controls were not looked for in the samples: {names(unseen)}")
     if unsearched:
-        said = f"the prompt search was not made on {len(unsearched)} controls ({names(unsearched)})"
+        said = f"the {search} was not made on {len(unsearched)} controls ({names(unsearched)})"
         yield undecided(CONTROLS, f"{said}: {_BASE_RATE_UNKNOWN}")
     images = {probe.sha256 for probe in evidence.probes if probe.group == "control"}
-    wanted = controls_to_search(evidence, {probe for probe, method in asked if method == GCG})
+    wanted = controls_to_search(evidence, {probe for probe, method in asked if method in SEARCHES})
     if asked and wanted > len(images):
-        said = f"the policy asks for a prompt search on {wanted} controls, and the probe set has {len(images)}"
+        said = f"the policy asks for a {search} on {wanted} controls, and the probe set has {len(images)}"
         yield undecided(CONTROLS, f"{said}: {_BASE_RATE_UNKNOWN}")
 
 

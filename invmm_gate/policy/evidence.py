@@ -12,6 +12,7 @@ from invmm_gate.core.likelihood_record import Likelihood
 from invmm_gate.core.marks import SELECTION
 from invmm_gate.core.records import Confirmation, Group, Measurement, MetricRecord, Probe
 from invmm_gate.core.run_records import RunData, RunRecord
+from invmm_gate.core.settings import told
 from invmm_gate.core.verdict_records import Finding, Scope
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
@@ -60,6 +61,8 @@ class Evidence:
     """(probe, method) of every confirmation that the policy asks for."""
     plan: PlainSampling | PromptConfirmation | None = None
     """How this run's kind of model is confirmed; None where the policy does not say."""
+    labels: bool = False
+    """Whether the run is of a class-conditional model: labels are then tried where a text model is given prompts."""
     accepted: frozenset[str] = frozenset()
     """Probes with findings that block, all of which are waived."""
     dimensions: int | None = None
@@ -87,16 +90,23 @@ def dimensions_of(run: RunRecord) -> int | None:
 
 
 def has_prompts(run: RunRecord) -> bool:
-    """Whether the run is of a text-to-image model, by the settings that it was measured with."""
+    """Whether the run's model is told a prompt, or a class label in its place, by the settings it was measured with."""
     return run.inputs.settings.prompt != "none"
 
 
-def same_probe(before: Probe, after: Probe, *, prompts: bool) -> bool:
-    """Whether two probes of one id are the same test: the same image, fitted in the same way, and its caption.
+def has_labels(run: RunRecord) -> bool:
+    """Whether the run is of a class-conditional model, by the settings that it was measured with."""
+    return told(run.inputs.settings.prompt) == "label"
 
-    The caption counts for models with prompts alone.
+
+def same_probe(before: Probe, after: Probe, *, prompts: bool, labels: bool = False) -> bool:
+    """Whether two probes of one id are the same test: the same image, fitted in the same way, and its caption or label.
+
+    The caption counts for models with `prompts` alone, the label for those with `labels`.
     """
     same_pixels = (before.sha256, before.fit) == (after.sha256, after.fit)
+    if labels:
+        return same_pixels and before.label == after.label
     return same_pixels and (not prompts or before.caption == after.caption)
 
 
@@ -153,15 +163,18 @@ def scope_of(data: RunData, policy: str) -> Scope:
         image_size=inputs.image_size,
         samplers=(inputs.samplers.released, inputs.samplers.grid),
         sampler_steps=inputs.settings.sampler_steps,
-        guidance_scales=_scales(run),
+        guidance_scales=_scales(data),
         seed=inputs.seed,
         seed_chosen=inputs.seed != content_seed(model=run.model.digest, probe_set=run.probe_set.digest, policy=policy),
     )
 
 
-def _scales(run: RunRecord) -> tuple[float, ...]:
-    """Every scale at which the run inverted or tried a prompt, ascending."""
+def _scales(data: RunData) -> tuple[float, ...]:
+    """Every scale at which the run inverted or tried a prompt, ascending; labels are not tried at all of the plan's."""
+    run = data.run
     found, prompts = set(run.inputs.settings.guidance_scales), run.inputs.confirm.prompts
-    if has_prompts(run) and prompts is not None:
+    if has_labels(run):
+        found |= {tried.guidance_scale for tried in data.confirmations if tried.guidance_scale is not None}
+    elif has_prompts(run) and prompts is not None:
         found |= set(prompts.guidance_scales)
     return tuple(sorted(found))

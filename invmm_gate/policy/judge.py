@@ -5,11 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, GCG, PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID, Measurement
+from invmm_gate.core.records import (
+    CAPTION,
+    CAPTION_ON_GRID,
+    LABEL,
+    LABEL_ON_GRID,
+    PLAIN_SAMPLING,
+    PLAIN_SAMPLING_ON_GRID,
+    Measurement,
+)
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding, Verdict, Waiver
 from invmm_gate.policy.confirm_schema import PlainSampling, PromptConfirmation
-from invmm_gate.policy.control_searches import base_rate, required_searches
+from invmm_gate.policy.control_searches import base_rate, required_searches, search_of
 from invmm_gate.policy.controls import as_for_probes, control_findings, likelihood_rules
 from invmm_gate.policy.coverage import (
     COVERAGE,
@@ -21,7 +29,16 @@ from invmm_gate.policy.coverage import (
     run_findings,
     self_check_findings,
 )
-from invmm_gate.policy.evidence import Evidence, dimensions_of, has_prompts, names, same_probe, scope_of, undecided
+from invmm_gate.policy.evidence import (
+    Evidence,
+    dimensions_of,
+    has_labels,
+    has_prompts,
+    names,
+    same_probe,
+    scope_of,
+    undecided,
+)
 from invmm_gate.policy.reach import Limits, extractable_share, power_of
 from invmm_gate.policy.reasons import counts_of, decide, reasons_for, waiver_notes
 from invmm_gate.policy.rules.confirmed import ConfirmedConfig
@@ -145,6 +162,7 @@ def gather(data: RunData, policy: Policy, *, baseline: RunData | None = None) ->
         confirmations=sound_confirmations(data),
         likelihoods=sound_likelihoods(data),
         plan=policy.confirm.prompts if has_prompts(data.run) else policy.confirm.plain_sampling,
+        labels=has_labels(data.run),
         dimensions=dimensions_of(data.run),
         model=data.run.model.digest,
         metric=data.run.metric,
@@ -162,8 +180,8 @@ def probes_to_confirm(
 
 
 def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """(probe, method). Samples or captions, with both samplers, for all that the plan names, controls among them; a
-    search for those that a rule found, and then for a few controls.
+    """(probe, method). Samples, captions or labels, with both samplers, for all that the plan names, controls among
+    them; a search for those that a rule found, and then for a few controls.
 
     Copies of the controls are counted in the samples that are drawn for the probes, whichever these are.
     """
@@ -177,11 +195,11 @@ def _required(policy: Policy, evidence: Evidence) -> Iterator[tuple[str, str]]:
             ways = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
             named = named or (probe.group == "control" and bool(flagged))
         else:  # without a caption the empty prompt is tried: the plain sampling of a text model
-            ways = (CAPTION, CAPTION_ON_GRID)
+            ways = (LABEL, LABEL_ON_GRID) if evidence.labels else (CAPTION, CAPTION_ON_GRID)
         if named:
             yield from ((probe.id, way) for way in ways)
         if isinstance(plan, PromptConfirmation) and plan.gcg is not None and probe.id in flagged:
-            yield probe.id, GCG
+            yield probe.id, search_of(evidence)
     yield from required_searches(evidence, flagged)
 
 
@@ -202,9 +220,11 @@ def _rule_findings(policy: Policy, evidence: Evidence) -> tuple[Finding, ...]:
 
 def _of_same_probes(baseline: RunData, data: RunData) -> dict[str, Measurement]:
     """The baseline's sound measurements, without those of another image or caption under the same id."""
-    prompts = has_prompts(data.run)
+    prompts, labels = has_prompts(data.run), has_labels(data.run)
     old, new = ({probe.id: probe for probe in run.run.probe_set.probes} for run in (baseline, data))
-    same = {name for name in old.keys() & new.keys() if same_probe(old[name], new[name], prompts=prompts)}
+    same = {
+        name for name in old.keys() & new.keys() if same_probe(old[name], new[name], prompts=prompts, labels=labels)
+    }
     sound = sound_measurements(baseline.measurements, baseline.run.probe_set.probes)
     return {name: found for name, found in sound.items() if name in same}
 

@@ -1,14 +1,17 @@
 """How likely the probes come out, as the records certify it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import log
 from typing import Final
 
 from invmm_gate.core.intervals import lower_bound
-from invmm_gate.core.likelihood_record import Certified, PromptKind
+from invmm_gate.core.likelihood_record import AskedKind, Certified, PromptKind
 from invmm_gate.core.records import (
     CLUSTER_PROMPT,
     GCG,
+    LABEL,
+    LABEL_ON_GRID,
+    LABEL_SEARCH,
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
     Confirmation,
@@ -22,13 +25,31 @@ BY: Final[Mapping[PromptKind, str]] = {
     "none": "by plain sampling",
     "caption": "with its caption",
     "typed": "with a strange prompt that can be typed",
+    "label": "under its class label",
+    "other_label": "under another class label",
     "soft": "with tools: a soft prompt",
 }
 """How a kind of prompt is named behind a frequency."""
-USER_KINDS: Final[tuple[PromptKind, ...]] = ("none", "caption", "typed")
+ASKED_KINDS: Final[tuple[AskedKind, ...]] = ("none", "caption", "typed")
+"""The kinds that a policy counts unless it says otherwise."""
+USER_KINDS: Final[tuple[PromptKind, ...]] = (*ASKED_KINDS, "label", "other_label")
 """What a user can give. A soft prompt cannot be typed."""
-_NONE: Final = (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID)
-_TYPED: Final = (CLUSTER_PROMPT, GCG)
+_COUNT_TOO: Final[Mapping[AskedKind, PromptKind]] = {"caption": "label", "typed": "other_label"}
+"""A label is to a class-conditional model what a caption is to a text model, and another label what a prompt is that
+was found."""
+_KINDS: Final[Mapping[str, PromptKind]] = {
+    **dict.fromkeys((PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID), "none"),
+    **dict.fromkeys((CLUSTER_PROMPT, GCG), "typed"),
+    **dict.fromkeys((LABEL, LABEL_ON_GRID), "label"),
+    LABEL_SEARCH: "other_label",
+}
+"""Way of confirming -> what it gives the model, where that does not depend on the probe's caption."""
+
+
+def counted_kinds(kinds: Iterable[AskedKind]) -> tuple[PromptKind, ...]:
+    """The kinds that a policy counts, with those of class-conditional models that they stand for too."""
+    asked: tuple[PromptKind, ...] = tuple(kinds)
+    return asked + tuple(other for kind, other in _COUNT_TOO.items() if kind in asked)
 
 
 def certified(evidence: Evidence, probe: Probe) -> dict[PromptKind, Certified]:
@@ -53,6 +74,8 @@ def copied_probes(evidence: Evidence) -> frozenset[str]:
 def kinds_to_estimate(evidence: Evidence, probe: Probe, *, prompts: bool) -> set[PromptKind]:
     """The kinds of prompt whose likelihood a copied probe has. A typed prompt has none: its copies are counted."""
     found = evidence.measured.get(probe.id)
+    if found is not None and found.label is not None:
+        return {"label"}
     kinds: set[PromptKind] = {"caption" if prompts and probe.caption else "none"}
     if prompts and found is not None and any(copied(trial, evidence.metric) for trial in found.trials):
         kinds.add("soft")
@@ -85,6 +108,5 @@ def _counted(found: Confirmation, *, captioned: bool) -> Certified:
     """
     confidence = found.interval.confidence
     low = lower_bound(found.hits, found.trials, confidence=1 - (1 - confidence) / 4)
-    kind: PromptKind = "typed" if found.method in _TYPED else "caption" if captioned else "none"
-    kind = "none" if found.method in _NONE else kind
+    kind = _KINDS.get(found.method, "caption" if captioned else "none")
     return Certified(probe=found.probe, kind=kind, nats=-log(low), confidence=confidence)

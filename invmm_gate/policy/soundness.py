@@ -99,6 +99,8 @@ def confirmation_faults(found: Confirmation) -> Iterator[str]:
         yield "is called confirmed without a replicating sample"
     if found.evaluations < 1 <= found.trials:
         yield "is confirmed without a network evaluation"
+    if found.labels_left < 0 or (found.labels_left and found.status == "refuted"):
+        yield f"is called {found.status} with {found.labels_left} labels left"
     if found.closest is not None and not is_number(found.closest):
         yield "has an invalid closest value in its confirmation"
 
@@ -182,7 +184,9 @@ def _add_up(hits: int, trials: int, least: int) -> bool:
 def _latent_findings(run: RunRecord) -> Iterator[Finding]:
     """Thresholds in nats and bits rest on the number of dimensions."""
     shape, pixels = run.inputs.latent_shape, run.inputs.image_size
-    if dimensions_of(run) is None or (run.inputs.family == "pixel" and tuple(shape[1:]) != tuple(pixels)):
+    if dimensions_of(run) is None or (
+        run.inputs.family in ("pixel", "class_pixel") and tuple(shape[1:]) != tuple(pixels)
+    ):
         yield undecided(RECORDS, f"the run says that its latent has the shape {shape}, and its images {pixels}")
 
 

@@ -1,12 +1,13 @@
 """Whether a policy can be decided at all, and does what its author thinks: known before measuring."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
+from typing import Final
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.records import Probe
-from invmm_gate.core.settings import PROFILES, Family, InversionSettings
+from invmm_gate.core.settings import PROFILES, TOLD, Family, InversionSettings, Told, told
 from invmm_gate.policy.conformal import fewest_outliers
 from invmm_gate.policy.evidence import Selection, is_selected, names
 from invmm_gate.policy.field_types import GUARD_BAND
@@ -71,9 +72,14 @@ def _finds_without_search(rule: RuleConfig) -> bool:
 
 def prompt_faults(policy: Policy, probes: Sequence[Probe], *, family: str) -> Iterator[str]:
     """Rules that look at a likelihood under kinds of prompt of which a run of this family tries none with a probe."""
-    if not any(settings.prompt != "none" for settings in _settings(policy, family)):
+    kinds = {told(settings.prompt) for settings in _settings(policy, family)}
+    if kinds <= {"nothing"}:
         return
-    by_search = {"soft", "typed"} if _searches_prompts(policy) else {"soft"}
+    by_search = {"typed"} if _searches_prompts(policy) else set[str]()
+    if kinds == {"label"}:
+        yield from _label_faults(policy, by_search)
+        return
+    by_search |= {"soft"}
     for rule in policy.rules:
         if isinstance(rule, ExtractionLikelihoodConfig):
             chosen = [probe for probe in probes if probe.is_target and is_selected(probe, rule)]
@@ -83,6 +89,13 @@ def prompt_faults(policy: Policy, probes: Sequence[Probe], *, family: str) -> It
                     f"extraction_likelihood: kinds has neither 'caption' for probes with one nor 'none' for those "
                     f"without, and so says nothing of {names(blind)}"
                 )
+
+
+def _label_faults(policy: Policy, by_search: Set[str]) -> Iterator[str]:
+    """The same for class-conditional models, whose labels count as captions do."""
+    for rule in policy.rules:
+        if isinstance(rule, ExtractionLikelihoodConfig) and {"caption", *by_search}.isdisjoint(rule.kinds):
+            yield "extraction_likelihood: kinds has no 'caption', by which a class-conditional model's labels count"
 
 
 def probe_faults(policy: Policy, probes: Sequence[Probe]) -> Iterator[str]:
@@ -127,6 +140,14 @@ def _given(probes: Sequence[Probe]) -> str:
     )
 
 
+_CONFIRMED_BY: Final[Mapping[Told, tuple[str, str]]] = {
+    "nothing": ("plain_sampling", "a model without prompts"),
+    "label": ("prompts", TOLD["label"]),
+    "prompt": ("prompts", "a model with prompts"),
+}
+"""What a model is told -> the part of `confirm` that says how it is confirmed, and for which models that is."""
+
+
 def model_faults(policy: Policy, *, family: Family, image_size: tuple[int, int]) -> Iterator[str]:
     """What the policy lacks for models of a family that make images of (height, width) pixels."""
     try:
@@ -135,14 +156,15 @@ def model_faults(policy: Policy, *, family: Family, image_size: tuple[int, int])
     except ConfigError as error:
         yield str(error)
         return
-    text_to_image = PROFILES["gate"][family].prompt != "none"
-    if (settings.prompt != "none") != text_to_image:
-        kind = "a text-to-image model" if text_to_image else "an unconditional model"
-        yield f"measure.settings.prompt is {settings.prompt!r} for {kind}: leave it out, as each family has its own"
-    key, kind = ("prompts", "with") if text_to_image else ("plain_sampling", "without")
+    kind = told(PROFILES["gate"][family].prompt)
+    if told(settings.prompt) != kind:
+        yield (
+            f"measure.settings.prompt is {settings.prompt!r} for {TOLD[kind]}: leave it out, as each family has its own"
+        )
+    key, model = _CONFIRMED_BY[kind]
     sampling = (rule.rule for rule in policy.rules if isinstance(rule, ConfirmedConfig | ExtractionLikelihoodConfig))
     for name in dict.fromkeys(sampling if getattr(policy.confirm, key) is None else ()):
-        yield f"rule {name!r} needs confirm.{key} for a model {kind} prompts, as the shipped policies have it"
+        yield f"rule {name!r} needs confirm.{key} for {model}, as the shipped policies have it"
 
 
 def baseline_faults(policy: Policy) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final, get_type_hints
 
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.marks import HIGHER, LOWER, OTHER, Direction, direction_of
-from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric
+from invmm_gate.core.settings import COPY_METRICS, PROFILES, InversionSettings, copy_metric, told
 from invmm_gate.files.strict_model import StrictModel
 from invmm_gate.policy.evidence import Selection
 from invmm_gate.policy.field_types import SettingsOverrides
@@ -105,7 +105,7 @@ def _compared_settings(policy: Policy, strict: Policy) -> dict[str, tuple[Invers
             continue
         if "stop_above" not in policy.measure.settings.given():
             ours = replace(ours, stop_above=None)  # it follows from the rules' threshold, which is compared itself
-        if (ours.prompt == "none") == (theirs.prompt == "none"):  # else no model of the family is measured
+        if told(ours.prompt) == told(theirs.prompt):  # else no model of the family is measured
             found[family] = (ours, theirs)
     return found
 

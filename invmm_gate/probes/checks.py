@@ -30,6 +30,7 @@ COMPUTED: Final = (
     "pixels",
     "fit_problem",
     "multiplicity_problem",
+    "label_problem",
 )
 TABLE_COLUMNS: Final = (*fields.COLUMNS, *fields.OPTIONAL, *COMPUTED)
 OWN_EXPECTATION: Final = "ExpectProbesToPass"
@@ -158,6 +159,7 @@ def _field_checks() -> list[Check]:
         ),
         _none("date", "date_problem"),
         _none("multiplicity of canaries", "multiplicity_problem"),
+        _none("class label", "label_problem"),
     ]
 
 

@@ -15,7 +15,7 @@ from invmm_gate.core.options import NewProbes
 from invmm_gate.core.records import Probe
 from invmm_gate.files.lock import probe_set_lock
 from invmm_gate.files.regular import IMAGE_LIMIT, read_probe_file, write_probe_file
-from invmm_gate.probes.fields import multiplicity_problem, name_key, picture_key, text_problem
+from invmm_gate.probes.fields import label_problem, multiplicity_problem, name_key, picture_key, text_problem
 from invmm_gate.probes.fitting import misfit
 from invmm_gate.probes.images import SUFFIXES, View, both_views, check_sha256, decode_named
 from invmm_gate.probes.manifest import CSV_NAME, PARQUET_NAME, read_manifest, read_rows, write_manifest
@@ -84,7 +84,8 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes, *, read: Re
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
     whose shape asks for a `fit`; and for a multiplicity of anything but canaries.
     """
-    found = multiplicity_problem(str(new.multiplicity or ""), new.group)
+    label = "" if new.label is None else str(new.label)
+    found = multiplicity_problem(str(new.multiplicity or ""), new.group) or label_problem(label)
     if found:
         raise ProbeSetError(found)
     with probe_set_lock(folder):
@@ -103,6 +104,7 @@ def add_probes(folder: Path, images: Sequence[Path], new: NewProbes, *, read: Re
             added_on=new.added_on.isoformat() if new.added_on else "",
             fit=new.fit or "",
             multiplicity=new.multiplicity or 0,
+            label=new.label,
         )
         originals = partial(_originals, images, read)
         copies = _plan(folder, originals(), present=present, template=template, both=new.orientation == "both")

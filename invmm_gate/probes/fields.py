@@ -23,7 +23,7 @@ COLUMNS: Final = (
     "licence",
     "added_on",
 )
-OPTIONAL: Final = ("fit", "multiplicity")
+OPTIONAL: Final = ("fit", "multiplicity", "label")
 """Columns that a manifest may lack: without them it is what it was before they were introduced."""
 REQUIRED: Final = ("id", "path", "sha256", "group")
 """Columns that may not be empty."""
@@ -32,6 +32,7 @@ UNIQUE: Final = ("id", "path")
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 SHA256_PATTERN: Final = r"[0-9a-f]{64}"
 MULTIPLICITY_PATTERN: Final = r"[1-9][0-9]{0,8}"
+LABEL_PATTERN: Final = r"0|[1-9][0-9]{0,8}"
 CELL_LIMIT: Final = 100_000
 """Characters of a cell."""
 ROW_LIMIT: Final = 200_000
@@ -102,6 +103,14 @@ def multiplicity_problem(value: str, group: str) -> str:
         return ""
     expected = "expected a whole number from 1 to 999999999 in plain digits, or nothing where nobody knows"
     return f"multiplicity {shown(value)} does not say how often the canary was planted; {expected}"
+
+
+def label_problem(value: str) -> str:
+    """What is wrong with a class label, whatever the model; empty if nothing is."""
+    if value == "" or re.fullmatch(LABEL_PATTERN, value):
+        return ""
+    expected = "expected the number of the class, from 0 to 999999999 in plain digits, or nothing where nobody knows"
+    return f"label {shown(value)} is no class label; {expected}"
 
 
 def date_problem(value: str) -> str:
@@ -204,7 +213,7 @@ def check_columns(header: Sequence[str], path: Path) -> None:
     if parts:
         raise ProbeSetError(
             f"{path}:1: the manifest {' and '.join(parts)}",
-            expected=f"the columns {', '.join(COLUMNS)}; fit where a probe's shape is not the model's, and "
-            "multiplicity where canaries were planted",
+            expected=f"the columns {', '.join(COLUMNS)}; fit where a probe's shape is not the model's, "
+            "multiplicity where canaries were planted, and label for class-conditional models",
             do="save it without pandas' index: index=False" if any(map(_PANDAS_INDEX.fullmatch, unknown)) else "",
         )

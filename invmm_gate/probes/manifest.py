@@ -20,7 +20,7 @@ CSV_NAME: Final = "manifest.csv"
 PARQUET_NAME: Final = "manifest.parquet"
 SIZE_LIMIT: Final = 64_000_000
 """Bytes of a manifest; some 100,000 probes."""
-_TYPED: Final = ("group", "fit", "multiplicity")
+_TYPED: Final = ("group", "fit", "multiplicity", "label")
 """Columns that are more than text to a probe."""
 
 
@@ -101,6 +101,7 @@ def to_probes(rows: Iterable[Row]) -> tuple[Probe, ...]:
             group=cast(Group, row.values["group"]),
             fit=cast(Fit, row.values["fit"]),
             multiplicity=int(row.values["multiplicity"] or 0),
+            label=int(row.values["label"]) if row.values["label"] else None,
             **{column: value for column, value in row.values.items() if column not in _TYPED},
         )
         for row in rows
@@ -143,7 +144,9 @@ def probe_set_digest(probes: Iterable[Probe]) -> str:
 def _content(probe: Probe) -> dict[str, str]:
     """An optional column that says nothing is left out: it changes no digest."""
     content = {column: str(getattr(probe, column)) for column in fields.COLUMNS}
-    return content | {column: str(value) for column in fields.OPTIONAL if (value := getattr(probe, column))}
+    said = {column: getattr(probe, column) for column in fields.OPTIONAL}
+    said["multiplicity"] = probe.multiplicity or None
+    return content | {column: str(value) for column, value in said.items() if value not in ("", None)}
 
 
 def _row_problem(folder: Path, row: Row) -> str:
@@ -159,6 +162,7 @@ def _row_problem(folder: Path, row: Row) -> str:
         or fields.date_problem(values["added_on"])
         or fields.fit_problem(values.get("fit", ""))
         or fields.multiplicity_problem(values.get("multiplicity", ""), values["group"])
+        or fields.label_problem(values.get("label", ""))
     )
 
 

@@ -77,16 +77,20 @@ def _too_large(path: Path, what: str) -> ProbeSetError:
     )
 
 
+_WHOLE: Final = ("multiplicity", "label")
+"""Columns of whole numbers."""
+
+
 def _text(cell: object, column: str, place: str) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
         return cell
-    if column == "multiplicity" and isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell // 1:
+    if column in _WHOLE and isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell // 1:
         return str(int(cell))  # pandas makes floats of whole numbers beside empty cells
     if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
         return cell.isoformat()
     raise ProbeSetError(
         f"{place}: the {column} holds {type(cell).__name__}",
-        expected="text (or a date in added_on, a whole number in multiplicity)",
+        expected="text (or a date in added_on, a whole number in multiplicity or label)",
     )

@@ -52,6 +52,7 @@ def _record(folder: Path, row: Row, image_size: tuple[int, int] | None) -> Recor
     record["date_problem"] = fields.date_problem(values["added_on"]) or None
     record["fit_problem"] = fields.fit_problem(values["fit"]) or None
     record["multiplicity_problem"] = fields.multiplicity_problem(values["multiplicity"], values["group"]) or None
+    record["label_problem"] = fields.label_problem(values["label"]) or None
     if values["path"] and record["text_problem"] is None:
         record["path_problem"] = fields.path_problem(folder, values["path"]) or None
         if record["path_problem"] is None:

@@ -16,6 +16,8 @@ GIVEN: Final[dict[PromptKind, str]] = {
     "none": "nothing but noise",
     "caption": "its caption",
     "typed": "a prompt that a search found and that can be typed",
+    "label": "its class label",
+    "other_label": "another class label",
     "soft": "a soft prompt, which nobody can type",
 }
 _METHODS: Final = {

@@ -1,14 +1,15 @@
 """The first sentence of every report, in words that need no knowledge of the gate, and what was not tested."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import floor
 from typing import Final
 
 from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.likelihood_record import frequency
-from invmm_gate.core.records import GCG, Probe
+from invmm_gate.core.records import SEARCHES, Probe
 from invmm_gate.core.run_records import RunData
+from invmm_gate.core.settings import Told, told
 from invmm_gate.core.verdict_records import Verdict
 from invmm_gate.policy.evidence import has_prompts
 from invmm_gate.policy.likelihoods import BY
@@ -43,7 +44,7 @@ def _found(data: RunData, drawn: Sequence[ImageRow], tools: Sequence[ImageRow], 
     if drawn:
         easiest = min((row for row in drawn if row.bound), key=lambda row: row.bound.nats if row.bound else 0.0)
         yield f"{_of(len(drawn), total)} can be drawn from this model{_easiest(easiest, alone=len(drawn) == 1)}."
-    means = "a soft prompt or chosen noise" if has_prompts(data.run) else "chosen noise"
+    means = "a soft prompt or chosen noise" if told(data.run.inputs.settings.prompt) == "prompt" else "chosen noise"
     if tools and drawn:
         yield f"{count(len(tools))} more can be brought out with tools: {means}."
     elif tools:
@@ -81,8 +82,9 @@ def _not_found(data: RunData, targets: Sequence[Probe]) -> Iterator[str]:
 
 def _search(data: RunData, targets: Sequence[Probe]) -> str:
     """What was looked for, and how hard."""
-    settings, prompts = data.run.inputs.settings, has_prompts(data.run)
-    what = "noise and prompts that draw it" if prompts and settings.prompt != "caption" else "noise that draws it"
+    settings = data.run.inputs.settings
+    soft = settings.prompt not in ("none", "label", "caption")
+    what = "noise and prompts that draw it" if soft else "noise that draws it"
     steps = f"searched for {what}, in up to {count(settings.steps)} steps"
     sampled = _sampled(data, targets)
     if not sampled:
@@ -94,18 +96,23 @@ def _sampled(data: RunData, targets: Sequence[Probe]) -> str:
     """The ordinary generations that each image was held against; empty where one was held against none."""
     most: dict[str, int] = defaultdict(int)
     for tried in data.confirmations:
-        if tried.method != GCG:
+        if tried.method not in SEARCHES:
             most[tried.probe] = max(most[tried.probe], tried.trials)
     fewest = min(most[probe.id] for probe in targets)
     if fewest <= 0:
         return ""
     confidence = plan_confidence(data)
     often = floor(1 / upper_bound(0, fewest, confidence=confidence) + 1e-9)
-    how = "samples with its caption" if has_prompts(data.run) else "plain samples"
+    how = _SAMPLES[told(data.run.inputs.settings.prompt)]
     return (
         f"{count(fewest)} {how}, which would have shown an image that comes out of one in "
         f"{count(often)} of them ({100 * confidence:g} % sure)"
     )
+
+
+_SAMPLES: Final[Mapping[Told, str]] = {
+    "nothing": "plain samples", "label": "samples with its label", "prompt": "samples with its caption",
+}  # fmt: skip
 
 
 def _unmeasured(data: RunData, targets: Sequence[Probe]) -> Iterator[str]:

@@ -23,6 +23,8 @@ TO_DO: Final[Mapping[Way, str]] = {
     "none": "nothing but sampling",
     "caption": "give its caption",
     "typed": "type a strange prompt",
+    "label": "give its class label",
+    "other_label": "give another class label",
     "soft": "use tools: a soft prompt",
     "noise": "use tools: chosen noise",
     "unknown": "no way was found",

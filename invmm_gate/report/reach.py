@@ -19,10 +19,17 @@ _UNKNOWN: Final = (
 )
 
 
-def reach_lines(verdict: Verdict, study: Studied | None) -> tuple[str, ...]:
-    """The sentences, the bound first; none of them names a probe. `study` is told of where there are no canaries."""
+def reach_lines(verdict: Verdict, study: Studied | None, *, labels: bool = False) -> tuple[str, ...]:
+    """The sentences, the bound first; none of them names a probe. `study` is told of where there are no canaries.
+
+    `labels`: whether the run's model is class-conditional, so that a search goes through labels.
+    """
     share = () if verdict.extractable is None else (_share(verdict.extractable),)
-    rate = () if verdict.base_rate is None else (_base_rate(verdict.base_rate),)
+    rate = (
+        ()
+        if verdict.base_rate is None
+        else (_base_rate(verdict.base_rate, "label search" if labels else "prompt search"),)
+    )
     return (*share, *_power(verdict.power, study), *rate)
 
 
@@ -52,9 +59,9 @@ def _share(found: ExtractableShare) -> str:
     )
 
 
-def _base_rate(rate: SearchBaseRate) -> str:
+def _base_rate(rate: SearchBaseRate, search: str) -> str:
     return (
-        f"The prompt search brought out {hits(rate.found, rate.controls)} controls, so at most {at_most(rate.upper)} "
+        f"The {search} brought out {hits(rate.found, rate.controls)} controls, so at most {at_most(rate.upper)} "
         f"of images that the model cannot have seen ({100 * rate.confidence:g} % confidence)."
     )
 

@@ -6,6 +6,7 @@ from typing import Final
 from invmm_gate.core.records import Confirmation, Measurement
 from invmm_gate.core.run_records import RunData
 from invmm_gate.core.verdict_records import Finding
+from invmm_gate.policy.evidence import has_labels
 from invmm_gate.report import texts
 from invmm_gate.report.cleaned import Cleaner, cleaned_findings, cleaner, ranked
 from invmm_gate.report.headline import headline
@@ -90,7 +91,7 @@ def _facts(data: RunData) -> str:
 
 def _reach(data: RunData) -> str:
     """What is said of images that are no probes, and what the run could have found."""
-    lines = reach_lines(data.verdict, studied(data.run.inputs)) if data.verdict else ()
+    lines = reach_lines(data.verdict, studied(data.run.inputs), labels=has_labels(data.run)) if data.verdict else ()
     return "\n".join(f"- {inert(line, _SENTENCE)}" for line in lines)
 
 

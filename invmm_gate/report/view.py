@@ -9,6 +9,7 @@ from invmm_gate.core.captions import readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.core.verdict_records import Finding, Verdict
+from invmm_gate.policy.evidence import has_labels
 from invmm_gate.policy.reasons import waiver_notes
 from invmm_gate.report import texts
 from invmm_gate.report.chances import Chance, chances_in
@@ -129,7 +130,7 @@ def view(data: RunData, *, images: ReportImages, reveal: bool, limit: float | No
         banner=tuple(map(clean, banner_reasons(data.verdict))) if data.verdict else (),
         warnings=warnings(data),
         weaknesses=data.verdict.weaknesses if data.verdict else (),
-        reach=reach_lines(data.verdict, studied(data.run.inputs)) if data.verdict else (),
+        reach=reach_lines(data.verdict, studied(data.run.inputs), labels=has_labels(data.run)) if data.verdict else (),
         facts=facts(data),
         findings=findings,
         checks=tuple(replace(check, detail=clean(check.detail)) for check in data.self_checks),

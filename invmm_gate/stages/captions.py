@@ -4,7 +4,7 @@ from pathlib import Path
 
 from invmm_gate.confirm.prompt_sampling import PromptPlan
 from invmm_gate.core.errors import ProbeSetError
-from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Sampler
+from invmm_gate.core.protocols import DiffusionModel, PromptEncoder, Sampler, text_side
 from invmm_gate.core.records import Probe, ProbeSet
 from invmm_gate.core.settings import InversionSettings
 from invmm_gate.policy.confirm_schema import PromptConfirmation
@@ -19,7 +19,7 @@ def require_confirmation(policy: Policy, model: DiffusionModel, sampler: Sampler
     `sampler` draws the search's samples: what one costs decides whether a step fits into the budget.
     """
     choice = policy.confirm.prompts
-    if model.prompts is None or choice is None:
+    if text_side(model) is None or choice is None:
         return
     for scale in choice.guidance_scales:
         model.forwards(scale)

@@ -121,6 +121,8 @@ def _opened(inputs: Inputs, progress: Progress) -> "Iterator[tuple[Session, RunF
     from invmm_gate.stages.session import open_session
 
     progress.note(f"loading {inputs.model.pipeline} from {inputs.options.model}")
+    if inputs.unused_labels:
+        progress.note(f"the model has no classes: it is not told the labels of {inputs.unused_labels} probes")
     with memory_explained():
         session = open_session(inputs)
     folder = RunFolder(inputs.options.out or Path("reports") / f"{inputs.model.name}-{session.record.run_id}")

@@ -1,4 +1,5 @@
-"""`confirm`: inputs that a user could give. Plain sampling without prompts; with prompts captions first, then a search.
+"""`confirm`: inputs that a user could give. Plain sampling without prompts; with prompts captions first, then a search;
+with class labels the probe's label first, then the others.
 
 Each probe's record is written when its question is answered, and a rerun goes on after the records that are there.
 """
@@ -17,6 +18,9 @@ from invmm_gate.confirm.search_control import planted_prompts, search_control
 from invmm_gate.core.progress import Progress
 from invmm_gate.core.records import (
     GCG,
+    LABEL,
+    LABEL_ON_GRID,
+    LABEL_SEARCH,
     ON_GRID,
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
@@ -30,7 +34,9 @@ from invmm_gate.policy.coverage import SEARCH_CONTROL
 from invmm_gate.policy.rules.confirmed import METHODS
 from invmm_gate.runs.folder import RunFolder
 from invmm_gate.stages.captions import caption_plan, prompt_plan
+from invmm_gate.stages.confirm_labels import try_labels
 from invmm_gate.stages.confirm_work import Confirming, while_finite
+from invmm_gate.stages.labels import ProbeLabels
 from invmm_gate.stages.likelihoods import estimate_with_prompts, estimate_without_prompts
 from invmm_gate.stages.on_device import fits, note_check_in_confirm, note_rows_in_confirm, rate_limit, reduced
 from invmm_gate.stages.session import Session
@@ -42,13 +48,17 @@ def confirm(session: Session, folder: RunFolder, progress: Progress, *, baseline
     Samples that are NaN or infinite end it with a note: the probes stay unconfirmed, which the judge sees.
     """
     work = Confirming(session, folder, progress, baseline)
-    for step in _steps(session.inputs.policy.confirm, prompts=session.model.prompts is not None):
+    for step in _steps(session):
         while not fits(partial(step, work)):
             work = replace(work, session=reduced(work.session, progress, partial(note_rows_in_confirm, folder)))
 
 
-def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["Confirming"], None]]:
+def _steps(session: Session) -> Iterator[Callable[["Confirming"], None]]:
     """What is done in turn: each way of drawing, then the search."""
+    choice, prompts = session.inputs.policy.confirm, session.model.prompts is not None
+    if session.labels is not None:
+        yield from _steps_with_labels(choice, session.labels)
+        return
     if not prompts and choice.plain_sampling:
         for method in (PLAIN_SAMPLING, PLAIN_SAMPLING_ON_GRID):
             yield partial(_by_sampling, plan=choice.plain_sampling, method=method)
@@ -59,6 +69,17 @@ def _steps(choice: ConfirmChoice, *, prompts: bool) -> Iterator[Callable[["Confi
         # Before the search, as a rule that looks at likelihoods can ask for one; and after it, for what it copied.
         estimate = partial(estimate_with_prompts, plan=choice.likelihood, plain=choice.prompts)
         yield from (estimate, partial(_by_search, plan=choice.prompts), estimate)
+
+
+def _steps_with_labels(choice: ConfirmChoice, labels: ProbeLabels) -> Iterator[Callable[["Confirming"], None]]:
+    """The policy's prompts stand for labels; a network that nobody can guide is tried at the scale 1 alone."""
+    plan = choice.prompts
+    if plan is not None:
+        plan = plan if labels.labels.guided else plan.model_copy(update={"guidance_scales": (1.0,)})
+        estimate = partial(estimate_with_prompts, plan=choice.likelihood, plain=plan)
+        yield partial(try_labels, labels=labels, plan=plan, method=LABEL)
+        yield partial(try_labels, labels=labels, plan=plan, method=LABEL_ON_GRID)
+        yield from (estimate, partial(try_labels, labels=labels, plan=plan, method=LABEL_SEARCH), estimate)
 
 
 def _by_sampling(work: Confirming, *, plan: PlainSampling, method: str) -> None:

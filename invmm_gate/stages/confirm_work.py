@@ -17,6 +17,9 @@ from invmm_gate.core.records import (
     CAPTION_ON_GRID,
     CLUSTER_PROMPT,
     GCG,
+    LABEL,
+    LABEL_ON_GRID,
+    LABEL_SEARCH,
     ON_GRID,
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
@@ -38,6 +41,9 @@ _FILE_NAMES: Final = {
     CAPTION_ON_GRID: "caption_on_grid",
     CLUSTER_PROMPT: "cluster",
     GCG: "gcg",
+    LABEL: "label",
+    LABEL_ON_GRID: "label_on_grid",
+    LABEL_SEARCH: "label_search",
 }
 _Event = TypeVar("_Event")
 
@@ -74,7 +80,7 @@ class Confirming:
 
     def attempts(self, method: PromptMethod) -> Attempts:
         """What every prompt is tried with, by one method."""
-        return Attempts(sampler=self.sampler(method), prompts=self.session.prompts, metric=self.session.metric)
+        return Attempts(sampler=self.sampler(method), prompts=self.session.words, metric=self.session.metric)
 
     def replicated(self) -> set[str]:
         """Probes that an input was found for."""

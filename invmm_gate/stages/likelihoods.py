@@ -15,7 +15,7 @@ from torch import Tensor
 from invmm_gate.core.errors import MeasurementError
 from invmm_gate.core.likelihood_record import PromptKind
 from invmm_gate.core.protocols import Condition
-from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, Probe
+from invmm_gate.core.records import CAPTION, CAPTION_ON_GRID, LABEL, LABEL_ON_GRID, Probe
 from invmm_gate.diffusion.samplers import seeds_from
 from invmm_gate.measure.conditioning import soft_prompts
 from invmm_gate.measure.extraction import Generation, PlainSamples, likelihood
@@ -24,6 +24,7 @@ from invmm_gate.policy.confirm_schema import LikelihoodEstimate, PlainSampling, 
 from invmm_gate.stages.confirm_work import Confirming
 from invmm_gate.stages.measure import inversion_file, kept_first
 
+_OWN: Final = (CAPTION, CAPTION_ON_GRID, LABEL, LABEL_ON_GRID)
 CHOOSING: Final = 16
 """Samples at each guidance scale that choose the one at which a caption is sampled."""
 
@@ -116,7 +117,7 @@ def _copied_at(work: Confirming, probe: Probe, kind: PromptKind) -> float | None
     tried = [
         record
         for record in work.folder.confirmations()
-        if record.probe == probe.id and record.method in (CAPTION, CAPTION_ON_GRID) and record.hits
+        if record.probe == probe.id and record.method in _OWN and record.hits
     ]
     if kind != "soft" and tried:
         return max(tried, key=lambda record: record.hits / record.trials).guidance_scale
@@ -126,6 +127,8 @@ def _copied_at(work: Confirming, probe: Probe, kind: PromptKind) -> float | None
 
 def _kinds(work: Confirming, probe: Probe) -> Sequence[PromptKind]:
     """Without a caption the empty prompt is given: the plain sampling of a text model."""
+    if work.session.labels is not None:
+        return ("label",)
     by_caption: PromptKind = "caption" if probe.caption else "none"
     return (by_caption, "soft") if "prompt_logits" in _tensors(work, probe) else (by_caption,)
 
@@ -133,7 +136,7 @@ def _kinds(work: Confirming, probe: Probe) -> Sequence[PromptKind]:
 def _condition(work: Confirming, probe: Probe, kind: PromptKind) -> Condition:
     session = work.session
     if kind != "soft":
-        return session.prompts.encode([probe.caption])
+        return session.words.encode([session.caption(probe.id)])
     prompts = soft_prompts(
         session.model,
         session.settings,

@@ -85,7 +85,7 @@ def _measure(session: Session, folder: RunFolder, probes: list[Probe], progress:
         own.append(event)
         if len(own) == each:
             probe = by_id[event.task.probe]
-            _store(folder, probe, finished.pop(probe.id), session.record.metric)
+            _store(session, folder, probe, finished.pop(probe.id))
             folder.note_seconds(probe.id, time.monotonic() - began.get(probe.id, time.monotonic()))
 
 
@@ -99,8 +99,9 @@ def kept_first(trial: Trial, metric: MetricRecord) -> tuple[bool, tuple[float, f
     return (not copied(trial, metric), memorization_rank(trial))
 
 
-def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion], metric: MetricRecord) -> None:
+def _store(session: Session, folder: RunFolder, probe: Probe, inversions: list[Inversion]) -> None:
     """Write a probe's files, then its measurement: a measurement that is there has its files."""
+    metric, labels = session.record.metric, session.labels
     best = min(inversions, key=lambda inversion: kept_first(inversion.trial, metric))
     if copied(best.trial, metric):
         tensors = {"mu": best.mu.cpu().contiguous(), "log_var": best.log_var.cpu().contiguous()}
@@ -108,7 +109,10 @@ def _store(folder: RunFolder, probe: Probe, inversions: list[Inversion], metric:
             tensors["prompt_logits"] = best.logits.cpu().contiguous()
         folder.write(inversion_file(probe.id), save(tensors))
     store_copies(folder, f"copies/inverted/{probe.id}/inverted", best.copies)
-    folder.append(summarise(probe, [inversion.trial for inversion in inversions]))
+    found = summarise(probe, [inversion.trial for inversion in inversions])
+    if labels is not None:
+        found = replace(found, label=labels.of(probe), label_found=probe.label is None)
+    folder.append(found)
 
 
 def _note_end(folder: RunFolder, check: SelfCheck) -> None:

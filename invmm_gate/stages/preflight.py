@@ -1,20 +1,20 @@
 """The inputs of a run, read and checked before torch is imported."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import Options
-from invmm_gate.core.records import ModelManifest, ProbeSet
+from invmm_gate.core.records import ModelManifest, Probe, ProbeSet
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
-from invmm_gate.models.read.parts_fit import image_size
-from invmm_gate.models.read.pipelines import FAMILIES
+from invmm_gate.models.read.network_configs import classes_of
+from invmm_gate.models.read.parts_fit import denoiser_of, family_of, image_size
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, prompt_faults, rule_faults
-from invmm_gate.probes.manifest import probe_set_digest, read_manifest
+from invmm_gate.probes.manifest import manifest_name, probe_set_digest, read_manifest
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.runs.identity import require_environment
 
@@ -27,6 +27,13 @@ class Inputs:
     policy: Policy
     probe_set: ProbeSet
     model: ModelManifest
+    classes: int = 0
+    """How many classes the model is told; 0 for a model without classes."""
+
+    @property
+    def unused_labels(self) -> int:
+        """Labels of the manifest that a model without classes is not told."""
+        return 0 if self.classes else sum(probe.label is not None for probe in self.probe_set.probes)
 
     @property
     def seed(self) -> int:
@@ -51,12 +58,14 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    family, (_, layout) = FAMILIES[model.pipeline], layout_of(model)
-    size = image_size(layout)
+    _, layout = layout_of(model)
+    family, size = family_of(layout), image_size(layout)
     refuse(policy, (*rule_faults(policy, family=family), *prompt_faults(policy, probes, family=family)))
     refuse(policy, model_faults(policy, family=family, image_size=size))
+    classes = classes_of(denoiser_of(layout))
+    _refuse_other_labels(options.probes, probes, classes)
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
-    return Inputs(options=options, policy=policy, probe_set=probe_set, model=model)
+    return Inputs(options=options, policy=policy, probe_set=probe_set, model=model, classes=classes)
 
 
 def controls_needed(policy: Policy) -> int:
@@ -74,6 +83,17 @@ def refuse(policy: Policy, faults: Iterable[str]) -> None:
             expected="a policy whose every rule can be decided on this probe set and model",
             do="change the policy, or give what it asks for",
         )
+
+
+def _refuse_other_labels(folder: Path, probes: Sequence[Probe], classes: int) -> None:
+    """Raises ProbeSetError for the first label that a class-conditional model does not have."""
+    for probe in probes if classes else ():
+        if probe.label is not None and probe.label >= classes:
+            raise ProbeSetError(
+                f"{folder / manifest_name(folder)}:{probe.line}: probe {probe.id} has the label {probe.label}",
+                expected=f"a class of the model, 0 to {classes - 1}",
+                do="correct it, or leave it empty where nobody knows the class: the model's labels are then tried",
+            )
 
 
 def _refuse_other_set(folder: Path, digest: str, policy: Policy) -> None:

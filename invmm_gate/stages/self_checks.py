@@ -10,7 +10,7 @@ from torch import Tensor
 from invmm_gate.confirm.search_control import planted_prompts
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.core.progress import Progress
-from invmm_gate.core.protocols import DiffusionModel
+from invmm_gate.core.protocols import DiffusionModel, text_side
 from invmm_gate.core.records import Fit, Probe, ProbeSet, SelfCheck
 from invmm_gate.measure.looking import Pictures, from_pixels, pictures_of
 from invmm_gate.measure.model_checks import round_trip, sample_statistics, told_time
@@ -74,8 +74,12 @@ def run_check(session: Session, name: str) -> SelfCheck:
     return found[0]
 
 
-def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int) -> Iterator[Refitted]:
+def other_fits(
+    probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionModel, *, rows: int, captions: Sequence[str] = ()
+) -> Iterator[Refitted]:
     """The probes of another shape than the model's, once for each fit that is not theirs.
+
+    `captions` are what the model is told of each probe, if it is told anything.
 
     Raises ProbeSetError for a file that changed since validation.
     """
@@ -84,9 +88,9 @@ def other_fits(probe_set: ProbeSet, probes: Sequence[Probe], model: DiffusionMod
         pixels = [load_refitted(probe_set, probe, height=height, width=width, how=how, bars=bars) for probe in probes]
         found = {place: tuple(map(from_pixels, pair)) for place, pair in enumerate(pixels) if pair is not None}
         if found:
-            captions = [probes[place].caption for place in found]
+            told = [captions[place] for place in found] if captions else ()
             parts = zip(*found.values(), strict=True)
-            whole, middle = (pictures_of(model, part, captions, rows=rows) for part in parts)
+            whole, middle = (pictures_of(model, part, told, rows=rows) for part in parts)
             stated = bars == "black"
             name = f"with fit {how}" if stated else f"padded with {bars} bars"
             yield Refitted(name=name, places=list(found), whole=whole, middle=middle, stated=stated)
@@ -101,7 +105,7 @@ def _positive_control(session: Session, _: int) -> SelfCheck:
         image_size=session.model.image_size,
         device=session.model.device,
     )
-    if session.model.prompts is None or not by_noise.passed:
+    if text_side(session.model) is None or not by_noise.passed:
         return by_noise
     by_prompt = positive_control_of_prompts(
         session.metric, session.settings, planted_prompts(session.model, lures=False), choices=session.choices
@@ -116,7 +120,7 @@ def _utility_floor(session: Session, _: int) -> SelfCheck:
     return utility_floor(
         session.model,
         [session.image(probe.id) for probe in chosen],
-        captions=[probe.caption for probe in chosen],
+        captions=_told(session, chosen),
         root_seed=session.inputs.seed,
     )
 
@@ -153,7 +157,9 @@ def _natural_view(session: Session, rows: int) -> SelfCheck:
         root_seed=session.inputs.seed,
         others=Alternatives(
             sizes=sizes,
-            fits=other_fits(session.inputs.probe_set, looked_at, session.model, rows=rows),
+            fits=other_fits(
+                session.inputs.probe_set, looked_at, session.model, rows=rows, captions=_told(session, looked_at)
+            ),
             readings=other_readings(session.inputs.model, session.model),
         ),
     )
@@ -200,9 +206,14 @@ def _pictures(session: Session, probes: Sequence[Probe], rows: int, *, size: tup
     return pictures_of(
         session.model if size is None else resized(session.model, size),
         [session.image(probe.id) if size is None else _image_at(session, probe, size) for probe in probes],
-        [probe.caption for probe in probes],
+        _told(session, probes),
         rows=rows,
     )
+
+
+def _told(session: Session, probes: Sequence[Probe]) -> list[str]:
+    """What the model is told of each probe."""
+    return [session.caption(probe.id) for probe in probes]
 
 
 def _image_at(session: Session, probe: Probe, size: tuple[int, int]) -> Tensor:

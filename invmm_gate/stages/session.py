@@ -17,11 +17,19 @@ from torch import Tensor
 
 from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.core.errors import ConfigError, ModelError
-from invmm_gate.core.protocols import CopyMetric, DiffusionModel, NoiseSampler, PromptEncoder, Sampler
+from invmm_gate.core.protocols import (
+    CopyMetric,
+    DiffusionModel,
+    LabelEncoder,
+    NoiseSampler,
+    PromptEncoder,
+    Sampler,
+    text_side,
+)
 from invmm_gate.core.records import MetricRecord, Probe
 from invmm_gate.core.run_records import RunContext, RunInputs, RunRecord, Samplers
 from invmm_gate.core.settings import InversionSettings, copy_metric
-from invmm_gate.diffusion.samplers import GridSampler, prompts_of, sampler_of
+from invmm_gate.diffusion.samplers import GridSampler, prompts_of, sampler_of, words_of
 from invmm_gate.measure.conditioning import check_prompt_setting
 from invmm_gate.measure.looking import from_pixels
 from invmm_gate.models.load.agreement import load_verified
@@ -34,6 +42,7 @@ from invmm_gate.similarity.either import Either
 from invmm_gate.similarity.encoders import encoder_metric
 from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.stages.captions import check_captions, require_confirmation
+from invmm_gate.stages.labels import ProbeLabels, labels_for
 from invmm_gate.stages.preflight import Inputs, refuse
 
 RUN_SCHEMA_VERSION: Final = 1
@@ -51,13 +60,20 @@ class Session:
     record: RunRecord
     slots: int
     """Tasks in the batch at once."""
+    labels: ProbeLabels | None = None
+    """The labels of the probes; None for a model without classes."""
     choices: Int[Tensor, " choice"] | None = None
     """Token ids that a soft prompt may mix; None = all, or no prompts."""
 
     @property
     def prompts(self) -> PromptEncoder:
-        """The text side. Raises ConfigError for an unconditional model."""
+        """The text side. Raises ConfigError for a model without one."""
         return prompts_of(self.model)
+
+    @property
+    def words(self) -> PromptEncoder | LabelEncoder:
+        """What a user gives the model. Raises ConfigError for an unconditional model."""
+        return words_of(self.model)
 
     @property
     def released(self) -> Sampler:
@@ -79,8 +95,9 @@ class Session:
         return next(probe for probe in self.inputs.probe_set.probes if probe.id == identifier)
 
     def caption(self, probe: str) -> str:
-        """The probe's caption; empty if it has none."""
-        return self.probe(probe).caption
+        """What the model is told of the probe: its caption, empty if it has none, or its label in digits."""
+        found = self.probe(probe)
+        return found.caption if self.labels is None else str(self.labels.of(found))
 
     def image(self, probe: str) -> Tensor:
         """The probe's image, (3, image_height, image_width) in [-1, 1]. Raises ProbeSetError."""
@@ -99,7 +116,8 @@ def open_session(inputs: Inputs) -> Session:
     for scale in settings.guidance_scales:
         sampler_of(model, settings.sampler).forwards(steps=settings.sampler_steps, guidance_scale=scale)
     require_confirmation(inputs.policy, model, _released(model))
-    truncated = check_captions(inputs.probe_set, model.prompts, settings)
+    prompts = text_side(model)
+    truncated = check_captions(inputs.probe_set, prompts, settings)
     for probe in inputs.probe_set.probes:
         _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
     metric, metric_record = _metric(inputs, model, device)
@@ -131,7 +149,8 @@ def open_session(inputs: Inputs) -> Session:
         settings=settings,
         record=record,
         slots=slots,
-        choices=typeable_ids(model.prompts) if model.prompts and settings.vocabulary == "typeable" else None,
+        labels=labels_for(model, seed=inputs.seed, load_image=lambda probe: _image(inputs, probe, model)),
+        choices=typeable_ids(prompts) if prompts and settings.vocabulary == "typeable" else None,
     )
 
 

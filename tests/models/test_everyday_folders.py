@@ -161,7 +161,13 @@ def test_every_fault_of_a_folder_is_told_with_its_own_remedy(sd: Path) -> None:
     assert error.found == "5 things stand in the way of reading this checkpoint"
     said = [str(fault) for fault in error.faults]
     for text, line in zip(
-        ("'app.py' (code)", "trust_remote_code", "class-conditional", "vae/ holds no weights", "prediction_type"),
+        (
+            "'app.py' (code)",
+            "trust_remote_code",
+            "'class_embed_type' is 'timestep'",
+            "vae/ holds no weights",
+            "prediction_type",
+        ),
         said,
         strict=True,
     ):

@@ -254,7 +254,7 @@ BOMBS = {
         {"block_out_channels": [8000, 16_000]}, {"block_out_channels": [8000, 8000]}, {"block_out_channels": [8] * 40},
         {"block_out_channels": "88"}, {"block_out_channels": [8, "16"]}, {"layers_per_block": 10**6},
         {"block_out_channels": [128, 256]}, {"sample_size": 10**9}, {"sample_size": None}, {"sample_size": 9},
-        {"num_class_embeds": 10}, {"class_embed_type": "timestep"}, {"time_embedding_type": "fourier"},
+        {"num_class_embeds": 0}, {"class_embed_type": "timestep"}, {"time_embedding_type": "fourier"},
         {"time_embedding_type": "learned", "num_train_timesteps": 10}, {"down_block_types": ["os.system", "x"]},
         {"in_channels": 5, "out_channels": 5}, {"out_channels": 5}, {"act_fn": "evil"}, {"surprise": 1},
         {"_class_name": "UNet2DConditionModel"}, {"norm_eps": float("inf")}, {"up_block_types": ["UpBlock2D"]},

@@ -15,6 +15,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.samplers import GridSampler, seeds_from, streams_of
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler
 from invmm_gate.models.load.load import load_model
@@ -113,11 +114,13 @@ def test_what_a_scheduler_draws_is_the_rows_own(text_checkpoint: Callable[[str],
     noise = torch.randn(3, *drawn.model.latent_shape, generator=torch.Generator().manual_seed(1))
     seeds = seeds_from(torch.Generator().manual_seed(2), 3)
     before = torch.get_rng_state()
-    together = drawn.x_0(noise, streams_of(seeds), steps=STEPS)
+    condition = drawn.model.prompts.encode(["a cat", "a dog", "a red cat"])
+    together = drawn.x_0(noise, streams_of(seeds), steps=STEPS, condition=condition)
     assert torch.equal(torch.get_rng_state(), before)
-    turned = drawn.x_0(noise.flip(0), streams_of(seeds.flip(0)), steps=STEPS)
+    back = take_rows(condition, torch.tensor([2, 1, 0]))
+    turned = drawn.x_0(noise.flip(0), streams_of(seeds.flip(0)), steps=STEPS, condition=back)
     torch.testing.assert_close(turned.flip(0), together, atol=1e-5, rtol=0)
-    again = drawn.x_0(noise, streams_of(seeds + 1), steps=STEPS)
+    again = drawn.x_0(noise, streams_of(seeds + 1), steps=STEPS, condition=condition)
     assert bool(((again - together).flatten(1).norm(dim=1) > 0.1).all())
 
 

@@ -221,6 +221,25 @@ def text_run(policy: Policy = STRICT, *, more: tuple[str, ...] = MORE) -> RunDat
     return replace(data, run=run, confirmations=tried, self_checks=(*CHECKS, SEARCH_CHECK))
 
 
+LABELLED = ("label", "label_on_grid")
+
+
+def label_run(policy: Policy = STRICT, *, more: tuple[str, ...] = ()) -> RunData:
+    """The same of a class-conditional model: p1 has a label, for the others one was found."""
+    data = clean_run(policy, more=more)
+    probes = tuple(replace(each, label=3 if each.id == "p1" else None) for each in data.run.probe_set.probes)
+    run = replace(
+        data.run,
+        probe_set=replace(data.run.probe_set, probes=probes),
+        inputs=inputs_of(policy, "class_pixel"),
+    )
+    tried = tuple(
+        sampled(each.id, 0, 64, method=way, label=3, guidance_scale=1.0) for way in LABELLED for each in probes
+    )
+    measured = tuple(replace(each, label=3, label_found=each.probe != "p1") for each in data.measurements)
+    return replace(data, run=run, confirmations=tried, measurements=measured)
+
+
 def target(data: RunData, name: str) -> Probe:
     return next(each for each in data.run.probe_set.probes if each.id == name)
 

@@ -15,6 +15,9 @@ from invmm_gate.core.intervals import clopper_pearson, replication_share
 from invmm_gate.core.records import (
     CAPTION,
     GCG,
+    LABEL,
+    LABEL_ON_GRID,
+    LABEL_SEARCH,
     PLAIN_SAMPLING,
     CurvePoint,
     Interval,
@@ -32,11 +35,13 @@ from tests.policy.policy_builders import (
     CAPTIONED,
     CHECKS,
     CONTROLS,
+    LABELLED,
     SAMPLED,
     SEARCH_CHECK,
     TODAY,
     broken,
     estimated,
+    label_run,
     measured,
     policy_with,
     probe,
@@ -787,6 +792,112 @@ def a_search_on_fewer_controls_than_the_policy_asks_for_leaves_the_run_open(gate
     expect(judged(gate, alone, searched_policy(4, BELOW, **few), waived), "pass", accepted)
 
 
+@case
+def a_class_conditional_model_is_tried_under_labels_where_a_text_model_is_given_prompts(gate: SimpleNamespace) -> None:
+    policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
+    data = label_run(policy)
+    expect(judged(gate, data, policy), "pass")
+    everybody = ("p1", "p2", "p3", *CONTROLS)
+    for method, asked in ((LABEL, everybody), (LABEL_ON_GRID, everybody), (CAPTION, ()), (LABEL_SEARCH, ()), (GCG, ())):
+        assert gate.verdict.probes_to_confirm(data, policy, method=method) == asked, method
+    untried = replace(data, confirmations=data.confirmations[1:])
+    expect(judged(gate, untried, policy), "inconclusive", ("confirmed", "p1"))
+    for method in LABELLED:
+        copied = with_confirmation(data, labelled("p2", 1, method=method))
+        verdict = judged(gate, copied, policy)
+        expect(verdict, "block", ("confirmed", "p2"))
+        assert "an input found by its label" in verdict.findings[0].message
+        short = with_confirmation(data, labelled("p2", trials=63, method=method))
+        verdict = judged(gate, short, policy)
+        expect(verdict, "inconclusive", ("confirmed", "p2"))
+        assert "sampled 63 times by label, fewer than the 64" in verdict.findings[0].message
+        control = with_confirmation(data, labelled("c05", 1, 3, method=method))
+        expect(judged(gate, control, policy), "inconclusive", ("controls", "c05"))
+
+
+def labelled(name: str, hits: int = 0, trials: int = 64, **changes: Any) -> Any:
+    return sampled(name, hits, trials, **{"method": LABEL, "label": 3, "guidance_scale": 1.0} | changes)
+
+
+@case
+def labels_that_were_not_tried_leave_a_probe_open_and_no_control(gate: SimpleNamespace) -> None:
+    policy = only(BELOW, CONFIRMED, confirm=PROMPTS)
+    left = {"status": "undecided", "labels_left": 985}
+    open_probe = with_confirmation(label_run(policy), labelled("p3", **left))
+    verdict = judged(gate, open_probe, policy)
+    expect(verdict, "inconclusive", ("confirmed", "p3"))
+    assert verdict.findings[0].message == (
+        "985 of the model's labels were not tried for p3: give its label in the manifest"
+    )
+    expect(judged(gate, with_confirmation(label_run(policy), labelled("c05", trials=8, **left)), policy), "pass")
+    plain = with_confirmation(label_run(policy), labelled("p3", status="undecided"))
+    assert judged(gate, plain, policy).findings[0].message == "the confirmation of p3 is undecided"
+    for wrong in ({"labels_left": 1}, {"labels_left": -1, "status": "undecided"}):
+        odd = with_confirmation(label_run(policy), labelled("p3", **wrong))
+        expect(judged(gate, odd, policy), "inconclusive", ("records", "p3"), ("confirmed", "p3"))
+    found = with_confirmation(label_run(policy), labelled("p3", 2, labels_left=3))
+    expect(judged(gate, found, policy), "block", ("confirmed", "p3"))
+
+
+@case
+def a_search_through_labels_needs_no_control_of_its_own_and_is_made_on_controls(gate: SimpleNamespace) -> None:
+    policy, waived, accepted = searched_policy(4), waiver(probe="p3"), ("invmm_below", "p3")
+    flagged = with_score(label_run(policy), "p3", 0.01)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=LABEL_SEARCH) == ("p3", *SEARCHED)
+    assert gate.verdict.probes_to_confirm(flagged, policy, method=GCG) == ()
+    verdict = judged(gate, flagged, policy)
+    expect(verdict, "block", ("controls", None), ("invmm_below", "p3"), ("confirmed", "p3"))
+    assert "p3 was not confirmed by label search" in verdict.findings[2].message
+    assert verdict.findings[0].message.startswith("the label search was not made on 4 controls")
+    searches = {"method": LABEL_SEARCH, "trials": 8}
+    made = with_confirmation(flagged, *(labelled(name, **searches) for name in ("p3", *SEARCHED)))
+    verdict = judged(gate, made, policy, waived)
+    expect(verdict, "pass", accepted)
+    assert (verdict.base_rate.controls, verdict.base_rate.found) == (4, 0)
+    budget = labelled("c08", status="undecided", labels_left=4, **searches)
+    assert judged(gate, with_confirmation(made, budget), policy, waived).base_rate.found == 0
+    hit = with_confirmation(made, labelled("c08", 3, **searches))
+    verdict = judged(gate, hit, policy, waived)
+    expect(verdict, "inconclusive", ("controls", "c08"), accepted)
+    assert verdict.reasons[0].startswith("the label search brought out the control c08 in 3 of 8 samples, 1 of 4")
+    little = with_confirmation(made, labelled("p3", status="undecided", labels_left=4, **searches))
+    verdict = judged(gate, little, policy, waived)
+    assert [found.message for found in verdict.findings if found.rule == "confirmed"] == [
+        "4 of the model's labels were not tried for p3: raise confirm.prompts.gcg.max_evaluations"
+    ]
+    brought = with_confirmation(flagged, labelled("p3", 2), *(labelled(name, **searches) for name in SEARCHED))
+    found = judged(gate, brought, policy)
+    assert not any("label search" in finding.message for finding in found.findings)
+
+
+@case
+def a_label_counts_as_a_caption_does_and_another_label_as_a_prompt_that_was_found(gate: SimpleNamespace) -> None:
+    def decision(kinds: list[str], found: Any) -> str:
+        likely = {"rule": "extraction_likelihood", "one_in": 10**6, "kinds": kinds}
+        policy = only(likely, confirm=PROMPTS | {"likelihood": {}})
+        data = with_confirmation(label_run(policy), found)
+        return judged(gate, with_likelihood(data, estimated("p2", prompt_kind="label")), policy).decision
+
+    own, other = labelled("p2", 60), labelled("p2", 8, 8, method=LABEL_SEARCH)
+    assert decision(["none", "caption", "typed"], own) == "block"
+    assert decision(["caption"], own) == "block"
+    assert decision(["caption"], other) == "pass"
+    assert decision(["typed", "caption"], other) == "block"
+
+
+@case
+def a_label_makes_another_test_for_class_conditional_models_alone(gate: SimpleNamespace) -> None:
+    one, other = probe("p1"), replace(probe("p1"), label=3)
+    captioned_one = replace(one, caption="a cat")
+    same = gate.evidence.same_probe
+    assert not same(one, other, prompts=True, labels=True)
+    assert same(one, other, prompts=True)
+    assert same(one, other, prompts=False)
+    assert same(one, captioned_one, prompts=True, labels=True)
+    assert not same(one, captioned_one, prompts=True)
+    assert not same(one, replace(one, fit="crop"), prompts=True, labels=True)
+
+
 def confirmed_by(data: RunData, confirm: dict[str, Any]) -> RunData:
     """The run as if it had been confirmed by another plan."""
     plan = ConfirmChoice.model_validate(confirm).plan()
@@ -1017,6 +1128,7 @@ def latent_that_cannot_be_leaves_the_run_open(gate: SimpleNamespace) -> None:
             ((3, 0, 16), "latent"),
             ((-3, 16, -16), "latent"),
             ((), "latent"),
+            ((3, 32, 32), "class_pixel"),
             ((3, 32, 32), "pixel"),
         ):
             data = replace(clean_run(), run=clean_run().run)
@@ -1933,3 +2045,6 @@ def verdict_names_the_scope_of_its_scores(gate: SimpleNamespace) -> None:
     settings = replace(text_run().run.inputs.settings, guidance_scales=(3.0,))
     assert tested(clean_run(), confirm=confirm).guidance_scales == (1.0,)
     assert tested(text_run(), confirm=confirm, settings=settings).guidance_scales == (1.0, 3.0, 7.5)
+    assert tested(label_run(), confirm=confirm).guidance_scales == (1.0,)
+    tried = with_confirmation(label_run(), labelled("p1", guidance_scale=4.0), labelled("p2", guidance_scale=None))
+    assert tested(tried, confirm=confirm).guidance_scales == (1.0, 4.0)

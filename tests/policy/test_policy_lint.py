@@ -51,10 +51,13 @@ def test_shipped_policies_are_clean(policy: Policy) -> None:
         ({"rules": [{"rule": "regression", "margin": 1e-5}], "confirm": {}}, "within the measure's tolerance"),
         ({"metric": [PIXELS, {"name": "sscd_a", "threshold": 1}]}, "entry 2 (sscd_a) is never used"),
         ({"metric": [PIXELS | {"up_to": 64}]}, "images larger than 64 pixels have no metric"),
-        ({"measure": {"settings": {"steps": 50}}}, "steps is 50, in strict 150 (family pixel): lower is weaker"),
+        (
+            {"measure": {"settings": {"steps": 50}}},
+            "steps is 50, in strict 150 (family pixel, class_pixel): lower is weaker",
+        ),
         (
             {"measure": {"settings": {"test_every": 7}}},
-            "family latent: measure.settings: steps 300 is not a multiple of test_every 7",
+            "family latent, class_latent: measure.settings: steps 300 is not a multiple of test_every 7",
         ),
         (
             {"measure": {"settings": {"test_every": 7}}},

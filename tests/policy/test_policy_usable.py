@@ -231,3 +231,32 @@ def test_a_likelihood_rule_must_look_at_a_kind_of_prompt_that_its_probes_have() 
         faults = list(prompt_faults(policy, (captioned, bare, control), family="stable_diffusion"))
         assert [fault.rpartition(" ")[2] for fault in faults] == ([blind] if blind else []), kinds
         assert not list(prompt_faults(policy, (captioned, bare, control), family="pixel"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "search", "blind"),
+    [
+        (["none"], {}, True),
+        (["none", "typed"], {"gcg": None}, True),
+        (["none", "typed"], {"gcg": {}}, False),
+        (["caption"], {}, False),
+        (["caption", "typed"], {}, False),
+    ],
+)
+def test_labels_count_as_captions_do_so_that_a_rule_without_them_sees_nothing(
+    kinds: list[str], search: dict[str, Any], blind: bool
+) -> None:
+    likely = {"rule": "extraction_likelihood", "one_in": 1000, "kinds": kinds}
+    policy = asked(BELOW, likely, confirm={"prompts": search, "likelihood": {}})
+    said = ["extraction_likelihood: kinds has no 'caption', by which a class-conditional model's labels count"] * blind
+    for family in ("class_pixel", "class_latent"):
+        assert list(prompt_faults(policy, PROBES, family=family)) == said
+    assert not list(prompt_faults(policy, PROBES, family="pixel"))
+
+
+def test_a_policy_for_class_conditional_models_confirms_by_prompts() -> None:
+    faults = model_faults(asked(CONFIRMED, confirm=SAMPLING), family="class_latent", image_size=(16, 16))
+    assert list(faults) == [
+        "rule 'confirmed' needs confirm.prompts for a class-conditional model, as the shipped policies have it"
+    ]
+    assert not list(model_faults(STRICT, family="class_latent", image_size=(256, 256)))

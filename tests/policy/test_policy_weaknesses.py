@@ -97,14 +97,18 @@ def test_an_early_stop_that_a_policy_sets_itself_is_said_and_one_that_follows_fr
         ({"certified_share": 0.99}, "certified_share is 0.99, in strict 0.9: higher is weaker"),
         (
             {"learning_rate": 1e-6},
-            "learning_rate is 1e-06, in strict 0.03 (family pixel, latent): strict's thresholds hold for",
+            "learning_rate is 1e-06, in strict 0.03 (family pixel, latent, class_pixel, class_latent): strict's "
+            "thresholds hold for",
         ),
-        ({"initial_weight": 1e5}, "initial_weight is 100000.0, in strict 0.1 (family pixel, latent): strict's"),
+        (
+            {"initial_weight": 1e5},
+            "initial_weight is 100000.0, in strict 0.1 (family pixel, latent, class_pixel, class_latent): strict's",
+        ),
         ({"sampler_steps": 1}, "sampler_steps is 1, in strict 50: strict's thresholds hold for"),
         ({"stop_after": 0, "stop_tests": 1, "stop_margin": 0.0}, "stop_margin is 0.0, in strict 0.5: lower is weaker"),
         ({"batch_size": 6}, "batch_size is 6, in strict 8: "),
-        ({"steps": 50}, "steps is 50, in strict 150 (family pixel): lower is weaker"),
-        ({"steps": 50}, "steps is 50, in strict 300 (family latent): lower is weaker"),
+        ({"steps": 50}, "steps is 50, in strict 150 (family pixel, class_pixel): lower is weaker"),
+        ({"steps": 50}, "steps is 50, in strict 300 (family latent, class_latent): lower is weaker"),
     ],
 )
 def test_what_weakens_the_measure_is_said_with_both_values(settings: dict[str, Any], words: str) -> None:

@@ -311,6 +311,14 @@ def test_a_canary_is_added_with_how_often_it_was_planted_and_later_edits_keep_it
     assert [probe.multiplicity for probe in validate_probe_set(folder).probes] == [16, 0, 0]
 
 
+def test_images_are_added_with_the_label_that_they_were_trained_under(folder: Path, tmp_path: Path) -> None:
+    add_probes(folder, [picture(tmp_path, "a.png", 1)], NewProbes(group="sample", label=0, added_on=TODAY))
+    add_probes(folder, [picture(tmp_path, "b.png", 2)], NewProbes(group="control", added_on=TODAY))
+    assert [probe.label for probe in validate_probe_set(folder).probes] == [0, None]
+    with pytest.raises(ProbeSetError, match="label '1000000000' is no class label"):
+        add_probes(folder, [picture(tmp_path, "c.png", 3)], NewProbes(group="sample", label=10**9, added_on=TODAY))
+
+
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "canary"])
 def test_a_multiplicity_is_refused_for_anything_else(folder: Path, tmp_path: Path, group: Group) -> None:
     with pytest.raises(ProbeSetError, match="expected it for group canary alone"):

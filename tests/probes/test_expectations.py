@@ -24,7 +24,7 @@ from tests.probes.test_checks import BAD_IMAGES, BAD_ROWS
 def faulty(tmp_path: Path) -> Path:
     """A probe set with every fault that a row can have, each in rows of its own, between sound ones."""
     probes = [make_probe(tmp_path, number) for number in range(8)]
-    probes[4] = replace(probes[4], group="canary", multiplicity=4)
+    probes[4] = replace(probes[4], group="canary", multiplicity=4, label=3)
     images = [make_probe(tmp_path, 20 + n, data=make()) for n, (make, _) in enumerate(BAD_IMAGES.values())]
     write_manifest(tmp_path, [*probes, *images])
     rows = (tmp_path / "manifest.csv").read_text().splitlines()
@@ -34,7 +34,7 @@ def faulty(tmp_path: Path) -> Path:
     (tmp_path / "images/p6.png").write_bytes(encoded(noise(99)))
     edit(tmp_path, probes[7].sha256, probes[7].sha256.upper())
     edit(tmp_path, "picture 0", "")
-    edit(tmp_path, "2026-11-21,4\n", "2026-11-21,four\n")
+    edit(tmp_path, "2026-11-21,4,3\n", "2026-11-21,four,three\n")
     return tmp_path
 
 

@@ -51,6 +51,7 @@ listed = st.lists(
         licence=text,
         added_on=st.sampled_from(["", "2026-02-28"]),
         fit=st.sampled_from(["", *FITS]),
+        label=st.sampled_from([None, 0, 1, 999_999_999]),
     ),
     max_size=5,
     unique_by=(lambda probe: probe.id.casefold(), lambda probe: probe.path),
@@ -163,6 +164,33 @@ def test_a_multiplicity_is_in_the_digest_and_a_manifest_without_one_is_what_it_w
     assert "multiplicity" not in (tmp_path / "manifest.csv").read_text()
     with pytest.raises(ProbeSetError, match="'a' cannot be written: multiplicity '3' is given for the group 'control'"):
         write_manifest(tmp_path, [replace(canary, group="control", multiplicity=3)])
+
+
+@pytest.mark.parametrize("value", ["-1", "01", "1.0", "cat", "1000000000", "٢"])
+def test_a_label_is_the_number_of_a_class(tmp_path: Path, value: str) -> None:
+    folder = folder_with(tmp_path, row() + f",{value}", header=f"{HEADER},label")
+    with pytest.raises(ProbeSetError, match=r"manifest.csv:2: label .* is no class label") as caught:
+        read_manifest(folder)
+    (problem,) = [text for text in check_probe_set(folder).lines() if ": label " in text]
+    assert problem == str(caught.value)
+
+
+def test_a_label_is_in_the_digest_and_a_manifest_without_one_is_what_it_was(tmp_path: Path) -> None:
+    probe = Probe(id="a", path="images/a.png", sha256=SHA, group="sample", line=2)
+    assert len({probe_set_digest([replace(probe, label=label)]) for label in (None, 0, 1)}) == 3
+    write_manifest(tmp_path, [probe])
+    assert "label" not in (tmp_path / "manifest.csv").read_text()
+    write_manifest(tmp_path, [replace(probe, label=0)])
+    assert read_manifest(tmp_path) == (replace(probe, label=0),)
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])
+def test_a_parquet_manifest_may_hold_labels_as_numbers(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {name: ["", ""] for name in COLUMNS}
+    columns |= {"id": ["a", "b"], "path": ["a.png", "b.png"], "sha256": [SHA, SHA], "group": ["canary", "control"]}
+    labels = pa.array([0, None], pa.int64()).cast(kind)
+    pq.write_table(pa.table({**columns, "label": labels}), tmp_path / "manifest.parquet")
+    assert [probe.label for probe in read_manifest(tmp_path)] == [0, None]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64(), pa.string()])

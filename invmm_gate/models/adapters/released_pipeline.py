@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.core.errors import MeasurementError, ModelError
-from invmm_gate.core.protocols import Condition, DiffusionModel
-from invmm_gate.diffusion.prediction import Rows
+from invmm_gate.core.protocols import Condition, DiffusionModel, label_side, text_side
+from invmm_gate.diffusion.prediction import Rows, rows_at, rows_of
 from invmm_gate.diffusion.sampling import Limits, limited, sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.adapters.scheduler_steps import descend
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
@@ -60,7 +61,7 @@ def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokeniz
         raise ModelError(
             f"diffusers cannot put {name} together: {str(error)[:200]}", expected="parts of one checkpoint"
         ) from error
-    return quiet(pipeline)
+    return with_labels(quiet(pipeline))
 
 
 def scheduler_of(layout: Layout) -> Any:
@@ -197,8 +198,9 @@ class PipelineSampler:
         if isinstance(self.model.schedule, FlowMatching):
             return sample(self.model, noise, steps=steps, condition=condition, guidance_scale=scale)
 
-        def predict(x_t: Rows, time: Tensor) -> Tensor:
-            return self.model.predict(x_t, time, condition=condition, guidance_scale=scale)
+        def predict(x_t: Rows, time: Tensor, rows: slice) -> Tensor:
+            given = condition if condition is None or rows_of(condition) == 1 else rows_at(condition, rows)
+            return self.model.predict(x_t, time, condition=given, guidance_scale=scale)
 
         with torch.no_grad(), hushed():
             return descend(self.pipeline, predict, noise, streams, steps=steps)
@@ -207,7 +209,11 @@ class PipelineSampler:
         self, streams: list[torch.Generator], *, steps: int, prompt: str | None, guidance_scale: float
     ) -> Float[Tensor, "row 3 image_height image_width"]:
         given: dict[str, Any] = {"num_inference_steps": steps, "generator": streams, "output_type": "np"}
-        if self.model.prompts is not None:
+        labels = label_side(self.model)
+        if labels is not None:
+            chosen = labels.encode([prompt or ""] * len(streams)).tensors["label"].tolist()
+            given |= {"class_labels": chosen, "guidance_scale": max(guidance_scale, 1.0)}
+        elif text_side(self.model) is not None:
             height, width = self.model.image_size
             given |= {"prompt": [prompt or ""] * len(streams)}
             given |= call_of(self.denoiser).told(max(guidance_scale, 1.0), len(streams))

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -10,14 +11,18 @@ from torch import Tensor
 
 from invmm_gate.diffusion.prediction import Rows
 
-Predict = Callable[[Rows, Tensor], Float[Tensor, "row predicted height width"]]
-"""(x_t, time of each row) to the network's own prediction, the variance included where it learned one."""
+Predict = Callable[[Rows, Tensor, slice], Float[Tensor, "row predicted height width"]]
+"""(x_t, time of each row, which of all rows they are) to the network's own prediction, with a learned variance."""
 
+LABEL_LOOP: Final = "SchedulerLoopWithLabels"
+"""What draws where no pipeline of diffusers does; see label_loop.py."""
 _SCALES_NOISE: Final = frozenset({
-    "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", "LDMPipeline",
+    "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", "LDMPipeline", LABEL_LOOP,
 })  # fmt: skip
 """Pipelines that multiply the first noise by the scheduler's `init_noise_sigma`; the others draw as it is."""
-_SCALES_INPUT: Final = frozenset({"StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMPipeline"})
+_SCALES_INPUT: Final = frozenset({
+    "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMPipeline", "DiTPipeline", LABEL_LOOP,
+})  # fmt: skip
 """Pipelines that have the scheduler scale what the network sees (`scale_model_input`)."""
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
@@ -29,25 +34,43 @@ def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torc
     Raises ValueError for steps that the scheduler refuses.
     """
     if type(pipeline.scheduler).__name__ not in _ONE_NOISE_FOR_ALL:
-        return _descend(pipeline, predict, noise, list(streams), steps=steps)
+        return _descend(pipeline, partial(_of_rows, predict, slice(None)), noise, list(streams), steps=steps)
     rows = []
-    for row, stream in zip(torch.split(noise, 1), streams, strict=True):
+    for place, stream in enumerate(streams):
+        row = slice(place, place + 1)
         with torch.random.fork_rng(devices=[noise.device] if noise.device.type == "cuda" else []):
             torch.manual_seed(stream.initial_seed())
-            rows.append(_descend(pipeline, predict, row, [stream], steps=steps))
+            rows.append(_descend(pipeline, partial(_of_rows, predict, row), noise[row], [stream], steps=steps))
     return torch.cat(rows)
 
 
-def _descend(pipeline: Any, predict: Predict, noise: Rows, streams: list[torch.Generator], *, steps: int) -> Rows:
+def _of_rows(predict: Predict, rows: slice, x_t: Rows, time: Tensor) -> Tensor:
+    return predict(x_t, time, rows)
+
+
+def _descend(
+    pipeline: Any,
+    predict: Callable[[Rows, Tensor], Tensor],
+    noise: Rows,
+    streams: list[torch.Generator],
+    *,
+    steps: int,
+) -> Rows:
     scheduler, name = pipeline.scheduler, type(pipeline).__name__
     scheduler.set_timesteps(steps, device=noise.device)
     given = _given_to_each_step(pipeline, streams)
     x_t = noise * scheduler.init_noise_sigma if name in _SCALES_NOISE else noise
     for timestep in scheduler.timesteps:
         seen = scheduler.scale_model_input(x_t, timestep) if name in _SCALES_INPUT else x_t
-        prediction = predict(seen, timestep.expand(len(x_t)))
+        prediction = _taken(scheduler, predict(seen, timestep.expand(len(x_t))), x_t)
         x_t = scheduler.step(prediction, timestep, x_t, return_dict=False, **given)[0]
     return x_t
+
+
+def _taken(scheduler: Any, prediction: Tensor, x_t: Rows) -> Tensor:
+    """What the scheduler takes of a prediction: a learned variance only where it knows of one."""
+    learned = str(getattr(scheduler.config, "variance_type", "")).startswith("learned")
+    return prediction if learned else prediction[:, : x_t.shape[1]]
 
 
 def _given_to_each_step(pipeline: Any, streams: list[torch.Generator]) -> dict[str, Any]:

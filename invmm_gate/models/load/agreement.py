@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
-from invmm_gate.core.protocols import DiffusionModel, NoiseLevel
+from invmm_gate.core.protocols import DiffusionModel, NoiseLevel, label_side
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.diffusion.schedule import FlowMatching
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler
 from invmm_gate.models.load.load import load_model
-from invmm_gate.models.load.observation import PROMPT, Call, Observation, observe
+from invmm_gate.models.load.observation import LABEL, PROMPT, Call, Observation, observe
 from invmm_gate.models.load.reference import observed_by_diffusers
 from invmm_gate.models.read.inspect import layout_of
 
@@ -104,7 +104,8 @@ def _of_measure(model: DiffusionModel, theirs: Observation) -> Iterator[str]:
 
 
 def _estimate(model: DiffusionModel, call: Call) -> Tensor:
-    condition = None if model.prompts is None else model.prompts.encode([PROMPT])
+    words = PROMPT if label_side(model) is None else str(LABEL)
+    condition = None if model.prompts is None else model.prompts.encode([words])
     with torch.no_grad():
         return model.estimate_x_0(
             call.x_t.to(model.device),

@@ -19,6 +19,7 @@ from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.class_conditional import ClassConditionalModel, labels_of_network
 from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, LatentStatistics, OneScale, PerChannel
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.released_pipeline import refuse_other_process, released_pipeline
@@ -34,11 +35,12 @@ from invmm_gate.models.read.parts_fit import (
     autoencoder_of,
     denoiser_of,
     downscaling,
+    family_of,
     image_size,
     latent_shape,
     tokens_of,
 )
-from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
+from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.scheduler_config import KLEIN, OWN_LEVELS, FlowConfig, SchedulerConfig
 
 
@@ -116,13 +118,13 @@ def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionMode
     """
     target = _device(device)
     files, layout = layout_of(manifest)
-    return _LOADERS[FAMILIES[layout.pipeline]](Source(files, frozenset(manifest.pickles), target, layout))
+    return _LOADERS[family_of(layout)](Source(files, frozenset(manifest.pickles), target, layout))
 
 
-def _load_pixel(source: Source) -> DiffusionModel:
+def _load_pixel(source: Source) -> PixelModel:
     layout = source.layout
     return PixelModel(
-        network=source.networks["unet"],
+        network=source.networks[layout.denoiser],
         schedule=source.schedule,
         prediction_type=layout.scheduler.prediction_type,
         latent_shape=(denoiser_of(layout).in_channels, *image_size(layout)),
@@ -131,17 +133,17 @@ def _load_pixel(source: Source) -> DiffusionModel:
     )
 
 
-def _load_latent(source: Source) -> DiffusionModel:
+def _load_latent(source: Source) -> LatentModel:
     layout = source.layout
-    config = autoencoder_of(layout)
+    config, coder = autoencoder_of(layout), "vqvae" if "vqvae" in layout.components else "vae"
     if not isinstance(config, VQConfig | KLConfig):
-        raise ModelError(f"{layout.pipeline} without an autoencoder", expected="the component 'vqvae'")
+        raise ModelError(f"{layout.pipeline} without an autoencoder", expected=f"the component {coder!r}")
     height, width = image_size(layout)
     factor = downscaling(config)
     kind: Literal["vq", "kl"] = "vq" if isinstance(config, VQConfig) else "kl"
     return LatentModel(
-        network=source.networks["unet"],
-        autoencoder=source.networks["vqvae"],
+        network=source.networks[layout.denoiser],
+        autoencoder=source.networks[coder],
         kind=kind,
         scaling_factor=config.scaling_factor,
         schedule=source.schedule,
@@ -149,6 +151,17 @@ def _load_latent(source: Source) -> DiffusionModel:
         latent_shape=(config.width, height // factor, width // factor),
         image_size=(height, width),
         device=source.device,
+        pipeline=source.pipeline,
+    )
+
+
+def _load_class_conditional(source: Source) -> ClassConditionalModel:
+    """The denoiser with its classes, in the pixels or the latent of the same model without them."""
+    space = _load_latent(source) if autoencoder_of(source.layout) else _load_pixel(source)
+    return ClassConditionalModel(
+        network=space.network,
+        prompts=labels_of_network(space.network, source.device),
+        space=space,
         pipeline=source.pipeline,
     )
 
@@ -186,6 +199,8 @@ def _statistics(autoencoder: Any, config: object) -> LatentStatistics:
 _LOADERS: Final[dict[Family, Callable[[Source], DiffusionModel]]] = {
     "pixel": _load_pixel,
     "latent": _load_latent,
+    "class_pixel": _load_class_conditional,
+    "class_latent": _load_class_conditional,
     "stable_diffusion": _load_text_to_image,
     "stable_diffusion_3": _load_text_to_image,
     "flow": _load_text_to_image,

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from invmm_gate.models.adapters.chats import CHATS, Chat
+from invmm_gate.models.adapters.class_conditional import labels_of_network
+from invmm_gate.models.adapters.label_loop import classes_of_network
 from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.adapters.prompt_encoders import QWEN_DROPPED, QWEN_LENGTH
 from invmm_gate.models.networks import diffusers, hushed
@@ -20,6 +22,8 @@ from invmm_gate.models.networks import diffusers, hushed
 PROMPT: Final = "a red house by a lake"
 STEPS: Final = 4
 """The fewest that PNDMScheduler takes."""
+LABEL: Final = 0
+"""The class that models with labels are asked for."""
 GUIDANCE_SCALES: Final = (1.0, 7.0)
 """Without and with the unconditional branch."""
 SMALL: Final = 16
@@ -68,7 +72,8 @@ def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observat
     """
     network: nn.Module = pipeline.components[denoiser]
     shape = _default_shape(pipeline, network)
-    runs = [_run(pipeline, network, shape, scale) for scale in (GUIDANCE_SCALES if _prompted(pipeline) else (1.0,))]
+    scales = GUIDANCE_SCALES if _guides(pipeline, network) else (1.0,)
+    runs = [_run(pipeline, network, shape, scale) for scale in scales]
     return Observation(
         scheduler=type(pipeline.scheduler).__name__,
         weights={name: _digest(part) for name, part in pipeline.components.items() if isinstance(part, nn.Module)},
@@ -82,6 +87,19 @@ def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observat
 
 def _prompted(pipeline: Any) -> bool:
     return "tokenizer" in pipeline.components
+
+
+def _guides(pipeline: Any, network: nn.Module) -> bool:
+    """Whether the pipeline can follow a guidance scale."""
+    labelled = classes_of_network(network) > 0
+    return labels_of_network(network, pipeline.device).guided if labelled else _prompted(pipeline)
+
+
+def _asked(pipeline: Any, network: nn.Module) -> dict[str, Any]:
+    """What the pipeline is asked to draw."""
+    if classes_of_network(network):
+        return {"class_labels": [LABEL]}
+    return {"prompt": PROMPT} if _prompted(pipeline) else {}
 
 
 class _FirstCallError(Exception):
@@ -98,7 +116,7 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     handle = network.register_forward_pre_hook(look, with_kwargs=True)
     try:
         with hushed():
-            pipeline(**({"prompt": PROMPT} if _prompted(pipeline) else {}), num_inference_steps=STEPS)
+            pipeline(**_asked(pipeline, network), num_inference_steps=STEPS)
     except _FirstCallError:
         return shapes[0]
     finally:
@@ -112,8 +130,11 @@ def _run(
     """Calls, last latents and image."""
     generator = torch.Generator().manual_seed(_SEED)
     given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": generator, "output_type": "np"}
+    given |= _asked(pipeline, network)
+    if classes_of_network(network):
+        given["guidance_scale"] = guidance_scale
     if _prompted(pipeline):
-        given |= {"prompt": PROMPT, **call_of(network).told(guidance_scale, 1)} | _small(pipeline, shape)
+        given |= call_of(network).told(guidance_scale, 1) | _small(pipeline, shape)
     with hushed(), _recorded(pipeline, network, guidance_scale, generator) as (calls, reached):
         image = torch.from_numpy(pipeline(**given).images)
     return calls, reached[-1], (image.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1)
@@ -151,7 +172,7 @@ def _recorded(
             named.setdefault("generator", generator)
         result = step(output, *arguments, **named)
         latents = result[0] if isinstance(result, tuple) else result.prev_sample
-        reached.append(call.unpacked(latents).detach().clone())
+        reached.append(call.unpacked(latents)[:1].detach().clone())
         return result
 
     handle = network.register_forward_hook(note_input, with_kwargs=True)
@@ -165,7 +186,7 @@ def _recorded(
 
 def _x_0_hat(scheduler: Any, output: Tensor, x_t: Tensor, time: float) -> Tensor | None:
     """By DDPMScheduler with the scheduler's own configuration; for flow matching x_t - s * velocity."""
-    output = output[:, : x_t.shape[1]].float()
+    output = output[: x_t.shape[0], : x_t.shape[1]].float()  # DiTPipeline steps both branches of guidance
     if not hasattr(scheduler, "alphas_cumprod"):
         sigma: float = time / scheduler.config.num_train_timesteps
         return x_t.float() - sigma * output

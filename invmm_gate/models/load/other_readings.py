@@ -9,6 +9,7 @@ from torch import nn
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import DiffusionModel
 from invmm_gate.core.records import ModelManifest
+from invmm_gate.models.adapters.class_conditional import ClassConditionalModel
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.load.unsaved_values import complete
@@ -19,6 +20,7 @@ from invmm_gate.models.read.network_configs import DenoiserConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
 from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
+    DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
@@ -58,7 +60,7 @@ def other_readings(manifest: ModelManifest, model: DiffusionModel) -> Iterator[t
 
 def _changes(config: object) -> Iterator[Mapping[str, object]]:
     """Other values that fit together, of the keys that the configuration has."""
-    if isinstance(config, SD3Config):
+    if isinstance(config, SD3Config | DiTConfig):
         for channels in _HEAD_WIDTHS:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
@@ -94,7 +96,7 @@ def _read_otherwise(
     """The model under other values; None where they are its own or do not fit."""
     if all(getattr(component.config, key) == value for key, value in changes.items()):
         return None
-    if not isinstance(model, PixelModel | LatentModel | TextToImageModel):
+    if not isinstance(model, PixelModel | LatentModel | ClassConditionalModel | TextToImageModel):
         return None
     try:
         network = on_meta(replace(component, config=component.config.model_copy(update=dict(changes))))
@@ -140,6 +142,8 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * min(denoiser.axes_lens[1:]))
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
+    if isinstance(denoiser, DiTConfig):  # positions of other sizes are interpolated
+        return denoiser.patch_size, _LARGEST_LATENT
     if isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig):
         return 2, _LARGEST_LATENT
     return 1 << len(denoiser.block_out_channels) - 1, _LARGEST_LATENT
@@ -147,14 +151,27 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
 
 def resized(model: DiffusionModel, image_size: tuple[int, int]) -> DiffusionModel:
     """The same weights at another (height, width)."""
-    if not isinstance(model, PixelModel | LatentModel | TextToImageModel):
-        raise TypeError(f"{type(model).__name__} is no checkpoint's model")
-    channels, height, _ = model.latent_shape
-    factor = model.image_size[0] // height
-    shape = (channels, image_size[0] // factor, image_size[1] // factor)
+    if isinstance(model, ClassConditionalModel):
+        return replace(model, space=_resized(model.space, image_size))
+    if isinstance(model, TextToImageModel):
+        return replace(model, latent_shape=_shape_at(model, image_size), image_size=image_size)
+    if isinstance(model, PixelModel | LatentModel):
+        return _resized(model, image_size)
+    raise TypeError(f"{type(model).__name__} is no checkpoint's model")
+
+
+def _resized(model: PixelModel | LatentModel, image_size: tuple[int, int]) -> PixelModel | LatentModel:
+    shape = _shape_at(model, image_size)
     if isinstance(model, PixelModel):
         return replace(model, latent_shape=shape)
     return replace(model, latent_shape=shape, image_size=image_size)
+
+
+def _shape_at(model: DiffusionModel, image_size: tuple[int, int]) -> tuple[int, int, int]:
+    """(channel, height, width) of x_0 of images of this size."""
+    channels, height, _ = model.latent_shape
+    factor = model.image_size[0] // height
+    return channels, image_size[0] // factor, image_size[1] // factor
 
 
 def _multiple(side: float, step: int) -> int:

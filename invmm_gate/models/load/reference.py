@@ -22,6 +22,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import ModelManifest
+from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.released_pipeline import pipeline_class, quiet, scheduler_of
 from invmm_gate.models.load.observation import Call, Observation, observe
 from invmm_gate.models.networks import diffusers_class
@@ -62,7 +63,7 @@ def _observation(manifest: ModelManifest, files: CheckpointFiles, layout: Layout
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, local_files_only=True)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
-    return _packed(observe(pipeline, layout.denoiser, texts))
+    return _packed(observe(with_labels(pipeline), layout.denoiser, texts))
 
 
 def _from_pretrained(manifest: ModelManifest, files: CheckpointFiles, layout: Layout) -> Any:

@@ -21,10 +21,19 @@ _BUILT_AGAIN: Final[Mapping[str, Callable[[Any], nn.Module]]] = {
     ),
 }
 """Modules of diffusers without weights, and how the library builds them."""
+_PATCHES: Final = "PatchEmbed"
+"""Diffusers' patches of an image, whose positions DiT computes; Stable Diffusion 3 has them on disk."""
 
 
 def complete(network: nn.Module) -> None:
     """Compute them; and make T5's embedding one tensor again."""
+    _complete_buffers(network)
+    _complete_modules(network)
+    if network.state_dict().keys() >= set(TIED):
+        network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
+
+
+def _complete_buffers(network: nn.Module) -> None:
     for name, buffer in list(network.named_buffers()):
         parent, _, own = name.rpartition(".")
         if buffer.is_meta and own == "position_ids":
@@ -32,15 +41,31 @@ def complete(network: nn.Module) -> None:
         elif buffer.is_meta and own == "embed_scale":  # Gemma's embedding
             scaled: Any = network.get_submodule(parent)
             scaled.embed_scale = torch.tensor(scaled.scalar_embed_scale)
+        elif buffer.is_meta and own == "pos_embed" and type(network.get_submodule(parent)).__name__ == _PATCHES:
+            network.get_submodule(parent).register_buffer(own, _places_of_patches(network, buffer), persistent=False)
+
+
+def _complete_modules(network: nn.Module) -> None:
     for name, module in list(network.named_modules()):
         if name.endswith(_TURNS) and any(buffer.is_meta for buffer in module.buffers()):
             network.set_submodule(name, type(module)(module.config))
         elif type(module).__name__ in _BUILT_AGAIN:
             network.set_submodule(name, _BUILT_AGAIN[type(module).__name__](module))
-    if network.state_dict().keys() >= set(TIED):
-        network.set_input_embeddings(network.get_input_embeddings())  # type: ignore[operator]
 
 
 def positions(count: int) -> Tensor:
     """0, 1, 2, ... in one row."""
     return torch.arange(count)[None]
+
+
+def _places_of_patches(network: Any, buffer: Tensor) -> Tensor:
+    """As the library computes them for the network's own size, with as many features as the buffer has."""
+    patches: Any = type(network.pos_embed)(
+        height=network.config.sample_size,
+        width=network.config.sample_size,
+        patch_size=network.config.patch_size,
+        in_channels=1,
+        embed_dim=buffer.shape[-1],
+    )
+    places: Tensor = patches.pos_embed
+    return places

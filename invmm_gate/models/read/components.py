@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.network_configs import ENCODERS, NetworkConfig, encoder_config, network_config
+from invmm_gate.models.read.network_configs import ENCODERS, LOADED_AS, NetworkConfig, encoder_config, network_config
 from invmm_gate.models.read.weight_file_names import DIFFUSERS_STEM, TRANSFORMERS_STEM
 from invmm_gate.models.read.weight_files import find_weights, read_part
 
@@ -66,6 +66,7 @@ def read_component(
                 expected="one class: diffusers takes that of model_index.json",
                 do="save the pipeline again",
             )
+        kind = LOADED_AS.get(kind, kind)
     if loaded.single is not None:
         return Component(
             name=name, kind=kind, config=config, config_file=path, weights=(loaded.single,), part_of=_part(part)

@@ -15,3 +15,4 @@ LEVELS: Final = Field(min_length=1, max_length=10, strict=False)
 SHORT: Final = Field(max_length=64, strict=False)
 Blocks = Annotated[tuple[Channels, ...], LEVELS]
 Activation = Literal["swish", "silu", "mish", "gelu", "relu"]
+Classes = Annotated[int, Field(ge=1, le=1_000_000)]

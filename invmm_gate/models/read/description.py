@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.read.allowed_places import is_harmless
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.parts_fit import image_size
-from invmm_gate.models.read.pipelines import FAMILIES
+from invmm_gate.models.read.parts_fit import family_of, image_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ def describe(manifest: ModelManifest) -> Description:
     )
     return Description(
         pipeline=manifest.pipeline,
-        family=FAMILIES[layout.pipeline],
+        family=family_of(layout),
         height=height,
         width=width,
         prediction_type=manifest.prediction_type,

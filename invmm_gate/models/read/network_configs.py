@@ -19,6 +19,7 @@ from invmm_gate.models.read.config_fields import (
     Activation,
     Blocks,
     Channels,
+    Classes,
     Heads,
     Layers,
     Positive,
@@ -30,9 +31,11 @@ from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
 from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
 from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
+    DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    OldDiTConfig,
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
@@ -65,7 +68,6 @@ class _UNet(StrictConfig):
     norm_eps: Positive = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     class_embed_type: None = None
-    num_class_embeds: None = None
 
     @property
     def latent_channels(self) -> int:
@@ -74,8 +76,9 @@ class _UNet(StrictConfig):
 
 
 class UNetConfig(_UNet):
-    """`UNet2DModel` without classes: unconditional."""
+    """`UNet2DModel`: unconditional, or told one of `num_class_embeds` classes by its number."""
 
+    num_class_embeds: Classes | None = None
     in_channels: Channels = 3
     out_channels: Channels = 3
     time_embedding_type: Literal["positional", "learned"] = "positional"
@@ -136,6 +139,7 @@ class UNetConditionConfig(_UNet):
     projection_class_embeddings_input_dim: Width | None = None
     attention_type: Literal["default"] = "default"
     class_embeddings_concat: Literal[False] = False
+    num_class_embeds: None = None
     mid_block_only_cross_attention: bool | None = None
     cross_attention_norm: None = None
     addition_embed_type_num_heads: Heads = 64
@@ -148,13 +152,15 @@ class UNetConditionConfig(_UNet):
 
 
 EncoderConfig = CLIPTextConfig | T5Config | LDMBertConfig | Qwen3Config | Qwen25VLConfig | Gemma2Config
-DenoiserConfig = UNetConfig | UNetConditionConfig | TransformerConfig
+DenoiserConfig = UNetConfig | UNetConditionConfig | DiTConfig | TransformerConfig
 NetworkConfig = DenoiserConfig | AutoencoderConfigs | EncoderConfig
 
 DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "UNet2DModel": UNetConfig,
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
+    "DiTTransformer2DModel": DiTConfig,
+    "Transformer2DModel": OldDiTConfig,
     "FluxTransformer2DModel": FluxConfig,
     "ChromaTransformer2DModel": ChromaConfig,
     "Flux2Transformer2DModel": Flux2Config,
@@ -166,6 +172,8 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
+LOADED_AS: Final = {"Transformer2DModel": "DiTTransformer2DModel"}
+"""Class that a file names -> the class that diffusers makes of it."""
 ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModel": CLIPTextConfig,
     "CLIPTextModelWithProjection": CLIPTextConfig,
@@ -192,13 +200,31 @@ def network_config(
     """
     kind = class_name(content, name=name, allowed=allowed)
     content = network_as_loaded(pipeline, kind, stated(content, name), name)
-    if content.get("class_embed_type") is not None or content.get("num_class_embeds") is not None:
-        raise ModelError(
-            f"{name!r} describes a class-conditional network",
-            expected="a network without classes",
-            do="this gate cannot choose a class for a probe",
-        )
+    _refuse_other_classes(content, name=name, kind=kind, pipeline=pipeline)
     return kind, validated(DIFFUSERS[kind], {key: content[key] for key in content.keys() - EMA_KEYS}, name)
+
+
+def _refuse_other_classes(content: Mapping[str, object], *, name: str, kind: str, pipeline: str) -> None:
+    """Classes are numbered embeddings of a `UNet2DModel` on pixels, or of a DiT, and nothing else."""
+    if content.get("class_embed_type") is not None:
+        raise ModelError(
+            f"{name!r}: 'class_embed_type' is {content['class_embed_type']!a}"[:200],
+            expected="null, with num_class_embeds classes: of no other kind is it known which classes there are",
+            do="nothing of this checkpoint can be measured",
+        )
+    if content.get("num_class_embeds") is not None and (kind != "UNet2DModel" or pipeline == "LDMPipeline"):
+        raise ModelError(
+            f"{name!r} describes a class-conditional {kind} in {pipeline or 'no pipeline'}",
+            expected="a UNet2DModel on pixels, or a DiTPipeline",
+            do="nothing of this checkpoint can be measured",
+        )
+
+
+def classes_of(config: object) -> int:
+    """How many classes a network is told, numbered from 0; 0 where it is told none."""
+    if isinstance(config, DiTConfig):
+        return config.num_embeds_ada_norm
+    return (config.num_class_embeds or 0) if isinstance(config, UNetConfig) else 0
 
 
 def encoder_config(content: Mapping[str, object], *, name: str, kind: str) -> NetworkConfig:

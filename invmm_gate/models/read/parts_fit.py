@@ -5,6 +5,7 @@ import operator
 from collections.abc import Sequence
 
 from invmm_gate.core.errors import ModelError
+from invmm_gate.core.settings import Family
 from invmm_gate.models.read.autoencoder_configs import (
     AutoencoderConfigs,
     Flux2AutoencoderConfig,
@@ -22,12 +23,14 @@ from invmm_gate.models.read.network_configs import (
     NetworkConfig,
     UNetConditionConfig,
     UNetConfig,
+    classes_of,
 )
-from invmm_gate.models.read.pipelines import TEXT_FAMILIES
+from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH, LUMINA_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
     ChromaConfig,
+    DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
@@ -59,6 +62,12 @@ def autoencoder_of(layout: Layout) -> Autoencoder | None:
     """The autoencoder's configuration; None for a pixel-space model."""
     found = (component.config for component in layout.components.values())
     return next((config for config in found if isinstance(config, Autoencoder)), None)
+
+
+def family_of(layout: Layout) -> Family:
+    """The family of a checkpoint's model: known before anything is loaded."""
+    family = FAMILIES[layout.pipeline]
+    return "class_pixel" if family == "pixel" and classes_of(denoiser_of(layout)) else family
 
 
 def downscaling(autoencoder: Autoencoder) -> int:
@@ -143,14 +152,7 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(size, int):
         raise ModelError(f"{layout.pipeline} with sample_size {size}", expected="one side, a number")
     image_size(layout)
-    if isinstance(denoiser, SD3Config):
-        _check_sd3(denoiser)
-    elif isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig):
-        _check_flux(denoiser)
-    elif isinstance(denoiser, ZImageConfig | Lumina2Config):
-        _check_placed(denoiser, layout)
-    else:
-        _check_unet(denoiser)
+    _check_network(denoiser, layout)
     if isinstance(denoiser, UNetConfig):
         _check_time(denoiser, timesteps=layout.scheduler.num_train_timesteps)
     _check_channels(denoiser, autoencoder_of(layout))
@@ -161,6 +163,19 @@ def check_fit(files: CheckpointFiles, layout: Layout) -> None:
         _check_widths(files, component)
         _check_size(files, component)
         _check_shards(files, component)
+
+
+def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
+    if isinstance(denoiser, SD3Config):
+        _check_sd3(denoiser)
+    elif isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig):
+        _check_flux(denoiser)
+    elif isinstance(denoiser, DiTConfig):
+        _check_dit(denoiser)
+    elif isinstance(denoiser, ZImageConfig | Lumina2Config):
+        _check_placed(denoiser, layout)
+    else:
+        _check_unet(denoiser)
 
 
 def _pair(size: Size | None) -> tuple[int, int]:
@@ -197,6 +212,21 @@ def _check_sd3(config: SD3Config) -> None:
         raise ModelError(
             f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
             expected="as many",
+        )
+    _check_output(config)
+
+
+def _check_dit(config: DiTConfig) -> None:
+    if config.sample_size % config.patch_size:
+        raise ModelError(
+            f"sample_size {config.sample_size} is not a multiple of patch_size {config.patch_size}",
+            expected="whole patches",
+        )
+    if config.out_channels is None:
+        raise ModelError(
+            "the transformer states no out_channels, which DiTPipeline divides by 2",
+            expected="as many as in_channels, or twice as many where it learned the variance",
+            do="add it to transformer/config.json",
         )
     _check_output(config)
 
@@ -261,7 +291,7 @@ def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
     made *= 4 if isinstance(config, QwenImageConfig) else 1  # it counts those of a latent, of which a token has 2 x 2
-    learned_variance = isinstance(config, UNetConfig) and made == 2 * config.in_channels
+    learned_variance = isinstance(config, UNetConfig | DiTConfig) and made == 2 * config.in_channels
     if made != config.in_channels and not learned_variance:
         raise ModelError(
             f"the network has {config.in_channels} input and {made} output channels",
@@ -319,7 +349,7 @@ def fewest_weights(config: NetworkConfig) -> int:
         return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
-    if isinstance(config, SD3Config | QwenImageConfig):
+    if isinstance(config, SD3Config | QwenImageConfig | DiTConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block
     per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers

@@ -68,6 +68,8 @@ class Pipeline:
     """Components of `UNUSED` that it may have."""
     settings: Mapping[str, bool] = field(default_factory=dict)
     """Switches of model_index.json and what they are when it does not name them."""
+    words: frozenset[str] = frozenset()
+    """Keys of model_index.json that hold the names of classes, by their number; they decide nothing."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Classes that diffusers would take here and this gate does not, and why."""
 
@@ -89,6 +91,15 @@ PIPELINES: Final[dict[str, Pipeline]] = {
     "DDIMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
     "LDMPipeline": Pipeline(
         classes={"unet": ("UNet2DModel",), "vqvae": ("VQModel", "AutoencoderKL"), "scheduler": SCHEDULERS}
+    ),
+    "DiTPipeline": Pipeline(
+        classes={
+            "transformer": ("DiTTransformer2DModel", "Transformer2DModel"),
+            "vae": ("AutoencoderKL",),
+            "scheduler": SCHEDULERS,
+        },
+        denoiser="transformer",
+        words=frozenset({"id2label"}),
     ),
     "LDMTextToImagePipeline": Pipeline(
         classes={
@@ -221,9 +232,10 @@ FAMILIES: Final[dict[str, Family]] = {
     "DDIMPipeline": "pixel",
     "UNet2DModel": "pixel",
     "LDMPipeline": "latent",
+    "DiTPipeline": "class_latent",
     **TEXT_FAMILIES,
 }
-"""Pipeline, or the bare network's class, -> family: known before anything is loaded."""
+"""Pipeline, or the bare network's class, -> family of its models without classes, if it may have such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +252,8 @@ def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     """The components, each class checked against the table and never imported by name. Raises ModelError."""
     given = without_bookkeeping(stated(index, "model_index.json"), "model_index.json")
     refusals = Refusals()
-    for extra in sorted(given.keys() - pipeline.classes.keys() - pipeline.unused - pipeline.settings.keys()):
+    known = {*pipeline.classes, *pipeline.unused, *pipeline.settings, *pipeline.words}
+    for extra in sorted(given.keys() - known):
         refusals.add(
             ModelError(
                 f"model_index.json names the component {extra!a}",
@@ -260,6 +273,9 @@ def read_index(index: Mapping[str, object], pipeline: Pipeline) -> Stated:
     for key, default in pipeline.settings.items():
         with refusals.kept():
             settings[key] = _switch(key, given.get(key, default))
+    for key in sorted(pipeline.words):
+        with refusals.kept():
+            _check_names(key, given.get(key))
     refusals.raise_any()
     classes = {name: kind for name, kind in found.items() if kind is not None}
     return Stated(classes=classes, unused=tuple(unused), settings=settings)
@@ -304,3 +320,18 @@ def _switch(name: str, value: object) -> bool:
     if not isinstance(value, bool | None):
         raise ModelError(f"model_index.json gives {value!a} for {name!r}"[:200], expected="true or false")
     return bool(value)
+
+
+def _check_names(key: str, value: object) -> None:
+    """Diffusers splits each name at its commas, and reads each number."""
+    names = {} if value is None else value
+    if not isinstance(names, dict) or not all(_is_named(number, name) for number, name in names.items()):
+        raise ModelError(
+            f"model_index.json gives {value!a}"[:100] + f" for {key!r}",
+            expected="the name of each class by its number, or null",
+            do="correct model_index.json",
+        )
+
+
+def _is_named(number: str, name: object) -> bool:
+    return number.isascii() and number.isdecimal() and isinstance(name, str)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from invmm_gate.models.read.config_fields import SHORT, Channels, Heads, Positive, Side, Width
+from invmm_gate.models.read.config_fields import SHORT, Channels, Classes, Heads, Positive, Side, Width
 from invmm_gate.models.read.diffusers_config import StrictConfig
 
 Positions = Annotated[int, Field(ge=1, le=65_536)]
@@ -36,6 +36,59 @@ class SD3Config(StrictConfig):
     def width(self) -> int:
         """Channels of the transformer's tokens."""
         return self.num_attention_heads * self.attention_head_dim
+
+
+class DiTConfig(StrictConfig):
+    """`DiTTransformer2DModel`, which is told a class by its number."""
+
+    num_attention_heads: Heads = 16
+    attention_head_dim: Channels = 72
+    in_channels: Channels = 4
+    out_channels: Channels | None = None
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 28
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_num_groups: Channels = 32
+    attention_bias: bool = True
+    sample_size: Side = 32
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    activation_fn: Literal["gelu", "gelu-approximate", "geglu", "geglu-approximate"] = "gelu-approximate"
+    num_embeds_ada_norm: Classes = 1000
+    upcast_attention: bool = False
+    norm_type: Literal["ada_norm_zero"] = "ada_norm_zero"
+    norm_elementwise_affine: bool = False
+    norm_eps: Positive = 1e-5
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class OldDiTConfig(DiTConfig):
+    """The same as `Transformer2DModel`, as it was published: diffusers loads that as a `DiTTransformer2DModel`.
+
+    The class to load is told by `norm_type`, which such a file must state; what only the old class knew is ignored.
+    """
+
+    norm_type: Literal["ada_norm_zero"]
+    cross_attention_dim: None = None
+    num_vector_embeds: None = None
+    use_linear_projection: bool = False
+    only_cross_attention: bool = False
+    double_self_attention: bool = False
+    attention_type: Literal["default"] = "default"
+    caption_channels: None = None
+    interpolation_scale: None = None
+    use_additional_conditions: None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `DiTTransformer2DModel`."""
+        return {key: value for key, value in super().arguments().items() if key in DiTConfig.model_fields}
 
 
 class FluxConfig(StrictConfig):

@@ -31,7 +31,7 @@ from invmm_gate.policy.compare.comparison import (
 )
 from invmm_gate.policy.compare.likelihood_changes import likelihood_changes, likelihoods_of
 from invmm_gate.policy.coverage import self_check_findings
-from invmm_gate.policy.evidence import has_prompts, is_selected, names, same_probe
+from invmm_gate.policy.evidence import has_labels, has_prompts, is_selected, names, same_probe
 from invmm_gate.policy.rules.regression import RegressionConfig
 from invmm_gate.policy.schema import Policy
 from invmm_gate.policy.soundness import record_findings
@@ -128,7 +128,7 @@ def _refuse_unreliable(name: str, data: RunData) -> None:
 
 
 def _left_out(sides: _Sides) -> LeftOut:
-    prompts = has_prompts(sides.after.run)
+    prompts, labels = has_prompts(sides.after.run), has_labels(sides.after.run)
     before, after = ({probe.id: probe for probe in side.run.probe_set.probes} for side in (sides.before, sides.after))
     return LeftOut(
         gone=tuple(name for name in before if name not in after),
@@ -136,7 +136,7 @@ def _left_out(sides: _Sides) -> LeftOut:
         replaced=tuple(
             name
             for name, probe in after.items()
-            if name in before and not same_probe(before[name], probe, prompts=prompts)
+            if name in before and not same_probe(before[name], probe, prompts=prompts, labels=labels)
         ),
     )
 

@@ -14,8 +14,12 @@ from invmm_gate.core.records import (
     CAPTION_ON_GRID,
     CLUSTER_PROMPT,
     GCG,
+    LABEL,
+    LABEL_ON_GRID,
+    LABEL_SEARCH,
     PLAIN_SAMPLING,
     PLAIN_SAMPLING_ON_GRID,
+    SEARCHES,
     Confirmation,
 )
 from invmm_gate.core.verdict_records import Finding
@@ -32,6 +36,9 @@ METHODS: Final = {
     CAPTION_ON_GRID: "its caption on the measure's grid",
     CLUSTER_PROMPT: "a prompt of its cluster",
     GCG: "prompt search",
+    LABEL: "its label",
+    LABEL_ON_GRID: "its label on the measure's grid",
+    LABEL_SEARCH: "label search",
 }
 """What a finding calls a way of confirming."""
 
@@ -87,7 +94,7 @@ class Confirmed:
         tried = {(record.probe, record.method) for record in evidence.confirmations}
         hit = {record.probe for record in evidence.confirmations if record.hits}
         order = {probe.id: place for place, probe in enumerate(evidence.probes)}
-        missing = (each for each in evidence.required - tried if each[1] != GCG or each[0] not in hit)
+        missing = (each for each in evidence.required - tried if each[1] not in SEARCHES or each[0] not in hit)
         found: dict[str, list[str]] = defaultdict(list)
         for probe, method in sorted(missing, key=lambda each: (order[each[0]], each[1])):
             found[probe].append(METHODS[method])
@@ -102,9 +109,10 @@ class Confirmed:
             message = f"an input found by {by} replicates {probe} in {record.hits} of {record.trials} samples"
             return (block(rule, probe, message, value=record.hits / record.trials),)
         if record.status == "undecided":
-            return (undecided(rule, f"the confirmation of {probe} is undecided", probe),)
-        if record.method in (CAPTION, CAPTION_ON_GRID) and record.trials < plan.trials:
-            message = f"{probe} was sampled {record.trials} times by caption, fewer than the {plan.trials} asked for"
+            return (undecided(rule, _undecided(record), probe),)
+        if record.method in _BY and record.trials < plan.trials:
+            by = _BY[record.method]
+            message = f"{probe} was sampled {record.trials} times by {by}, fewer than the {plan.trials} asked for"
             return (undecided(rule, message, probe),)
         return ()
 
@@ -139,6 +147,17 @@ class Confirmed:
         now = clopper_pearson(record.hits, record.trials, confidence=plan.confidence)
         worst = clopper_pearson(record.hits + left, record.trials + left, confidence=plan.confidence)
         return now.high > self.config.rate_limit and worst.low > self.config.rate_limit
+
+
+_BY: Final = {CAPTION: "caption", CAPTION_ON_GRID: "caption", LABEL: "label", LABEL_ON_GRID: "label"}
+"""Ways that must have as many samples as the policy asks for."""
+
+
+def _undecided(record: Confirmation) -> str:
+    if not record.labels_left:
+        return f"the confirmation of {record.probe} is undecided"
+    do = "raise confirm.prompts.gcg.max_evaluations" if record.method in SEARCHES else "give its label in the manifest"
+    return f"{record.labels_left} of the model's labels were not tried for {record.probe}: {do}"
 
 
 def faults(config: ConfirmedConfig, plan: PlainSampling | None) -> Iterator[str]:

@@ -7,14 +7,14 @@ from typing import Annotated, Final, Literal, final
 
 from pydantic import Field
 
-from invmm_gate.core.likelihood_record import PromptKind, frequency
+from invmm_gate.core.likelihood_record import AskedKind, PromptKind, frequency
 from invmm_gate.core.marks import LOWER, MISSING, NAME
 from invmm_gate.core.records import Probe
 from invmm_gate.core.verdict_records import Finding
 from invmm_gate.policy.confirm_schema import PromptConfirmation
 from invmm_gate.policy.evidence import Evidence, Selection, block, is_selected, undecided
 from invmm_gate.policy.field_types import Whole
-from invmm_gate.policy.likelihoods import BY, USER_KINDS, certified, copied_probes, kinds_to_estimate
+from invmm_gate.policy.likelihoods import ASKED_KINDS, BY, certified, copied_probes, counted_kinds, kinds_to_estimate
 from invmm_gate.policy.rules.rule import RELEASE, Description, blind_spots
 
 
@@ -24,8 +24,9 @@ class ExtractionLikelihoodConfig(Selection):
     rule: Annotated[Literal["extraction_likelihood"], NAME]
     one_in: Annotated[Whole, Field(ge=2, le=10**300), LOWER]
     """Blocks where the lower bound of the likelihood is at or above one in this number of generations."""
-    kinds: Annotated[tuple[PromptKind, ...], Field(min_length=1), MISSING] = USER_KINDS
-    """Kinds of prompt that count: `none`, `caption`, `typed` (a search found it), `soft` (nobody can type it)."""
+    kinds: Annotated[tuple[AskedKind, ...], Field(min_length=1), MISSING] = ASKED_KINDS
+    """Kinds of prompt that count: `none`, `caption`, `typed` (a search found it), `soft` (nobody can type it). Of a
+    class-conditional model the probe's label counts as `caption`, another label as `typed`."""
 
 
 DESCRIPTION: Final = Description(
@@ -66,11 +67,11 @@ class ExtractionLikelihood:
     def _needed(self, probe: Probe, evidence: Evidence) -> set[tuple[str, PromptKind]]:
         """The likelihoods of a copied probe that the rule looks at."""
         kinds = kinds_to_estimate(evidence, probe, prompts=isinstance(evidence.plan, PromptConfirmation))
-        return {(probe.id, kind) for kind in kinds.intersection(self.config.kinds)}
+        return {(probe.id, kind) for kind in kinds.intersection(counted_kinds(self.config.kinds))}
 
     def _breach(self, probe: Probe, evidence: Evidence) -> Finding | None:
         limit, bounds = log(self.config.one_in), certified(evidence, probe)
-        counted = [bounds[kind] for kind in self.config.kinds if kind in bounds]
+        counted = [bounds[kind] for kind in counted_kinds(self.config.kinds) if kind in bounds]
         best = min(counted, key=lambda bound: bound.nats, default=None)
         if best is None or best.nats > limit:
             return None
@@ -88,8 +89,8 @@ def faults(config: ExtractionLikelihoodConfig, *, prompt: str, searched: bool) -
     """
     if prompt == "none" and "none" not in config.kinds:
         yield "extraction_likelihood: kinds has no 'none', which is all that a model without prompts has"
-    if prompt == "caption" and "soft" in config.kinds:
-        yield "extraction_likelihood: kinds has 'soft', and measure.settings.prompt 'caption' inverts no soft prompt"
+    if prompt in ("caption", "label") and "soft" in config.kinds:
+        yield f"extraction_likelihood: kinds has 'soft', and measure.settings.prompt {prompt!r} inverts no soft prompt"
     if set(config.kinds) == {"typed"} and not searched:
         yield (
             "extraction_likelihood: kinds has only 'typed', and no prompt is searched: that takes confirm.prompts.gcg "
