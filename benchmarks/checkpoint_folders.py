@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from invmm_gate.core.errors import GateError
 from invmm_gate.core.records import ModelFile
 from invmm_gate.models.read import hashed_files
-from invmm_gate.models.read.allowed_files import SPIECE
+from invmm_gate.models.read.allowed_files import SPIECES
 from invmm_gate.models.read.checkpoint_files import hash_file, open_file
 from invmm_gate.models.read.inspect import inspect_checkpoint, sort_files
 from invmm_gate.models.read.weight_file_names import DIFFUSERS_STEM, TRANSFORMERS_STEM
@@ -161,7 +161,7 @@ def _put(root: Path, folder: Path, path: str, size: int) -> None:
         target.name == "tokenizer.json" and _is_t5(root, target.parent)
     ):
         _vocabulary(target.parent, root)
-    elif target.name == SPIECE:
+    elif target.name in SPIECES:
         target.write_bytes(b"\x0a\x03\x0a\x01a")  # a model of one piece
     else:
         target.write_bytes(STUBS.get(target.suffix.lower(), b"{}" if target.suffix == ".json" else b"text\n"))
