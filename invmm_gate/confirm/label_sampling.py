@@ -22,7 +22,7 @@ class LabelPlan:
     most: int
     """Labels that are tried at most; the others are left, and the probe is then never called refuted."""
     max_evaluations: int | None = None
-    """Network forwards: no label begins that could go beyond. None = no limit."""
+    """Network forwards: no label but the first begins that could go beyond. None = no limit."""
 
     def cost(self, attempts: Attempts) -> int:
         """Network forwards of a label of which no sample is a copy."""

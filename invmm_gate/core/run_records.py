@@ -82,7 +82,7 @@ class ConfirmPlan:
     plain_sampling: SamplingPlan | None
     """For models without prompts."""
     prompts: PromptPlan | None
-    """For text-to-image models."""
+    """For text-to-image models, and by labels for class-conditional ones."""
     likelihood: LikelihoodPlan | None = None
     """For probes that were copied at least once; None = none was estimated."""
 
@@ -110,7 +110,7 @@ class RunInputs:
     pickles: Annotated[tuple[str, ...], PUBLIC]
     """Pickle files that were read."""
     family: Annotated[Family, PUBLIC]
-    """What the diffusion runs on: pixels, a latent, or a latent under prompts."""
+    """What the diffusion runs on: pixels or a latent, with class labels or without, or a latent under prompts."""
     probe_set: Annotated[str, PUBLIC]
     """Digest."""
     policy: Annotated[str, PUBLIC]

@@ -110,7 +110,7 @@ class ConfirmChoice(StrictModel):
     plain_sampling: Annotated[PlainSampling | None, PART] = None
     """For models without prompts."""
     prompts: Annotated[PromptConfirmation | None, PART] = None
-    """For text-to-image models."""
+    """For text-to-image models, and by labels for class-conditional ones."""
     likelihood: Annotated[LikelihoodEstimate | None, PART] = None
     """For probes that were copied at least once; None = nothing is estimated."""
 

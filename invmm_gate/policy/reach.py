@@ -57,7 +57,7 @@ def unsearched_probes(evidence: Evidence, found: frozenset[str], limits: Limits)
 
     Such a probe has no sound measurement, or lacks a confirmation or a likelihood that the policy asks for.
     """
-    made = {(tried.probe, tried.method) for tried in evidence.confirmations}
+    made = {(tried.probe, tried.method) for tried in evidence.confirmations if not tried.labels_left}
     lacking = {probe for probe, method in evidence.required if (probe, method) not in made}
     lacking |= {probe.id for probe in evidence.probes if probe.id not in evidence.measured}
     open_questions = (each for rule in limits.likelihood for each in rule.judged(evidence.probes, evidence))

@@ -186,9 +186,19 @@ def _said(context: RunContext) -> dict[str, object]:
     return {name: value for name, value in asdict(context).items() if value not in ("", (), {})}
 
 
+def _label_warnings(data: RunData) -> Iterator[str]:
+    found = sum(item.label_found is True for item in data.measurements)
+    if found:
+        yield (
+            f"The manifest gives no label for {texts.count(found)} probes: each was inverted under the one under which "
+            "it is denoised best, which need not be its own."
+        )
+
+
 def _run_warnings(data: RunData) -> Iterator[str]:
     if readers := readers_in(data.run):
         yield f"The score of a probe depends on its caption, which {' and '.join(readers)} read while it was inverted."
+    yield from _label_warnings(data)
     cut = data.run.context.truncated_captions
     if cut:
         yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."

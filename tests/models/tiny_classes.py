@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMPipeline,
     DDIMScheduler,
     DDPMPipeline,
@@ -62,6 +61,3 @@ def save_all(root: Path) -> None:
     DDIMPipeline(class_unet(), DDIMScheduler()).save_pretrained(root / "ddim")
     class_unet().save_pretrained(root / "bare")
     DDPMScheduler().save_pretrained(root / "bare")
-
-
-__all__ = ["CLASSES", "AutoencoderKL", "class_unet", "dit_pipeline", "save_all", "tiny_dit"]

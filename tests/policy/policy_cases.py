@@ -840,6 +840,23 @@ def labels_that_were_not_tried_leave_a_probe_open_and_no_control(gate: SimpleNam
 
 
 @case
+def a_drawn_image_of_which_labels_are_left_was_not_searched_in_full(gate: SimpleNamespace) -> None:
+    policy = only(CONFIRMED, confirm=PROMPTS)
+    data = label_run(policy)
+    probes = tuple(replace(each, group="sample") if each.id == "p3" else each for each in data.run.probe_set.probes)
+    measured = tuple(replace(each, group="sample") if each.probe == "p3" else each for each in data.measurements)
+    drawn = replace(with_probes(data, *probes), measurements=measured)
+
+    def share(found: RunData) -> tuple[int, int]:
+        said = judged(gate, found, policy).extractable
+        return said.found, said.unsearched
+
+    assert share(drawn) == (0, 0)
+    assert share(with_confirmation(drawn, labelled("p3", status="undecided", labels_left=1))) == (0, 1)
+    assert share(with_confirmation(drawn, labelled("p3", 2))) == (1, 0)
+
+
+@case
 def a_search_through_labels_needs_no_control_of_its_own_and_is_made_on_controls(gate: SimpleNamespace) -> None:
     policy, waived, accepted = searched_policy(4), waiver(probe="p3"), ("invmm_below", "p3")
     flagged = with_score(label_run(policy), "p3", 0.01)
