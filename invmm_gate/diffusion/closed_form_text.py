@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
 from invmm_gate.core.settings import Family
-from invmm_gate.diffusion.closed_form import posterior_mean
+from invmm_gate.diffusion.closed_form import fewer, interpolated, posterior_mean
 from invmm_gate.diffusion.prediction import guided
 
 _LOG_WEIGHT: Final = "log_weight"
@@ -141,8 +141,7 @@ class TextMixture:
     def encode(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The small image whose interpolation comes nearest."""
         del generator
-        small = [_fewer(*sizes, self.device) for sizes in zip(self.image_size, self.latent_shape[1:], strict=True)]
-        return small[0] @ images @ small[1].T
+        return fewer(images, self.latent_shape[1:])
 
     def decode(self, x_0: Tensor) -> Tensor:
         """Interpolated to the images' size; clamped to [-1, 1]."""
@@ -166,18 +165,3 @@ class TextMixture:
     def chance(self, prompt: str) -> Float[Tensor, " image"]:
         """The probability that the prompt brings out each image, unguided."""
         return (self.base + self.prompts.encode([prompt]).tensors[_LOG_WEIGHT][0]).softmax(dim=0)
-
-
-def interpolated(
-    images: Float[Tensor, "row channel cells_down cells_across"], size: tuple[int, int]
-) -> Float[Tensor, "row channel height width"]:
-    """Images at another (height, width), bilinear."""
-    return torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-
-
-def _fewer(size: int, cells: int, device: torch.device) -> Float[Tensor, "cells size"]:
-    """The matrix that undoes the interpolation of one axis."""
-    each = torch.eye(cells, device=device)[None]
-    spread = torch.nn.functional.interpolate(each, size=size, mode="linear", align_corners=False)[0]
-    undone: Tensor = torch.linalg.pinv(spread.T)
-    return undone

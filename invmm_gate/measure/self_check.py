@@ -14,9 +14,8 @@ from torch import Tensor
 from invmm_gate.core.protocols import CopyMetric, DiffusionModel, Schedule
 from invmm_gate.core.records import SelfCheck
 from invmm_gate.core.settings import InversionSettings
-from invmm_gate.diffusion.closed_form import MixtureDenoiser
-from invmm_gate.diffusion.closed_form_text import interpolated
-from invmm_gate.diffusion.planted import PATTERNS, CopyOfPlanted, PlantedText, paling, patterns
+from invmm_gate.diffusion.closed_form import MixtureDenoiser, interpolated
+from invmm_gate.diffusion.planted import CELLS, PATTERNS, CopyOfPlanted, PlantedText, paling, patterns
 from invmm_gate.diffusion.prediction import denoising_error, repeat_rows
 from invmm_gate.measure.distributions import stream
 from invmm_gate.measure.inversion import Inversion, Inverter
@@ -32,6 +31,8 @@ it is at a share of 0.05, which an image has in the demo that was planted 32 tim
 _SEED: Final = 1
 """The control's own, so that no choice of the run's seed lets settings pass that see nothing."""
 _TESTS: Final = 8
+_LARGEST_SIDE: Final = 32
+"""Of a control on pixels. With a side of 128 and more, no profile for text-to-image models inverts the pattern."""
 _CHOICES: Final = 1024
 _NOISES: Final = 4
 _BLIND: Final = (
@@ -50,18 +51,24 @@ def positive_control(
 ) -> SelfCheck:
     """A closed-form model that memorizes one pattern is measured as a checkpoint would be: the pattern must invert.
 
-    Same loop, metric, schedule and settings as the run, on pixels of the model's image size, for at most eight tests
-    and no longer than the run; the step-0 test is left out, so that the optimisation is checked too. What the model
-    memorizes lies as far from the probe as copies of trained networks do (COPY_RMSE).
+    Same loop, metric, schedule and settings as the run, on images of the model's size, for at most eight tests and no
+    longer than the run; the step-0 test is left out, so that the optimisation is checked too. What the model memorizes
+    lies as far from the probe as copies of trained networks do (COPY_RMSE). Images above 32 pixels
+    stand in its latent as images of 32: in many dimensions the first noise decides by itself which pattern comes out,
+    and a closed-form denoiser has no gradient that could move it.
     """
-    known = interpolated(patterns(stream(_SEED, POSITIVE_CONTROL)), image_size).to(device)
+    small = patterns(stream(_SEED, POSITIVE_CONTROL)).to(device)
+    image = interpolated(small[:1], image_size)[0]
     weights = torch.full((PATTERNS,), (1 - _PLANTED_WEIGHT) / (PATTERNS - 1))
     weights[0] = _PLANTED_WEIGHT
+    larger = max(image_size) > _LARGEST_SIDE
+    known = paling(image) * interpolated(small, (_LARGEST_SIDE, _LARGEST_SIDE) if larger else image_size)
+    model = MixtureDenoiser(known, weights, schedule, image_size=image_size if larger else None, cells=CELLS)
     inverter = Inverter(
-        MixtureDenoiser(paling(known[0]) * known, weights, schedule),
-        metric,
+        model,
+        CopyOfPlanted(metric=metric, model=model),
         replace(_short(settings), guidance_scales=(1.0,), prompt="none"),
-        load_image=lambda _: known[0],
+        load_image=lambda _: image,
         root_seed=_SEED,
         slots=1,
     )

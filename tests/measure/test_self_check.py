@@ -42,6 +42,24 @@ def test_the_positive_control_passes_at_the_models_own_size(
     assert check.passed, check.detail
 
 
+@pytest.mark.parametrize("family", PROFILES["gate"])
+@pytest.mark.parametrize("image_size", [(256, 256), (64, 160)])
+def test_the_positive_control_passes_for_large_images(
+    linear_schedule: VariancePreserving, image_size: tuple[int, int], family: Family
+) -> None:
+    """As of text-to-image models, whose images have 196,608 numbers and more."""
+    schedule = FlowMatching() if family == "flow" else linear_schedule
+    check = control(schedule, PixelRmse(0.1), PROFILES["gate"][family], image_size=image_size)
+    assert check.passed, check.detail
+
+
+def test_a_metric_that_takes_any_pattern_for_any_other_does_not_pass_the_positive_control_by_that(
+    linear_schedule: VariancePreserving,
+) -> None:
+    lax = PixelRmse(threshold=0.9)
+    assert not control(linear_schedule, lax, replace(QUICK, steps=1, test_every=1)).passed
+
+
 def test_the_positive_control_passes_on_the_flow_schedule() -> None:
     check = control(FlowMatching(), PixelRmse(0.1), PROFILES["gate"]["latent"])
     assert check.passed, check.detail
