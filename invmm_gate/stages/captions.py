@@ -14,10 +14,13 @@ from invmm_gate.probes.manifest import manifest_name
 
 
 def require_confirmation(policy: Policy, model: DiffusionModel, sampler: Sampler) -> None:
-    """Raises ConfigError for a search that cannot be run, ModelError for a scale that the model cannot take.
+    """Raises ConfigError for a search that cannot be run, ModelError for a scale or steps that the model cannot take.
 
     `sampler` draws the search's samples: what one costs decides whether a step fits into the budget.
     """
+    sampled = policy.confirm.plain_sampling if model.prompts is None else policy.confirm.prompts
+    if sampled is not None:
+        sampler.forwards(steps=sampled.sampler_steps)
     choice = policy.confirm.prompts
     if text_side(model) is None or choice is None:
         return

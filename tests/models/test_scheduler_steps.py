@@ -15,6 +15,7 @@ from diffusers import (
 )
 from torch import Tensor
 
+from invmm_gate.core.errors import ModelError
 from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.samplers import GridSampler, seeds_from, streams_of
 from invmm_gate.models.adapters.released_pipeline import PipelineSampler
@@ -102,6 +103,19 @@ def test_a_pipeline_without_prompts_draws_so(tmp_path: Path, name: str) -> None:
     drawn = sampler(tmp_path / "m")
     expected = drawn.images(streams(0, 1, 2), steps=STEPS)
     torch.testing.assert_close(from_the_noise_of(drawn, 0, 1, 2), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "DDPMScheduler"])
+def test_steps_at_which_a_scheduler_breaks_are_told_before_anything_is_drawn(tmp_path: Path, kind: str) -> None:
+    """With this offset four steps stay within the 1,000 timesteps, and eight do not."""
+    scheduler = getattr(diffusers, kind)(steps_offset=249, timestep_spacing="leading")
+    DDPMPipeline(tiny_unet(), scheduler).save_pretrained(tmp_path / "m")
+    drawn = sampler(tmp_path / "m")
+    before = torch.get_rng_state()
+    assert drawn.forwards(steps=4) == 4
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ModelError, match=f"{kind} of the released pipeline cannot draw in 8 steps: index 1124"):
+        drawn.forwards(steps=8)
 
 
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler", "DPMSolverSDEScheduler"])

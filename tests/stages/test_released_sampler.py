@@ -56,6 +56,23 @@ def test_a_run_on_the_grid_does_not_stand_for_the_released_sampler(tmp_path: Pat
     assert "measure.settings" in called.error or "policy" in called.error
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_steps_at_which_the_released_scheduler_breaks_are_one_line_before_measuring(
+    tmp_path: Path, released: bool
+) -> None:
+    world = new_world(tmp_path, planted=(1,), single=()).copied_model()
+    with_scheduler(world.model, _class_name="DDIMScheduler", steps_offset=249, timestep_spacing="leading")
+    policy = policy_with(
+        name="released",
+        settings=RELEASED if released else {},
+        confirm={"plain_sampling": {"trials": 16, "sampler_steps": 16}},
+    )
+    called = world.check(policy=world.policy(policy, "released"))
+    assert called.code == 2
+    assert f"DDIMScheduler of the released pipeline cannot draw in {8 if released else 16} steps" in called.error
+    assert not world.lines()
+
+
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler"])
 def test_a_text_model_is_measured_in_few_steps_of_its_own_scheduler(tmp_path: Path, kind: str) -> None:
     world = text_world(tmp_path, shutil.copytree(MODEL, tmp_path / "ckpt"))

@@ -18,7 +18,7 @@ from invmm_gate.diffusion.sampling import Limits, limited, sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.scheduler_steps import descend
+from invmm_gate.models.adapters.scheduler_steps import descend, walk
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
@@ -144,14 +144,15 @@ class PipelineSampler:
     def forwards(self, *, steps: int, guidance_scale: float = 1.0) -> int:
         """Network forwards that one image takes: some schedulers evaluate the network more than once a step.
 
-        Below scale 1 pipelines draw the conditional estimate. Raises ModelError for steps that the scheduler refuses.
+        Below scale 1 pipelines draw the conditional estimate. Raises ModelError for steps that the scheduler refuses or
+        breaks at.
         """
         scheduler, each = self.pipeline.scheduler, self.model.forwards(max(guidance_scale, 1.0))
         if type(scheduler).__name__ in FLOW_SCHEDULERS:  # some want to be told the size of the image too
             return steps * each
         try:
-            scheduler.set_timesteps(steps)
-        except ValueError as error:
+            walk(self.pipeline, steps=steps)
+        except Exception as error:  # diffusers raises many kinds: an index beyond the timesteps, a division by zero
             raise ModelError(
                 f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {str(error)[:200]}",
                 expected="steps that it takes, as latent consistency models take at most original_inference_steps",

@@ -44,6 +44,19 @@ def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torc
     return torch.cat(rows)
 
 
+def walk(pipeline: Any, *, steps: int) -> None:
+    """All steps of the scheduler without a network, on one pixel. Raises whatever the scheduler raises.
+
+    A scheduler may take a number of steps and break at one of them: `steps_offset` can lead beyond the timesteps.
+    """
+
+    def nothing(x_t: Rows, time: Tensor, rows: slice) -> Tensor:
+        del time, rows
+        return x_t.new_zeros(len(x_t), 2, 1, 1)  # with a learned variance
+
+    descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+
+
 def _of_rows(predict: Predict, rows: slice, x_t: Rows, time: Tensor) -> Tensor:
     return predict(x_t, time, rows)
 
