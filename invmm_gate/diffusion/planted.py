@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from invmm_gate.core.protocols import CopyMetric, PromptEncoder, Schedule
-from invmm_gate.diffusion.closed_form import MixtureDenoiser, interpolated
+from invmm_gate.diffusion.closed_form import interpolated
 from invmm_gate.diffusion.closed_form_text import TextMixture, TokenAffinities
 
 PATTERNS: Final = 8
@@ -98,7 +98,7 @@ class CopyOfPlanted:
     """
 
     metric: CopyMetric
-    model: TextMixture | MixtureDenoiser
+    model: TextMixture
 
     @property
     def name(self) -> str:

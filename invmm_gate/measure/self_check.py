@@ -63,10 +63,9 @@ def positive_control(
     weights[0] = _PLANTED_WEIGHT
     larger = max(image_size) > _LARGEST_SIDE
     known = paling(image) * interpolated(small, (_LARGEST_SIDE, _LARGEST_SIDE) if larger else image_size)
-    model = MixtureDenoiser(known, weights, schedule, image_size=image_size if larger else None, cells=CELLS)
     inverter = Inverter(
-        model,
-        CopyOfPlanted(metric=metric, model=model),
+        MixtureDenoiser(known, weights, schedule, image_size=image_size if larger else None, cells=CELLS),
+        metric,
         replace(_short(settings), guidance_scales=(1.0,), prompt="none"),
         load_image=lambda _: image,
         root_seed=_SEED,
