@@ -1,6 +1,5 @@
 """Each table of a study is what its records give."""
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -13,6 +12,7 @@ import pytest
 from invmm_gate.core.intervals import upper_bound
 from invmm_gate.core.settings import PROFILES
 from invmm_gate.measure.proposals import NEARER
+from invmm_gate.report.studied import studied_settings
 
 ROOT = Path(__file__).parents[1]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -64,8 +64,8 @@ def test_the_study_is_of_the_search_that_is_shipped() -> None:
     """Whoever changes profile `gate` scores the proof models again, or takes them out of the study."""
     studies = json.loads((ROOT / "invmm_gate/report/studied.json").read_text(encoding="utf-8"))
     for family, study in studies.items():
-        settings = json.loads(json.dumps(dataclasses.asdict(PROFILES["gate"][family])))
-        assert study["search"]["settings"] == {name: value for name, value in settings.items() if name != "mirror"}
+        settings = json.loads(json.dumps(studied_settings(PROFILES["gate"][family])))
+        assert study["search"]["settings"] == settings
         assert study["nearer"] == [list(each) for each in NEARER], "the draws of the likelihood"
 
 

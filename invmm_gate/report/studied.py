@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from invmm_gate.core.run_records import RunInputs
+from invmm_gate.core.settings import InversionSettings
 from invmm_gate.report.texts import count, hits, times
 
 FILE: Final = "studied.json"
@@ -74,15 +75,20 @@ def _studies() -> Mapping[str, Any]:
     return studies
 
 
+def studied_settings(settings: InversionSettings) -> dict[str, object]:
+    """The settings by which a search is the study's: those that the gate had when it was made."""
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in _MORE_SEARCH and _LATER.get(name, ...) != value
+    }
+
+
 def _search(inputs: RunInputs) -> Mapping[str, object]:
     sampled = inputs.confirm.prompts if _has_prompts(inputs) else inputs.confirm.plain_sampling
     likely, metric = inputs.confirm.likelihood, inputs.metric
     search = {
-        "settings": {
-            name: value
-            for name, value in asdict(inputs.settings).items()
-            if name not in _MORE_SEARCH and _LATER.get(name, ...) != value
-        },
+        "settings": studied_settings(inputs.settings),
         "sampling": None if sampled is None else asdict(sampled),
         "likelihood": None if likely is None else asdict(likely),
         "metric": metric.name,
