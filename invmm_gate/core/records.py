@@ -216,9 +216,12 @@ class Measurement:
     reason: str = ""
     """Why the outcome is `error`."""
     label: int | None = None
-    """The class label under which a class-conditional model was inverted; None for other models."""
+    """The class label under which a class-conditional model was inverted: the one that denoises the image best.
+
+    None for other models.
+    """
     label_found: bool | None = None
-    """Whether that label was found, as the one under which the image is denoised best, or given; None without one."""
+    """Whether the manifest gives another label, or none; None without a label."""
 
     @property
     def rank(self) -> tuple[int, float, float]:

@@ -190,8 +190,8 @@ def _label_warnings(data: RunData) -> Iterator[str]:
     found = sum(item.label_found is True for item in data.measurements)
     if found:
         yield (
-            f"The manifest gives no label for {texts.count(found)} probes: each was inverted under the one under which "
-            "it is denoised best, which need not be its own."
+            f"Of {texts.count(found)} probes the manifest gives no label, or another than the one that denoises the "
+            "image best. Each was inverted under the one that denoises it best, which need not be its own."
         )
 
 

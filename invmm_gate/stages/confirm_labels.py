@@ -1,4 +1,4 @@
-"""Class labels as inputs that a user could give: the probe's own, or all that the model has."""
+"""Class labels as inputs that a user could give: the probe's own and the one that denoises it best, or all."""
 
 from functools import partial
 from typing import Final
@@ -20,7 +20,7 @@ policy. A model of more classes leaves such a probe undecided, unless one of the
 
 
 def try_labels(work: Confirming, labels: ProbeLabels, *, plan: PromptConfirmation, method: PromptMethod) -> None:
-    """Each probe under its label, or under those that denoise it best; by the search under all but its own.
+    """Each probe under its label and the one that denoises it best; by the search under all others.
 
     No search is made for a probe that an input was found for.
     """
@@ -50,13 +50,13 @@ def _try(work: Confirming, probe: Probe, asked: LabelPlan, method: PromptMethod)
 def _plan(
     work: Confirming, labels: ProbeLabels, probe: Probe, plan: PromptConfirmation, method: PromptMethod
 ) -> LabelPlan:
+    first = labels.first(probe)
     if method == LABEL_SEARCH:
         order = labels.order(probe)
         return LabelPlan(
-            labels=tuple(label for label in order if label != probe.label) or order,
+            labels=tuple(label for label in order if probe.label is None or label not in first) or order,
             each=prompt_plan(plan, rows=work.rows, trials=caption_trials(plan)),
             most=len(order),
             max_evaluations=plan.gcg.max_evaluations if plan.gcg else None,
         )
-    chosen = labels.order(probe) if probe.label is None else (probe.label,)
-    return LabelPlan(labels=chosen, each=caption_plan(plan, probe, rows=work.rows), most=MOST_LABELS)
+    return LabelPlan(labels=first, each=caption_plan(plan, probe, rows=work.rows), most=MOST_LABELS)

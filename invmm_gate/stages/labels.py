@@ -22,8 +22,13 @@ class ProbeLabels:
     _orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, probe: Probe) -> int:
-        """The label that the manifest gives, else the one under which the image is denoised best."""
-        return self.order(probe)[0] if probe.label is None else probe.label
+        """The label under which the image is denoised best. That of the manifest may be wrong, or of other numbers."""
+        return self.order(probe)[0]
+
+    def first(self, probe: Probe) -> tuple[int, ...]:
+        """Labels that are tried before any search: the manifest's and the best one, all where it gives none."""
+        order = self.order(probe)
+        return order if probe.label is None else tuple(dict.fromkeys((probe.label, order[0])))
 
     def order(self, probe: Probe) -> tuple[int, ...]:
         """All labels of the model, that under which the probe's image is denoised best first."""

@@ -111,7 +111,8 @@ def _store(session: Session, folder: RunFolder, probe: Probe, inversions: list[I
     store_copies(folder, f"copies/inverted/{probe.id}/inverted", best.copies)
     found = summarise(probe, [inversion.trial for inversion in inversions])
     if labels is not None:
-        found = replace(found, label=labels.of(probe), label_found=probe.label is None)
+        label = labels.of(probe)
+        found = replace(found, label=label, label_found=label != probe.label)
     folder.append(found)
 
 

@@ -88,7 +88,8 @@ def test_an_image_that_is_memorized_under_one_label_blocks(tmp_path: Path, memor
 
     (single,) = of(world, "confirmations.jsonl", "single", method="label")
     assert (single["status"], single["hits"], single["labels_left"]) == ("refuted", 0, 0)
-    tried = 1 if given else labelled.CLASSES
+    best = of(world, "measurements.jsonl", "single")[0]["label"]
+    tried = len({2, best}) if given else labelled.CLASSES
     assert single["evaluations"] == tried * 16 * 20
     # The labels of a probe without one share the error of the policy's confidence.
     assert single["interval"]["confidence"] == pytest.approx(1 - 0.05 / tried)
@@ -101,8 +102,9 @@ def test_an_image_that_is_memorized_under_one_label_blocks(tmp_path: Path, memor
 def test_a_search_tries_the_other_labels_of_a_probe_that_a_rule_found_and_of_a_control(
     tmp_path: Path, memorizing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a policy asks for a prompt search. Under a label of the manifest that is wrong the image stays hidden."""
+    """Where a policy asks for a prompt search, and neither the manifest's label nor the best one brings it out."""
     monkeypatch.setattr("invmm_gate.policy.judge._flagged", lambda *_: frozenset({"planted"}))
+    monkeypatch.setattr("invmm_gate.stages.labels.by_denoising_error", lambda *_, **__: (2, 0, 1))
     world = new_world(tmp_path, memorizing, planted=2, single=0)
     policy = LABELS | {"rules": LABELS["rules"][:2], "confirm": {"prompts": LABELS["confirm"]["prompts"]}}
     assert check(world, policy).code == 10
@@ -116,6 +118,18 @@ def test_a_search_tries_the_other_labels_of_a_probe_that_a_rule_found_and_of_a_c
     messages = [finding["message"] for finding in world.verdict()["findings"]]
     assert any("an input found by label search replicates planted" in message for message in messages)
     assert "The label search brought out 0 of 1 controls" in (world.run / "summary.md").read_text()
+
+
+def test_a_wrong_label_in_the_manifest_hides_nothing(tmp_path: Path, memorizing: Path) -> None:
+    """Or one of a numbering that the trainer changed: the measure and the samples look under the best label too."""
+    world = new_world(tmp_path, memorizing, planted=2, single=0)
+    assert check(world, LABELS).code == 10
+    (measured,) = of(world, "measurements.jsonl", "planted")
+    assert (measured["label"], measured["label_found"]) == (labelled.PLANTED_UNDER, True)
+    for method in ("label", "label_on_grid"):
+        (drawn,) = of(world, "confirmations.jsonl", "planted", method=method)
+        assert (drawn["label"], drawn["status"]) == (labelled.PLANTED_UNDER, "confirmed")
+    assert {finding["probe"] for finding in world.verdict()["findings"] if finding["effect"] == "block"} == {"planted"}
 
 
 @pytest.mark.parametrize(("label", "code"), [(3, 2), (2, None)])
