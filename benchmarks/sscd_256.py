@@ -42,7 +42,7 @@ name: photographs-256
 version: 1
 measure:
   profile: gate
-  settings: {prompt: caption, steps: 60, test_every: 20, batch_size: 2, sampler_steps: 10, guidance_scales: [1.0],
+  settings: {prompt: caption, steps: 120, test_every: 20, batch_size: 2, sampler_steps: 10, guidance_scales: [1.0],
              test_samples: 4, certified_share: 0.5, certifications: 2}
 metric:
   - {name: sscd_disc_mixup_int8, threshold: 0.75}

@@ -218,6 +218,10 @@ class BuildOptions:
     ] = ()
     trained_until: datetime.date | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    class_folders: Annotated[
+        bool, Asked("Each folder in the training data is a class, numbered from 0 in the order of names.")
+    ] = False
+    """As torchvision and datasets number the classes of a folder of images."""
     images: Annotated[Path | None, Asked("Where paths in all tables begin. Default: a table's folder.")] = None
     """Where the paths in all tables begin, those of controls too; by default each table's folder."""
     category: Annotated[str, Asked("Category of the sensitive probes.")] = ""

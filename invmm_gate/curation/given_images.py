@@ -27,6 +27,6 @@ def reader(columns: Mapping[str, str]) -> Callable[[Path], Iterator[Original]]:
                     do="mend it, or take it out; nothing was added",
                 )
             if not entry.problem:
-                yield Original(name=name, data=entry.data, caption=entry.caption)
+                yield Original(name=name, data=entry.data, caption=entry.caption, label=entry.label)
 
     return read

@@ -72,12 +72,14 @@ def check_options(options: BuildOptions) -> None:
 
 
 def columns_of(options: BuildOptions) -> tuple[Columns, Columns]:
-    """How the tables of training data are read, and those of controls, which need no date and no mark."""
+    """How the tables of training data are read, and those of controls, which need no date, no mark and no label."""
     marked_by, equals, value = options.sensitive_column.partition("=")
     training = Columns(
         names=options.columns,
         dated=options.trained_until is not None,
         marked_by=marked_by,
         marked_value=value if equals else None,
+        class_folders=options.class_folders,
     )
-    return training, Columns(names={role: name for role, name in options.columns.items() if role != "date"})
+    names = {role: name for role, name in options.columns.items() if role not in ("date", "label")}
+    return training, Columns(names=names)

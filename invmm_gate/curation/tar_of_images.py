@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, final
 from invmm_gate.core.errors import ModelError, ProbeSetError
 from invmm_gate.curation.captions_beside import LIMIT, caption_in, captions_of
 from invmm_gate.curation.training_entries import NO_IMAGE, Columns, Entry, is_opened, lies_beside
-from invmm_gate.curation.training_rows import too_large
+from invmm_gate.curation.training_rows import label_in, too_large
 from invmm_gate.files.regular import open_regular
 from invmm_gate.files.strict_json import parse_object
 
@@ -80,26 +80,30 @@ class TarOfImages:
             name=f"{self.place.name}/{member.name}",
             data=data,
             problem=problem,
-            caption="" if problem else self._caption(file, member.name),
+            **({} if problem else self._told(file, member.name)),
             beside=bool(problem) and lies_beside(member.name),
         )
 
-    def _caption(self, file: BinaryIO, name: str) -> str:
+    def _told(self, file: BinaryIO, name: str) -> dict[str, Any]:
+        """The caption and the label of an image, where the tar has them."""
         member = self._captions.get(name)
         if member is None:
-            return ""
+            return {}
         data, shown = _read(file, member, limit=LIMIT), f"{self.place.name}/{member.name}"
-        return _described(data, shown, self._columns) if member.name.endswith(".json") else caption_in(data, shown)
+        if member.name.endswith(".json"):
+            return _described(data, shown, self._columns)
+        return {"caption": caption_in(data, shown)}
 
 
-def _described(data: bytes, name: str, columns: Columns) -> str:
-    """The caption in the description of an image, if there is one. Raises ProbeSetError."""
+def _described(data: bytes, name: str, columns: Columns) -> dict[str, Any]:
+    """Caption and label in the description of an image, where they are there. Raises ProbeSetError."""
     try:
         cells = parse_object(data, name)
     except ModelError as error:
         raise ProbeSetError(error.found, expected="a JSON object beside its image") from error
     found = next((cells[column] for column in columns.of("caption") if column in cells), "")
-    return found if isinstance(found, str) else ""
+    label = next((cells[column] for column in columns.of("label") if column in cells), None)
+    return {"caption": found if isinstance(found, str) else "", "label": label_in(label, name)}
 
 
 def _opened(place: Path) -> BinaryIO:

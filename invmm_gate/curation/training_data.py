@@ -54,6 +54,12 @@ def open_training_data(place: Path, columns: Columns, *, images: Path | None = N
 
     Raises ProbeSetError for a place of no kind that is read, or that lacks a column; ConfigError without a library.
     """
+    if columns.class_folders and not (place.is_dir() and not is_saved(place) and not _tables_in(place)):
+        raise ProbeSetError(
+            f"{str(place)!r} is no folder of folders of images, one for each class",
+            expected="such a folder where the folders are the classes",
+            do="leave the option out; a column of class numbers is named with --column label=NAME",
+        )
     if place.is_dir():
         return _open_folder(place, columns)
     suffix = place.suffix.lower()
@@ -71,7 +77,7 @@ def open_training_data(place: Path, columns: Columns, *, images: Path | None = N
 def _open_folder(place: Path, columns: Columns) -> TrainingData:
     if is_saved(place):
         return SavedDataset(the_split(place), columns)
-    tables = [place / name for name in METADATA if os.path.lexists(place / name)]
+    tables = _tables_in(place)
     if len(tables) > 1:
         raise ProbeSetError(
             f"{str(place)!r} holds {' and '.join(table.name for table in tables)}",
@@ -87,7 +93,11 @@ def _open_folder(place: Path, columns: Columns) -> TrainingData:
             expected="a table where a date or a sensitive column is asked for",
             do="list the images in a table, or leave the option out",
         )
-    return FolderOfImages(place)
+    return FolderOfImages(place, class_folders=columns.class_folders)
+
+
+def _tables_in(place: Path) -> list[Path]:
+    return [place / name for name in METADATA if os.path.lexists(place / name)]
 
 
 def located(source: TrainingData, names: Iterable[str]) -> Iterator[str]:

@@ -24,9 +24,18 @@ NO_IMAGE: Final = "is not PNG, JPEG or WebP"
 _HEAD: Final = 16
 """Bytes that tell what a file is."""
 ROLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"path": ("path", "file_name"), "image": ("image",), "caption": ("caption", "text"), "date": ("date",)}
+    {
+        "path": ("path", "file_name"),
+        "image": ("image",),
+        "caption": ("caption", "text"),
+        "date": ("date",),
+        "label": (),
+    }
 )
-"""What a column of a table can be for, and the columns that are taken for it: the first one that is there."""
+"""What a column of a table can be for, and the columns that are taken for it: the first one that is there.
+
+A column of labels is read only where it is named: many tables have one that is no class of a model.
+"""
 _YES: Final = ("1", "1.0", "true", "t", "yes", "y")
 _NO: Final = ("", "0", "0.0", "false", "f", "no", "n", "none", "nan")
 _KINDS: Final = 8
@@ -44,6 +53,8 @@ class Entry:
     data: bytes = b""
     problem: str = ""
     caption: str = ""
+    label: int | None = None
+    """Its class, for class-conditional models; None where the source gives none."""
     date: datetime.date | None = None
     marked: bool = False
     """Whether the column that was asked for marks it as sensitive."""
@@ -92,6 +103,8 @@ class Columns:
     marked_value: str | None = None
     """The value that does; None where a cell says yes or no."""
 
+    class_folders: bool = False
+    """Whether each folder of a folder of images is a class."""
     described: bool = False
     """Whether the table is the `metadata` file of a folder, where `file_name` and `text` come first."""
 

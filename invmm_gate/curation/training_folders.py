@@ -23,7 +23,7 @@ class FolderOfImages:
     A caption file belongs to its image and is no entry.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *, class_folders: bool = False) -> None:
         self.place = self.root = place
         found = sorted(_walk(place))
         self._captions = captions_of(found, place=str(place))
@@ -34,6 +34,7 @@ class FolderOfImages:
                 f"{str(place)!r} holds no images", expected="PNG, JPEG or WebP files in it or in folders below it"
             )
         _check_metadata(place, self._names)
+        self._classes = _classes(place, self._names) if class_folders else {}
 
     def count(self) -> int:
         """Files and links, but for captions and the like: they need no memory and no time."""
@@ -49,7 +50,8 @@ class FolderOfImages:
             name = self._names[position]
             caption = self._captions.get(name)
             text = caption_in(read_probe_file(self.place / caption, limit=LIMIT), caption) if caption else ""
-            yield replace(_file(self.place, name, position), caption=text)
+            label = self._classes.get(PurePath(name).parts[0])
+            yield replace(_file(self.place, name, position), caption=text, label=label)
 
 
 @final
@@ -80,6 +82,19 @@ class FolderWithTable:
             if only is None or position in only:
                 found = _file(self.place, name, position)
                 yield replace(found, data=b"", problem=found.problem or f"is not named in {self._table.place.name}")
+
+
+def _classes(place: Path, names: Collection[str]) -> dict[str, int]:
+    """Folder -> its number in the order of names. Raises ProbeSetError for an image that lies in none."""
+    paths = [PurePath(name) for name in names if not lies_beside(name)]
+    outside = next((path for path in paths if len(path.parts) == 1), None)
+    if outside is not None:
+        raise ProbeSetError(
+            f"{str(place / outside)!r} lies in no folder of a class",
+            expected="every image in a folder, which stands for its class",
+            do="move it into one, or leave the option out",
+        )
+    return {name: number for number, name in enumerate(sorted({path.parts[0] for path in paths}))}
 
 
 def _below(folder: Path, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from invmm_gate.core.errors import ProbeSetError
 from invmm_gate.curation.training_entries import Columns, Entry, read_image_file, text_of
 from invmm_gate.files.regular import IMAGE_LIMIT
+from invmm_gate.probes.fields import label_problem
 
 _NAMED: Final = 20
 _NAMED_CHARACTERS: Final = 60
@@ -64,6 +65,7 @@ def entry_of(
         data=data,
         problem=problem,
         caption=_caption(row.get("caption"), where),
+        label=label_in(row.get("label"), where),
         date=_date(row.get("date"), where, columns) if columns.dated else None,
         marked=bool(columns.marked_by) and columns.marks(row.get("marked"), place=where),
         value=text_of(row.get("marked")) if columns.marked_by else None,
@@ -107,6 +109,18 @@ def _caption(cell: object, where: str) -> str:
         expected="the one caption that belongs to the image",
         do="write it into a column of its own, and name that with --column caption=NAME",
     )
+
+
+def label_in(cell: object, where: str) -> int | None:
+    """The class in a cell: a whole number, or none. Raises ProbeSetError for anything else, such as a class's name."""
+    text = "" if cell is None or cell != cell else str(cell).strip()  # a missing number of pandas differs from itself
+    found = label_problem(text.removesuffix(".0") if isinstance(cell, float) else text)
+    if found or isinstance(cell, bool):
+        raise ProbeSetError(
+            f"{where}: {found or f'the label is {cell}'}",
+            do="number the classes as the model's training did, in a column that --column label=NAME names",
+        )
+    return int(float(text)) if text else None
 
 
 def _date(cell: object, where: str, columns: Columns) -> datetime.date:

@@ -179,6 +179,7 @@ def _from_training(
         group=proposal.group,
         category=options.category if proposal.group == "sensitive" else "",
         caption=entry.caption,
+        label=entry.label,
         cluster=proposal.cluster,
         source=f"{place}: {item.name}{copies}",
         licence=options.licence,

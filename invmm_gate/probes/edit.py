@@ -32,6 +32,8 @@ class Original:
     data: bytes
     caption: str = ""
     """Its own; empty where it has none."""
+    label: int | None = None
+    """Its own class; None where it has none."""
 
 
 Read = Callable[[Path], Iterator[Original]]
@@ -80,7 +82,7 @@ def read_file(image: Path) -> Iterator[Original]:
 def add_probes(folder: Path, images: Sequence[Path], new: NewProbes, *, read: Read = read_file) -> tuple[Probe, ...]:
     """Copy images into the set, byte for byte, and list them in its manifest.
 
-    The id is the file's name, made safe and unique; `new.caption` is for images that have none of their own.
+    The id is the file's name, made safe and unique; `new.caption` and `new.label` are for images that have none.
     Raises ProbeSetError, with the set unchanged, for an image that cannot be a probe, that the set already holds, or
     whose shape asks for a `fit`; and for a multiplicity of anything but canaries.
     """
@@ -202,6 +204,7 @@ def _copies(original: Original, number: int, identifier: str, *, template: Probe
             path=f"{IMAGES}/{new}{SUFFIXES[kind]}",
             sha256=hashlib.sha256(content).hexdigest(),
             caption=caption,
+            label=template.label if original.label is None else original.label,
             cluster=template.cluster or (identifier if turned else ""),
         )
         yield _Copy(original=number, probe=probe, view=view)

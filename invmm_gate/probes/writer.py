@@ -42,6 +42,7 @@ class NewProbe:
     added_on: str = ""
     fit: Fit = ""
     multiplicity: int = 0
+    label: int | None = None
 
 
 def check_new_folder(folder: Path) -> None:
@@ -124,4 +125,5 @@ def _write_images(folder: Path, probes: Iterable[NewProbe]) -> Iterator[Probe]:
             added_on=new.added_on,
             fit=new.fit,
             multiplicity=new.multiplicity,
+            label=new.label,
         )
