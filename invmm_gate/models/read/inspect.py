@@ -20,6 +20,7 @@ from invmm_gate.models.read.checkpoint_files import CheckpointFiles, digest_of, 
 from invmm_gate.models.read.checkpoint_layout import Layout, pipeline_name, read_layout
 from invmm_gate.models.read.checkpoint_place import locate
 from invmm_gate.models.read.components import EMA_SUFFIX, RAW_FOLDERS
+from invmm_gate.models.read.few_steps import few_steps_notes
 from invmm_gate.models.read.hashed_files import hash_files
 from invmm_gate.models.read.parts_fit import check_fit
 from invmm_gate.models.read.refusals import Refusals
@@ -82,7 +83,7 @@ def inspect_checkpoint(
         pickles=tuple(sorted(name for name in layout.claimed if name.endswith(WEIGHT_PICKLES))),
         weights="ema" if layout.ema else "raw",
         left_out=left_out,
-        notes=layout.notes,
+        notes=(*layout.notes, *few_steps_notes(layout)),
         scheduler=layout.scheduler.scheduler,
         prediction_type=layout.scheduler.prediction_type,
     )
