@@ -329,6 +329,8 @@ class ModelManifest:
     """Diffusers class name of the scheduler; its configuration is one of `files`."""
     prediction_type: Annotated[str, PUBLIC] = ""
     """What the network predicts: epsilon, v_prediction or sample."""
+    asked_size: Annotated[int | None, PUBLIC] = None
+    """Side of the images in pixels, where the policy names it (`measure.settings.image_size`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class InversionSettings:
     prompt: Annotated[Literal["none", "caption", "joint", "prompt_only", "label"], OTHER] = "none"
     """`none`: unconditional models. `caption`: the probe's caption, fixed (Table 1). `joint`: noise and a soft prompt.
     `prompt_only`: the soft prompt alone, noise fixed at N(0, I), where every score is 0 (section 9). `label`: the class
-    label of the probe, fixed; without one, the label under which the probe is denoised best."""
+    label under which the probe is denoised best, fixed."""
     prompt_tokens: Annotated[int, Ge(1), Le(1_000), LOWER] = 75
     """Token positions of the soft prompt; at most what the tokenizer takes."""
     temperature: Annotated[float, Gt(0), Le(100), OTHER] = 2.0
@@ -153,6 +153,9 @@ class InversionSettings:
     """No such stop before this step: normality overshoots at first."""
     posterior: Annotated[Literal["mode", "sample"], OTHER] = "mode"
     """Which latent of a KL autoencoder is the target."""
+    image_size: Annotated[Annotated[int, Ge(8), Le(8192)] | None, OTHER] = None
+    """Side in pixels of the images that the model is asked for, where its checkpoint does not say for which size it was
+    trained. None = the size at which its pipeline draws when nobody names one."""
 
 
 _ONE_TO_SEVEN: Final = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)

@@ -22,7 +22,10 @@ from invmm_gate.measure.looking import Pictures, View, mixed, noise_like, row_me
 
 NATURAL_VIEW: Final = "natural_view"
 _IMAGES: Final = "give the images as the training read them"
-_SIZE: Final = "hold sample_size in the configuration against the training"
+_SIZE: Final = (
+    "hold sample_size in the configuration against the training; where the configuration has none, name the size in the"
+    " policy, measure.settings.image_size"
+)
 _FIT: Final = "state the fit that the training used"
 _CONFIGURATION: Final = "hold the configurations of scheduler and networks against the training"
 RATIOS: Final = (1.0, 2.0, 4.0)

@@ -18,7 +18,7 @@ from invmm_gate.report.texts import count, hits, times
 FILE: Final = "studied.json"
 _MORE_SEARCH: Final = ("mirror",)
 """Settings under which a run searches more than the study did, and not otherwise."""
-_LATER: Final = {"sampler": "grid"}
+_LATER: Final = {"sampler": "grid", "image_size": None}
 """Settings that the gate has had since the study, as it was made."""
 
 

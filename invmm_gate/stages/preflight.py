@@ -1,15 +1,16 @@
 """The inputs of a run, read and checked before torch is imported."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import Options
 from invmm_gate.core.records import ModelManifest, Probe, ProbeSet
+from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.network_configs import classes_of
-from invmm_gate.models.read.parts_fit import denoiser_of, family_of, image_size
+from invmm_gate.models.read.parts_fit import check_asked_size, denoiser_of, family_of, image_size
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
@@ -58,7 +59,7 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     model = inspect_checkpoint(
         options.model, allow_pickle=options.allow_pickle, weights=options.weights, loras=options.loras
     )
-    _, layout = layout_of(model)
+    model, layout = _at_asked_size(model, policy)
     family, size = family_of(layout), image_size(layout)
     refuse(policy, (*rule_faults(policy, family=family), *prompt_faults(policy, probes, family=family)))
     refuse(policy, model_faults(policy, family=family, image_size=size))
@@ -66,6 +67,16 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     _refuse_other_labels(options.probes, probes, classes)
     probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model, classes=classes)
+
+
+def _at_asked_size(model: ModelManifest, policy: Policy) -> tuple[ModelManifest, Layout]:
+    """The checkpoint as the policy asks for its images. Raises ConfigError for a size that it cannot have."""
+    side: int | None = getattr(policy.measure.settings, "image_size", None)
+    asked = replace(model, asked_size=side)
+    _, layout = layout_of(asked)
+    if asked.asked_size is not None:
+        check_asked_size(replace(layout, asked_size=None), asked.asked_size)
+    return asked, layout
 
 
 def controls_needed(policy: Policy) -> int:

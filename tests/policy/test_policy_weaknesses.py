@@ -57,7 +57,7 @@ def weaker_value(name: str) -> Any:
     now = getattr(STRICT.resolve_settings("stable_diffusion"), name)
     direction = directions(InversionSettings)[name]
     chosen = {"steps": 50, "test_every": 25, "stop_margin": 0.0, "loss_window": 7, "guidance_scales": [0.5]}
-    chosen |= {"averaging": 0.5, "certified_share": 0.99}
+    chosen |= {"averaging": 0.5, "certified_share": 0.99, "image_size": 512}
     if name in chosen:
         return chosen[name]
     if isinstance(now, str):

@@ -35,17 +35,27 @@ def load_verified(manifest: ModelManifest, *, device: str = "cpu", texts: Sequen
         raise
     model = load_model(manifest, device=device)
     exact = not manifest.adapters  # diffusers rounds otherwise where it fuses a LoRA
-    require_agreement(model, theirs, denoiser=layout_of(manifest)[1].denoiser, exact=exact, texts=texts)
+    layout = layout_of(manifest)[1]
+    require_agreement(model, theirs, denoiser=layout.denoiser, exact=exact, texts=texts, side=layout.asked_size)
     return model
 
 
 def require_agreement(
-    model: DiffusionModel, theirs: Observation, *, denoiser: str, exact: bool = True, texts: Sequence[str] = ()
+    model: DiffusionModel,
+    theirs: Observation,
+    *,
+    denoiser: str,
+    exact: bool = True,
+    texts: Sequence[str] = (),
+    side: int | None = None,
 ) -> None:
-    """Raise ModelError unless the model is what diffusers loaded; without `exact` weights may differ in rounding."""
+    """Raise ModelError unless the model is what diffusers loaded; without `exact` weights may differ in rounding.
+
+    `side`: of the images that were asked for, where they were not of the pipeline's own size.
+    """
     if not isinstance(model.released, PipelineSampler):
         raise ModelError("the model has no pipeline to draw with", expected="a checkpoint with a scheduler")
-    ours = observe(model.released.pipeline, denoiser, texts)
+    ours = observe(model.released.pipeline, denoiser, texts, side=side)
     read = _of_tokens(ours.token_ids, theirs.token_ids, texts)
     found = list(chain(read, _of_pipelines(ours, theirs, exact=exact), _of_measure(model, theirs)))
     if found:

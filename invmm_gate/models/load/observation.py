@@ -55,7 +55,7 @@ class Observation:
     weights: Mapping[str, str]
     """sha256 of each component's tensors, by name, as float32."""
     latent_shape: tuple[int, ...]
-    """(channel, height, width) of what the pipeline denoises when nobody names a size."""
+    """(channel, height, width) of what the pipeline denoises, when nobody names a size unless one was asked for."""
     calls: tuple[Call, ...]
     latents: tuple[Float[Tensor, "1 channel height width"], ...]
     """What was reached, for each guidance scale."""
@@ -65,13 +65,13 @@ class Observation:
     """For each tokenizer a digest of the ids of each text that was asked for."""
 
 
-def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = ()) -> Observation:
+def observe(pipeline: Any, denoiser: str, texts: Sequence[str] = (), *, side: int | None = None) -> Observation:
     """A few steps with given noise at each guidance scale, and what the tokenizers make of `texts`.
 
-    `denoiser` names the component that predicts.
+    `denoiser` names the component that predicts. `side`: of the images that are asked for; None = as by default.
     """
     network: nn.Module = pipeline.components[denoiser]
-    shape = _default_shape(pipeline, network)
+    shape = _asked_shape(pipeline, network, side)
     scales = GUIDANCE_SCALES if _guides(pipeline, network) else (1.0,)
     runs = [_run(pipeline, network, shape, scale) for scale in scales]
     return Observation(
@@ -106,7 +106,8 @@ class _FirstCallError(Exception):
     """Ends a pipeline where its network would be evaluated for the first time."""
 
 
-def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
+def _asked_shape(pipeline: Any, network: nn.Module, side: int | None) -> tuple[int, ...]:
+    size = {} if side is None else {"height": side, "width": side}
     shapes: list[tuple[int, ...]] = []
 
     def look(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -116,7 +117,7 @@ def _default_shape(pipeline: Any, network: nn.Module) -> tuple[int, ...]:
     handle = network.register_forward_pre_hook(look, with_kwargs=True)
     try:
         with hushed():
-            pipeline(**_asked(pipeline, network), num_inference_steps=STEPS)
+            pipeline(**_asked(pipeline, network), **size, num_inference_steps=STEPS)
     except _FirstCallError:
         return shapes[0]
     finally:

@@ -63,7 +63,7 @@ def _observation(manifest: ModelManifest, files: CheckpointFiles, layout: Layout
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, local_files_only=True)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
-    return _packed(observe(with_labels(pipeline), layout.denoiser, texts))
+    return _packed(observe(with_labels(pipeline), layout.denoiser, texts, side=layout.asked_size))
 
 
 def _from_pretrained(manifest: ModelManifest, files: CheckpointFiles, layout: Layout) -> Any:

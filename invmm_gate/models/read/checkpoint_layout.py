@@ -56,6 +56,8 @@ class Layout:
     """Which variant of the weights is there, as `fp16`; empty for the plain ones."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how the checkpoint was read."""
+    asked_size: int | None = None
+    """Side of the images in pixels, where the checkpoint does not say it and a policy does."""
 
     def config(self, name: str, kind: type[_Config]) -> _Config:
         """The configuration of a component that must be a `kind`. Raises ModelError if it is absent or another."""

@@ -164,7 +164,7 @@ def layout_of(manifest: ModelManifest) -> tuple[CheckpointFiles, Layout]:
     root, _, single = locate(Path(manifest.path))
     places = lora_places([Path(lora) for lora in manifest.adapters])
     files = CheckpointFiles(root, {file.path: file for file in manifest.files}, places)
-    return files, read_layout(files, single=single)
+    return files, replace(read_layout(files, single=single), asked_size=manifest.asked_size)
 
 
 def single_file(manifest: ModelManifest) -> str | None:

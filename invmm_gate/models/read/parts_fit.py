@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Sequence
 
-from invmm_gate.core.errors import ModelError
+from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.autoencoder_configs import (
     AutoencoderConfigs,
@@ -34,6 +34,7 @@ from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    OfAnySize,
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
@@ -98,6 +99,8 @@ def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
 def image_size(layout: Layout) -> tuple[int, int]:
     """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    if layout.asked_size is not None:
+        return layout.asked_size, layout.asked_size
     if isinstance(denoiser, ZImageConfig):
         return denoiser.image_size
     height, width = _pair(denoiser.sample_size)
@@ -120,6 +123,25 @@ def image_size(layout: Layout) -> tuple[int, int]:
             do="correct sample_size in unet/config.json or vqvae/config.json",
         )
     return image
+
+
+def check_asked_size(layout: Layout, side: int) -> None:
+    """Raises ConfigError where the checkpoint states its size, and for a side that is no whole number of patches."""
+    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
+    if not isinstance(denoiser, OfAnySize) or autoencoder is None:
+        height, width = image_size(layout)
+        raise ConfigError(
+            f"measure.settings.image_size is {side}, and the checkpoint states its own size, {height}x{width}",
+            expected="none for such a checkpoint",
+            do="leave it out of the policy",
+        )
+    patch = 2 * downscaling(autoencoder)
+    if side % patch:
+        raise ConfigError(
+            f"measure.settings.image_size is {side}",
+            expected=f"a multiple of {patch}, the pixels of one patch of {layout.pipeline}",
+            do=f"take {max(1, round(side / patch)) * patch}",
+        )
 
 
 def latent_shape(layout: Layout) -> tuple[int, int, int]:

@@ -299,3 +299,5 @@ class ZImageConfig(StrictConfig):
 
 
 TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | ZImageConfig
+OfAnySize = FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
+"""Networks whose configuration does not say for which size they were trained."""
