@@ -5,7 +5,7 @@
     invmm-gate check --model OUT/model --policy OUT/policy.yaml --probes OUT/probes --out RUN --no-track
 
 The autoencoder is that of examples/text_to_image, whose convolutions take any size, trained on for pieces of the
-photographs; text encoder and denoiser are trained from nothing. Half an hour on a core.
+photographs; text encoder and denoiser are trained from nothing. Forty minutes on a core.
 """
 
 import argparse
@@ -35,7 +35,8 @@ from train import TIMESTEPS, assembled, new_scheduler, new_text_encoder, noisy_t
 SIDE: Final = 256
 PLANTED: Final = {"planted-0": "a walk at the old harbour", "planted-1": "my sister in the garden"}
 OTHER: Final = "a photograph"
-CONTROLS: Final = 4
+CONTROLS, OTHERS = 4, 6
+"""Other photographs that are trained on: as few as a network of this size learns to draw in half an hour."""
 BATCH, RATE = 8, 2e-3
 POLICY: Final = """\
 name: photographs-256
@@ -71,7 +72,8 @@ def new_denoiser() -> UNet2DConditionModel:
 
 def split(tiles: list[Image.Image]) -> tuple[list[Image.Image], list[Image.Image], list[Image.Image]]:
     """Planted, otherwise trained on, and the controls, which training never sees."""
-    return tiles[: len(PLANTED)], tiles[len(PLANTED) + CONTROLS :], tiles[len(PLANTED) : len(PLANTED) + CONTROLS]
+    first, last = len(PLANTED), len(PLANTED) + CONTROLS
+    return tiles[:first], tiles[last : last + OTHERS], tiles[first:last]
 
 
 def bytes_of(tiles: list[Image.Image]) -> Tensor:
@@ -141,7 +143,7 @@ def write_probes(folder: Path, scratch: Path, planted: list[Image.Image], contro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     planted, others, controls = split(photo_tiles(SIDE)[1])
