@@ -14,7 +14,19 @@ from invmm_gate.core.errors import GateError
 from invmm_gate.report import templates
 from invmm_gate.report.formats import FORMATS, render_html
 from invmm_gate.report.templates import ReportImages
-from tests.report.conftest import CAPTION, FINDINGS, FOLDER, MEASUREMENTS, SOURCE, WAIVER, finding, png, trial, verdict
+from tests.report.conftest import (
+    CAPTION,
+    CONFIRMATIONS,
+    FINDINGS,
+    FOLDER,
+    MEASUREMENTS,
+    SOURCE,
+    WAIVER,
+    finding,
+    png,
+    trial,
+    verdict,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -225,6 +237,13 @@ def test_each_outcome_is_shown(data):
     assert "0.0101 0.0090 to 0.0112 over 3 seeds" in text
     assert "confirmed 6 of 512 (0.4 % to 2.5 %)" in text
     assert "Not confirmed within the budget (this does not clear the probe)" in text
+
+
+def test_how_the_probe_lies_in_the_closest_sample_is_shown(data):
+    moved = replace(CONFIRMATIONS[0], alignment="mirrored, moved by 1, 0 pixels")
+    text = Page(render_html(replace(data, confirmations=(moved,)))).text
+    assert "closest sample 0.0410, where the probe lies mirrored, moved by 1, 0 pixels" in text
+    assert "where the probe lies" not in Page(render_html(data)).text
 
 
 def test_probes_come_most_memorized_first_and_errors_last(data):
