@@ -67,7 +67,8 @@ class PromptObjective:
     """An `Objective` of confirm/search.py: the x_0-loss over timesteps and noises that all prompts of a step share.
 
     Timesteps are stratified within each stage of the halving: unbiased, and prompts differ less by chance. Candidates
-    are evaluated as text, so as a user would type them; only the gradient goes through embeddings.
+    are evaluated as text, so as a user would type them; only the gradient goes through embeddings, and only through the
+    encoders that read the first one's tokens: another one splits a prompt at other places.
     Source: arXiv:2405.05846v3, appendix 8.3.
     """
 

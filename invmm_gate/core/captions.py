@@ -1,9 +1,10 @@
 """Which text encoders read a probe's caption while its score is made. A score depends on no other caption."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from invmm_gate.core.records import ModelManifest
 from invmm_gate.core.run_records import RunRecord
 from invmm_gate.core.settings import InversionSettings
 
@@ -15,7 +16,7 @@ class TextEncoders:
     soft: tuple[str, ...]
     """Those that read the tokens of soft prompts; the first one's tokens they are."""
     others: tuple[str, ...] = ()
-    """Those that read other tokens, so that no soft prompt reaches them."""
+    """Those that read other tokens: they see soft prompts of words that each encoder reads as one token, or none."""
 
 
 ENCODERS: Final[Mapping[str, TextEncoders]] = {
@@ -41,15 +42,30 @@ def caption_readers(pipeline: str, settings: InversionSettings, *, has_t5: bool)
     encoders = ENCODERS.get(pipeline)
     if settings.prompt == "none" or encoders is None:
         return ()
-    others = tuple(name for name in encoders.others if name != T5 or has_t5)
+    others = _others(encoders, has_t5=has_t5)
     if settings.prompt == "caption":
         return encoders.soft + others
-    if settings.other_prompt != "caption":
+    if settings.other_prompt != "caption" or settings.soft_encoders == "all":
         return ()
     return (encoders.soft[1:] if settings.soft_encoders == "first" else ()) + others
 
 
+def with_its_encoders(settings: InversionSettings, model: ModelManifest) -> InversionSettings:
+    """For a checkpoint whose encoders all read one another's tokens, `soft_encoders: all` is `clip`, and called so."""
+    encoders = ENCODERS.get(model.pipeline)
+    if settings.soft_encoders != "all" or encoders is None or _others(encoders, has_t5=_has_t5(model)):
+        return settings
+    return replace(settings, soft_encoders="clip")
+
+
 def readers_in(run: RunRecord) -> tuple[str, ...]:
-    """The same of a run, by its settings and the files of its checkpoint."""
-    has_t5 = any(file.path.startswith(f"{T5}/") for file in run.model.files)
-    return caption_readers(run.inputs.pipeline, run.inputs.settings, has_t5=has_t5)
+    """Those who read the caption in a run, by its settings and the files of its checkpoint."""
+    return caption_readers(run.inputs.pipeline, run.inputs.settings, has_t5=_has_t5(run.model))
+
+
+def _others(encoders: TextEncoders, *, has_t5: bool) -> tuple[str, ...]:
+    return tuple(name for name in encoders.others if name != T5 or has_t5)
+
+
+def _has_t5(model: ModelManifest) -> bool:
+    return any(file.path.startswith(f"{T5}/") for file in model.files)

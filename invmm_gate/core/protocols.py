@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from invmm_gate.core.settings import Family
+from invmm_gate.core.settings import Family, SoftEncoders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +87,18 @@ class PromptEncoder(Protocol):
         choices: Int[Tensor, " choice"],
         *,
         rest: Condition,
-        encoders: Literal["first", "clip"] = "first",
+        encoders: SoftEncoders = "first",
     ) -> Condition:
         """Soft prompts: at each position a mixture of the embeddings of `choices`; differentiable in `weights`.
 
         The `position` <= `positions` mixtures stand where a prompt stands; a one-hot mixture is the hard prompt.
-        `encoders` says which encoders see it: the first, or all that read its tokens, each by its own embeddings.
-        The others keep what they made of `rest`, a condition of `encode` with as many rows.
+        `encoders` says which encoders see it, each by its own embeddings; for `all`, `read_by_all` must hold of each of
+        the choices. The others keep what they made of `rest`, a condition of `encode` with as many rows.
         """
+        ...
+
+    def read_by_all(self) -> Bool[Tensor, " vocabulary"] | None:
+        """Of which ids every encoder reads the text as one token; None where all read the first one's tokens."""
         ...
 
 

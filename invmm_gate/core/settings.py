@@ -22,6 +22,9 @@ Family = Literal[
 preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by flow
 matching."""
 
+SoftEncoders = Literal["first", "clip", "all"]
+"""Text encoders that see a soft prompt: the first, all that read the first one's tokens, or all that there are."""
+
 COPY_METRICS: Final[Mapping[str, bool]] = {
     "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True, "onnx": True,
 }  # fmt: skip
@@ -116,8 +119,10 @@ class InversionSettings:
     (the authors' SD 3). A share is certified under that one prompt, or over noises and prompts together."""
     vocabulary: Annotated[Literal["all", "typeable"], OTHER] = "all"
     """What a soft prompt may mix: every token, or those that a user can type (they survive decoding and encoding)."""
-    soft_encoders: Annotated[Literal["first", "clip"], OTHER] = "first"
-    """Text encoders that see the soft prompt: the first, or (`clip`) all that read the first one's tokens."""
+    soft_encoders: Annotated[SoftEncoders, OTHER] = "first"
+    """Text encoders that see the soft prompt: the first, `clip` (all that read the first one's tokens) or `all`. Where
+    some read tokens of their own, `all` mixes only words that can be typed and that each encoder reads as one token,
+    whatever `vocabulary` says; elsewhere it is `clip`."""
     other_prompt: Annotated[Literal["caption", "empty"], OTHER] = "caption"
     """What the text encoders see that no soft prompt reaches, as T5 of Stable Diffusion 3 and CLIP of FLUX.1."""
     long_captions: Annotated[Literal["refuse", "truncate"], ranked("refuse", "truncate")] = "refuse"
@@ -244,7 +249,7 @@ PROFILES: Final[dict[str, dict[Family, InversionSettings]]] = {
         "class_pixel": replace(_GATE_NOISE, prompt="label"),
         "class_latent": replace(_GATE_NOISE, steps=300, prompt="label", guidance_scales=_LABEL_SCALES),
         "stable_diffusion": _GATE_TEXT,
-        "stable_diffusion_3": _GATE_TEXT,
+        "stable_diffusion_3": replace(_GATE_TEXT, soft_encoders="all"),  # T5 reads tokens of its own
         "flow": replace(_GATE_TEXT, vocabulary="typeable"),  # a language model's has 150,000 tokens and more
     },
 }

@@ -6,14 +6,14 @@ fixture.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Final, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from invmm_gate.core.protocols import Condition, NoiseLevel, PromptEncoder, Schedule
-from invmm_gate.core.settings import Family
+from invmm_gate.core.settings import Family, SoftEncoders
 from invmm_gate.diffusion.closed_form import fewer, interpolated, posterior_mean
 from invmm_gate.diffusion.prediction import guided
 
@@ -76,7 +76,7 @@ class TokenAffinities:
         choices: Int[Tensor, " choice"],
         *,
         rest: Condition,
-        encoders: Literal["first", "clip"] = "first",
+        encoders: SoftEncoders = "first",
     ) -> Condition:
         """Mixtures of tokens; differentiable in `weights`. A one-hot mixture is the hard prompt.
 
@@ -86,6 +86,9 @@ class TokenAffinities:
         held = weights.sum(dim=1).clamp(max=1)  # (row, choice)
         log_weight = held @ self.affinity[choices] + (held * (1 - held)) @ self.lure[choices]
         return Condition(tensors={_LOG_WEIGHT: log_weight})
+
+    def read_by_all(self) -> None:
+        """There is one encoder."""
 
 
 @final

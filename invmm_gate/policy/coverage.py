@@ -5,6 +5,7 @@ from math import exp, log
 from operator import ge
 from typing import Final
 
+from invmm_gate.core.captions import with_its_encoders
 from invmm_gate.core.errors import ConfigError
 from invmm_gate.core.intervals import binary_kl, lower_bound, upper_bound
 from invmm_gate.core.likelihood_record import Likelihood
@@ -205,6 +206,7 @@ def settings_difference(run: RunRecord, policy: Policy) -> str:
     try:
         inputs = run.inputs
         asked = policy.resolve_settings(inputs.family, dimensions=dimensions_of(run), pipeline=inputs.pipeline)
+        asked = with_its_encoders(asked, run.model)
     except ConfigError as error:
         return f"the run's settings cannot be compared with the policy's: {error}"
     different = [name for name in differences(asked, run.inputs.settings) if name != "stop_above"]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from invmm_gate.confirm.prompt_objective import typeable_ids
+from invmm_gate.core.captions import with_its_encoders
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import (
     CopyMetric,
@@ -44,6 +44,7 @@ from invmm_gate.similarity.pixel import NeighbourNormalisedL2, PixelRmse
 from invmm_gate.stages.captions import check_captions, require_confirmation
 from invmm_gate.stages.labels import ProbeLabels, labels_for
 from invmm_gate.stages.preflight import Inputs, refuse
+from invmm_gate.stages.soft_choices import soft_choices
 
 RUN_SCHEMA_VERSION: Final = 1
 _DEFAULT_ROWS: Final = {"cpu": 64, "cuda": 512}
@@ -110,7 +111,8 @@ def open_session(inputs: Inputs) -> Session:
     captions = tuple(dict.fromkeys(probe.caption for probe in inputs.probe_set.probes))
     model = load_verified(inputs.model, device=device, texts=captions)
     dimensions = prod(model.latent_shape)
-    settings = inputs.policy.resolve_settings(model.family, dimensions=dimensions, pipeline=inputs.model.pipeline)
+    asked = inputs.policy.resolve_settings(model.family, dimensions=dimensions, pipeline=inputs.model.pipeline)
+    settings = with_its_encoders(asked, inputs.model)
     refuse(inputs.policy, rule_faults(inputs.policy, family=model.family, dimensions=dimensions))
     check_prompt_setting(model, settings)
     for scale in settings.guidance_scales:
@@ -118,6 +120,7 @@ def open_session(inputs: Inputs) -> Session:
     require_confirmation(inputs.policy, model, _released(model))
     prompts = text_side(model)
     truncated = check_captions(inputs.probe_set, prompts, settings)
+    choices = None if prompts is None else soft_choices(prompts, settings)
     for probe in inputs.probe_set.probes:
         _image(inputs, probe, model)  # an image that does not fit is found now, not hours later
     metric, metric_record = _metric(inputs, model, device)
@@ -150,7 +153,7 @@ def open_session(inputs: Inputs) -> Session:
         record=record,
         slots=slots,
         labels=labels_for(model, seed=inputs.seed, load_image=lambda probe: _image(inputs, probe, model)),
-        choices=typeable_ids(prompts) if prompts and settings.vocabulary == "typeable" else None,
+        choices=choices,
     )
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from invmm_gate.confirm.prompt_sampling import Attempts
 from invmm_gate.core.errors import ConfigError, MeasurementError
 from invmm_gate.core.intervals import wilson
 from invmm_gate.core.protocols import Condition
-from invmm_gate.core.settings import GcgPlan
+from invmm_gate.core.settings import GcgPlan, SoftEncoders
 from invmm_gate.diffusion.samplers import GridSampler, prompts_of
 from invmm_gate.measure.distributions import stream
 from invmm_gate.similarity.pixel import PixelRmse
@@ -316,9 +315,7 @@ def test_timesteps_are_spread_over_the_schedule_in_each_stage(
 
 
 class BrokenPrompts(BytePairPrompts):
-    def mix(
-        self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: Literal["first", "clip"] = "first"
-    ) -> Condition:
+    def mix(self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: SoftEncoders = "first") -> Condition:
         mixed = super().mix(weights, choices, rest=rest, encoders=encoders)
         return Condition(tensors={"log_weight": mixed.tensors["log_weight"] * torch.nan})
 

@@ -4,13 +4,13 @@ It is the closed-form model of the search's control, with images and words of th
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
+from invmm_gate.core.settings import SoftEncoders
 from invmm_gate.diffusion import closed_form_text
 from invmm_gate.diffusion.closed_form_text import TokenAffinities
 from invmm_gate.diffusion.prediction import rows_of
@@ -82,11 +82,11 @@ class BytePairPrompts:
         self.encoded += prompts
         return self.known.encode(prompts)
 
-    def mix(
-        self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: Literal["first", "clip"] = "first"
-    ) -> Condition:
+    def mix(self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: SoftEncoders = "first") -> Condition:
         assert rows_of(rest) == len(weights)
         return self.known.mix(weights, choices, rest=rest, encoders=encoders)
+
+    def read_by_all(self) -> None: ...
 
 
 class TextMixture:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from invmm_gate.core.protocols import Condition, NoiseLevel, Schedule
+from invmm_gate.core.settings import SoftEncoders
 from invmm_gate.diffusion.prediction import guided, per_row
 
 WORDS = tuple("abcdefghijkl")
@@ -33,11 +33,11 @@ class BagOfWords:
                 bags[row, token] += 1
         return Condition(tensors={"bag": bags})
 
-    def mix(
-        self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: Literal["first", "clip"] = "first"
-    ) -> Condition:
+    def mix(self, weights: Tensor, choices: Tensor, *, rest: Condition, encoders: SoftEncoders = "first") -> Condition:
         bag = torch.zeros(weights.shape[0], self.vocabulary).index_add(1, choices, weights.sum(dim=1))
         return Condition(tensors={"bag": bag})
+
+    def read_by_all(self) -> None: ...
 
 
 class WordMixture:

@@ -2,7 +2,7 @@
 
 import warnings
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import Condition
+from invmm_gate.core.settings import SoftEncoders
 from invmm_gate.models.adapters.prompt_encoders import Prompts, prompt_encoder_of
 from tests.clip_merges import CAPTIONS, merges_of_clip
 from tests.models.tiny_text import (
@@ -33,7 +34,8 @@ from tests.models.tiny_text import (
 CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina"))
 LUMINA = "<Prompt Start>"
 LONG = "the cat and the dog of the red house in the painting and a cat"
-Encoders = Literal["first", "clip"]
+OWN_TOKENS = ("sd3_t5", "flux")
+"""Pipelines with an encoder that reads other tokens than the first one."""
 
 
 @cache
@@ -208,6 +210,79 @@ def read_alike(prompts: Prompts, ids: tuple[int, ...], text: str) -> bool:
     )
 
 
+KNOWN = ("a", "the", "cat", "dog", "of", "red", "and")
+"""Words that CLIP's tokenizer and T5's each read as one token."""
+
+
+def known_choices(prompts: Prompts) -> Tensor:
+    known = prompts.read_by_all()
+    assert known is not None
+    return known.nonzero().flatten()
+
+
+@pytest.mark.parametrize("name", OWN_TOKENS)
+@example(words=[])
+@example(words=["cat"] * 14)
+@given(words=st.lists(st.sampled_from(KNOWN), max_size=14))
+@settings(max_examples=25, deadline=None)
+def test_a_one_hot_mixture_of_words_that_all_read_as_one_token_is_the_hard_prompt_in_every_encoder(
+    name: str, words: list[str]
+) -> None:
+    """Whatever the rest is: no encoder reads it."""
+    prompts, text = prompts_of(name), " ".join(words)
+    ids, choices = prompts.tokenize(text), known_choices(prompts)
+    assert len(ids) == len(words)
+    weights = (torch.tensor(ids, dtype=torch.long)[:, None] == choices).float()[None].expand(2, -1, -1)
+    rest = prompts.encode(PROMPTS)
+    equal(prompts.mix(weights, choices, rest=rest, encoders="all"), prompts.encode([text, text]))
+
+
+@pytest.mark.parametrize("name", OWN_TOKENS)
+def test_words_that_every_encoder_reads_as_one_token_are_found(name: str) -> None:
+    prompts = prompts_of(name)
+    found = known_choices(prompts).tolist()
+    assert {prompts.tokenize(word) for word in KNOWN} <= {(token,) for token in found}
+    assert prompts.special_ids.isdisjoint(found)
+    for token in found:
+        for item in prompts.placed:
+            ids = item.tower.tokenize(prompts.decode([token]))
+            assert len(ids) == 1
+            assert item.tower.special_ids.isdisjoint(ids)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN_TOKENS and name != "flux_schnell"])
+def test_where_all_encoders_read_the_same_tokens_all_of_them_are_those_that_read_the_first_ones(name: str) -> None:
+    prompts = prompts_of(name)
+    assert prompts.read_by_all() is None
+    rest = prompts.encode(PROMPTS)
+    equal(prompts.mix(*soft(), rest=rest, encoders="all"), prompts.mix(*soft(), rest=rest, encoders="clip"))
+
+
+def test_every_encoder_passes_a_gradient_to_a_soft_prompt_that_it_sees() -> None:
+    prompts = prompts_of("sd3_t5")
+    choices = known_choices(prompts)
+    for tokens, features in (
+        (slice(0, 16), slice(0, 16)),
+        (slice(0, 16), slice(16, 36)),
+        (slice(16, None), slice(0, 40)),
+    ):
+        weights = torch.randn(1, 5, len(choices), generator=torch.Generator().manual_seed(0)).softmax(dim=2)
+        weights.requires_grad_()
+        mixed = prompts.mix(weights, choices, rest=prompts.encode([""]), encoders="all")
+        mixed.tensors["context"][:, tokens, features].square().sum().backward()
+        assert weights.grad is not None
+        assert weights.grad.abs().sum() > 0
+
+
+def test_a_word_that_an_encoder_reads_as_several_tokens_is_not_mixed_for_it() -> None:
+    prompts = prompts_of("sd3_t5")
+    choices = torch.tensor([*prompts.tokenize("cat"), *prompts.tokenize("7")])
+    weights = torch.full((1, 3, 2), 0.5)
+    prompts.mix(weights, choices, rest=prompts.encode([""]), encoders="clip")
+    with pytest.raises(ModelError, match="a soft prompt of 2 tokens, 1 of which are no single token of text_encoder_3"):
+        prompts.mix(weights, choices, rest=prompts.encode([""]), encoders="all")
+
+
 def test_a_one_hot_mixture_over_few_choices_is_the_hard_prompt(prompts: Prompts) -> None:
     ids = prompts.tokenize("red cat")
     choices = torch.tensor(sorted({*ids, 9, 11}))
@@ -246,7 +321,7 @@ def test_each_row_mixes_on_its_own(prompts: Prompts) -> None:
     ],
 )
 def test_the_other_encoders_keep_what_they_made_of_the_rest(
-    name: str, encoders: Encoders, changed: tuple[slice, slice], pooled: slice
+    name: str, encoders: SoftEncoders, changed: tuple[slice, slice], pooled: slice
 ) -> None:
     prompts = prompts_of(name)
     rest = prompts.encode(PROMPTS)

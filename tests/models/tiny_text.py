@@ -139,9 +139,12 @@ def clip_tokenizer(
         return CLIPTokenizer.from_pretrained(root)
 
 
-def t5_tokenizer() -> T5Tokenizer:
+T5_WORDS = ("▁a", "▁red", "▁cat", "▁and", "▁the", "▁dog", "▁of")
+
+
+def t5_tokenizer(*, words: Sequence[str] = T5_WORDS) -> T5Tokenizer:
     letters = [chr(code) for code in range(33, 127)]
-    known = [*letters, "▁a", "▁red", "▁cat", "▁and", "▁the", "▁dog", "▁of"]
+    known = [*letters, *words]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((piece, -3.0) for piece in known)]
     return T5Tokenizer(vocab=pieces, extra_ids=0)
 

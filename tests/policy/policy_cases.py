@@ -1602,6 +1602,24 @@ def run_with_other_settings_is_inconclusive(gate: SimpleNamespace) -> None:
         expect(verdict, decision, *([("settings", None)] if decision != "pass" else []))
 
 
+@case
+def soft_prompts_that_no_t5_is_there_to_read_are_those_of_clip(gate: SimpleNamespace) -> None:
+    data, pipeline = text_run(), "StableDiffusion3Pipeline"
+    asked = STRICT.resolve_settings("stable_diffusion_3")
+    t5 = replace(data.run.model.files[0], path="text_encoder_3/model.safetensors")
+    for files, encoders, decision in (
+        (data.run.model.files, "clip", "pass"),
+        (data.run.model.files, "all", "inconclusive"),
+        ((t5,), "all", "pass"),
+        ((t5,), "clip", "inconclusive"),
+    ):
+        settings = replace(asked, soft_encoders=encoders)
+        inputs = replace(data.run.inputs, pipeline=pipeline, family="stable_diffusion_3", settings=settings)
+        run = replace(data.run, model=replace(data.run.model, pipeline=pipeline, files=files), inputs=inputs)
+        verdict = judged(gate, replace(data, run=run), only(BELOW))
+        expect(verdict, decision, *([("settings", None)] if decision != "pass" else []))
+
+
 # --- records that cannot be trusted
 
 

@@ -1,15 +1,16 @@
 """The text side of each pipeline: which towers there are, and where in the condition their features lie."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from dataclasses import dataclass, field
+from typing import Any, Final, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.protocols import Condition
+from invmm_gate.core.settings import SoftEncoders
 from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.text_tower import Features, TextTower, text_config
@@ -31,7 +32,8 @@ class Placed:
 
     tower: TextTower
     shares: bool
-    """Whether it reads the first tower's tokens, so that it may see a soft prompt of them; the first one does."""
+    """Whether it reads the first tower's tokens, as the first one does. Another one sees a soft prompt of words alone
+    that it too reads as one token."""
     tokens: slice | None
     """Its tokens of the context; None where the pipeline takes its pooled vector alone."""
     features: slice | None = None
@@ -55,6 +57,8 @@ class Prompts:
     device: torch.device
     masked: bool = False
     """Whether the network is told which tokens are padding: `mask`, (row, token), is 0 there."""
+    ids_of_words: dict[str, Int[Tensor, " vocabulary"]] = field(default_factory=dict, init=False, repr=False)
+    """Tower -> its one id for the text of each id of the first tower, -1 where it has none; made when first needed."""
 
     def __post_init__(self) -> None:
         """Raises ModelError if encoders that share tokens do not read the same ids."""
@@ -120,13 +124,14 @@ class Prompts:
         choices: Int[Tensor, " choice"],
         *,
         rest: Condition,
-        encoders: Literal["first", "clip"] = "first",
+        encoders: SoftEncoders = "first",
     ) -> Condition:
         """Soft prompts: at each position a mixture of the embeddings of `choices`; differentiable in `weights`.
 
         A one-hot mixture is the hard prompt, bit for bit at the same number of rows; in an encoder after the first, as
-        far as its tokenizer reads the same ids (`TextTower.own_ids`). Raises ConfigError for more positions than the
-        tokenizer takes, ModelError if `rest` has another number of rows.
+        far as its tokenizer reads the same ids (`TextTower.own_ids`) or has one for each word (`read_by_all`). Raises
+        ConfigError for more positions than a tokenizer takes, ModelError if `rest` has another number of rows, or for a
+        choice that an encoder has no single token for.
         """
         if rows_of(rest) != weights.shape[0]:
             raise ModelError(
@@ -134,12 +139,40 @@ class Prompts:
                 expected="as many of both",
             )
         tensors = {name: tensor.clone() for name, tensor in rest.tensors.items()}
-        mixing = self.placed[:1] if encoders == "first" else tuple(item for item in self.placed if item.shares)
+        mixing = self.placed[:1] if encoders == "first" else self.placed
         for item in mixing:
-            tower = item.tower
-            own = choices if tower is self._first else tower.own_ids(choices)
-            _place(tensors, item, tower.mix(weights, own))
+            if item.shares or encoders == "all":
+                _place(tensors, item, item.tower.mix(weights, self._own_ids(item, choices)))
         return Condition(tensors=tensors)
+
+    def read_by_all(self) -> Bool[Tensor, " vocabulary"] | None:
+        """Of which ids every tower reads the text as one token; None where all read the first one's tokens.
+
+        It decodes the whole vocabulary once, and tokenizes it for each tower: seconds for CLIP's.
+        """
+        if all(item.shares for item in self.placed):
+            return None
+        return torch.stack([self._words_of(item.tower) >= 0 for item in self.placed]).all(dim=0)
+
+    def _own_ids(self, item: Placed, choices: Int[Tensor, " choice"]) -> Int[Tensor, " choice"]:
+        tower = item.tower
+        if tower is self._first:
+            return choices
+        if item.shares:
+            return tower.own_ids(choices)
+        own = self._words_of(tower).to(choices.device)[choices]
+        if several := int((own < 0).sum()):
+            raise ModelError(
+                f"a soft prompt of {len(own)} tokens, {several} of which are no single token of {tower.name}",
+                expected="words that each text encoder reads as one token",
+            )
+        return own
+
+    def _words_of(self, tower: TextTower) -> Int[Tensor, " vocabulary"]:
+        if tower.name not in self.ids_of_words:
+            once, twice = ([self.decode([token] * times) for token in range(self.vocabulary)] for times in (1, 2))
+            self.ids_of_words[tower.name] = tower.ids_of_words(once, twice)
+        return self.ids_of_words[tower.name]
 
 
 def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:

@@ -184,6 +184,18 @@ class TextTower:
         word = self.tokenizer.get_vocab().get(f"{self.tokenizer.pad_token}</w>")
         return ids if word is None else torch.where(ids == word, self.tokenizer.pad_token_id, ids)
 
+    def ids_of_words(self, once: Sequence[str], twice: Sequence[str]) -> Int[Tensor, " word"]:
+        """The one id that this tokenizer has for each word, given alone and twice in a row; -1 where it has none."""
+        both = zip(self._ids_of_all(once), self._ids_of_all(twice), strict=True)
+        special = self.special_ids
+        ids = (one[0] if len(one) == 1 and two == one * 2 and special.isdisjoint(one) else -1 for one, two in both)
+        return torch.tensor(list(ids), dtype=torch.long)
+
+    def _ids_of_all(self, texts: Sequence[str]) -> list[list[int]]:
+        batch = self.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
+        ids: list[list[int]] = batch.input_ids
+        return ids
+
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
         return self.bare([self._surrounded(prompt) for prompt in prompts])
