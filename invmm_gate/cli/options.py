@@ -13,7 +13,7 @@ from invmm_gate.core.asked import Asked, asked
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Columns = Annotated[
     list[str] | None,
-    typer.Option(help="path=NAME, image=NAME, caption=NAME or date=NAME, for tables; may be repeated."),
+    typer.Option(help="path=NAME, image=NAME, caption=NAME, label=NAME or date=NAME, for tables; may be repeated."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 

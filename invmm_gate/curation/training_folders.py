@@ -13,6 +13,8 @@ from invmm_gate.files.regular import read_probe_file
 
 METADATA: Final = ("metadata.csv", "metadata.jsonl")
 """Tables of a folder that `datasets` knows: `file_name` and `text` of each image."""
+_IN_ITS_CLASS: Final = 2
+"""Parts of the path of an image that lies directly in the folder of its class."""
 _COPIES: Final = "is of version control: what it holds are copies, which would pass for duplicates"
 
 
@@ -94,7 +96,31 @@ def _classes(place: Path, names: Collection[str]) -> dict[str, int]:
             expected="every image in a folder, which stands for its class",
             do="move it into one, or leave the option out",
         )
+    _refuse_other_numbering(place, paths)
     return {name: number for number, name in enumerate(sorted({path.parts[0] for path in paths}))}
+
+
+def _refuse_other_numbering(place: Path, paths: Collection[PurePath]) -> None:
+    """Raises ProbeSetError for folders of which nobody can say how training numbered them: tools differ."""
+    folders = sorted({path.parts[0] for path in paths})
+    hidden = next((name for name in folders if name.startswith((".", "__"))), None)
+    if hidden is not None:
+        raise ProbeSetError(
+            f"{str(place / hidden)!r} holds images, and looks like no class: torchvision counts it as one, "
+            "datasets does not",
+            expected="folders of classes alone",
+            do="move it elsewhere, if training did not read it, or number the classes with --column label=NAME",
+        )
+    direct = {path.parts[0] for path in paths if len(path.parts) == _IN_ITS_CLASS}
+    outer = next((name for name in folders if name not in direct), None)
+    if outer is not None:
+        raise ProbeSetError(
+            f"{str(place / outer)!r} holds no images, only folders with images: torchvision takes it for the class, "
+            "datasets takes the folders in it",
+            expected="a folder of classes, which hold their images",
+            do="name the folder that holds the classes, such as that of a split, or number the classes with "
+            "--column label=NAME",
+        )
 
 
 def _below(folder: Path, name: str) -> str:

@@ -82,6 +82,20 @@ def test_what_is_no_folder_of_classes_is_one_clear_line(tmp_path: Path) -> None:
         labels(table, Columns(class_folders=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".ipynb_checkpoints/1.png", "looks like no class: .*; move it elsewhere"),
+        ("__MACOSX/dog/._0.png", "looks like no class: .*; move it elsewhere"),
+        ("val/dog/1.png", r"/val' holds no images, only folders .*; name the folder that holds the classes"),
+    ],
+)
+def test_folders_that_tools_number_in_other_ways_are_one_clear_line(tmp_path: Path, name: str, said: str) -> None:
+    """A folder that a notebook left, or a split above the classes, would shift the number of every class."""
+    with pytest.raises(ProbeSetError, match=said):
+        labels(written(tmp_path, FOLDERS | {name: IMAGES[1]}), Columns(class_folders=True))
+
+
 def test_built_and_added_probes_have_their_labels(tmp_path: Path) -> None:
     train = written(tmp_path / "train", FOLDERS | {"dog/copy.png": IMAGES[0], "zebra/copy.png": IMAGES[3]})
     done = call("probes", "build", tmp_path / "built", "--from", train, "--class-folders", "--size", "8")

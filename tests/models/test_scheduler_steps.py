@@ -114,8 +114,25 @@ def test_steps_at_which_a_scheduler_breaks_are_told_before_anything_is_drawn(tmp
     before = torch.get_rng_state()
     assert drawn.forwards(steps=4) == 4
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(ModelError, match=f"{kind} of the released pipeline cannot draw in 8 steps: index 1124"):
+    with pytest.raises(
+        ModelError, match=f"{kind} of the released pipeline cannot draw in 8 steps: index 1124.*steps to 4 in"
+    ):
         drawn.forwards(steps=8)
+
+
+def test_a_scheduler_that_needs_more_steps_says_how_many(text_checkpoint: Callable[[str], Path]) -> None:
+    """The warm-up steps of PNDM need four: fewer would be no remedy."""
+    drawn = sampler(text_checkpoint("sd1"))
+    drawn.pipeline.scheduler = diffusers.PNDMScheduler()
+    with pytest.raises(ModelError, match=r"PNDMScheduler .* in 1 steps: .*; set sampler_steps to 4 in the policy"):
+        drawn.forwards(steps=1)
+    assert drawn.forwards(steps=4) > 4
+
+
+def test_a_scheduler_that_never_draws_is_to_be_corrected(tmp_path: Path) -> None:
+    DDPMPipeline(tiny_unet(), diffusers.DDIMScheduler(timestep_spacing="even")).save_pretrained(tmp_path / "m")
+    with pytest.raises(ModelError, match=r"even is not supported.*; correct scheduler_config\.json"):
+        sampler(tmp_path / "m").forwards(steps=8)
 
 
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler", "DPMSolverSDEScheduler"])

@@ -89,3 +89,15 @@ def test_a_size_that_the_checkpoint_cannot_have_is_one_line(tmp_path: Path) -> N
     assert called.code == 2
     assert "measure.settings.image_size is 32, and the checkpoint states its own size, " in called.error
     assert called.error.endswith("expected none for such a checkpoint; leave it out of the policy")
+
+
+def test_a_size_beyond_the_positions_of_z_image_is_one_line(tmp_path: Path) -> None:
+    world = world_of(tmp_path, saved(tmp_path / "z", tiny_text.z_image()))
+    patch = 2 * tiny_text.z_image().pipeline.vae_scale_factor
+    most = 512 * patch
+    called = world.check(policy=world.policy(at(most + patch)))
+    assert called.code == 2
+    assert called.error == (
+        f"error: measure.settings.image_size is {most + patch}; expected at most {most}, as the transformer has no "
+        f"positions beyond (axes_lens); take {most} or less"
+    )

@@ -18,7 +18,7 @@ from invmm_gate.diffusion.sampling import Limits, limited, sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.scheduler_steps import descend, walk
+from invmm_gate.models.adapters.scheduler_steps import descend, steps_that_work, walk
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
@@ -153,10 +153,11 @@ class PipelineSampler:
         try:
             walk(self.pipeline, steps=steps)
         except Exception as error:  # diffusers raises many kinds: an index beyond the timesteps, a division by zero
+            works = steps_that_work(self.pipeline, near=steps)
             raise ModelError(
                 f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {str(error)[:200]}",
-                expected="steps that it takes, as latent consistency models take at most original_inference_steps",
-                do="set sampler_steps lower in the policy",
+                expected="steps that it takes" if works else "a scheduler that draws in some number of steps",
+                do=f"set sampler_steps to {works} in the policy" if works else "correct scheduler_config.json",
             ) from error
         return len(scheduler.timesteps) * each
 

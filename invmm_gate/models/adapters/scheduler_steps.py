@@ -1,6 +1,7 @@
 """The steps of a checkpoint's own scheduler as its pipeline takes them, from any x_T and under any condition."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -26,6 +27,7 @@ _SCALES_INPUT: Final = frozenset({
 """Pipelines that have the scheduler scale what the network sees (`scale_model_input`)."""
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
+_USUAL_STEPS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 
 
 def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torch.Generator], *, steps: int) -> Rows:
@@ -55,6 +57,20 @@ def walk(pipeline: Any, *, steps: int) -> None:
         return x_t.new_zeros(len(x_t), 2, 1, 1)  # with a learned variance
 
     descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+
+
+def steps_that_work(pipeline: Any, *, near: int) -> int | None:
+    """The usual number of steps nearest to `near`, as a ratio, that the scheduler takes; None where it takes none."""
+    nearest = sorted(_USUAL_STEPS, key=lambda steps: abs(math.log(steps / near)))
+    return next((steps for steps in nearest if _works(pipeline, steps)), None)
+
+
+def _works(pipeline: Any, steps: int) -> bool:
+    try:
+        walk(pipeline, steps=steps)
+    except Exception:  # diffusers raises many kinds
+        return False
+    return True
 
 
 def _of_rows(predict: Predict, rows: slice, x_t: Rows, time: Tensor) -> Tensor:

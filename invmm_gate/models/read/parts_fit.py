@@ -126,7 +126,7 @@ def image_size(layout: Layout) -> tuple[int, int]:
 
 
 def check_asked_size(layout: Layout, side: int) -> None:
-    """Raises ConfigError where the checkpoint states its size, and for a side that is no whole number of patches."""
+    """Raises ConfigError where the checkpoint states its size, and for a side of no whole patches or of too many."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
     if not isinstance(denoiser, OfAnySize) or autoencoder is None:
         height, width = image_size(layout)
@@ -141,6 +141,13 @@ def check_asked_size(layout: Layout, side: int) -> None:
             f"measure.settings.image_size is {side}",
             expected=f"a multiple of {patch}, the pixels of one patch of {layout.pipeline}",
             do=f"take {max(1, round(side / patch)) * patch}",
+        )
+    if isinstance(denoiser, ZImageConfig) and side // patch > min(denoiser.axes_lens[1:]):
+        most = patch * min(denoiser.axes_lens[1:])
+        raise ConfigError(
+            f"measure.settings.image_size is {side}",
+            expected=f"at most {most}, as the transformer has no positions beyond (axes_lens)",
+            do=f"take {most} or less",
         )
 
 
