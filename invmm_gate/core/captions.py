@@ -29,6 +29,7 @@ ENCODERS: Final[Mapping[str, TextEncoders]] = {
     "Flux2KleinPipeline": TextEncoders(soft=("text_encoder",)),
     "ChromaPipeline": TextEncoders(soft=("text_encoder",)),
     "Lumina2Pipeline": TextEncoders(soft=("text_encoder",)),
+    "SanaPipeline": TextEncoders(soft=("text_encoder",)),
     "QwenImagePipeline": TextEncoders(soft=("text_encoder",)),
     "FluxPipeline": TextEncoders(soft=("text_encoder_2",), others=("text_encoder",)),
 }

@@ -31,6 +31,7 @@ USUAL_DRAWS: Final[Mapping[str, UsualDraw]] = {
     "Flux2KleinPipeline": UsualDraw(50, 4.0),
     "QwenImagePipeline": UsualDraw(50, 4.0),
     "Lumina2Pipeline": UsualDraw(30, 4.0),
+    "SanaPipeline": UsualDraw(20, 4.5),
     "ZImagePipeline": UsualDraw(50, 6.0),  # the pipeline says 5, and its 0 is the conditional estimate
 }
 """Pipeline -> its defaults. Source: the signatures of diffusers 0.42.1; distilled models are drawn in fewer steps."""

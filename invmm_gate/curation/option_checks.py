@@ -67,6 +67,12 @@ def check_options(options: BuildOptions) -> None:
     """Raises ConfigError for a number out of range."""
     if not 1 <= options.diameter <= 2:
         raise ConfigError(f"--diameter {options.diameter:g}", expected="1 to 2 copy thresholds")
+    if options.class_folders and len(options.sources) > 1:
+        raise ConfigError(
+            f"--class-folders with {len(options.sources)} sources",
+            expected="one folder, whose folders are numbered: each source would begin with class 0 again",
+            do="put the classes into one folder, or list the images with their labels in a table",
+        )
     if options.size is not None and options.size < 1:
         raise ConfigError(f"--size {options.size}", expected="at least 1 pixel")
 

@@ -114,13 +114,14 @@ def _caption(cell: object, where: str) -> str:
 def label_in(cell: object, where: str) -> int | None:
     """The class in a cell: a whole number, or none. Raises ProbeSetError for anything else, such as a class's name."""
     text = "" if cell is None or cell != cell else str(cell).strip()  # a missing number of pandas differs from itself
-    found = label_problem(text.removesuffix(".0") if isinstance(cell, float) else text)
+    text = text.removesuffix(".0")  # as pandas writes the numbers of a column with gaps
+    found = label_problem(text)
     if found or isinstance(cell, bool):
         raise ProbeSetError(
             f"{where}: {found or f'the label is {cell}'}",
             do="number the classes as the model's training did, in a column that --column label=NAME names",
         )
-    return int(float(text)) if text else None
+    return int(text) if text else None
 
 
 def _date(cell: object, where: str, columns: Columns) -> datetime.date:

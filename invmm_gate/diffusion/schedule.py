@@ -50,8 +50,8 @@ class FlowMatching:
 
     shift: float = 3.0
     timesteps: int = 1000
-    spacing: Literal["scheduler", "pipeline"] = "scheduler"
-    """Who spaces the sampler's levels in diffusers: its scheduler by itself, or a pipeline that hands it its own."""
+    spacing: Literal["scheduler", "pipeline", "solver"] = "scheduler"
+    """Who spaces the sampler's levels in diffusers: Euler's scheduler, a pipeline that hands it its own, DPM-Solver."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     shift_in: Callable[[int], float] | None = None
     """The sampler's shift, for a number of steps; None = `shift`."""
@@ -68,7 +68,13 @@ class FlowMatching:
         From the level of u = 1 to that of u = 1/T, as diffusers' FlowMatchEulerDiscreteScheduler has it: its end points
         are already shifted, then shifted again. Pipelines that hand it their own levels space u from 1 to 1/steps.
         With `last`, alpha is then scaled so that the last sigma is this one; a single level, pure noise, stays.
+        DPM-Solver begins a timestep below pure noise, and tells the network whole timesteps.
         """
+        if self.spacing == "solver":
+            sigma = self._shifted(_below_noise(steps, self.timesteps)).to(self.device)
+            levels = tuple(self._of_sigma(value[None]) for value in sigma)
+            times = (sigma * self.timesteps).floor().float()
+            return tuple(replace(level, time=time[None]) for level, time in zip(levels, times, strict=True))
         ends = torch.tensor([1.0, 1 / self.timesteps], dtype=torch.float64)
         first, last = (1.0, 1 / steps) if self.spacing == "pipeline" else self._shifted(ends).tolist()
         u = torch.linspace(first, last, steps, dtype=torch.float64, device=self.device)
@@ -89,6 +95,14 @@ class FlowMatching:
 
     def _of_sigma(self, sigma: Float[Tensor, " row"]) -> NoiseLevel:
         return NoiseLevel(alpha=(1 - sigma).float(), sigma=sigma.float(), time=(sigma * self.timesteps).float())
+
+
+def _below_noise(steps: int, timesteps: int) -> Float[Tensor, " row"]:
+    """Values of u from 1 - 1/T down to (1 - 1/T) / steps, bit for bit as diffusers' scheduler has it."""
+    ends = 1.0, 1 / timesteps
+    alphas = torch.arange(steps + 1, dtype=torch.float64) * ((ends[1] - ends[0]) / steps) + ends[0]
+    alphas[-1] = ends[1]
+    return (1 - alphas).flip(0)[:-1]
 
 
 def timestep_at(schedule: Schedule, ratio: float) -> int:

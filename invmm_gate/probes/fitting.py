@@ -10,6 +10,9 @@ _WAYS: Final = "crop (its centre), squeeze (both sides resized), pad (the whole 
 _STATE: Final = "state it with --fit of `probes add` or `build`, or in the column `fit` of the manifest"
 
 
+THE_SIZE: Final = "the size that the model makes"
+
+
 def misfit(how: str, *, width: int, height: int, to: tuple[int, int] | None) -> str:
     """What to say of an image that does not fit the model, without its name; empty if it fits.
 
@@ -18,7 +21,7 @@ def misfit(how: str, *, width: int, height: int, to: tuple[int, int] | None) -> 
     """
     has = f"has {width} x {height} pixels (width x height)"
     to_height, to_width = to or (1, 1)
-    made = f"{to_width} x {to_height}, the size that the model makes"
+    made = f"{to_width} x {to_height}, {THE_SIZE}"
     if to and _is_enlarged(how, width / to_width, height / to_height):
         return f"{has}; expected at least {made}; use the original image: an enlarged one is not what training read"
     if not how and width * to_height != height * to_width:

@@ -10,11 +10,12 @@ from invmm_gate.core.records import ModelManifest, Probe, ProbeSet
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.network_configs import classes_of
-from invmm_gate.models.read.parts_fit import check_asked_size, denoiser_of, family_of, image_size
+from invmm_gate.models.read.parts_fit import check_asked_size, denoiser_of, family_of, image_size, is_of_any_size
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy
 from invmm_gate.policy.usable import baseline_faults, model_faults, probe_faults, prompt_faults, rule_faults
+from invmm_gate.probes.fitting import THE_SIZE
 from invmm_gate.probes.manifest import manifest_name, probe_set_digest, read_manifest
 from invmm_gate.probes.validate import validate_probe_set
 from invmm_gate.runs.identity import require_environment
@@ -65,8 +66,23 @@ def prepare(options: Options, *, baseline: bool | None = None) -> Inputs:
     refuse(policy, model_faults(policy, family=family, image_size=size))
     classes = classes_of(denoiser_of(layout))
     _refuse_other_labels(options.probes, probes, classes)
-    probe_set = validate_probe_set(options.probes, min_controls=controls_needed(policy), image_size=size)
+    probe_set = _probe_set(options.probes, policy, layout)
     return Inputs(options=options, policy=policy, probe_set=probe_set, model=model, classes=classes)
+
+
+def _probe_set(folder: Path, policy: Policy, layout: Layout) -> ProbeSet:
+    """The probe set, valid for the model's size. Raises ProbeSetError, which says where a policy may name the size."""
+    size = image_size(layout)
+    try:
+        return validate_probe_set(folder, min_controls=controls_needed(policy), image_size=size)
+    except ProbeSetError as error:
+        if layout.asked_size is not None or not is_of_any_size(layout) or THE_SIZE not in str(error):
+            raise
+        raise ProbeSetError(
+            str(error),
+            do=f"or, as this checkpoint does not say its size, and training may have used another than {size[1]} x "
+            f"{size[0]}: name it in the policy, measure.settings.image_size",
+        ) from error
 
 
 def _at_asked_size(model: ModelManifest, policy: Policy) -> tuple[ModelManifest, Layout]:

@@ -27,7 +27,7 @@ def labels(place: Path, columns: Columns) -> dict[str, int | None]:
     return {entry.name: entry.label for entry in open_training_data(place, columns).entries() if not entry.problem}
 
 
-@pytest.mark.parametrize(("cell", "label"), [("3", 3), (" 0 ", 0), ("", None), ("999999999", 999_999_999)])
+@pytest.mark.parametrize(("cell", "label"), [("3", 3), (" 0 ", 0), ("", None), ("999999999", 999_999_999), ("3.0", 3)])
 def test_a_column_of_a_table_gives_labels(tmp_path: Path, cell: str, label: int | None) -> None:
     table = f"path,class,label\n0.png,{cell},cat\n".encode()
     place = written(tmp_path, {"0.png": IMAGES[0], "list.csv": table}) / "list.csv"
@@ -35,7 +35,7 @@ def test_a_column_of_a_table_gives_labels(tmp_path: Path, cell: str, label: int 
     assert labels(place, Columns()) == {"0.png": None}  # a column `label` that nobody named is no class
 
 
-@pytest.mark.parametrize("cell", ["cat", "-1", "1.0", "1_0", "\u0663", "9999999999"])
+@pytest.mark.parametrize("cell", ["cat", "-1", "1.5", "1_0", "\u0663", "9999999999"])
 def test_a_label_that_is_no_class_number_is_one_clear_line(tmp_path: Path, cell: str) -> None:
     table = f"path,class\n0.png,{cell}\n".encode()
     place = written(tmp_path, {"0.png": IMAGES[0], "list.csv": table}) / "list.csv"
@@ -94,6 +94,13 @@ def test_folders_that_tools_number_in_other_ways_are_one_clear_line(tmp_path: Pa
     """A folder that a notebook left, or a split above the classes, would shift the number of every class."""
     with pytest.raises(ProbeSetError, match=said):
         labels(written(tmp_path, FOLDERS | {name: IMAGES[1]}), Columns(class_folders=True))
+
+
+def test_classes_of_several_sources_are_not_numbered(tmp_path: Path) -> None:
+    first, second = (written(tmp_path / name, FOLDERS) for name in ("first", "second"))
+    done = call("probes", "build", tmp_path / "built", "--from", first, "--from", second, "--class-folders")
+    assert done.code == 2
+    assert "--class-folders with 2 sources; expected one folder" in done.error
 
 
 def test_built_and_added_probes_have_their_labels(tmp_path: Path) -> None:

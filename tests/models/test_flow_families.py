@@ -21,7 +21,7 @@ from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25TextConf
 from invmm_gate.models.read.text_configs import Qwen3Config, TextConfig
 from tests.models import tiny_text
 from tests.models.conftest import edit_json
-from tests.models.test_text_load import TEXTS, load
+from tests.models.test_text_load import TEXTS, estimate, load
 from tests.models.tiny_text import CHAT
 
 Checkpoints = Callable[[str], Path]
@@ -151,7 +151,9 @@ def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_imag
         prompts.encode(["sks cat"])
 
 
-@pytest.mark.parametrize("name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lumina", "lcm"])
+@pytest.mark.parametrize(
+    "name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lumina", "sana", "lcm"]
+)
 @pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
 def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
     """Under scale 1 pipelines draw the conditional estimate."""
@@ -280,6 +282,14 @@ def in_part(file: str, part: str, **values: Any) -> Callable[[Path], None]:
     return damage
 
 
+def with_fewer_levels(folder: Path) -> None:
+    path = folder / "vae/config.json"
+    content = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({key: value[1:] if isinstance(value, list) else value for key, value in content.items()})
+    )
+
+
 def with_pieces_cut_elsewhere(folder: Path) -> None:
     path = folder / "tokenizer/tokenizer.json"
     content = json.loads(path.read_bytes())
@@ -329,6 +339,60 @@ def test_a_checkpoint_of_lumina_2_that_is_another_model_is_refused(
     with pytest.raises(ModelError) as caught:
         inspect_checkpoint(folder)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (changed("transformer/config.json", caption_channels=32), "caption_channels is 32, text_encoder gives 24"),
+        (changed("transformer/config.json", sample_size=24), "patches of 1 in sides of 24"),
+        (changed("transformer/config.json", patch_size=3), "patches of 3 in sides of 16"),
+        (changed("transformer/config.json", cross_attention_dim=16), "have 32 channels, its captions 16"),
+        (changed("transformer/config.json", cross_attention_dim=None), "cross_attention_dim"),
+        (changed("transformer/config.json", out_channels=8), "4 input and 8 output channels"),
+        (changed("transformer/config.json", in_channels=8, out_channels=8), "the network takes 8"),
+        (changed("transformer/config.json", guidance_embeds=True), "guidance_embeds"),
+        (changed("transformer/config.json", timestep_scale=1000.0), "timestep_scale"),
+        (changed("transformer/config.json", qk_norm="layer_norm"), "qk_norm"),
+        (changed("transformer/config.json", surprise=1), "surprise"),
+        (changed("scheduler/scheduler_config.json", use_flow_sigmas=False), "use_flow_sigmas"),
+        (changed("scheduler/scheduler_config.json", prediction_type="epsilon"), "prediction_type"),
+        (changed("scheduler/scheduler_config.json", use_dynamic_shifting=True), "use_dynamic_shifting"),
+        (
+            changed("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
+            "DPMSolverMultistepScheduler",
+        ),
+        (changed("model_index.json", scheduler=["diffusers", "UniPCMultistepScheduler"]), "UniPCMultistepScheduler"),
+        (changed("model_index.json", text_encoder=["transformers", "Gemma2ForCausalLM"]), "Gemma2ForCausalLM"),
+        (changed("vae/config.json", latent_channels=3), "no multiple of the 3"),
+        (changed("vae/config.json", decoder_layers_per_block=[1, 1]), "2 decoder_layers_per_block for 6"),
+        (changed("vae/config.json", encoder_block_out_channels=[4, 4, 4, 4, 24, 8]), "no shortcut from level to level"),
+        (changed("vae/config.json", decoder_norm_types="batch_norm"), "decoder_norm_types"),
+        (with_fewer_levels, "the autoencoder halves a side 4 times"),
+    ],
+)
+def test_a_checkpoint_of_sana_that_is_another_model_is_refused(
+    text_checkpoint: Checkpoints, damage: Callable[[Path], None], said: str
+) -> None:
+    folder = text_checkpoint("sana")
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_the_places_of_sanas_patches_are_computed_where_it_has_them(tmp_path: Path, scale: float | None) -> None:
+    """The published networks of 2048 and 4096 pixels have them, and no file holds them."""
+    built = tiny_text.sana()
+    config = {key: value for key, value in built.pipeline.transformer.config.items() if not key.startswith("_")}
+    torch.manual_seed(20)
+    network = tiny_text.frozen(type(built.pipeline.transformer)(**{**config, "interpolation_scale": scale}), scale=1.5)
+    built.pipeline.register_modules(transformer=network)
+    built.pipeline.save_pretrained(tmp_path / "m")
+    found, expected = load(tmp_path / "m"), replace(built.model, network=network)
+    torch.testing.assert_close(estimate(found), estimate(expected), rtol=1e-4, atol=1e-4)
+    assert (found.network.patch_embed.pos_embed is None) == (scale is None)
 
 
 def test_a_tokenizer_of_gemma_without_a_step_that_does_nothing_reads_the_same(text_checkpoint: Checkpoints) -> None:
@@ -500,16 +564,21 @@ def test_a_latent_consistency_model_that_is_not_told_the_scale_is_refused(text_c
         inspect_checkpoint(folder)
 
 
-@pytest.mark.parametrize("name", ["z_image", "flux", "klein"])
-def test_weights_in_bfloat16_are_those_values_in_float32(name: str, text_checkpoint: Checkpoints) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, torch.bfloat16) for name in ("z_image", "flux", "klein", "sana")), ("sana", torch.float16)],
+)
+def test_weights_in_two_bytes_are_those_values_in_float32(
+    name: str, kind: torch.dtype, text_checkpoint: Checkpoints
+) -> None:
     folder = text_checkpoint(name)
     for path in folder.rglob("*.safetensors"):
         own = load_file(path)
-        halved = {key: tensor.to(torch.bfloat16) for key, tensor in own.items() if tensor.is_floating_point()}
+        halved = {key: tensor.to(kind) for key, tensor in own.items() if tensor.is_floating_point()}
         save_file(own | halved, path, metadata={"format": "pt"})
     network = load(folder).network
     stored = load_file(folder / "transformer/diffusion_pytorch_model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in stored.values()} == {kind}
     for key, value in network.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, stored[key].float())

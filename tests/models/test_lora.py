@@ -34,7 +34,7 @@ def save_lora(name: str, folder: Path) -> Path:
     pipeline = tiny_text.build(name).pipeline
     denoiser = "transformer" if "transformer" in pipeline.components else "unet"
     layers = {f"{denoiser}_lora_layers": trained(getattr(pipeline, denoiser), UNET, seed=1)}
-    if name in ("z_image", "qwen_image", "chroma", "lumina"):
+    if name in ("z_image", "qwen_image", "chroma", "lumina", "sana"):
         type(pipeline).save_lora_weights(folder, **layers)
         return folder / "pytorch_lora_weights.safetensors"
     layers["text_encoder_lora_layers"] = trained(pipeline.text_encoder, TEXT, seed=2)
@@ -44,7 +44,7 @@ def save_lora(name: str, folder: Path) -> Path:
     return folder / "pytorch_lora_weights.safetensors"
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z_image", "qwen_image", "chroma", "lumina"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux", "z_image", "qwen_image", "chroma", "lumina", "sana"])
 def test_a_lora_gives_what_the_diffusers_pipeline_with_it_gives(
     text_checkpoint: Checkpoints, tmp_path: Path, name: str
 ) -> None:

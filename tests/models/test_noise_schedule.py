@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.diffusion.schedule import FlowMatching
-from invmm_gate.models.load.load import alpha_bar_of, flow_of
+from invmm_gate.models.load.load import alpha_bar_of, flow_of, solved_flow_of
 from invmm_gate.models.read import scheduler_config
 from invmm_gate.models.read.autoencoder_configs import (
+    DCConfig,
     Flux2AutoencoderConfig,
     KLConfig,
     QwenImageAutoencoderConfig,
@@ -25,9 +26,11 @@ from invmm_gate.models.read.autoencoder_configs import (
 from invmm_gate.models.read.network_configs import DIFFUSERS, UNetConditionConfig, UNetConfig, network_config
 from invmm_gate.models.read.scheduler_config import (
     FLOW_SCHEDULERS,
+    FLOW_SOLVERS,
     SCHEDULERS,
     WITHOUT_SAMPLE,
     FlowConfig,
+    FlowSolverConfig,
     SchedulerConfig,
     read_scheduler,
 )
@@ -37,6 +40,7 @@ from invmm_gate.models.read.transformer_configs import (
     FluxConfig,
     Lumina2Config,
     QwenImageConfig,
+    SanaConfig,
     SD3Config,
     ZImageConfig,
 )
@@ -101,6 +105,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),
         (Lumina2Config, "Lumina2Transformer2DModel", set()),
+        (SanaConfig, "SanaTransformer2DModel", set()),
+        (DCConfig, "AutoencoderDC", set()),
         (QwenImageConfig, "QwenImageTransformer2DModel", {"pooled_projection_dim"}),
         (QwenImageAutoencoderConfig, "AutoencoderKLQwenImage", set()),
     ],
@@ -127,6 +133,41 @@ def test_a_flow_schedule_of_another_kind_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(ModelError, match=next(iter(change))):
             read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SCHEDULERS)
+
+
+SOLVED = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 12.0])
+@pytest.mark.parametrize("steps", [1, 3, 4, 20, 50, 250])
+def test_the_levels_of_a_solver_are_those_of_its_scheduler(steps: int, shift: float) -> None:
+    """The network is told whole timesteps. Training levels begin at pure noise, and their time has fractions."""
+    scheduler = diffusers.DPMSolverMultistepScheduler(flow_shift=shift, **SOLVED)
+    config = read_scheduler(json.loads(scheduler.to_json_string()), "scheduler.json", allowed=FLOW_SOLVERS)
+    assert isinstance(config, FlowSolverConfig)
+    assert (config.flow_shift, config.num_train_timesteps, config.prediction_type) == (shift, 1000, "velocity")
+    scheduler.set_timesteps(steps)
+    schedule = solved_flow_of(config, torch.device("cpu"))
+    levels = schedule.grid(steps)
+    torch.testing.assert_close(torch.cat([level.sigma for level in levels]), scheduler.sigmas[:-1], rtol=0, atol=1e-7)
+    assert torch.equal(torch.cat([level.time for level in levels]), scheduler.timesteps.float())
+    assert (schedule.at(torch.tensor([999])).sigma, schedule.at(torch.tensor([999])).time) == (1.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prediction_type": "epsilon"}, {"use_flow_sigmas": False}, {"use_karras_sigmas": True}, {"flow_shift": 0},
+        {"use_beta_sigmas": True}, {"use_exponential_sigmas": True}, {"use_lu_lambdas": True},
+        {"use_dynamic_shifting": True}, {"flow_shift": "3"}, {"variance_type": "learned"}, {"trained_betas": [0.1]},
+        {"rescale_betas_zero_snr": True}, {"num_train_timesteps": 1}, {"surprise": 1}, {"sample_max_value": 0.5},
+        {"timestep_spacing": {}},
+    ],
+)  # fmt: skip
+def test_a_solver_of_another_process_is_refused(change: dict[str, object]) -> None:
+    content = json.loads(diffusers.DPMSolverMultistepScheduler(flow_shift=3.0, **SOLVED).to_json_string())
+    with pytest.raises(ModelError, match=next(iter(change))):
+        read_scheduler({**content, **change}, "scheduler_config.json", allowed=FLOW_SOLVERS)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

@@ -1,5 +1,6 @@
 """Prompts, hard and soft, against the encode_prompt of diffusers' pipelines and against each other."""
 
+import inspect
 import warnings
 from functools import cache
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from invmm_gate.confirm.prompt_objective import can_be_typed
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.protocols import Condition
 from invmm_gate.core.settings import SoftEncoders
@@ -31,8 +33,11 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina"))
-LUMINA = "<Prompt Start>"
+CLIP_NAMES = tuple(
+    name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "sana")
+)
+WITH_A_BLANK = ("<Prompt Start> ", "User Prompt: ")
+"""How the words of Lumina 2 and Sana end: their blank is a part of each prompt's first token."""
 LONG = "the cat and the dog of the red house in the painting and a cat"
 OWN_TOKENS = ("sd3_t5", "flux")
 """Pipelines with an encoder that reads other tokens than the first one."""
@@ -127,6 +132,34 @@ def test_a_prompt_and_what_guidance_leads_away_from_are_encoded_as_the_lumina_2_
     negative = prompts.bare([""] * len(texts))
     equal(negative, Condition(tensors={"context": without, "mask": seen.float()}))
     equal(tiny("lumina").model.unconditional, prompts.bare([""]))
+
+
+SANA_TEXTS = [PROMPTS, ("",), ("a cat", "cat " * 600), ("  A RED Cat ", "étÉ İ")]
+
+
+@pytest.mark.parametrize("texts", SANA_TEXTS, ids=["two", "empty", "too long", "large letters"])
+def test_a_prompt_and_what_guidance_leads_away_from_are_encoded_as_the_sana_pipeline_does(
+    texts: tuple[str, ...],
+) -> None:
+    """It writes small letters, puts an instruction before the prompt alone, and keeps its first token and the last."""
+    pipeline, prompts = tiny("sana").pipeline, prompts_of("sana")
+    instruction = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
+    encoded = pipeline.encode_prompt(list(texts), device=CPU, complex_human_instruction=instruction)
+    context, mask, without, seen = encoded
+    equal(prompts.encode(texts), Condition(tensors={"context": context, "mask": mask.float()}))
+    negative = prompts.bare([""] * len(texts))
+    equal(negative, Condition(tensors={"context": without, "mask": seen.float()}))
+    equal(tiny("sana").model.unconditional, prompts.bare([""]))
+
+
+def test_a_token_that_the_sana_pipeline_rewrites_cannot_be_typed() -> None:
+    """A search for a prompt leaves it out: what it found would not reach the model."""
+    prompts = prompts_of("sana")
+    words = prompts.placed[0].tower.tokenizer.get_vocab()
+    assert can_be_typed(prompts, words["▁cat"])
+    assert can_be_typed(prompts, words["▁busy"])
+    assert not can_be_typed(prompts, words["▁User"])
+    assert prompts.tokenize(" A CAT") == prompts.tokenize("a cat")
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
@@ -427,14 +460,14 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
         ids = prompts.tokenize(" ".join(["cat"] * 200))
     assert len(ids) == 200 * len(prompts.tokenize("cat"))
     assert not set(ids) & prompts.special_ids
-    blank = prompts.placed[0].tower.tokenizer.get_vocab().get("▁")  # Lumina 2 has one before each prompt
-    assert prompts.tokenize("") == ((blank,) if LUMINA in prompts.placed[0].tower.around[0] else ())
+    blank = prompts.placed[0].tower.tokenizer.get_vocab().get("▁")
+    assert prompts.tokenize("") == ((blank,) if prompts.placed[0].tower.around[0].endswith(WITH_A_BLANK) else ())
 
 
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
     # T5 has no start token; chats have more.
-    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158)
+    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158, 300 - 1)
     assert prompts.positions in rooms
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 

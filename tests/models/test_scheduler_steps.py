@@ -68,11 +68,22 @@ def test_a_prompt_draws_what_the_pipeline_draws_by_each_scheduler(
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "lcm"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "lcm", "sana"])
 def test_each_text_pipeline_draws_so(text_checkpoint: Callable[[str], Path], name: str, scale: float) -> None:
     drawn = sampler(text_checkpoint(name))
     expected = drawn.images(streams(0, 1), steps=STEPS, prompt=PROMPT, guidance_scale=scale)
     found = from_the_noise_of(drawn, 0, 1, scale=scale, prompt=PROMPT)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["sde-dpmsolver++", "dpmsolver++"])
+@pytest.mark.parametrize("last", ["zero", "sigma_min"])
+def test_sana_draws_so_with_each_solver(text_checkpoint: Callable[[str], Path], kind: str, last: str) -> None:
+    drawn = sampler(text_checkpoint("sana"))
+    config = {**drawn.pipeline.scheduler.config, "algorithm_type": kind, "final_sigmas_type": last, "flow_shift": 6.0}
+    drawn.pipeline.scheduler = scheduled("DPMSolverMultistepScheduler", config)
+    expected = drawn.images(streams(0, 1), steps=STEPS, prompt=PROMPT, guidance_scale=4.5)
+    found = from_the_noise_of(drawn, 0, 1, scale=4.5, prompt=PROMPT)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import (
     FluxPipeline,
     Lumina2Pipeline,
     QwenImagePipeline,
+    SanaPipeline,
     ZImagePipeline,
 )
 from torch import Tensor
@@ -23,13 +25,26 @@ from invmm_gate.diffusion.prediction import take_rows
 from invmm_gate.diffusion.sampling import sample
 from invmm_gate.models.adapters.network_calls import guidance_embedding
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
-from tests.models.tiny_text import LARGE, NAMES, PROMPTS, SIZE, Tiny, build, stable_diffusion, stable_diffusion_xl
+from tests.models.tiny_text import (
+    LARGE,
+    LARGEST,
+    NAMES,
+    PROMPTS,
+    SIZE,
+    Tiny,
+    build,
+    sana,
+    stable_diffusion,
+    stable_diffusion_xl,
+)
 
 STEPS = 5
 """Divides 1000: DDIM in diffusers steps back by 1000 // steps, not to the next timestep of its grid."""
 FAMILIES = tuple(name for name in NAMES if name != "ldm")
 ON_GRID = tuple(name for name in FAMILIES if name != "lcm")
 """Pipelines that can draw with a scheduler of the measure's own grid: LCM's adds noise of its own."""
+STEP_BY_STEP = tuple(name for name in ON_GRID if name != "sana")
+"""Those whose own scheduler takes the steps of that grid: Sana's takes two estimates for one step."""
 TOLD = ("lcm", "flux", "flux_schnell")
 """Networks without an unconditional branch: told the guidance scale, or without any guidance."""
 GUIDED = tuple(name for name in NAMES if name not in TOLD)
@@ -157,6 +172,8 @@ PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
 
 def sides(pipeline: Any) -> dict[str, int]:
     """The size of the image, where the pipeline does not take it from its network."""
+    if isinstance(pipeline, SanaPipeline):  # it draws at the size of its network, and resizes to what was asked for
+        return {"height": LARGEST, "width": LARGEST}
     return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}  # Lumina 2 has a `sample_size`
 
 
@@ -169,7 +186,7 @@ def standardised(pipeline: Any, latents: Tensor) -> Tensor:
     if isinstance(pipeline, QwenImagePipeline):
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
         return (latents.squeeze(2) - mean) / std
-    return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+    return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
 
 def in_loop(pipeline: Any, latents: Tensor) -> Tensor:
@@ -203,7 +220,7 @@ def frames(pipeline: Any, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", ON_GRID)
+@pytest.mark.parametrize("name", STEP_BY_STEP)
 def test_the_whole_sampler_equals_the_diffusers_pipeline(name: str, scale: float) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     condition = model.prompts.encode(PROMPTS)
@@ -211,6 +228,23 @@ def test_the_whole_sampler_equals_the_diffusers_pipeline(name: str, scale: float
     close(found, run(pipeline, noise(model), scale), f"{name} | sampler | {scale:g}")
     other = sample(model, noise(model), steps=STEPS, condition=take_rows(condition, torch.tensor([1, 0])))
     assert (found - other).abs().max() > 0.1, "the prompts must matter, or equality says little"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_sampler_of_sana_is_its_pipelines(order: int, scale: float) -> None:
+    """Through the pipeline's own scheduler at each order, and at order 1 on the measure's own grid."""
+    pipeline, model = (built := sana(solver_order=order)).pipeline, replace(built.model, pipeline=built.pipeline)
+    condition, expected = model.prompts.encode(PROMPTS), run(pipeline, noise(model), scale)
+    streams = [torch.Generator() for _ in PROMPTS]
+    found = model.released.x_0(noise(model), streams, steps=STEPS, condition=condition, guidance_scale=scale)
+    close(found, expected, f"sana | sampler, order {order} | {scale:g}")
+    on_grid = sample(model, noise(model), steps=STEPS, condition=condition, guidance_scale=scale)
+    if order == 1:
+        close(on_grid, expected, f"sana | sampler, grid | {scale:g}")
+    assert order == 1 or (on_grid - expected).abs().max() > 0.01
+    other = sample(model, noise(model), steps=STEPS, condition=take_rows(condition, torch.tensor([1, 0])))
+    assert (on_grid - other).abs().max() > 0.1, "the prompts must matter, or equality says little"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -267,7 +301,15 @@ def test_an_odd_guidance_embedding_equals_diffusers() -> None:
     torch.testing.assert_close(guidance_embedding(3.5, 7), expected)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def test_an_autoencoder_without_a_posterior_gives_its_latents_scaled() -> None:
+    pipeline, model = tiny("sana").pipeline, tiny("sana").model
+    images = torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    latents = pipeline.vae.encode(images).latent
+    torch.testing.assert_close(model.encode(images), standardised(pipeline, latents))
+    assert torch.equal(model.encode(images, generator=torch.Generator().manual_seed(3)), model.encode(images))
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "sana"])
 def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
     pipeline, model = tiny(name).pipeline, tiny(name).model
     images = torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(5)) * 2 - 1
@@ -284,8 +326,8 @@ def test_latents_are_the_posteriors_mode_scaled_and_shifted(name: str) -> None:
 
 def test_it_is_a_diffusion_model(model: TextToImageModel) -> None:
     assert isinstance(model, DiffusionModel)
-    assert math.prod(model.latent_shape) == 4 * (SIZE // 2) ** 2
-    assert model.image_size in ((SIZE, SIZE), (LARGE, LARGE))
+    assert math.prod(model.latent_shape) == 4 * (SIZE if model.image_size[0] == LARGEST else SIZE // 2) ** 2
+    assert model.image_size in ((SIZE, SIZE), (LARGE, LARGE), (LARGEST, LARGEST))
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model: TextToImageModel) -> None:

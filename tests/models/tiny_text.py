@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -27,6 +29,8 @@ from diffusers import (
     Lumina2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -59,11 +63,12 @@ from transformers import (
 
 from invmm_gate.core.settings import Family
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
+from invmm_gate.models.adapters.chats import CHATS
 from invmm_gate.models.adapters.latent_statistics import BatchNormOfPatches, LatentStatistics, OneScale, PerChannel
 from invmm_gate.models.adapters.prompt_encoders import prompt_encoder_of
 from invmm_gate.models.adapters.text_to_image import TextToImageModel
-from invmm_gate.models.load.load import flow_of
-from invmm_gate.models.read.scheduler_config import FlowConfig
+from invmm_gate.models.load.load import flow_of, solved_flow_of
+from invmm_gate.models.read.scheduler_config import FLOW_SOLVERS, FlowConfig, FlowSolverConfig, read_scheduler
 
 CPU = torch.device("cpu")
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -87,11 +92,17 @@ NAMES = (
     "qwen_image",
     "chroma",
     "lumina",
+    "sana",
 )
 SIZE = 16
 """Side of the images; the latents are half as large."""
 LARGE = 64
 """Side of the images of Lumina 2, whose pipeline wants latents of an eighth."""
+LARGEST = 512
+"""Side of the images of Sana, whose pipeline knows none that is smaller, and wants latents of a 32nd."""
+SIDES = {"lumina": LARGE, "sana": LARGEST}
+LATENTS = {"klein": (16, SIZE // 4, SIZE // 4), "sana": (4, LARGEST // 32, LARGEST // 32)}
+"""Where they are not as for most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +241,10 @@ def _schedule(pipeline: Any, family: Family) -> VariancePreserving | FlowMatchin
     scheduler = pipeline.scheduler
     if family not in ("stable_diffusion_3", "flow"):
         return VariancePreserving(scheduler.alphas_cumprod)
+    if isinstance(pipeline, SanaPipeline):
+        solver = read_scheduler(json.loads(scheduler.to_json_string()), "scheduler", allowed=FLOW_SOLVERS)
+        assert isinstance(solver, FlowSolverConfig)
+        return solved_flow_of(solver, CPU)
     config = FlowConfig(**{"scheduler": type(scheduler).__name__, **without_private(scheduler.config)})
     tokens = 4 if isinstance(pipeline, Lumina2Pipeline) else (SIZE // 4) ** 2
     return flow_of(config, type(pipeline).__name__, tokens, CPU)
@@ -252,8 +267,8 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         statistics=_statistics(name, coder),
         schedule=_schedule(pipeline, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
-        latent_shape=(16, SIZE // 4, SIZE // 4) if name == "klein" else (4, SIZE // 2, SIZE // 2),
-        image_size=(LARGE, LARGE) if name == "lumina" else (SIZE, SIZE),
+        latent_shape=LATENTS.get(name, (4, SIZE // 2, SIZE // 2)),
+        image_size=(SIDES.get(name, SIZE),) * 2,
         device=CPU,
         pipeline_guides=not getattr(pipeline.config, "is_distilled", False),
         zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
@@ -266,7 +281,7 @@ def _statistics(name: str, coder: Any) -> LatentStatistics:
         return BatchNormOfPatches(coder)
     if name == "qwen_image":
         return PerChannel(coder.config.latents_mean, coder.config.latents_std)
-    return OneScale(coder.config.scaling_factor, coder.config.shift_factor or 0.0)
+    return OneScale(coder.config.scaling_factor, getattr(coder.config, "shift_factor", None) or 0.0)
 
 
 def stable_diffusion(*, version: Literal[1, 2] = 1, length: int = 16, **network: Any) -> Tiny:
@@ -586,33 +601,24 @@ def qwen_image() -> Tiny:
     return _tiny("qwen_image", pipeline, family="flow")
 
 
-def gemma_tokenizer() -> GemmaTokenizer:
-    """A piece for each letter and for a few words; for all else bytes."""
+def gemma_tokenizer(text: str = "") -> GemmaTokenizer:
+    """A piece for each letter, for a few words and for those of a text; for all else bytes."""
     merges = [("c", "a"), ("ca", "t"), ("▁", "cat"), ("r", "e"), ("re", "d"), ("▁", "red"), ("▁", "a")]
+    for word in dict.fromkeys(text.split()):
+        merges += [("▁" + word[:place], letter) for place, letter in enumerate(word)]
+    merges = list(dict.fromkeys(merges))
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     letters = [chr(code) for code in range(33, 127)]
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
     tokens += [left + right for left, right in merges]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return GemmaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True, model_max_length=1024)
 
 
 def lumina() -> Tiny:
     """Its pipeline takes the channels of a latent for the image's tokens, where it shifts the noise by them."""
     tokenizer = gemma_tokenizer()
-    torch.manual_seed(7)
-    config = Gemma2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        query_pre_attn_scalar=8,
-        max_position_embeddings=1024,
-    )
-    encoder = frozen(Gemma2Model(config), scale=10.0)
+    encoder = gemma_encoder(tokenizer)
     torch.manual_seed(18)
     network = Lumina2Transformer2DModel(
         sample_size=LARGE // 8,
@@ -637,6 +643,67 @@ def lumina() -> Tiny:
         tokenizer=tokenizer,
     )
     return _tiny("lumina", pipeline, family="flow")
+
+
+def sana(**scheduler: Any) -> Tiny:
+    """Its network knows no smaller latents than of 16 a side; its scheduler takes two estimates for one step."""
+    tokenizer = gemma_tokenizer(CHATS["SanaPipeline"].written(None, ""))
+    torch.manual_seed(19)
+    network = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=24,
+        sample_size=LARGEST // 32,
+    )
+    with torch.no_grad():
+        network.caption_norm.weight.fill_(1.0)
+    coder = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock",) * 5 + ("EfficientViTBlock",),
+        decoder_block_types=("ResBlock",) * 5 + ("EfficientViTBlock",),
+        encoder_block_out_channels=(4, 4, 4, 4, 8, 8),
+        decoder_block_out_channels=(4, 4, 4, 4, 8, 8),
+        encoder_layers_per_block=(1,) * 6,
+        decoder_layers_per_block=(1,) * 6,
+        encoder_qkv_multiscales=((),) * 5 + ((5,),),
+        decoder_qkv_multiscales=((),) * 5 + ((5,),),
+        upsample_block_type="interpolate",
+        downsample_block_type="Conv",
+        scaling_factor=0.41407,
+    )
+    pipeline = SanaPipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, **scheduler
+        ),
+        vae=frozen(coder),
+        text_encoder=gemma_encoder(tokenizer),
+        tokenizer=tokenizer,
+    )
+    return _tiny("sana", pipeline, family="flow")
+
+
+def gemma_encoder(tokenizer: GemmaTokenizer) -> Any:
+    torch.manual_seed(7)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        max_position_embeddings=1024,
+    )
+    return frozen(Gemma2Model(config), scale=10.0)
 
 
 def _t5_encoder() -> T5EncoderModel:
@@ -684,6 +751,7 @@ def build(name: str) -> Tiny:
         "klein": klein,
         "qwen_image": qwen_image,
         "lumina": lumina,
+        "sana": sana,
         "chroma": chroma,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

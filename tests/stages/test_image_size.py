@@ -70,6 +70,10 @@ def test_a_check_draws_and_measures_at_the_size_that_the_policy_names(tmp_path: 
     called = world.check(policy=world.policy(at(SIDE)))
     assert called.code == 11, called.err  # inconclusive: a network of random weights fails the self-checks
     assert f'"asked_size": {SIDE}' in (world.run / "run.json").read_text()
+    refused = world.check("--out", tmp_path / "other", policy=world.policy(at(SIDE) | {"measure": {"profile": "gate"}}))
+    assert refused.code == 2
+    assert "the size that the model makes" in refused.error
+    assert refused.error.endswith("name it in the policy, measure.settings.image_size")
     refused = world.check("--out", tmp_path / "other", policy=world.policy(at(2 * SIDE)))
     assert refused.code == 2
     assert "expected at least 64 x 64, the size that the model makes" in refused.error

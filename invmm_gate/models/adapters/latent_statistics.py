@@ -13,8 +13,14 @@ Latents = Float[Tensor, "row channel height width"]
 def encoded(
     autoencoder: Any, images: Float[Tensor, "row 3 image_height image_width"], generator: torch.Generator | None
 ) -> Latents:
-    """An autoencoder's latents of images in [-1, 1]: the posterior's mode, or with a generator a draw from it."""
+    """An autoencoder's latents of images in [-1, 1]: the posterior's mode, or with a generator a draw from it.
+
+    `AutoencoderDC` gives each image one latent.
+    """
     given = images.to(autoencoder.dtype)
+    if type(autoencoder).__name__ == "AutoencoderDC":  # it has no posterior
+        only: Tensor = autoencoder.encode(given, return_dict=False)[0]
+        return only.float()
     posterior = autoencoder.encode(given.unsqueeze(2) if _of_videos(autoencoder) else given, return_dict=False)[0]
     latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
     return (latents.squeeze(2) if _of_videos(autoencoder) else latents).float()

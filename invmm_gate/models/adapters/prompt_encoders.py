@@ -14,6 +14,7 @@ from invmm_gate.core.settings import SoftEncoders
 from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.text_tower import Features, TextTower, text_config
+from invmm_gate.models.read.scheduler_config import SANA
 from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
 
 T5_LENGTH: Final = 256
@@ -22,6 +23,8 @@ FLUX_T5_LENGTH: Final = 512
 """The same in FluxPipeline and ChromaPipeline."""
 QWEN_DROPPED: Final = 34
 """Leading tokens that QwenImagePipeline drops, whatever they are: with the published tokenizer all before a prompt."""
+SANA_LENGTH: Final = 300
+"""Tokens that SanaPipeline hands to its network, unless it is called with another max_sequence_length."""
 QWEN_LENGTH: Final = 512
 """Tokens that it hands to its network at most, unless it is called with another max_sequence_length."""
 
@@ -310,7 +313,7 @@ def _qwen_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
         device,
         length=QWEN_DROPPED + QWEN_LENGTH,
         chat=CHATS["QwenImagePipeline"],
-        dropped=QWEN_DROPPED,
+        dropped=(0, QWEN_DROPPED),
     )
     return Prompts(
         placed=(Placed(tower=tower, shares=True, tokens=slice(0, QWEN_LENGTH)),),
@@ -334,6 +337,31 @@ def _lumina_2(components: Mapping[str, Any], device: torch.device) -> Prompts:
     )
 
 
+def _sana(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """Sana: the last hidden state of Gemma 2; of what stands before a prompt the start token alone.
+
+    The pipeline counts the tokens of its words by themselves, the blank at their end as one.
+    """
+    components["tokenizer"].padding_side = "right"
+    chat = CHATS[SANA]
+    words = len(components["tokenizer"].encode(chat.written(components["tokenizer"], "")))
+    tower = _tower(
+        "text_encoder",
+        components,
+        device,
+        length=words + SANA_LENGTH - 2,
+        chat=chat,
+        dropped=(1, words - 1),
+    )
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, SANA_LENGTH)),),
+        context_shape=(SANA_LENGTH, _width(tower)),
+        pooled_size=None,
+        device=device,
+        masked=True,
+    )
+
+
 _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]]] = {
     "LDMTextToImagePipeline": _latent_diffusion,
     "StableDiffusionPipeline": _stable_diffusion,
@@ -346,6 +374,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "Flux2KleinPipeline": _flux_2_klein,
     "QwenImagePipeline": _qwen_image,
     "Lumina2Pipeline": _lumina_2,
+    SANA: _sana,
 }
 
 
@@ -357,7 +386,7 @@ def _tower(
     layer: int | tuple[int, ...] | None = None,
     length: int = 0,
     chat: Chat | None = None,
-    dropped: int = 0,
+    dropped: tuple[int, int] = (0, 0),
     masked: bool = False,
 ) -> TextTower:
     """The encoder of this name with its tokenizer, whose limit is the length if none is given.

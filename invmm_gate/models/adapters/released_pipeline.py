@@ -21,10 +21,15 @@ from invmm_gate.models.adapters.network_calls import call_of
 from invmm_gate.models.adapters.scheduler_steps import descend, steps_that_work, walk
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
-from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
+from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, AnyScheduler, FlowSolverConfig
 
-_LINE: Final = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
-"""How the shift grows with the image."""
+_OF_FLOW: Final = (
+    "shift", "num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal",
+    "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
+)  # fmt: skip
+"""What a flow and its sampling levels depend on; of these the last four say how the shift grows with the image."""
+_OF_SOLVER: Final = ("flow_shift", "num_train_timesteps", "use_flow_sigmas", "use_dynamic_shifting")
+"""The same where DPM-Solver samples."""
 _UNGUARDED: Final[dict[str, Any]] = {
     "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,
 }  # fmt: skip
@@ -92,9 +97,7 @@ def limits_of(pipeline: Any) -> Limits:
     return Limits()
 
 
-def refuse_other_process(
-    scheduler: Any, config: SchedulerConfig | FlowConfig, schedule: VariancePreserving | FlowMatching
-) -> None:
+def refuse_other_process(scheduler: Any, config: AnyScheduler, schedule: VariancePreserving | FlowMatching) -> None:
     """Raises ModelError where the pipeline's scheduler is not the process that is measured."""
     if isinstance(schedule, VariancePreserving):
         theirs, ours = scheduler.alphas_cumprod.float(), schedule.alpha_bar.cpu()
@@ -102,7 +105,7 @@ def refuse_other_process(
         same = theirs.shape == ours.shape and torch.equal(theirs[:last], ours[:last])
         same = same and scheduler.config.prediction_type == config.prediction_type
     else:
-        keys = ("shift", "num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal", *_LINE)
+        keys = _OF_SOLVER if isinstance(config, FlowSolverConfig) else _OF_FLOW
         same = all(scheduler.config[key] == getattr(config, key) for key in keys)
     if not same:
         raise ModelError(
@@ -193,11 +196,11 @@ class PipelineSampler:
     ) -> Rows:
         """x_0 reached from x_T = `noise` by the checkpoint's scheduler as the pipeline runs it.
 
-        Flow matching has no scheduler but Euler's, whose levels and steps are those of the measure's grid. Below scale
-        1 the conditional estimate is taken, as pipelines do.
+        The levels and steps of Euler's scheduler of flow matching are those of the measure's grid. Below scale 1 the
+        conditional estimate is taken, as pipelines do.
         """
         scale = guidance_scale if self.model.prompts is None else max(guidance_scale, 1.0)
-        if isinstance(self.model.schedule, FlowMatching):
+        if type(self.pipeline.scheduler).__name__ in FLOW_SCHEDULERS:
             return sample(self.model, noise, steps=steps, condition=condition, guidance_scale=scale)
 
         def predict(x_t: Rows, time: Tensor, rows: slice) -> Tensor:

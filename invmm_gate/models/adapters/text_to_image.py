@@ -30,7 +30,7 @@ class TextToImageModel(Released):
     network: Any
     """A network of diffusers, of one of the classes of `CALLS`."""
     autoencoder: Any
-    """Diffusers' `AutoencoderKL`, `AutoencoderKLFlux2` or `AutoencoderKLQwenImage`."""
+    """Diffusers' `AutoencoderKL`, `AutoencoderKLFlux2`, `AutoencoderKLQwenImage` or `AutoencoderDC`."""
     prompts: Prompts
     family: Family
     statistics: LatentStatistics

@@ -51,8 +51,8 @@ class TextTower:
     device: torch.device
     chat: Chat | None = None
     """What every prompt stands in; None = the start and the end token alone."""
-    dropped: int = 0
-    """Leading tokens whose features the pipeline leaves out."""
+    dropped: tuple[int, int] = (0, 0)
+    """From which token before the prompt up to which one, not included, the pipeline leaves out the features."""
     masked: bool = False
     """Whether the pipeline masks the padding."""
     vocabulary: int = field(init=False)
@@ -114,7 +114,7 @@ class TextTower:
     def _surrounded(self, prompt: str) -> str:
         """The prompt in the chat template. Raises ModelError where that does more than to put it between two texts."""
         text, (before, after) = self._render(prompt), self.around
-        if text != before + prompt + after:
+        if text != before + self._rewritten(prompt) + after:
             raise ModelError(
                 f"the chat template of {self.name} writes other texts around one prompt than around another",
                 expected="a template that puts each prompt between the same two texts",
@@ -161,7 +161,10 @@ class TextTower:
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         """Ids of a prompt's text, of any length."""
-        return self._plain_ids(self._lead + prompt)
+        return self._plain_ids(self._lead + self._rewritten(prompt))
+
+    def _rewritten(self, prompt: str) -> str:
+        return prompt if self.chat is None else self.chat.rewritten(prompt)
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -198,19 +201,17 @@ class TextTower:
 
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
-        return self.bare([self._surrounded(prompt) for prompt in prompts])
+        return self._of_texts([self._surrounded(prompt) for prompt in prompts], self.length, self.dropped)
 
-    def bare(self, texts: Sequence[str]) -> Features:
-        """The same of texts around which no words stand but the tokenizer's own start and end."""
-        batch = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            max_length=self.length,
-            truncation=True,
-            return_tensors="pt",
-        )
+    def bare(self, prompts: Sequence[str]) -> Features:
+        """The same of prompts around which no words stand but the tokenizer's own start and end; none is left out."""
+        length = self.length - (self.dropped[1] - self.dropped[0])
+        return self._of_texts([self._rewritten(prompt) for prompt in prompts], length, (0, 0))
+
+    def _of_texts(self, texts: list[str], length: int, dropped: tuple[int, int]) -> Features:
+        batch = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         with torch.no_grad():
-            return self._run(batch.input_ids.to(self.device), batch.attention_mask.to(self.device))
+            return self._run(batch.input_ids.to(self.device), batch.attention_mask.to(self.device), dropped)
 
     def mix(self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]) -> Features:
         """Features of mixtures of the embeddings of `choices`, of what stands around them, and of padding."""
@@ -231,7 +232,7 @@ class TextTower:
 
         # The encoders take no embeddings; their pooling and mask need ids in any case.
         with embedding.register_forward_hook(place):
-            return self._run(*self._template(weights, choices))
+            return self._run(*self._template(weights, choices), self.dropped)
 
     def _template(
         self, weights: Float[Tensor, "row position choice"], choices: Int[Tensor, " choice"]
@@ -254,7 +255,7 @@ class TextTower:
         mask[:, :end] = 1
         return ids, mask
 
-    def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"]) -> Features:
+    def _run(self, ids: Int[Tensor, "row token"], mask: Int[Tensor, "row token"], dropped: tuple[int, int]) -> Features:
         masked = self.masked or getattr(self.encoder.config, "use_attention_mask", False)
         arguments = {"attention_mask": mask} if masked else {}
         # The head of a language model would write a number for each word of the vocabulary.
@@ -265,10 +266,15 @@ class TextTower:
         context = first if self.layer is None else torch.cat([output.hidden_states[each] for each in layers], dim=2)
         pooled = first if first.ndim == 2 else getattr(output, "pooler_output", None)
         return Features(
-            context=context[:, self.dropped :].float(),
-            mask=mask[:, self.dropped :].float(),
+            context=_without(dropped, context).float(),
+            mask=_without(dropped, mask).float(),
             pooled=None if pooled is None else pooled.float(),
         )
+
+
+def _without(dropped: tuple[int, int], tokens: Tensor) -> Tensor:
+    """The tokens of each row but those."""
+    return torch.cat([tokens[:, : dropped[0]], tokens[:, dropped[1] :]], dim=1)
 
 
 def _first_id(*candidates: int | None) -> int | None:

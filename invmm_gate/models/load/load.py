@@ -27,7 +27,7 @@ from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.load.weights import fill, fuse_loras
 from invmm_gate.models.networks import build_tokenizer, on_meta
-from invmm_gate.models.read.autoencoder_configs import KLConfig, QwenImageAutoencoderConfig, VQConfig
+from invmm_gate.models.read.autoencoder_configs import DCConfig, KLConfig, QwenImageAutoencoderConfig, VQConfig
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.inspect import layout_of
@@ -41,7 +41,7 @@ from invmm_gate.models.read.parts_fit import (
     tokens_of,
 )
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
-from invmm_gate.models.read.scheduler_config import KLEIN, OWN_LEVELS, FlowConfig, SchedulerConfig
+from invmm_gate.models.read.scheduler_config import KLEIN, OWN_LEVELS, FlowConfig, FlowSolverConfig, SchedulerConfig
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Source:
         config = self.layout.scheduler
         if isinstance(config, FlowConfig):
             return flow_of(config, self.layout.pipeline, tokens_of(self.layout), self.device)
+        if isinstance(config, FlowSolverConfig):
+            return solved_flow_of(config, self.device)
         return VariancePreserving(alpha_bar_of(config).to(self.device))
 
     def _filled(self, name: str) -> nn.Module:
@@ -108,6 +110,11 @@ def flow_of(config: FlowConfig, pipeline: str, tokens: int, device: torch.device
         shift_in=shift_in,
         last=config.shift_terminal,
     )
+
+
+def solved_flow_of(config: FlowSolverConfig, device: torch.device) -> FlowMatching:
+    """Flow matching as DPM-Solver runs it."""
+    return FlowMatching(shift=config.flow_shift, timesteps=config.num_train_timesteps, spacing="solver", device=device)
 
 
 def load_model(manifest: ModelManifest, *, device: str = "cpu") -> DiffusionModel:
@@ -191,6 +198,8 @@ def _load_text_to_image(source: Source) -> TextToImageModel:
 def _statistics(autoencoder: Any, config: object) -> LatentStatistics:
     if isinstance(config, KLConfig):
         return OneScale(config.scaling_factor, config.shift_factor or 0.0)
+    if isinstance(config, DCConfig):
+        return OneScale(config.scaling_factor)
     if isinstance(config, QwenImageAutoencoderConfig):
         return PerChannel(config.latents_mean, config.latents_std)
     return BatchNormOfPatches(autoencoder)

@@ -16,7 +16,6 @@ from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.class_conditional import labels_of_network
 from invmm_gate.models.adapters.label_loop import classes_of_network
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.prompt_encoders import QWEN_DROPPED, QWEN_LENGTH
 from invmm_gate.models.networks import diffusers, hushed
 
 PROMPT: Final = "a red house by a lake"
@@ -145,6 +144,10 @@ def _small(pipeline: Any, shape: tuple[int, ...]) -> dict[str, Any]:
     """A size that costs little; Stable Diffusion XL is told the one that it draws at by itself."""
     factor = getattr(pipeline, "vae_scale_factor", 8)
     sides = {side: min(SMALL, size) * factor for side, size in zip(("height", "width"), shape[1:], strict=True)}
+    if (
+        "use_resolution_binning" in inspect.signature(type(pipeline).__call__).parameters
+    ):  # of small sides it makes large
+        return {**sides, "use_resolution_binning": False}
     if "text_encoder_2" not in pipeline.components or "transformer" in pipeline.components:
         return sides
     whole = tuple(size * factor for size in shape[1:])
@@ -188,7 +191,7 @@ def _recorded(
 def _x_0_hat(scheduler: Any, output: Tensor, x_t: Tensor, time: float) -> Tensor | None:
     """By DDPMScheduler with the scheduler's own configuration; for flow matching x_t - s * velocity."""
     output = output[: x_t.shape[0], : x_t.shape[1]].float()  # DiTPipeline steps both branches of guidance
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if scheduler.config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod"):
         sigma: float = time / scheduler.config.num_train_timesteps
         return x_t.float() - sigma * output
     if not time.is_integer():
@@ -208,8 +211,8 @@ def _digest(part: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_MOST_TOKENS: Final = QWEN_DROPPED + QWEN_LENGTH
-"""Tokens of one text, where the tokenizer has no limit: as many as any pipeline reads."""
+_MOST_TOKENS: Final = 1024
+"""Tokens of one text, where the tokenizer has no limit: more than any pipeline reads."""
 
 
 def _token_ids(pipeline: Any, texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ _BUILT_AGAIN: Final[Mapping[str, Callable[[Any], nn.Module]]] = {
 }
 """Modules of diffusers without weights, and how the library builds them."""
 _PATCHES: Final = "PatchEmbed"
-"""Diffusers' patches of an image, whose positions DiT computes; Stable Diffusion 3 has them on disk."""
+"""Diffusers' patches of an image, whose positions DiT and Sana compute; Stable Diffusion 3 has them on disk."""
 
 
 def complete(network: nn.Module) -> None:
@@ -42,7 +42,9 @@ def _complete_buffers(network: nn.Module) -> None:
             scaled: Any = network.get_submodule(parent)
             scaled.embed_scale = torch.tensor(scaled.scalar_embed_scale)
         elif buffer.is_meta and own == "pos_embed" and type(network.get_submodule(parent)).__name__ == _PATCHES:
-            network.get_submodule(parent).register_buffer(own, _places_of_patches(network, buffer), persistent=False)
+            network.get_submodule(parent).register_buffer(
+                own, _places_of_patches(network, parent, buffer), persistent=False
+            )
 
 
 def _complete_modules(network: nn.Module) -> None:
@@ -58,14 +60,15 @@ def positions(count: int) -> Tensor:
     return torch.arange(count)[None]
 
 
-def _places_of_patches(network: Any, buffer: Tensor) -> Tensor:
+def _places_of_patches(network: Any, name: str, buffer: Tensor) -> Tensor:
     """As the library computes them for the network's own size, with as many features as the buffer has."""
-    patches: Any = type(network.pos_embed)(
+    patches: Any = type(network.get_submodule(name))(
         height=network.config.sample_size,
         width=network.config.sample_size,
         patch_size=network.config.patch_size,
         in_channels=1,
         embed_dim=buffer.shape[-1],
+        interpolation_scale=getattr(network.config, "interpolation_scale", None) or 1,  # Sana states one
     )
     places: Tensor = patches.pos_embed
     return places

@@ -1,5 +1,6 @@
 """Configurations of autoencoders, with the names and defaults of diffusers."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,9 @@ from invmm_gate.models.read.diffusers_config import StrictConfig
 
 Encoder = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
 Decoder = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
+DCBlock = Literal["ResBlock", "EfficientViTBlock"]
+Norm = Literal["rms_norm"]
+Scales = Annotated[tuple[Annotated[int, Field(ge=1, le=31)], ...], Field(max_length=4, strict=False)]
 Factor = Annotated[int, Field(ge=1, le=64)]
 Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
 
@@ -134,4 +138,59 @@ class QwenImageAutoencoderConfig(StrictConfig):
         return sum(27 * (self.base_dim * factor) ** 2 * self.num_res_blocks for factor in self.dim_mult)
 
 
-AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig | QwenImageAutoencoderConfig
+class DCConfig(StrictConfig):
+    """`AutoencoderDC`, which gives each image one latent and no distribution of them."""
+
+    in_channels: Literal[3] = 3
+    latent_channels: Channels = 32
+    attention_head_dim: Channels = 32
+    encoder_block_types: DCBlock | Annotated[tuple[DCBlock, ...], LEVELS] = "ResBlock"
+    decoder_block_types: DCBlock | Annotated[tuple[DCBlock, ...], LEVELS] = "ResBlock"
+    encoder_block_out_channels: Blocks = (128, 256, 512, 512, 1024, 1024)
+    decoder_block_out_channels: Blocks = (128, 256, 512, 512, 1024, 1024)
+    encoder_layers_per_block: Annotated[tuple[Layers, ...], LEVELS] = (2, 2, 2, 3, 3, 3)
+    decoder_layers_per_block: Annotated[tuple[Layers, ...], LEVELS] = (3, 3, 3, 3, 3, 3)
+    encoder_qkv_multiscales: Annotated[tuple[Scales, ...], LEVELS] = ((), (), (), (5,), (5,), (5,))
+    decoder_qkv_multiscales: Annotated[tuple[Scales, ...], LEVELS] = ((), (), (), (5,), (5,), (5,))
+    upsample_block_type: Literal["pixel_shuffle", "interpolate"] = "pixel_shuffle"
+    downsample_block_type: Literal["pixel_unshuffle", "conv", "Conv"] = "pixel_unshuffle"
+    decoder_norm_types: Norm | Annotated[tuple[Norm, ...], LEVELS] = "rms_norm"
+    decoder_act_fns: Activation | Annotated[tuple[Activation, ...], LEVELS] = "silu"
+    encoder_out_shortcut: bool = True
+    decoder_in_shortcut: bool = True
+    decoder_conv_act_fn: Activation = "relu"
+    scaling_factor: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DCConfig":
+        for side in ("encoder", "decoder"):
+            self._check_levels(side)
+            widths: tuple[int, ...] = getattr(self, f"{side}_block_out_channels")
+            if any(4 * wide % deep or 4 * deep % wide for wide, deep in pairwise(widths)) or any(
+                width % 4 for width in widths
+            ):
+                raise ValueError(f"{side}_block_out_channels {widths} have no shortcut from level to level")
+            if widths[-1] % self.latent_channels:
+                raise ValueError(f"{widths[-1]} channels of the {side} are no multiple of the {self.latent_channels}")
+        return self
+
+    def _check_levels(self, side: str) -> None:
+        """What is stated for each level is stated for as many of them as the encoder halves a side at."""
+        levels = len(self.encoder_block_out_channels)
+        for key, stated in vars(self).items():
+            if key.startswith(side) and isinstance(stated, tuple) and len(stated) != levels:
+                raise ValueError(f"{len(stated)} {key} for {levels} encoder_block_out_channels")
+
+    @property
+    def width(self) -> int:
+        """Channels of its latent."""
+        return self.latent_channels
+
+    @property
+    def fewest_weights(self) -> int:
+        """A block has at least twelve weights for each pair of its channels."""
+        levels = zip(self.encoder_block_out_channels, self.encoder_layers_per_block, strict=True)
+        return sum(12 * width**2 * layers for width, layers in levels)
+
+
+AutoencoderConfigs = VQConfig | KLConfig | Flux2AutoencoderConfig | QwenImageAutoencoderConfig | DCConfig

@@ -16,7 +16,7 @@ from invmm_gate.models.read.diffusers_config import StrictConfig
 from invmm_gate.models.read.network_configs import has_ema_keys, network_config
 from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES, Pipeline, Stated, read_index
 from invmm_gate.models.read.refusals import Refusals
-from invmm_gate.models.read.scheduler_config import FlowConfig, SchedulerConfig, read_scheduler
+from invmm_gate.models.read.scheduler_config import AnyScheduler, read_scheduler
 from invmm_gate.models.read.scheduler_file import read_schedule
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles, read_tokenizer
 from invmm_gate.models.read.weight_file_names import DIFFUSERS_STEM, only_variant
@@ -39,7 +39,7 @@ class Layout:
 
     pipeline: str
     components: Mapping[str, Component]
-    scheduler: SchedulerConfig | FlowConfig
+    scheduler: AnyScheduler
     scheduler_content: Mapping[str, object]
     """The scheduler's configuration file, checked: diffusers reads it too, for how the pipeline samples."""
     scheduler_file: str

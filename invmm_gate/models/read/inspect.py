@@ -40,7 +40,7 @@ LORA_PREFIXES: Final = ("unet", "transformer", "text_encoder", "lora_", "diffusi
 PIPELINES_WITH_LORA: Final = (
     "StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionXLPipeline",
     "StableDiffusion3Pipeline", "FluxPipeline", "ZImagePipeline",
-    "Flux2KleinPipeline", "QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline",
+    "Flux2KleinPipeline", "QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline", "SanaPipeline",
 )  # fmt: skip
 """The pipelines for which diffusers has a LoRA loader."""
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.autoencoder_configs import (
     AutoencoderConfigs,
+    DCConfig,
     Flux2AutoencoderConfig,
     KLConfig,
     QwenImageAutoencoderConfig,
@@ -37,6 +38,7 @@ from invmm_gate.models.read.transformer_configs import (
     Lumina2Config,
     OldDiTConfig,
     QwenImageConfig,
+    SanaConfig,
     SD3Config,
     TransformerConfig,
     ZImageConfig,
@@ -169,6 +171,8 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "AutoencoderKLQwenImage": QwenImageAutoencoderConfig,
     "ZImageTransformer2DModel": ZImageConfig,
     "Lumina2Transformer2DModel": Lumina2Config,
+    "SanaTransformer2DModel": SanaConfig,
+    "AutoencoderDC": DCConfig,
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }

@@ -8,6 +8,7 @@ from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.autoencoder_configs import (
     AutoencoderConfigs,
+    DCConfig,
     Flux2AutoencoderConfig,
     KLConfig,
     QwenImageAutoencoderConfig,
@@ -36,6 +37,7 @@ from invmm_gate.models.read.transformer_configs import (
     Lumina2Config,
     OfAnySize,
     QwenImageConfig,
+    SanaConfig,
     SD3Config,
     TransformerConfig,
     ZImageConfig,
@@ -80,10 +82,14 @@ def _levels(autoencoder: Autoencoder) -> Sequence[int]:
     """A width for each resolution; each but the first halves a side."""
     if isinstance(autoencoder, QwenImageAutoencoderConfig):
         return autoencoder.dim_mult
+    if isinstance(autoencoder, DCConfig):
+        return autoencoder.encoder_block_out_channels
     return autoencoder.block_out_channels
 
 
 LUMINA = "Lumina2Pipeline"
+SANA_SIDES = (16, 32, 64, 128)
+"""Sides of a latent for which SanaPipeline has a table of sizes, with a square of 32 times the side in each."""
 LDM = "LDMPipeline"
 LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
 """Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
@@ -125,10 +131,15 @@ def image_size(layout: Layout) -> tuple[int, int]:
     return image
 
 
+def is_of_any_size(layout: Layout) -> bool:
+    """Whether the checkpoint does not say for which size it was trained."""
+    return isinstance(denoiser_of(layout), OfAnySize)
+
+
 def check_asked_size(layout: Layout, side: int) -> None:
     """Raises ConfigError where the checkpoint states its size, and for a side of no whole patches or of too many."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    if not isinstance(denoiser, OfAnySize) or autoencoder is None:
+    if not is_of_any_size(layout) or autoencoder is None:
         height, width = image_size(layout)
         raise ConfigError(
             f"measure.settings.image_size is {side}, and the checkpoint states its own size, {height}x{width}",
@@ -203,6 +214,8 @@ def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
         _check_dit(denoiser)
     elif isinstance(denoiser, ZImageConfig | Lumina2Config):
         _check_placed(denoiser, layout)
+    elif isinstance(denoiser, SanaConfig):
+        _check_sana(denoiser, autoencoder_of(layout))
     else:
         _check_unet(denoiser)
 
@@ -317,6 +330,26 @@ def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
     _check_output(config)
 
 
+def _check_sana(config: SanaConfig, autoencoder: Autoencoder | None) -> None:
+    """Its pipeline draws at sizes of a table, and resizes what was asked for at another one."""
+    if autoencoder is not None and downscaling(autoencoder) != 32:
+        raise ModelError(
+            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            expected="5 times: SanaPipeline draws at sizes of which a latent is a 32nd",
+        )
+    if config.sample_size not in SANA_SIDES or config.sample_size % config.patch_size:
+        raise ModelError(
+            f"the transformer has patches of {config.patch_size} in sides of {config.sample_size}",
+            expected=f"sides of {', '.join(map(str, SANA_SIDES))}, which SanaPipeline knows, and whole patches",
+        )
+    if config.cross_attention_dim != config.width:
+        raise ModelError(
+            f"the transformer's tokens have {config.width} channels, its captions {config.cross_attention_dim}",
+            expected="as many",
+        )
+    _check_output(config)
+
+
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
     made *= 4 if isinstance(config, QwenImageConfig) else 1  # it counts those of a latent, of which a token has 2 x 2
@@ -351,8 +384,8 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
     """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
-    if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig):
-        return  # they bring statistics of their own
+    if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig | DCConfig):
+        return  # they bring statistics of their own, or have no shift
     if isinstance(denoiser_of(layout), TransformerConfig):
         if stated is None:
             raise ModelError(
@@ -370,10 +403,12 @@ def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
 
 def fewest_weights(config: NetworkConfig) -> int:
     """A lower bound: each residual block has at least one 3x3 convolution from its width to its width."""
-    if isinstance(config, EncoderConfig | QwenImageAutoencoderConfig):
+    if isinstance(config, EncoderConfig | QwenImageAutoencoderConfig | DCConfig):
         return config.fewest_weights
     if isinstance(config, Lumina2Config):
         return 2 * config.num_layers * config.width**2  # queries and outputs
+    if isinstance(config, SanaConfig):
+        return 4 * config.num_layers * config.width**2  # attention among the image's tokens
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):

@@ -8,7 +8,7 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.refusals import Refusals
-from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, SCHEDULERS
+from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, FLOW_SOLVERS, SCHEDULERS
 
 Kind = Literal["clip", "t5", "bert", "qwen2", "gemma"]
 TOKENIZERS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -200,6 +200,16 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         },
         denoiser="transformer",
     ),
+    "SanaPipeline": Pipeline(
+        classes={
+            "transformer": ("SanaTransformer2DModel",),
+            "vae": ("AutoencoderDC",),
+            "text_encoder": ("Gemma2Model",),
+            "tokenizer": TOKENIZERS["gemma"],
+            "scheduler": FLOW_SOLVERS,
+        },
+        denoiser="transformer",
+    ),
     "QwenImagePipeline": Pipeline(
         classes={
             "transformer": ("QwenImageTransformer2DModel",),
@@ -225,6 +235,7 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "Flux2KleinPipeline": "flow",
     "QwenImagePipeline": "flow",
     "Lumina2Pipeline": "flow",
+    "SanaPipeline": "flow",
 }
 """Pipeline -> family, of those that take prompts."""
 FAMILIES: Final[dict[str, Family]] = {

@@ -28,6 +28,9 @@ SCHEDULERS: Final[tuple[str, ...]] = (
     "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "TCDScheduler", "SASolverScheduler",
 )  # fmt: skip
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
+FLOW_SOLVERS: Final = ("DPMSolverMultistepScheduler",)
+"""Schedulers of flow matching that take several of the network's estimates for one step."""
+SANA: Final = "SanaPipeline"
 KLEIN: Final = "Flux2KleinPipeline"
 OWN_LEVELS: Final = frozenset(
     {"FluxPipeline", "ZImagePipeline", "QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline", KLEIN}
@@ -185,9 +188,44 @@ class FlowConfig(StrictConfig):
         return shift
 
 
-def read_scheduler(
-    content: Mapping[str, object], name: str, *, allowed: tuple[str, ...] = SCHEDULERS
-) -> SchedulerConfig | FlowConfig:
+class FlowSolverConfig(StrictConfig):
+    """Flow matching through `DPMSolverMultistepScheduler`, with one shift."""
+
+    scheduler: str
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    flow_shift: Annotated[float, Field(gt=0, le=100)] = 1.0
+    predicts: Annotated[Literal["flow_prediction"], Field(alias="prediction_type")]
+    use_flow_sigmas: Literal[True]
+    use_dynamic_shifting: Literal[False] = False
+    use_karras_sigmas: Literal[False] | None = False
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    use_lu_lambdas: Literal[False] | None = False
+    rescale_betas_zero_snr: Literal[False] = False
+    variance_type: None = None
+    trained_betas: None = None
+    beta_start: Beta = 0.0001
+    beta_end: Beta = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    """The betas are of no schedule; with `final_sigmas_type: sigma_min` the sampler ends at the first of them."""
+
+    @property
+    def prediction_type(self) -> Literal["velocity"]:
+        """The network predicts eps - x_0."""
+        return "velocity"
+
+
+AnyScheduler = SchedulerConfig | FlowConfig | FlowSolverConfig
+
+
+def schedulers_of(pipeline: str, expected: str | None) -> tuple[str, ...]:
+    """Which classes may stand in the file of a scheduler that model_index.json names."""
+    if pipeline == SANA:
+        return FLOW_SOLVERS
+    return FLOW_SCHEDULERS if expected in FLOW_SCHEDULERS else SCHEDULERS
+
+
+def read_scheduler(content: Mapping[str, object], name: str, *, allowed: tuple[str, ...] = SCHEDULERS) -> AnyScheduler:
     """The scheduler configuration that file `name` holds. Raises ModelError naming file and key."""
     kind = class_name(content, name=name, allowed=allowed)
     content = stated(content, name)
@@ -197,6 +235,10 @@ def read_scheduler(
         if isinstance(content[key], dict):
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
     _refuse_narrow_limits(content, name)
+    if allowed == FLOW_SOLVERS:
+        idle = SAMPLER_KEYS - {field.alias or key for key, field in FlowSolverConfig.model_fields.items()}
+        core = {key: value for key, value in content.items() if key not in idle}
+        return validated(FlowSolverConfig, {**core, "scheduler": kind}, name)
     _refuse_without_package(kind, name)
     content = _without_predict_epsilon(content, name)
     if "scheduler" in content:

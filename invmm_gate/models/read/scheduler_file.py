@@ -7,13 +7,12 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.diffusers_config import class_name, scheduler_as_loaded, stated
 from invmm_gate.models.read.scheduler_config import (
-    FLOW_SCHEDULERS,
     OWN_LEVELS,
-    SCHEDULERS,
     WITHOUT_GENERATOR,
+    AnyScheduler,
     FlowConfig,
-    SchedulerConfig,
     read_scheduler,
+    schedulers_of,
 )
 from invmm_gate.models.read.weight_files import read_part
 
@@ -22,7 +21,7 @@ from invmm_gate.models.read.weight_files import read_part
 class Schedule:
     """The scheduler of a checkpoint."""
 
-    config: SchedulerConfig | FlowConfig
+    config: AnyScheduler
     """As it is loaded."""
     content: Mapping[str, object]
     """As it stands in the file."""
@@ -34,7 +33,7 @@ def read_schedule(files: CheckpointFiles, path: str, pipeline: str, expected: st
     """The scheduler of class `expected`, if model_index.json names one, else of the file's own. Raises ModelError."""
     written = read_part(files, "scheduler", path)
     content = stated(written, path)
-    allowed = FLOW_SCHEDULERS if expected in FLOW_SCHEDULERS else SCHEDULERS
+    allowed = schedulers_of(pipeline, expected)
     kind = class_name(content, name=path, allowed=allowed)
     expected = expected or kind
     notes = () if expected == kind else (_read_as(expected, content, path, allowed),)
@@ -75,7 +74,7 @@ def _read_as(expected: str, content: Mapping[str, object], path: str, allowed: t
     )
 
 
-def _as_ddpm(config: SchedulerConfig | FlowConfig) -> str:
+def _as_ddpm(config: AnyScheduler) -> str:
     """The DDPMScheduler of this noise schedule; `from_config` would put its own defaults where a value is a default."""
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
     given = {key: getattr(config, key, None) for key in keys}

@@ -16,6 +16,7 @@ from invmm_gate.models.read.transformer_configs import (
     FluxConfig,
     Lumina2Config,
     QwenImageConfig,
+    SanaConfig,
     SD3Config,
     ZImageConfig,
 )
@@ -179,6 +180,11 @@ def _check_lumina_2(layout: Layout, config: Lumina2Config) -> None:
     _equal("cap_feat_dim", {config.cap_feat_dim}, "text_encoder gives", {width})
 
 
+def _check_sana(layout: Layout, config: SanaConfig) -> None:
+    width = layout.config("text_encoder", Gemma2Config).width
+    _equal("caption_channels", {config.caption_channels}, "text_encoder gives", {width})
+
+
 def _check_qwen_image(layout: Layout, config: QwenImageConfig) -> None:
     width = layout.config("text_encoder", Qwen25VLConfig).width
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
@@ -193,6 +199,7 @@ _CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
     ZImageConfig: _check_z_image,
     QwenImageConfig: _check_qwen_image,
     Lumina2Config: _check_lumina_2,
+    SanaConfig: _check_sana,
 }
 """Configuration of a denoiser that a prompt conditions -> what must agree with its text encoders."""
 

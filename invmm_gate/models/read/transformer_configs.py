@@ -257,6 +257,42 @@ class Lumina2Config(StrictConfig):
         return self.hidden_size
 
 
+class SanaConfig(StrictConfig):
+    """`SanaTransformer2DModel` of Sana and Sana 1.5, which is told no guidance scale."""
+
+    in_channels: Channels = 32
+    out_channels: Channels | None = 32
+    num_attention_heads: Heads = 70
+    attention_head_dim: Channels = 32
+    num_layers: Annotated[int, Field(ge=1, le=128)] = 20
+    num_cross_attention_heads: Heads = 20
+    cross_attention_head_dim: Channels = 112
+    cross_attention_dim: Width = 2240
+    caption_channels: Width = 2304
+    mlp_ratio: Positive = 2.5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    attention_bias: bool = False
+    sample_size: Side = 32
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 1
+    norm_elementwise_affine: bool = False
+    norm_eps: Positive = 1e-6
+    interpolation_scale: Positive | None = None
+    guidance_embeds: Literal[False] = False
+    guidance_embeds_scale: Positive = 0.1
+    qk_norm: Literal["rms_norm_across_heads"] | None = None
+    timestep_scale: Annotated[float, Field(ge=1, le=1)] = 1.0
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 class ZImageConfig(StrictConfig):
     """`ZImageTransformer2DModel` of Z-Image and Z-Image-Turbo; it predicts as many channels as it is given."""
 
@@ -298,6 +334,8 @@ class ZImageConfig(StrictConfig):
         return self.dim
 
 
-TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | ZImageConfig
+TransformerConfig = (
+    SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | SanaConfig | ZImageConfig
+)
 OfAnySize = FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
 """Networks whose configuration does not say for which size they were trained."""
