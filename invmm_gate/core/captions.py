@@ -27,6 +27,7 @@ ENCODERS: Final[Mapping[str, TextEncoders]] = {
     "ZImagePipeline": TextEncoders(soft=("text_encoder",)),
     "Flux2KleinPipeline": TextEncoders(soft=("text_encoder",)),
     "ChromaPipeline": TextEncoders(soft=("text_encoder",)),
+    "AuraFlowPipeline": TextEncoders(soft=("text_encoder",)),
     "Lumina2Pipeline": TextEncoders(soft=("text_encoder",)),
     "QwenImagePipeline": TextEncoders(soft=("text_encoder",)),
     "FluxPipeline": TextEncoders(soft=("text_encoder_2",), others=("text_encoder",)),

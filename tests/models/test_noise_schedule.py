@@ -32,6 +32,7 @@ from invmm_gate.models.read.scheduler_config import (
     read_scheduler,
 )
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     Flux2Config,
     FluxConfig,
@@ -97,6 +98,7 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (SD3Config, "SD3Transformer2DModel", set()),
         (FluxConfig, "FluxTransformer2DModel", set()),
         (ChromaConfig, "ChromaTransformer2DModel", set()),
+        (AuraFlowConfig, "AuraFlowTransformer2DModel", set()),
         (Flux2Config, "Flux2Transformer2DModel", set()),
         (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),

@@ -30,7 +30,8 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina"))
+OTHERS = ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "aura_flow")
+CLIP_NAMES = tuple(name for name in NAMES if name not in OTHERS)
 LUMINA = "<Prompt Start>"
 LONG = "the cat and the dog of the red house in the painting and a cat"
 Encoders = Literal["first", "clip"]
@@ -111,6 +112,13 @@ def test_a_prompt_is_encoded_with_its_padding_masked_as_the_chroma_pipeline_does
     assert torch.equal(
         found["mask"].sum(dim=1), (mask.sum(dim=1) - 1).where(mask.sum(dim=1) < 512, torch.tensor(512.0))
     )
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_is_encoded_with_its_padding_zero_as_the_aura_flow_pipeline_does(texts: tuple[str, ...]) -> None:
+    context, mask, *_ = tiny("aura_flow").pipeline.encode_prompt(list(texts), device=CPU)
+    equal(prompts_of("aura_flow").encode(texts), Condition(tensors={"context": context}))
+    assert not context[mask.view(len(texts), 256, -1)[:, :, 0] == 0].any()
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
@@ -359,7 +367,7 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
     # T5 has no start token; chats have more.
-    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158)
+    rooms = (context - 2, context - 256 - 2, context - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158)
     assert prompts.positions in rooms
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AuraFlowPipeline,
     ChromaPipeline,
     Flux2KleinPipeline,
     FluxPipeline,
@@ -157,6 +158,8 @@ PACKED = (FluxPipeline, ChromaPipeline, QwenImagePipeline)
 
 def sides(pipeline: Any) -> dict[str, int]:
     """The size of the image, where the pipeline does not take it from its network."""
+    if isinstance(pipeline, AuraFlowPipeline):
+        return {"height": LARGE, "width": LARGE}
     return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}  # Lumina 2 has a `sample_size`
 
 

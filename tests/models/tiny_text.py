@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
@@ -46,6 +48,7 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    LlamaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -55,6 +58,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
 from invmm_gate.core.settings import Family
@@ -87,11 +92,13 @@ NAMES = (
     "qwen_image",
     "chroma",
     "lumina",
+    "aura_flow",
 )
 SIZE = 16
 """Side of the images; the latents are half as large."""
 LARGE = 64
-"""Side of the images of Lumina 2, whose pipeline wants latents of an eighth."""
+"""Side of the images where latents are an eighth: Lumina2Pipeline wants that."""
+LARGE_NAMES = ("lumina", "aura_flow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +257,7 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
         schedule=_schedule(pipeline, family),
         prediction_type="velocity" if flow else pipeline.scheduler.config.prediction_type,
         latent_shape=(16, SIZE // 4, SIZE // 4) if name == "klein" else (4, SIZE // 2, SIZE // 2),
-        image_size=(LARGE, LARGE) if name == "lumina" else (SIZE, SIZE),
+        image_size=(LARGE, LARGE) if name in LARGE_NAMES else (SIZE, SIZE),
         device=CPU,
         pipeline_guides=not getattr(pipeline.config, "is_distilled", False),
         zero_unconditional=getattr(pipeline.config, "force_zeros_for_empty_prompt", False),
@@ -636,6 +643,56 @@ def lumina() -> Tiny:
     return _tiny("lumina", pipeline, family="flow")
 
 
+def llama_tokenizer() -> LlamaTokenizer:
+    """That of AuraFlow: an end token, no start token, bytes for what is no piece, and the start token to pad with."""
+    merges = [("c", "a"), ("ca", "t"), ("▁", "cat"), ("r", "e"), ("re", "d"), ("▁", "red"), ("▁", "a")]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    tokens += [chr(code) for code in range(33, 127)] + [left + right for left, right in merges]
+    return LlamaTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=merges,
+        add_bos_token=False,
+        add_eos_token=True,
+        pad_token="<s>",
+        padding_side="right",
+        model_max_length=512,
+    )
+
+
+def aura_flow() -> Tiny:
+    """A position for each patch of an image of 1024 pixels."""
+    tokenizer = llama_tokenizer()
+    torch.manual_seed(8)
+    config = UMT5Config(
+        vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0
+    )
+    torch.manual_seed(19)
+    network = AuraFlowTransformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        caption_projection_dim=16,
+        pos_embed_max_size=64 * 64,
+    )
+    for block in network.joint_transformer_blocks:  # few of 256 words are no padding: attention must show them
+        frozen(block.attn.add_v_proj, scale=20.0)
+        frozen(block.norm1.linear, scale=4.0)
+    for block in network.single_transformer_blocks:
+        frozen(block.norm1.linear, scale=4.0)
+    pipeline = AuraFlowPipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=autoencoder(scaling_factor=0.13025, widths=(8, 8, 8, 8)),
+        text_encoder=frozen(UMT5EncoderModel(config)),
+        tokenizer=tokenizer,
+    )
+    return _tiny("aura_flow", pipeline, family="flow")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -682,5 +739,6 @@ def build(name: str) -> Tiny:
         "qwen_image": qwen_image,
         "lumina": lumina,
         "chroma": chroma,
+        "aura_flow": aura_flow,
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

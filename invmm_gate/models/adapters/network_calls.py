@@ -206,6 +206,24 @@ def _chroma(network: Any, given: Given) -> Tensor:
     return unpacked(output, height, width)
 
 
+# --- AuraFlowTransformer2DModel: AuraFlow
+
+
+def _aura_flow(network: Any, given: Given) -> Tensor:
+    """The network is told no mask: what its pipeline gives it of padding is zero."""
+    output: Tensor = network(
+        given.x_t,
+        timestep=given.time / _TIME_UNIT,
+        encoder_hidden_states=given.condition["context"],
+        return_dict=False,
+    )[0]
+    return output
+
+
+def _seen_by_aura_flow(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    return Seen(x_t=arguments[0], time=_number(named["timestep"]) * _TIME_UNIT)
+
+
 # --- Flux2Transformer2DModel: FLUX.2-klein
 
 
@@ -350,6 +368,7 @@ CALLS: Final[dict[str, NetworkCall]] = {
         unpacked=_unpacked_square,
     ),
     "ChromaTransformer2DModel": NetworkCall(predict=_chroma, seen=_seen_by_flux, unpacked=_unpacked_square),
+    "AuraFlowTransformer2DModel": NetworkCall(predict=_aura_flow, seen=_seen_by_aura_flow),
     "Flux2Transformer2DModel": NetworkCall(predict=_flux_2, seen=_seen_by_flux_2, unpacked=_square),
     "QwenImageTransformer2DModel": NetworkCall(
         predict=_qwen_image,

@@ -13,7 +13,7 @@ from invmm_gate.core.protocols import Condition
 from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.text_tower import Features, TextTower, text_config
-from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
+from invmm_gate.models.read.text_configs import AURA_LENGTH, BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
@@ -38,6 +38,8 @@ class Placed:
     """Their features that it fills; None = all."""
     pooled: slice | None = None
     """Its columns of the pooled vector; None where the pipeline drops them."""
+    blank: bool = False
+    """Whether the features of padding are zero."""
 
 
 @final
@@ -144,7 +146,8 @@ class Prompts:
 
 def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:
     if item.tokens is not None:
-        tensors["context"][:, item.tokens, item.features or slice(None)] = features.context
+        context = features.context * features.mask[:, :, None] if item.blank else features.context
+        tensors["context"][:, item.tokens, item.features or slice(None)] = context
         if "mask" in tensors:
             tensors["mask"][:, item.tokens] = features.mask
     if item.pooled is not None and features.pooled is not None:
@@ -244,6 +247,17 @@ def _chroma(components: Mapping[str, Any], device: torch.device) -> Prompts:
     )
 
 
+def _aura_flow(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """AuraFlow: the tokens of UMT5, which is told its padding; what it makes of padding is zero for the network."""
+    tower = _tower("text_encoder", components, device, length=AURA_LENGTH, masked=True)
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length), blank=True),),
+        context_shape=(tower.length, _width(tower)),
+        pooled_size=None,
+        device=device,
+    )
+
+
 def _z_image(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Z-Image: hidden layer -2 of a decoder language model, for a prompt in its chat template; padding is cut off."""
     tower = _tower("text_encoder", components, device, layer=-2, length=CHAT_LENGTH, chat=CHATS["ZImagePipeline"])
@@ -309,6 +323,7 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
     "ChromaPipeline": _chroma,
+    "AuraFlowPipeline": _aura_flow,
     "ZImagePipeline": _z_image,
     "Flux2KleinPipeline": _flux_2_klein,
     "QwenImagePipeline": _qwen_image,

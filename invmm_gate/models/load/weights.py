@@ -122,6 +122,7 @@ _LOADERS: Final = {
     "ZImagePipeline": attrgetter("ZImageLoraLoaderMixin"),
     "QwenImagePipeline": attrgetter("QwenImageLoraLoaderMixin"),
     "Lumina2Pipeline": attrgetter("Lumina2LoraLoaderMixin"),
+    "AuraFlowPipeline": attrgetter("AuraFlowLoraLoaderMixin"),
 }
 _WITH_ALPHAS: Final = ("FluxPipeline", "ChromaPipeline")
 """Pipelines whose loader hands out the scales of kohya's form beside the weights."""

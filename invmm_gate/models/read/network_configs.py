@@ -28,8 +28,9 @@ from invmm_gate.models.read.config_fields import (
 )
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
 from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
-from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
+from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config, UMT5Config
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
@@ -163,6 +164,7 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "Transformer2DModel": OldDiTConfig,
     "FluxTransformer2DModel": FluxConfig,
     "ChromaTransformer2DModel": ChromaConfig,
+    "AuraFlowTransformer2DModel": AuraFlowConfig,
     "Flux2Transformer2DModel": Flux2Config,
     "AutoencoderKLFlux2": Flux2AutoencoderConfig,
     "QwenImageTransformer2DModel": QwenImageConfig,
@@ -178,6 +180,7 @@ ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModel": CLIPTextConfig,
     "CLIPTextModelWithProjection": CLIPTextConfig,
     "T5EncoderModel": T5Config,
+    "UMT5EncoderModel": UMT5Config,
     "LDMBertModel": LDMBertConfig,
     "Qwen3Model": Qwen3Config,
     "Qwen3ForCausalLM": Qwen3Config,

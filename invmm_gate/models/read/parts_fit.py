@@ -29,6 +29,7 @@ from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH, LUMINA_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
@@ -37,6 +38,7 @@ from invmm_gate.models.read.transformer_configs import (
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
+    Unshifted,
     ZImageConfig,
 )
 from invmm_gate.models.read.weight_files import header_of
@@ -48,6 +50,8 @@ QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
 """Types of tensors that hold weights in eight bits or, packed, in fewer."""
 
 Autoencoder = AutoencoderConfigs
+OwnSize = ZImageConfig | AuraFlowConfig
+"""Networks whose pipelines draw at a size of their own when nobody names one."""
 
 
 def denoiser_of(layout: Layout) -> DenoiserConfig:
@@ -98,7 +102,7 @@ def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
 def image_size(layout: Layout) -> tuple[int, int]:
     """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    if isinstance(denoiser, ZImageConfig):
+    if isinstance(denoiser, OwnSize):
         return denoiser.image_size
     height, width = _pair(denoiser.sample_size)
     if autoencoder is None:
@@ -148,7 +152,7 @@ def tokens_of(layout: Layout) -> int:
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
     denoiser = denoiser_of(layout)
-    size = None if isinstance(denoiser, ZImageConfig) else denoiser.sample_size
+    size = None if isinstance(denoiser, OwnSize) else denoiser.sample_size
     if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(size, int):
         raise ModelError(f"{layout.pipeline} with sample_size {size}", expected="one side, a number")
     image_size(layout)
@@ -174,6 +178,8 @@ def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
         _check_dit(denoiser)
     elif isinstance(denoiser, ZImageConfig | Lumina2Config):
         _check_placed(denoiser, layout)
+    elif isinstance(denoiser, AuraFlowConfig):
+        _check_aura_flow(denoiser, layout)
     else:
         _check_unet(denoiser)
 
@@ -209,11 +215,30 @@ def _check_sd3(config: SD3Config) -> None:
             expected="whole patches, with a position each",
         )
     if config.width != config.caption_projection_dim:
-        raise ModelError(
-            f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
-            expected="as many",
-        )
+        raise _other_captions(config)
     _check_output(config)
+
+
+def _check_aura_flow(config: AuraFlowConfig, layout: Layout) -> None:
+    """Beyond its positions it would take some twice, without a word."""
+    _, height, width = latent_shape(layout)
+    patches = max(height, width) // config.patch_size
+    if height % config.patch_size or width % config.patch_size or patches > config.places:
+        raise ModelError(
+            f"the transformer has positions for {config.places} patches of {config.patch_size} along a side, the "
+            f"latents of an image of {config.image_size[0]} pixels have {max(height, width)} places",
+            expected="whole patches, with a position each",
+        )
+    if config.width != config.caption_projection_dim:
+        raise _other_captions(config)
+    _check_output(config)
+
+
+def _other_captions(config: SD3Config | AuraFlowConfig) -> ModelError:
+    return ModelError(
+        f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
+        expected="as many",
+    )
 
 
 def _check_dit(config: DiTConfig) -> None:
@@ -320,11 +345,12 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
 
 
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
-    """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
+    """Most pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
     if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig):
         return  # they bring statistics of their own
-    if isinstance(denoiser_of(layout), TransformerConfig):
+    denoiser = denoiser_of(layout)
+    if isinstance(denoiser, TransformerConfig) and not isinstance(denoiser, Unshifted):
         if stated is None:
             raise ModelError(
                 f"the autoencoder states no shift_factor, which {layout.pipeline} adds to every latent",
@@ -347,6 +373,8 @@ def fewest_weights(config: NetworkConfig) -> int:
         return 2 * config.num_layers * config.width**2  # queries and outputs
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
+    if isinstance(config, AuraFlowConfig):
+        return 12 * (config.num_mmdit_layers + config.num_single_dit_layers) * config.width**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
     if isinstance(config, SD3Config | QwenImageConfig | DiTConfig):

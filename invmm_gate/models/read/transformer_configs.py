@@ -1,5 +1,6 @@
 """Configurations of transformers that a prompt conditions, with the names and defaults of diffusers."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -154,6 +155,42 @@ class ChromaConfig(StrictConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
+class AuraFlowConfig(StrictConfig):
+    """`AuraFlowTransformer2DModel`, which has a position for each patch of a square."""
+
+    sample_size: Side = 64
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    in_channels: Channels = 4
+    num_mmdit_layers: Annotated[int, Field(ge=0, le=64)] = 4
+    num_single_dit_layers: Annotated[int, Field(ge=0, le=128)] = 32
+    attention_head_dim: Channels = 256
+    num_attention_heads: Heads = 12
+    joint_attention_dim: Width = 2048
+    caption_projection_dim: Width = 3072
+    out_channels: Channels = 4
+    pos_embed_max_size: Annotated[int, Field(ge=1, le=4_194_304)] = 1024
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size in pixels at which AuraFlowPipeline draws when nobody names one."""
+        return 1024, 1024
+
+    @property
+    def places(self) -> int:
+        """Patches along a side for which there are positions."""
+        return math.isqrt(self.pos_embed_max_size)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 class Flux2Config(StrictConfig):
     """`Flux2Transformer2DModel` of FLUX.2-klein, which is told no guidance scale."""
 
@@ -298,4 +335,16 @@ class ZImageConfig(StrictConfig):
         return self.dim
 
 
-TransformerConfig = SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | ZImageConfig
+TransformerConfig = (
+    SD3Config
+    | FluxConfig
+    | ChromaConfig
+    | AuraFlowConfig
+    | Flux2Config
+    | QwenImageConfig
+    | Lumina2Config
+    | ZImageConfig
+)
+"""All of them."""
+Unshifted = AuraFlowConfig
+"""Those whose pipelines add no `shift_factor` to the latents."""
