@@ -19,8 +19,8 @@ Family = Literal[
 ]  # fmt: skip
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `class_pixel` and
 `class_latent` (DiT): the same, and told a class by its label. `stable_diffusion`: text-to-image with a variance-
-preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by flow
-matching."""
+preserving schedule (SD 1, 2, XL, PixArt). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by
+flow matching."""
 
 COPY_METRICS: Final[Mapping[str, bool]] = {
     "pixel_rmse": False, "pixel_aligned": False, "pixel_l2_neighbours": False, "sscd": True, "onnx": True,

@@ -28,6 +28,8 @@ USUAL_DRAWS: Final[Mapping[str, UsualDraw]] = {
     "StableDiffusion3Pipeline": UsualDraw(28, 7.0),
     "FluxPipeline": UsualDraw(28, 3.5),
     "ChromaPipeline": UsualDraw(35, 5.0),
+    "PixArtAlphaPipeline": UsualDraw(20, 4.5),
+    "PixArtSigmaPipeline": UsualDraw(20, 4.5),
     "AuraFlowPipeline": UsualDraw(50, 3.5),
     "Flux2KleinPipeline": UsualDraw(50, 4.0),
     "QwenImagePipeline": UsualDraw(50, 4.0),

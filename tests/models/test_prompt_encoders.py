@@ -1,5 +1,6 @@
 """Prompts, hard and soft, against the encode_prompt of diffusers' pipelines and against each other."""
 
+import inspect
 import warnings
 from functools import cache
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-OTHERS = ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "aura_flow")
+OTHERS = ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "aura_flow", "pixart", "pixart_sigma")
 CLIP_NAMES = tuple(name for name in NAMES if name not in OTHERS)
 LUMINA = "<Prompt Start>"
 LONG = "the cat and the dog of the red house in the painting and a cat"
@@ -119,6 +120,21 @@ def test_a_prompt_is_encoded_with_its_padding_zero_as_the_aura_flow_pipeline_doe
     context, mask, *_ = tiny("aura_flow").pipeline.encode_prompt(list(texts), device=CPU)
     equal(prompts_of("aura_flow").encode(texts), Condition(tensors={"context": context}))
     assert not context[mask.view(len(texts), 256, -1)[:, :, 0] == 0].any()
+
+
+@pytest.mark.parametrize(
+    "texts", [PROMPTS, ("",), ("a cat", "cat " * 600), ("  A Red CAT ", "É")], ids=["two", "empty", "too long", "large"]
+)
+@pytest.mark.parametrize(("name", "length"), [("pixart", 120), ("pixart_sigma", 300)])
+def test_a_prompt_is_encoded_in_small_letters_as_the_pixart_pipelines_do(
+    name: str, length: int, texts: tuple[str, ...]
+) -> None:
+    """As they do without the packages by which they would rewrite a prompt, or where nobody asks them to."""
+    pipeline = tiny(name).pipeline
+    encoded = pipeline.encode_prompt(list(texts), device=CPU, clean_caption=False, max_sequence_length=length)
+    equal(prompts_of(name).encode(texts), Condition(tensors={"context": encoded[0], "mask": encoded[1].float()}))
+    default = inspect.signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    assert (encoded[0].shape[1], default) == (length, length)
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])

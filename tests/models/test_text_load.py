@@ -66,6 +66,10 @@ def test_a_loaded_checkpoint_estimates_what_the_saved_modules_do(text_checkpoint
         shape = (16, side // 4, side // 4) if name == "klein" else (4, cells, cells)
         assert (model.latent_shape, model.image_size) == (shape, (side, side))
         model = at_size_of(saved, model)
+    elif name.startswith("pixart"):
+        side = 512 if name == "pixart_sigma" else 1024
+        assert (model.latent_shape, model.image_size) == ((4, side // 8, side // 8), (side, side))
+        model = at_size_of(saved, model)
     torch.testing.assert_close(estimate(model), estimate(saved), rtol=1e-4, atol=1e-4)
     images = torch.rand(1, 3, *model.image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     torch.testing.assert_close(model.encode(images), saved.encode(images), rtol=1e-4, atol=1e-4)

@@ -27,6 +27,9 @@ from diffusers import (
     LDMTextToImagePipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -93,12 +96,14 @@ NAMES = (
     "chroma",
     "lumina",
     "aura_flow",
+    "pixart",
+    "pixart_sigma",
 )
 SIZE = 16
 """Side of the images; the latents are half as large."""
 LARGE = 64
-"""Side of the images where latents are an eighth: Lumina2Pipeline wants that."""
-LARGE_NAMES = ("lumina", "aura_flow")
+"""Side of the images where latents are an eighth: the pipelines of Lumina 2 and PixArt want that."""
+LARGE_NAMES = ("lumina", "aura_flow", "pixart", "pixart_sigma")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +254,7 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
     flow = family in ("stable_diffusion_3", "flow")
     pipeline.set_progress_bar_config(disable=True)
     model = TextToImageModel(
-        network=pipeline.transformer if flow else pipeline.unet,
+        network=pipeline.transformer if "transformer" in pipeline.components else pipeline.unet,
         autoencoder=coder,
         prompts=prompt_encoder_of(type(pipeline).__name__, pipeline.components, CPU),
         family=family,
@@ -693,6 +698,31 @@ def aura_flow() -> Tiny:
     return _tiny("aura_flow", pipeline, family="flow")
 
 
+def pixart(*, sigma: bool = False) -> Tiny:
+    """Alpha is told the size of the image, Sigma is not; both learned the variance too."""
+    torch.manual_seed(21 if sigma else 22)
+    network = PixArtTransformer2DModel(
+        sample_size=64 if sigma else 128,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        num_layers=2,
+        cross_attention_dim=24,
+        caption_channels=40,
+        use_additional_conditions=None if sigma else True,
+    )
+    for block in network.transformer_blocks:
+        frozen(block.attn2.to_v, scale=2.0)
+    build = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
+    pipeline = build(
+        transformer=frozen(network, scale=1.5),
+        scheduler=ddim(),
+        vae=autoencoder(scaling_factor=0.13025 if sigma else 0.18215, widths=(8, 8, 8, 8)),
+        text_encoder=_t5_encoder(),
+        tokenizer=t5_tokenizer(),
+    )
+    return _tiny("pixart_sigma" if sigma else "pixart", pipeline, family="stable_diffusion")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -740,5 +770,7 @@ def build(name: str) -> Tiny:
         "lumina": lumina,
         "chroma": chroma,
         "aura_flow": aura_flow,
+        "pixart": pixart,
+        "pixart_sigma": lambda: pixart(sigma=True),
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

@@ -55,6 +55,8 @@ class TextTower:
     """Leading tokens whose features the pipeline leaves out."""
     masked: bool = False
     """Whether the pipeline masks the padding."""
+    lowered: bool = False
+    """Whether the pipeline reads prompts in small letters, without blanks at their ends."""
     vocabulary: int = field(init=False)
     """Number of token ids."""
     around: tuple[str, str] = field(init=False)
@@ -177,7 +179,10 @@ class TextTower:
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         """Ids of a prompt's text, of any length."""
-        return self._plain_ids(self._lead + prompt)
+        return self._plain_ids(self._lead + self._read(prompt))
+
+    def _read(self, prompt: str) -> str:
+        return prompt.lower().strip() if self.lowered else prompt
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -202,7 +207,7 @@ class TextTower:
 
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
-        return self.bare([self._surrounded(prompt) for prompt in prompts])
+        return self.bare([self._surrounded(self._read(prompt)) for prompt in prompts])
 
     def bare(self, texts: Sequence[str]) -> Features:
         """The same of texts around which no words stand but the tokenizer's own start and end."""

@@ -25,6 +25,7 @@ from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    PixArtConfig,
     QwenImageConfig,
     SD3Config,
     ZImageConfig,
@@ -61,7 +62,7 @@ def other_readings(manifest: ModelManifest, model: DiffusionModel) -> Iterator[t
 
 def _changes(config: object) -> Iterator[Mapping[str, object]]:
     """Other values that fit together, of the keys that the configuration has."""
-    if isinstance(config, SD3Config | DiTConfig | AuraFlowConfig):
+    if isinstance(config, SD3Config | DiTConfig | PixArtConfig | AuraFlowConfig):
         for channels in _HEAD_WIDTHS:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
@@ -145,7 +146,7 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.places)
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
-    if isinstance(denoiser, DiTConfig):  # positions of other sizes are interpolated
+    if isinstance(denoiser, DiTConfig | PixArtConfig):  # positions of other sizes are interpolated
         return denoiser.patch_size, _LARGEST_LATENT
     if isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig):
         return 2, _LARGEST_LATENT

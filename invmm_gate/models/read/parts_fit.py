@@ -29,12 +29,14 @@ from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH, LUMINA_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
+    TOLD_SIZE,
     AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    PixArtConfig,
     QwenImageConfig,
     SD3Config,
     TransformerConfig,
@@ -87,6 +89,7 @@ def _levels(autoencoder: Autoencoder) -> Sequence[int]:
 
 
 LUMINA = "Lumina2Pipeline"
+PIXART_ALPHA = "PixArtAlphaPipeline"
 LDM = "LDMPipeline"
 LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
 """Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
@@ -178,6 +181,8 @@ def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
         _check_dit(denoiser)
     elif isinstance(denoiser, ZImageConfig | Lumina2Config):
         _check_placed(denoiser, layout)
+    elif isinstance(denoiser, PixArtConfig):
+        _check_pixart(denoiser, layout)
     elif isinstance(denoiser, AuraFlowConfig):
         _check_aura_flow(denoiser, layout)
     else:
@@ -247,13 +252,40 @@ def _check_dit(config: DiTConfig) -> None:
             f"sample_size {config.sample_size} is not a multiple of patch_size {config.patch_size}",
             expected="whole patches",
         )
+    _check_halved(config, "DiTPipeline")
+
+
+def _check_halved(config: DiTConfig | PixArtConfig, pipeline: str) -> None:
     if config.out_channels is None:
         raise ModelError(
-            "the transformer states no out_channels, which DiTPipeline divides by 2",
+            f"the transformer states no out_channels, which {pipeline} divides by 2",
             expected="as many as in_channels, or twice as many where it learned the variance",
             do="add it to transformer/config.json",
         )
     _check_output(config)
+
+
+def _check_pixart(config: PixArtConfig, layout: Layout) -> None:
+    """At these sizes alone its pipeline draws the image that is asked for, and resizes nothing."""
+    autoencoder, alpha = autoencoder_of(layout), layout.pipeline == PIXART_ALPHA
+    if autoencoder is not None and downscaling(autoencoder) != 8:
+        raise ModelError(
+            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            expected=f"3 times, as {layout.pipeline} asks for an image of 8 times the latent",
+        )
+    if config.sample_size % config.patch_size or (alpha and config.sample_size > TOLD_SIZE):
+        raise ModelError(
+            f"{layout.pipeline} with sample_size {config.sample_size} and patch_size {config.patch_size}",
+            expected=f"whole patches, and a sample_size of 32, 64{', 128 or 256' if not alpha else ' or 128'}",
+        )
+    if config.told_the_size and not (alpha and config.sample_size == TOLD_SIZE and config.width % 3 == 0):
+        raise ModelError(
+            f"the transformer ({config.width} channels) is to be told the size of the image, which "
+            f"{layout.pipeline} does not tell at sample_size {config.sample_size}",
+            expected=f"use_additional_conditions false, or {PIXART_ALPHA} at 128 with a multiple of 3 channels",
+            do="correct transformer/config.json",
+        )
+    _check_halved(config, layout.pipeline)
 
 
 def _check_flux(config: FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig) -> None:
@@ -316,11 +348,11 @@ def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
     made *= 4 if isinstance(config, QwenImageConfig) else 1  # it counts those of a latent, of which a token has 2 x 2
-    learned_variance = isinstance(config, UNetConfig | DiTConfig) and made == 2 * config.in_channels
+    learned_variance = isinstance(config, UNetConfig | DiTConfig | PixArtConfig) and made == 2 * config.in_channels
     if made != config.in_channels and not learned_variance:
         raise ModelError(
             f"the network has {config.in_channels} input and {made} output channels",
-            expected="as many, or, without prompts, twice as many where it learned the variance",
+            expected="as many, or, without prompts and in PixArt, twice as many where it learned the variance",
         )
 
 
@@ -377,7 +409,7 @@ def fewest_weights(config: NetworkConfig) -> int:
         return 12 * (config.num_mmdit_layers + config.num_single_dit_layers) * config.width**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
-    if isinstance(config, SD3Config | QwenImageConfig | DiTConfig):
+    if isinstance(config, SD3Config | QwenImageConfig | DiTConfig | PixArtConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block
     per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers

@@ -88,6 +88,17 @@ _STABLE_DIFFUSION: Final = Pipeline(
     settings={"requires_safety_checker": True},
 )
 
+_PIXART: Final = Pipeline(
+    classes={
+        "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": TOKENIZERS["t5"],
+        "scheduler": SCHEDULERS,
+    },
+    denoiser="transformer",
+)
+
 PIPELINES: Final[dict[str, Pipeline]] = {
     "DDPMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
     "DDIMPipeline": Pipeline(classes={"unet": ("UNet2DModel",), "scheduler": SCHEDULERS}),
@@ -171,6 +182,8 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
     "AuraFlowPipeline": Pipeline(
         classes={
             "transformer": ("AuraFlowTransformer2DModel",),
@@ -230,6 +243,8 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "StableDiffusionPipeline": "stable_diffusion",
     "LatentConsistencyModelPipeline": "stable_diffusion",
     "StableDiffusionXLPipeline": "stable_diffusion",
+    "PixArtAlphaPipeline": "stable_diffusion",
+    "PixArtSigmaPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
     "FluxPipeline": "flow",
     "ChromaPipeline": "flow",

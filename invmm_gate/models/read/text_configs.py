@@ -18,6 +18,8 @@ CHAT_LENGTH: Final = 512
 KLEIN_LAYERS: Final = (9, 18, 27)
 """Hidden layers of the language model that Flux2KleinPipeline puts side by side."""
 
+PIXART_LENGTHS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""Tokens in each of them, unless it is called with another max_sequence_length."""
 AURA_LENGTH: Final = 256
 """Tokens in AuraFlowPipeline."""
 LUMINA_LENGTH: Final = 256

@@ -23,6 +23,8 @@ from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    OldPixArtConfig,
+    PixArtConfig,
     QwenImageConfig,
     SD3Config,
     ZImageConfig,
@@ -151,6 +153,15 @@ def _check_chroma(layout: Layout, config: ChromaConfig) -> None:
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
 
 
+def _check_pixart(layout: Layout, config: PixArtConfig) -> None:
+    width = layout.config("text_encoder", T5Config).width
+    if config.caption_channels is None:
+        _equal("cross_attention_dim", {config.cross_attention_dim}, "text_encoder gives", {width})
+    else:
+        _equal("caption_channels", {config.caption_channels}, "text_encoder gives", {width})
+        _equal("cross_attention_dim", {config.cross_attention_dim}, "its tokens have", {config.width})
+
+
 def _check_aura_flow(layout: Layout, config: AuraFlowConfig) -> None:
     width = layout.config("text_encoder", UMT5Config).width
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
@@ -203,6 +214,8 @@ _CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
     FluxConfig: _check_flux,
     ChromaConfig: _check_chroma,
     AuraFlowConfig: _check_aura_flow,
+    PixArtConfig: _check_pixart,
+    OldPixArtConfig: _check_pixart,
     Flux2Config: _check_flux_2,
     ZImageConfig: _check_z_image,
     QwenImageConfig: _check_qwen_image,
