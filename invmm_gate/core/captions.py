@@ -1,5 +1,9 @@
-"""Which text encoders read a probe's caption while its score is made. A score depends on no other caption."""
+"""Which text encoders read a probe's caption while its score is made. A score depends on no other caption.
 
+And of which captions pipelines make another prompt.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,6 +32,9 @@ ENCODERS: Final[Mapping[str, TextEncoders]] = {
     "ZImagePipeline": TextEncoders(soft=("text_encoder",)),
     "Flux2KleinPipeline": TextEncoders(soft=("text_encoder",)),
     "ChromaPipeline": TextEncoders(soft=("text_encoder",)),
+    "PixArtAlphaPipeline": TextEncoders(soft=("text_encoder",)),
+    "PixArtSigmaPipeline": TextEncoders(soft=("text_encoder",)),
+    "AuraFlowPipeline": TextEncoders(soft=("text_encoder",)),
     "Lumina2Pipeline": TextEncoders(soft=("text_encoder",)),
     "SanaPipeline": TextEncoders(soft=("text_encoder",)),
     "QwenImagePipeline": TextEncoders(soft=("text_encoder",)),
@@ -36,6 +43,25 @@ ENCODERS: Final[Mapping[str, TextEncoders]] = {
 """Pipeline -> its text encoders. A pipeline that is not named takes no prompts."""
 T5: Final = "text_encoder_3"
 """T5 of Stable Diffusion 3, without which a checkpoint may come."""
+
+
+_REWRITING: Final = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+"""Pipelines that rewrite a prompt where the packages bs4 and ftfy are installed, unless told clean_caption=False."""
+_WORD: Final = r"(?:[a-z]+(?:['-][a-z]+)*|\d{1,5})"
+_PLAIN: Final = re.compile(rf"(?:{_WORD}(?:,? {_WORD})*\.?)?", re.ASCII)
+_CUT_OUT: Final = re.compile(r"shipping|download|\bclick\b|\bpage\b|\b(?:png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4)")
+_MOST_HYPHENS: Final = 3
+
+
+def may_be_rewritten(pipeline: str, caption: str) -> bool:
+    """Whether some users' pipeline may make another prompt of a caption than its small letters.
+
+    False only where it is known: single blanks between words of a to z and numbers of up to five digits, commas, an
+    end, and none of the words that are cut out. Source: `_clean_caption` of diffusers' PixArtAlphaPipeline.
+    """
+    text = caption.lower().strip()
+    plain = _PLAIN.fullmatch(text) and not _CUT_OUT.search(text) and text.count("-") <= _MOST_HYPHENS
+    return pipeline in _REWRITING and not plain
 
 
 def caption_readers(pipeline: str, settings: InversionSettings, *, has_t5: bool) -> tuple[str, ...]:

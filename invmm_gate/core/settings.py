@@ -19,8 +19,8 @@ Family = Literal[
 ]  # fmt: skip
 """`pixel`: the network works on pixels (DDPM). `latent`: on an autoencoder's latent (LDM). `class_pixel` and
 `class_latent` (DiT): the same, and told a class by its label. `stable_diffusion`: text-to-image with a variance-
-preserving schedule (SD 1, 2, XL). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by flow
-matching."""
+preserving schedule (SD 1, 2, XL, PixArt). `stable_diffusion_3` (SD 3, 3.5) and `flow` (all others): text-to-image by
+flow matching."""
 
 SoftEncoders = Literal["first", "clip", "all"]
 """Text encoders that see a soft prompt: the first, all that read the first one's tokens, or all that there are."""

@@ -34,6 +34,7 @@ _ENCODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "CLIPTextModel": attrgetter("CLIPTextModel", "CLIPTextConfig"),
     "CLIPTextModelWithProjection": attrgetter("CLIPTextModelWithProjection", "CLIPTextConfig"),
     "T5EncoderModel": attrgetter("T5EncoderModel", "T5Config"),
+    "UMT5EncoderModel": attrgetter("UMT5EncoderModel", "UMT5Config"),
     "Qwen3Model": attrgetter("Qwen3Model", "Qwen3Config"),
     "Qwen3ForCausalLM": attrgetter("Qwen3ForCausalLM", "Qwen3Config"),
     "Gemma2Model": attrgetter("Gemma2Model", "Gemma2Config"),
@@ -149,6 +150,7 @@ def _token_options(library: Any, files: TokenizerFiles) -> dict[str, Any]:
 
 _TOKENIZERS: Final[dict[Kind, Callable[[Any, TokenizerFiles], Any]]] = {
     "clip": _clip, "t5": _as_diffusers, "bert": _bert, "qwen2": _as_diffusers, "gemma": _as_diffusers,
+    "llama": _as_diffusers,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from invmm_gate.core.captions import readers_in
+from invmm_gate.core.captions import may_be_rewritten, readers_in
 from invmm_gate.core.records import Confirmation, Measurement, Probe, SelfCheck
 from invmm_gate.core.run_records import RunContext, RunData
 from invmm_gate.core.verdict_records import Finding, Verdict
@@ -199,6 +199,13 @@ def _run_warnings(data: RunData) -> Iterator[str]:
     if readers := readers_in(data.run):
         yield f"The score of a probe depends on its caption, which {' and '.join(readers)} read while it was inverted."
     yield from _label_warnings(data)
+    captions = [probe.caption for probe in data.run.probe_set.probes]
+    if other := sum(may_be_rewritten(data.run.inputs.pipeline, caption) for caption in captions):
+        yield (
+            f"{texts.count(other)} captions may be other prompts to some users: {data.run.inputs.pipeline} rewrites "
+            "them where the packages bs4 and ftfy are installed. They were tried in small letters, as it reads them "
+            "without these packages. Write the rewritten captions in the manifest to have them tried."
+        )
     cut = data.run.context.truncated_captions
     if cut:
         yield f"{texts.count(len(cut))} captions are longer than the tokenizer takes and were cut."

@@ -10,15 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config as TheirGemma
-from transformers import Qwen2Tokenizer, T5Tokenizer
+from transformers import LlamaTokenizerFast, Qwen2Tokenizer, T5Tokenizer
 from transformers import Qwen3Config as TheirConfig
+from transformers import UMT5Config as TheirUMT5
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.network_calls import CALLS, packed, unpacked
 from invmm_gate.models.read.inspect import inspect_checkpoint
 from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25TextConfig, Qwen25VisionConfig
-from invmm_gate.models.read.text_configs import Qwen3Config, TextConfig
+from invmm_gate.models.read.text_configs import Qwen3Config, TextConfig, UMT5Config
 from tests.models import tiny_text
 from tests.models.conftest import edit_json
 from tests.models.test_text_load import TEXTS, estimate, load
@@ -30,6 +31,7 @@ THEIRS: dict[Any, type[TextConfig]] = {
     Qwen2_5_VLTextConfig: Qwen25TextConfig,
     Qwen2_5_VLVisionConfig: Qwen25VisionConfig,
     TheirGemma: Gemma2Config,
+    TheirUMT5: UMT5Config,
 }
 """Configuration of transformers -> that of the gate."""
 
@@ -61,6 +63,7 @@ def test_packing_puts_each_value_back() -> None:
 
 def test_defaults_of_a_language_model_are_those_of_transformers() -> None:
     own = {"rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "layer_types", "model_type"}
+    own |= {"dense_act_fn", "is_gated_act"}  # they follow from another key
     ids = {"bos_token_id", "eos_token_id"}  # of these nothing depends: each prompt is given with all of its ids
     for kind, config in THEIRS.items():
         theirs = kind().to_dict()
@@ -152,7 +155,8 @@ def test_a_template_that_is_told_a_special_token_is_read_as_users_read_it(z_imag
 
 
 @pytest.mark.parametrize(
-    "name", ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lumina", "sana", "lcm"]
+    "name",
+    ["flux", "flux_schnell", "klein", "z_image", "qwen_image", "chroma", "lumina", "sana", "aura_flow", "lcm"],
 )
 @pytest.mark.parametrize("scale", [0.5, 1.0, 7.0])
 def test_a_users_image_costs_what_is_said(name: str, scale: float) -> None:
@@ -417,6 +421,97 @@ def test_a_tokenizer_of_gemma_pads_on_the_right_and_is_not_read_from_its_sentenc
         inspect_checkpoint(folder)
 
 
+def without_the_end(folder: Path) -> None:
+    """A tokenizer that ends a prompt with nothing, where its configuration is silent."""
+    path = folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**content, "post_processor": None}))
+    edit_json(folder / "tokenizer/tokenizer_config.json", add_bos_token=None, add_eos_token=None)
+
+
+TOKENIZER = "tokenizer/tokenizer_config.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (changed("transformer/config.json", joint_attention_dim=8), "joint_attention_dim is 8, text_encoder gives 24"),
+        (changed("transformer/config.json", caption_projection_dim=8), "tokens have 16 channels, its captions 8"),
+        (changed("transformer/config.json", pos_embed_max_size=4095), "positions for 63 patches of 2 along a side"),
+        (changed("transformer/config.json", patch_size=3), "positions for 64 patches of 3 along a side"),
+        (changed("transformer/config.json", out_channels=8), "4 input and 8 output channels"),
+        (changed("transformer/config.json", surprise=1), "surprise"),
+        (changed("vae/config.json", shift_factor=0.1), "shift_factor 0.1, which AuraFlowPipeline ignores"),
+        (changed("scheduler/scheduler_config.json", use_dynamic_shifting=True), "with AuraFlowPipeline"),
+        (changed("text_encoder/config.json", vocab_size=600), "tokenizer knows 361 tokens, text_encoder 600"),
+        (changed("text_encoder/config.json", is_gated_act=False), "contradict feed_forward_proj"),
+        (changed("text_encoder/config.json", model_type="t5"), "model_type"),
+        (changed(TOKENIZER, add_bos_token=True, add_eos_token=True), "add_bos_token"),
+        (changed(TOKENIZER, add_bos_token=False, add_eos_token=False), "add_eos_token"),
+        (changed(TOKENIZER, add_bos_token=False), "stated one without the other"),
+        (changed(TOKENIZER, padding_side="left"), "the pad_token '<s>' and pads on the left"),
+        (changed(TOKENIZER, pad_token=None), "no pad_token and pads on the right"),
+        (changed(TOKENIZER, extra_special_tokens=["<sks>"]), "adds the token '<sks>'"),
+        (
+            lambda folder: (folder / "tokenizer/added_tokens.json").write_text('{"<sks>": 361}') and None,
+            "added_tokens.json and tokenizer.json disagree",
+        ),
+        (lambda folder: (folder / "tokenizer/tokenizer.json").unlink(), "tokenizer.model is not read"),
+    ],
+)
+def test_a_checkpoint_of_aura_flow_that_is_another_model_is_refused(
+    text_checkpoint: Checkpoints, damage: Callable[[Path], None], said: str
+) -> None:
+    folder = text_checkpoint("aura_flow")
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(folder)
+    assert said in str(caught.value)
+
+
+def test_a_tokenizer_that_ends_a_prompt_with_nothing_is_refused(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("aura_flow")
+    without_the_end(folder)
+    with pytest.raises(ModelError, match=r"puts the tokens \(\) around a prompt"):
+        load(folder)
+
+
+def test_the_tokenizer_of_aura_flow_is_read_as_it_was_published(text_checkpoint: Checkpoints) -> None:
+    """Its class states both ends, lists its tokens with their ids and comes with a SentencePiece file."""
+    folder = text_checkpoint("aura_flow")
+    before, path = encoded(folder), folder / "tokenizer/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    token = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+    content["added_tokens"].append({"id": 361, "content": "<extra_id_0>", **token})
+    path.write_text(json.dumps(content))
+    edit_json(folder / "text_encoder/config.json", vocab_size=361, scalable_attention=True, is_gated_act=True)
+    (folder / "tokenizer/added_tokens.json").write_text('{"<extra_id_0>": 361}')
+    (folder / "tokenizer/tokenizer.model").write_bytes(b"\x0a\x02\x0a\x00")
+    edit_json(
+        folder / TOKENIZER,
+        add_bos_token=False,
+        add_eos_token=True,
+        added_tokens_decoder={"0": {"content": "<unk>", **token}, "361": {"content": "<extra_id_0>", **token}},
+        additional_special_tokens=["<extra_id_0>"],
+        legacy=False,
+        tokenizer_class="LlamaTokenizer",
+        use_default_system_prompt=True,
+    )
+    weights = folder / "text_encoder/model.safetensors"
+    tensors = load_file(weights)
+    for key in ("shared.weight", "encoder.embed_tokens.weight"):
+        if key in tensors:
+            tensors[key] = torch.cat([tensors[key], tensors[key][:1]])
+    save_file(tensors, weights, {"format": "pt"})
+    edit_json(folder / "text_encoder/config.json", vocab_size=362)
+    edit_json(folder / "model_index.json", tokenizer=["transformers", "LlamaTokenizerFast"])
+    assert torch.equal(encoded(folder), before)
+    theirs = LlamaTokenizerFast.from_pretrained(folder / "tokenizer")
+    prompts = load(folder).prompts
+    for text in (*TEXTS, "a red cat", "<s> cat</s>", "<extra_id_0> cat", "a  cat "):
+        assert (*prompts.tokenize(text), 2) == tuple(theirs(text).input_ids), text
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -566,7 +661,10 @@ def test_a_latent_consistency_model_that_is_not_told_the_scale_is_refused(text_c
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [*((name, torch.bfloat16) for name in ("z_image", "flux", "klein", "sana")), ("sana", torch.float16)],
+    [
+        *((name, torch.bfloat16) for name in ("z_image", "flux", "klein", "sana", "aura_flow")),
+        ("sana", torch.float16),
+    ],
 )
 def test_weights_in_two_bytes_are_those_values_in_float32(
     name: str, kind: torch.dtype, text_checkpoint: Checkpoints

@@ -35,10 +35,12 @@ from invmm_gate.models.read.scheduler_config import (
     read_scheduler,
 )
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    PixArtConfig,
     QwenImageConfig,
     SanaConfig,
     SD3Config,
@@ -101,6 +103,8 @@ def test_alpha_bar_is_that_of_the_scheduler_of_diffusers(name: str) -> None:
         (SD3Config, "SD3Transformer2DModel", set()),
         (FluxConfig, "FluxTransformer2DModel", set()),
         (ChromaConfig, "ChromaTransformer2DModel", set()),
+        (AuraFlowConfig, "AuraFlowTransformer2DModel", set()),
+        (PixArtConfig, "PixArtTransformer2DModel", set()),
         (Flux2Config, "Flux2Transformer2DModel", set()),
         (Flux2AutoencoderConfig, "AutoencoderKLFlux2", {"force_upcast"}),
         (ZImageConfig, "ZImageTransformer2DModel", set()),

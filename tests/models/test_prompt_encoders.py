@@ -33,9 +33,10 @@ from tests.models.tiny_text import (
     stable_diffusion,
 )
 
-CLIP_NAMES = tuple(
-    name for name in NAMES if name not in ("ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "sana")
-)
+OTHERS = (
+    "ldm", "z_image", "klein", "qwen_image", "chroma", "lumina", "sana", "aura_flow", "pixart", "pixart_sigma",
+)  # fmt: skip
+CLIP_NAMES = tuple(name for name in NAMES if name not in OTHERS)
 WITH_A_BLANK = ("<Prompt Start> ", "User Prompt: ")
 """How the words of Lumina 2 and Sana end: their blank is a part of each prompt's first token."""
 LONG = "the cat and the dog of the red house in the painting and a cat"
@@ -118,6 +119,28 @@ def test_a_prompt_is_encoded_with_its_padding_masked_as_the_chroma_pipeline_does
     assert torch.equal(
         found["mask"].sum(dim=1), (mask.sum(dim=1) - 1).where(mask.sum(dim=1) < 512, torch.tensor(512.0))
     )
+
+
+@pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
+def test_a_prompt_is_encoded_with_its_padding_zero_as_the_aura_flow_pipeline_does(texts: tuple[str, ...]) -> None:
+    context, mask, *_ = tiny("aura_flow").pipeline.encode_prompt(list(texts), device=CPU)
+    equal(prompts_of("aura_flow").encode(texts), Condition(tensors={"context": context}))
+    assert not context[mask.view(len(texts), 256, -1)[:, :, 0] == 0].any()
+
+
+@pytest.mark.parametrize(
+    "texts", [PROMPTS, ("",), ("a cat", "cat " * 600), ("  A Red CAT ", "É")], ids=["two", "empty", "too long", "large"]
+)
+@pytest.mark.parametrize(("name", "length"), [("pixart", 120), ("pixart_sigma", 300)])
+def test_a_prompt_is_encoded_in_small_letters_as_the_pixart_pipelines_do(
+    name: str, length: int, texts: tuple[str, ...]
+) -> None:
+    """As they do without the packages by which they would rewrite a prompt, or where nobody asks them to."""
+    pipeline = tiny(name).pipeline
+    encoded = pipeline.encode_prompt(list(texts), device=CPU, clean_caption=False, max_sequence_length=length)
+    equal(prompts_of(name).encode(texts), Condition(tensors={"context": encoded[0], "mask": encoded[1].float()}))
+    default = inspect.signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    assert (encoded[0].shape[1], default) == (length, length)
 
 
 @pytest.mark.parametrize("texts", [PROMPTS, ("",), ("a cat", "cat " * 600)], ids=["two", "empty", "too long"])
@@ -467,7 +490,7 @@ def test_tokenize_has_no_limit_and_adds_nothing(prompts: Prompts) -> None:
 def test_positions_leave_room_for_start_and_end(prompts: Prompts) -> None:
     context = prompts.encode(["a"]).tensors["context"].shape[1]
     # T5 has no start token; chats have more.
-    rooms = (context - 2, context - 256 - 2, 512 - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158, 300 - 1)
+    rooms = (context - 2, context - 256 - 2, context - 1, 512 - 16, 512 - 22, 546 - 157, 256 - 158, 300 - 1)
     assert prompts.positions in rooms
     assert max(prompts.tokenize(LONG)) < prompts.vocabulary
 

@@ -68,7 +68,7 @@ def test_a_prompt_draws_what_the_pipeline_draws_by_each_scheduler(
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "lcm", "sana"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "lcm", "sana", "aura_flow"])
 def test_each_text_pipeline_draws_so(text_checkpoint: Callable[[str], Path], name: str, scale: float) -> None:
     drawn = sampler(text_checkpoint(name))
     expected = drawn.images(streams(0, 1), steps=STEPS, prompt=PROMPT, guidance_scale=scale)

@@ -60,13 +60,15 @@ def at_size_of(saved: TextToImageModel, model: TextToImageModel) -> TextToImageM
 @pytest.mark.parametrize("name", tiny_text.NAMES)
 def test_a_loaded_checkpoint_estimates_what_the_saved_modules_do(text_checkpoint: Checkpoints, name: str) -> None:
     saved, model = tiny_text.build(name).model, load(text_checkpoint(name))
-    if saved.family == "flow" and name not in (
-        "lumina",
-        "sana",
-    ):  # these folders say nothing of a size: their pipelines have one
-        side = 1024 if name == "z_image" else 2 * 128
-        shape = (16, side // 4, side // 4) if name == "klein" else (4, side // 2, side // 2)
+    if saved.family == "flow" and name not in ("lumina", "sana"):  # these say nothing of a size: their pipelines do
+        side = 1024 if name in ("z_image", "aura_flow") else 2 * 128
+        cells = side // (8 if name == "aura_flow" else 2)
+        shape = (16, side // 4, side // 4) if name == "klein" else (4, cells, cells)
         assert (model.latent_shape, model.image_size) == (shape, (side, side))
+        model = at_size_of(saved, model)
+    elif name.startswith("pixart"):
+        side = 512 if name == "pixart_sigma" else 1024
+        assert (model.latent_shape, model.image_size) == ((4, side // 8, side // 8), (side, side))
         model = at_size_of(saved, model)
     torch.testing.assert_close(estimate(model), estimate(saved), rtol=1e-4, atol=1e-4)
     images = torch.rand(1, 3, *model.image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1

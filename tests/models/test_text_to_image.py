@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    AuraFlowPipeline,
     ChromaPipeline,
     Flux2KleinPipeline,
     FluxPipeline,
     Lumina2Pipeline,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
     QwenImagePipeline,
     SanaPipeline,
     ZImagePipeline,
@@ -101,8 +104,8 @@ def test_one_step_estimates_x_0_as_the_scheduler_does(name: str, scale: float) -
 def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tensor:
     """The x_0_hat at the second step of a pipeline's run whose latents are set to x_t before that step."""
     seen: dict[str, Any] = {}
-    flow = "transformer" in pipeline.components
-    network = pipeline.transformer if flow else pipeline.unet
+    flow = not hasattr(pipeline.scheduler, "alphas_cumprod")
+    network = pipeline.transformer if "transformer" in pipeline.components else pipeline.unet
 
     def keep(pipe: Any, step: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if step == 0:
@@ -112,26 +115,31 @@ def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tens
     def watch(module: Any, inputs: Any, output: tuple[Tensor]) -> None:
         seen.setdefault("outputs", []).append(output[0])
 
+    def put(step: int, timestep: Tensor, latents: Tensor) -> None:
+        if step == 0:
+            latents.copy_(x_t)
+
+    look: dict[str, Any] = {"callback_on_step_end": keep, "callback_on_step_end_tensor_inputs": ["latents"]}
     handle = network.register_forward_hook(watch)
-    run(
-        pipeline,
-        torch.randn(x_t.shape, generator=torch.Generator().manual_seed(9)),
-        scale,
-        callback_on_step_end=keep,
-        callback_on_step_end_tensor_inputs=["latents"],
-    )
+    first = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(9))
+    run(pipeline, first, scale, **({"callback": put} if isinstance(pipeline, PixArt) else look))
     handle.remove()
     output = second_step(pipeline, seen["outputs"], guided=scale > 1)
-    if scale > 1 and cfg:
-        without, given = output.chunk(2)
-        output = without + scale * (given - without)
-        if isinstance(pipeline, QwenImagePipeline | Lumina2Pipeline):
-            output = output * (given.norm(dim=-1, keepdim=True) / output.norm(dim=-1, keepdim=True))
+    output = guided_output(pipeline, output, scale) if scale > 1 and cfg else output
     scheduler = pipeline.scheduler
     if flow:  # x_0 = x_t - sigma * velocity; the flow scheduler does not return it
         return x_t - scheduler.sigmas[1] * unpacked(pipeline, output)
     scheduler.set_timesteps(STEPS)
+    output = output[:, : x_t.shape[1]]  # PixArt learned the variance too
     return scheduler.step(output, scheduler.timesteps[1], x_t).pred_original_sample
+
+
+def guided_output(pipeline: Any, output: Tensor, scale: float) -> Tensor:
+    without, given = output.chunk(2)
+    output = without + scale * (given - without)
+    if isinstance(pipeline, QwenImagePipeline | Lumina2Pipeline):
+        output = output * (given.norm(dim=-1, keepdim=True) / output.norm(dim=-1, keepdim=True))
+    return output
 
 
 def second_step(pipeline: Any, outputs: list[Any], *, guided: bool) -> Tensor:
@@ -161,9 +169,12 @@ def told(pipeline: Any, scale: float) -> dict[str, Any]:
     """The guidance scale, as a user of the pipeline gives it."""
     if isinstance(pipeline, QwenImagePipeline):
         return {"true_cfg_scale": scale, "negative_prompt": [" ", " "]}
+    if isinstance(pipeline, PixArt):  # at another size than its own: otherwise it would resize what it drew
+        return {"guidance_scale": scale, "use_resolution_binning": False}
     return {"guidance_scale": scale - 1 if isinstance(pipeline, ZImagePipeline) else scale}
 
 
+PixArt = PixArtAlphaPipeline | PixArtSigmaPipeline
 SIZED = (FluxPipeline, ChromaPipeline, ZImagePipeline, Flux2KleinPipeline, QwenImagePipeline)
 BRANCH_BY_BRANCH = (ChromaPipeline, Flux2KleinPipeline, Lumina2Pipeline, QwenImagePipeline)
 """Pipelines that call the network for the prompt first, then for the negative one."""
@@ -174,6 +185,8 @@ def sides(pipeline: Any) -> dict[str, int]:
     """The size of the image, where the pipeline does not take it from its network."""
     if isinstance(pipeline, SanaPipeline):  # it draws at the size of its network, and resizes to what was asked for
         return {"height": LARGEST, "width": LARGEST}
+    if isinstance(pipeline, AuraFlowPipeline | PixArt):
+        return {"height": LARGE, "width": LARGE}
     return {"height": SIZE, "width": SIZE} if isinstance(pipeline, SIZED) else {}  # Lumina 2 has a `sample_size`
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
@@ -27,6 +29,9 @@ from diffusers import (
     LDMTextToImagePipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
@@ -50,6 +55,7 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    LlamaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -59,6 +65,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
 from invmm_gate.core.settings import Family
@@ -93,14 +101,17 @@ NAMES = (
     "chroma",
     "lumina",
     "sana",
+    "aura_flow",
+    "pixart",
+    "pixart_sigma",
 )
 SIZE = 16
 """Side of the images; the latents are half as large."""
 LARGE = 64
-"""Side of the images of Lumina 2, whose pipeline wants latents of an eighth."""
+"""Side of the images where latents are an eighth: the pipelines of Lumina 2 and PixArt want that."""
 LARGEST = 512
 """Side of the images of Sana, whose pipeline knows none that is smaller, and wants latents of a 32nd."""
-SIDES = {"lumina": LARGE, "sana": LARGEST}
+SIDES = {"lumina": LARGE, "aura_flow": LARGE, "pixart": LARGE, "pixart_sigma": LARGE, "sana": LARGEST}
 LATENTS = {"klein": (16, SIZE // 4, SIZE // 4), "sana": (4, LARGEST // 32, LARGEST // 32)}
 """Where they are not as for most."""
 
@@ -260,7 +271,7 @@ def _tiny(name: str, pipeline: Any, *, family: Family) -> Tiny:
     flow = family in ("stable_diffusion_3", "flow")
     pipeline.set_progress_bar_config(disable=True)
     model = TextToImageModel(
-        network=pipeline.transformer if flow else pipeline.unet,
+        network=pipeline.transformer if "transformer" in pipeline.components else pipeline.unet,
         autoencoder=coder,
         prompts=prompt_encoder_of(type(pipeline).__name__, pipeline.components, CPU),
         family=family,
@@ -706,6 +717,81 @@ def gemma_encoder(tokenizer: GemmaTokenizer) -> Any:
     return frozen(Gemma2Model(config), scale=10.0)
 
 
+def llama_tokenizer() -> LlamaTokenizer:
+    """That of AuraFlow: an end token, no start token, bytes for what is no piece, and the start token to pad with."""
+    merges = [("c", "a"), ("ca", "t"), ("▁", "cat"), ("r", "e"), ("re", "d"), ("▁", "red"), ("▁", "a")]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    tokens += [chr(code) for code in range(33, 127)] + [left + right for left, right in merges]
+    return LlamaTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=merges,
+        add_bos_token=False,
+        add_eos_token=True,
+        pad_token="<s>",
+        padding_side="right",
+        model_max_length=512,
+    )
+
+
+def aura_flow() -> Tiny:
+    """A position for each patch of an image of 1024 pixels."""
+    tokenizer = llama_tokenizer()
+    torch.manual_seed(8)
+    config = UMT5Config(
+        vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0
+    )
+    torch.manual_seed(19)
+    network = AuraFlowTransformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        caption_projection_dim=16,
+        pos_embed_max_size=64 * 64,
+    )
+    for block in network.joint_transformer_blocks:  # few of 256 words are no padding: attention must show them
+        frozen(block.attn.add_v_proj, scale=20.0)
+        frozen(block.norm1.linear, scale=4.0)
+    for block in network.single_transformer_blocks:
+        frozen(block.norm1.linear, scale=4.0)
+    pipeline = AuraFlowPipeline(
+        transformer=frozen(network, scale=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=autoencoder(scaling_factor=0.13025, widths=(8, 8, 8, 8)),
+        text_encoder=frozen(UMT5EncoderModel(config)),
+        tokenizer=tokenizer,
+    )
+    return _tiny("aura_flow", pipeline, family="flow")
+
+
+def pixart(*, sigma: bool = False) -> Tiny:
+    """Alpha is told the size of the image, Sigma is not; both learned the variance too."""
+    torch.manual_seed(21 if sigma else 22)
+    network = PixArtTransformer2DModel(
+        sample_size=64 if sigma else 128,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        num_layers=2,
+        cross_attention_dim=24,
+        caption_channels=40,
+        use_additional_conditions=None if sigma else True,
+    )
+    for block in network.transformer_blocks:
+        frozen(block.attn2.to_v, scale=2.0)
+    build = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
+    pipeline = build(
+        transformer=frozen(network, scale=1.5),
+        scheduler=ddim(),
+        vae=autoencoder(scaling_factor=0.13025 if sigma else 0.18215, widths=(8, 8, 8, 8)),
+        text_encoder=_t5_encoder(),
+        tokenizer=t5_tokenizer(),
+    )
+    return _tiny("pixart_sigma" if sigma else "pixart", pipeline, family="stable_diffusion")
+
+
 def _t5_encoder() -> T5EncoderModel:
     torch.manual_seed(3)
     config = T5Config(vocab_size=128, d_model=40, d_kv=8, d_ff=48, num_layers=1, num_heads=2, dropout_rate=0.0)
@@ -753,5 +839,8 @@ def build(name: str) -> Tiny:
         "lumina": lumina,
         "sana": sana,
         "chroma": chroma,
+        "aura_flow": aura_flow,
+        "pixart": pixart,
+        "pixart_sigma": lambda: pixart(sigma=True),
         "flux_schnell": lambda: flux(guidance=False),
     }[name]()

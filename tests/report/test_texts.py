@@ -109,3 +109,20 @@ def test_a_score_that_the_caption_moves_is_said_to_be_one(pipeline, files, said)
     run = replace(data.run, model=manifest, inputs=replace(data.run.inputs, pipeline=pipeline))
     found = [text for text in warnings(replace(data, run=run)) if "depends on its caption" in text]
     assert (said in found[0]) if said else found == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "caption", "said"),
+    [
+        ("PixArtAlphaPipeline", "A cat (orange)", "captions may be other prompts to some users: PixArtAlphaPipeline"),
+        ("PixArtSigmaPipeline", "A cat, orange", None),
+        ("StableDiffusionPipeline", "A cat (orange)", None),
+    ],
+)
+def test_captions_that_a_users_pipeline_may_rewrite_are_counted(pipeline, caption, said):
+    data = text_run()
+    probes = tuple(replace(probe, caption=caption) for probe in data.run.probe_set.probes)
+    probe_set = replace(data.run.probe_set, probes=probes)
+    run = replace(data.run, probe_set=probe_set, inputs=replace(data.run.inputs, pipeline=pipeline))
+    found = [text for text in warnings(replace(data, run=run)) if "other prompts" in text]
+    assert (said in found[0]) if said else found == []

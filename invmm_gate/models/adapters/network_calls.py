@@ -60,6 +60,8 @@ class NetworkCall:
     """What guidance leads away from: of pipelines that guide only where they are given one, what their users give."""
     bare_negative: bool = False
     """Whether the pipeline puts nothing around it, though it puts words around the prompt."""
+    options: tuple[tuple[str, object], ...] = ()
+    """What the pipeline is told too, so that it draws the prompt and the size that it is given and no others."""
     guided: Callable[[Latents, Latents, float], Latents] = guided
     """The guided prediction of the unconditional and the conditional one."""
     unpacked: Callable[[Tensor], Latents] = lambda latents: latents
@@ -68,7 +70,7 @@ class NetworkCall:
     def told(self, guidance_scale: float, rows: int) -> dict[str, object]:
         """The pipeline's arguments for so many prompts at a guidance scale of the gate's."""
         negative = {"negative_prompt": [self.negative_prompt] * rows} if self.negative_prompt else {}
-        return {self.guidance_argument: self.pipeline_scale(guidance_scale), **negative}
+        return {self.guidance_argument: self.pipeline_scale(guidance_scale), **negative, **dict(self.options)}
 
 
 # --- UNet2DConditionModel: Stable Diffusion 1, 2, XL, and text-conditioned LDM
@@ -131,6 +133,34 @@ def _sd3(network: Any, given: Given) -> Tensor:
 def _seen_by_sd3(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
     del arguments
     return Seen(x_t=named["hidden_states"], time=_number(named["timestep"]))
+
+
+# --- PixArtTransformer2DModel: PixArt-Alpha and PixArt-Sigma
+
+
+_PIXELS: Final = 8
+"""Pixels of the image for one of its latents, along a side: of every checkpoint that is read."""
+
+
+def _pixart(network: Any, given: Given) -> Tensor:
+    """Its prediction of the noise, without the variance that it learned too."""
+    rows, channels = given.x_t.shape[:2]
+    told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    if network.use_additional_conditions:
+        height, width = (_PIXELS * side for side in given.x_t.shape[2:])
+        told = {
+            "resolution": torch.tensor([[height, width]]).expand(rows, 2).to(given.x_t),
+            "aspect_ratio": torch.tensor([[height / width]]).expand(rows, 1).to(given.x_t),
+        }
+    output: Tensor = network(
+        given.x_t,
+        encoder_hidden_states=given.condition["context"],
+        encoder_attention_mask=given.condition["mask"],
+        timestep=given.time,
+        added_cond_kwargs=told,
+        return_dict=False,
+    )[0]
+    return output[:, :channels]
 
 
 # --- FluxTransformer2DModel: FLUX.1 dev and schnell
@@ -204,6 +234,24 @@ def _chroma(network: Any, given: Given) -> Tensor:
         return_dict=False,
     )[0]
     return unpacked(output, height, width)
+
+
+# --- AuraFlowTransformer2DModel: AuraFlow
+
+
+def _aura_flow(network: Any, given: Given) -> Tensor:
+    """The network is told no mask: what its pipeline gives it of padding is zero."""
+    output: Tensor = network(
+        given.x_t,
+        timestep=given.time / _TIME_UNIT,
+        encoder_hidden_states=given.condition["context"],
+        return_dict=False,
+    )[0]
+    return output
+
+
+def _seen_by_aura_flow(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
+    return Seen(x_t=arguments[0], time=_number(named["timestep"]) * _TIME_UNIT)
 
 
 # --- Flux2Transformer2DModel: FLUX.2-klein
@@ -361,6 +409,11 @@ def _number(time: Any) -> float:
 CALLS: Final[dict[str, NetworkCall]] = {
     "UNet2DConditionModel": NetworkCall(predict=_unet, guidance=_unet_guidance, seen=_seen_by_unet),
     "SD3Transformer2DModel": NetworkCall(predict=_sd3, seen=_seen_by_sd3),
+    "PixArtTransformer2DModel": NetworkCall(
+        predict=_pixart,
+        seen=_seen_by_unet,
+        options=(("clean_caption", False), ("use_resolution_binning", False)),
+    ),
     "FluxTransformer2DModel": NetworkCall(
         predict=_flux,
         guidance=lambda config: "embedded" if config.guidance_embeds else "none",
@@ -368,6 +421,7 @@ CALLS: Final[dict[str, NetworkCall]] = {
         unpacked=_unpacked_square,
     ),
     "ChromaTransformer2DModel": NetworkCall(predict=_chroma, seen=_seen_by_flux, unpacked=_unpacked_square),
+    "AuraFlowTransformer2DModel": NetworkCall(predict=_aura_flow, seen=_seen_by_aura_flow),
     "Flux2Transformer2DModel": NetworkCall(predict=_flux_2, seen=_seen_by_flux_2, unpacked=_square),
     "QwenImageTransformer2DModel": NetworkCall(
         predict=_qwen_image,

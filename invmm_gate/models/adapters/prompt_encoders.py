@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, final
 
 import torch
@@ -15,7 +16,14 @@ from invmm_gate.diffusion.prediction import rows_of
 from invmm_gate.models.adapters.chats import CHATS, Chat
 from invmm_gate.models.adapters.text_tower import Features, TextTower, text_config
 from invmm_gate.models.read.scheduler_config import SANA
-from invmm_gate.models.read.text_configs import BERT_LENGTH, CHAT_LENGTH, KLEIN_LAYERS, LUMINA_LENGTH
+from invmm_gate.models.read.text_configs import (
+    AURA_LENGTH,
+    BERT_LENGTH,
+    CHAT_LENGTH,
+    KLEIN_LAYERS,
+    LUMINA_LENGTH,
+    PIXART_LENGTHS,
+)
 
 T5_LENGTH: Final = 256
 """Tokens of T5 in StableDiffusion3Pipeline, unless it is called with another max_sequence_length."""
@@ -43,6 +51,8 @@ class Placed:
     """Their features that it fills; None = all."""
     pooled: slice | None = None
     """Its columns of the pooled vector; None where the pipeline drops them."""
+    blank: bool = False
+    """Whether the features of padding are zero."""
 
 
 @final
@@ -180,7 +190,8 @@ class Prompts:
 
 def _place(tensors: dict[str, Tensor], item: Placed, features: Features) -> None:
     if item.tokens is not None:
-        tensors["context"][:, item.tokens, item.features or slice(None)] = features.context
+        context = features.context * features.mask[:, :, None] if item.blank else features.context
+        tensors["context"][:, item.tokens, item.features or slice(None)] = context
         if "mask" in tensors:
             tensors["mask"][:, item.tokens] = features.mask
     if item.pooled is not None and features.pooled is not None:
@@ -270,13 +281,22 @@ def _flux(components: Mapping[str, Any], device: torch.device) -> Prompts:
 
 def _chroma(components: Mapping[str, Any], device: torch.device) -> Prompts:
     """Chroma: the tokens of T5, which is told its padding; so is the network."""
-    tower = _tower("text_encoder", components, device, length=FLUX_T5_LENGTH, masked=True)
+    return _masked(_tower("text_encoder", components, device, length=FLUX_T5_LENGTH, masked=True))
+
+
+def _pixart(components: Mapping[str, Any], device: torch.device, *, length: int) -> Prompts:
+    """PixArt: the tokens of T5 for a prompt in small letters, with its padding masked."""
+    return _masked(_tower("text_encoder", components, device, length=length, masked=True, lowered=True))
+
+
+def _aura_flow(components: Mapping[str, Any], device: torch.device) -> Prompts:
+    """AuraFlow: the tokens of UMT5, which is told its padding; what it makes of padding is zero for the network."""
+    tower = _tower("text_encoder", components, device, length=AURA_LENGTH, masked=True)
     return Prompts(
-        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length), blank=True),),
         context_shape=(tower.length, _width(tower)),
         pooled_size=None,
         device=device,
-        masked=True,
     )
 
 
@@ -370,6 +390,8 @@ _PIPELINES: Final[dict[str, Callable[[Mapping[str, Any], torch.device], Prompts]
     "StableDiffusion3Pipeline": _stable_diffusion_3,
     "FluxPipeline": _flux,
     "ChromaPipeline": _chroma,
+    **{name: partial(_pixart, length=length) for name, length in PIXART_LENGTHS.items()},
+    "AuraFlowPipeline": _aura_flow,
     "ZImagePipeline": _z_image,
     "Flux2KleinPipeline": _flux_2_klein,
     "QwenImagePipeline": _qwen_image,
@@ -388,6 +410,7 @@ def _tower(
     chat: Chat | None = None,
     dropped: tuple[int, int] = (0, 0),
     masked: bool = False,
+    lowered: bool = False,
 ) -> TextTower:
     """The encoder of this name with its tokenizer, whose limit is the length if none is given.
 
@@ -403,6 +426,7 @@ def _tower(
         device=device,
         chat=chat,
         masked=masked or chat is not None,
+        lowered=lowered,
         dropped=dropped,
     )
 
@@ -411,6 +435,17 @@ def _one_tower(tower: TextTower) -> Prompts:
     width = _width(tower)
     placed = Placed(tower=tower, shares=True, tokens=slice(0, tower.length), features=slice(0, width))
     return Prompts(placed=(placed,), context_shape=(tower.length, width), pooled_size=None, device=tower.device)
+
+
+def _masked(tower: TextTower) -> Prompts:
+    """All that one tower says, and which tokens are padding."""
+    return Prompts(
+        placed=(Placed(tower=tower, shares=True, tokens=slice(0, tower.length)),),
+        context_shape=(tower.length, _width(tower)),
+        pooled_size=None,
+        device=tower.device,
+        masked=True,
+    )
 
 
 def _width(tower: TextTower) -> int:

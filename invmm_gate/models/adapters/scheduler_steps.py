@@ -19,12 +19,16 @@ LABEL_LOOP: Final = "SchedulerLoopWithLabels"
 """What draws where no pipeline of diffusers does; see label_loop.py."""
 _SCALES_NOISE: Final = frozenset({
     "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", "LDMPipeline", LABEL_LOOP,
+    "PixArtAlphaPipeline", "PixArtSigmaPipeline",
 })  # fmt: skip
 """Pipelines that multiply the first noise by the scheduler's `init_noise_sigma`; the others draw as it is."""
 _SCALES_INPUT: Final = frozenset({
     "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMPipeline", "DiTPipeline", LABEL_LOOP,
+    "PixArtAlphaPipeline", "PixArtSigmaPipeline",
 })  # fmt: skip
 """Pipelines that have the scheduler scale what the network sees (`scale_model_input`)."""
+_X_0_IN_ONE_STEP: Final = "PixArtAlphaPipeline"
+"""It takes x_0_hat of its one step; schedulers that do not tell it cannot be used so."""
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
 _USUAL_STEPS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
@@ -89,10 +93,11 @@ def _descend(
     scheduler.set_timesteps(steps, device=noise.device)
     given = _given_to_each_step(pipeline, streams)
     x_t = noise * scheduler.init_noise_sigma if name in _SCALES_NOISE else noise
+    wanted = 1 if name == _X_0_IN_ONE_STEP and steps == 1 else 0
     for timestep in scheduler.timesteps:
         seen = scheduler.scale_model_input(x_t, timestep) if name in _SCALES_INPUT else x_t
         prediction = _taken(scheduler, predict(seen, timestep.expand(len(x_t))), x_t)
-        x_t = scheduler.step(prediction, timestep, x_t, return_dict=False, **given)[0]
+        x_t = scheduler.step(prediction, timestep, x_t, return_dict=False, **given)[wanted]
     return x_t
 
 

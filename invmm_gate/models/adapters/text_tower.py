@@ -55,6 +55,8 @@ class TextTower:
     """From which token before the prompt up to which one, not included, the pipeline leaves out the features."""
     masked: bool = False
     """Whether the pipeline masks the padding."""
+    lowered: bool = False
+    """Whether the pipeline reads prompts in small letters, without blanks at their ends."""
     vocabulary: int = field(init=False)
     """Number of token ids."""
     around: tuple[str, str] = field(init=False)
@@ -87,6 +89,7 @@ class TextTower:
             object.__setattr__(self, "around", ("", ""))
             object.__setattr__(self, "before", () if start is None else (start,))
             object.__setattr__(self, "after", (self.end_id,))
+            self._check_ends()
         else:
             parts = self._render(_ANY).split(_ANY)
             object.__setattr__(self, "around", (parts[0], parts[-1]))
@@ -97,6 +100,16 @@ class TextTower:
             raise ModelError(
                 f"the chat template of {self.name} leaves no room for a prompt, or puts nothing around one",
                 expected="the published template",
+            )
+
+    def _check_ends(self) -> None:
+        """Raises ModelError for a tokenizer that puts anything else around a prompt than around a mixture."""
+        ends = tuple(self.tokenizer("").input_ids)
+        if ends != self.before + self.after:
+            raise ModelError(
+                f"the tokenizer of {self.name} puts the tokens {ends} around a prompt",
+                expected=f"its start and end tokens, {self.before + self.after}",
+                do="save the pipeline again with its published tokenizer",
             )
 
     def _render(self, prompt: str) -> str:
@@ -132,7 +145,12 @@ class TextTower:
 
     @property
     def start_id(self) -> int | None:
-        """Id of the first token of every prompt; BERT calls it the class token, T5 has none."""
+        """Id of the first token of every prompt; BERT calls it the class token. T5 has none, AuraFlow's puts none."""
+        found = self._named_start
+        return found if self.tokenizer("").input_ids[:1] == [found] else None
+
+    @property
+    def _named_start(self) -> int | None:
         return _first_id(self.tokenizer.bos_token_id, self.tokenizer.cls_token_id)
 
     @property
@@ -152,7 +170,7 @@ class TextTower:
     def special_ids(self) -> frozenset[int]:
         """Start, end, unknown and padding; a padding token that is text, as the "!" of SD 2, is none."""
         padding, unknown = self.tokenizer.pad_token_id, self.tokenizer.unk_token_id
-        ids = {self.start_id, self.end_id, unknown}
+        ids = {self._named_start, self.end_id, unknown}
         if str(self.tokenizer.pad_token).startswith(("<", "[")):
             ids.add(padding)
         if self.chat is not None:
@@ -164,7 +182,10 @@ class TextTower:
         return self._plain_ids(self._lead + self._rewritten(prompt))
 
     def _rewritten(self, prompt: str) -> str:
-        return prompt if self.chat is None else self.chat.rewritten(prompt)
+        return self._read(prompt) if self.chat is None else self.chat.rewritten(prompt)
+
+    def _read(self, prompt: str) -> str:
+        return prompt.lower().strip() if self.lowered else prompt
 
     def _plain_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
@@ -201,7 +222,8 @@ class TextTower:
 
     def encode(self, prompts: Sequence[str]) -> Features:
         """Features of prompts, cut at the limit and padded, as the diffusers pipelines make them."""
-        return self._of_texts([self._surrounded(prompt) for prompt in prompts], self.length, self.dropped)
+        texts = [self._surrounded(self._read(prompt)) for prompt in prompts]
+        return self._of_texts(texts, self.length, self.dropped)
 
     def bare(self, prompts: Sequence[str]) -> Features:
         """The same of prompts around which no words stand but the tokenizer's own start and end; none is left out."""

@@ -19,11 +19,13 @@ from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import DenoiserConfig
 from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    PixArtConfig,
     QwenImageConfig,
     SanaConfig,
     SD3Config,
@@ -61,7 +63,7 @@ def other_readings(manifest: ModelManifest, model: DiffusionModel) -> Iterator[t
 
 def _changes(config: object) -> Iterator[Mapping[str, object]]:
     """Other values that fit together, of the keys that the configuration has."""
-    if isinstance(config, SD3Config | DiTConfig | SanaConfig):
+    if isinstance(config, SD3Config | DiTConfig | PixArtConfig | AuraFlowConfig | SanaConfig):
         for channels in _HEAD_WIDTHS:
             if config.width % channels == 0:
                 yield {"attention_head_dim": channels, "num_attention_heads": config.width // channels}
@@ -141,9 +143,11 @@ def _latent_sides(denoiser: DenoiserConfig) -> tuple[int, int]:
     """What divides a latent's side, and the largest one that is looked at."""
     if isinstance(denoiser, Lumina2Config):  # it has no places beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * min(denoiser.axes_lens[1:]))
+    if isinstance(denoiser, AuraFlowConfig):
+        return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.places)
     if isinstance(denoiser, SD3Config):  # it has no position embeddings beyond
         return denoiser.patch_size, min(_LARGEST_LATENT, denoiser.patch_size * denoiser.pos_embed_max_size)
-    if isinstance(denoiser, DiTConfig | SanaConfig):  # positions of other sizes are interpolated
+    if isinstance(denoiser, DiTConfig | PixArtConfig | SanaConfig):  # positions of other sizes are interpolated
         return denoiser.patch_size, _LARGEST_LATENT
     if isinstance(denoiser, FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig):
         return 2, _LARGEST_LATENT

@@ -22,7 +22,7 @@ _BUILT_AGAIN: Final[Mapping[str, Callable[[Any], nn.Module]]] = {
 }
 """Modules of diffusers without weights, and how the library builds them."""
 _PATCHES: Final = "PatchEmbed"
-"""Diffusers' patches of an image, whose positions DiT and Sana compute; Stable Diffusion 3 has them on disk."""
+"""Diffusers' patches of an image, whose positions DiT, PixArt and Sana compute; Stable Diffusion 3 has them on disk."""
 
 
 def complete(network: nn.Module) -> None:
@@ -68,7 +68,7 @@ def _places_of_patches(network: Any, name: str, buffer: Tensor) -> Tensor:
         patch_size=network.config.patch_size,
         in_channels=1,
         embed_dim=buffer.shape[-1],
-        interpolation_scale=getattr(network.config, "interpolation_scale", None) or 1,  # Sana states one
+        interpolation_scale=network.get_submodule(name).interpolation_scale,
     )
     places: Tensor = patches.pos_embed
     return places

@@ -123,6 +123,7 @@ _LOADERS: Final = {
     "QwenImagePipeline": attrgetter("QwenImageLoraLoaderMixin"),
     "Lumina2Pipeline": attrgetter("Lumina2LoraLoaderMixin"),
     "SanaPipeline": attrgetter("SanaLoraLoaderMixin"),
+    "AuraFlowPipeline": attrgetter("AuraFlowLoraLoaderMixin"),
 }
 _WITH_ALPHAS: Final = ("FluxPipeline", "ChromaPipeline")
 """Pipelines whose loader hands out the scales of kohya's form beside the weights."""

@@ -110,7 +110,7 @@ OTHER_WEIGHTS: Final = frozenset(
 )
 _QUANTISED: Final = frozenset({".gguf", ".ggml"})
 SPIECES: Final = frozenset({"spiece.model", "tokenizer.model"})
-"""Binary; hashed, never read: the vocabulary of a T5 or Gemma tokenizer, which `tokenizer.json` says again."""
+"""Binary; hashed, never read: the vocabulary of a T5, Gemma or Llama tokenizer, which `tokenizer.json` says again."""
 SYSTEM_FILES: Final[dict[str, tuple[bytes, ...]]] = {
     ".ds_store": (b"\0\0\0\x01Bud1",),
     "thumbs.db": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
@@ -200,7 +200,7 @@ def refuse_content(path: str, data: bytes) -> None:
             raise ModelError(f"{path!r} {fault}", expected="one whole picture, and nothing after it", do="remove it")
     elif name in SPIECES:
         if not is_sentencepiece(data):
-            raise ModelError(f"{path!r} is no SentencePiece model", expected="the file of a T5 or Gemma tokenizer")
+            raise ModelError(f"{path!r} is no SentencePiece model", expected="that of a T5, Gemma or Llama tokenizer")
     elif name in SYSTEM_FILES:
         if data and not data.startswith(SYSTEM_FILES[name]):
             raise ModelError(f"{path!r} is not what its name says", expected="a system's own file", do="remove it")

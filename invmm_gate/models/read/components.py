@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.network_configs import ENCODERS, LOADED_AS, NetworkConfig, encoder_config, network_config
+from invmm_gate.models.read.network_configs import ENCODERS, NetworkConfig, encoder_config, loaded_as, network_config
 from invmm_gate.models.read.weight_file_names import DIFFUSERS_STEM, TRANSFORMERS_STEM
 from invmm_gate.models.read.weight_files import find_weights, read_part
 
@@ -60,13 +60,13 @@ def read_component(
         config = encoder_config(content, name=path, kind=stated)
     else:
         kind, config = network_config(content, name=path, allowed=allowed, pipeline=loaded.pipeline)
-        if kind != stated:
+        if loaded_as(loaded.pipeline, kind) != loaded_as(loaded.pipeline, stated):
             raise ModelError(
                 f"model_index.json names {stated} for {part!r}, {path} {kind}",
                 expected="one class: diffusers takes that of model_index.json",
                 do="save the pipeline again",
             )
-        kind = LOADED_AS.get(kind, kind)
+        kind = loaded_as(loaded.pipeline, kind)
     if loaded.single is not None:
         return Component(
             name=name, kind=kind, config=config, config_file=path, weights=(loaded.single,), part_of=_part(part)

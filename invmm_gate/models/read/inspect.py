@@ -41,6 +41,7 @@ PIPELINES_WITH_LORA: Final = (
     "StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionXLPipeline",
     "StableDiffusion3Pipeline", "FluxPipeline", "ZImagePipeline",
     "Flux2KleinPipeline", "QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline", "SanaPipeline",
+    "AuraFlowPipeline",
 )  # fmt: skip
 """The pipelines for which diffusers has a LoRA loader."""
 

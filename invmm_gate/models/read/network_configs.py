@@ -29,14 +29,24 @@ from invmm_gate.models.read.config_fields import (
 )
 from invmm_gate.models.read.diffusers_config import StrictConfig, class_name, network_as_loaded, stated, validated
 from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
-from invmm_gate.models.read.text_configs import CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
+from invmm_gate.models.read.text_configs import (
+    PIXART_LENGTHS,
+    CLIPTextConfig,
+    LDMBertConfig,
+    Qwen3Config,
+    T5Config,
+    UMT5Config,
+)
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
     OldDiTConfig,
+    OldPixArtConfig,
+    PixArtConfig,
     QwenImageConfig,
     SanaConfig,
     SD3Config,
@@ -162,9 +172,11 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "UNet2DConditionModel": UNetConditionConfig,
     "SD3Transformer2DModel": SD3Config,
     "DiTTransformer2DModel": DiTConfig,
+    "PixArtTransformer2DModel": PixArtConfig,
     "Transformer2DModel": OldDiTConfig,
     "FluxTransformer2DModel": FluxConfig,
     "ChromaTransformer2DModel": ChromaConfig,
+    "AuraFlowTransformer2DModel": AuraFlowConfig,
     "Flux2Transformer2DModel": Flux2Config,
     "AutoencoderKLFlux2": Flux2AutoencoderConfig,
     "QwenImageTransformer2DModel": QwenImageConfig,
@@ -176,12 +188,17 @@ DIFFUSERS: Final[dict[str, type[DenoiserConfig | AutoencoderConfigs]]] = {
     "VQModel": VQConfig,
     "AutoencoderKL": KLConfig,
 }
-LOADED_AS: Final = {"Transformer2DModel": "DiTTransformer2DModel"}
-"""Class that a file names -> the class that diffusers makes of it."""
+_OLD: Final = "Transformer2DModel"
+_OLD_PIXART: Final = dict.fromkeys(PIXART_LENGTHS, (OldPixArtConfig, "PixArtTransformer2DModel"))
+_LOADED_AS: Final[dict[str, tuple[type[DenoiserConfig], str]]] = {
+    **_OLD_PIXART, "DiTPipeline": (OldDiTConfig, "DiTTransformer2DModel"),
+}  # fmt: skip
+"""Pipeline -> what a `Transformer2DModel` is there: its configuration, and the class that diffusers makes of it."""
 ENCODERS: Final[dict[str, type[EncoderConfig]]] = {
     "CLIPTextModel": CLIPTextConfig,
     "CLIPTextModelWithProjection": CLIPTextConfig,
     "T5EncoderModel": T5Config,
+    "UMT5EncoderModel": UMT5Config,
     "LDMBertModel": LDMBertConfig,
     "Qwen3Model": Qwen3Config,
     "Qwen3ForCausalLM": Qwen3Config,
@@ -205,7 +222,13 @@ def network_config(
     kind = class_name(content, name=name, allowed=allowed)
     content = network_as_loaded(pipeline, kind, stated(content, name), name)
     _refuse_other_classes(content, name=name, kind=kind, pipeline=pipeline)
-    return kind, validated(DIFFUSERS[kind], {key: content[key] for key in content.keys() - EMA_KEYS}, name)
+    known = _LOADED_AS[pipeline][0] if kind == _OLD and pipeline in _LOADED_AS else DIFFUSERS[kind]
+    return kind, validated(known, {key: content[key] for key in content.keys() - EMA_KEYS}, name)
+
+
+def loaded_as(pipeline: str, kind: str) -> str:
+    """The class that diffusers makes of a network whose file, or whose pipeline, names the class `kind`."""
+    return _LOADED_AS[pipeline][1] if kind == _OLD and pipeline in _LOADED_AS else kind
 
 
 def _refuse_other_classes(content: Mapping[str, object], *, name: str, kind: str, pipeline: str) -> None:

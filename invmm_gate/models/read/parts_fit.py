@@ -30,16 +30,20 @@ from invmm_gate.models.read.pipelines import FAMILIES, TEXT_FAMILIES
 from invmm_gate.models.read.text_configs import CHAT_LENGTH, LUMINA_LENGTH
 from invmm_gate.models.read.text_fit import check_text_fit
 from invmm_gate.models.read.transformer_configs import (
+    TOLD_SIZE,
+    AuraFlowConfig,
     ChromaConfig,
     DiTConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
     OfAnySize,
+    PixArtConfig,
     QwenImageConfig,
     SanaConfig,
     SD3Config,
     TransformerConfig,
+    Unshifted,
     ZImageConfig,
 )
 from invmm_gate.models.read.weight_files import header_of
@@ -51,6 +55,8 @@ QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
 """Types of tensors that hold weights in eight bits or, packed, in fewer."""
 
 Autoencoder = AutoencoderConfigs
+OwnSize = ZImageConfig | AuraFlowConfig
+"""Networks whose pipelines draw at a size of their own when nobody names one."""
 
 
 def denoiser_of(layout: Layout) -> DenoiserConfig:
@@ -90,6 +96,7 @@ def _levels(autoencoder: Autoencoder) -> Sequence[int]:
 LUMINA = "Lumina2Pipeline"
 SANA_SIDES = (16, 32, 64, 128)
 """Sides of a latent for which SanaPipeline has a table of sizes, with a square of 32 times the side in each."""
+PIXART_ALPHA = "PixArtAlphaPipeline"
 LDM = "LDMPipeline"
 LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
 """Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
@@ -107,7 +114,7 @@ def image_size(layout: Layout) -> tuple[int, int]:
     denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
     if layout.asked_size is not None:
         return layout.asked_size, layout.asked_size
-    if isinstance(denoiser, ZImageConfig):
+    if isinstance(denoiser, OwnSize):
         return denoiser.image_size
     height, width = _pair(denoiser.sample_size)
     if autoencoder is None:
@@ -188,7 +195,7 @@ def tokens_of(layout: Layout) -> int:
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
     """Raises ModelError for sizes, channels, timesteps or weights that do not belong together."""
     denoiser = denoiser_of(layout)
-    size = None if isinstance(denoiser, ZImageConfig) else denoiser.sample_size
+    size = None if isinstance(denoiser, OwnSize) else denoiser.sample_size
     if layout.pipeline in (LDM, LDM_WITH_PROMPTS) and not isinstance(size, int):
         raise ModelError(f"{layout.pipeline} with sample_size {size}", expected="one side, a number")
     image_size(layout)
@@ -216,6 +223,10 @@ def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
         _check_placed(denoiser, layout)
     elif isinstance(denoiser, SanaConfig):
         _check_sana(denoiser, autoencoder_of(layout))
+    elif isinstance(denoiser, PixArtConfig):
+        _check_pixart(denoiser, layout)
+    elif isinstance(denoiser, AuraFlowConfig):
+        _check_aura_flow(denoiser, layout)
     else:
         _check_unet(denoiser)
 
@@ -251,11 +262,30 @@ def _check_sd3(config: SD3Config) -> None:
             expected="whole patches, with a position each",
         )
     if config.width != config.caption_projection_dim:
-        raise ModelError(
-            f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
-            expected="as many",
-        )
+        raise _other_captions(config)
     _check_output(config)
+
+
+def _check_aura_flow(config: AuraFlowConfig, layout: Layout) -> None:
+    """Beyond its positions it would take some twice, without a word."""
+    _, height, width = latent_shape(layout)
+    patches = max(height, width) // config.patch_size
+    if height % config.patch_size or width % config.patch_size or patches > config.places:
+        raise ModelError(
+            f"the transformer has positions for {config.places} patches of {config.patch_size} along a side, the "
+            f"latents of an image of {config.image_size[0]} pixels have {max(height, width)} places",
+            expected="whole patches, with a position each",
+        )
+    if config.width != config.caption_projection_dim:
+        raise _other_captions(config)
+    _check_output(config)
+
+
+def _other_captions(config: SD3Config | AuraFlowConfig) -> ModelError:
+    return ModelError(
+        f"the transformer's tokens have {config.width} channels, its captions {config.caption_projection_dim}",
+        expected="as many",
+    )
 
 
 def _check_dit(config: DiTConfig) -> None:
@@ -264,13 +294,40 @@ def _check_dit(config: DiTConfig) -> None:
             f"sample_size {config.sample_size} is not a multiple of patch_size {config.patch_size}",
             expected="whole patches",
         )
+    _check_halved(config, "DiTPipeline")
+
+
+def _check_halved(config: DiTConfig | PixArtConfig, pipeline: str) -> None:
     if config.out_channels is None:
         raise ModelError(
-            "the transformer states no out_channels, which DiTPipeline divides by 2",
+            f"the transformer states no out_channels, which {pipeline} divides by 2",
             expected="as many as in_channels, or twice as many where it learned the variance",
             do="add it to transformer/config.json",
         )
     _check_output(config)
+
+
+def _check_pixart(config: PixArtConfig, layout: Layout) -> None:
+    """At these sizes alone its pipeline draws the image that is asked for, and resizes nothing."""
+    autoencoder, alpha = autoencoder_of(layout), layout.pipeline == PIXART_ALPHA
+    if autoencoder is not None and downscaling(autoencoder) != 8:
+        raise ModelError(
+            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            expected=f"3 times, as {layout.pipeline} asks for an image of 8 times the latent",
+        )
+    if config.sample_size % config.patch_size or (alpha and config.sample_size > TOLD_SIZE):
+        raise ModelError(
+            f"{layout.pipeline} with sample_size {config.sample_size} and patch_size {config.patch_size}",
+            expected=f"whole patches, and a sample_size of 32, 64{', 128 or 256' if not alpha else ' or 128'}",
+        )
+    if config.told_the_size and not (alpha and config.sample_size == TOLD_SIZE and config.width % 3 == 0):
+        raise ModelError(
+            f"the transformer ({config.width} channels) is to be told the size of the image, which "
+            f"{layout.pipeline} does not tell at sample_size {config.sample_size}",
+            expected=f"use_additional_conditions false, or {PIXART_ALPHA} at 128 with a multiple of 3 channels",
+            do="correct transformer/config.json",
+        )
+    _check_halved(config, layout.pipeline)
 
 
 def _check_flux(config: FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig) -> None:
@@ -353,11 +410,11 @@ def _check_sana(config: SanaConfig, autoencoder: Autoencoder | None) -> None:
 def _check_output(config: DenoiserConfig) -> None:
     made = config.in_channels if config.out_channels is None else config.out_channels
     made *= 4 if isinstance(config, QwenImageConfig) else 1  # it counts those of a latent, of which a token has 2 x 2
-    learned_variance = isinstance(config, UNetConfig | DiTConfig) and made == 2 * config.in_channels
+    learned_variance = isinstance(config, UNetConfig | DiTConfig | PixArtConfig) and made == 2 * config.in_channels
     if made != config.in_channels and not learned_variance:
         raise ModelError(
             f"the network has {config.in_channels} input and {made} output channels",
-            expected="as many, or, without prompts, twice as many where it learned the variance",
+            expected="as many, or, without prompts and in PixArt, twice as many where it learned the variance",
         )
 
 
@@ -382,11 +439,12 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
 
 
 def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
-    """Pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
+    """Most pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
     if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig | DCConfig):
         return  # they bring statistics of their own, or have no shift
-    if isinstance(denoiser_of(layout), TransformerConfig):
+    denoiser = denoiser_of(layout)
+    if isinstance(denoiser, TransformerConfig) and not isinstance(denoiser, Unshifted):
         if stated is None:
             raise ModelError(
                 f"the autoencoder states no shift_factor, which {layout.pipeline} adds to every latent",
@@ -411,9 +469,11 @@ def fewest_weights(config: NetworkConfig) -> int:
         return 4 * config.num_layers * config.width**2  # attention among the image's tokens
     if isinstance(config, ZImageConfig):
         return 12 * config.n_layers * config.dim**2  # as below
+    if isinstance(config, AuraFlowConfig):
+        return 12 * (config.num_mmdit_layers + config.num_single_dit_layers) * config.width**2  # as below
     if isinstance(config, FluxConfig | ChromaConfig | Flux2Config):
         return 12 * (config.num_layers + config.num_single_layers) * config.width**2  # as below; text has its own
-    if isinstance(config, SD3Config | QwenImageConfig | DiTConfig):
+    if isinstance(config, SD3Config | QwenImageConfig | DiTConfig | PixArtConfig):
         return 12 * config.num_layers * config.width**2  # attention and MLP of the image's tokens
     layers = config.layers_per_block
     per_level = (layers,) * len(config.block_out_channels) if isinstance(layers, int) else layers

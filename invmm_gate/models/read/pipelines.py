@@ -10,13 +10,14 @@ from invmm_gate.models.read.diffusers_config import stated, without_bookkeeping
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, FLOW_SOLVERS, SCHEDULERS
 
-Kind = Literal["clip", "t5", "bert", "qwen2", "gemma"]
+Kind = Literal["clip", "t5", "bert", "qwen2", "gemma", "llama"]
 TOKENIZERS: Final[dict[Kind, tuple[str, ...]]] = {
     "clip": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "t5": ("T5TokenizerFast", "T5Tokenizer"),
     "bert": ("BertTokenizer", "BertTokenizerFast"),
     "qwen2": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
     "gemma": ("GemmaTokenizer", "GemmaTokenizerFast"),
+    "llama": ("LlamaTokenizerFast", "LlamaTokenizer"),
 }
 """Kind -> the classes that a pipeline may state."""
 KINDS: Final = {name: kind for kind, names in TOKENIZERS.items() for name in names}
@@ -27,12 +28,13 @@ TOKENIZER_NAMES: Final[dict[Kind, frozenset[str]]] = {
     "bert": _OF_ALL | {"vocab.txt", "added_tokens.json"},
     "qwen2": _OF_ALL | {"vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja"},
     "gemma": _OF_ALL | {"tokenizer.model", "chat_template.jinja"},
+    "llama": _OF_ALL | {"tokenizer.model", "added_tokens.json"},
 }
 """The files of a tokenizer: each is read where it is there, but for one that holds the vocabulary again (`SPIECES`)."""
 LIBRARIES: Final = {
     **dict.fromkeys(("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", *KINDS), "transformers"),
     **dict.fromkeys(("Qwen3Model", "Qwen3ForCausalLM", "Gemma2Model"), "transformers"),
-    "Qwen2_5_VLForConditionalGeneration": "transformers",
+    **dict.fromkeys(("Qwen2_5_VLForConditionalGeneration", "UMT5EncoderModel"), "transformers"),
     "LDMBertModel": "latent_diffusion",
 }
 """Class -> where model_index.json says that it comes from; all others are plain diffusers."""
@@ -84,6 +86,17 @@ _STABLE_DIFFUSION: Final = Pipeline(
     },
     unused=frozenset(UNUSED),
     settings={"requires_safety_checker": True},
+)
+
+_PIXART: Final = Pipeline(
+    classes={
+        "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": TOKENIZERS["t5"],
+        "scheduler": SCHEDULERS,
+    },
+    denoiser="transformer",
 )
 
 PIPELINES: Final[dict[str, Pipeline]] = {
@@ -169,6 +182,18 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         denoiser="transformer",
         unused=frozenset({"feature_extractor", "image_encoder"}),
     ),
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
+    "AuraFlowPipeline": Pipeline(
+        classes={
+            "transformer": ("AuraFlowTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("UMT5EncoderModel",),
+            "tokenizer": TOKENIZERS["llama"],
+            "scheduler": FLOW_SCHEDULERS,
+        },
+        denoiser="transformer",
+    ),
     "ZImagePipeline": Pipeline(
         classes={
             "transformer": ("ZImageTransformer2DModel",),
@@ -228,9 +253,12 @@ TEXT_FAMILIES: Final[dict[str, Family]] = {
     "StableDiffusionPipeline": "stable_diffusion",
     "LatentConsistencyModelPipeline": "stable_diffusion",
     "StableDiffusionXLPipeline": "stable_diffusion",
+    "PixArtAlphaPipeline": "stable_diffusion",
+    "PixArtSigmaPipeline": "stable_diffusion",
     "StableDiffusion3Pipeline": "stable_diffusion_3",
     "FluxPipeline": "flow",
     "ChromaPipeline": "flow",
+    "AuraFlowPipeline": "flow",
     "ZImagePipeline": "flow",
     "Flux2KleinPipeline": "flow",
     "QwenImagePipeline": "flow",

@@ -18,6 +18,10 @@ CHAT_LENGTH: Final = 512
 KLEIN_LAYERS: Final = (9, 18, 27)
 """Hidden layers of the language model that Flux2KleinPipeline puts side by side."""
 
+PIXART_LENGTHS: Final = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+"""Tokens in each of them, unless it is called with another max_sequence_length."""
+AURA_LENGTH: Final = 256
+"""Tokens in AuraFlowPipeline."""
 LUMINA_LENGTH: Final = 256
 """Tokens in Lumina2Pipeline, what it puts before a prompt included."""
 
@@ -41,7 +45,7 @@ HARMLESS: Final = frozenset({
     "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "remove_invalid_values",
     "repetition_penalty", "sep_token_id", "suppress_tokens", "temperature", "tie_encoder_decoder",
     "tie_word_embeddings", "top_k", "top_p", "typical_p", "is_encoder_decoder", "num_decoder_layers",
-    "classifier_dropout", "scale_decoder_outputs",
+    "classifier_dropout", "scale_decoder_outputs", "scalable_attention",
 })  # fmt: skip
 
 DTYPES: Final = (None, "float32", "float16", "bfloat16")
@@ -136,6 +140,17 @@ class T5Config(TextConfig):
         """Token embedding, and per layer attention and MLP."""
         layer = 4 * self.d_model * self.d_kv * self.num_heads + 2 * self.d_model * self.d_ff
         return self.vocab_size * self.d_model + self.num_layers * layer
+
+
+class UMT5Config(T5Config):
+    """`UMT5EncoderModel`: T5 with a bias of places in each layer."""
+
+    model_type: Literal["umt5"] = "umt5"  # type: ignore[assignment]
+    vocab_size: Vocabulary = 250112
+    d_ff: Width = 1024
+    num_layers: Depth = 8
+    num_heads: Heads = 6
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "gated-gelu"
 
 
 class RopeParameters(StrictConfig):

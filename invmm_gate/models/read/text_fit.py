@@ -8,13 +8,23 @@ from invmm_gate.models.read.checkpoint_layout import Layout
 from invmm_gate.models.read.language_configs import Gemma2Config, Qwen25VLConfig
 from invmm_gate.models.read.network_configs import UNetConditionConfig
 from invmm_gate.models.read.scheduler_config import KLEIN
-from invmm_gate.models.read.text_configs import KLEIN_LAYERS, CLIPTextConfig, LDMBertConfig, Qwen3Config, T5Config
+from invmm_gate.models.read.text_configs import (
+    KLEIN_LAYERS,
+    CLIPTextConfig,
+    LDMBertConfig,
+    Qwen3Config,
+    T5Config,
+    UMT5Config,
+)
 from invmm_gate.models.read.tokenizer_files import TokenizerFiles
 from invmm_gate.models.read.transformer_configs import (
+    AuraFlowConfig,
     ChromaConfig,
     Flux2Config,
     FluxConfig,
     Lumina2Config,
+    OldPixArtConfig,
+    PixArtConfig,
     QwenImageConfig,
     SanaConfig,
     SD3Config,
@@ -144,6 +154,20 @@ def _check_chroma(layout: Layout, config: ChromaConfig) -> None:
     _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
 
 
+def _check_pixart(layout: Layout, config: PixArtConfig) -> None:
+    width = layout.config("text_encoder", T5Config).width
+    if config.caption_channels is None:
+        _equal("cross_attention_dim", {config.cross_attention_dim}, "text_encoder gives", {width})
+    else:
+        _equal("caption_channels", {config.caption_channels}, "text_encoder gives", {width})
+        _equal("cross_attention_dim", {config.cross_attention_dim}, "its tokens have", {config.width})
+
+
+def _check_aura_flow(layout: Layout, config: AuraFlowConfig) -> None:
+    width = layout.config("text_encoder", UMT5Config).width
+    _equal("joint_attention_dim", {config.joint_attention_dim}, "text_encoder gives", {width})
+
+
 def _check_flux_2(layout: Layout, config: Flux2Config) -> None:
     model = layout.config("text_encoder", Qwen3Config)
     if model.num_hidden_layers < max(KLEIN_LAYERS):
@@ -195,6 +219,9 @@ _CHECKS: Final[Mapping[type, Callable[[Layout, Any], None]]] = {
     SD3Config: _check_sd3,
     FluxConfig: _check_flux,
     ChromaConfig: _check_chroma,
+    AuraFlowConfig: _check_aura_flow,
+    PixArtConfig: _check_pixart,
+    OldPixArtConfig: _check_pixart,
     Flux2Config: _check_flux_2,
     ZImageConfig: _check_z_image,
     QwenImageConfig: _check_qwen_image,

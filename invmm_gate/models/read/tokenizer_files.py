@@ -1,9 +1,9 @@
 """A tokenizer's files: its configuration, its special tokens and its limit, read before torch is imported.
 
 A folder may hold the same vocabulary twice (`tokenizer.json`, and `vocab.json` with `merges.txt`), and versions of
-transformers differ in which they read: they must agree. A T5, Qwen or Gemma tokenizer is loaded by its own class, from
-a private copy of these files, as users load it; of T5 and Gemma without its SentencePiece file, which the class passes
-over where `tokenizer.json` is there.
+transformers differ in which they read: they must agree. A T5, Qwen, Gemma or Llama tokenizer is loaded by its own
+class, from a private copy of these files, as users load it; of all but Qwen without the SentencePiece file, which
+the class passes over where `tokenizer.json` is there.
 """
 
 from collections.abc import Mapping, Set
@@ -47,6 +47,7 @@ DEFAULTS: Final[dict[Kind, dict[str, str]]] = {
     },
     "qwen2": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
     "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "llama": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
 }  # fmt: skip
 """The special tokens that a kind has, and what they are when its files do not say."""
 NoTokens = Annotated[list[str] | dict[str, str] | None, Field(max_length=0)]
@@ -54,8 +55,12 @@ _MOST_EXTRA: Final = 10_000
 _LONGEST_TEMPLATE: Final = 100_000
 _UNSTEADY: Final = frozenset({"strftime_now", "random"})
 """What a template may not use: transformers offers the clock, Jinja chance."""
-_WHOLE: Final = ("t5", "qwen2", "gemma")
+_WHOLE: Final = ("t5", "qwen2", "gemma", "llama")
 """Kinds that their class loads from their files, where it finds their added tokens in a text."""
+
+
+_FROM_ONE_FILE: Final = ("t5", "gemma", "llama")
+"""Kinds that are read from tokenizer.json alone."""
 
 
 def _plain(value: object) -> Any:
@@ -149,7 +154,26 @@ class GemmaTokenizerConfig(TokenizerConfig):
     """Never used: a prompt stands in a text of the pipeline's own."""
 
 
+class LlamaTokenizerConfig(TokenizerConfig):
+    """Bytes for what is no piece; an end token and no start token, which the class puts there where nobody says so."""
+
+    add_bos_token: Literal[False] | None = None
+    add_eos_token: Literal[True] | None = None
+    padding_side: Literal["left", "right"] = "left"  # type: ignore[assignment]
+    spaces_between_special_tokens: Literal[False] = False
+    use_default_system_prompt: bool = False
+    chat_template: Annotated[str, Field(max_length=_LONGEST_TEMPLATE)] | None = None
+    """Never used."""
+
+    @model_validator(mode="after")
+    def _ends_alone(self) -> "LlamaTokenizerConfig":
+        if (self.add_bos_token is None) != (self.add_eos_token is None):
+            raise ValueError("add_bos_token and add_eos_token are stated one without the other")
+        return self
+
+
 CONFIGS: Final[dict[Kind, type[TokenizerConfig]]] = {
+    "llama": LlamaTokenizerConfig,
     "qwen2": Qwen2TokenizerConfig,
     "gemma": GemmaTokenizerConfig,
     "clip": TokenizerConfig,
@@ -195,9 +219,9 @@ class TokenizerFiles:
     merges: tuple[tuple[str, str], ...] = ()
     """Byte-pair merges of a CLIP tokenizer, first come first."""
     class_name: str = ""
-    """The class of transformers that loads a T5, Qwen or Gemma tokenizer, of a literal table."""
+    """The class of transformers that loads a T5, Qwen, Gemma or Llama tokenizer, of a literal table."""
     content: Mapping[str, bytes] = field(default_factory=dict)
-    """The files of a T5, Qwen or Gemma tokenizer, by name, which that class reads."""
+    """The files of a T5, Qwen, Gemma or Llama tokenizer, by name, which that class reads."""
     has_template: bool = False
     """Whether a Qwen tokenizer has a chat template."""
 
@@ -212,7 +236,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
     config, extra = _read_config(files, name, kind)
     read = read_tokenizer_json(files, path, kind)
-    if kind in ("t5", "gemma") and read is None:
+    if kind in _FROM_ONE_FILE and read is None:
         raise ModelError(
             f"{name!r} has no tokenizer.json",
             expected=f"a tokenizer with tokenizer.json; {', '.join(TOKENIZER_NAMES[kind] & SPIECES)} is not read",
@@ -222,6 +246,8 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     embedded = {token["content"]: token["id"] for token in read["added_tokens"]} if read else {}
     beside = {**embedded, **listed} if kind == "qwen2" else listed  # vocab.json of Qwen has no added tokens
     vocabulary = read_vocabulary(files, name, kind, beside, ids_of(read, embedded))
+    if isinstance(config, LlamaTokenizerConfig):
+        _check_llama(config, name, listed, vocabulary)
     special = _special(config, kind, name, vocabulary)
     template = _chat_template(files, name, config) if isinstance(config, Qwen2TokenizerConfig) else None
     if template is not None:
@@ -232,7 +258,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     else:
         added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
     _refuse_added(name, added - {token.content for token in special.values()})
-    if read is not None and kind != "t5":
+    if read is not None and kind not in ("t5", "llama"):
         check_as_class(read, path, kind, vocabulary, {key: token.model_dump() for key, token in special.items()})
     limit = config.model_max_length
     return TokenizerFiles(
@@ -246,6 +272,23 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
         content=_content(files, name, kind) if kind in _WHOLE else {},
         has_template=template is not None,
     )
+
+
+def _check_llama(
+    config: LlamaTokenizerConfig, name: str, listed: Mapping[str, int], vocabulary: Mapping[str, int]
+) -> None:
+    """Prompts are padded on the right, by a token that the file names: the class itself has none, and pads left."""
+    if config.padding_side != "right" or config.pad_token is None:
+        token = "no pad_token" if config.pad_token is None else f"the pad_token {config.pad_token.content!a}"
+        raise ModelError(
+            f"{name}/tokenizer_config.json has {token} and pads on the {config.padding_side}",
+            expected="a pad_token, and padding_side right",
+            do="save the pipeline again with its published tokenizer",
+        )
+    if any(vocabulary.get(token) != number for token, number in listed.items()):
+        raise ModelError(
+            f"{name}: added_tokens.json and tokenizer.json disagree", expected="one vocabulary", do="save again"
+        )
 
 
 def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:

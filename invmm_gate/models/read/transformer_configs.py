@@ -1,6 +1,7 @@
 """Configurations of transformers that a prompt conditions, with the names and defaults of diffusers."""
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -8,6 +9,8 @@ from invmm_gate.models.read.config_fields import SHORT, Channels, Classes, Heads
 from invmm_gate.models.read.diffusers_config import StrictConfig
 
 Positions = Annotated[int, Field(ge=1, le=65_536)]
+TOLD_SIZE: Final = 128
+"""The `sample_size` at which PixArtAlphaPipeline tells its network the size of the image."""
 
 
 class SD3Config(StrictConfig):
@@ -91,6 +94,62 @@ class OldDiTConfig(DiTConfig):
         return {key: value for key, value in super().arguments().items() if key in DiTConfig.model_fields}
 
 
+class PixArtConfig(StrictConfig):
+    """`PixArtTransformer2DModel` of PixArt-Alpha and PixArt-Sigma."""
+
+    num_attention_heads: Heads = 16
+    attention_head_dim: Channels = 72
+    in_channels: Channels = 4
+    out_channels: Channels | None = 8
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 28
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_num_groups: Channels = 32
+    cross_attention_dim: Width = 1152
+    attention_bias: bool = True
+    sample_size: Literal[32, 64, 128, 256] = 128
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    activation_fn: Literal["gelu", "gelu-approximate", "geglu", "geglu-approximate"] = "gelu-approximate"
+    num_embeds_ada_norm: Classes = 1000
+    upcast_attention: bool = False
+    norm_type: Literal["ada_norm_single"] = "ada_norm_single"
+    norm_elementwise_affine: bool = False
+    norm_eps: Positive = 1e-6
+    interpolation_scale: Annotated[int, Field(ge=1, le=64)] | None = None
+    use_additional_conditions: bool | None = None
+    caption_channels: Width | None = None
+    attention_type: Literal["default"] = "default"
+
+    @property
+    def told_the_size(self) -> bool:
+        """Whether it takes the size of the image and its ratio as inputs."""
+        stated = self.use_additional_conditions
+        return self.sample_size == TOLD_SIZE if stated is None else stated
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class OldPixArtConfig(PixArtConfig):
+    """The same as `Transformer2DModel`, as it was published: see `OldDiTConfig`."""
+
+    norm_type: Literal["ada_norm_single"]
+    num_vector_embeds: None = None
+    use_linear_projection: bool = False
+    only_cross_attention: bool = False
+    double_self_attention: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `PixArtTransformer2DModel`."""
+        return {key: value for key, value in super().arguments().items() if key in PixArtConfig.model_fields}
+
+
 class FluxConfig(StrictConfig):
     """`FluxTransformer2DModel` of FLUX.1."""
 
@@ -147,6 +206,42 @@ class ChromaConfig(StrictConfig):
     def latent_channels(self) -> int:
         """Channels of the latent, of which a token has 2 x 2 values each."""
         return self.in_channels // 4
+
+    @property
+    def width(self) -> int:
+        """Channels of the transformer's tokens."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class AuraFlowConfig(StrictConfig):
+    """`AuraFlowTransformer2DModel`, which has a position for each patch of a square."""
+
+    sample_size: Side = 64
+    patch_size: Annotated[int, Field(ge=1, le=16)] = 2
+    in_channels: Channels = 4
+    num_mmdit_layers: Annotated[int, Field(ge=0, le=64)] = 4
+    num_single_dit_layers: Annotated[int, Field(ge=0, le=128)] = 32
+    attention_head_dim: Channels = 256
+    num_attention_heads: Heads = 12
+    joint_attention_dim: Width = 2048
+    caption_projection_dim: Width = 3072
+    out_channels: Channels = 4
+    pos_embed_max_size: Annotated[int, Field(ge=1, le=4_194_304)] = 1024
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """The size in pixels at which AuraFlowPipeline draws when nobody names one."""
+        return 1024, 1024
+
+    @property
+    def places(self) -> int:
+        """Patches along a side for which there are positions."""
+        return math.isqrt(self.pos_embed_max_size)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.in_channels
 
     @property
     def width(self) -> int:
@@ -335,7 +430,19 @@ class ZImageConfig(StrictConfig):
 
 
 TransformerConfig = (
-    SD3Config | FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | Lumina2Config | SanaConfig | ZImageConfig
+    SD3Config
+    | PixArtConfig
+    | FluxConfig
+    | ChromaConfig
+    | AuraFlowConfig
+    | Flux2Config
+    | QwenImageConfig
+    | Lumina2Config
+    | SanaConfig
+    | ZImageConfig
 )
+"""All of them."""
 OfAnySize = FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
 """Networks whose configuration does not say for which size they were trained."""
+Unshifted = AuraFlowConfig | PixArtConfig
+"""Those whose pipelines add no `shift_factor` to the latents."""

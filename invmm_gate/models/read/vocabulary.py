@@ -22,7 +22,9 @@ Special = Mapping[str, Mapping[str, Any]]
 """`cls_token` and others -> the token's keys, as `tokenizers` has them."""
 MAX_TOKENS: Final = 1_000_000
 _VOCABULARIES: Final[dict[Kind, str]] = {"clip": "vocab.json", "bert": "vocab.txt", "qwen2": "vocab.json"}
-_MODELS: Final[dict[Kind, str]] = {"clip": "BPE", "t5": "Unigram", "bert": "WordPiece", "qwen2": "BPE", "gemma": "BPE"}
+_MODELS: Final[dict[Kind, str]] = {
+    "clip": "BPE", "t5": "Unigram", "bert": "WordPiece", "qwen2": "BPE", "gemma": "BPE", "llama": "BPE",
+}  # fmt: skip
 _READ: Final = frozenset({"added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"})
 _IDLE: Final = frozenset({"type", "pair", "trim_offsets", "add_prefix_space", "use_regex"})
 """Keys of a post-processor that change no token of one prompt beside those of its template."""
