@@ -82,6 +82,7 @@ def test_sana_draws_so_with_each_solver(text_checkpoint: Callable[[str], Path], 
     drawn = sampler(text_checkpoint("sana"))
     config = {**drawn.pipeline.scheduler.config, "algorithm_type": kind, "final_sigmas_type": last, "flow_shift": 6.0}
     drawn.pipeline.scheduler = scheduled("DPMSolverMultistepScheduler", config)
+    assert drawn.name == "SanaPipeline, DPMSolverMultistepScheduler, x_0 not clipped"
     expected = drawn.images(streams(0, 1), steps=STEPS, prompt=PROMPT, guidance_scale=4.5)
     found = from_the_noise_of(drawn, 0, 1, scale=4.5, prompt=PROMPT)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)

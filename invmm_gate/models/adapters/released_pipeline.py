@@ -140,7 +140,8 @@ class PipelineSampler:
     def name(self) -> str:
         """Pipeline, scheduler, spacing and limits of x_0."""
         scheduler = self.pipeline.scheduler
-        spacing = getattr(scheduler.config, "timestep_spacing", None)
+        spaced = not scheduler.config.get("use_flow_sigmas")  # levels of a flow are spaced evenly, whatever is stated
+        spacing = scheduler.config.get("timestep_spacing") if spaced else None
         parts = [type(self.pipeline).__name__, type(scheduler).__name__, f"{spacing} spacing" if spacing else ""]
         return ", ".join([*filter(None, parts), str(limits_of(self.pipeline))])
 
