@@ -24,6 +24,8 @@ from tests.models.conftest import edit_json
 from tests.models.test_released import streams
 from tests.models.test_text_load import load
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own, with numpy 2
+
 Checkpoints = Callable[[str], Path]
 NETWORK = "transformer/config.json"
 PROMPT = "a Red cat and the dog "
