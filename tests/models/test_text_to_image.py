@@ -104,7 +104,7 @@ def test_one_step_estimates_x_0_as_the_scheduler_does(name: str, scale: float) -
 def pipeline_x_0(pipeline: Any, x_t: Tensor, scale: float, *, cfg: bool) -> Tensor:
     """The x_0_hat at the second step of a pipeline's run whose latents are set to x_t before that step."""
     seen: dict[str, Any] = {}
-    flow = not hasattr(pipeline.scheduler, "alphas_cumprod")
+    flow = "transformer" in pipeline.components and not isinstance(pipeline, PixArt)
     network = pipeline.transformer if "transformer" in pipeline.components else pipeline.unet
 
     def keep(pipe: Any, step: int, timestep: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
