@@ -18,7 +18,7 @@ from invmm_gate.diffusion.sampling import Limits, limited, sample
 from invmm_gate.diffusion.schedule import FlowMatching, VariancePreserving
 from invmm_gate.models.adapters.label_loop import with_labels
 from invmm_gate.models.adapters.network_calls import call_of
-from invmm_gate.models.adapters.scheduler_steps import descend, walk
+from invmm_gate.models.adapters.scheduler_steps import descend, other_steps, walk
 from invmm_gate.models.networks import diffusers, hushed, of_diffusers
 from invmm_gate.models.read.checkpoint_layout import BARE, Layout
 from invmm_gate.models.read.scheduler_config import FLOW_SCHEDULERS, KLEIN, FlowConfig, SchedulerConfig
@@ -149,15 +149,15 @@ class PipelineSampler:
         """
         scheduler, each = self.pipeline.scheduler, self.model.forwards(max(guidance_scale, 1.0))
         if type(scheduler).__name__ in FLOW_SCHEDULERS:  # some want to be told the size of the image too
+            if steps == 1 and scheduler.config.shift_terminal:
+                raise _undrawn(scheduler, steps, "its only level would be stretched to shift_terminal", other=2)
             return steps * each
-        try:
-            walk(self.pipeline, steps=steps)
-        except Exception as error:  # diffusers raises many kinds: an index beyond the timesteps, a division by zero
-            raise ModelError(
-                f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {str(error)[:200]}",
-                expected="steps that it takes, as latent consistency models take at most original_inference_steps",
-                do="set sampler_steps lower in the policy",
-            ) from error
+        with hushed():  # some say that this pipeline calls them otherwise than others do
+            try:
+                walk(self.pipeline, steps=steps)
+            except Exception as error:  # diffusers raises many kinds: an index beyond the timesteps, a division by zero
+                said = str(error)[:200] or type(error).__name__
+                raise _undrawn(scheduler, steps, said, other=other_steps(self.pipeline, steps=steps)) from error
         return len(scheduler.timesteps) * each
 
     def images(
@@ -223,6 +223,17 @@ class PipelineSampler:
             given["batch_size"] = len(streams)
         drawn = torch.from_numpy(self.pipeline(**given).images).to(self.pipeline.device)
         return (drawn.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+
+def _undrawn(scheduler: Any, steps: int, why: str, *, other: int | None) -> ModelError:
+    """The error for steps in which a scheduler cannot draw; `other` is a number of steps in which it can."""
+    return ModelError(
+        f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {why}",
+        expected="steps that it takes, as latent consistency models take at most original_inference_steps",
+        do=f"set sampler_steps in the policy to {other}, in which it draws"
+        if other
+        else "correct scheduler_config.json: it draws in no other number of steps that was tried",
+    )
 
 
 class Released:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ _SCALES_INPUT: Final = frozenset({
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
 
+_MORE: Final = 4
+"""Steps beyond those asked for that are tried: PNDMScheduler needs 4."""
+
 
 def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torch.Generator], *, steps: int) -> Rows:
     """x_0 reached from x_T = `noise` in so many steps. What the scheduler draws comes from the stream of each row.
@@ -47,14 +51,28 @@ def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torc
 def walk(pipeline: Any, *, steps: int) -> None:
     """All steps of the scheduler without a network, on one pixel. Raises whatever the scheduler raises.
 
-    A scheduler may take a number of steps and break at one of them: `steps_offset` can lead beyond the timesteps.
+    A scheduler may take a number of steps and break at one of them: `steps_offset` can lead beyond the timesteps, and
+    a step of no length can divide zero by zero. Raises ValueError for NaN and infinity.
     """
 
     def nothing(x_t: Rows, time: Tensor, rows: slice) -> Tensor:
         del time, rows
         return x_t.new_zeros(len(x_t), 2, 1, 1)  # with a learned variance
 
-    descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+    reached = descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+    if not bool(reached.isfinite().all() and torch.as_tensor(pipeline.scheduler.timesteps).isfinite().all()):
+        raise ValueError("NaN or infinity, whatever the network predicts")
+
+
+def other_steps(pipeline: Any, *, steps: int) -> int | None:
+    """A number of steps near `steps` in which the scheduler does draw, fewer if there are; None where none is found."""
+    fewer = [steps >> halvings for halvings in range(1, steps.bit_length() - 1)]  # one step says little of a scheduler
+    others: tuple[int, ...] = (*fewer, *range(steps + 1, steps + _MORE + 1))
+    for other in others:
+        with suppress(Exception):  # diffusers raises many kinds
+            walk(pipeline, steps=other)
+            return other
+    return None
 
 
 def _of_rows(predict: Predict, rows: slice, x_t: Rows, time: Tensor) -> Tensor:
