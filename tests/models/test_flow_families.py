@@ -178,6 +178,14 @@ def test_steps_that_a_scheduler_refuses_are_told(text_checkpoint: Checkpoints) -
         load(folder).released.forwards(steps=50)
 
 
+def test_one_step_is_too_few_for_levels_that_end_at_a_stated_one(qwen_image: Path) -> None:
+    """The pipeline would divide zero by zero, and hand its network NaN."""
+    drawn = load(qwen_image).released
+    with pytest.raises(ModelError, match=r"cannot draw in 1 steps.*set sampler_steps in the policy to 2"):
+        drawn.forwards(steps=1)
+    assert drawn.images([torch.Generator().manual_seed(1)], steps=2, prompt="a cat").isfinite().all()
+
+
 def test_a_shift_beyond_all_noise_is_refused(flux: Path) -> None:
     edit_json(
         flux / "scheduler/scheduler_config.json",

@@ -147,6 +147,35 @@ def test_a_scheduler_that_never_draws_is_to_be_corrected(tmp_path: Path) -> None
         sampler(tmp_path / "m").forwards(steps=8)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "steps", "why", "advice"),
+    [
+        ("PNDMScheduler", {}, 2, "operands could not be broadcast", "set sampler_steps to 4 in the policy"),
+        ("LCMScheduler", {"original_inference_steps": 8}, 20, "8 x 1.0", "set sampler_steps to"),
+        ("LCMScheduler", {"original_inference_steps": 0}, 4, "by zero", "correct scheduler_config.json"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"use_karras_sigmas": True, "sigma_min": 0.0},
+            8,
+            "NaN or infinity, whatever the network predicts",
+            "correct scheduler_config.json",
+        ),
+    ],
+)
+def test_advice_about_steps_names_steps_that_the_scheduler_takes(
+    text_checkpoint: Callable[[str], Path], kind: str, changes: dict[str, object], steps: int, why: str, advice: str
+) -> None:
+    drawn = sampler(text_checkpoint("sd1"))
+    drawn.pipeline.scheduler = scheduled(kind, {**drawn.pipeline.scheduler.config, **changes})
+    with pytest.raises(ModelError) as caught:
+        drawn.forwards(steps=steps)
+    assert why in str(caught.value)
+    assert advice in caught.value.do
+    if "set sampler_steps" in advice:
+        advised = int(caught.value.do.split(" to ")[1].split(" ")[0])
+        assert drawn.images(streams(0), steps=advised, prompt=PROMPT).isfinite().all()
+
+
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler", "DPMSolverSDEScheduler"])
 def test_what_a_scheduler_draws_is_the_rows_own(text_checkpoint: Callable[[str], Path], kind: str) -> None:
     """The same seed gives the same sample in any company, and another seed another sample from the same noise."""

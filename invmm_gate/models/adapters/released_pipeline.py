@@ -153,16 +153,15 @@ class PipelineSampler:
         """
         scheduler, each = self.pipeline.scheduler, self.model.forwards(max(guidance_scale, 1.0))
         if type(scheduler).__name__ in FLOW_SCHEDULERS:  # some want to be told the size of the image too
+            if steps == 1 and scheduler.config.shift_terminal:
+                raise _undrawn(scheduler, steps, "its only level would be stretched to shift_terminal", works=2)
             return steps * each
         try:
-            walk(self.pipeline, steps=steps)
+            with hushed():  # some say that this pipeline calls them otherwise than others do
+                walk(self.pipeline, steps=steps)
         except Exception as error:  # diffusers raises many kinds: an index beyond the timesteps, a division by zero
-            works = steps_that_work(self.pipeline, near=steps)
-            raise ModelError(
-                f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {str(error)[:200]}",
-                expected="steps that it takes" if works else "a scheduler that draws in some number of steps",
-                do=f"set sampler_steps to {works} in the policy" if works else "correct scheduler_config.json",
-            ) from error
+            said = str(error)[:200] or type(error).__name__
+            raise _undrawn(scheduler, steps, said, works=steps_that_work(self.pipeline, near=steps)) from error
         return len(scheduler.timesteps) * each
 
     def images(
@@ -228,6 +227,15 @@ class PipelineSampler:
             given["batch_size"] = len(streams)
         drawn = torch.from_numpy(self.pipeline(**given).images).to(self.pipeline.device)
         return (drawn.permute(0, 3, 1, 2) * 2 - 1).expand(-1, 3, -1, -1).contiguous()
+
+
+def _undrawn(scheduler: Any, steps: int, why: str, *, works: int | None) -> ModelError:
+    """The error for steps in which a scheduler cannot draw; `works` is a number of steps in which it can."""
+    return ModelError(
+        f"{type(scheduler).__name__} of the released pipeline cannot draw in {steps} steps: {why}",
+        expected="steps that it takes" if works else "a scheduler that draws in some number of steps",
+        do=f"set sampler_steps to {works} in the policy" if works else "correct scheduler_config.json",
+    )
 
 
 class Released:

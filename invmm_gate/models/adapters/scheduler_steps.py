@@ -31,7 +31,7 @@ _X_0_IN_ONE_STEP: Final = "PixArtAlphaPipeline"
 """It takes x_0_hat of its one step; schedulers that do not tell it cannot be used so."""
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
-_USUAL_STEPS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
+_USUAL_STEPS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 
 
 def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torch.Generator], *, steps: int) -> Rows:
@@ -53,14 +53,17 @@ def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torc
 def walk(pipeline: Any, *, steps: int) -> None:
     """All steps of the scheduler without a network, on one pixel. Raises whatever the scheduler raises.
 
-    A scheduler may take a number of steps and break at one of them: `steps_offset` can lead beyond the timesteps.
+    A scheduler may take a number of steps and break at one of them: `steps_offset` can lead beyond the timesteps, and
+    a step of no length can divide zero by zero. Raises ValueError for NaN and infinity.
     """
 
     def nothing(x_t: Rows, time: Tensor, rows: slice) -> Tensor:
         del time, rows
         return x_t.new_zeros(len(x_t), 2, 1, 1)  # with a learned variance
 
-    descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+    reached = descend(pipeline, nothing, torch.zeros(1, 1, 1, 1), [torch.Generator()], steps=steps)
+    if not bool(reached.isfinite().all() and torch.as_tensor(pipeline.scheduler.timesteps).isfinite().all()):
+        raise ValueError("NaN or infinity, whatever the network predicts")
 
 
 def steps_that_work(pipeline: Any, *, near: int) -> int | None:
