@@ -15,6 +15,7 @@ from transformers import Qwen3Config as TheirConfig
 from transformers import UMT5Config as TheirUMT5
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
+from invmm_gate.confirm.prompt_objective import typeable_ids
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.adapters.network_calls import CALLS, packed, unpacked
 from invmm_gate.models.read.inspect import inspect_checkpoint
@@ -53,6 +54,66 @@ def qwen_image(text_checkpoint: Checkpoints) -> Path:
 
 def encoded(folder: Path) -> torch.Tensor:
     return load(folder).prompts.encode(["a red cat"]).tensors["context"]
+
+
+def listed_as_added(folder: Path, *words: str) -> None:
+    """Words of the vocabulary as added tokens too, as no published tokenizer has them."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_bytes())
+    pieces = content["model"]["vocab"]
+    ids = pieces if isinstance(pieces, dict) else {piece: number for number, (piece, _) in enumerate(pieces)}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"] += [{"id": ids[word], "content": word, **plain, "special": True} for word in words]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer", "word"),
+    [
+        ("z_image", "tokenizer", "Ġcat"),
+        ("qwen_image", "tokenizer", "cat"),
+        ("lumina", "tokenizer", "cat"),
+        ("flux", "tokenizer_2", "▁cat"),
+    ],
+)
+def test_no_word_is_hidden_from_a_search_as_an_added_token(
+    text_checkpoint: Checkpoints, name: str, tokenizer: str, word: str
+) -> None:
+    folder = text_checkpoint(name)
+    listed_as_added(folder / tokenizer, word)
+    with pytest.raises(ModelError) as caught:
+        inspect_checkpoint(folder)
+    assert f"{tokenizer} adds the token {word!a}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer", "role"),
+    [
+        ("z_image", "tokenizer", "unk_token"),
+        ("klein", "tokenizer", "eos_token"),
+        ("lumina", "tokenizer", "mask_token"),
+        ("flux", "tokenizer_2", "unk_token"),
+        ("flux", "tokenizer", "unk_token"),
+    ],
+)
+def test_no_word_is_hidden_from_a_search_as_a_special_token(
+    text_checkpoint: Checkpoints, name: str, tokenizer: str, role: str
+) -> None:
+    folder = text_checkpoint(name)
+    for word in ("cat", "<sks>"):
+        edit_json(folder / tokenizer / "tokenizer_config.json", **{role: word})
+        with pytest.raises(ModelError) as caught:
+            inspect_checkpoint(folder)
+        assert f"{tokenizer} gives {word!a} as its {role}" in str(caught.value)
+
+
+def test_a_search_may_use_what_is_added_beside_the_marks_of_a_chat(z_image: Path) -> None:
+    """Anybody can type <think>; with the end of the user's turn no prompt goes on."""
+    prompts = load(z_image).prompts
+    (think,), (turn,) = prompts.tokenize("<think>"), prompts.tokenize("<|im_end|>")
+    allowed = typeable_ids(prompts).tolist()
+    assert think in allowed
+    assert turn not in allowed
 
 
 def test_packing_puts_each_value_back() -> None:
@@ -181,7 +242,7 @@ def test_steps_that_a_scheduler_refuses_are_told(text_checkpoint: Checkpoints) -
 def test_one_step_is_too_few_for_levels_that_end_at_a_stated_one(qwen_image: Path) -> None:
     """The pipeline would divide zero by zero, and hand its network NaN."""
     drawn = load(qwen_image).released
-    with pytest.raises(ModelError, match=r"cannot draw in 1 steps.*set sampler_steps in the policy to 2"):
+    with pytest.raises(ModelError, match=r"cannot draw in 1 steps.*set sampler_steps to 2 in the policy"):
         drawn.forwards(steps=1)
     assert drawn.images([torch.Generator().manual_seed(1)], steps=2, prompt="a cat").isfinite().all()
 

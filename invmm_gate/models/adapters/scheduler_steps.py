@@ -32,6 +32,7 @@ _X_0_IN_ONE_STEP: Final = "PixArtAlphaPipeline"
 _ONE_NOISE_FOR_ALL: Final = frozenset({"DPMSolverSDEScheduler"})
 """Schedulers that take no generator and draw one noise for all rows together, from the global stream."""
 _USUAL_STEPS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
+"""Of which one is advised; one step alone says little of a scheduler."""
 
 
 def descend(pipeline: Any, predict: Predict, noise: Rows, streams: Sequence[torch.Generator], *, steps: int) -> Rows:

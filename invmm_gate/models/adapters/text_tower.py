@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from invmm_gate.core.errors import ConfigError, ModelError
 from invmm_gate.models.adapters.chats import Chat
+from invmm_gate.models.read.tokenizer_files import MARKS
 
 _ANY: Final = "\ue000any prompt\ue001"
 """Stands for a prompt; no template has these characters, which have no meaning of their own."""
@@ -168,14 +169,16 @@ class TextTower:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Start, end, unknown and padding; a padding token that is text, as the "!" of SD 2, is none."""
-        padding, unknown = self.tokenizer.pad_token_id, self.tokenizer.unk_token_id
-        ids = {self._named_start, self.end_id, unknown}
-        if str(self.tokenizer.pad_token).startswith(("<", "[")):
-            ids.add(padding)
+        """Start, end, unknown and padding, and what marks the turns of a chat.
+
+        A padding token that is text, as the "!" of SD 2, is none; nor is any other added token, which anybody can type.
+        """
+        ids: set[int | None] = {self._named_start, self.end_id}
+        named = (self.tokenizer.unk_token, self.tokenizer.pad_token)
+        ids |= {self.tokenizer.convert_tokens_to_ids(str(token)) for token in named if str(token) in MARKS}
         if self.chat is not None:
-            ids |= set(self.tokenizer.added_tokens_decoder)
-        return frozenset(ids - {None})
+            ids |= {*self.before, *self.after} & set(self.tokenizer.added_tokens_decoder)
+        return frozenset(each for each in ids if each is not None)
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
         """Ids of a prompt's text, of any length."""

@@ -6,6 +6,7 @@ class, from a private copy of these files, as users load it; of all but Qwen wit
 the class passes over where `tokenizer.json` is there.
 """
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -57,6 +58,17 @@ _UNSTEADY: Final = frozenset({"strftime_now", "random"})
 """What a template may not use: transformers offers the clock, Jinja chance."""
 _WHOLE: Final = ("t5", "qwen2", "gemma", "llama")
 """Kinds that their class loads from their files, where it finds their added tokens in a text."""
+MARKS: Final = frozenset({
+    "<|startoftext|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>", "<bos>", "<eos>",
+    "[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>",
+})  # fmt: skip
+"""What start, end, unknown and padding tokens are called in published tokenizers.
+
+A search goes without them. So no word may be one of them: the search could not find it.
+"""
+_NO_WORD: Final = re.compile(r"<.*>|\[.*\]|[\s\u2581]+", re.DOTALL)
+"""Added tokens of published tokenizers: marks in brackets, and blanks in a row."""
+_ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
 
 
 _FROM_ONE_FILE: Final = ("t5", "gemma", "llama")
@@ -235,6 +247,7 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     """The tokenizer in folder `name`, of the class that the pipeline states. Raises ModelError naming the file."""
     kind, path = KINDS[stated], f"{name}/tokenizer.json"
     config, extra = _read_config(files, name, kind)
+    _refuse_other_marks(name, config)
     read = read_tokenizer_json(files, path, kind)
     if kind in _FROM_ONE_FILE and read is None:
         raise ModelError(
@@ -252,11 +265,11 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     template = _chat_template(files, name, config) if isinstance(config, Qwen2TokenizerConfig) else None
     if template is not None:
         _check_template(name, template)
-    found = {*listed, *embedded}
+    found = {*listed, *embedded, *(token.content for token in config.added_tokens_decoder.values())}
     if kind in _WHOLE:
-        added = extra - found
+        added = (extra - found) | {token for token in found if not _NO_WORD.fullmatch(token)}
     else:
-        added = extra | found | {token.content for token in config.added_tokens_decoder.values()}
+        added = extra | found
     _refuse_added(name, added - {token.content for token in special.values()})
     if read is not None and kind not in ("t5", "llama"):
         check_as_class(read, path, kind, vocabulary, {key: token.model_dump() for key, token in special.items()})
@@ -342,8 +355,24 @@ def _special(config: TokenizerConfig, kind: Kind, name: str, vocabulary: Mapping
     return special
 
 
+def _refuse_other_marks(name: str, config: TokenizerConfig) -> None:
+    """Padding may be text, as the "!" of SD 2, which is then text to a search too."""
+    for role in _ROLES:
+        token = getattr(config, role, None)
+        if token is None or token.content in MARKS or (role == "pad_token" and token.content[0] not in "<["):
+            continue
+        raise ModelError(
+            f"{name} gives {token.content!a} as its {role}",
+            expected="one of the names that published tokenizers have for it, as <unk> or <|endoftext|>",
+            do="save the pipeline again with its own tokenizer",
+        )
+
+
 def _refuse_added(name: str, added: Set[str]) -> None:
-    """A token of textual inversion would need its own embedding, and its own place when texts are split."""
+    """A token of textual inversion would need its own embedding, and its own place when texts are split.
+
+    An added token that is a word of the vocabulary would be hidden from a search, which takes the words of the others.
+    """
     for token in sorted(added):
         raise ModelError(
             f"{name} adds the token {token!a}",
