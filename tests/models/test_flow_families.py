@@ -1,6 +1,7 @@
 """Models of flow matching as they lie on disk: what is read of them, what is refused before a weight is loaded."""
 
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,14 @@ def with_a_token_around(folder: Path) -> None:
     path.write_text(json.dumps(content))
 
 
+def reading_pieces(part: str, step: dict[str, Any]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "tokenizer/tokenizer.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), part: step}))
+
+    return damage
+
+
 def changed(file: str, **values: Any) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / file, **values)
 
@@ -329,6 +338,22 @@ def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
     with pytest.raises(ModelError) as caught:
         inspect_checkpoint(z_image)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [" | trim", " | lower", " | replace('\\n', ' ')"])
+def test_a_template_that_changes_some_prompts_is_refused_before_a_run(z_image: Path, change: str) -> None:
+    """A search would come upon such a prompt, and lose the run."""
+    path = z_image / "tokenizer/chat_template.jinja"
+    path.write_text(CHAT.replace("message.content", f"message.content{change}"))
+    with pytest.raises(ModelError, match="writes other texts around one prompt than around another"):
+        load(z_image)
+
+
+def test_a_template_is_looked_at_and_not_computed(z_image: Path) -> None:
+    with_template("{{ 'a' * 10 ** 9 }}")(z_image)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inspect_checkpoint(z_image)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "KiB"
 
 
 def test_a_tokenizer_needs_a_chat_template_only_where_prompts_stand_in_it(qwen_image: Path) -> None:
@@ -400,6 +425,27 @@ def test_a_checkpoint_of_lumina_2_that_is_another_model_is_refused(
     assert said in str(caught.value)
 
 
+def test_a_tokenizer_of_t5_may_have_the_steps_of_its_published_files(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("chroma")
+    before = encoded(folder)
+    steps: list[dict[str, Any]] = [
+        {"type": "Strip", "strip_left": False, "strip_right": True},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    ]
+    reading_pieces("normalizer", {"type": "Sequence", "normalizers": steps})(folder)
+    pieces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    reading_pieces("pre_tokenizer", pieces)(folder)
+    assert torch.equal(encoded(folder), before)
+
+
+def test_statistics_of_latents_are_those_of_a_variance(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("klein")
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    save_file({**load_file(weights), "bn.running_var": torch.full((16,), -1.0)}, weights)
+    with pytest.raises(ModelError, match="the smallest running_var of the autoencoder's batch norm is -1"):
+        load(folder)
+
+
 def test_a_tokenizer_of_gemma_without_a_step_that_does_nothing_reads_the_same(text_checkpoint: Checkpoints) -> None:
     folder = text_checkpoint("lumina")
     before, path = encoded(folder), folder / "tokenizer/tokenizer.json"
@@ -432,6 +478,12 @@ def test_a_tokenizer_of_gemma_pads_on_the_right_and_is_not_read_from_its_sentenc
         (changed("transformer/config.json", approximator_num_channels=12), "approximator_num_channels"),
         (changed("transformer/config.json", pooled_projection_dim=8), "pooled_projection_dim"),
         (changed("vae/config.json", shift_factor=None), "states no shift_factor, which ChromaPipeline adds"),
+        (
+            reading_pieces("normalizer", {"type": "Replace", "pattern": {"String": "cat"}, "content": "dog"}),
+            "the normalizer has",
+        ),
+        (reading_pieces("normalizer", {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}), "the normalizer"),
+        (reading_pieces("pre_tokenizer", {"type": "Whitespace"}), "the pre_tokenizer has"),
     ],
 )
 def test_a_checkpoint_of_chroma_that_is_another_model_is_refused(
