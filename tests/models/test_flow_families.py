@@ -1,7 +1,9 @@
 """Models of flow matching as they lie on disk: what is read of them, what is refused before a weight is loaded."""
 
+import base64
 import json
 import resource
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -423,6 +425,28 @@ def test_a_checkpoint_of_lumina_2_that_is_another_model_is_refused(
     with pytest.raises(ModelError) as caught:
         inspect_checkpoint(folder)
     assert said in str(caught.value)
+
+
+def character_map(letter: str, other: str) -> str:
+    """A map of SentencePiece, of one letter to another: a double array of 32-bit units, then what it maps to."""
+    root, leaf = 256, 1
+    units = [0] * 512
+    place = root ^ ord(letter)
+    units[0], units[place], units[place ^ leaf] = root << 10, ord(letter) | 1 << 8 | leaf << 10, 1 << 31
+    trie = struct.pack("<512I", *units)
+    return base64.b64encode(struct.pack("<I", len(trie)) + trie + other.encode() + b"\0").decode()
+
+
+def test_a_map_of_characters_leaves_what_stands_on_a_keyboard(text_checkpoint: Checkpoints) -> None:
+    """Else words with that letter would be pieces that no search types."""
+    folder = text_checkpoint("chroma")
+    for letter, other in (("\x01", " "), ("q", "\ue000")):
+        mapped = character_map(letter, other)
+        reading_pieces("normalizer", {"type": "Precompiled", "precompiled_charsmap": mapped})(folder)
+        if letter != "q":
+            inspect_checkpoint(folder)
+    with pytest.raises(ModelError, match="the normalizer reads 'q' as another letter"):
+        inspect_checkpoint(folder)
 
 
 def test_a_tokenizer_of_t5_may_have_the_steps_of_its_published_files(text_checkpoint: Checkpoints) -> None:
