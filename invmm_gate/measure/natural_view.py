@@ -108,6 +108,9 @@ def natural_view(
     """
     with torch.no_grad():
         plain = log_errors(images, root_seed)
+        broken = plain.isnan() | plain.isposinf()
+        if bool(broken.any()):
+            return _without_estimates(names[int(broken.int().argmax())])
         single = [view for view in views_of(images.model.image_size) if view.single]
         signs = [
             sign
@@ -131,6 +134,17 @@ def natural_view(
         detail="no other view of the images is more natural to the model" if passed else worst.detail,
         value=worst.value if torch.tensor(worst.value).isfinite() else None,
         limit=worst.limit,
+    )
+
+
+def _without_estimates(name: str) -> SelfCheck:
+    return SelfCheck(
+        name=NATURAL_VIEW,
+        passed=False,
+        detail=f"the model's estimates of {name} are NaN or infinity, under the label or the caption that it is told: "
+        "check the checkpoint's weights",
+        value=None,
+        limit=IMAGE_LIMIT,
     )
 
 

@@ -102,7 +102,7 @@ def multiplicity_problem(value: str, group: str) -> str:
     if value == "" or re.fullmatch(MULTIPLICITY_PATTERN, value):
         return ""
     expected = "expected a whole number from 1 to 999999999 in plain digits, or nothing where nobody knows"
-    return f"multiplicity {shown(value)} does not say how often the canary was planted; {expected}"
+    return f"multiplicity {shown(value)} does not say how often the canary was planted; {expected}{_of_pandas(value)}"
 
 
 def label_problem(value: str) -> str:
@@ -110,7 +110,12 @@ def label_problem(value: str) -> str:
     if value == "" or re.fullmatch(LABEL_PATTERN, value):
         return ""
     expected = "expected the number of the class, from 0 to 999999999 in plain digits, or nothing where nobody knows"
-    return f"label {shown(value)} is no class label; {expected}"
+    return f"label {shown(value)} is no class label; {expected}{_of_pandas(value)}"
+
+
+def _of_pandas(value: str) -> str:
+    """What to do about a whole number with a fraction, which pandas makes of a column with empty cells."""
+    return '; in pandas, save the column as "Int64"' if re.fullmatch(r"[0-9]{1,9}\.0", value) else ""
 
 
 def date_problem(value: str) -> str:

@@ -174,6 +174,7 @@ def test_nan_fails_every_check() -> None:
     model = with_network(memorizing(), nan)
     checks = [trip(model), told_time(seen_by(model, ALIKE), root_seed=0), drawn_by(model), viewed(model)]
     assert [check.passed for check in checks] == [False] * 4
+    assert "are NaN or infinity" in checks[-1].detail
     assert all(check.value is None or check.value == check.value for check in checks)
 
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EulerDiscreteScheduler, LDMPipeline
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.core.records import Weights
@@ -181,10 +181,13 @@ def test_each_difference_is_refused_and_named(
 def test_a_caption_that_users_tokenizer_reads_as_other_tokens_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here the gate takes a normalizer from tokenizer.json, which the class of transformers 5 does not."""
+    """Here the gate's tokenizer reads one word as another, which the class of transformers does not."""
+    own: list[Any] = []
 
     def from_json(library: Any, files: TokenizerFiles) -> Any:
         backend = Tokenizer.from_str(files.content["tokenizer.json"].decode())
+        if own:
+            backend.normalizer = own[0]
         special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
         return library.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
@@ -192,12 +195,10 @@ def test_a_caption_that_users_tokenizer_reads_as_other_tokens_is_refused(
     tiny_text.build("sd3_t5").pipeline.save_pretrained(tmp_path / "m")
     manifest = inspect_checkpoint(tmp_path / "m")
     load_verified(manifest, texts=("a cat", "a dog", ""))
-    path = tmp_path / "m/tokenizer_3/tokenizer.json"
-    edit_json(path, normalizer={"type": "Replace", "pattern": {"String": "cat"}, "content": "zzz"})
-    changed = inspect_checkpoint(tmp_path / "m")
-    load_verified(changed, texts=("a dog", ""))
+    own.append(normalizers.Replace("cat", "zzz"))
+    load_verified(manifest, texts=("a dog", ""))
     with pytest.raises(ModelError, match="tokenizer_3 reads 1 of 2 captions as other tokens") as caught:
-        load_verified(changed, texts=("a dog", "a cat"))
+        load_verified(manifest, texts=("a dog", "a cat"))
     assert "a cat" not in str(caught.value), "captions are private, and refusals stand in job logs"
 
 

@@ -1,6 +1,9 @@
 """Models of flow matching as they lie on disk: what is read of them, what is refused before a weight is loaded."""
 
+import base64
 import json
+import resource
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -302,6 +305,14 @@ def with_a_token_around(folder: Path) -> None:
     path.write_text(json.dumps(content))
 
 
+def reading_pieces(part: str, step: dict[str, Any]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "tokenizer/tokenizer.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), part: step}))
+
+    return damage
+
+
 def changed(file: str, **values: Any) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / file, **values)
 
@@ -335,6 +346,22 @@ def test_a_checkpoint_of_z_image_that_is_another_model_is_refused(
     with pytest.raises(ModelError) as caught:
         inspect_checkpoint(z_image)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [" | trim", " | lower", " | replace('\\n', ' ')"])
+def test_a_template_that_changes_some_prompts_is_refused_before_a_run(z_image: Path, change: str) -> None:
+    """A search would come upon such a prompt, and lose the run."""
+    path = z_image / "tokenizer/chat_template.jinja"
+    path.write_text(CHAT.replace("message.content", f"message.content{change}"))
+    with pytest.raises(ModelError, match="writes other texts around one prompt than around another"):
+        load(z_image)
+
+
+def test_a_template_is_looked_at_and_not_computed(z_image: Path) -> None:
+    with_template("{{ 'a' * 10 ** 9 }}")(z_image)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inspect_checkpoint(z_image)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "KiB"
 
 
 def test_a_tokenizer_needs_a_chat_template_only_where_prompts_stand_in_it(qwen_image: Path) -> None:
@@ -468,6 +495,49 @@ def test_the_places_of_sanas_patches_are_computed_where_it_has_them(tmp_path: Pa
     assert (found.network.patch_embed.pos_embed is None) == (scale is None)
 
 
+def character_map(letter: str, other: str) -> str:
+    """A map of SentencePiece, of one letter to another: a double array of 32-bit units, then what it maps to."""
+    root, leaf = 256, 1
+    units = [0] * 512
+    place = root ^ ord(letter)
+    units[0], units[place], units[place ^ leaf] = root << 10, ord(letter) | 1 << 8 | leaf << 10, 1 << 31
+    trie = struct.pack("<512I", *units)
+    return base64.b64encode(struct.pack("<I", len(trie)) + trie + other.encode() + b"\0").decode()
+
+
+def test_a_map_of_characters_leaves_what_stands_on_a_keyboard(text_checkpoint: Checkpoints) -> None:
+    """Else words with that letter would be pieces that no search types."""
+    folder = text_checkpoint("chroma")
+    for letter, other in (("\x01", " "), ("q", "\ue000")):
+        mapped = character_map(letter, other)
+        reading_pieces("normalizer", {"type": "Precompiled", "precompiled_charsmap": mapped})(folder)
+        if letter != "q":
+            inspect_checkpoint(folder)
+    with pytest.raises(ModelError, match="the normalizer reads 'q' as another letter"):
+        inspect_checkpoint(folder)
+
+
+def test_a_tokenizer_of_t5_may_have_the_steps_of_its_published_files(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("chroma")
+    before = encoded(folder)
+    steps: list[dict[str, Any]] = [
+        {"type": "Strip", "strip_left": False, "strip_right": True},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    ]
+    reading_pieces("normalizer", {"type": "Sequence", "normalizers": steps})(folder)
+    pieces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    reading_pieces("pre_tokenizer", pieces)(folder)
+    assert torch.equal(encoded(folder), before)
+
+
+def test_statistics_of_latents_are_those_of_a_variance(text_checkpoint: Checkpoints) -> None:
+    folder = text_checkpoint("klein")
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    save_file({**load_file(weights), "bn.running_var": torch.full((16,), -1.0)}, weights)
+    with pytest.raises(ModelError, match="the smallest running_var of the autoencoder's batch norm is -1"):
+        load(folder)
+
+
 def test_a_tokenizer_of_gemma_without_a_step_that_does_nothing_reads_the_same(text_checkpoint: Checkpoints) -> None:
     folder = text_checkpoint("lumina")
     before, path = encoded(folder), folder / "tokenizer/tokenizer.json"
@@ -591,6 +661,12 @@ def test_the_tokenizer_of_aura_flow_is_read_as_it_was_published(text_checkpoint:
         (changed("transformer/config.json", approximator_num_channels=12), "approximator_num_channels"),
         (changed("transformer/config.json", pooled_projection_dim=8), "pooled_projection_dim"),
         (changed("vae/config.json", shift_factor=None), "states no shift_factor, which ChromaPipeline adds"),
+        (
+            reading_pieces("normalizer", {"type": "Replace", "pattern": {"String": "cat"}, "content": "dog"}),
+            "the normalizer has",
+        ),
+        (reading_pieces("normalizer", {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}), "the normalizer"),
+        (reading_pieces("pre_tokenizer", {"type": "Whitespace"}), "the pre_tokenizer has"),
     ],
 )
 def test_a_checkpoint_of_chroma_that_is_another_model_is_refused(

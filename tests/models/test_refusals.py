@@ -249,6 +249,7 @@ BOMBS = {
         {"use_flow_sigmas": True}, {"timestep_type": "continuous"}, {"clip_sample": {"a": 1}}, {"scheduler": "x"},
         {"clip_sample_range": 0.45}, {"clip_sample_range": float("nan")},
         {"clip_sample_range": "1"}, {"sample_max_value": 0.8}, {"sample_max_value": None}, {"timesteps": 50},
+        {"solver_order": 10**9}, {"solver_order": "2"}, {"predictor_order": 0}, {"corrector_order": True},
     ],
     "unet/config.json": [
         {"block_out_channels": [8000, 16_000]}, {"block_out_channels": [8000, 8000]}, {"block_out_channels": [8] * 40},

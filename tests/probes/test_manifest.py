@@ -173,6 +173,7 @@ def test_a_label_is_the_number_of_a_class(tmp_path: Path, value: str) -> None:
         read_manifest(folder)
     (problem,) = [text for text in check_probe_set(folder).lines() if ": label " in text]
     assert problem == str(caught.value)
+    assert problem.endswith('in pandas, save the column as "Int64"') == (value == "1.0")
 
 
 def test_a_label_is_in_the_digest_and_a_manifest_without_one_is_what_it_was(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from invmm_gate.core.errors import ModelError
+
 Latents = Float[Tensor, "row channel height width"]
 
 
@@ -87,13 +89,20 @@ class PerChannel:
 class BatchNormOfPatches:
     """Each 2 x 2 patch of latents is one place of four times the channels, with the statistics of a batch norm.
 
-    `AutoencoderKLFlux2` brings the norm, frozen: its running mean and variance for each of these channels.
+    `AutoencoderKLFlux2` brings the norm, frozen: its running mean and variance for each of these channels. Raises
+    ModelError for a variance below 0.
     """
 
     __slots__ = ("_mean", "_std")
 
     def __init__(self, autoencoder: Any) -> None:
         norm = autoencoder.bn
+        if float(norm.running_var.min()) < 0:
+            raise ModelError(
+                f"the smallest running_var of the autoencoder's batch norm is {float(norm.running_var.min()):.3g}",
+                expected="variances, 0 or more",
+                do="save the checkpoint again with the autoencoder that it was trained with",
+            )
         self._mean: Tensor = norm.running_mean.float().view(1, -1, 1, 1)
         self._std: Tensor = (norm.running_var.float() + autoencoder.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
 

@@ -64,7 +64,8 @@ def released_pipeline(layout: Layout, networks: Mapping[str, nn.Module], tokeniz
             pipeline = build(scheduler=scheduler_of(layout), **parts)
     except Exception as error:  # diffusers raises many kinds for parts that do not fit together
         raise ModelError(
-            f"diffusers cannot put {name} together: {str(error)[:200]}", expected="parts of one checkpoint"
+            f"diffusers cannot put {name} together: {str(error)[:200] or type(error).__name__}",
+            expected="parts of one checkpoint",
         ) from error
     return with_labels(quiet(pipeline))
 

@@ -14,6 +14,8 @@ from invmm_gate.models.read.tokenizer_files import MARKS
 
 _ANY: Final = "\ue000any prompt\ue001"
 """Stands for a prompt; no template has these characters, which have no meaning of their own."""
+_PROMPTS: Final = (" A cat, AND the <Dog>!  ", "", "\nfirst line\n\nsecond line\n", "<think>cat</think>")
+"""What a template could write otherwise: blanks at the ends, capitals, lines, marks."""
 WITHOUT_LIMIT = 100_000
 """Tokenizers saved without a limit claim one of 1e30 tokens."""
 
@@ -97,6 +99,8 @@ class TextTower:
             before = self.tokenizer(parts[0].removesuffix(self._lead), truncation=False, verbose=False)
             object.__setattr__(self, "before", tuple(before.input_ids))
             object.__setattr__(self, "after", self._plain_ids(parts[-1]))
+            for prompt in _PROMPTS:
+                self._surrounded(prompt)
         if self.positions < 1 or not (self.before or self.after):
             raise ModelError(
                 f"the chat template of {self.name} leaves no room for a prompt, or puts nothing around one",

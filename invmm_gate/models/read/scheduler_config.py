@@ -48,6 +48,9 @@ SAMPLER_KEYS: Final = frozenset({
 })  # fmt: skip
 """Known to diffusers, without effect on what the network was trained to predict."""
 
+_ORDERS: Final = ("solver_order", "predictor_order", "corrector_order")
+_HIGHEST_ORDER: Final = 10
+"""A scheduler keeps so many outputs of the network; published ones keep 2 or 3."""
 WIDEST_PICTURE: Final = 1.0
 """Largest value of a picture: narrower limits of x_0 flatten or saturate every picture that the model makes."""
 
@@ -235,6 +238,7 @@ def read_scheduler(content: Mapping[str, object], name: str, *, allowed: tuple[s
         if isinstance(content[key], dict):
             raise ModelError(f"{name!r}: {key!a} is an object", expected="a plain value", do="correct the file")
     _refuse_narrow_limits(content, name)
+    _refuse_high_orders(content, name)
     if allowed == FLOW_SOLVERS:
         idle = SAMPLER_KEYS - {field.alias or key for key, field in FlowSolverConfig.model_fields.items()}
         core = {key: value for key, value in content.items() if key not in idle}
@@ -268,6 +272,16 @@ def _refuse_without_package(kind: str, name: str) -> None:
             expected=f"{package} beside diffusers",
             do="pip install 'invmm-gate[sde]', or save the pipeline with another scheduler, if it is released so",
         )
+
+
+def _refuse_high_orders(content: Mapping[str, object], name: str) -> None:
+    """Diffusers makes room for as many outputs as the file says, whatever it says."""
+    for key in _ORDERS:
+        order = content.get(key, 1)
+        if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= _HIGHEST_ORDER:
+            raise ModelError(
+                f"{name!r}: {key} is {order!a}"[:200], expected=f"1 to {_HIGHEST_ORDER}", do="correct the file"
+            )
 
 
 def _refuse_narrow_limits(content: Mapping[str, object], name: str) -> None:

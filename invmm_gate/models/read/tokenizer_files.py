@@ -20,6 +20,7 @@ from invmm_gate.models.read.diffusers_config import StrictConfig, validated
 from invmm_gate.models.read.pipelines import KINDS, TOKENIZER_NAMES, TOKENIZERS, Kind
 from invmm_gate.models.read.vocabulary import (
     check_as_class,
+    check_pieces,
     ids_in,
     ids_of,
     library,
@@ -271,7 +272,9 @@ def read_tokenizer(files: CheckpointFiles, name: str, stated: str) -> TokenizerF
     else:
         added = extra | found
     _refuse_added(name, added - {token.content for token in special.values()})
-    if read is not None and kind not in ("t5", "llama"):
+    if read is not None and kind == "t5":
+        check_pieces(read, path)
+    elif read is not None and kind != "llama":
         check_as_class(read, path, kind, vocabulary, {key: token.model_dump() for key, token in special.items()})
     limit = config.model_max_length
     return TokenizerFiles(
@@ -311,11 +314,12 @@ def _content(files: CheckpointFiles, name: str, kind: Kind) -> dict[str, bytes]:
 
 def _check_template(name: str, template: str) -> None:
     """Raises ModelError for a chat template that looks at the clock or at chance."""
-    from jinja2 import Environment, meta, nodes  # `verify`, which loads no model, starts without it
+    from jinja2 import Environment, nodes  # `verify`, which loads no model, starts without it
 
     with library(name):
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)  # noqa: S701 (writes no HTML)
-    names = meta.find_undeclared_variables(tree) | {each.name for each in tree.find_all(nodes.Filter)}
+    # Not by jinja2.meta, which computes what is constant: 'a' * 10**9 takes gigabytes.
+    names = {each.name for each in tree.find_all(nodes.Name)} | {each.name for each in tree.find_all(nodes.Filter)}
     for unsteady in sorted(names & _UNSTEADY):
         raise ModelError(
             f"the chat template of {name!r} uses {unsteady}, by which one prompt has several readings",

@@ -186,6 +186,42 @@ def check_as_class(
             raise _other(path, f"{part} is {str(stated)[:100]!a}", own_part)
 
 
+_BLANKS: Final = ({"String": " "}, {"Regex": " {2,}"})
+
+
+_LETTERS: Final = tuple(map(chr, range(33, 127)))
+
+
+def check_pieces(read: Mapping[str, Any], path: str) -> None:
+    """Raises ModelError for a T5 tokenizer that changes more of a text than its characters' forms and its blanks.
+
+    transformers 5 takes the map of characters alone from the file, transformers 4 all of it: nothing else may differ.
+    The map leaves what stands on every keyboard: a search types that, and reads pieces of the vocabulary as texts.
+    """
+    for part, inner, known in (("normalizer", "normalizers", _kept), ("pre_tokenizer", "pretokenizers", _splits)):
+        stated = read[part] or {"type": "Sequence", inner: []}
+        for step in stated[inner] if stated["type"] == "Sequence" else [stated]:
+            if not known(step):
+                raise _other(path, f"the {part} has {str(step)[:100]!a}", "the steps of T5's published tokenizers")
+    with library(path) as tokenizers:
+        normalizer = tokenizers.Tokenizer.from_str(json.dumps(read)).normalizer
+        changed = [each for each in _LETTERS if normalizer is not None and normalizer.normalize_str(each) != each]
+    if changed:
+        raise _other(path, f"the normalizer reads {changed[0]!a} as another letter", "a map that leaves ASCII as it is")
+
+
+def _kept(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a normalizer leaves the letters of a text."""
+    if step["type"] == "Replace":
+        return step["pattern"] in _BLANKS and step["content"] in ("\u2581", " ")
+    return step["type"] in ("Precompiled", "Strip")
+
+
+def _splits(step: Mapping[str, Any]) -> bool:
+    """Whether a step before the model splits a text at its blanks."""
+    return bool(step["type"] == "WhitespaceSplit" or (step["type"] == "Metaspace" and step["replacement"] == "\u2581"))
+
+
 def _adds_nothing(ends: Mapping[str, Any] | None) -> bool:
     """Whether a post-processor puts no token around one prompt."""
     if ends is None or ends["type"] == "ByteLevel":
