@@ -7,10 +7,11 @@ from pathlib import Path
 from invmm_gate.core.errors import ConfigError, ProbeSetError
 from invmm_gate.core.options import Options
 from invmm_gate.core.records import ModelManifest, Probe, ProbeSet
-from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.checkpoint_layout import Layout, denoiser_of
+from invmm_gate.models.read.image_sizes import check_asked_size, image_size, is_of_any_size
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.network_configs import classes_of
-from invmm_gate.models.read.parts_fit import check_asked_size, denoiser_of, family_of, image_size, is_of_any_size
+from invmm_gate.models.read.parts_fit import family_of
 from invmm_gate.policy.evidence import content_seed
 from invmm_gate.policy.rules.below_controls import AgainstControls
 from invmm_gate.policy.schema import Policy, load_policy

@@ -14,9 +14,9 @@ from invmm_gate.core.errors import ModelError
 from invmm_gate.models.load.load import alpha_bar_of
 from invmm_gate.models.read.autoencoder_configs import VQConfig
 from invmm_gate.models.read.diffusers_config import CLIPPED, WITHOUT_OFFSET, scheduler_as_loaded, validated
+from invmm_gate.models.read.image_sizes import image_size
 from invmm_gate.models.read.inspect import inspect_checkpoint, layout_of
 from invmm_gate.models.read.network_configs import UNetConfig, encoder_config, network_config
-from invmm_gate.models.read.parts_fit import image_size
 from invmm_gate.models.read.pipelines import PIPELINES, read_index
 from invmm_gate.models.read.scheduler_config import SCHEDULERS, SchedulerConfig, read_scheduler
 from tests.models.conftest import TINY, edit_json, tiny_vq

@@ -22,6 +22,7 @@ OF_ANY_SIZE: dict[str, Callable[[], tiny_text.Tiny]] = {
     "chroma": tiny_text.chroma,
     "qwen_image": tiny_text.qwen_image,
     "z_image": tiny_text.z_image,
+    "aura_flow": tiny_text.aura_flow,
 }
 SIDE = 32
 
@@ -95,13 +96,15 @@ def test_a_size_that_the_checkpoint_cannot_have_is_one_line(tmp_path: Path) -> N
     assert called.error.endswith("expected none for such a checkpoint; leave it out of the policy")
 
 
-def test_a_size_beyond_the_positions_of_z_image_is_one_line(tmp_path: Path) -> None:
-    world = world_of(tmp_path, saved(tmp_path / "z", tiny_text.z_image()))
-    patch = 2 * tiny_text.z_image().pipeline.vae_scale_factor
-    most = 512 * patch
+@pytest.mark.parametrize(("name", "places"), [("z_image", 512), ("aura_flow", 64)])
+def test_a_size_beyond_the_positions_of_a_transformer_is_one_line(tmp_path: Path, name: str, places: int) -> None:
+    tiny = OF_ANY_SIZE[name]()
+    world = world_of(tmp_path, saved(tmp_path / name, tiny))
+    patch = 2 * tiny.pipeline.vae_scale_factor
+    most = places * patch
     called = world.check(policy=world.policy(at(most + patch)))
     assert called.code == 2
     assert called.error == (
         f"error: measure.settings.image_size is {most + patch}; expected at most {most}, as the transformer has no "
-        f"positions beyond (axes_lens); take {most} or less"
+        f"positions beyond; take {most} or less"
     )

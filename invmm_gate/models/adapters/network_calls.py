@@ -361,10 +361,6 @@ def _sana(network: Any, given: Given) -> Tensor:
     return output
 
 
-def _seen_by_sana(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Seen:
-    return Seen(x_t=arguments[0], time=_number(named["timestep"]))
-
-
 # --- ZImageTransformer2DModel: Z-Image and Z-Image-Turbo
 
 _PADDED_TO: Final = 32
@@ -434,7 +430,7 @@ CALLS: Final[dict[str, NetworkCall]] = {
     "Lumina2Transformer2DModel": NetworkCall(
         predict=_lumina_2, seen=_seen_by_lumina_2, bare_negative=True, guided=_guided_at_the_norm_of_lines
     ),
-    "SanaTransformer2DModel": NetworkCall(predict=_sana, seen=_seen_by_sana, bare_negative=True),
+    "SanaTransformer2DModel": NetworkCall(predict=_sana, seen=_seen_by_unet, bare_negative=True),
     "ZImageTransformer2DModel": NetworkCall(
         predict=_z_image, seen=_seen_by_z_image, pipeline_scale=lambda scale: scale - 1
     ),

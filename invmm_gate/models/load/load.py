@@ -29,17 +29,10 @@ from invmm_gate.models.load.weights import fill, fuse_loras
 from invmm_gate.models.networks import build_tokenizer, on_meta
 from invmm_gate.models.read.autoencoder_configs import DCConfig, KLConfig, QwenImageAutoencoderConfig, VQConfig
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.checkpoint_layout import Layout, autoencoder_of, denoiser_of
+from invmm_gate.models.read.image_sizes import downscaling, image_size, latent_shape, tokens_of
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.parts_fit import (
-    autoencoder_of,
-    denoiser_of,
-    downscaling,
-    family_of,
-    image_size,
-    latent_shape,
-    tokens_of,
-)
+from invmm_gate.models.read.parts_fit import family_of
 from invmm_gate.models.read.pipelines import TEXT_FAMILIES
 from invmm_gate.models.read.scheduler_config import KLEIN, OWN_LEVELS, FlowConfig, FlowSolverConfig, SchedulerConfig
 

@@ -14,10 +14,11 @@ from invmm_gate.models.adapters.text_to_image import TextToImageModel
 from invmm_gate.models.adapters.unconditional import LatentModel, PixelModel
 from invmm_gate.models.load.unsaved_values import complete
 from invmm_gate.models.networks import on_meta
+from invmm_gate.models.read.checkpoint_layout import autoencoder_of, denoiser_of
 from invmm_gate.models.read.components import Component
+from invmm_gate.models.read.image_sizes import downscaling
 from invmm_gate.models.read.inspect import layout_of
 from invmm_gate.models.read.network_configs import DenoiserConfig
-from invmm_gate.models.read.parts_fit import autoencoder_of, denoiser_of, downscaling
 from invmm_gate.models.read.transformer_configs import (
     AuraFlowConfig,
     ChromaConfig,

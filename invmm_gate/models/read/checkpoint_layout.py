@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 
 from invmm_gate.core.errors import ModelError
 from invmm_gate.models.read.allowed_files import SPIECES
+from invmm_gate.models.read.autoencoder_configs import AutoencoderConfigs
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
 from invmm_gate.models.read.components import EMA_SUFFIX, Component, Pipelined, denoiser_folder, read_component
 from invmm_gate.models.read.diffusers_config import StrictConfig
-from invmm_gate.models.read.network_configs import has_ema_keys, network_config
+from invmm_gate.models.read.network_configs import DenoiserConfig, has_ema_keys, network_config
 from invmm_gate.models.read.pipelines import KINDS, PIPELINES, TOKENIZER_NAMES, Pipeline, Stated, read_index
 from invmm_gate.models.read.refusals import Refusals
 from invmm_gate.models.read.scheduler_config import AnyScheduler, read_scheduler
@@ -72,6 +73,20 @@ class Layout:
     def claimed(self) -> frozenset[str]:
         """Every weights file that has a place in this checkpoint."""
         return frozenset(path for component in self.components.values() for path in component.weights)
+
+
+def denoiser_of(layout: Layout) -> DenoiserConfig:
+    """The configuration of the network that predicts."""
+    config = layout.components[layout.denoiser].config
+    if not isinstance(config, DenoiserConfig):
+        raise ModelError(f"{layout.denoiser!r} is no denoiser", expected="a UNet or a transformer")
+    return config
+
+
+def autoencoder_of(layout: Layout) -> AutoencoderConfigs | None:
+    """The autoencoder's configuration; None for a pixel-space model."""
+    found = (component.config for component in layout.components.values())
+    return next((config for config in found if isinstance(config, AutoencoderConfigs)), None)
 
 
 def read_layout(files: CheckpointFiles, *, single: str | None = None) -> Layout:

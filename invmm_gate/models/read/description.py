@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from invmm_gate.core.records import ModelManifest
 from invmm_gate.models.read.allowed_places import is_harmless
+from invmm_gate.models.read.image_sizes import image_size
 from invmm_gate.models.read.inspect import layout_of
-from invmm_gate.models.read.parts_fit import family_of, image_size
+from invmm_gate.models.read.parts_fit import family_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 import math
 import operator
-from collections.abc import Sequence
 
-from invmm_gate.core.errors import ConfigError, ModelError
+from invmm_gate.core.errors import ModelError
 from invmm_gate.core.settings import Family
 from invmm_gate.models.read.autoencoder_configs import (
     AutoencoderConfigs,
@@ -12,12 +11,21 @@ from invmm_gate.models.read.autoencoder_configs import (
     Flux2AutoencoderConfig,
     KLConfig,
     QwenImageAutoencoderConfig,
-    VQConfig,
 )
 from invmm_gate.models.read.checkpoint_files import CheckpointFiles
-from invmm_gate.models.read.checkpoint_layout import Layout
+from invmm_gate.models.read.checkpoint_layout import Layout, autoencoder_of, denoiser_of
 from invmm_gate.models.read.components import Component
-from invmm_gate.models.read.config_fields import Size
+from invmm_gate.models.read.image_sizes import (
+    LDM,
+    LDM_WITH_PROMPTS,
+    OwnSize,
+    downscaling,
+    image_size,
+    latent_shape,
+    levels,
+    pair,
+    tokens_of,
+)
 from invmm_gate.models.read.network_configs import (
     DenoiserConfig,
     EncoderConfig,
@@ -37,7 +45,6 @@ from invmm_gate.models.read.transformer_configs import (
     Flux2Config,
     FluxConfig,
     Lumina2Config,
-    OfAnySize,
     PixArtConfig,
     QwenImageConfig,
     SanaConfig,
@@ -51,145 +58,17 @@ from invmm_gate.models.read.weight_files import header_of
 MIN_BYTES_PER_WEIGHT = 2
 """float16; narrower weights are quantised and not scored."""
 
+SANA_SIDES = (16, 32, 64, 128)
+"""Sides of a latent for which SanaPipeline has a table of sizes, with a square of 32 times the side in each."""
+PIXART_ALPHA = "PixArtAlphaPipeline"
 QUANTISED = frozenset({"F8_E5M2", "F8_E4M3", "F8_E8M0", "I8", "U8"})
 """Types of tensors that hold weights in eight bits or, packed, in fewer."""
-
-Autoencoder = AutoencoderConfigs
-OwnSize = ZImageConfig | AuraFlowConfig
-"""Networks whose pipelines draw at a size of their own when nobody names one."""
-
-
-def denoiser_of(layout: Layout) -> DenoiserConfig:
-    """The configuration of the network that predicts."""
-    config = layout.components[layout.denoiser].config
-    if not isinstance(config, DenoiserConfig):
-        raise ModelError(f"{layout.denoiser!r} is no denoiser", expected="a UNet or a transformer")
-    return config
-
-
-def autoencoder_of(layout: Layout) -> Autoencoder | None:
-    """The autoencoder's configuration; None for a pixel-space model."""
-    found = (component.config for component in layout.components.values())
-    return next((config for config in found if isinstance(config, Autoencoder)), None)
 
 
 def family_of(layout: Layout) -> Family:
     """The family of a checkpoint's model: known before anything is loaded."""
     family = FAMILIES[layout.pipeline]
     return "class_pixel" if family == "pixel" and classes_of(denoiser_of(layout)) else family
-
-
-def downscaling(autoencoder: Autoencoder) -> int:
-    """Pixels of the image per pixel of the latent, along a side."""
-    return 1 << len(_levels(autoencoder)) - 1
-
-
-def _levels(autoencoder: Autoencoder) -> Sequence[int]:
-    """A width for each resolution; each but the first halves a side."""
-    if isinstance(autoencoder, QwenImageAutoencoderConfig):
-        return autoencoder.dim_mult
-    if isinstance(autoencoder, DCConfig):
-        return autoencoder.encoder_block_out_channels
-    return autoencoder.block_out_channels
-
-
-LUMINA = "Lumina2Pipeline"
-SANA_SIDES = (16, 32, 64, 128)
-"""Sides of a latent for which SanaPipeline has a table of sizes, with a square of 32 times the side in each."""
-PIXART_ALPHA = "PixArtAlphaPipeline"
-LDM = "LDMPipeline"
-LDM_WITH_PROMPTS = "LDMTextToImagePipeline"
-"""Its latent is an eighth of the image that it was asked for, whatever its autoencoder makes of that latent."""
-
-
-def _divided_by_8(image: tuple[int, int], factor: int) -> tuple[int, int]:
-    height, width = image
-    if height % 8 or width % 8:
-        raise ModelError(f"{LDM_WITH_PROMPTS} would be asked for {height}x{width}", expected="sides that 8 divides")
-    return height // 8 * factor, width // 8 * factor
-
-
-def image_size(layout: Layout) -> tuple[int, int]:
-    """(height, width) of the images that the model makes. Raises ModelError where sizes contradict each other."""
-    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    if layout.asked_size is not None:
-        return layout.asked_size, layout.asked_size
-    if isinstance(denoiser, OwnSize):
-        return denoiser.image_size
-    height, width = _pair(denoiser.sample_size)
-    if autoencoder is None:
-        return height, width
-    factor = downscaling(autoencoder)
-    image = height * factor, width * factor
-    if layout.pipeline == LDM_WITH_PROMPTS:
-        return _divided_by_8(image, factor)
-    # Pipelines with prompts take the size from the denoiser; their autoencoders often state that of other training.
-    if (
-        isinstance(denoiser, UNetConfig)
-        and isinstance(autoencoder, VQConfig | KLConfig)
-        and _pair(autoencoder.sample_size) != image
-    ):
-        raise ModelError(
-            f"the latent of {height}x{width} decodes to {image[0]}x{image[1]}, but the autoencoder's sample_size "
-            f"is {autoencoder.sample_size}",
-            expected=f"sample_size = latent size x {factor}",
-            do="correct sample_size in unet/config.json or vqvae/config.json",
-        )
-    return image
-
-
-def is_of_any_size(layout: Layout) -> bool:
-    """Whether the checkpoint does not say for which size it was trained."""
-    return isinstance(denoiser_of(layout), OfAnySize)
-
-
-def check_asked_size(layout: Layout, side: int) -> None:
-    """Raises ConfigError where the checkpoint states its size, and for a side of no whole patches or of too many."""
-    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    if not is_of_any_size(layout) or autoencoder is None:
-        height, width = image_size(layout)
-        raise ConfigError(
-            f"measure.settings.image_size is {side}, and the checkpoint states its own size, {height}x{width}",
-            expected="none for such a checkpoint",
-            do="leave it out of the policy",
-        )
-    patch = 2 * downscaling(autoencoder)
-    if side % patch:
-        raise ConfigError(
-            f"measure.settings.image_size is {side}",
-            expected=f"a multiple of {patch}, the pixels of one patch of {layout.pipeline}",
-            do=f"take {max(1, round(side / patch)) * patch}",
-        )
-    if isinstance(denoiser, ZImageConfig) and side // patch > min(denoiser.axes_lens[1:]):
-        most = patch * min(denoiser.axes_lens[1:])
-        raise ConfigError(
-            f"measure.settings.image_size is {side}",
-            expected=f"at most {most}, as the transformer has no positions beyond (axes_lens)",
-            do=f"take {most} or less",
-        )
-
-
-def latent_shape(layout: Layout) -> tuple[int, int, int]:
-    """(channel, height, width) of what a network with prompts denoises."""
-    denoiser, autoencoder = denoiser_of(layout), autoencoder_of(layout)
-    factor = 1 if autoencoder is None else downscaling(autoencoder)
-    height, width = (side // factor for side in image_size(layout))
-    if isinstance(autoencoder, Flux2AutoencoderConfig):
-        return 4 * denoiser.latent_channels, height // 2, width // 2
-    return denoiser.latent_channels, height, width
-
-
-def tokens_of(layout: Layout) -> int:
-    """Tokens of an image in transformers that take 2 x 2 latents for one, at the size that the model makes.
-
-    Lumina2Pipeline takes the channels of a latent for them, where it shifts the noise with the size of the image.
-    """
-    if layout.pipeline == LUMINA:
-        return denoiser_of(layout).latent_channels
-    autoencoder = autoencoder_of(layout)
-    factor = 2 * (1 if autoencoder is None else downscaling(autoencoder))
-    height, width = image_size(layout)
-    return (height // factor) * (width // factor)
 
 
 def check_fit(files: CheckpointFiles, layout: Layout) -> None:
@@ -231,14 +110,6 @@ def _check_network(denoiser: DenoiserConfig, layout: Layout) -> None:
         _check_unet(denoiser)
 
 
-def _pair(size: Size | None) -> tuple[int, int]:
-    if size is None:
-        raise ModelError(
-            "the network has no sample_size", expected="the side of its images", do="add it to config.json"
-        )
-    return (size, size) if isinstance(size, int) else size
-
-
 def _check_unet(config: UNetConfig | UNetConditionConfig) -> None:
     levels = len(config.block_out_channels)
     if not levels == len(config.down_block_types) == len(config.up_block_types):
@@ -248,7 +119,7 @@ def _check_unet(config: UNetConfig | UNetConditionConfig) -> None:
             expected="as many of each",
         )
     step = 2 ** (levels - 1)
-    if any(side % step for side in _pair(config.sample_size)):
+    if any(side % step for side in pair(config.sample_size)):
         raise ModelError(f"sample_size {config.sample_size} is not a multiple of {step}", expected="whole levels")
     _check_output(config)
 
@@ -312,7 +183,7 @@ def _check_pixart(config: PixArtConfig, layout: Layout) -> None:
     autoencoder, alpha = autoencoder_of(layout), layout.pipeline == PIXART_ALPHA
     if autoencoder is not None and downscaling(autoencoder) != 8:
         raise ModelError(
-            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            f"the autoencoder halves a side {len(levels(autoencoder)) - 1} times",
             expected=f"3 times, as {layout.pipeline} asks for an image of 8 times the latent",
         )
     if config.sample_size % config.patch_size or (alpha and config.sample_size > TOLD_SIZE):
@@ -371,7 +242,7 @@ def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
     autoencoder = autoencoder_of(layout)
     if autoencoder is not None and downscaling(autoencoder) != 8:
         raise ModelError(
-            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            f"the autoencoder halves a side {len(levels(autoencoder)) - 1} times",
             expected="3 times, as Lumina2Pipeline asks for an image of 8 times the latent",
         )
     if config.sample_size % config.patch_size or config.num_attention_heads % config.num_kv_heads:
@@ -387,11 +258,11 @@ def _check_lumina_2(config: Lumina2Config, layout: Layout) -> None:
     _check_output(config)
 
 
-def _check_sana(config: SanaConfig, autoencoder: Autoencoder | None) -> None:
+def _check_sana(config: SanaConfig, autoencoder: AutoencoderConfigs | None) -> None:
     """Its pipeline draws at sizes of a table, and resizes what was asked for at another one."""
     if autoencoder is not None and downscaling(autoencoder) != 32:
         raise ModelError(
-            f"the autoencoder halves a side {len(_levels(autoencoder)) - 1} times",
+            f"the autoencoder halves a side {len(levels(autoencoder)) - 1} times",
             expected="5 times: SanaPipeline draws at sizes of which a latent is a 32nd",
         )
     if config.sample_size not in SANA_SIDES or config.sample_size % config.patch_size:
@@ -426,7 +297,7 @@ def _check_time(config: UNetConfig, *, timesteps: int) -> None:
         )
 
 
-def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -> None:
+def _check_channels(denoiser: DenoiserConfig, autoencoder: AutoencoderConfigs | None) -> None:
     if autoencoder is None and denoiser.in_channels not in (1, 3):
         raise ModelError(
             f"the network works on {denoiser.in_channels} channels", expected="grey or RGB pixels, or an autoencoder"
@@ -438,7 +309,7 @@ def _check_channels(denoiser: DenoiserConfig, autoencoder: Autoencoder | None) -
         )
 
 
-def _check_shift(layout: Layout, autoencoder: Autoencoder | None) -> None:
+def _check_shift(layout: Layout, autoencoder: AutoencoderConfigs | None) -> None:
     """Most pipelines of transformers add `shift_factor` to every latent, and need one; the others ignore it."""
     stated = autoencoder.shift_factor if isinstance(autoencoder, KLConfig) else None
     if isinstance(autoencoder, Flux2AutoencoderConfig | QwenImageAutoencoderConfig | DCConfig):

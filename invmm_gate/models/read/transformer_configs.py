@@ -442,7 +442,7 @@ TransformerConfig = (
     | ZImageConfig
 )
 """All of them."""
-OfAnySize = FluxConfig | ChromaConfig | Flux2Config | QwenImageConfig | ZImageConfig
-"""Networks whose configuration does not say for which size they were trained."""
+OfAnySize = FluxConfig | ChromaConfig | AuraFlowConfig | Flux2Config | QwenImageConfig | ZImageConfig
+"""Networks whose pipelines draw at one size, whatever they were trained at, unless they are asked for another."""
 Unshifted = AuraFlowConfig | PixArtConfig
 """Those whose pipelines add no `shift_factor` to the latents."""
